@@ -1,0 +1,41 @@
+# Everything runs in .venv, made once from requirements.lock (every version pinned with hashes).
+# PYTHON may be any of 3.11 to 3.13:  make quick PYTHON=python3.12
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: quick ladder report ui test lint lock clean
+
+quick: .venv/ready  ## the whole ladder on bundled digits, in minutes
+	$(BIN)/python runner.py --ladder all --profile quick
+
+ladder: .venv/ready  ## the reproduction: five rungs on CIFAR-10
+	$(BIN)/python runner.py --ladder all
+
+report: .venv/ready  ## the page, the tables and the figures, from what mlflow.db holds
+	$(BIN)/python -m report
+
+ui: .venv/ready  ## the MLflow UI on http://127.0.0.1:5000
+	$(BIN)/mlflow ui --backend-store-uri sqlite:///mlflow.db --host 127.0.0.1
+
+test: .venv/ready lint
+	$(BIN)/python -m pytest
+
+lint: .venv/ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+lock:  ## needs uv; the test extra is in the lock, so that one environment serves every target
+	uv pip compile --upgrade --universal --extra test --generate-hashes --no-emit-index-url \
+		--no-header --quiet --output-file requirements.lock pyproject.toml
+
+.venv/ready: requirements.lock pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14) and "Python 3.11 to 3.13 is needed, this is " + sys.version.split()[0] + "; name another: make PYTHON=python3.12")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes \
+		-r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation \
+		--editable .
+	touch $@
+
+clean:  ## the environment and caches; results (mlflow.db, mlartifacts, checkpoints) stay
+	rm -rf .venv .pytest_cache .ruff_cache .hypothesis build *.egg-info

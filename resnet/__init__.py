@@ -1,0 +1,12 @@
+"""The library behind the ladder: one module per job, imported in one direction only.
+
+``config`` -> ``data`` -> ``augment``/``layers``/``models`` -> ``training`` -> ``tracking`` ->
+``ladder``: nothing on the left imports anything to its right.
+"""
+
+
+class UserError(Exception):
+    """A mistake the user can mend; its text is one line that also names the way out.
+
+    The command line prints it without a traceback and exits with code 2.
+    """

@@ -1,0 +1,464 @@
+"""What an experiment may say: the schema, ``extends``, overrides, and the hash.
+
+An experiment is a YAML file that states only what it changes against the one it ``extends``.
+Resolving yields an :class:`Experiment` in which every value is explicit; that form is hashed,
+logged and compared. Every mistake becomes a :class:`resnet.UserError` of one line.
+"""
+
+import difflib
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from resnet import UserError
+
+EXPERIMENTS = Path(__file__).resolve().parent.parent / "experiments"
+
+Monitor = Literal["accuracy", "loss", "val_accuracy", "val_loss"]
+Fraction = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
+Momentum = Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=1, le=100_000)]
+Delta = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Rate = Annotated[float, Field(gt=0, le=10, allow_inf_nan=False)]
+
+
+class _Strict(BaseModel):
+    """Refuses unknown keys and silent conversions (``"25"`` or ``true`` is not 25)."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class Residual(_Strict):
+    """The study's bottleneck residual network; see :func:`resnet.models.residual_network`."""
+
+    architecture: Literal["residual"]
+    identity_blocks: Annotated[
+        list[Annotated[int, Field(ge=0, le=100)]], Field(min_length=3, max_length=3)
+    ]
+    dropout: Fraction
+    batch_norm_momentum: Momentum
+
+
+class VGG(_Strict):
+    """The comparison of the study's section 4; see :func:`resnet.models.vgg_like`."""
+
+    architecture: Literal["vgg"]
+    filters: Annotated[list[Count], Field(min_length=1, max_length=5)]
+    convolutions: Count
+    dense: Annotated[list[Count], Field(max_length=5)]
+    dropout: Fraction
+    batch_norm_momentum: Momentum
+
+
+class Augmentation(_Strict):
+    """The random affine transform, named as in Keras's ``ImageDataGenerator``."""
+
+    rotation_range: Annotated[float, Field(ge=0, le=180, allow_inf_nan=False)]
+    """Degrees; the angle is uniform in [-rotation_range, rotation_range]."""
+    width_shift_range: Fraction
+    """Fraction of the width."""
+    height_shift_range: Fraction
+    """Fraction of the height."""
+    zoom_range: Fraction
+    """Each axis is zoomed by its own factor in [1 - zoom_range, 1 + zoom_range]."""
+    horizontal_flip: bool
+
+
+class Validation(_Strict):
+    """Which training images are held out, and how they are looked at."""
+
+    fraction: Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)]
+    subset: Literal["first", "last"]
+    augmented: bool
+    """The study's generator augments its validation images too."""
+    drop_remainder: bool
+    """Leave out the last, incomplete batch (the study's ``n // 32`` validation steps)."""
+
+
+class Data(_Strict):
+    """How images become batches."""
+
+    pixel_scale: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    """Pixels (0..255) are divided by this."""
+    validation: Validation
+    augmentation: Augmentation | None
+
+
+class EarlyStopping(_Strict):
+    """Keras's callback of that name."""
+
+    monitor: Monitor
+    patience: Count
+    min_delta: Delta
+    restore_best_weights: Literal["always", "when_stopped", "never"]
+    """``always`` is Keras 3's rule, ``when_stopped`` Keras 2's (only if stopping triggered)."""
+
+
+class ReduceLROnPlateau(_Strict):
+    """Keras's callback of that name, without cooldown."""
+
+    monitor: Monitor
+    factor: Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)]
+    patience: Count
+    min_delta: Delta
+    min_lr: Delta
+
+
+class Training(_Strict):
+    """Adam on the categorical cross-entropy."""
+
+    epochs: Count
+    batch_size: Count
+    learning_rate: Rate
+    early_stopping: EarlyStopping | None
+    reduce_lr_on_plateau: ReduceLROnPlateau | None
+
+
+class Experiment(_Strict):
+    """One fully explicit experiment.
+
+    ``assumed`` maps each key (``training.epochs``) whose value the study does not state to the
+    reason for the value chosen; a key of a child file set to null states it after all.
+    """
+
+    name: str
+    title: Annotated[str, Field(min_length=1, max_length=80)]
+    model: Annotated[Residual | VGG, Field(discriminator="architecture")]
+    data: Data
+    training: Training
+    assumed: dict[str, str]
+
+    @model_validator(mode="after")
+    def _assumptions_name_values(self) -> "Experiment":
+        known = set(self.flat())
+        for key in self.assumed:
+            if not any(k == key or k.startswith(f"{key}.") for k in known):
+                raise ValueError(f"assumed: {key!r} is not a key of this experiment")
+        return self
+
+    def flat(self) -> dict[str, Any]:
+        """Everything that shapes the result as ``{"training.epochs": 25, ...}``."""
+        return dict(_flatten(self.model_dump(include={"model", "data", "training"})))
+
+    def hash(self) -> str:
+        """SHA-256 (hex) of what shapes the result; title and assumptions do not."""
+        text = json.dumps(self.flat(), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def to_yaml(self) -> str:
+        """The resolved experiment as YAML, every value explicit."""
+        return yaml.safe_dump(self.model_dump(), sort_keys=False, allow_unicode=True, width=100)
+
+
+class Profile(_Strict):
+    """A named variation of every rung, for trying the machinery; ``experiments/profiles``."""
+
+    description: str
+    data: str
+    changes: dict[str, Any]
+
+
+def _flatten(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            yield from _flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+class _Loader(yaml.SafeLoader):
+    """PyYAML's safe loader, with 1e-4 a number (YAML 1.2) and no key twice."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for key in keys:
+            if not isinstance(key, str):
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key!r} is not text", node.start_mark
+                )
+            if keys.count(key) > 1:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key!r} stands there twice", node.start_mark
+                )
+        return super().construct_mapping(node, deep)
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(\d+(\.\d*)?|\.\d+)([eE][-+]?\d+)$"),
+    list("-+.0123456789"),
+)
+
+
+def _one_line(text: object) -> str:
+    line = " ".join(str(text).split())
+    # keep the terminal safe from control characters that came out of a file
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in line)
+
+
+def _short(value: object) -> str:
+    text = _one_line(repr(value))
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Reads a YAML mapping with the safe loader.
+
+    Args:
+        path: the file.
+
+    Returns:
+        The mapping.
+
+    Raises:
+        UserError: the file cannot be read, is not YAML, or is not a mapping.
+    """
+    try:
+        tree = _parse_yaml(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path}: there is no such file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read: {_one_line(error)}") from None
+    except ValueError as error:
+        raise UserError(f"{path}: {error}") from None
+    if not isinstance(tree, dict):
+        raise UserError(f"{path}: holds {_short(tree)} where 'key: value' lines are expected")
+    return tree
+
+
+def _parse_yaml(text: str) -> Any:
+    try:
+        return yaml.load(text, Loader=_Loader)  # noqa: S506 - _Loader is a SafeLoader
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"line {mark.line + 1}: " if mark else ""
+        raise ValueError(
+            f"{where}not valid YAML: {_one_line(getattr(error, 'problem', None) or error)}"
+        ) from None
+    except RecursionError:
+        raise ValueError("not valid YAML: nested too deeply") from None
+    except (ValueError, OverflowError, TypeError) as error:
+        # PyYAML lets e.g. the impossible date 2024-13-45 through to datetime
+        raise ValueError(f"not valid YAML: {_one_line(error)}") from None
+
+
+def _merge(base: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
+    """``base`` with ``change`` laid over it, mapping by mapping."""
+    if change.get("architecture", base.get("architecture")) != base.get("architecture"):
+        return change  # another network shares no settings with the one before
+    merged = dict(base)
+    for key, value in change.items():
+        old = merged.get(key)
+        both = isinstance(old, dict) and isinstance(value, dict)
+        merged[key] = _merge(old, value) if both else value
+    return merged
+
+
+def _allowed(location: tuple) -> str:
+    """What the schema allows at a place, as a hint for an unknown key."""
+    model: Any = Experiment
+    for part in location:
+        if part in ("residual", "vgg"):
+            model = Residual if part == "residual" else VGG
+            continue
+        field = model.model_fields.get(part) if hasattr(model, "model_fields") else None
+        if field is None:
+            return ""
+        options = [field.annotation, *getattr(field.annotation, "__args__", ())]
+        model = next((o for o in options if isinstance(o, type) and issubclass(o, _Strict)), None)
+    return ", ".join(model.model_fields) if model else ""
+
+
+def _explain(source: str, error: ValidationError) -> UserError:
+    """One line for pydantic's first complaint: file, key, value and what is allowed."""
+    errors = error.errors(include_url=False, include_context=False)
+    first = errors[0]
+    location = first["loc"]
+    key = ".".join(str(part) for part in location if part not in ("residual", "vgg"))
+    if first["type"] == "extra_forbidden":
+        allowed = _allowed(location[:-1])
+        close = difflib.get_close_matches(str(location[-1]), allowed.split(", "), n=1)
+        hint = f" (did you mean {close[0]!r}?)" if close else ""
+        text = f"{_one_line(key)}: unknown key{hint}; allowed: {allowed}"
+    elif first["type"] == "missing":
+        text = f"{_one_line(key)}: is missing"
+    elif first["type"] == "value_error" and not key:
+        text = _one_line(first["msg"].removeprefix("Value error, "))
+    else:
+        text = f"{_one_line(key)}: {_short(first['input'])} is not allowed: {_one_line(first['msg'])}"
+    more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
+    return UserError(f"{source}: {text}{more}")
+
+
+def _validate(source: str, tree: dict[str, Any]) -> Experiment:
+    try:
+        return Experiment.model_validate(tree)
+    except ValidationError as error:
+        raise _explain(source, error) from None
+
+
+def load(path: Path, _children: tuple[Path, ...] = ()) -> Experiment:
+    """Resolves one experiment file.
+
+    Args:
+        path: the YAML file. What it ``extends`` is looked up beside it, then in its parent
+            folder, by name without ``.yaml``.
+
+    Returns:
+        The resolved experiment; its name is the file's stem.
+
+    Raises:
+        UserError: anything is wrong with the file or one it extends; the line names the file.
+    """
+    path = path.resolve()
+    if path in _children:
+        cycle = " -> ".join(p.stem for p in (*_children[_children.index(path) :], path))
+        raise UserError(f"{_children[-1]}: extends: goes round in a circle: {cycle}")
+    tree = read_yaml(path)
+    base: dict[str, Any] = {}
+    parent = tree.pop("extends", None)
+    if parent is not None:
+        if not isinstance(parent, str) or not re.fullmatch(r"[\w.-]+", parent):
+            raise UserError(f"{path}: extends: {_short(parent)} is not an experiment's name")
+        places = [folder / f"{parent}.yaml" for folder in (path.parent, path.parent.parent)]
+        found = next((place for place in places if place.is_file()), None)
+        if found is None:
+            raise UserError(f"{path}: extends: there is no {places[0]}")
+        base = load(found, (*_children, path)).model_dump()
+    if "name" in tree:
+        raise UserError(f"{path}: name: is taken from the file's name and cannot be set")
+    return _validate(str(path), _without_nulls(_merge(base, tree) | {"name": path.stem}))
+
+
+def _without_nulls(tree: dict[str, Any]) -> dict[str, Any]:
+    """Drops assumptions that a child withdrew by setting them to null."""
+    assumed = tree.get("assumed")
+    if not isinstance(assumed, dict):
+        return tree
+    return tree | {"assumed": {k: v for k, v in assumed.items() if v is not None}}
+
+
+def change(experiment: Experiment, changes: dict[str, Any], source: str) -> Experiment:
+    """Lays changes over an experiment.
+
+    Args:
+        experiment: the resolved experiment.
+        changes: nested mapping, as in a file.
+        source: what to name in an error, e.g. ``--set``.
+
+    Returns:
+        A new experiment.
+
+    Raises:
+        UserError: the result is not a valid experiment.
+    """
+    return _validate(source, _merge(experiment.model_dump(), changes))
+
+
+def parse_override(text: str) -> dict[str, Any]:
+    """Reads one ``--set`` value.
+
+    Args:
+        text: ``key.path=value``, the value in YAML, e.g. ``training.epochs=2``.
+
+    Returns:
+        The nested mapping ``{"training": {"epochs": 2}}``.
+
+    Raises:
+        UserError: there is no ``=``, no key, or the value is not YAML.
+    """
+    key, equals, value = text.partition("=")
+    parts = key.strip().split(".")
+    if not equals or not all(parts) or parts[0] in ("name", "title", "assumed"):
+        raise UserError(
+            f"--set {_short(text)}: write key=value with a key of model, data or training, "
+            "e.g. --set training.epochs=2"
+        )
+    try:
+        tree = _parse_yaml(value)
+    except ValueError as error:
+        raise UserError(f"--set {_one_line(key)}: {error}") from None
+    for part in reversed(parts):
+        tree = {part: tree}
+    return tree
+
+
+def load_profile(name: str, folder: Path = EXPERIMENTS) -> Profile:
+    """Loads ``experiments/profiles/<name>.yaml``.
+
+    Raises:
+        UserError: there is no such profile, or it is malformed.
+    """
+    profiles = folder / "profiles"
+    known = sorted(path.stem for path in profiles.glob("*.yaml"))
+    if name not in known:
+        raise UserError(f"--profile {_short(name)}: allowed: full, {', '.join(known)}")
+    path = profiles / f"{name}.yaml"
+    try:
+        return Profile.model_validate(read_yaml(path))
+    except ValidationError as error:
+        raise _explain(str(path), error) from None
+
+
+def find(folder: Path = EXPERIMENTS) -> dict[str, Path]:
+    """Every experiment file by name, the numbered rungs first, in order."""
+    paths = [*sorted(folder.glob("[0-9]*_*.yaml")), *sorted(folder.glob("baselines/*.yaml"))]
+    return {path.stem: path for path in paths}
+
+
+def rung_number(name: str) -> int | None:
+    """5 for ``05_deeper_dropout``, None for a baseline."""
+    number, underscore, _ = name.partition("_")
+    return int(number) if underscore and number.isdecimal() else None
+
+
+def select(text: str, names: Iterable[str]) -> list[str]:
+    """Which experiments a ``--ladder`` value means.
+
+    Args:
+        text: comma-separated: ``all`` (the numbered rungs), numbers, ranges ``1-3``, names.
+        names: the experiments there are.
+
+    Returns:
+        Names in the ladder's order, each once.
+
+    Raises:
+        UserError: a part names nothing there is.
+    """
+    names = list(names)
+    rungs = {number: name for name in names if (number := rung_number(name)) is not None}
+    chosen: set[str] = set()
+    for part in (part.strip() for part in text.split(",")):
+        span = re.fullmatch(r"(\d{1,4})(?:-(\d{1,4}))?", part)
+        if part == "all":
+            chosen.update(rungs.values())
+        elif span and span[1]:
+            wanted = range(int(span[1]), int(span[2] or span[1]) + 1)
+            missing = [str(number) for number in wanted if number not in rungs]
+            if missing or not wanted:
+                raise UserError(
+                    f"--ladder {part}: there is no rung {missing[0] if missing else part}; "
+                    f"allowed: 1 to {max(rungs, default=0)}"
+                )
+            chosen.update(rungs[number] for number in wanted)
+        elif part in names:
+            chosen.add(part)
+        else:
+            raise UserError(
+                f"--ladder {_short(part)}: allowed: all, numbers such as 2,5 or 1-3, "
+                f"or a name: {', '.join(names)}"
+            )
+    return [name for name in names if name in chosen]
+
+
+def difference(before: Experiment, after: Experiment) -> dict[str, tuple[Any, Any]]:
+    """The keys whose values differ, as ``{key: (before, after)}``; absent counts as None."""
+    old, new = before.flat(), after.flat()
+    keys = [*new, *(key for key in old if key not in new)]
+    return {k: (old.get(k), new.get(k)) for k in keys if old.get(k) != new.get(k)}
