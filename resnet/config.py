@@ -291,7 +291,9 @@ def _explain(source: str, error: ValidationError) -> UserError:
     elif first["type"] == "value_error" and not key:
         text = _one_line(first["msg"].removeprefix("Value error, "))
     else:
-        text = f"{_one_line(key)}: {_short(first['input'])} is not allowed: {_one_line(first['msg'])}"
+        text = (
+            f"{_one_line(key)}: {_short(first['input'])} is not allowed: {_one_line(first['msg'])}"
+        )
     more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
     return UserError(f"{source}: {text}{more}")
 

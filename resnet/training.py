@@ -1,0 +1,484 @@
+"""One experiment in, one trained and tested model out; exact resume.
+
+A run killed at any instant and started again ends with the same weights, curves, learning-rate
+drops and test accuracy as one never killed, bit for bit on the same machine: every random draw
+comes from (seed, epoch, position) or from state in the checkpoint, and the checkpoint holds the
+callbacks' counters and best weights, which Keras's ``BackupAndRestore`` forgets.
+"""
+
+import json
+import os
+import time
+import zipfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from resnet import UserError, augment, config, models
+from resnet.data import Dataset
+from resnet.steps import EVALUATION_BATCH, Steps, probabilities
+
+CHECKPOINT_SECONDS = 60.0
+"""A checkpoint is written after each epoch, and within an epoch that often."""
+
+# Streams of random numbers; 0 is the weights' (see models._initialize).
+_SHUFFLE, _AUGMENT, _VALIDATION_SHUFFLE, _VALIDATION_AUGMENT = 1, 2, 3, 4
+
+
+class Interrupted(Exception):  # noqa: N818 - not an error
+    """Training stopped on request, after writing a checkpoint to go on from."""
+
+
+class Observer:
+    """What a training reports while it runs; every method may be overridden."""
+
+    def resumed(self, epoch: int, step: int) -> None:
+        """Training goes on from a checkpoint, ``step`` steps into epoch ``epoch`` (from 1)."""
+
+    def progress(self, epoch: int, step: int, steps: int, logs: dict[str, float]) -> None:
+        """Several times a second: ``step`` of ``steps`` done; loss, accuracy, learning_rate."""
+
+    def epoch(self, history: list[dict[str, float]]) -> None:
+        """An epoch is complete and in the checkpoint; its record is ``history[-1]``."""
+
+    def event(self, epoch: int, text: str) -> None:
+        """The learning rate dropped, or early stopping triggered, at the end of ``epoch``."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A finished training.
+
+    ``history`` has one record an epoch: epoch (from 1), loss, accuracy, val_loss, val_accuracy,
+    learning_rate, images_per_second, epoch_seconds, and ``time``, when it ended (Unix, s).
+    ``best_epoch`` is the best by what early stopping monitors, else by val_accuracy;
+    ``tested_epoch`` the one whose weights were tested; ``stopped_epoch`` is 0 if early stopping
+    did not trigger.
+    """
+
+    network: keras.Model
+    history: list[dict[str, float]]
+    best_epoch: int
+    tested_epoch: int
+    stopped_epoch: int
+    probabilities: np.ndarray
+    test_loss: float
+    test_accuracy: float
+
+    def summary(self) -> dict[str, float]:
+        """The figures a reader compares, each a metric of its own."""
+        return {
+            "test_accuracy": self.test_accuracy,
+            "test_loss": self.test_loss,
+            "best_val_accuracy": max(record["val_accuracy"] for record in self.history),
+            "best_epoch": self.best_epoch,
+            "tested_epoch": self.tested_epoch,
+            "stopped_epoch": self.stopped_epoch,
+            "epochs_run": len(self.history),
+            "train_seconds": sum(record["epoch_seconds"] for record in self.history),
+            "parameters": self.network.count_params(),
+            "multiply_adds": models.multiply_adds(self.network),
+        }
+
+
+def split(n: int, validation: config.Validation) -> tuple[np.ndarray, np.ndarray]:
+    """Which images train and which validate.
+
+    ``ImageDataGenerator(validation_split=f)`` holds out the first ``int(f n)`` images;
+    ``fit(validation_split=f)`` the last ``n - int(n (1 - f))``.
+
+    Args:
+        n: number of training images.
+        validation: the experiment's settings.
+
+    Returns:
+        int32 positions (training, validation).
+    """
+    positions = np.arange(n, dtype="int32")
+    if validation.subset == "first":
+        held_out = int(n * validation.fraction)
+        return positions[held_out:], positions[:held_out]
+    kept = int(n * (1 - validation.fraction))
+    return positions[:kept], positions[kept:]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Which image goes where in every epoch, as a function of (seed, epoch, position) alone."""
+
+    experiment: config.Experiment
+    seed: int
+    image_shape: tuple[int, int]
+    train: np.ndarray
+    validation: np.ndarray
+
+    @classmethod
+    def make(
+        cls, experiment: config.Experiment, n: int, image_shape: tuple[int, int], seed: int
+    ) -> "Plan":
+        """Plans the epochs of an experiment over ``n`` training images.
+
+        Raises:
+            UserError: the images do not fill a training and a validation batch.
+        """
+        plan = cls(experiment, seed, image_shape, *split(n, experiment.data.validation))
+        batch = experiment.training.batch_size
+        if plan.steps < 1 or plan.validation_images < 1:
+            raise UserError(
+                f"training.batch_size: {batch} is too large for {len(plan.train)} training and "
+                f"{len(plan.validation)} validation images; choose a smaller one"
+            )
+        return plan
+
+    @property
+    def steps(self) -> int:
+        """Training steps an epoch; ``n // batch_size``, or with the remainder as a last one."""
+        full, rest = divmod(len(self.train), self.experiment.training.batch_size)
+        return full if self.experiment.data.validation.drop_remainder else full + bool(rest)
+
+    @property
+    def validation_images(self) -> int:
+        """Images in an epoch's validation figure (312 x 32 of 10,000 in the study)."""
+        count, batch = len(self.validation), self.experiment.training.batch_size
+        return count // batch * batch if self.experiment.data.validation.drop_remainder else count
+
+    def batches(self, epoch: int) -> list[tuple[np.ndarray, np.ndarray | None]]:
+        """The training batches of an epoch: positions and transforms."""
+        order = self._generator(epoch, _SHUFFLE).permutation(self.train)
+        transforms = self._transforms(epoch, _AUGMENT, len(order))
+        size = self.experiment.training.batch_size
+        return list(_slices(order, transforms, size))[: self.steps]
+
+    def validation_batches(self, epoch: int) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
+        """The validation images of an epoch, in batches as large as is convenient.
+
+        ``ImageDataGenerator.flow`` shuffles its validation images too, so which ones the study
+        leaves out changes from epoch to epoch.
+        """
+        validation = self.experiment.data.validation
+        order = self.validation
+        if validation.drop_remainder:
+            order = self._generator(epoch, _VALIDATION_SHUFFLE).permutation(order)
+        order = order[: self.validation_images]
+        transforms = (
+            self._transforms(epoch, _VALIDATION_AUGMENT, len(order))
+            if validation.augmented
+            else None
+        )
+        return _slices(order, transforms, EVALUATION_BATCH)
+
+    def _generator(self, epoch: int, stream: int) -> np.random.Generator:
+        return np.random.default_rng([self.seed, epoch, stream])
+
+    def _transforms(self, epoch: int, stream: int, n: int) -> np.ndarray | None:
+        augmentation = self.experiment.data.augmentation
+        if augmentation is None:
+            return None
+        parameters = augment.draw(augmentation, self._generator(epoch, stream), n, self.image_shape)
+        return augment.projective(parameters, self.image_shape)
+
+
+def _slices(order, transforms, size):
+    for start in range(0, len(order), size):
+        part = slice(start, start + size)
+        yield order[part], None if transforms is None else transforms[part]
+
+
+def make_callbacks(training: config.Training, network: keras.Model) -> dict[str, Any]:
+    """Keras's own callbacks with the experiment's settings, attached and begun.
+
+    Args:
+        training: the experiment's settings.
+        network: compiled.
+
+    Returns:
+        ``early_stopping`` and ``reduce_lr_on_plateau``, those that the experiment has, in the
+        order in which they act.
+    """
+    callbacks: dict[str, Any] = {}
+    if stop := training.early_stopping:
+        callbacks["early_stopping"] = keras.callbacks.EarlyStopping(
+            monitor=stop.monitor,
+            patience=stop.patience,
+            min_delta=stop.min_delta,
+            mode=_mode(stop.monitor),
+            restore_best_weights=stop.restore_best_weights != "never",
+        )
+    if reduce := training.reduce_lr_on_plateau:
+        callbacks["reduce_lr_on_plateau"] = keras.callbacks.ReduceLROnPlateau(
+            monitor=reduce.monitor,
+            factor=reduce.factor,
+            patience=reduce.patience,
+            min_delta=reduce.min_delta,
+            min_lr=reduce.min_lr,
+            mode=_mode(reduce.monitor),
+        )
+    network.stop_training = False
+    for callback in callbacks.values():
+        callback.set_model(network)
+        callback.on_train_begin()
+    return callbacks
+
+
+def _mode(monitor: str) -> str:
+    return "max" if monitor.endswith("accuracy") else "min"
+
+
+_COUNTERS = {
+    "early_stopping": ("wait", "best", "best_epoch", "stopped_epoch"),
+    "reduce_lr_on_plateau": ("wait", "best", "cooldown_counter"),
+}
+
+
+def callbacks_state(callbacks: dict[str, Any]) -> tuple[dict[str, Any], list[np.ndarray]]:
+    """What the callbacks must remember: their counters, and early stopping's best weights."""
+    counters = {
+        name: {counter: getattr(callback, counter) for counter in _COUNTERS[name]}
+        for name, callback in callbacks.items()
+    }
+    stop = callbacks.get("early_stopping")
+    return counters, list(stop.best_weights or []) if stop else []
+
+
+def restore_callbacks(
+    callbacks: dict[str, Any], counters: dict[str, Any], best_weights: list[np.ndarray]
+) -> None:
+    """Puts :func:`callbacks_state` back."""
+    for name, callback in callbacks.items():
+        for counter, value in counters[name].items():
+            setattr(callback, counter, value)
+    if best_weights:
+        callbacks["early_stopping"].best_weights = best_weights
+
+
+def save_checkpoint(path: Path, arrays: dict[str, np.ndarray], meta: dict[str, Any]) -> None:
+    """Writes a checkpoint aside, flushes it to the disk, then renames it over the old one.
+
+    Args:
+        path: the ``.npz`` file.
+        arrays: by name.
+        meta: anything JSON can hold; floats come back bit for bit.
+    """
+    aside = path.with_suffix(".tmp")
+    with aside.open("wb") as file:
+        np.savez(file, meta=np.frombuffer(json.dumps(meta).encode(), "uint8"), **arrays)
+        file.flush()
+        os.fsync(file.fileno())
+    aside.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)  # the rename itself must survive a power cut
+    finally:
+        os.close(folder)
+
+
+def load_checkpoint(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Reads what :func:`save_checkpoint` wrote; nothing in it is ever unpickled.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+        return arrays, json.loads(arrays.pop("meta").tobytes())
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise UserError(
+            f"{path}: the checkpoint is damaged ({' '.join(str(error).split())}); "
+            "--fresh starts the run anew"
+        ) from None
+
+
+class _Run:
+    """A training in progress: everything a checkpoint holds, and nothing else."""
+
+    def __init__(self, steps: Steps, callbacks: dict[str, Any], checkpoint: Path):
+        self.steps = steps
+        self.callbacks = callbacks
+        self.checkpoint = checkpoint
+        self.history: list[dict[str, float]] = []
+        self.step = 0  # done in the current epoch
+        self.seconds = 0.0  # spent on them
+        self.saved_at = time.monotonic()
+
+    @property
+    def _variables(self) -> list:
+        network = self.steps.network
+        return [*network.variables, *network.optimizer.variables, *network.metrics_variables]
+
+    def save(self) -> None:
+        counters, best_weights = callbacks_state(self.callbacks)
+        arrays = {f"variable_{i}": v.numpy() for i, v in enumerate(self._variables)}
+        arrays |= {f"best_{i}": weight for i, weight in enumerate(best_weights)}
+        meta = {
+            "history": self.history,
+            "step": self.step,
+            "seconds": self.seconds,
+            "callbacks": counters,
+            "stop_training": self.steps.network.stop_training,
+        }
+        save_checkpoint(self.checkpoint, arrays, meta)
+        self.saved_at = time.monotonic()
+
+    def restore(self) -> None:
+        arrays, meta = load_checkpoint(self.checkpoint)
+        for i, variable in enumerate(self._variables):
+            variable.assign(arrays[f"variable_{i}"])
+        best = [arrays[f"best_{i}"] for i in range(sum(n.startswith("best_") for n in arrays))]
+        restore_callbacks(self.callbacks, meta["callbacks"], best)
+        self.history, self.step, self.seconds = meta["history"], meta["step"], meta["seconds"]
+        self.steps.network.stop_training = meta["stop_training"]
+
+
+def train(
+    experiment: config.Experiment,
+    dataset: Dataset,
+    seed: int,
+    folder: Path,
+    observer: Observer | None = None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> Outcome:
+    """Trains one experiment, from its checkpoint if there is one, and tests it once at the end.
+
+    Args:
+        experiment: resolved.
+        dataset: images and labels.
+        seed: any non-negative integer.
+        folder: where the checkpoint lies; made if missing. It must belong to this experiment,
+            dataset and seed alone, and stays when training has ended.
+        observer: is told what happens.
+        should_stop: asked between steps; True writes a checkpoint and raises ``Interrupted``.
+
+    Returns:
+        The trained network with its curves and test figures.
+
+    Raises:
+        Interrupted: ``should_stop`` said so.
+        UserError: the checkpoint is damaged, or the dataset too small for the batch size.
+    """
+    observer = observer or Observer()
+    plan = Plan.make(experiment, len(dataset.x_train), dataset.x_train.shape[1:3], seed)
+    network = models.build(experiment.model, dataset.x_train.shape[1:], len(dataset.classes), seed)
+    scale = experiment.data.pixel_scale
+    steps = Steps(
+        network, dataset.x_train, dataset.y_train, scale, experiment.training.learning_rate
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    run = _Run(steps, make_callbacks(experiment.training, network), folder / "checkpoint.npz")
+    if run.checkpoint.exists():
+        run.restore()
+        observer.resumed(len(run.history) + 1, run.step)
+        observer.epoch(run.history)
+
+    while len(run.history) < experiment.training.epochs and not network.stop_training:
+        _epoch(run, plan, observer, should_stop)
+    return _finish(experiment, dataset, run)
+
+
+def _epoch(run: _Run, plan: Plan, observer: Observer, should_stop: Callable[[], bool]) -> None:
+    """Trains and validates one epoch, or what is left of it, and saves it."""
+    steps, network = run.steps, run.steps.network
+    epoch = len(run.history)
+
+    def pause_if_asked() -> None:
+        if should_stop():
+            run.save()
+            raise Interrupted
+
+    rate = learning_rate(network)
+    if run.step == 0:
+        steps.reset()
+    began, told = time.monotonic() - run.seconds, 0.0
+    for indices, transforms in plan.batches(epoch)[run.step :]:
+        pause_if_asked()
+        steps.train(indices, transforms)
+        run.step += 1
+        now = time.monotonic()
+        run.seconds = now - began
+        if now - told > 0.2 or run.step == plan.steps:
+            logs = steps.logs() | {"learning_rate": rate}
+            observer.progress(epoch + 1, run.step, plan.steps, logs)
+            told = now
+        if now - run.saved_at > CHECKPOINT_SECONDS:
+            run.save()
+            began = time.monotonic() - run.seconds  # saving is not training
+    logs = steps.logs()
+
+    # A stop from here on goes back to the end of the last step, which the running figures of
+    # training belong to: they are kept while those of validation take their place.
+    kept = [variable.numpy() for variable in network.metrics_variables]
+    began = time.monotonic()
+    steps.reset()
+    for indices, transforms in plan.validation_batches(epoch):
+        if should_stop():
+            for variable, value in zip(network.metrics_variables, kept, strict=True):
+                variable.assign(value)
+            pause_if_asked()
+        steps.test(indices, transforms)
+    logs |= {f"val_{name}": value for name, value in steps.logs().items()}
+    validation_seconds = time.monotonic() - began
+
+    for callback in run.callbacks.values():
+        callback.on_epoch_end(epoch, dict(logs))
+    images = min(plan.steps * plan.experiment.training.batch_size, len(plan.train))
+    run.history.append(
+        {"epoch": epoch + 1}
+        | logs
+        | {
+            "learning_rate": rate,
+            "images_per_second": images / run.seconds,
+            "epoch_seconds": run.seconds + validation_seconds,
+            "time": time.time(),
+        }
+    )
+    run.step, run.seconds = 0, 0.0
+    steps.reset()
+    run.save()
+    observer.epoch(run.history)
+    new_rate = learning_rate(network)
+    if new_rate != rate:
+        observer.event(epoch + 1, f"learning rate {rate:.3g} -> {new_rate:.3g}")
+    if network.stop_training:
+        stop = run.callbacks["early_stopping"]
+        observer.event(
+            epoch + 1,
+            f"early stopping: {stop.monitor} was best in epoch {stop.best_epoch + 1}",
+        )
+
+
+def learning_rate(network: keras.Model) -> float:
+    """The optimizer's rate at the moment."""
+    return float(keras.ops.convert_to_numpy(network.optimizer.learning_rate))
+
+
+def _finish(experiment: config.Experiment, dataset: Dataset, run: _Run) -> Outcome:
+    """Restores the weights the settings ask for and looks at the test set, once."""
+    network, history = run.steps.network, run.history
+    settings, stop = experiment.training.early_stopping, run.callbacks.get("early_stopping")
+    best_epoch = 1 + int(np.argmax([record["val_accuracy"] for record in history]))
+    tested_epoch = len(history)
+    stopped_epoch = 0
+    if settings and stop:
+        best_epoch = stop.best_epoch + 1
+        stopped_epoch = stop.stopped_epoch + 1 if network.stop_training else 0
+        if settings.restore_best_weights == "always" or (
+            settings.restore_best_weights == "when_stopped" and stopped_epoch
+        ):
+            stop.on_train_end()
+            tested_epoch = best_epoch
+    predicted = probabilities(network, dataset.x_test, experiment.data.pixel_scale)
+    of_truth = predicted[np.arange(len(predicted)), dataset.y_test]
+    return Outcome(
+        network=network,
+        history=history,
+        best_epoch=best_epoch,
+        tested_epoch=tested_epoch,
+        stopped_epoch=stopped_epoch,
+        probabilities=predicted,
+        test_loss=float(-np.log(np.maximum(of_truth, keras.config.epsilon())).mean()),
+        test_accuracy=float((predicted.argmax(axis=1) == dataset.y_test).mean()),
+    )

@@ -1,0 +1,612 @@
+"""Every source gives the same kind of data set, and nothing hostile or broken gets through."""
+
+import io
+import os
+import pickle
+import stat
+import tarfile
+import tempfile
+import zipfile
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from resnet import UserError, data
+
+REAL_ARCHIVE = "RESNET_LADDER_DATA"
+DIGITS_FINGERPRINT = "17237c124f4887c9b557a83cb9acb214f597a335f2ee30bc25feec7cad2ca4ec"
+# Shuffled between the classes and not padded: as text, "10.png" would come before "2.png".
+TRAIN_LABELS = (1, 0, 0, 1, 1, 0, 1, 0, 0, 1, 0, 1)
+TEST_LABELS = (0, 1, 1)
+
+
+@pytest.fixture(autouse=True)
+def cache_home(tmp_path_factory, monkeypatch):
+    home = tmp_path_factory.mktemp("cache")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(home))
+    # Where no XDG variable is read, the cache is looked up here.
+    monkeypatch.setattr(data.platformdirs, "user_cache_path", lambda name: home / name)
+    return home
+
+
+def pixels(seed, size=(4, 4)):
+    return np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+
+
+def encoded(array, format_="PNG"):
+    file = io.BytesIO()
+    Image.fromarray(array).save(file, format_)
+    return file.getvalue()
+
+
+def image_files(top=""):
+    """A small image folder, {relative path: bytes}; image i of a split has ``pixels(seed)``."""
+    files = {}
+    for split, labels, base in (("train", TRAIN_LABELS, 0), ("test", TEST_LABELS, 100)):
+        for index, label in enumerate(labels):
+            path = f"{top}{split}/{('cat', 'frog')[label]}/{index}.png"
+            files[path] = encoded(pixels(base + index))
+    return files
+
+
+def write_folder(path, files):
+    for name, content in files.items():
+        (path / name).parent.mkdir(parents=True, exist_ok=True)
+        (path / name).write_bytes(content)
+    return path
+
+
+def write_tar(path, files, mode="w"):
+    with tarfile.open(path, mode) as archive:
+        for name, content in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    return path
+
+
+def write_zip(path, files):
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+    return path
+
+
+def batch_files(top="cifar-10-batches-py/", order="C"):
+    """The official archive in small, {path: bytes}, and the rows and labels it was made from."""
+    files, content = {}, {}
+    for seed, name in enumerate(data.BATCHES):
+        rows = np.random.default_rng(seed).integers(0, 256, (3, 3072), dtype=np.uint8)
+        labels = [seed, 9, 0]
+        record = {b"data": np.asarray(rows, order=order), b"labels": labels, b"filenames": [b"a"]}
+        files[top + name] = pickle.dumps(record, protocol=2)
+        content[name] = rows, labels
+    names = {b"label_names": [name.encode() for name in data.CIFAR10_CLASSES]}
+    files[f"{top}batches.meta"] = pickle.dumps(names, protocol=2)
+    return files, content
+
+
+def refusal(path):
+    """The message with which ``path`` is refused; every one is a single printable line."""
+    with pytest.raises(UserError) as caught:
+        data.load(str(path))
+    message = str(caught.value)
+    assert message.isprintable()
+    return message
+
+
+# Names
+
+
+def test_digits():
+    digits = data.load("digits")
+    assert digits.name == "digits"
+    assert digits.source == "sklearn.datasets.load_digits"
+    assert digits.classes == tuple("0123456789")
+    assert digits.x_train.shape == (1438, 16, 16, 3)
+    assert digits.x_test.shape == (359, 16, 16, 3)
+    assert digits.y_train.shape == (1438,)
+    assert digits.y_test.shape == (359,)
+    for array in (digits.x_train, digits.y_train, digits.x_test, digits.y_test):
+        assert array.dtype == np.uint8
+    assert digits.x_train.min() == 0
+    assert digits.x_train.max() == 255
+    # scikit-learn's digits begin 0, 1, 2, ...: the fifth is the first test image.
+    assert digits.y_train[:5].tolist() == [0, 1, 2, 3, 5]
+    assert digits.y_test[0] == 4
+
+
+def test_digits_are_the_same_everywhere():
+    assert data.load("digits").fingerprint == DIGITS_FINGERPRINT
+
+
+def test_cifar10_comes_from_keras(monkeypatch):
+    import keras
+
+    x, y = np.zeros((2, 32, 32, 3), np.uint8), np.array([[3], [9]], np.uint8)
+    monkeypatch.setattr(keras.datasets.cifar10, "load_data", lambda: ((x, y), (x[:1], y[:1])))
+    cifar10 = data.load("cifar10")
+    assert cifar10.name == "cifar10"
+    assert cifar10.classes == data.CIFAR10_CLASSES == tuple(sorted(data.CIFAR10_CLASSES))
+    assert cifar10.y_train.tolist() == [3, 9]
+    assert cifar10.y_test.tolist() == [3]
+    assert cifar10.source == "keras.datasets.cifar10"
+
+
+def test_cifar10_out_of_reach_names_the_ways_out(monkeypatch):
+    import keras
+
+    def no_network():
+        raise Exception("URL fetch failure on https://...:\nNone -- no route to host")
+
+    monkeypatch.setattr(keras.datasets.cifar10, "load_data", no_network)
+    message = refusal("cifar10")
+    for expected in ("no route to host", "--data PATH", "cifar-10-python.tar.gz", "--data digits"):
+        assert expected in message
+
+
+def test_fingerprint_covers_content_and_no_name():
+    arrays = (pixels(0)[None], np.zeros(1, np.uint8), pixels(1)[None], np.zeros(1, np.uint8))
+    one = data.Dataset("a", ("x",), *arrays, "here")
+    same = data.Dataset("b", ("y",), *(array.copy() for array in arrays), "there")
+    assert one.fingerprint == same.fingerprint
+    for index in range(4):
+        changed = [array.copy() for array in arrays]
+        changed[index].flat[0] ^= 1
+        assert data.Dataset("a", ("x",), *changed, "here").fingerprint != one.fingerprint
+    reshaped = (arrays[0].reshape(1, 2, 8, 3), *arrays[1:])
+    assert data.Dataset("a", ("x",), *reshaped, "here").fingerprint != one.fingerprint
+
+
+# Image folders and archives of them
+
+
+@pytest.mark.parametrize("top", ["", "pets/"])
+def test_folder_and_archives_give_the_same(tmp_path, top):
+    files = image_files(top)
+    sources = [
+        write_folder(tmp_path / "pets", files),
+        write_tar(tmp_path / "pets.tar", files),
+        write_tar(tmp_path / "pets.tar.xz", files, "w:xz"),
+        write_tar(tmp_path / "pets.tar.bz2", files, "w:bz2"),
+        write_tar(tmp_path / "pets.tgz", dict(reversed(files.items())), "w:gz"),
+        write_zip(tmp_path / "pets.ZIP", files),
+    ]
+    loaded = [data.load(str(source)) for source in sources]
+    for source, dataset in zip(sources, loaded, strict=True):
+        assert dataset.name == "pets"
+        assert dataset.source == str(source)
+        assert dataset.classes == ("cat", "frog")
+        assert dataset.fingerprint == loaded[0].fingerprint
+
+
+def test_index_in_the_name_restores_the_order(tmp_path):
+    dataset = data.load(str(write_folder(tmp_path / "pets", image_files())))
+    assert dataset.y_train.tolist() == list(TRAIN_LABELS)
+    assert dataset.y_test.tolist() == list(TEST_LABELS)
+    np.testing.assert_array_equal(dataset.x_train, [pixels(i) for i in range(12)])
+    np.testing.assert_array_equal(dataset.x_test, [pixels(100 + i) for i in range(3)])
+
+
+def test_equal_names_are_ordered_by_class(tmp_path):
+    files = {f"{s}/{c}/1.png": encoded(pixels(0)) for s in data.SPLITS for c in ("b", "a")}
+    assert data.load(str(write_folder(tmp_path / "pets", files))).y_train.tolist() == [0, 1]
+
+
+@pytest.mark.parametrize("format_", data.FORMATS)
+def test_formats_and_grey_images(tmp_path, format_):
+    grey = np.repeat(np.full((4, 4, 1), 77, np.uint8), 3, axis=2)
+    files = {f"{s}/{c}/1.img": encoded(grey, format_) for s in data.SPLITS for c in "ab"}
+    files["test/a/2.png"] = encoded(grey[:, :, 0])
+    dataset = data.load(str(write_tar(tmp_path / "x.tar", files)))
+    np.testing.assert_allclose(dataset.x_test, 77, atol=1)
+    assert dataset.x_test.shape == (3, 4, 4, 3)
+
+
+def test_hidden_files_and_bystanders_are_ignored(tmp_path):
+    plain = data.load(str(write_folder(tmp_path / "plain", image_files())))
+    litter = {
+        "README.md": b"",
+        "train/labels.csv": b"",
+        "train/.DS_Store": b"",
+        "train/cat/.DS_Store": b"",
+        "train/cat/._0.png": b"",
+        "__MACOSX/train/cat/0.png": b"",
+    }
+    for source in (
+        write_folder(tmp_path / "folder", image_files() | litter),
+        write_tar(tmp_path / "archive.tar", image_files() | litter),
+    ):
+        assert data.load(str(source)).fingerprint == plain.fingerprint
+
+
+def test_a_folder_never_takes_a_reserved_name(tmp_path):
+    for name in ("cifar10", "digits"):
+        source = write_folder(tmp_path / name, image_files())
+        assert data.load(str(source)).name == f"{name}-images"
+
+
+def test_progress_reaches_its_end(tmp_path):
+    calls = []
+    source = write_tar(tmp_path / "pets.tar.gz", image_files(), "w:gz")
+    data.load(str(source), lambda *call: calls.append(call))
+    ends = {what: (done, total) for what, done, total in calls}
+    assert set(ends) == {"reading archive", "decoding images"}
+    assert all(done == total for done, total in ends.values())
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"test/cat/0.png": b"not an image"}, "'test/cat/0.png'"),
+        ({"train/cat/notes.txt": b"text"}, "'train/cat/notes.txt'"),
+        ({"train/cat/1.png": b""}, "'train/cat/1.png'"),
+        ({"train/cat/1.png": encoded(pixels(0))[:-30]}, "'train/cat/1.png'"),
+        ({"test/cat/0.png": encoded(pixels(0, (5, 4)))}, "'test/cat/0.png' in"),
+        ({"train/dog/0.png": encoded(pixels(0))}, "'dog'"),
+        ({"train/do\ng/0.png": encoded(pixels(0))}, r"'do\ng'"),
+        ({"train/cat/9999.gif": encoded(pixels(0), "GIF")}, "'train/cat/9999.gif'"),
+    ],
+)
+def test_bad_images_are_refused_by_name(tmp_path, change, expected):
+    assert expected in refusal(write_tar(tmp_path / "pets.tar", image_files() | change))
+
+
+def test_unequal_sizes_are_named(tmp_path):
+    files = image_files() | {"test/cat/0.png": encoded(pixels(0, (5, 4)))}
+    assert "is 5 x 4, the first image is 4 x 4" in refusal(write_folder(tmp_path / "p", files))
+
+
+def test_large_and_deep_images_are_refused(tmp_path):
+    wide = encoded(np.zeros((1, data.MAX_SIDE + 1, 3), np.uint8))
+    files = {f"{split}/{label}/0.png": wide for split in data.SPLITS for label in "ab"}
+    assert "1025 x 1, larger than 1024" in refusal(write_tar(tmp_path / "a.tar", files))
+    deep = io.BytesIO()
+    Image.fromarray(np.zeros((4, 4), np.uint16)).save(deep, "PNG")
+    files = image_files() | {"test/cat/0.png": deep.getvalue()}
+    assert "more than 8 bits" in refusal(write_tar(tmp_path / "b.tar", files))
+
+
+def test_missing_parts_are_named(tmp_path):
+    files = image_files()
+    train = {name: content for name, content in files.items() if name.startswith("train")}
+    test = {name: content for name, content in files.items() if name.startswith("test")}
+    cats = {name: content for name, content in files.items() if "cat" in name}
+    assert "no image in test/" in refusal(write_folder(tmp_path / "train-only", train))
+    assert "no image in train/" in refusal(write_folder(tmp_path / "test-only", test))
+    assert "1 class" in refusal(write_folder(tmp_path / "cats", cats))
+    assert "no image" in refusal(write_tar(tmp_path / "empty.tar", {}))
+    twice = image_files("a/") | image_files("b/")
+    assert "several such folders" in refusal(write_tar(tmp_path / "twice.tar", twice))
+
+
+def test_no_file_and_empty_file(tmp_path):
+    message = refusal(tmp_path / "no\nsuch")
+    for expected in ("no file or folder", "cifar10", "digits", "train/<class>/*"):
+        assert expected in message
+    (tmp_path / "empty.tar").touch()
+    assert "no tar or zip archive" in refusal(tmp_path / "empty.tar")
+    (tmp_path / "folder").mkdir()
+    assert "no image" in refusal(tmp_path / "folder")
+
+
+# Hostile archives
+
+
+def member(name, type_=tarfile.REGTYPE, target=""):
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname = type_, target
+    return info
+
+
+@pytest.mark.parametrize(
+    "info",
+    [
+        member("../train/cat/1.png"),
+        member("train/cat/../../../1.png"),
+        member("/train/cat/1.png"),
+        member("C:/train/cat/1.png"),
+        member("..\\train\\1.png"),
+        member("../folder", tarfile.DIRTYPE),
+        member("train/cat/1.png", tarfile.SYMTYPE, "/etc/hostname"),
+        member("train/cat/1.png", tarfile.SYMTYPE, "0.png"),
+        member("train/cat/1.png", tarfile.LNKTYPE, "train/cat/0.png"),
+        member("train/cat/1.png", tarfile.CHRTYPE),
+        member("train/cat/1.png", tarfile.BLKTYPE),
+        member("train/cat/1.png", tarfile.FIFOTYPE),
+    ],
+    ids=lambda info: f"{info.name}-{info.type.decode()}",
+)
+def test_hostile_tar_members_are_refused(tmp_path, info):
+    with tarfile.open(tmp_path / "x.tar", "w") as archive:
+        archive.addfile(info)
+    message = refusal(tmp_path / "x.tar")
+    assert "refuses" in message
+    assert repr(info.name) in message
+
+
+@pytest.mark.parametrize(
+    ("name", "mode"),
+    [
+        ("../train/cat/1.png", stat.S_IFREG),
+        ("/train/cat/1.png", stat.S_IFREG),
+        ("train/cat/1.png", stat.S_IFLNK),
+        ("train/cat/1.png", stat.S_IFCHR),
+    ],
+)
+def test_hostile_zip_members_are_refused(tmp_path, name, mode):
+    info = zipfile.ZipInfo(name)
+    info.external_attr = (mode | 0o644) << 16
+    write_zip(tmp_path / "x.zip", {info: b"/etc/hostname"})
+    message = refusal(tmp_path / "x.zip")
+    assert "refuses" in message
+    assert repr(name) in message
+
+
+def test_bombs_are_refused_unread(tmp_path, monkeypatch):
+    bomb = image_files() | {"train/cat/x.png": bytes(data.MAX_IMAGE_BYTES + 1)}
+    for source in (
+        write_tar(tmp_path / "x.tar.xz", bomb, "w:xz"),
+        write_zip(tmp_path / "x.zip", bomb),
+        write_folder(tmp_path / "x", bomb),
+    ):
+        assert "too large" in refusal(source)
+    # tarfile itself would read such a header whole.
+    header = member("x", tarfile.XHDTYPE)
+    header.size = data.MAX_BATCH_BYTES + 1
+    first = member("train").tobuf()
+    (tmp_path / "header.tar").write_bytes(first + header.tobuf())
+    assert "larger than any image" in refusal(tmp_path / "header.tar")
+    monkeypatch.setattr(data, "MAX_MEMBERS", 14)
+    assert "more than 14 members" in refusal(write_tar(tmp_path / "y.tar", image_files()))
+    monkeypatch.setattr(data, "MAX_TOTAL_BYTES", 500)
+    assert "500 in all" in refusal(write_zip(tmp_path / "y.zip", image_files()))
+
+
+def test_a_member_given_twice_is_refused(tmp_path):
+    twice = image_files() | {f"./{name}": content for name, content in image_files().items()}
+    assert "twice" in refusal(write_tar(tmp_path / "x.tar", twice))
+
+
+def test_unreadable_zips_are_refused(tmp_path):
+    with zipfile.ZipFile(tmp_path / "lzma.zip", "w", zipfile.ZIP_LZMA) as archive:
+        archive.writestr("train/cat/1.png", b"x")
+    assert "neither stored nor deflated" in refusal(tmp_path / "lzma.zip")
+    content = bytearray(write_zip(tmp_path / "x.zip", image_files()).read_bytes())
+    for signature, flags in ((b"PK\x01\x02", 8), (b"PK\x03\x04", 6)):
+        content[content.index(signature) + flags] |= 1
+    (tmp_path / "locked.zip").write_bytes(content)
+    assert "encrypted" in refusal(tmp_path / "locked.zip")
+
+
+def test_truncation_is_never_silent(tmp_path):
+    """tarfile takes an archive cut between two members, or a damaged header, for complete."""
+    whole = write_tar(tmp_path / "x.tar", image_files()).read_bytes()
+    with tarfile.open(tmp_path / "x.tar") as archive:
+        offset = archive.getmembers()[-1].offset
+    for name, content in (
+        ("cut.tar", whole[:offset]),
+        ("cut-in-header.tar", whole[: offset + 100]),
+        ("damaged.tar", whole[:offset] + b"x" + whole[offset + 1 :]),
+    ):
+        (tmp_path / name).write_bytes(content)
+        assert "damaged or truncated" in refusal(tmp_path / name)
+
+
+def test_checksum_behind_the_last_member_is_verified(tmp_path):
+    content = bytearray(write_tar(tmp_path / "x.tgz", image_files(), "w:gz").read_bytes())
+    content[-8] ^= 1
+    (tmp_path / "x.tgz").write_bytes(content)
+    assert "CRC" in refusal(tmp_path / "x.tgz")
+
+
+@pytest.fixture(scope="module")
+def valid_archives(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("valid")
+    files = image_files()
+    return [
+        write_tar(folder / "a", files).read_bytes(),
+        write_tar(folder / "b", files, "w:xz").read_bytes(),
+        write_tar(folder / "c", files, "w:gz").read_bytes(),
+        write_zip(folder / "d", files).read_bytes(),
+        write_tar(folder / "e", batch_files()[0]).read_bytes(),
+    ]
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.data())
+def test_damaged_archives_give_a_dataset_or_one_line(valid_archives, draw):
+    content = bytearray(draw.draw(st.sampled_from(valid_archives)))
+    position = st.integers(0, len(content) - 1)
+    for at, value in draw.draw(st.lists(st.tuples(position, st.integers(0, 255)), max_size=8)):
+        content[at] = value
+    del content[draw.draw(st.none() | position) :]
+    with tempfile.NamedTemporaryFile() as file:
+        Path(file.name).write_bytes(content)
+        try:
+            assert isinstance(data.load(file.name), data.Dataset)
+        except UserError as error:
+            assert str(error).isprintable()
+            assert Path(file.name).name in str(error)
+
+
+# The official archive
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_official_layout_pixel_by_pixel(tmp_path, order):
+    files, content = batch_files(order=order)
+    sources = [
+        write_tar(tmp_path / "my-cifar.tar.gz", files, "w:gz"),
+        write_zip(tmp_path / "my-cifar.zip", files),
+        write_folder(tmp_path / "my-cifar", files),
+        write_folder(tmp_path / "flat" / "my-cifar", batch_files(top="", order=order)[0]),
+    ]
+    for source in sources:
+        dataset = data.load(str(source))
+        assert dataset.name == "my-cifar"  # not "cifar10": it is not the official content
+        assert dataset.classes == data.CIFAR10_CLASSES
+        assert dataset.x_train.shape == (15, 32, 32, 3)
+        assert dataset.x_test.shape == (3, 32, 32, 3)
+        assert dataset.x_train.dtype == dataset.y_train.dtype == np.uint8
+        assert dataset.y_train.tolist() == [0, 9, 0, 1, 9, 0, 2, 9, 0, 3, 9, 0, 4, 9, 0]
+        assert dataset.y_test.tolist() == [5, 9, 0]
+        rows = np.concatenate([content[name][0] for name in data.BATCHES])
+        images = np.concatenate([dataset.x_train, dataset.x_test])
+        for y, x, channel in np.ndindex(32, 32, 3):
+            assert (images[:, y, x, channel] == rows[:, channel * 1024 + y * 32 + x]).all()
+
+
+def test_only_the_official_content_is_called_cifar10(tmp_path, monkeypatch):
+    files, _ = batch_files()
+    source = write_folder(tmp_path / "cifar10", files)
+    assert data.load(str(source)).name == "cifar10-images"
+    sums = {
+        name: data.hashlib.md5(files[f"cifar-10-batches-py/{name}"]).hexdigest()
+        for name in data.BATCHES
+    }
+    monkeypatch.setattr(data, "BATCHES", sums)
+    assert data.load(str(source)).name == "cifar10"
+    monkeypatch.setattr(data, "BATCHES", sums | {"test_batch": "0" * 32})
+    assert data.load(str(source)).name == "cifar10-images"
+
+
+class Hostile:
+    def __init__(self, marker):
+        self.marker = marker
+
+    def __reduce__(self):
+        return os.system, (f"echo run > {self.marker}",)
+
+
+@pytest.mark.parametrize("protocol", [0, 2, 4])
+def test_hostile_pickles_are_not_run(tmp_path, protocol):
+    marker = tmp_path / "marker"
+    for name in ("data_batch_1", "batches.meta"):
+        files, _ = batch_files()
+        files[f"cifar-10-batches-py/{name}"] = pickle.dumps({b"data": Hostile(marker)}, protocol)
+        message = refusal(write_tar(tmp_path / f"{name}.tar", files))
+        assert f"refuses to unpickle {os.system.__module__}.system" in message
+        assert name in message
+        assert not marker.exists()
+
+
+ROWS = np.zeros((3, 3072), np.uint8)
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        {},
+        [],
+        {b"data": ROWS},
+        {b"labels": [0, 1, 2]},
+        {b"data": ROWS, b"labels": [0, 1]},
+        {b"data": ROWS, b"labels": [0, 1, 10]},
+        {b"data": ROWS, b"labels": [0, 1, -1]},
+        {b"data": ROWS, b"labels": [0, 1, "2"]},
+        {b"data": ROWS[:, :-1], b"labels": [0, 1, 2]},
+        {b"data": ROWS[:0], b"labels": []},
+        {b"data": ROWS.astype(np.int8), b"labels": [0, 1, 2]},
+        {b"data": ROWS.astype(object), b"labels": [0, 1, 2]},
+        {b"data": ROWS.tolist(), b"labels": [0, 1, 2]},
+    ],
+)
+def test_malformed_batches_are_refused(tmp_path, record):
+    files, _ = batch_files()
+    files["cifar-10-batches-py/data_batch_3"] = pickle.dumps(record, protocol=2)
+    assert "data_batch_3" in refusal(write_tar(tmp_path / "x.tar", files))
+
+
+def test_incomplete_official_archives_are_refused(tmp_path):
+    for name in ("data_batch_4", "test_batch", "batches.meta"):
+        files, _ = batch_files()
+        del files[f"cifar-10-batches-py/{name}"]
+        assert f"lacks {name}" in refusal(write_tar(tmp_path / "x.tar", files))
+    files, _ = batch_files()
+    for names in ([], [b"a"], [b"a", b"a"], [b"a", 1], [b"a", b"\n"], None):
+        files["cifar-10-batches-py/batches.meta"] = pickle.dumps({b"label_names": names}, 2)
+        assert "class names" in refusal(write_tar(tmp_path / "x.tar", files))
+
+
+# The cache
+
+
+def refuse_to_decode(*_):
+    raise AssertionError("decoded again")
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_images_are_decoded_once(tmp_path, monkeypatch, packed):
+    source = tmp_path / "pets.tar"
+    (write_tar if packed else write_folder)(source, image_files())
+    first = data.load(str(source))
+    with monkeypatch.context() as patch:
+        patch.setattr(data, "_decode_image", refuse_to_decode)
+        moved = source.rename(tmp_path / "dogs.tar")
+        second = data.load(str(moved))
+    assert (first.name, second.name) == ("pets", "dogs")
+    assert second.source == str(moved)
+    assert second.classes == first.classes
+    assert second.fingerprint == first.fingerprint
+
+    changed = image_files() | {"test/cat/0.png": encoded(pixels(7))}
+    (write_tar if packed else write_folder)(moved, changed)
+    assert data.load(str(moved)).fingerprint != first.fingerprint
+
+
+def test_damaged_cache_is_rebuilt(tmp_path, cache_home, monkeypatch):
+    source = write_tar(tmp_path / "pets.tar", image_files())
+    first = data.load(str(source))
+    (cache,) = (cache_home / "resnet-ladder").iterdir()
+    whole = cache.read_bytes()
+    with np.load(cache) as stored:
+        arrays = dict(stored)
+    for damage in ("empty", "cut", "flipped", "other images", "pickled"):
+        if damage == "other images":
+            np.savez(cache, **(arrays | {"x_train": 255 - arrays["x_train"]}))
+        elif damage == "pickled":
+            np.savez(cache, **(arrays | {"classes": np.array([Hostile(tmp_path / "run")])}))
+        else:
+            middle = len(whole) // 2
+            flipped = whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :]
+            cache.write_bytes({"empty": b"", "cut": whole[:-9], "flipped": flipped}[damage])
+        assert data.load(str(source)).fingerprint == first.fingerprint
+        with monkeypatch.context() as patch:
+            patch.setattr(data, "_decode_image", refuse_to_decode)
+            assert data.load(str(source)).fingerprint == first.fingerprint
+    assert not (tmp_path / "run").exists()
+    assert list(cache.parent.iterdir()) == [cache]
+
+
+def test_without_a_writable_cache_the_data_still_loads(tmp_path, cache_home):
+    (cache_home / "resnet-ladder").write_text("a file where the folder should be")
+    dataset = data.load(str(write_tar(tmp_path / "pets.tar", image_files())))
+    assert dataset.y_test.tolist() == list(TEST_LABELS)
+
+
+# The real thing
+
+
+@pytest.mark.skipif(
+    REAL_ARCHIVE not in os.environ,
+    reason=f"set {REAL_ARCHIVE} to the path of cifar10-jpeg.tar.xz to test the real archive",
+)
+def test_real_archive():
+    source = os.environ[REAL_ARCHIVE]
+    dataset = data.load(source)
+    assert dataset.name == "cifar10-jpeg"
+    assert dataset.classes == data.CIFAR10_CLASSES
+    assert dataset.x_train.shape == (50_000, 32, 32, 3)
+    assert dataset.x_test.shape == (10_000, 32, 32, 3)
+    assert Counter(dataset.y_train.tolist()) == dict.fromkeys(range(10), 5_000)
+    assert Counter(dataset.y_test.tolist()) == dict.fromkeys(range(10), 1_000)
+    # The official files begin with these labels.
+    assert dataset.y_train[:10].tolist() == [6, 9, 9, 4, 1, 1, 2, 7, 8, 3]
+    assert dataset.y_test[:10].tolist() == [3, 8, 8, 0, 6, 6, 1, 6, 3, 1]
+    assert data.load(source).fingerprint == dataset.fingerprint
