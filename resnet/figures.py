@@ -2,8 +2,11 @@
 
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+
+from resnet.data import Dataset
 
 
 def curves(history: list[dict[str, float]], title: str) -> Figure:
@@ -52,6 +55,33 @@ def confusion(table: pd.DataFrame) -> Figure:
     axes.set_xticks(range(len(table.columns)), table.columns, rotation=45, ha="right")
     axes.set_yticks(range(len(table)), table.index)
     axes.set(xlabel="predicted", ylabel="true")
+    return figure
+
+
+def mistakes(dataset: Dataset, probabilities: np.ndarray, count: int = 24) -> Figure:
+    """The test images the network was most sure about and wrong.
+
+    Args:
+        dataset: whose test set was predicted.
+        probabilities: (n, classes).
+        count: how many to show at most.
+
+    Returns:
+        The figure, surest first; each picture with its true and its predicted class.
+    """
+    predicted = probabilities.argmax(axis=1)
+    wrong = np.flatnonzero(predicted != dataset.y_test)
+    surest = wrong[np.argsort(-probabilities[wrong, predicted[wrong]], kind="stable")][:count]
+    figure = Figure(figsize=(10, 5.6), layout="constrained")
+    for axes in figure.subplots(3, 8).flat:
+        axes.axis("off")
+    for axes, i in zip(figure.axes, surest, strict=False):
+        axes.imshow(dataset.x_test[i])
+        axes.set_title(
+            f"{dataset.classes[dataset.y_test[i]]}\nas {dataset.classes[predicted[i]]} "
+            f"{probabilities[i, predicted[i]]:.0%}",
+            fontsize=8,
+        )
     return figure
 
 

@@ -279,6 +279,7 @@ class ChildRun:
         with tempfile.TemporaryDirectory() as temporary:
             folder = Path(temporary)
             np.save(folder / "test_probabilities.npy", outcome.probabilities, allow_pickle=False)
+            np.save(folder / "test_labels.npy", dataset.y_test, allow_pickle=False)
             confusion = pd.crosstab(
                 pd.Categorical.from_codes(dataset.y_test, dataset.classes),
                 pd.Categorical.from_codes(outcome.probabilities.argmax(axis=1), dataset.classes),
@@ -289,6 +290,7 @@ class ChildRun:
             confusion.to_csv(folder / "confusion_matrix.csv")
             figures.save(figures.curves(outcome.history, experiment.title), folder / "curves.png")
             figures.save(figures.confusion(confusion), folder / "confusion_matrix.png")
+            figures.save(figures.mistakes(dataset, outcome.probabilities), folder / "mistakes.png")
             lines: list[str] = []
             outcome.network.summary(line_length=110, print_fn=lines.append)
             (folder / "model_summary.txt").write_text("\n".join(lines), encoding="utf-8")
