@@ -274,8 +274,8 @@ def main(
     if dry_run:
         show_plan(jobs, None if data == "cifar10" else load(data))
         return
-    store = tracking.connect(tracking_uri)
     dataset = load(data)
+    store = tracking.connect(tracking_uri)
     display = terminal.Display(console, jobs)
     try:
         with display:

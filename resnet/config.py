@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from resnet import UserError
 
@@ -133,14 +133,6 @@ class Experiment(_Strict):
     data: Data
     training: Training
     assumed: dict[str, str]
-
-    @model_validator(mode="after")
-    def _assumptions_name_values(self) -> "Experiment":
-        known = set(self.flat())
-        for key in self.assumed:
-            if not any(k == key or k.startswith(f"{key}.") for k in known):
-                raise ValueError(f"assumed: {key!r} is not a key of this experiment")
-        return self
 
     def flat(self) -> dict[str, Any]:
         """Everything that shapes the result as ``{"training.epochs": 25, ...}``."""
@@ -288,8 +280,6 @@ def _explain(source: str, error: ValidationError) -> UserError:
         text = f"{_one_line(key)}: unknown key{hint}; allowed: {allowed}"
     elif first["type"] == "missing":
         text = f"{_one_line(key)}: is missing"
-    elif first["type"] == "value_error" and not key:
-        text = _one_line(first["msg"].removeprefix("Value error, "))
     else:
         text = (
             f"{_one_line(key)}: {_short(first['input'])} is not allowed: {_one_line(first['msg'])}"
@@ -298,11 +288,28 @@ def _explain(source: str, error: ValidationError) -> UserError:
     return UserError(f"{source}: {text}{more}")
 
 
-def _validate(source: str, tree: dict[str, Any]) -> Experiment:
+def _resolve(source: str, base: dict[str, Any], changes: dict[str, Any]) -> Experiment:
+    """``base`` with ``changes`` laid over it, validated."""
+    tree = _merge(base, changes)
+    own = changes.get("assumed")
+    if isinstance(own, dict):
+        # null withdraws an assumption: the value is stated after all
+        tree["assumed"] = {k: v for k, v in tree["assumed"].items() if v is not None}
     try:
-        return Experiment.model_validate(tree)
+        experiment = Experiment.model_validate(tree)
     except ValidationError as error:
         raise _explain(source, error) from None
+    known = experiment.flat()
+
+    def exists(key: str) -> bool:
+        return any(k == key or k.startswith(f"{key}.") for k in known)
+
+    for key in own or {}:
+        if not exists(key) and own[key] is not None:
+            raise UserError(f"{source}: assumed: {_short(key)} is not a key of this experiment")
+    # what was assumed of a part that is gone is gone with it
+    assumed = {key: reason for key, reason in experiment.assumed.items() if exists(key)}
+    return experiment.model_copy(update={"assumed": assumed})
 
 
 def load(path: Path, _children: tuple[Path, ...] = ()) -> Experiment:
@@ -335,15 +342,7 @@ def load(path: Path, _children: tuple[Path, ...] = ()) -> Experiment:
         base = load(found, (*_children, path)).model_dump()
     if "name" in tree:
         raise UserError(f"{path}: name: is taken from the file's name and cannot be set")
-    return _validate(str(path), _without_nulls(_merge(base, tree) | {"name": path.stem}))
-
-
-def _without_nulls(tree: dict[str, Any]) -> dict[str, Any]:
-    """Drops assumptions that a child withdrew by setting them to null."""
-    assumed = tree.get("assumed")
-    if not isinstance(assumed, dict):
-        return tree
-    return tree | {"assumed": {k: v for k, v in assumed.items() if v is not None}}
+    return _resolve(str(path), base, tree | {"name": path.stem})
 
 
 def change(experiment: Experiment, changes: dict[str, Any], source: str) -> Experiment:
@@ -360,7 +359,7 @@ def change(experiment: Experiment, changes: dict[str, Any], source: str) -> Expe
     Raises:
         UserError: the result is not a valid experiment.
     """
-    return _validate(source, _merge(experiment.model_dump(), changes))
+    return _resolve(source, experiment.model_dump(), changes)
 
 
 def parse_override(text: str) -> dict[str, Any]:
@@ -437,7 +436,7 @@ def select(text: str, names: Iterable[str]) -> list[str]:
     rungs = {number: name for name in names if (number := rung_number(name)) is not None}
     chosen: set[str] = set()
     for part in (part.strip() for part in text.split(",")):
-        span = re.fullmatch(r"(\d{1,4})(?:-(\d{1,4}))?", part)
+        span = re.fullmatch(r"([0-9]{1,4})(?:-([0-9]{1,4}))?", part)
         if part == "all":
             chosen.update(rungs.values())
         elif span and span[1]:

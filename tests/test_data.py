@@ -418,7 +418,7 @@ def valid_archives(tmp_path_factory):
     ]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(st.data())
 def test_damaged_archives_give_a_dataset_or_one_line(valid_archives, draw):
     content = bytearray(draw.draw(st.sampled_from(valid_archives)))

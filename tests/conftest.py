@@ -1,0 +1,64 @@
+"""Small real inputs shared by the tests."""
+
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def image_folder(tmp_path_factory):
+    """An image folder of 200 training and 40 test images, 8x8, in four learnable classes."""
+    folder = tmp_path_factory.mktemp("images") / "squares"
+    generator = np.random.default_rng(0)
+    for split, count in (("train", 200), ("test", 40)):
+        for index in range(count):
+            label = index % 4
+            pixels = generator.integers(0, 120, (8, 8, 3), "uint8")
+            row, column = divmod(label, 2)
+            pixels[4 * row : 4 * row + 4, 4 * column : 4 * column + 4] += 80
+            path = folder / split / f"class{label}" / f"{index:05d}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels).save(path)
+    return folder
+
+
+@pytest.fixture
+def command(tmp_path):
+    """The real command line on a store of its own: ``command("--ladder", "1")``."""
+    environment = os.environ | {
+        "XDG_CACHE_HOME": str(tmp_path / "cache"),
+        "MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path / 'mlflow.db'}",
+        "COLUMNS": "200",
+    }
+
+    class Command:
+        uri = environment["MLFLOW_TRACKING_URI"]
+        checkpoints = tmp_path / "checkpoints"
+
+        @staticmethod
+        def start(*arguments, script=ROOT / "runner.py"):
+            import subprocess
+
+            return subprocess.Popen(
+                [sys.executable, str(script), *map(str, arguments)],
+                env=environment,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                cwd=tmp_path,
+            )
+
+        def __call__(self, *arguments, **options):
+            process = self.start(*arguments, **options)
+            process.out, process.err = process.communicate(timeout=600)
+            return process
+
+    return Command()

@@ -1,0 +1,68 @@
+"""The real runner, killed (SIGKILL, by itself) at a chosen point: killed_at.py POINT N ARGS...
+
+A checkpoint is written after every step, so that a kill often finds one in mid-epoch.
+"""
+
+import os
+import signal
+import sys
+from itertools import count
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import mlflow
+
+import runner
+from resnet import ladder, tracking, training
+
+
+def kill():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def kill_before(owner, name, nth):
+    """Makes the nth call of ``owner.name`` the last thing this process does."""
+    original, calls = getattr(owner, name), count(1)
+
+    def wrapper(*arguments, **options):
+        if next(calls) == nth:
+            kill()
+        return original(*arguments, **options)
+
+    setattr(owner, name, wrapper)
+
+
+def half_written(nth):
+    """The nth checkpoint stays half a file."""
+    original, calls = os.fsync, count(1)
+
+    def fsync(descriptor):
+        # two a checkpoint: the file, then its folder
+        if next(calls) == 2 * nth - 1:
+            os.ftruncate(descriptor, os.fstat(descriptor).st_size // 2)
+            kill()
+        return original(descriptor)
+
+    training.os.fsync = fsync
+
+
+POINTS = {
+    "step": lambda n: kill_before(training.Steps, "train", n),
+    "checkpoint": half_written,
+    "validation": lambda n: kill_before(training.Steps, "test", n),
+    "metrics": lambda n: kill_before(tracking.ChildRun, "log_history", n),
+    "artifacts": lambda n: kill_before(mlflow, "log_artifacts", n),
+    "model": lambda n: kill_before(mlflow.keras, "log_model", n),
+    "figures": lambda n: kill_before(training.Outcome, "summary", n),
+    "end": lambda n: kill_before(mlflow, "end_run", n),
+    "between": lambda n: kill_before(ladder, "_run_job", n),
+    "never": lambda n: None,
+}
+
+if __name__ == "__main__":
+    point, nth = sys.argv[1], int(sys.argv[2])
+    del sys.argv[1:3]
+    training.CHECKPOINT_SECONDS = 0
+    POINTS[point](nth)
+    runner.entry()

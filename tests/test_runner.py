@@ -1,0 +1,337 @@
+"""The real command line in real processes, on a real MLflow database."""
+
+import random
+import re
+import signal
+import time
+from pathlib import Path
+
+import keras
+import mlflow
+import numpy as np
+import pytest
+from mlflow.tracking import MlflowClient
+
+from resnet import training
+
+KILLED_AT = Path(__file__).parent / "killed_at.py"
+EPOCHS = 6
+# dropout, augmentation and both callbacks, in a network small enough to be killed often; with
+# these patiences the learning rate drops and early stopping may trigger within the epochs
+RUNG_5 = [
+    "--set=model.identity_blocks=[1,1,1]",
+    f"--set=training.epochs={EPOCHS}",
+    "--set=training.early_stopping={patience: 3}",
+    "--set=training.reduce_lr_on_plateau={patience: 1}",
+]
+FAST = ["--set=model.identity_blocks=[0,0,0]", "--set=training.epochs=1"]
+TIMING = {"images_per_second", "epoch_seconds", "train_seconds"}
+
+
+def runs_of(uri, role="rung"):
+    mlflow.set_tracking_uri(uri)
+    client = MlflowClient(uri)
+    experiment = client.get_experiment_by_name("resnet-ladder")
+    return list(client.search_runs([experiment.experiment_id], f"tags.role = '{role}'"))
+
+
+def record(uri, run, folder):
+    """Everything of a run that must not depend on interruptions."""
+    client = MlflowClient(uri)
+    histories = {}
+    for key in run.data.metrics:
+        if key.startswith("system/") or key in TIMING:
+            continue
+        metrics = client.get_metric_history(run.info.run_id, key)
+        assert len({metric.step for metric in metrics}) == len(metrics), f"{key} is doubled"
+        histories[key] = sorted((metric.step, metric.value) for metric in metrics)
+    model = mlflow.keras.load_model(f"runs:/{run.info.run_id}/model")
+    probabilities = mlflow.artifacts.download_artifacts(
+        run_id=run.info.run_id, artifact_path="test_probabilities.npy", dst_path=str(folder)
+    )
+    return histories, model.get_weights(), np.load(probabilities)
+
+
+def assert_identical(a, b):
+    assert a[0] == b[0]
+    for ours, theirs in zip(a[1], b[1], strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    np.testing.assert_array_equal(a[2], b[2])
+
+
+@pytest.fixture(scope="module")
+def undisturbed(image_folder, tmp_path_factory):
+    """What rungs 2 and 5 yield when nothing happens to them."""
+    import os
+    import subprocess
+    import sys
+
+    folder = tmp_path_factory.mktemp("undisturbed")
+    uri = f"sqlite:///{folder / 'mlflow.db'}"
+    subprocess.run(
+        [sys.executable, KILLED_AT, "never", "0", *ladder_arguments(image_folder)],
+        env=os.environ | {"MLFLOW_TRACKING_URI": uri, "XDG_CACHE_HOME": str(folder / "cache")},
+        check=True,
+        capture_output=True,
+        cwd=folder,
+    )
+    records = {
+        run.data.tags["rung"]: record(uri, run, tmp_path_factory.mktemp("record"))
+        for run in runs_of(uri)
+    }
+    assert set(records) == {"02_augmentation", "05_deeper_dropout"}
+    histories = records["05_deeper_dropout"][0]
+    assert len({rate for _, rate in histories["learning_rate"]}) > 1, "the rate never dropped"
+    return records
+
+
+def ladder_arguments(image_folder):
+    # early stopping and the schedule exist in rung 5 only, so rung 2 gets them by the same keys
+    return [
+        "--ladder=2,5",
+        f"--data={image_folder}",
+        "--set=model.identity_blocks=[1,1,1]",
+        f"--set=training.epochs={EPOCHS}",
+        "--set=training.early_stopping={monitor: val_loss, patience: 3, min_delta: 0.0001, "
+        "restore_best_weights: always}",
+        "--set=training.reduce_lr_on_plateau={monitor: val_loss, factor: 0.2, patience: 1, "
+        "min_delta: 0.0001, min_lr: 0.00001}",
+    ]
+
+
+def assert_as_if_nothing_happened(command, undisturbed, folder):
+    children = runs_of(command.uri)
+    assert sorted(run.data.tags["rung"] for run in children) == sorted(undisturbed)
+    for run in children:
+        assert run.info.status == "FINISHED"
+        assert_identical(record(command.uri, run, folder), undisturbed[run.data.tags["rung"]])
+        assert (
+            len(
+                mlflow.search_logged_models(
+                    [run.info.experiment_id],
+                    f"source_run_id = '{run.info.run_id}'",
+                    output_format="list",
+                )
+            )
+            == 1
+        )
+    assert {run.info.status for run in runs_of(command.uri, "ladder")} <= {"FINISHED", "KILLED"}
+    assert not list(command.checkpoints.glob("*/checkpoint*"))
+
+
+def test_killed_at_every_kind_of_moment(command, image_folder, undisturbed, tmp_path):
+    """Each restart goes on where the last kill struck, which kills at the next point."""
+    points = [
+        ("step", 1),
+        ("step", 8),
+        ("checkpoint", 4),
+        ("validation", 1),
+        ("metrics", 3),
+        ("artifacts", 1),
+        ("model", 1),
+        ("figures", 1),
+        ("end", 1),
+        ("between", 2),
+        ("checkpoint", 7),
+        ("model", 1),
+    ]
+    arguments = ladder_arguments(image_folder)
+    for point, nth in points:
+        process = command(point, nth, *arguments, script=KILLED_AT)
+        assert process.returncode == -signal.SIGKILL, (point, nth, process.out, process.err)
+    process = command("never", 0, *arguments, script=KILLED_AT)
+    assert process.returncode == 0, process.err
+    assert "already finished" in process.out  # rung 2, between the kills
+    assert_as_if_nothing_happened(command, undisturbed, tmp_path)
+
+
+def kill_at_random_times(command, image_folder, undisturbed, tmp_path, kills, seed):
+    moments = random.Random(seed)
+    arguments = ladder_arguments(image_folder)
+    for _ in range(kills):
+        process = command.start("never", 0, *arguments, script=KILLED_AT)
+        for line in process.stdout:  # the start-up is not what this is about
+            if "training, at most" in line:
+                break
+        time.sleep(moments.uniform(0, 12))
+        process.kill()
+        process.communicate()
+    process = command("never", 0, *arguments, script=KILLED_AT)
+    assert process.returncode == 0, process.err
+    assert_as_if_nothing_happened(command, undisturbed, tmp_path)
+
+
+def test_killed_at_random_moments(command, image_folder, undisturbed, tmp_path):
+    kill_at_random_times(command, image_folder, undisturbed, tmp_path, kills=3, seed=0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(1, 4))
+def test_killed_at_many_random_moments(command, image_folder, undisturbed, tmp_path, seed):
+    kill_at_random_times(command, image_folder, undisturbed, tmp_path, kills=15, seed=seed)
+
+
+def test_ctrl_c_leaves_a_resumable_run_and_says_how_to_go_on(
+    command, image_folder, undisturbed, tmp_path
+):
+    arguments = ladder_arguments(image_folder)
+    process = command.start(*arguments)
+    for line in process.stdout:
+        if "epoch 2/" in line:
+            break
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "go on with" in out
+    assert "Traceback" not in err
+    assert [run.info.status for run in runs_of(command.uri)] == ["KILLED"]
+    assert [run.info.status for run in runs_of(command.uri, "ladder")] == ["KILLED"]
+    process = command(*arguments)
+    assert process.returncode == 0
+    assert re.search(r"goes on in epoch [2-9]", process.out)
+    assert_as_if_nothing_happened(command, undisturbed, tmp_path)
+
+
+def test_finished_work_is_skipped_and_fresh_trains_it_again(command, image_folder):
+    arguments = ["--ladder=1", f"--data={image_folder}", *FAST]
+    assert command(*arguments).returncode == 0
+    again = command(*arguments)
+    assert again.returncode == 0
+    assert "already finished" in again.out
+    assert len(runs_of(command.uri)) == 1
+    assert command(*arguments, "--fresh").returncode == 0
+    first, second = runs_of(command.uri)
+    assert first.data.metrics["test_loss"] == second.data.metrics["test_loss"]
+
+
+def test_two_runners_at_once_on_a_fresh_database(command, image_folder):
+    """Overlapping work is done once, the rest by whoever comes to it."""
+    common = [f"--data={image_folder}", *FAST]
+    runners = [
+        command.start("--ladder=1,2", *common),
+        command.start("--ladder=2,3", "--set=training.epochs=1", *common),
+    ]
+    outputs = [runner.communicate(timeout=300) for runner in runners]
+    assert [runner.returncode for runner in runners] == [0, 0], outputs
+    children = runs_of(command.uri)
+    assert sorted(run.data.tags["rung"][:2] for run in children) == ["01", "02", "03"]
+    for run in children:
+        assert run.info.status == "FINISHED"
+        assert len(MlflowClient(command.uri).get_metric_history(run.info.run_id, "loss")) == 1
+        assert "test_accuracy" in run.data.metrics
+    assert [run.info.status for run in runs_of(command.uri, "ladder")] == ["FINISHED"] * 2
+
+
+def test_what_a_run_leaves_in_mlflow(command, image_folder, tmp_path):
+    process = command("--ladder=5", f"--data={image_folder}", "--seed=3", *RUNG_5)
+    assert process.returncode == 0, process.err
+    (run,) = runs_of(command.uri)
+    (parent,) = runs_of(command.uri, "ladder")
+    tags, metrics, params = run.data.tags, run.data.metrics, run.data.params
+    assert tags["mlflow.parentRunId"] == parent.info.run_id
+    assert (tags["rung"], tags["seed"], tags["profile"]) == ("05_deeper_dropout", "3", "full")
+    assert tags["modified"].split()[0] == "model.identity_blocks=[1,1,1]"
+    assert tags["dataset"] == "squares"
+    assert len(tags["config_hash"]) == len(tags["dataset_fingerprint"]) == 64
+    for key in ("git_commit", "git_dirty", "backend", "version.keras", "device"):
+        assert tags[key]
+    assert params["training.epochs"] == str(EPOCHS)
+    assert params["training.early_stopping.patience"] == "3"
+    assert {dataset.dataset.name for dataset in run.inputs.dataset_inputs} == {"squares"}
+    assert metrics["epochs_run"] <= EPOCHS
+    for key in (
+        "test_accuracy",
+        "test_loss",
+        "best_val_accuracy",
+        "best_epoch",
+        "stopped_epoch",
+        "train_seconds",
+        "parameters",
+        "multiply_adds",
+    ):
+        assert key in metrics
+    artifacts = {a.path for a in MlflowClient(command.uri).list_artifacts(run.info.run_id)}
+    assert artifacts >= {
+        "experiment.yaml",
+        "model_summary.txt",
+        "curves.png",
+        "test_probabilities.npy",
+        "test_labels.npy",
+        "confusion_matrix.csv",
+        "confusion_matrix.png",
+        "mistakes.png",
+    }
+
+    # the logged model alone gives the logged test accuracy again
+    from resnet import data
+
+    dataset = data.load(str(image_folder))
+    model = mlflow.keras.load_model(f"runs:/{run.info.run_id}/model")
+    assert type(model.get_layer("stage1_bn")) is keras.layers.BatchNormalization
+    predicted = model.predict(dataset.x_test.astype("float32") / 255, verbose=0)
+    assert (predicted.argmax(1) == dataset.y_test).mean() == metrics["test_accuracy"]
+    served = mlflow.pyfunc.load_model(f"runs:/{run.info.run_id}/model")
+    again = served.predict(dataset.x_test.astype("float32") / 255)
+    assert (np.asarray(again).argmax(1) == dataset.y_test).mean() == metrics["test_accuracy"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], "--ladder is missing"),
+        (["--ladder=9"], "there is no rung 9"),
+        (["--ladder=1", "--set=training.epoch=3"], "did you mean 'epochs'"),
+        (["--ladder=1", "--data=/nonexistent"], "/nonexistent"),
+        (["--ladder=1", "--seed=1", "--seeds=1-2"], "--seeds"),
+        (["--ladder=1", "--seeds=4-1"], "--seeds"),
+        (["--ladder=1", "--profile=slow"], "quick"),
+        (["--ladder=1", "--data=digits", "--tracking-uri=ftp://x"], "sqlite:///"),
+        (["--ladder=1", "--data=digits", "--set=training.batch_size=5000"], "too large"),
+    ],
+)
+def test_a_user_s_mistake_is_one_line_and_code_2(command, arguments, words):
+    process = command(*arguments)
+    assert process.returncode == 2
+    assert words in process.err
+    assert len(process.err.strip().splitlines()) == 1
+
+
+def test_a_corrupt_database_is_one_line_and_code_2(command, tmp_path):
+    (tmp_path / "mlflow.db").write_bytes(b"this is no database" * 100)
+    process = command("--ladder=1", "--data=digits")
+    assert process.returncode == 2
+    assert len(process.err.strip().splitlines()) == 1
+    assert "mlflow.db" in process.err
+
+
+def test_a_failing_rung_does_not_cost_the_others_and_the_code_is_1(command, image_folder, tmp_path):
+    script = tmp_path / "failing.py"
+    script.write_text(
+        "import sys; sys.path.insert(0, sys.argv.pop(1))\n"
+        "import runner; from resnet import training\n"
+        "train = training.train\n"
+        "def failing(e, *a, **k):\n"
+        "    if e.name.startswith('01'): raise RuntimeError('the disk\\nis full')\n"
+        "    return train(e, *a, **k)\n"
+        "training.train = failing\n"
+        "runner.entry()\n"
+    )
+    root = Path(training.__file__).parent.parent
+    process = command(root, "--ladder=1-2", f"--data={image_folder}", *FAST, script=script)
+    assert process.returncode == 1, process.err
+    assert "failed: RuntimeError: the disk is full" in process.out
+    statuses = {run.data.tags["rung"]: run.info for run in runs_of(command.uri)}
+    assert statuses["01_template"].status == "FAILED"
+    assert statuses["02_augmentation"].status == "FINISHED"
+    client = MlflowClient(command.uri)
+    assert "traceback.txt" in {
+        a.path for a in client.list_artifacts(statuses["01_template"].run_id)
+    }
+
+
+def test_dry_run_counts_and_trains_nothing(command):
+    process = command("--ladder=1", "--dry-run")
+    assert process.returncode == 0, process.err
+    assert "316,394" in process.out
+    assert "53.98 M" in process.out
+    assert not Path(command.uri.removeprefix("sqlite:///")).exists()

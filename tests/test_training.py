@@ -1,0 +1,375 @@
+import json
+
+import keras
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from resnet import UserError, config, models, training
+from resnet.data import Dataset
+from resnet.steps import Steps
+
+PATHS = config.find()
+
+
+def experiment(name, **changes):
+    return config.change(config.load(PATHS[name]), changes, "test")
+
+
+@pytest.fixture(scope="module")
+def dataset():
+    generator = np.random.default_rng(0)
+    y = np.arange(200, dtype="uint8") % 4
+    x = generator.integers(0, 120, (200, 8, 8, 3), "uint8")
+    for image, label in zip(x, y, strict=True):
+        image[2 * label : 2 * label + 2] += 100
+    return Dataset("bars", ("a", "b", "c", "d"), x[:160], y[:160], x[160:], y[160:], "test")
+
+
+SMALL = {"model": {"identity_blocks": [1, 1, 1]}}
+
+
+# -- the split and the batches ------------------------------------------------------------------
+
+
+def test_the_split_and_the_batch_counts_are_image_data_generator_s():
+    tf = pytest.importorskip("tensorflow")
+    n = 50_000
+    plan = training.Plan.make(experiment("02_augmentation"), n, (32, 32), seed=0)
+    generator = tf.keras.preprocessing.image.ImageDataGenerator(validation_split=0.2)
+    ids = np.arange(n, dtype="float32").reshape(n, 1, 1, 1)  # an image's one pixel is its number
+    # shuffling is off so that one pass tells which images a subset holds
+    for subset, ours in (("training", plan.train), ("validation", plan.validation)):
+        flow = generator.flow(ids, batch_size=32, subset=subset, shuffle=False)
+        held = np.concatenate([flow[i].ravel() for i in range(len(flow))])
+        np.testing.assert_array_equal(held, ours)
+    # the study's steps_per_epoch and validation_steps, n // 32
+    assert plan.steps == len(plan.batches(0)) == 40_000 // 32 == 1250
+    assert plan.validation_images == 10_000 // 32 * 32 == 312 * 32
+    looked_at = np.concatenate([positions for positions, _ in plan.validation_batches(3)])
+    assert len(looked_at) == len(set(looked_at)) == 9_984
+    assert set(looked_at) <= set(plan.validation)
+
+
+def test_the_template_s_split_is_fit_s():
+    n = 163  # no round number
+    network = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1, trainable=False)])
+
+    def mean_id(y_true, y_pred):
+        return y_true
+
+    network.compile(loss="mse", metrics=[mean_id])
+    ids = np.arange(n, dtype="float32")
+    history = network.fit(
+        ids[:, None], ids[:, None], validation_split=0.2, batch_size=32, verbose=0
+    ).history
+    plan = training.Plan.make(experiment("01_template"), n, (8, 8), seed=0)
+    assert history["mean_id"][0] == pytest.approx(plan.train.mean())
+    assert history["val_mean_id"][0] == pytest.approx(plan.validation.mean())
+    template = training.Plan.make(experiment("01_template"), 50_000, (32, 32), seed=0)
+    assert template.steps == 1250
+    assert template.validation_images == 10_000  # 313 batches
+
+
+@pytest.mark.parametrize("name", ["01_template", "02_augmentation"])
+def test_every_epoch_shows_every_training_image_once_in_an_order_of_its_own(name):
+    plan = training.Plan.make(experiment(name), 200, (8, 8), seed=3)
+    orders = [np.concatenate([p for p, _ in plan.batches(epoch)]) for epoch in range(3)]
+    for order in orders:
+        assert sorted(order) == sorted(plan.train)
+    assert not np.array_equal(orders[0], orders[1])
+    again = training.Plan.make(experiment(name), 200, (8, 8), seed=3)
+    other = training.Plan.make(experiment(name), 200, (8, 8), seed=4)
+    np.testing.assert_array_equal(np.concatenate([p for p, _ in again.batches(1)]), orders[1])
+    assert not np.array_equal(np.concatenate([p for p, _ in other.batches(1)]), orders[1])
+
+
+def test_augmentation_is_drawn_per_epoch_and_validation_is_augmented_too():
+    plan = training.Plan.make(experiment("02_augmentation"), 200, (8, 8), seed=0)
+    first, second = (np.concatenate([t for _, t in plan.batches(e)]) for e in (0, 1))
+    assert not np.array_equal(first, second)
+    assert all(transforms is not None for _, transforms in plan.validation_batches(0))
+    template = training.Plan.make(experiment("01_template"), 200, (8, 8), seed=0)
+    for batches in (template.batches(0), template.validation_batches(0)):
+        assert all(transforms is None for _, transforms in batches)
+
+
+def test_too_few_images_is_said_in_one_line():
+    with pytest.raises(UserError, match="batch_size: 32 is too large for 24 training"):
+        training.Plan.make(experiment("02_augmentation"), 30, (8, 8), seed=0)
+
+
+# -- the loop -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["01_template", "vgg"])
+def test_the_loop_equals_model_fit(name, dataset, tmp_path):
+    """Same batches into stock layers and ``fit``: same curves, same weights, to rounding."""
+    settings_ = {"training": {"epochs": 2}, "data": {"augmentation": None}}
+    if name == "vgg":
+        settings_["model"] = {"dropout": 0.0}  # its masks come from another stream in fit
+        settings_["data"]["validation"] = {"augmented": False}
+        settings_["training"]["early_stopping"] = None
+    else:
+        settings_["model"] = {"identity_blocks": [1, 0, 0]}
+    e = experiment(name, **settings_)
+    outcome = training.train(e, dataset, 0, tmp_path)
+
+    network = models.stock(models.build(e.model, (8, 8, 3), 4, seed=0))
+    network.compile("adam", "categorical_crossentropy", metrics=["accuracy"])
+    plan = training.Plan.make(e, len(dataset.x_train), (8, 8), seed=0)
+    x = dataset.x_train.astype("float32") / 255
+    y = keras.utils.to_categorical(dataset.y_train, 4)
+    for epoch in range(2):
+        for positions, _ in plan.batches(epoch):
+            logs = network.train_on_batch(x[positions], y[positions], return_dict=True)
+            if not all(np.isfinite(list(logs.values()))):
+                raise AssertionError("the comparison itself diverged")
+        network.reset_metrics()
+        positions = np.concatenate([p for p, _ in plan.validation_batches(epoch)])
+        expected = network.evaluate(x[positions], y[positions], verbose=0, return_dict=True)
+        record = outcome.history[epoch]
+        assert record["val_loss"] == pytest.approx(expected["loss"], rel=1e-3)
+        assert record["val_accuracy"] == pytest.approx(expected["accuracy"], abs=0.04)
+    for ours, theirs in zip(outcome.network.variables, network.variables, strict=True):
+        layer, kind = ours.path.split("/")[-2:]
+        if kind in ("kernel", "gamma", "beta") or (kind, layer) == ("bias", "head_classifier"):
+            # Adam makes steps of up to its learning rate out of rounding in tiny gradients
+            assert np.abs(ours.numpy() - theirs.numpy()).mean() < 2e-4, ours.path
+        # a bias before batch normalisation has an exact gradient of zero: its walk is rounding
+        # alone, and the moving mean follows it, without effect on what the network computes
+
+
+def test_training_figures_are_means_over_the_epoch_s_images(dataset):
+    e = experiment("01_template", **SMALL)
+    network = models.build(e.model, (8, 8, 3), 4, seed=0)
+    steps = Steps(network, dataset.x_train, dataset.y_train, 255, 1e-3)
+    steps.test(np.arange(100, dtype="int32"), None)
+    steps.test(np.arange(100, 160, dtype="int32"), None)
+    p = network.predict(dataset.x_train.astype("float32") / 255, verbose=0)
+    of_truth = p[np.arange(160), dataset.y_train]
+    assert steps.logs()["loss"] == pytest.approx(-np.log(of_truth).mean(), rel=1e-4)
+    assert steps.logs()["accuracy"] == pytest.approx((p.argmax(1) == dataset.y_train).mean())
+
+
+def test_the_outcome_s_figures(dataset, tmp_path):
+    outcome = training.train(
+        experiment("01_template", **SMALL, training={"epochs": 2}), dataset, 0, tmp_path
+    )
+    x = dataset.x_test.astype("float32") / 255
+    loss, accuracy = outcome.network.evaluate(
+        x, keras.utils.to_categorical(dataset.y_test, 4), verbose=0
+    )
+    assert outcome.test_accuracy == pytest.approx(accuracy)
+    assert outcome.test_loss == pytest.approx(loss, rel=1e-4)
+    assert outcome.probabilities.shape == (40, 4)
+    summary = outcome.summary()
+    assert summary["tested_epoch"] == summary["epochs_run"] == 2
+    assert summary["stopped_epoch"] == 0
+
+
+# -- callbacks ----------------------------------------------------------------------------------
+
+
+def small_network():
+    network = keras.Sequential([keras.Input((2,)), keras.layers.Dense(2, activation="softmax")])
+    network.compile(keras.optimizers.Adam(1e-3), "categorical_crossentropy", metrics=["accuracy"])
+    network.evaluate(np.zeros((1, 2)), np.eye(2)[:1], verbose=0)
+    return network
+
+
+def follow(network, callbacks, curve, between=lambda callbacks: callbacks):
+    """Feeds recorded curves to callbacks; the weights are set to the epoch's number."""
+    rates, stopped = [], None
+    for epoch, logs in enumerate(curve):
+        network.set_weights([np.full_like(w, epoch) for w in network.get_weights()])
+        rates.append(training.learning_rate(network))
+        for callback in callbacks.values():
+            callback.on_epoch_end(epoch, dict(logs))
+        callbacks = between(callbacks)
+        if network.stop_training:
+            stopped = epoch
+            break
+    for callback in callbacks.values():
+        callback.on_train_end()
+    return rates, stopped, network.get_weights()[0][0, 0]
+
+
+# losses that rise, fall, repeat and differ by less than min_delta, as real ones do
+points = st.tuples(
+    st.sampled_from([0.5, 0.4, 0.40005, 0.3, 0.2999, 0.2]) | st.floats(0, 3, width=32),
+    st.sampled_from([0.5, 0.6, 0.60005, 0.7]) | st.floats(0, 1, width=32),
+)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    curve=st.lists(points, min_size=1, max_size=40),
+    name=st.sampled_from(["03_deeper_early_stopping", "04_lr_schedule"]),
+    patience=st.sampled_from([(10, 5), (3, 1)]),
+)
+def test_callbacks_act_as_keras_s_own_across_resumes(curve, name, patience):
+    curve = [
+        {"loss": loss, "accuracy": acc, "val_loss": loss, "val_accuracy": acc}
+        for loss, acc in curve
+    ]
+    e = experiment(name, training={"early_stopping": {"patience": patience[0]}})
+    if e.training.reduce_lr_on_plateau:
+        e = config.change(
+            e, {"training": {"reduce_lr_on_plateau": {"patience": patience[1]}}}, "test"
+        )
+    # as the study writes them
+    stock = {
+        "stop": keras.callbacks.EarlyStopping(
+            monitor="val_loss" if name.startswith("04") else "val_accuracy",
+            patience=patience[0],
+            min_delta=1e-4,
+            restore_best_weights=True,
+        )
+    }
+    if name.startswith("04"):
+        stock["reduce"] = keras.callbacks.ReduceLROnPlateau(
+            monitor="val_loss", factor=0.2, patience=patience[1], min_lr=1e-5
+        )
+    theirs = small_network()
+    theirs.stop_training = False
+    for callback in stock.values():
+        callback.set_model(theirs)
+        callback.on_train_begin()
+
+    ours = small_network()
+
+    def resume(callbacks):
+        """What a kill and a restart do: the state goes through JSON into new callbacks."""
+        counters, best = training.callbacks_state(callbacks)
+        rate, stopped = ours.optimizer.learning_rate.numpy(), ours.stop_training
+        fresh = training.make_callbacks(e.training, ours)
+        training.restore_callbacks(fresh, json.loads(json.dumps(counters)), best)
+        ours.optimizer.learning_rate.assign(rate)
+        ours.stop_training = stopped
+        return fresh
+
+    expected = follow(theirs, stock, curve)
+    got = follow(ours, training.make_callbacks(e.training, ours), curve, resume)
+    assert got == expected
+
+
+@pytest.mark.parametrize(
+    ("setting", "stops", "restored"),
+    [
+        ("always", True, True),
+        ("always", False, True),
+        ("when_stopped", True, True),
+        ("when_stopped", False, False),
+        ("never", True, False),
+    ],
+)
+def test_restored_weights_follow_the_setting(
+    setting, stops, restored, dataset, tmp_path, monkeypatch
+):
+    e = experiment(
+        "03_deeper_early_stopping",
+        **SMALL,
+        training={
+            "epochs": 4,
+            "early_stopping": {"patience": 2 if stops else 9, "restore_best_weights": setting},
+        },
+    )
+    weights = []
+
+    class Watch(training.Observer):
+        def epoch(self, history):
+            weights.append(history[-1]["val_accuracy"])
+
+    # the curve is prescribed: best in epoch 1, worse afterwards
+    logs = Steps.logs
+    told = iter([0.9, 0.5, 0.5, 0.5])
+
+    def prescribed(self):
+        return logs(self) | ({"accuracy": next(told)} if self.validating else {})
+
+    monkeypatch.setattr(Steps, "logs", prescribed)
+    monkeypatch.setattr(Steps, "validating", False, raising=False)
+    test, reset = Steps.test, Steps.reset
+    monkeypatch.setattr(
+        Steps, "test", lambda s, *a: (setattr(s, "validating", True), test(s, *a))[1]
+    )
+    monkeypatch.setattr(Steps, "reset", lambda s: (setattr(s, "validating", False), reset(s))[1])
+    outcome = training.train(e, dataset, 0, tmp_path, Watch())
+    assert weights == [0.9, 0.5, 0.5, 0.5][: 3 if stops else 4]
+    assert outcome.stopped_epoch == (3 if stops else 0)
+    assert outcome.best_epoch == 1
+    assert outcome.tested_epoch == (1 if restored else len(weights))
+
+
+# -- checkpoints --------------------------------------------------------------------------------
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    damage=st.sampled_from(["cut", "flip", "empty"]),
+    where=st.floats(0, 0.999),
+    bit=st.integers(0, 7),
+)
+def test_a_damaged_checkpoint_is_told_in_one_line(tmp_path_factory, damage, where, bit):
+    path = tmp_path_factory.mktemp("checkpoint") / "checkpoint.npz"
+    arrays = {"variable_0": np.arange(100.0)}
+    training.save_checkpoint(path, arrays, {"history": [], "x": 0.1})
+    content = bytearray(path.read_bytes())
+    position = int(where * len(content))
+    if damage == "flip":
+        content[position] ^= 1 << bit
+    else:
+        content = content[: position if damage == "cut" else 0]
+    path.write_bytes(content)
+    try:
+        loaded, meta = training.load_checkpoint(path)
+    except UserError as error:
+        assert str(error).isprintable()
+        assert "--fresh" in str(error)
+    else:  # a flipped bit may hit what the format does not use, such as a time stamp
+        np.testing.assert_array_equal(loaded["variable_0"], arrays["variable_0"])
+        assert meta == {"history": [], "x": 0.1}
+
+
+def test_a_checkpoint_with_a_pickle_is_refused(tmp_path):
+    path = tmp_path / "checkpoint.npz"
+    np.savez(path, meta=np.array([{"a": 1}], dtype=object))
+    with pytest.raises(UserError, match="damaged"):
+        training.load_checkpoint(path)
+
+
+def test_resume_from_every_step_is_exact(dataset, tmp_path):
+    """Dropout, augmentation, both callbacks: stopped after each step, resumed, compared."""
+    e = experiment(
+        "05_deeper_dropout",
+        **SMALL,
+        training={
+            "epochs": 4,
+            "early_stopping": {"patience": 2},
+            "reduce_lr_on_plateau": {"patience": 1},
+        },
+    )
+    whole = training.train(e, dataset, 0, tmp_path / "whole")
+    asked = iter(range(10_000))
+    attempts = 0
+    while True:
+        attempts += 1
+        budget = next(asked) + 3
+        calls = iter(range(budget))
+        try:
+            parts = training.train(
+                e, dataset, 0, tmp_path / "parts", should_stop=lambda c=calls: next(c, None) is None
+            )
+            break
+        except training.Interrupted:
+            continue
+    assert attempts > 3
+    timing = ("images_per_second", "epoch_seconds", "time")
+    strip = [{k: v for k, v in r.items() if k not in timing} for r in whole.history]
+    assert [{k: v for k, v in r.items() if k not in timing} for r in parts.history] == strip
+    for a, b in zip(whole.network.variables, parts.network.variables, strict=True):
+        np.testing.assert_array_equal(a.numpy(), b.numpy())
+    np.testing.assert_array_equal(whole.probabilities, parts.probabilities)
+    assert (whole.best_epoch, whole.stopped_epoch) == (parts.best_epoch, parts.stopped_epoch)
