@@ -171,11 +171,12 @@ def show_progression(experiments: list[config.Experiment], dataset: "Dataset", u
     if len(runs):
         runs = runs[runs["tags.dataset_fingerprint"] == dataset.fingerprint]
     table = Table(title=f"Test accuracy on {dataset.name}")
-    for heading in ("rung", "published", "reproduced", "step gain", "seeds", "epochs", "time"):
-        table.add_column(heading, justify="left" if heading == "rung" else "right")
+    table.add_column("rung")
+    for heading in ("published", "reproduced", "step gain", "seeds", "epochs", "time"):
+        table.add_column(heading, justify="right", no_wrap=True)
     for name, row in progression(runs, experiments, published()).iterrows():
         table.add_row(
-            escape(f"{name}  {row['title']}"),
+            escape(f"{config.rung_number(name) or '':1}  {row['title']}"),
             percent(row["published"]),
             percent(row["reproduced"]),
             "-" if row["gain"] != row["gain"] else f"{100 * row['gain']:+.1f}",
@@ -198,11 +199,10 @@ def percent(value: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """``3 h 05 min``, ``4 min 12 s`` or ``8 s``."""
+    """Hours, minutes and seconds as ``3:05:00`` or ``4:12``."""
     minutes, rest = divmod(round(seconds), 60)
-    if minutes >= 60:
-        return f"{minutes // 60} h {minutes % 60:02d} min"
-    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
 @app.command(epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})

@@ -11,6 +11,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+import keras
 import mlflow
 
 import runner
@@ -53,7 +54,7 @@ POINTS = {
     "validation": lambda n: kill_before(training.Steps, "test", n),
     "metrics": lambda n: kill_before(tracking.ChildRun, "log_history", n),
     "artifacts": lambda n: kill_before(mlflow, "log_artifacts", n),
-    "model": lambda n: kill_before(mlflow.keras, "log_model", n),
+    "model": lambda n: kill_before(keras.Model, "save", n),
     "figures": lambda n: kill_before(training.Outcome, "summary", n),
     "end": lambda n: kill_before(mlflow, "end_run", n),
     "between": lambda n: kill_before(ladder, "_run_job", n),
