@@ -14,7 +14,7 @@ from filelock import FileLock, Timeout
 
 from resnet import UserError, config, models, tracking, training
 from resnet.data import Dataset
-from resnet.steps import Steps
+from resnet.steps import groups, make_steps
 
 
 @dataclass(frozen=True)
@@ -204,7 +204,7 @@ def estimate(
     plan = training.Plan.make(experiment, n_train, shape[:2], job.seed)
     generator = np.random.default_rng(0)
     images = generator.integers(0, 256, (256, *shape), "uint8")
-    steps = Steps(
+    steps = make_steps(
         network,
         images,
         generator.integers(0, n_classes, 256),
@@ -212,21 +212,25 @@ def estimate(
         experiment.training.learning_rate,
     )
 
-    def rate(step: Callable, batches, seconds: float) -> float:
+    def rate(step: Callable, calls, seconds: float) -> float:
         """Images a second, the first call (compilation) not counted."""
         done, began = 0, None
-        for positions, transforms in batches:
-            step(positions % len(images), transforms)
+        for call in calls:
+            batches = [(positions % len(images), transforms) for positions, transforms in call]
+            step(batches)
+            steps.logs()  # waits for the device
             if began is None:
                 began = time.monotonic()
                 continue
-            done += len(positions)
+            done += sum(len(positions) for positions, _ in batches)
             if time.monotonic() - began > seconds:
                 break
         return done / (time.monotonic() - began) if done else float("nan")
 
-    training_rate = rate(steps.train, plan.batches(0), budget)
-    validation_rate = rate(steps.test, plan.validation_batches(0), budget / 2)
+    training_rate = rate(steps.train, groups(plan.batches(0), steps.per_call), budget)
+    validation_rate = rate(
+        lambda batches: steps.test(*batches), groups(plan.validation_batches(0), 1), budget / 2
+    )
     epoch = len(plan.train) / training_rate
     if np.isfinite(validation_rate):  # else validation fits one batch: too little to count
         epoch += plan.validation_images / validation_rate

@@ -1,15 +1,24 @@
 """Compiled training and evaluation steps over images that stay where the network is.
 
 The mathematics is Keras's own ``train_step`` and ``test_step``; here images are picked by index,
-scaled and augmented inside the compiled program.
+scaled and augmented inside the compiled program, so that only positions and transforms travel.
+TensorFlow runs a step a call, JAX many.
 """
+
+from collections.abc import Callable, Iterable, Iterator
+from itertools import groupby, islice
+from typing import Any
 
 import keras
 import numpy as np
+from keras import ops
 
 from resnet import augment
 
 EVALUATION_BATCH = 256  # larger than the training batch: inference does not depend on it
+
+Batch = tuple[np.ndarray, np.ndarray | None]
+"""int32 (n,) positions in the images; float32 (n, 8) transforms or None."""
 
 
 class Steps:
@@ -23,6 +32,9 @@ class Steps:
         learning_rate: of Adam.
     """
 
+    per_call = 1
+    """How many steps a call of :meth:`train` should be given."""
+
     def __init__(
         self,
         network: keras.Model,
@@ -31,54 +43,147 @@ class Steps:
         pixel_scale: float,
         learning_rate: float,
     ):
-        import tensorflow as tf
-
-        # the same program on the same machine then gives the same bits
-        tf.config.experimental.enable_op_determinism()
         self.network = network
         network.compile(
             optimizer=keras.optimizers.Adam(learning_rate),
             loss="categorical_crossentropy",
             metrics=["accuracy"],
         )
-        images = tf.constant(images)
-        labels = tf.one_hot(labels, network.output.shape[-1])
-
-        def batch(index, transforms):
-            x = tf.cast(tf.gather(images, index), "float32") / pixel_scale
-            if transforms is not None:
-                x = augment.apply(x, transforms)
-            return x, tf.gather(labels, index)
-
+        self._images = ops.convert_to_tensor(images, "uint8")
+        self._labels = ops.one_hot(labels, network.output.shape[-1])
+        self._pixel_scale = pixel_scale
         # metrics and optimizer make their variables on first use, which must not be while tracing
-        network.test_step(batch(np.zeros(1, "int32"), None))
-        network.optimizer.build(network.trainable_variables)
-        self._train = tf.function(
-            lambda i, t: network.train_step(batch(i, t)), reduce_retracing=True
+        network.evaluate(
+            images[:1] / np.float32(pixel_scale), self._labels[:1], verbose=0, batch_size=1
         )
-        self._test = tf.function(lambda i, t: network.test_step(batch(i, t)), reduce_retracing=True)
+        network.optimizer.build(network.trainable_variables)
+        self._compile()
         self.reset()
+
+    def _compile(self) -> None:
+        raise NotImplementedError
+
+    def _look_up(self, images: Any, labels: Any, positions: Any, transforms: Any) -> tuple:
+        x = ops.cast(ops.take(images, positions, axis=0), "float32") / self._pixel_scale
+        if transforms is not None:
+            x = augment.apply(x, transforms)
+        return x, ops.take(labels, positions, axis=0)
 
     def reset(self) -> None:
         """Starts the running loss and accuracy anew."""
         self.network.reset_metrics()
+        self.push()
 
     def logs(self) -> dict[str, float]:
         """Running ``loss`` and ``accuracy`` since :meth:`reset`."""
+        self.pull()
         return {k: float(v) for k, v in self.network.get_metrics_result().items()}
 
-    def train(self, indices: np.ndarray, transforms: np.ndarray | None) -> None:
-        """One optimizer step.
+    def train(self, batches: list[Batch]) -> None:
+        """One optimizer step for each batch; all are of one size."""
+        raise NotImplementedError
 
-        Args:
-            indices: int32 (batch,), positions in the images.
-            transforms: float32 (batch, 8) from :func:`resnet.augment.projective`, or None.
-        """
-        self._train(indices, transforms)
+    def test(self, batch: Batch) -> None:
+        """Adds one batch to the running loss and accuracy."""
+        raise NotImplementedError
 
-    def test(self, indices: np.ndarray, transforms: np.ndarray | None) -> None:
-        """Adds one batch to the running loss and accuracy; arguments as in :meth:`train`."""
-        self._test(indices, transforms)
+    def pull(self) -> None:
+        """Brings the network's variables up to date with the steps done."""
+
+    def push(self) -> None:
+        """Makes the next steps start from the network's variables as they are now."""
+
+
+class _TensorFlowSteps(Steps):
+    def _compile(self) -> None:
+        import tensorflow as tf
+
+        def step(of_network: Callable) -> Callable:
+            def run(positions, transforms):
+                return of_network(self._look_up(self._images, self._labels, positions, transforms))
+
+            return tf.function(run, reduce_retracing=True)
+
+        self._train = step(self.network.train_step)
+        self._test = step(self.network.test_step)
+
+    def train(self, batches: list[Batch]) -> None:
+        for positions, transforms in batches:
+            self._train(positions, transforms)
+
+    def test(self, batch: Batch) -> None:
+        self._test(*batch)
+
+
+class _JaxSteps(Steps):
+    """Many steps in one program: at batch 32 a GPU is done before Python has called again."""
+
+    per_call = 50
+
+    def _compile(self) -> None:
+        import jax
+
+        @jax.jit
+        def train(state, images, labels, positions, transforms):
+            def step(state, batch):
+                _, state = self.network.train_step(state, self._look_up(images, labels, *batch))
+                return state, None
+
+            return jax.lax.scan(step, state, (positions, transforms))[0]
+
+        @jax.jit
+        def test(state, images, labels, positions, transforms):
+            trainable, fixed, _, metrics = state
+            data = self._look_up(images, labels, positions, transforms)
+            _, (_, _, metrics) = self.network.test_step((trainable, fixed, metrics), data)
+            return metrics
+
+        self._train, self._test = train, test
+
+    @property
+    def _variables(self) -> tuple[list, ...]:
+        network = self.network
+        return (
+            network.trainable_variables,
+            network.non_trainable_variables,
+            network.optimizer.variables,
+            network.metrics_variables,
+        )
+
+    def pull(self) -> None:
+        for variables, values in zip(self._variables, self._state, strict=True):
+            for variable, value in zip(variables, values, strict=True):
+                variable.assign(value)
+
+    def push(self) -> None:
+        self._state = tuple([v.value for v in variables] for variables in self._variables)
+
+    def train(self, batches: list[Batch]) -> None:
+        positions = np.stack([positions for positions, _ in batches])
+        transforms = None if batches[0][1] is None else np.stack([t for _, t in batches])
+        self._state = self._train(self._state, self._images, self._labels, positions, transforms)
+
+    def test(self, batch: Batch) -> None:
+        metrics = self._test(self._state, self._images, self._labels, *batch)
+        self._state = (*self._state[:3], metrics)
+
+
+def make_steps(*arguments: Any, **options: Any) -> Steps:
+    """:class:`Steps` for the backend that Keras runs on; the arguments are the class's."""
+    if keras.backend.backend() == "jax":
+        return _JaxSteps(*arguments, **options)
+    import tensorflow as tf
+
+    # the same program on the same machine then gives the same bits
+    tf.config.experimental.enable_op_determinism()
+    return _TensorFlowSteps(*arguments, **options)
+
+
+def groups(batches: Iterable[Batch], size: int) -> Iterator[list[Batch]]:
+    """Splits batches into runs of at most ``size``, each of batches of one length."""
+    for _, same in groupby(batches, key=lambda batch: len(batch[0])):
+        while group := list(islice(same, size)):
+            yield group
 
 
 def probabilities(network: keras.Model, images: np.ndarray, pixel_scale: float) -> np.ndarray:

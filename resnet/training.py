@@ -20,7 +20,7 @@ import numpy as np
 
 from resnet import UserError, augment, config, models
 from resnet.data import Dataset
-from resnet.steps import EVALUATION_BATCH, Steps, probabilities
+from resnet.steps import EVALUATION_BATCH, Batch, Steps, groups, make_steps, probabilities
 
 CHECKPOINT_SECONDS = 60.0
 """A checkpoint is written after each epoch, and within an epoch that often."""
@@ -146,14 +146,14 @@ class Plan:
         count, batch = len(self.validation), self.experiment.training.batch_size
         return count // batch * batch if self.experiment.data.validation.drop_remainder else count
 
-    def batches(self, epoch: int) -> list[tuple[np.ndarray, np.ndarray | None]]:
+    def batches(self, epoch: int) -> list[Batch]:
         """The training batches of an epoch: positions and transforms."""
         order = self._generator(epoch, _SHUFFLE).permutation(self.train)
         transforms = self._transforms(epoch, _AUGMENT, len(order))
         size = self.experiment.training.batch_size
         return list(_slices(order, transforms, size))[: self.steps]
 
-    def validation_batches(self, epoch: int) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
+    def validation_batches(self, epoch: int) -> Iterator[Batch]:
         """The validation images of an epoch, in batches as large as is convenient.
 
         ``ImageDataGenerator.flow`` shuffles its validation images too, so which ones the study
@@ -311,8 +311,9 @@ class _Run:
         return [*network.variables, *network.optimizer.variables, *network.metrics_variables]
 
     def save(self) -> None:
+        self.steps.pull()
         counters, best_weights = callbacks_state(self.callbacks)
-        arrays = {f"variable_{i}": v.numpy() for i, v in enumerate(self._variables)}
+        arrays = {f"variable_{i}": np.asarray(v) for i, v in enumerate(self._variables)}
         arrays |= {f"best_{i}": weight for i, weight in enumerate(best_weights)}
         meta = {
             "history": self.history,
@@ -332,6 +333,7 @@ class _Run:
         restore_callbacks(self.callbacks, meta["callbacks"], best)
         self.history, self.step, self.seconds = meta["history"], meta["step"], meta["seconds"]
         self.steps.network.stop_training = meta["stop_training"]
+        self.steps.push()
 
 
 def train(
@@ -364,7 +366,7 @@ def train(
     plan = Plan.make(experiment, len(dataset.x_train), dataset.x_train.shape[1:3], seed)
     network = models.build(experiment.model, dataset.x_train.shape[1:], len(dataset.classes), seed)
     scale = experiment.data.pixel_scale
-    steps = Steps(
+    steps = make_steps(
         network, dataset.x_train, dataset.y_train, scale, experiment.training.learning_rate
     )
     folder.mkdir(parents=True, exist_ok=True)
@@ -393,10 +395,10 @@ def _epoch(run: _Run, plan: Plan, observer: Observer, should_stop: Callable[[], 
     if run.step == 0:
         steps.reset()
     began, told = time.monotonic() - run.seconds, 0.0
-    for indices, transforms in plan.batches(epoch)[run.step :]:
+    for batches in groups(plan.batches(epoch)[run.step :], steps.per_call):
         pause_if_asked()
-        steps.train(indices, transforms)
-        run.step += 1
+        steps.train(batches)
+        run.step += len(batches)
         now = time.monotonic()
         run.seconds = now - began
         if now - told > 0.2 or run.step == plan.steps:
@@ -410,15 +412,16 @@ def _epoch(run: _Run, plan: Plan, observer: Observer, should_stop: Callable[[], 
 
     # A stop from here on goes back to the end of the last step, which the running figures of
     # training belong to: they are kept while those of validation take their place.
-    kept = [variable.numpy() for variable in network.metrics_variables]
+    kept = [np.asarray(variable) for variable in network.metrics_variables]
     began = time.monotonic()
     steps.reset()
-    for indices, transforms in plan.validation_batches(epoch):
+    for batch in plan.validation_batches(epoch):
         if should_stop():
             for variable, value in zip(network.metrics_variables, kept, strict=True):
                 variable.assign(value)
+            steps.push()
             pause_if_asked()
-        steps.test(indices, transforms)
+        steps.test(batch)
     logs |= {f"val_{name}": value for name, value in steps.logs().items()}
     validation_seconds = time.monotonic() - began
 

@@ -15,7 +15,9 @@ import keras
 import mlflow
 
 import runner
-from resnet import ladder, tracking, training
+from resnet import ladder, steps, tracking, training
+
+ENGINE = steps._JaxSteps if keras.backend.backend() == "jax" else steps._TensorFlowSteps
 
 
 def kill():
@@ -49,9 +51,9 @@ def half_written(nth):
 
 
 POINTS = {
-    "step": lambda n: kill_before(training.Steps, "train", n),
+    "step": lambda n: kill_before(ENGINE, "train", n),
     "checkpoint": half_written,
-    "validation": lambda n: kill_before(training.Steps, "test", n),
+    "validation": lambda n: kill_before(ENGINE, "test", n),
     "metrics": lambda n: kill_before(tracking.ChildRun, "log_history", n),
     "artifacts": lambda n: kill_before(mlflow, "log_artifacts", n),
     "model": lambda n: kill_before(keras.Model, "save", n),

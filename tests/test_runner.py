@@ -286,7 +286,7 @@ def test_what_a_run_leaves_in_mlflow(command, image_folder, tmp_path):
         (["--ladder=1", "--seeds=4-1"], "--seeds"),
         (["--ladder=1", "--profile=slow"], "quick"),
         (["--ladder=1", "--data=digits", "--tracking-uri=ftp://x"], "sqlite:///"),
-        (["--ladder=1", "--data=digits", "--set=training.batch_size=5000"], "too large"),
+        (["--ladder=2", "--data=digits", "--set=training.batch_size=5000"], "too large"),
     ],
 )
 def test_a_user_s_mistake_is_one_line_and_code_2(command, arguments, words):

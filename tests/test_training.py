@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from resnet import UserError, config, models, training
 from resnet.data import Dataset
-from resnet.steps import Steps
+from resnet.steps import make_steps
 
 PATHS = config.find()
 
@@ -144,9 +144,9 @@ def test_the_loop_equals_model_fit(name, dataset, tmp_path):
 def test_training_figures_are_means_over_the_epoch_s_images(dataset):
     e = experiment("01_template", **SMALL)
     network = models.build(e.model, (8, 8, 3), 4, seed=0)
-    steps = Steps(network, dataset.x_train, dataset.y_train, 255, 1e-3)
-    steps.test(np.arange(100, dtype="int32"), None)
-    steps.test(np.arange(100, 160, dtype="int32"), None)
+    steps = make_steps(network, dataset.x_train, dataset.y_train, 255, 1e-3)
+    steps.test((np.arange(100, dtype="int32"), None))
+    steps.test((np.arange(100, 160, dtype="int32"), None))
     p = network.predict(dataset.x_train.astype("float32") / 255, verbose=0)
     of_truth = p[np.arange(160), dataset.y_train]
     assert steps.logs()["loss"] == pytest.approx(-np.log(of_truth).mean(), rel=1e-4)
@@ -276,31 +276,16 @@ def test_restored_weights_follow_the_setting(
             "early_stopping": {"patience": 2 if stops else 9, "restore_best_weights": setting},
         },
     )
-    weights = []
-
-    class Watch(training.Observer):
-        def epoch(self, history):
-            weights.append(history[-1]["val_accuracy"])
-
     # the curve is prescribed: best in epoch 1, worse afterwards
-    logs = Steps.logs
     told = iter([0.9, 0.5, 0.5, 0.5])
-
-    def prescribed(self):
-        return logs(self) | ({"accuracy": next(told)} if self.validating else {})
-
-    monkeypatch.setattr(Steps, "logs", prescribed)
-    monkeypatch.setattr(Steps, "validating", False, raising=False)
-    test, reset = Steps.test, Steps.reset
     monkeypatch.setattr(
-        Steps, "test", lambda s, *a: (setattr(s, "validating", True), test(s, *a))[1]
+        keras.callbacks.EarlyStopping, "get_monitor_value", lambda self, logs: next(told)
     )
-    monkeypatch.setattr(Steps, "reset", lambda s: (setattr(s, "validating", False), reset(s))[1])
-    outcome = training.train(e, dataset, 0, tmp_path, Watch())
-    assert weights == [0.9, 0.5, 0.5, 0.5][: 3 if stops else 4]
+    outcome = training.train(e, dataset, 0, tmp_path)
+    assert len(outcome.history) == (3 if stops else 4)
     assert outcome.stopped_epoch == (3 if stops else 0)
     assert outcome.best_epoch == 1
-    assert outcome.tested_epoch == (1 if restored else len(weights))
+    assert outcome.tested_epoch == (1 if restored else len(outcome.history))
 
 
 # -- checkpoints --------------------------------------------------------------------------------
@@ -356,7 +341,7 @@ def test_resume_from_every_step_is_exact(dataset, tmp_path):
     attempts = 0
     while True:
         attempts += 1
-        budget = next(asked) + 3
+        budget = next(asked) + 2
         calls = iter(range(budget))
         try:
             parts = training.train(
@@ -365,7 +350,7 @@ def test_resume_from_every_step_is_exact(dataset, tmp_path):
             break
         except training.Interrupted:
             continue
-    assert attempts > 3
+    assert attempts >= 3
     timing = ("images_per_second", "epoch_seconds", "time")
     strip = [{k: v for k, v in r.items() if k not in timing} for r in whole.history]
     assert [{k: v for k, v in r.items() if k not in timing} for r in parts.history] == strip
