@@ -1,12 +1,9 @@
 """The command line: ``python runner.py --ladder all`` runs the study's five rungs in sequence."""
 
-import contextlib
-import logging
 import os
 import shlex
 import signal
 import sys
-from collections.abc import Iterator
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,10 +14,10 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 from rich.table import Table
 
 from resnet import UserError, config
+from resnet.quiet import quiet_start
 
 if TYPE_CHECKING:
     from resnet.data import Dataset
-    from resnet.ladder import Job
 
 console = Console()
 errors = Console(stderr=True)
@@ -40,6 +37,8 @@ EPILOG = """
   python runner.py --ladder 5,vgg --data cifar.zip  an image folder or an archive of one
 
   python runner.py --ladder 2 --set training.epochs=2
+
+  python runner.py --ladder all --seeds 0-4 --jobs 5 twenty-five runs, five at a time
 """
 
 
@@ -75,22 +74,6 @@ def parse_seeds(text: str) -> list[int]:
     return seeds
 
 
-@contextlib.contextmanager
-def quiet_start() -> Iterator[None]:
-    """Hides what TensorFlow's libraries write to stderr while they load; Python's errors stay."""
-    logging.getLogger("tensorflow").setLevel(logging.ERROR)
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    sys.stderr.flush()
-    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(nowhere, 2)
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nowhere)
-
-
 def load(data: str) -> "Dataset":
     """Loads the images with a bar for what takes long."""
     from resnet import data as datasets
@@ -119,7 +102,7 @@ def load(data: str) -> "Dataset":
     return dataset
 
 
-def show_plan(jobs: "list[Job]", dataset: "Dataset | None") -> None:
+def show_plan(jobs: list[config.Job], dataset: "Dataset | None") -> None:
     """The dry run's table: what each rung changes, its size, and how long it would take here."""
     from resnet import ladder as ladders
 
@@ -233,6 +216,10 @@ def main(
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Begin anew what is finished or begun.")
     ] = False,
+    jobs: Annotated[
+        int,
+        typer.Option("--jobs", "-j", help="Trainings at a time, each in its own process.", min=1),
+    ] = 1,
     tracking_uri: Annotated[
         str | None,
         typer.Option(
@@ -266,27 +253,31 @@ def main(
         experiments.append(experiment)
     data = data or (chosen_profile.data if chosen_profile else "cifar10")
 
+    if jobs > 1:  # several processes share a GPU's memory only if none takes all of it
+        os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+        os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
     with console.status("starting"), quiet_start():  # the imports take seconds
         from resnet import ladder as ladders
         from resnet import terminal, tracking, training
 
-    jobs = [ladders.Job(experiment, s) for s in chosen_seeds for experiment in experiments]
+    due = [config.Job(experiment, s) for s in chosen_seeds for experiment in experiments]
     if dry_run:
-        show_plan(jobs, None if data == "cifar10" else load(data))
+        show_plan(due, None if data == "cifar10" else load(data))
         return
     dataset = load(data)
     store = tracking.connect(tracking_uri)
-    display = terminal.Display(console, jobs)
+    display = terminal.Display(console, due)
     try:
         with display:
             failures = ladders.run(
-                jobs,
+                due,
                 dataset,
                 store,
                 display,
                 name=f"ladder {ladder} · {dataset.name} · seed {seeds or chosen_seeds[0]}",
                 tags={"profile": profile, "modified": " ".join(set_ or [])},
                 fresh=fresh,
+                processes=jobs,
                 should_stop=Stop(),
             )
     except (training.Interrupted, KeyboardInterrupt):

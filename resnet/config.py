@@ -10,6 +10,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -146,6 +147,14 @@ class Experiment(_Strict):
     def to_yaml(self) -> str:
         """The resolved experiment as YAML, every value explicit."""
         return yaml.safe_dump(self.model_dump(), sort_keys=False, allow_unicode=True, width=100)
+
+
+@dataclass(frozen=True)
+class Job:
+    """One experiment with one seed: what is trained, recorded and found again."""
+
+    experiment: Experiment
+    seed: int
 
 
 class Profile(_Strict):

@@ -5,6 +5,7 @@ import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import keras
@@ -12,47 +13,154 @@ import mlflow
 import numpy as np
 from filelock import FileLock, Timeout
 
-from resnet import UserError, config, models, tracking, training
+from resnet import UserError, models, parallel, tracking, training
+from resnet.config import Job
 from resnet.data import Dataset
 from resnet.steps import groups, make_steps
 
 
-@dataclass(frozen=True)
-class Job:
-    """One experiment with one seed."""
+class Display:
+    """What a ladder reports while it runs; every method may be overridden.
 
-    experiment: config.Experiment
-    seed: int
-
-    def checkpoints(self, store: tracking.Store, dataset: Dataset) -> Path:
-        """The folder that belongs to this job, dataset and backend alone."""
-        parts = (
-            self.experiment.name,
-            self.experiment.hash()[:12],
-            dataset.fingerprint[:12],
-            f"seed{self.seed}",
-            keras.backend.backend(),
-        )
-        return store.checkpoints / "-".join(parts)
-
-
-class Display(training.Observer):
-    """What a ladder reports on top of each training; every method may be overridden."""
+    Arguments are plain data: with several processes they travel between them. What an
+    ``Observer`` is told is passed on, with the job before it.
+    """
 
     def started(self, job: Job) -> None:
         """The job is about to train, or to go on."""
 
-    def skipped(self, job: Job, run: mlflow.entities.Run) -> None:
-        """The job was finished before, by ``run``."""
+    def resumed(self, job: Job, epoch: int, step: int) -> None:
+        """See :meth:`resnet.training.Observer.resumed`."""
+
+    def progress(self, job: Job, epoch: int, step: int, steps: int, logs: dict) -> None:
+        """See :meth:`resnet.training.Observer.progress`."""
+
+    def epoch(self, job: Job, history: list[dict[str, float]]) -> None:
+        """See :meth:`resnet.training.Observer.epoch`."""
+
+    def event(self, job: Job, epoch: int, text: str) -> None:
+        """See :meth:`resnet.training.Observer.event`."""
+
+    def skipped(self, job: Job, run_id: str, test_accuracy: float) -> None:
+        """The job was finished before."""
 
     def waiting(self, job: Job) -> None:
         """Another process is at this job; it is waited for."""
 
-    def finished(self, job: Job, outcome: training.Outcome) -> None:
-        """The job is trained, tested and recorded."""
+    def finished(self, job: Job, summary: dict[str, float]) -> None:
+        """The job is trained, tested and recorded; see :meth:`resnet.training.Outcome.summary`."""
 
-    def failed(self, job: Job, error: Exception) -> None:
+    def failed(self, job: Job, reason: str) -> None:
         """The job failed; the ladder goes on with the next."""
+
+
+@dataclass(frozen=True)
+class Ladder:
+    """What all jobs of an invocation share.
+
+    Args:
+        dataset: the images.
+        store: where runs are recorded.
+        tags: of the invocation's run and of its children.
+        parent_id: the invocation's run.
+        fresh: begin anew what is finished or begun.
+    """
+
+    dataset: Dataset
+    store: tracking.Store
+    tags: dict[str, str]
+    parent_id: str
+    fresh: bool
+
+    def run(self, job: Job, display: Display, should_stop: Callable[[], bool]) -> bool:
+        """Does one job: skips it if finished, goes on if begun, else trains it.
+
+        Args:
+            job: what to do.
+            display: is told what happens.
+            should_stop: asked between steps.
+
+        Returns:
+            False if it failed, which must not cost the other jobs.
+
+        Raises:
+            training.Interrupted: ``should_stop`` said so; a checkpoint is written.
+            UserError: its checkpoint is damaged.
+        """
+        folder = self._checkpoints(job)
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            with _exclusively(folder, lambda: display.waiting(job), should_stop):
+                self._run(job, folder, display, should_stop)
+        except (training.Interrupted, UserError):
+            raise
+        except Exception as error:
+            display.failed(job, f"{type(error).__name__}: {error}")
+            return False
+        finally:
+            keras.backend.clear_session()
+        return True
+
+    def _checkpoints(self, job: Job) -> Path:
+        """The folder that belongs to this job, dataset and backend alone."""
+        parts = (
+            job.experiment.name,
+            job.experiment.hash()[:12],
+            self.dataset.fingerprint[:12],
+            f"seed{job.seed}",
+            keras.backend.backend(),
+        )
+        return self.store.checkpoints / "-".join(parts)
+
+    def _run(
+        self, job: Job, folder: Path, display: Display, should_stop: Callable[[], bool]
+    ) -> None:
+        of_job = (self.store, job, self.dataset)
+        begun = tracking.unfinished(*of_job)
+        if self.fresh:
+            while begun:
+                tracking.abandon(self.store, begun)
+                begun = tracking.unfinished(*of_job)
+            (folder / "checkpoint.npz").unlink(missing_ok=True)
+        elif not begun and (done := tracking.finished(*of_job)):
+            shutil.rmtree(folder, ignore_errors=True)  # of a run killed just after it finished
+            accuracy = done.data.metrics.get("test_accuracy", float("nan"))
+            display.skipped(job, done.info.run_id, accuracy)
+            return
+        display.started(job)
+        with tracking.child_run(*of_job, self.tags, self.parent_id) as child:
+            try:
+                outcome = training.train(
+                    job.experiment,
+                    self.dataset,
+                    job.seed,
+                    folder,
+                    _Recording(job, display, child),
+                    should_stop,
+                )
+                child.log_outcome(job, self.dataset, outcome)
+            except (training.Interrupted, UserError):
+                raise
+            except Exception:
+                mlflow.log_text(traceback.format_exc(), "traceback.txt", run_id=child.run_id)
+                raise
+        shutil.rmtree(folder, ignore_errors=True)
+        display.finished(job, outcome.summary())
+
+
+class _Recording(training.Observer):
+    """Passes everything on to the display, and epochs to MLflow first."""
+
+    def __init__(self, job: Job, display: Display, child: tracking.ChildRun):
+        self.child = child
+        self.display = display
+        for name in ("resumed", "progress", "event"):
+            setattr(self, name, partial(getattr(display, name), job))
+        self._tell_epoch = partial(display.epoch, job)
+
+    def epoch(self, history: list[dict[str, float]]) -> None:
+        self.child.log_history(history)
+        self._tell_epoch(history)
 
 
 def run(
@@ -64,6 +172,7 @@ def run(
     name: str,
     tags: dict[str, str],
     fresh: bool = False,
+    processes: int = 1,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> int:
     """Runs the jobs in order; finished ones are skipped, begun ones taken up.
@@ -76,6 +185,7 @@ def run(
         name: of the invocation's run in MLflow.
         tags: of the invocation's run and of its children.
         fresh: begin anew what is finished or begun.
+        processes: how many jobs to run at a time, each in a process of its own.
         should_stop: asked between steps.
 
     Returns:
@@ -85,30 +195,18 @@ def run(
         training.Interrupted: ``should_stop`` said so; checkpoints are written.
         UserError: a checkpoint is damaged, or a dataset too small.
     """
-    for job in jobs:  # before the first hours are spent
-        _plan(job, dataset)
-    failures = 0
-    with tracking.parent_run(store, name, tags | {"dataset": dataset.name}) as parent_id:
-        for job in jobs:
-            folder = job.checkpoints(store, dataset)
-            folder.mkdir(parents=True, exist_ok=True)
-            with _exclusively(folder, lambda job=job: display.waiting(job), should_stop):
-                try:
-                    _run_job(
-                        job, dataset, store, display, folder, parent_id, tags, fresh, should_stop
-                    )
-                except (training.Interrupted, UserError):
-                    raise
-                except Exception as error:  # one rung's failure must not cost the others
-                    failures += 1
-                    display.failed(job, error)
-            keras.backend.clear_session()
-    return failures
-
-
-def _plan(job: Job, dataset: Dataset) -> training.Plan:
     shape = dataset.x_train.shape
-    return training.Plan.make(job.experiment, shape[0], shape[1:3], job.seed)
+    for job in jobs:  # before the first hours are spent
+        training.Plan.make(job.experiment, shape[0], shape[1:3], job.seed)
+    with tracking.parent_run(store, name, tags | {"dataset": dataset.name}) as parent_id:
+        ladder = Ladder(dataset, store, tags, parent_id, fresh)
+        if processes > 1 and len(jobs) > 1:
+            done = parallel.run(
+                jobs, dataset, store.uri, tags, parent_id, fresh, processes, display, should_stop
+            )
+        else:
+            done = [ladder.run(job, display, should_stop) for job in jobs]
+    return done.count(False)
 
 
 def _exclusively(folder: Path, waiting: Callable[[], None], should_stop: Callable[[], bool]):
@@ -124,52 +222,6 @@ def _exclusively(folder: Path, waiting: Callable[[], None], should_stop: Callabl
         except Timeout:
             if should_stop():
                 raise training.Interrupted from None
-
-
-def _run_job(job, dataset, store, display, folder, parent_id, tags, fresh, should_stop) -> None:
-    of_job = (store, job.experiment, dataset, job.seed)
-    begun = tracking.unfinished(*of_job)
-    if fresh:
-        while begun:
-            tracking.abandon(store, begun)
-            begun = tracking.unfinished(*of_job)
-        (folder / "checkpoint.npz").unlink(missing_ok=True)
-    elif not begun and (done := tracking.finished(*of_job)):
-        shutil.rmtree(folder, ignore_errors=True)  # of a run killed just after it finished
-        display.skipped(job, done)
-        return
-    display.started(job)
-    with tracking.child_run(store, job.experiment, dataset, job.seed, tags, parent_id) as child:
-        observer = _Recording(display, child)
-        try:
-            outcome = training.train(
-                job.experiment, dataset, job.seed, folder, observer, should_stop
-            )
-            child.log_outcome(job.experiment, dataset, outcome)
-        except (training.Interrupted, UserError):
-            raise
-        except Exception:
-            mlflow.log_text(traceback.format_exc(), "traceback.txt", run_id=child.run_id)
-            raise
-    shutil.rmtree(folder, ignore_errors=True)
-    display.finished(job, outcome)
-
-
-class _Recording(training.Observer):
-    """Passes everything on to the display, and epochs to MLflow first."""
-
-    def __init__(self, display: Display, child: tracking.ChildRun):
-        self.child = child
-        self.resumed, self.progress, self.event = (
-            display.resumed,
-            display.progress,
-            display.event,
-        )
-        self._display = display
-
-    def epoch(self, history: list[dict[str, float]]) -> None:
-        self.child.log_history(history)
-        self._display.epoch(history)
 
 
 @dataclass(frozen=True)

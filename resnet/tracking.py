@@ -32,6 +32,7 @@ from mlflow.tracking import MlflowClient
 from sqlalchemy.exc import SQLAlchemyError
 
 from resnet import UserError, config, figures, models
+from resnet.config import Job
 from resnet.data import Dataset
 from resnet.training import Outcome
 
@@ -130,17 +131,12 @@ def connect(uri: str | None = None) -> Store:
     return Store(uri, folder / "checkpoints", experiment.experiment_id)
 
 
-def run_name(experiment: config.Experiment, seed: int) -> str:
-    """How a child run is called in the UI."""
-    return f"{experiment.name} · seed {seed}"
-
-
-def identity(experiment: config.Experiment, dataset: Dataset, seed: int) -> dict[str, str]:
+def identity(job: Job, dataset: Dataset) -> dict[str, str]:
     """The tags by which a child run is found again."""
     return {
-        "config_hash": experiment.hash(),
+        "config_hash": job.experiment.hash(),
         "dataset_fingerprint": dataset.fingerprint,
-        "seed": str(seed),
+        "seed": str(job.seed),
     }
 
 
@@ -271,9 +267,7 @@ class ChildRun:
             for metric in metrics:
                 self._logged[metric.key].add(metric.step)
 
-    def log_outcome(
-        self, experiment: config.Experiment, dataset: Dataset, outcome: Outcome
-    ) -> None:
+    def log_outcome(self, job: Job, dataset: Dataset, outcome: Outcome) -> None:
         """Logs artifacts, the model and the figures that readers compare."""
         self.log_history(outcome.history)
         with tempfile.TemporaryDirectory() as temporary:
@@ -288,14 +282,16 @@ class ChildRun:
                 dropna=False,
             )
             confusion.to_csv(folder / "confusion_matrix.csv")
-            figures.save(figures.curves(outcome.history, experiment.title), folder / "curves.png")
+            figures.save(
+                figures.curves(outcome.history, job.experiment.title), folder / "curves.png"
+            )
             figures.save(figures.confusion(confusion), folder / "confusion_matrix.png")
             figures.save(figures.mistakes(dataset, outcome.probabilities), folder / "mistakes.png")
             lines: list[str] = []
             outcome.network.summary(line_length=110, print_fn=lines.append)
             (folder / "model_summary.txt").write_text("\n".join(lines), encoding="utf-8")
             mlflow.log_artifacts(temporary, run_id=self.run_id)
-        self._log_model(outcome, dataset, experiment.data.pixel_scale)
+        self._log_model(outcome, dataset, job.experiment.data.pixel_scale)
         known = self.client.get_run(self.run_id).data.metrics
         moment = int(outcome.history[-1]["time"] * 1000)
         self.client.log_batch(
@@ -327,12 +323,7 @@ class ChildRun:
 
 @contextlib.contextmanager
 def child_run(
-    store: Store,
-    experiment: config.Experiment,
-    dataset: Dataset,
-    seed: int,
-    tags: dict[str, str],
-    parent_id: str,
+    store: Store, job: Job, dataset: Dataset, tags: dict[str, str], parent_id: str
 ) -> Iterator[ChildRun]:
     """Begins a child run, or takes up the unfinished one of the same identity.
 
@@ -341,17 +332,17 @@ def child_run(
 
     Args:
         store: where.
-        experiment: resolved; its values become the run's params.
+        job: its experiment's values become the run's params.
         dataset: logged with MLflow's own dataset facility.
-        seed: of the run.
         tags: further tags.
         parent_id: the invocation's run.
 
     Yields:
         The run; it is ended FINISHED, FAILED or KILLED.
     """
+    experiment = job.experiment
     tags = (
-        identity(experiment, dataset, seed)
+        identity(job, dataset)
         | environment()
         | tags
         | {
@@ -364,11 +355,11 @@ def child_run(
             "mlflow.note.content": _description(experiment, dataset),
         }
     )
-    earlier = unfinished(store, experiment, dataset, seed)
+    earlier = unfinished(store, job, dataset)
     run = mlflow.start_run(
         run_id=earlier.info.run_id if earlier else None,
         experiment_id=store.experiment_id,
-        run_name=run_name(experiment, seed),
+        run_name=f"{experiment.name} · seed {job.seed}",
         nested=True,
         tags=tags,
         log_system_metrics=True,
@@ -400,19 +391,15 @@ def _description(experiment: config.Experiment, dataset: Dataset) -> str:
     return "\n".join(lines)
 
 
-def unfinished(
-    store: Store, experiment: config.Experiment, dataset: Dataset, seed: int
-) -> Run | None:
+def unfinished(store: Store, job: Job, dataset: Dataset) -> Run | None:
     """This machine's newest run of that identity that was begun and not finished."""
-    runs = store.search(**identity(experiment, dataset, seed), role="rung", owner=store.owner)
+    runs = store.search(**identity(job, dataset), role="rung", owner=store.owner)
     return next((run for run in runs if run.info.status != "FINISHED"), None)
 
 
-def finished(
-    store: Store, experiment: config.Experiment, dataset: Dataset, seed: int
-) -> Run | None:
+def finished(store: Store, job: Job, dataset: Dataset) -> Run | None:
     """The newest finished run of that identity, whoever made it."""
-    runs = store.search(**identity(experiment, dataset, seed), role="rung", status="FINISHED")
+    runs = store.search(**identity(job, dataset), role="rung", status="FINISHED")
     return runs[0] if runs else None
 
 

@@ -59,7 +59,7 @@ POINTS = {
     "model": lambda n: kill_before(keras.Model, "save", n),
     "figures": lambda n: kill_before(training.Outcome, "summary", n),
     "end": lambda n: kill_before(mlflow, "end_run", n),
-    "between": lambda n: kill_before(ladder, "_run_job", n),
+    "between": lambda n: kill_before(ladder.Ladder, "run", n),
     "never": lambda n: None,
 }
 

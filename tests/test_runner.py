@@ -192,6 +192,27 @@ def test_ctrl_c_leaves_a_resumable_run_and_says_how_to_go_on(
     assert_as_if_nothing_happened(command, undisturbed, tmp_path)
 
 
+def test_several_processes_give_the_same_bits(command, image_folder, undisturbed, tmp_path):
+    process = command(*ladder_arguments(image_folder), "--jobs=2")
+    assert process.returncode == 0, process.err
+    assert_as_if_nothing_happened(command, undisturbed, tmp_path)
+
+
+def test_ctrl_c_stops_several_processes_resumably(command, image_folder, undisturbed, tmp_path):
+    arguments = [*ladder_arguments(image_folder), "--jobs=2"]
+    process = command.start(*arguments)
+    for line in process.stdout:
+        if "epoch 1/" in line:
+            break
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 130, err
+    assert "go on with" in out
+    assert "RUNNING" not in [run.info.status for run in runs_of(command.uri)]
+    assert command(*arguments).returncode == 0
+    assert_as_if_nothing_happened(command, undisturbed, tmp_path)
+
+
 def test_finished_work_is_skipped_and_fresh_trains_it_again(command, image_folder):
     arguments = ["--ladder=1", f"--data={image_folder}", *FAST]
     assert command(*arguments).returncode == 0
