@@ -269,7 +269,7 @@ def main(
     display = terminal.Display(console, due)
     try:
         with display:
-            failures = ladders.run(
+            failures, parent_id = ladders.run(
                 due,
                 dataset,
                 store,

@@ -72,8 +72,9 @@ def mistakes(dataset: Dataset, probabilities: np.ndarray, count: int = 24) -> Fi
     predicted = probabilities.argmax(axis=1)
     wrong = np.flatnonzero(predicted != dataset.y_test)
     surest = wrong[np.argsort(-probabilities[wrong, predicted[wrong]], kind="stable")][:count]
-    figure = Figure(figsize=(10, 5.6), layout="constrained")
-    for axes in figure.subplots(3, 8).flat:
+    rows = max(1, -(-len(surest) // 8))
+    figure = Figure(figsize=(10, 1.9 * rows), layout="constrained")
+    for axes in figure.subplots(rows, 8).flat:
         axes.axis("off")
     for axes, i in zip(figure.axes, surest, strict=False):
         axes.imshow(dataset.x_test[i])

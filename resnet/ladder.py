@@ -174,7 +174,7 @@ def run(
     fresh: bool = False,
     processes: int = 1,
     should_stop: Callable[[], bool] = lambda: False,
-) -> int:
+) -> tuple[int, str]:
     """Runs the jobs in order; finished ones are skipped, begun ones taken up.
 
     Args:
@@ -189,7 +189,7 @@ def run(
         should_stop: asked between steps.
 
     Returns:
-        How many jobs failed.
+        How many jobs failed, and the id of the invocation's run.
 
     Raises:
         training.Interrupted: ``should_stop`` said so; checkpoints are written.
@@ -206,7 +206,7 @@ def run(
             )
         else:
             done = [ladder.run(job, display, should_stop) for job in jobs]
-    return done.count(False)
+    return done.count(False), parent_id
 
 
 def _exclusively(folder: Path, waiting: Callable[[], None], should_stop: Callable[[], bool]):

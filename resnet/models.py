@@ -13,7 +13,6 @@ from keras.layers import (
     Activation,
     Add,
     AveragePooling2D,
-    Conv2D,
     Dense,
     Dropout,
     Flatten,
@@ -22,7 +21,7 @@ from keras.layers import (
 )
 
 from resnet import config
-from resnet.layers import BatchNormalization
+from resnet.layers import BatchNormalization, Conv2D
 
 
 def identity_block(x, filters: Sequence[int], name: str, momentum: float = 0.99):
@@ -193,7 +192,7 @@ def _initialize(network: keras.Model, seed: int) -> None:
     """Draws kernels (Keras's default, Glorot uniform) and dropout states from ``seed``."""
     for position, layer in enumerate(network.layers):
         generator = np.random.default_rng([seed, position])
-        if isinstance(layer, Conv2D | Dense):
+        if isinstance(layer, keras.layers.Conv2D | Dense):
             *window, fan_in, fan_out = layer.kernel.shape
             limit = np.sqrt(6 / (np.prod(window) * (fan_in + fan_out)))
             layer.kernel.assign(generator.uniform(-limit, limit, layer.kernel.shape))
@@ -212,12 +211,8 @@ def stock(network: keras.Model) -> keras.Model:
     """
 
     def replace(layer: keras.layers.Layer) -> keras.layers.Layer:
-        cls = (
-            keras.layers.BatchNormalization
-            if isinstance(layer, BatchNormalization)
-            else type(layer)
-        )
-        return cls.from_config(layer.get_config())
+        # the layers of this project have the stock ones' names, settings and weights
+        return getattr(keras.layers, type(layer).__name__).from_config(layer.get_config())
 
     copy = keras.models.clone_model(network, clone_function=replace)
     copy.set_weights(network.get_weights())
@@ -228,7 +223,7 @@ def multiply_adds(network: keras.Model) -> int:
     """Multiply-adds of the convolutions and dense layers for one image (biases not counted)."""
     total = 0
     for layer in network.layers:
-        if isinstance(layer, Conv2D):
+        if isinstance(layer, keras.layers.Conv2D):
             _, height, width, _ = layer.output.shape
             total += height * width * int(np.prod(layer.kernel.shape))
         elif isinstance(layer, Dense):

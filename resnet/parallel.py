@@ -11,6 +11,7 @@ from typing import Any
 
 from joblib import Parallel, delayed
 
+from resnet import UserError
 from resnet.config import Job
 from resnet.data import Dataset
 from resnet.quiet import quiet_start
@@ -77,22 +78,38 @@ def run(
         listener = threading.Thread(target=listen)
         listener.start()
         try:
-            return Parallel(n_jobs=processes, inner_max_num_threads=os.cpu_count())(
+            results = Parallel(n_jobs=processes, inner_max_num_threads=os.cpu_count())(
                 delayed(_work)(job, dataset, uri, tags, parent_id, fresh, queue, stop)
                 for job in jobs
             )
         finally:
             ended.set()
             listener.join()
+    stopped = [result for result in results if isinstance(result, Exception)]
+    if stopped:  # a mistake stops the others too, but is what must be told
+        raise next((error for error in stopped if isinstance(error, UserError)), stopped[0])
+    return results
 
 
-def _work(job, dataset, uri, tags, parent_id, fresh, queue, stop) -> bool:
-    """One job in a worker."""
+def _work(job, dataset, uri, tags, parent_id, fresh, queue, stop) -> bool | Exception:
+    """One job in a worker.
+
+    What stops the ladder is returned: raised here, it would cost the other workers their time to
+    write a checkpoint.
+    """
     import signal
 
     # Ctrl-C reaches the whole process group; the parent decides and says so through ``stop``
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with quiet_start():
-        from resnet import ladder, tracking
+        from resnet import UserError, ladder, tracking, training
     shared = ladder.Ladder(dataset, tracking.connect(uri), tags, parent_id, fresh)
-    return shared.run(job, _Sender(queue), stop.is_set)
+    try:
+        if stop.is_set():
+            raise training.Interrupted
+        return shared.run(job, _Sender(queue), stop.is_set)
+    except UserError as error:
+        stop.set()
+        return error
+    except training.Interrupted as error:
+        return error

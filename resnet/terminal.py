@@ -25,9 +25,8 @@ class Display(ladder.Display):
         self.began: dict[tuple, float] = {}
         self.tasks: dict[tuple, TaskID] = {}
         self.bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=12),
-            TextColumn("{task.fields[figures]}"),
+            TextColumn("[bold]{task.description}[/bold]\n[dim]{task.fields[figures]}[/dim]"),
+            BarColumn(bar_width=8),
             TimeRemainingColumn(compact=True),
             TextColumn("left"),
             console=console,

@@ -378,7 +378,8 @@ def child_run(
                         source=CodeDatasetSource({"source": dataset.source}),
                         targets=y,
                         name=dataset.name,
-                        digest=dataset.fingerprint[:32],
+                        # of one name and digest MLflow would keep the first alone
+                        digest=f"{dataset.fingerprint[:24]}-{context}",
                     ),
                     context=context,
                 )

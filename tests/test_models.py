@@ -144,6 +144,37 @@ def test_the_fused_kernel_is_what_trains():
     assert "FusedBatchNormV3" in {operation.type for operation in graph.graph.get_operations()}
 
 
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="takes TensorFlow's gradients")
+def test_the_convolution_equals_the_stock_layer_but_for_its_bias_s_rounding():
+    import tensorflow as tf
+
+    generator = np.random.default_rng(0)
+    x = tf.constant(generator.normal(size=(32, 8, 8, 5)).astype("float32"))
+    weight = generator.normal(size=(32, 8, 8, 7)).astype("float32")
+    kernel = generator.normal(0, 0.2, (3, 3, 5, 7)).astype("float32")
+    bias = generator.normal(size=7).astype("float32")
+    results = []
+    for cls in (layers.Conv2D, keras.layers.Conv2D):
+        convolution, normalization = cls(7, 3, padding="same"), keras.layers.BatchNormalization()
+        normalization(convolution(x))
+        convolution.set_weights([kernel, bias])
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            outputs = convolution(x)
+            loss = tf.reduce_sum(normalization(outputs, training=True) * weight)
+        gradients = tape.gradient(loss, [x, convolution.kernel.value, convolution.bias.value])
+        results.append([outputs, *gradients, normalization.moving_mean])
+    for name, ours, theirs in zip(
+        ("outputs", "input", "kernel", "bias", "moving mean"), *results, strict=True
+    ):
+        if name == "bias":
+            assert not np.asarray(ours).any()
+            # each summand is of order 1: what the stock layer finds is their rounding
+            assert np.abs(theirs).max() < 1e-6 * weight.size
+        else:
+            np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5, err_msg=name)
+
+
 def test_a_saved_model_loads_in_plain_keras(tmp_path):
     import subprocess
     import sys

@@ -1,0 +1,1 @@
+"""Side-by-side timings, one command each; see README.md beside this file."""

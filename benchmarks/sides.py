@@ -1,0 +1,136 @@
+"""Times several sides of a comparison in one run: each in a process of its own, taking turns.
+
+Turns rather than one side after the other, so that whatever else the machine does, and its
+temperature, meets every side alike; processes, so that libraries do not share thread pools.
+"""
+
+import json
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+RESULTS = Path(__file__).resolve().parent / "results"
+
+
+def serve(work: Callable[[], float]) -> None:
+    """A side's end: whenever asked, does the work and answers how much a second it did.
+
+    Args:
+        work: does one portion and returns its amount (images, say). Called once before the
+            first turn, to compile and to warm up.
+    """
+    answers = sys.stdout
+    sys.stdout = sys.stderr  # whatever libraries print must not be taken for an answer
+    work()
+    print("ready", file=answers, flush=True)
+    for _ in sys.stdin:
+        began = time.perf_counter()
+        amount = work()
+        print(amount / (time.perf_counter() - began), file=answers, flush=True)
+
+
+def compare(sides: dict[str, list[str]], turns: int) -> dict[str, list[float]]:
+    """Starts every side and lets them take turns.
+
+    Args:
+        sides: by name, the arguments after ``python`` that start a process which serves.
+        turns: how many each gets.
+
+    Returns:
+        By name, the rate of every turn; a side that cannot start is left out, with a line
+        that says why.
+    """
+    processes = {}
+    for name, arguments in sides.items():
+        process = subprocess.Popen(
+            [sys.executable, *arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        if process.stdout.readline().strip() == "ready":
+            processes[name] = process
+            print(f"ready: {name}", file=sys.stderr)
+        else:
+            reason = process.communicate()[1].strip().splitlines()[-1:]
+            print(f"left out: {name}: {' '.join(reason)}", file=sys.stderr)
+    rates: dict[str, list[float]] = {name: [] for name in processes}
+    for turn in range(turns):
+        # every other round backwards, so that no side always follows the same one
+        for name in list(processes)[:: 1 if turn % 2 == 0 else -1]:
+            processes[name].stdin.write("go\n")
+            processes[name].stdin.flush()
+            rates[name].append(float(processes[name].stdout.readline()))
+    for process in processes.values():
+        process.communicate()
+    return rates
+
+
+def machine() -> dict[str, Any]:
+    """What the figures were taken on."""
+    model = platform.processor()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        names = [line for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
+        model = names[0].partition(":")[2].strip() if names else model
+    versions = {}
+    for package in ("tensorflow", "keras", "jax", "torch", "numpy"):
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return {
+        "processor": model,
+        "cores": psutil.cpu_count(),
+        "memory_gib": round(psutil.virtual_memory().total / 2**30),
+        "system": platform.platform(terse=True),
+        "python": platform.python_version(),
+        **versions,
+    }
+
+
+def report(
+    name: str, title: str, unit: str, rates: dict[str, dict[str, list[float]]], baseline: str
+) -> None:
+    """Writes ``results/<name>.json`` and ``.md``, and prints the table.
+
+    Args:
+        name: of the files.
+        title: of the table.
+        unit: of the rates.
+        rates: by row group (such as a rung), by side, the rate of every turn.
+        baseline: the side that ratios are taken against.
+    """
+    host = machine()
+    lines = [
+        f"**{title}** ({unit}; median and range over the turns)",
+        "",
+        f"| | side | median | range | against {baseline} |",
+        "| --- | --- | ---: | ---: | ---: |",
+    ]
+    for group, sides in rates.items():
+        base = statistics.median(sides[baseline])
+        for side, values in sides.items():
+            median = statistics.median(values)
+            lines.append(
+                f"| {group} | {side} | {median:,.0f} | {min(values):,.0f} to {max(values):,.0f} "
+                f"| {median / base:.2f} x |"
+            )
+    lines += ["", ", ".join(f"{key} {value}" for key, value in host.items())]
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / f"{name}.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    (RESULTS / f"{name}.json").write_text(
+        json.dumps({"title": title, "unit": unit, "rates": rates, "machine": host}, indent=1)
+        + "\n",
+        encoding="utf-8",
+    )
+    print("\n".join(lines))

@@ -1,0 +1,50 @@
+"""The study's residual network in PyTorch, for the comparison of speed."""
+
+from torch import nn
+
+
+class Bottleneck(nn.Module):
+    def __init__(self, channels, filters, stride=1, shortcut=False):
+        super().__init__()
+        f1, f2, f3 = filters
+        self.main = nn.Sequential(
+            nn.Conv2d(channels, f1, 1, stride),
+            nn.BatchNorm2d(f1, eps=1e-3, momentum=0.01),
+            nn.ReLU(),
+            nn.Conv2d(f1, f2, 3, padding=1),
+            nn.BatchNorm2d(f2, eps=1e-3, momentum=0.01),
+            nn.ReLU(),
+            nn.Conv2d(f2, f3, 1),
+            nn.BatchNorm2d(f3, eps=1e-3, momentum=0.01),
+        )
+        self.shortcut = (
+            nn.Sequential(
+                nn.Conv2d(channels, f3, 1, stride), nn.BatchNorm2d(f3, eps=1e-3, momentum=0.01)
+            )
+            if shortcut
+            else nn.Identity()
+        )
+        self.relu = nn.ReLU()
+
+    def forward(self, x):
+        return self.relu(self.main(x) + self.shortcut(x))
+
+
+def residual_network(identity_blocks, dropout):
+    """Logits (batch, 10) from images (batch, 3, 32, 32)."""
+    layers = [
+        nn.Conv2d(3, 64, 3, padding=1),
+        nn.BatchNorm2d(64, eps=1e-3, momentum=0.01),
+        nn.ReLU(),
+    ]
+    channels = 64
+    stages = ((16, 16, 64), (32, 32, 128), (64, 64, 256))
+    for stage, (filters, count) in enumerate(zip(stages, identity_blocks, strict=True)):
+        if stage:
+            layers.append(Bottleneck(channels, filters, stride=2, shortcut=True))
+        channels = filters[2]
+        layers += [Bottleneck(channels, filters) for _ in range(count)]
+    layers += [nn.AvgPool2d(2), nn.Flatten()]
+    if dropout:
+        layers.append(nn.Dropout(dropout))
+    return nn.Sequential(*layers, nn.Linear(4 * 4 * 256, 10))

@@ -1,0 +1,141 @@
+"""Which runs stand in one report: one dataset, one profile, one set of modifications."""
+
+from dataclasses import dataclass
+
+import pandas as pd
+
+from resnet import UserError
+
+KEYS = ["dataset_fingerprint", "profile", "modified"]
+NOT_ENDED_WELL = {"RUNNING": "still going", "SCHEDULED": "still going"}
+
+
+@dataclass(frozen=True, eq=False)
+class RunSet:
+    """Runs that may stand in one table; ``runs`` is a frame of :func:`report.runs.search`."""
+
+    dataset: str
+    fingerprint: str
+    profile: str
+    modified: str
+    runs: pd.DataFrame
+
+    @property
+    def rungs(self) -> int:
+        """How many different rungs have a finished run."""
+        return self.runs.loc[self.runs["status"] == "FINISHED", "rung"].nunique()
+
+    @property
+    def label(self) -> str:
+        """``cifar10-jpeg (ca52ba6d8f97), full profile``."""
+        label = f"{self.dataset} ({self.fingerprint[:12]}), {self.profile or 'no'} profile"
+        return f"{label}, modified: {self.modified}" if self.modified else label
+
+    @property
+    def is_study(self) -> bool:
+        """Whether it may be set beside the published figures without a reservation."""
+        return self.dataset == "cifar10" and self.profile == "full" and not self.modified
+
+    @property
+    def reservation(self) -> str:
+        """Why the published figures are no like-for-like comparison; empty if they are."""
+        reasons = []
+        if self.dataset != "cifar10":
+            reasons.append(f"on another dataset ({self.dataset}, not CIFAR-10)")
+        if self.profile != "full":
+            reasons.append(f"in the {self.profile or 'unnamed'} profile")
+        if self.modified:
+            reasons.append(f"with modified settings ({self.modified})")
+        return " and ".join(reasons)
+
+
+@dataclass(frozen=True, eq=False)
+class Selection:
+    """The set shown: its newest finished run a (rung, seed), and what was left out and why."""
+
+    shown: RunSet
+    finished: pd.DataFrame
+    unfinished: pd.DataFrame
+    notes: tuple[str, ...]
+    others: tuple[RunSet, ...]
+
+
+def run_sets(frame: pd.DataFrame) -> list[RunSet]:
+    """Splits runs into sets, the one to show by default first.
+
+    Unmodified before modified, the full profile before others, then by the number of rungs
+    finished, then the newest.
+    """
+    found = []
+    for (fingerprint, profile, modified), runs in frame.groupby(KEYS, sort=False):
+        found.append(RunSet(runs["dataset"].iloc[0], fingerprint, profile, modified, runs))
+    found.sort(key=lambda s: s.runs["start_time"].max(), reverse=True)
+    found.sort(key=lambda s: (bool(s.modified), s.profile != "full", -s.rungs))
+    return found
+
+
+def select(
+    frame: pd.DataFrame,
+    dataset: str | None = None,
+    profile: str | None = None,
+    modified: str | None = None,
+) -> Selection:
+    """Chooses the set to show, and its runs.
+
+    Args:
+        frame: from :func:`report.runs.search`.
+        dataset: a dataset's name or the beginning of its fingerprint.
+        profile: ``full``, ``quick``, ...
+        modified: the ``--set`` overrides, separated by blanks; "" for none.
+
+    Returns:
+        The selection. Where a rung was run in several configurations under one name, the one of
+        its newest finished run counts, and a note says so.
+
+    Raises:
+        UserError: there is no such set; the line names those there are.
+    """
+    everything = run_sets(frame) if len(frame) else []
+    if not everything:
+        raise UserError(
+            "nothing was run yet: the experiment has no runs; start with  "
+            "python runner.py --ladder all --profile quick"
+        )
+    wanted = [
+        s
+        for s in everything
+        if (dataset is None or s.dataset == dataset or s.fingerprint.startswith(dataset.lower()))
+        and profile in (None, s.profile)
+        and modified in (None, s.modified)
+    ]
+    if not wanted:
+        there = "; ".join(s.label for s in everything[:10])
+        raise UserError(f"no runs match --dataset, --profile and --modified; there are: {there}")
+    shown = wanted[0]
+    return Selection(shown, *_newest(shown.runs), tuple(s for s in everything if s is not shown))
+
+
+def _newest(runs: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame, tuple[str, ...]]:
+    runs = runs.sort_values("start_time", ascending=False, kind="stable")
+    done, notes = runs[runs["status"] == "FINISHED"], []
+    chosen_hash = done.drop_duplicates("rung").set_index("rung")["config_hash"]
+    same = done["config_hash"] == done["rung"].map(chosen_hash)
+    for rung, others in done[~same].groupby("rung"):
+        hashes = ", ".join(sorted({value[:12] for value in others["config_hash"]}))
+        notes.append(
+            f"{rung}: {len(others)} finished run(s) of another configuration ({hashes}) left out; "
+            f"the newest configuration, {chosen_hash[rung][:12]}, is shown"
+        )
+    newest = done[same].drop_duplicates(["rung", "seed"])
+    for rung, again in done[same & ~done["run_id"].isin(newest["run_id"])].groupby("rung"):
+        notes.append(f"{rung}: {len(again)} older run(s) of the same seed left out")
+    rest = runs[runs["status"] != "FINISHED"]
+    superseded = pd.MultiIndex.from_frame(rest[["rung", "config_hash", "seed"]]).isin(
+        pd.MultiIndex.from_frame(newest[["rung", "config_hash", "seed"]])
+    )
+    return newest.sort_values(["rung", "seed"]), rest[~superseded], tuple(notes)
+
+
+def state(status: str) -> str:
+    """MLflow's status in words: still going, failed, killed."""
+    return NOT_ENDED_WELL.get(status, status.lower())

@@ -1,0 +1,195 @@
+"""Makes known runs in a real MLflow store, as the runner would have left them."""
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
+from mlflow.tracking import MlflowClient
+from PIL import Image
+
+from resnet import config
+
+CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+FINGERPRINT = "ab" * 32
+LADDER = (
+    "01_template",
+    "02_augmentation",
+    "03_deeper_early_stopping",
+    "04_lr_schedule",
+    "05_deeper_dropout",
+)
+
+
+def labels(n: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, len(CLASSES), n).astype("uint8")
+
+
+def right(n: int, count: int, seed: int = 0) -> np.ndarray:
+    """Which of n images are told right: ``count`` of them, the same ones for the same seed.
+
+    Those of a smaller count are among those of a larger one.
+    """
+    return np.argsort(np.argsort(np.random.default_rng([1, seed]).random(n))) < count
+
+
+def curve(epochs: int, train: float, val: float, drops: tuple[int, ...] = ()) -> pd.DataFrame:
+    """Curves that rise towards their last values; the learning rate is a fifth from each drop."""
+    epoch = np.arange(1, epochs + 1)
+    rise = (1 - np.exp(-4 * epoch / epochs)) / (1 - np.exp(-4))
+    rate = 0.001 * 0.2 ** np.sum([epoch >= drop for drop in drops], axis=0)
+    frame = pd.DataFrame(
+        {
+            "accuracy": 0.3 + (train - 0.3) * rise,
+            "val_accuracy": 0.3 + (val - 0.3) * rise,
+            "learning_rate": np.float32(rate) * np.ones(epochs, "float32"),
+        },
+        index=epoch,
+    )
+    frame["loss"] = -np.log(frame["accuracy"])
+    frame["val_loss"] = -np.log(frame["val_accuracy"])
+    return frame
+
+
+@dataclass
+class Store:
+    """A copy of an empty store, and how to add runs to it."""
+
+    folder: Path
+    experiment: str = "resnet-ladder"
+
+    @classmethod
+    def copy(cls, empty: Path, folder: Path) -> "Store":
+        shutil.copyfile(empty, folder / "mlflow.db")
+        return cls(folder)
+
+    @property
+    def uri(self) -> str:
+        return f"sqlite:///{self.folder / 'mlflow.db'}"
+
+    @property
+    def client(self) -> MlflowClient:
+        return MlflowClient(self.uri)
+
+    @property
+    def experiment_id(self) -> str:
+        found = self.client.get_experiment_by_name(self.experiment)
+        if found:
+            return found.experiment_id
+        return self.client.create_experiment(
+            self.experiment, artifact_location=(self.folder / "mlartifacts").as_uri()
+        )
+
+    def artifact(self, run_id: str, name: str) -> Path:
+        return self.folder / "mlartifacts" / run_id / "artifacts" / name
+
+    def add(
+        self,
+        rung: str,
+        correct: np.ndarray,
+        *,
+        seed: int = 0,
+        history: pd.DataFrame | None = None,
+        status: str = "FINISHED",
+        dataset: str = "cifar10",
+        fingerprint: str = FINGERPRINT,
+        profile: str = "full",
+        modified: str = "",
+        title: str | None = None,
+        tags: dict[str, str] | None = None,
+        metrics: dict[str, float] | None = None,
+        like: str | None = None,
+        classes: tuple[str, ...] = CLASSES,
+        n_train: int = 50_000,
+        start: int | None = None,
+    ) -> str:
+        """Adds a run; ``like`` names the experiment file of a rung that has none of its own."""
+        experiment = config.load(config.find()[like or rung])
+        history = curve(25, 0.9, 0.85) if history is None else history
+        client = self.client
+        run = client.create_run(
+            self.experiment_id,
+            start_time=start,
+            run_name=f"{rung} · seed {seed}",
+            tags={
+                "role": "rung",
+                "rung": rung,
+                "title": title or experiment.title,
+                "seed": str(seed),
+                "config_hash": experiment.hash(),
+                "dataset": dataset,
+                "dataset_fingerprint": fingerprint,
+                "profile": profile,
+                "modified": modified,
+                "git_commit": "c0ffee" * 6 + "c0de",
+                "git_dirty": "false",
+                "backend": "tensorflow",
+                "device": "A processor, 4 cores",
+                "version.keras": "3.15.1",
+                "version.python": "3.11.7",
+                **(tags or {}),
+            },
+        )
+        run_id = run.info.run_id
+        finished = status == "FINISHED"
+        summary = {
+            "test_accuracy": float(correct.mean()),
+            "test_loss": 0.5,
+            "stopped_epoch": 0.0,
+            "best_epoch": float(len(history)),
+            "tested_epoch": float(len(history)),
+            "epochs_run": float(len(history)),
+            "train_seconds": 61.0 * len(history),
+            "parameters": 316_394.0,
+            "multiply_adds": 53_980_000.0,
+            **(metrics or {}),
+        }
+        points = [
+            Metric(key, float(value), 0, int(epoch))
+            for key in history
+            for epoch, value in history[key].items()
+        ]
+        points += [Metric(key, value, 0, 0) for key, value in summary.items() if finished]
+        for at in range(0, len(points), 1000):
+            client.log_batch(run_id, points[at : at + 1000])
+        flat = experiment.flat()
+        client.log_batch(run_id, params=[Param(k, json.dumps(v)) for k, v in flat.items()])
+        profiled = json.dumps({"features_shape": [n_train, 32, 32, 3]})
+        source = json.dumps({"tags": {"source": f"path/of/{dataset}"}})
+        data = Dataset(dataset, fingerprint[:32], "code", source, profile=profiled)
+        context = [InputTag("mlflow.data.context", "training")]
+        client.log_inputs(run_id, [DatasetInput(data, context)])
+        if finished:
+            self._artifacts(run_id, experiment, correct, classes)
+        if status != "RUNNING":
+            client.set_terminated(run_id, status)
+        return run_id
+
+    def _artifacts(self, run_id, experiment, correct, classes) -> None:
+        folder = self.artifact(run_id, "")
+        folder.mkdir(parents=True, exist_ok=True)
+        truth = labels(len(correct))
+        predicted = np.where(correct, truth, (truth + 1) % len(classes))
+        probabilities = np.full((len(truth), len(classes)), 0.01, "float32")
+        probabilities[np.arange(len(truth)), predicted] = 0.91
+        np.save(folder / "test_probabilities.npy", probabilities)
+        np.save(folder / "test_labels.npy", truth)
+        pd.crosstab(
+            pd.Categorical.from_codes(truth, classes),
+            pd.Categorical.from_codes(predicted, classes),
+            rownames=["true"],
+            colnames=["predicted"],
+            dropna=False,
+        ).to_csv(folder / "confusion_matrix.csv")
+        (folder / "experiment.yaml").write_text(experiment.to_yaml(), encoding="utf-8")
+        Image.new("RGB", (40, 20), "teal").save(folder / "mistakes.png")
+
+    def parent(self) -> str:
+        run = self.client.create_run(self.experiment_id, tags={"role": "ladder"})
+        return run.info.run_id
+
+    def tag(self, run_id: str, **tags: str) -> None:
+        self.client.log_batch(run_id, tags=[RunTag(k, v) for k, v in tags.items()])
