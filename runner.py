@@ -18,6 +18,7 @@ from resnet.quiet import quiet_start
 
 if TYPE_CHECKING:
     from resnet.data import Dataset
+    from resnet.tracking import Store
 
 console = Console()
 errors = Console(stderr=True)
@@ -145,40 +146,26 @@ def show_plan(jobs: list[config.Job], dataset: "Dataset | None") -> None:
     )
 
 
-def show_progression(experiments: list[config.Experiment], dataset: "Dataset", uri: str) -> None:
-    """The table at the end: published against reproduced, rung by rung."""
-    from report.progression import progression
-    from report.runs import finished, published
+def conclude(
+    store: "Store", parent_id: str, dataset: "Dataset", names: list[str], **chosen: str
+) -> None:
+    """The last act: the progression table here, the report on disk and with the parent run."""
+    from report import analysis, output, summary
 
-    runs = finished(uri)
-    if len(runs):
-        runs = runs[runs["tags.dataset_fingerprint"] == dataset.fingerprint]
-    table = Table(title=f"Test accuracy on {dataset.name}")
-    table.add_column("rung")
-    for heading in ("published", "reproduced", "step gain", "seeds", "epochs", "time"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    for name, row in progression(runs, experiments, published()).iterrows():
-        table.add_row(
-            escape(f"{config.rung_number(name) or '':1}  {row['title']}"),
-            percent(row["published"]),
-            percent(row["reproduced"]),
-            "-" if row["gain"] != row["gain"] else f"{100 * row['gain']:+.1f}",
-            str(row["seeds"]),
-            "-" if row["epochs"] != row["epochs"] else f"{row['epochs']:.4g}",
-            duration(row["seconds"]),
-        )
-    console.print(table)
-    if dataset.name != "cifar10":
-        console.print(
-            f"[dim]The published figures are CIFAR-10's; {escape(dataset.name)} is another "
-            "dataset.[/dim]"
-        )
-    console.print(f"[dim]browse: mlflow ui --backend-store-uri {escape(uri)}[/dim]", soft_wrap=True)
-
-
-def percent(value: float) -> str:
-    """0.723 as ``72.3 %``; NaN as a dash."""
-    return "-" if value != value else f"{100 * value:.1f} %"
+    uri, out = store.uri, store.checkpoints.parent / "reports" / "latest"
+    try:
+        with console.status("writing the report"):
+            content = analysis.load(uri, dataset=dataset.fingerprint, **chosen)
+            output.attach(uri, parent_id, output.write(content, out))
+    except UserError as error:  # the runs are safe in MLflow whatever becomes of their report
+        errors.print(f"[yellow]no report:[/yellow] {escape(str(error))}", soft_wrap=True)
+        return
+    console.print(summary.progression(content, names))
+    summary.reservation(content, console)
+    shown = os.path.relpath(out / output.PAGE)
+    console.print(f"report: {escape(shown)}", highlight=False, soft_wrap=True)
+    browse = uri if uri.startswith("http") else f"mlflow ui --backend-store-uri {uri}"
+    console.print(f"browse: {escape(browse)}", highlight=False, soft_wrap=True)
 
 
 def duration(seconds: float) -> str:
@@ -251,6 +238,7 @@ def main(
             changes = config.parse_override(override)
             experiment = config.change(experiment, changes, f"--set {override}: {name}")
         experiments.append(experiment)
+    modified = " ".join(set_ or [])
     data = data or (chosen_profile.data if chosen_profile else "cifar10")
 
     if jobs > 1:  # several processes share a GPU's memory only if none takes all of it
@@ -275,7 +263,7 @@ def main(
                 store,
                 display,
                 name=f"ladder {ladder} · {dataset.name} · seed {seeds or chosen_seeds[0]}",
-                tags={"profile": profile, "modified": " ".join(set_ or [])},
+                tags={"profile": profile, "modified": modified},
                 fresh=fresh,
                 processes=jobs,
                 should_stop=Stop(),
@@ -284,7 +272,8 @@ def main(
         again = shlex.join(argument for argument in sys.argv if argument != "--fresh")
         console.print(f"[yellow]interrupted;[/yellow] go on with:  python {escape(again)}")
         raise typer.Exit(130) from None
-    show_progression(experiments, dataset, store.uri)
+    names = [experiment.name for experiment in experiments]
+    conclude(store, parent_id, dataset, names, profile=profile, modified=modified)
     if failures:
         raise typer.Exit(1)
 

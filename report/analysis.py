@@ -54,6 +54,11 @@ class System:
         """Mean test accuracy over seeds."""
         return float(np.mean(self.accuracies)) if self.accuracies else math.nan
 
+    @property
+    def epochs(self) -> list[float]:
+        """Epochs run, by seed."""
+        return [run.metrics["epochs_run"] for run in self.runs if "epochs_run" in run.metrics]
+
     @cached_property
     def interval(self) -> Interval:
         """95 %: of the mean over seeds, or of one run's accuracy on a finite test set."""

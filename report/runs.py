@@ -148,31 +148,6 @@ def search(uri: str, experiment_name: str = EXPERIMENT) -> pd.DataFrame:
     return frame
 
 
-def finished(uri: str, experiment_name: str = EXPERIMENT) -> pd.DataFrame:
-    """Every finished run of a rung.
-
-    Args:
-        uri: MLflow tracking URI.
-        experiment_name: MLflow experiment.
-
-    Returns:
-        As :func:`search`; if a (configuration, dataset, seed) was run again, the newest only.
-
-    Raises:
-        UserError: the store or the experiment is not there, or cannot be read.
-    """
-    frame = search(uri, experiment_name)
-    if frame.empty:
-        return frame
-    frame = frame[frame["status"] == "FINISHED"]
-    return frame.drop_duplicates(["config_hash", "dataset_fingerprint", "seed"])
-
-
-def published() -> dict[str, float]:
-    """The study's test accuracies by experiment name, from ``experiments/claims.yaml``."""
-    return config.read_yaml(config.EXPERIMENTS / "claims.yaml")["published"]
-
-
 def load(uri: str, frame: pd.DataFrame) -> list[Run]:
     """Loads curves and artifacts of runs.
 

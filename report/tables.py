@@ -118,7 +118,7 @@ def _number(value: float, form: str = ",.0f") -> str:
     return NONE if math.isnan(value) else format(value, form)
 
 
-def _whole(values: list[float]) -> str:
+def whole(values: list[float]) -> str:
     """Epochs run: one number, or from the least to the most."""
     if not values:
         return NONE
@@ -164,7 +164,6 @@ def progression(content: Content) -> Table:
     """Rung by rung: what changed, published, reproduced, verdict, cost."""
     shown, raw = [], []
     for s in content.systems:
-        epochs = [run.metrics["epochs_run"] for run in s.runs if "epochs_run" in run.metrics]
         difference = s.accuracy - s.published
         parameters, operations = s.mean("parameters"), s.mean("multiply_adds")
         seconds = s.mean("train_seconds")
@@ -180,7 +179,7 @@ def progression(content: Content) -> Table:
                 "size": f"{_number(parameters)} parameters\n{operations / 1e6:.2f} M multiply-adds"
                 if parameters + operations > 0
                 else NONE,
-                "training": f"{_whole(epochs)} epochs\n{duration(seconds)}" if epochs else NONE,
+                "training": f"{whole(s.epochs)} epochs\n{duration(seconds)}" if s.epochs else NONE,
             }
         )
         raw.append(

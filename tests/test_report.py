@@ -15,9 +15,10 @@ import pytest
 from conftest import ROOT
 from mlflow.tracking import MlflowClient
 from report_store import CLASSES, FINGERPRINT, LADDER, Store, curve, labels, right
+from rich.console import Console
 from scipy import stats
 
-from report import analysis, claims, output, page, progression, runs, selection, statistics, tables
+from report import analysis, claims, output, page, selection, statistics, summary, tables
 from resnet import UserError, config
 
 N = 1000
@@ -60,7 +61,7 @@ def full(empty, tmp_path_factory):
         LADDER[4]: curve(75, 0.91, 0.895, drops=(45,)),
         "vgg": curve(25, 0.90, 0.87),
     }
-    for name, accuracy in runs.published().items():
+    for name, accuracy in claims.load_study().published.items():
         correct = right(10_000, round(10_000 * accuracy))
         store.add(name, correct, history=curves[name])
     return store, output.build(store.uri, store.folder / "out")
@@ -124,7 +125,7 @@ def csv(folder, name, index):
 def test_one_seed_progression(full):
     _, folder = full
     shown, raw = read(folder).records("progression"), csv(folder, "progression", "rung")
-    for name, accuracy in runs.published().items():
+    for name, accuracy in claims.load_study().published.items():
         k = round(10_000 * accuracy)
         interval = stats.binomtest(k, 10_000).proportion_ci(method="wilson")
         row = raw.loc[name]
@@ -158,7 +159,7 @@ def test_mcnemar_agreement_and_classes(full):
     _, folder = full
     raw = csv(folder, "steps", "to")
     truth = labels(10_000)
-    published = runs.published()
+    published = claims.load_study().published
     p_values = []
     for before, after in pairwise(LADDER):
         a, b = (right(10_000, round(10_000 * published[n])) for n in (before, after))
@@ -263,7 +264,7 @@ def test_provenance_and_assumptions(full):
     _, folder = full
     cells = read(folder)
     ran = cells.records("runs")
-    assert {row["rung"] for row in ran.values()} == set(runs.published())
+    assert {row["rung"] for row in ran.values()} == set(claims.load_study().published)
     for row in ran.values():
         assert row["again with"] == f"python runner.py --ladder {row['rung']} --seed 0 --fresh"
     facts = {name: row["value"] for name, row in cells.records("environment").items()}
@@ -322,7 +323,7 @@ def claim(**changes):
 
 
 def evidence(store):
-    return claims.Evidence(runs.load(store.uri, runs.finished(store.uri)), list(LADDER))
+    return claims.Evidence(analysis.load(store.uri).runs, list(LADDER))
 
 
 @pytest.mark.parametrize(
@@ -665,13 +666,17 @@ def test_the_parent_run_holds_the_report(full):
     assert names == {f"report/{n}" for n in ("report.html", "progression.png", "progression.svg")}
 
 
-def test_runners_table(two_seeds):
+def test_the_runner_s_table(two_seeds):
     store, counts = two_seeds
-    experiments = [config.load(config.find()[name]) for name in LADDER]
-    frame = progression.progression(runs.finished(store.uri), experiments, runs.published())
-    assert frame.loc[LADDER[0], "reproduced"] == pytest.approx(np.mean(counts[LADDER[0]]) / N)
-    assert frame.loc[LADDER[1], "seeds"] == 3
-    assert math.isnan(frame.loc[LADDER[2], "reproduced"])
+    console = Console(record=True, width=120)
+    console.print(summary.progression(analysis.load(store.uri), named=LADDER[:3]))
+    text = console.export_text()
+    means = [np.mean(counts[name]) / N for name in LADDER[:2]]
+    assert f"{100 * means[0]:.1f} %" in text
+    assert f"{100 * (means[1] - means[0]):+.1f}" in text
+    assert "(3 seeds)" in text
+    assert "not run" in text  # rung 3 was asked for; rungs 4 and 5 were not
+    assert "5 + deeper" not in text
 
 
 # --- command line ------------------------------------------------------------------------------
