@@ -9,7 +9,6 @@ from functools import partial
 from pathlib import Path
 
 import keras
-import mlflow
 import numpy as np
 from filelock import FileLock, Timeout
 
@@ -142,7 +141,7 @@ class Ladder:
             except (training.Interrupted, UserError):
                 raise
             except Exception:
-                mlflow.log_text(traceback.format_exc(), "traceback.txt", run_id=child.run_id)
+                child.log_failure(traceback.format_exc())
                 raise
         shutil.rmtree(folder, ignore_errors=True)
         display.finished(job, outcome.summary())

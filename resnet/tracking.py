@@ -303,6 +303,10 @@ class ChildRun:
             ],
         )
 
+    def log_failure(self, traceback: str) -> None:
+        """Keeps what a failed run's process knew of the reason."""
+        mlflow.log_text(traceback, "traceback.txt", run_id=self.run_id)
+
     def _log_model(self, outcome: Outcome, dataset: Dataset, pixel_scale: float) -> None:
         for model in mlflow.search_logged_models(
             [self.client.get_run(self.run_id).info.experiment_id],
