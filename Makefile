@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: quick ladder report ui test lint lock clean
+.PHONY: quick ladder report ui test lint jax test-jax lock clean
 
 quick: .venv/ready  ## the whole ladder on bundled digits, in minutes
 	$(BIN)/python runner.py --ladder all --profile quick
@@ -24,18 +24,33 @@ lint: .venv/ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-lock:  ## needs uv; the test extra is in the lock, so that one environment serves every target
-	uv pip compile --upgrade --universal --extra test --generate-hashes --no-emit-index-url \
-		--no-header --quiet --output-file requirements.lock pyproject.toml
+jax: .venv-jax/ready  ## Keras on JAX, without TensorFlow
 
-.venv/ready: requirements.lock pyproject.toml
+test-jax: .venv-jax/ready
+	KERAS_BACKEND=jax .venv-jax/bin/python -m pytest tests/test_augment.py tests/test_backends.py \
+		tests/test_jax.py
+
+# Needs uv. The test extra is in the locks, so that one environment serves every target.
+COMPILE := uv pip compile --universal --extra test --generate-hashes --no-emit-index-url \
+	--no-header --quiet
+
+lock:  ## both locks, with the newest versions that fit
+	$(COMPILE) --upgrade --output-file requirements.lock pyproject.toml
+	echo "tensorflow ; python_version < '3'" > .without-tensorflow
+	$(COMPILE) --extra jax --override .without-tensorflow --constraint requirements.lock \
+		--output-file requirements-jax.lock pyproject.toml
+	rm .without-tensorflow
+
+.venv/ready: requirements.lock
+.venv-jax/ready: requirements-jax.lock
+%/ready: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14) and "Python 3.11 to 3.13 is needed, this is " + sys.version.split()[0] + "; name another: make PYTHON=python3.12")'
-	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes \
-		-r requirements.lock
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation \
-		--editable .
+	$(PYTHON) -m venv $*
+	$*/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes \
+		-r $(filter %.lock,$^)
+	$*/bin/python -m pip install --quiet --disable-pip-version-check --no-deps \
+		--no-build-isolation --editable .
 	touch $@
 
 clean:  ## the environment and caches; results (mlflow.db, mlartifacts, checkpoints) stay
-	rm -rf .venv .pytest_cache .ruff_cache .hypothesis build *.egg-info
+	rm -rf .venv .venv-jax .pytest_cache .ruff_cache .hypothesis build *.egg-info

@@ -1,5 +1,4 @@
 import numpy as np
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
@@ -10,8 +9,10 @@ STUDY = config.load(config.find()["02_augmentation"]).data.augmentation
 
 
 def generator_of_keras(**options):
-    tf = pytest.importorskip("tensorflow")
-    return tf.keras.preprocessing.image.ImageDataGenerator(**options)
+    # the public name is tf.keras's, which needs TensorFlow
+    from keras.src.legacy.preprocessing.image import ImageDataGenerator
+
+    return ImageDataGenerator(**options)
 
 
 def reals(low, high):

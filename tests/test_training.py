@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from keras.src.legacy.preprocessing.image import ImageDataGenerator
 
 from resnet import UserError, config, models, training
 from resnet.data import Dataset
@@ -34,10 +35,9 @@ SMALL = {"model": {"identity_blocks": [1, 1, 1]}}
 
 
 def test_the_split_and_the_batch_counts_are_image_data_generator_s():
-    tf = pytest.importorskip("tensorflow")
     n = 50_000
     plan = training.Plan.make(experiment("02_augmentation"), n, (32, 32), seed=0)
-    generator = tf.keras.preprocessing.image.ImageDataGenerator(validation_split=0.2)
+    generator = ImageDataGenerator(validation_split=0.2)
     ids = np.arange(n, dtype="float32").reshape(n, 1, 1, 1)  # an image's one pixel is its number
     # shuffling is off so that one pass tells which images a subset holds
     for subset, ours in (("training", plan.train), ("validation", plan.validation)):

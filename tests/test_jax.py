@@ -1,0 +1,39 @@
+"""The ladder on Keras's JAX backend, where TensorFlow is not installed."""
+
+import importlib.util
+
+import keras
+import pytest
+from test_runner import KILLED_AT, assert_identical, ladder_arguments, record, runs_of
+
+pytestmark = pytest.mark.skipif(
+    keras.backend.backend() != "jax",
+    reason="needs KERAS_BACKEND=jax and an environment with JAX:  make test-jax",
+)
+
+
+def test_tensorflow_is_not_here():
+    assert importlib.util.find_spec("tensorflow") is None
+
+
+def test_the_quick_profile(command):
+    process = command("--ladder=1", "--profile=quick")
+    assert process.returncode == 0, process.err
+    (run,) = runs_of(command.uri)
+    assert run.data.tags["backend"] == "jax"
+    assert "version.tensorflow" not in run.data.tags
+    assert run.data.metrics["test_accuracy"] > 0.8
+
+
+def test_resume_after_a_kill_is_exact(command, image_folder):
+    arguments = ladder_arguments(image_folder)[1:]
+    assert command("step", 3, "--ladder=5", *arguments, script=KILLED_AT).returncode == -9
+    assert command("model", 1, "--ladder=5", *arguments, script=KILLED_AT).returncode == -9
+    assert command("never", 0, "--ladder=5", *arguments, script=KILLED_AT).returncode == 0
+    assert (
+        command("never", 0, "--ladder=5", "--fresh", *arguments, script=KILLED_AT).returncode == 0
+    )
+    killed, undisturbed = (
+        record(command.uri, run, command.checkpoints.parent) for run in runs_of(command.uri)
+    )
+    assert_identical(killed, undisturbed)
