@@ -20,12 +20,13 @@ import psutil
 RESULTS = Path(__file__).resolve().parent / "results"
 
 
-def serve(work: Callable[[], float]) -> None:
+def serve(work: Callable[[], float], finally_: Callable[[], dict] = dict) -> None:
     """A side's end: whenever asked, does the work and answers how much a second it did.
 
     Args:
         work: does one portion and returns its amount (images, say). Called once before the
             first turn, to compile and to warm up.
+        finally_: further figures of this side, once its turns are over.
     """
     answers = sys.stdout
     sys.stdout = sys.stderr  # whatever libraries print must not be taken for an answer
@@ -35,9 +36,12 @@ def serve(work: Callable[[], float]) -> None:
         began = time.perf_counter()
         amount = work()
         print(amount / (time.perf_counter() - began), file=answers, flush=True)
+    print(json.dumps(finally_()), file=answers, flush=True)
 
 
-def compare(sides: dict[str, list[str]], turns: int) -> dict[str, list[float]]:
+def compare(
+    sides: dict[str, list[str]], turns: int
+) -> tuple[dict[str, list[float]], dict[str, dict]]:
     """Starts every side and lets them take turns.
 
     Args:
@@ -45,8 +49,8 @@ def compare(sides: dict[str, list[str]], turns: int) -> dict[str, list[float]]:
         turns: how many each gets.
 
     Returns:
-        By name, the rate of every turn; a side that cannot start is left out, with a line
-        that says why.
+        By name, the rate of every turn, and the further figures. A side that cannot start is
+        left out, with a line that says why.
     """
     processes = {}
     for name, arguments in sides.items():
@@ -70,9 +74,8 @@ def compare(sides: dict[str, list[str]], turns: int) -> dict[str, list[float]]:
             processes[name].stdin.write("go\n")
             processes[name].stdin.flush()
             rates[name].append(float(processes[name].stdout.readline()))
-    for process in processes.values():
-        process.communicate()
-    return rates
+    further = {name: json.loads(process.communicate()[0]) for name, process in processes.items()}
+    return rates, further
 
 
 def machine() -> dict[str, Any]:
@@ -99,9 +102,14 @@ def machine() -> dict[str, Any]:
 
 
 def report(
-    name: str, title: str, unit: str, rates: dict[str, dict[str, list[float]]], baseline: str
+    name: str,
+    title: str,
+    unit: str,
+    rates: dict[str, dict[str, list[float]]],
+    baseline: str,
+    notes: tuple[str, ...] = (),
 ) -> None:
-    """Writes ``results/<name>.json`` and ``.md``, and prints the table.
+    """Writes the timings and their table, and prints the table.
 
     Args:
         name: of the files.
@@ -109,8 +117,8 @@ def report(
         unit: of the rates.
         rates: by row group (such as a rung), by side, the rate of every turn.
         baseline: the side that ratios are taken against.
+        notes: lines below the table.
     """
-    host = machine()
     lines = [
         f"**{title}** ({unit}; median and range over the turns)",
         "",
@@ -125,12 +133,18 @@ def report(
                 f"| {group} | {side} | {median:,.0f} | {min(values):,.0f} to {max(values):,.0f} "
                 f"| {median / base:.2f} x |"
             )
-    lines += ["", ", ".join(f"{key} {value}" for key, value in host.items())]
+    write(name, {"title": title, "unit": unit, "rates": rates}, [*lines, "", *notes])
+
+
+def write(name: str, figures: dict[str, Any], lines: list[str]) -> None:
+    """Writes ``results/<name>.json`` and ``.md``, the machine with them, and prints the latter."""
+    host = machine()
+    while lines and not lines[-1]:
+        lines = lines[:-1]
+    lines = [*lines, "", "On " + ", ".join(f"{key} {value}" for key, value in host.items()) + "."]
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / f"{name}.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
     (RESULTS / f"{name}.json").write_text(
-        json.dumps({"title": title, "unit": unit, "rates": rates, "machine": host}, indent=1)
-        + "\n",
-        encoding="utf-8",
+        json.dumps(figures | {"machine": host}, indent=1) + "\n", encoding="utf-8"
     )
     print("\n".join(lines))

@@ -133,7 +133,7 @@ def main() -> None:
     for rung in arguments.rungs.split(","):
         command = ["-m", "benchmarks.training_step", "--rungs", rung, "--side"]
         sides = {side: [*command, side] for side in SIDES}
-        rates[f"rung {rung}"] = compare(sides, arguments.turns)
+        rates[f"rung {rung}"], _ = compare(sides, arguments.turns)
     report("training_step", "Training step", "images/s, batch 32", rates, "plain Keras script")
 
 

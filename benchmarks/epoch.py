@@ -1,0 +1,148 @@
+"""Whole epochs of rung 2: augmentation, validation, and here also checkpoint and MLflow.
+
+    python -m benchmarks.epoch [--turns 3] [--images 12500]
+
+Against the plain script: ``ImageDataGenerator``, stock layers, ``model.fit``. For this project the
+share of an epoch spent outside its training and validation steps is told too; it falls as epochs
+grow, and the study's are of 50,000 images.
+"""
+
+import argparse
+import os
+import queue
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import numpy as np
+
+from benchmarks.sides import compare, report, serve
+from resnet import config
+
+EXPERIMENT = config.load(config.find()["02_augmentation"])
+
+
+def images(n: int) -> tuple[np.ndarray, np.ndarray]:
+    generator = np.random.default_rng(0)
+    return generator.integers(0, 256, (n, 32, 32, 3), "uint8"), np.arange(n, dtype="uint8") % 10
+
+
+def plain_script(n: int):
+    import keras
+    from keras.src.legacy.preprocessing.image import ImageDataGenerator
+
+    from resnet import models
+
+    x, y = images(n)
+    x, y = x.astype("float32") / 255, keras.utils.to_categorical(y, 10)
+    network = models.stock(models.build(EXPERIMENT.model, (32, 32, 3), 10, seed=0))
+    network.compile("adam", "categorical_crossentropy", metrics=["accuracy"])
+    settings = EXPERIMENT.data.augmentation.model_dump()
+    generator = ImageDataGenerator(**settings, validation_split=0.2)
+    training = generator.flow(x, y, batch_size=32, subset="training")
+    validation = generator.flow(x, y, batch_size=32, subset="validation")
+
+    def work():
+        network.fit(
+            training,
+            steps_per_epoch=training.n // 32,
+            validation_data=validation,
+            validation_steps=validation.n // 32,
+            verbose=0,
+        )
+        return training.n
+
+    return work, dict
+
+
+def this_project(n: int):
+    from resnet import ladder, steps, tracking
+    from resnet.data import Dataset
+
+    x, y = images(n)
+    dataset = Dataset("noise", tuple("abcdefghij"), x, y, x[:100], y[:100], "benchmarks.epoch")
+    changes = {"training": {"epochs": 1000}}
+    job = config.Job(config.change(EXPERIMENT, changes, "benchmark"), 0)
+    permits, done, ending = queue.Queue(), queue.Queue(), threading.Event()
+    spent = {"steps": 0.0, "epochs": 0.0}
+
+    def timed(function):
+        def wrapper(*arguments):
+            began = time.perf_counter()
+            function(*arguments)
+            spent["steps"] += time.perf_counter() - began
+
+        return wrapper
+
+    class OneAtATime(ladder.Display):
+        def epoch(self, job, history):
+            done.put(None)
+            permits.get()
+
+    def train():
+        with tempfile.TemporaryDirectory() as folder:
+            store = tracking.connect(f"sqlite:///{Path(folder) / 'mlflow.db'}")
+            with tracking.parent_run(store, "benchmark", {}) as parent_id:
+                shared = ladder.Ladder(dataset, store, {}, parent_id, fresh=False)
+                try:
+                    shared.run(job, OneAtATime(), ending.is_set)
+                except ladder.training.Interrupted:
+                    done.put(None)
+
+    thread = threading.Thread(target=train)
+
+    def work():
+        began = time.perf_counter()
+        if thread.ident is None:
+            thread.start()  # the first epoch compiles and is not counted
+        else:
+            permits.put(None)
+        done.get()
+        spent["epochs"] += time.perf_counter() - began
+        if spent["steps"] == 0:
+            spent["epochs"] = 0.0
+            engine = steps._TensorFlowSteps
+            engine.train, engine.test = timed(engine.train), timed(engine.test)
+            spent["steps"] = 1e-12
+        return n - int(n * 0.2)
+
+    def overhead():
+        share = 1 - spent["steps"] / spent["epochs"]
+        ending.set()
+        permits.put(None)
+        thread.join()
+        return {"share outside steps": share}
+
+    return work, overhead
+
+
+SIDES = {"plain Keras script": plain_script, "this project": this_project}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--turns", type=int, default=3)
+    parser.add_argument("--images", type=int, default=12_500)
+    parser.add_argument("--side", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.side:
+        serve(*SIDES[arguments.side](arguments.images))
+        return
+    command = ["-m", "benchmarks.epoch", "--images", str(arguments.images), "--side"]
+    rates, further = compare({side: [*command, side] for side in SIDES}, arguments.turns)
+    share = further["this project"]["share outside steps"]
+    report(
+        "epoch",
+        f"Whole epochs of rung 2 on {arguments.images:,} images",
+        "training images/s, validation included",
+        {"": rates},
+        "plain Keras script",
+        (f"This project spent {share:.1%} of these epochs outside training and validation steps.",),
+    )
+
+
+if __name__ == "__main__":
+    main()
