@@ -8,6 +8,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
@@ -103,41 +104,46 @@ def load(data: str) -> "Dataset":
     return dataset
 
 
-def show_plan(jobs: list[config.Job], dataset: "Dataset | None") -> None:
-    """The dry run's table: what each rung changes, its size, and how long it would take here."""
+def show_plan(
+    jobs: list[config.Job], dataset: "Dataset | None", ladder: list[config.Experiment]
+) -> None:
+    """The dry run: each rung's size and time here, what it changes, and what it assumes anew."""
+    from report.analysis import changes
     from resnet import ladder as ladders
 
     n, shape, classes = 50_000, (32, 32, 3), 10  # CIFAR-10, which need not be downloaded for this
     if dataset:
         n, shape, classes = len(dataset.x_train), dataset.x_train.shape[1:], len(dataset.classes)
-    table = Table(title=f"Plan for {n:,} training images of {shape[0]}x{shape[1]}")
+    table = Table(
+        title=f"Plan for {n:,} training images of {shape[0]}x{shape[1]}", box=box.SIMPLE_HEAD
+    )
     table.add_column("rung")
-    table.add_column("against the one before", overflow="fold")
     for heading in ("parameters", "multiply-adds", "epochs", "images/s", "time"):
-        table.add_column(heading, justify="right")
-    total, before = 0.0, None
+        table.add_column(heading, justify="right", no_wrap=True)
+    total = 0.0
     firsts = [job for job in jobs if job.seed == jobs[0].seed]
     for job in firsts:
         with console.status(f"timing {escape(job.experiment.title)}"):
             estimate = ladders.estimate(job, n, classes, shape)
-        experiment = job.experiment
-        changes = config.difference(before, experiment) if before else {}
-        before = experiment
         total += estimate.seconds * len(jobs) / len(firsts)
         table.add_row(
-            escape(f"{experiment.name}\n{experiment.title}"),
-            escape("\n".join(f"{k}: {old} -> {new}" for k, (old, new) in changes.items())) or "-",
+            escape(f"{config.rung_number(job.experiment.name) or '':1} {job.experiment.title}"),
             f"{estimate.parameters:,}",
             f"{estimate.multiply_adds / 1e6:.2f} M",
-            str(experiment.training.epochs),
+            str(job.experiment.training.epochs),
             f"{estimate.images_per_second:.0f}",
             duration(estimate.seconds),
-            end_section=True,
         )
     console.print(table)
+    previous = dict(zip([e.name for e in ladder[1:]], ladder, strict=False))
     for job in firsts:
-        for key, reason in job.experiment.assumed.items():
-            console.print(f"[dim]{job.experiment.name}: assumed {key}: {escape(reason)}[/dim]")
+        experiment, before = job.experiment, previous.get(job.experiment.name)
+        console.print(f"[bold]{escape(experiment.name)}[/bold]", highlight=False)
+        for change in changes(before.flat(), experiment.flat()) if before else ():
+            console.print(f"  {escape(change)}", highlight=False)
+        for key, reason in experiment.assumed.items():
+            if before is None or key not in before.assumed:
+                console.print(f"  [dim]assumed {key}: {escape(reason)}[/dim]", highlight=False)
     seeds = len(jobs) // len(firsts)
     console.print(
         f"{len(jobs)} runs ({len(firsts)} experiments, {seeds} seed{'s' * (seeds > 1)}): about "
@@ -227,13 +233,16 @@ def main(
     chosen_seeds = parse_seeds(seeds) if seeds is not None else [seed or 0]
     chosen_profile = None if profile == "full" else config.load_profile(profile)
     paths = config.find()
+
+    def resolve(name: str) -> config.Experiment:
+        experiment = config.load(paths[name])
+        if chosen_profile is None:
+            return experiment
+        return config.change(experiment, chosen_profile.changes, f"--profile {profile}: {name}")
+
     experiments = []
     for name in config.select(ladder, paths):
-        experiment = config.load(paths[name])
-        if chosen_profile:
-            experiment = config.change(
-                experiment, chosen_profile.changes, f"--profile {profile}: {name}"
-            )
+        experiment = resolve(name)
         for override in set_ or []:
             changes = config.parse_override(override)
             experiment = config.change(experiment, changes, f"--set {override}: {name}")
@@ -250,7 +259,8 @@ def main(
 
     due = [config.Job(experiment, s) for s in chosen_seeds for experiment in experiments]
     if dry_run:
-        show_plan(due, None if data == "cifar10" else load(data))
+        known = {name: resolve(name) for name in paths} | {e.name: e for e in experiments}
+        show_plan(due, None if data == "cifar10" else load(data), list(known.values()))
         return
     dataset = load(data)
     store = tracking.connect(tracking_uri)

@@ -3,9 +3,10 @@
 import shutil
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
+from itertools import cycle, islice
 from pathlib import Path
 
 import keras
@@ -15,7 +16,7 @@ from filelock import FileLock, Timeout
 from resnet import UserError, models, parallel, tracking, training
 from resnet.config import Job
 from resnet.data import Dataset
-from resnet.steps import groups, make_steps
+from resnet.steps import Batch, groups, make_steps
 
 
 class Display:
@@ -263,26 +264,25 @@ def estimate(
         experiment.training.learning_rate,
     )
 
-    def rate(step: Callable, calls, seconds: float) -> float:
-        """Images a second, the first call (compilation) not counted."""
-        done, began = 0, None
-        for call in calls:
-            batches = [(positions % len(images), transforms) for positions, transforms in call]
-            step(batches)
+    def rate(step: Callable, calls: Iterable[list[Batch]], seconds: float) -> float:
+        """Images a second, of calls of one size; the first two compile and are not counted."""
+        calls = list(islice(calls, 4))
+        done, began = 0, time.monotonic()
+        for number, call in enumerate(
+            cycle(c for c in calls if len(c[0][0]) == len(calls[0][0][0]))
+        ):
+            step([(positions % len(images), transforms) for positions, transforms in call])
             steps.logs()  # waits for the device
-            if began is None:
+            if number < 2:
                 began = time.monotonic()
                 continue
-            done += sum(len(positions) for positions, _ in batches)
+            done += sum(len(positions) for positions, _ in call)
             if time.monotonic() - began > seconds:
-                break
-        return done / (time.monotonic() - began) if done else float("nan")
+                return done / (time.monotonic() - began)
 
     training_rate = rate(steps.train, groups(plan.batches(0), steps.per_call), budget)
     validation_rate = rate(
         lambda batches: steps.test(*batches), groups(plan.validation_batches(0), 1), budget / 2
     )
-    epoch = len(plan.train) / training_rate
-    if np.isfinite(validation_rate):  # else validation fits one batch: too little to count
-        epoch += plan.validation_images / validation_rate
+    epoch = len(plan.train) / training_rate + plan.validation_images / validation_rate
     return Estimate(*counted, training_rate, epoch * experiment.training.epochs)
