@@ -250,6 +250,8 @@ def main(
     modified = " ".join(set_ or [])
     data = data or (chosen_profile.data if chosen_profile else "cifar10")
 
+    # on a GPU JAX is free to pick kernels that add in any order, which exact resume rules out
+    os.environ.setdefault("XLA_FLAGS", "--xla_gpu_deterministic_ops=true")
     if jobs > 1:  # several processes share a GPU's memory only if none takes all of it
         os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
         os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
