@@ -468,6 +468,7 @@ def report_command(content: Content) -> str:
     shown = content.selection.shown
     words = ["python", "-m", "report", "--dataset", shown.fingerprint[:12] or shown.dataset]
     words += ["--profile", shown.profile, "--modified", shown.modified]
+    words += ["--recorded" if shown.recorded else "--own"]
     return shlex.join([*words, "--experiment", content.experiment])
 
 
