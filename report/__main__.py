@@ -113,10 +113,10 @@ def main(
         raise UserError(f"--open: there is no browser to open {path} with")
 
 
-def entry() -> None:
-    """Runs the command line; a user's mistake is one line on stderr and exit code 2."""
+def entry(command: typer.Typer = app) -> None:
+    """Runs a command line; a user's mistake is one line on stderr and exit code 2."""
     try:
-        app()
+        command()
     except UserError as error:
         errors.print(f"[red]error:[/red] {escape(str(error))}", highlight=False, soft_wrap=True)
         sys.exit(2)

@@ -8,6 +8,7 @@ from pathlib import Path
 import mlflow
 import numpy as np
 import pytest
+from conftest import ROOT
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mlflow.tracking import MlflowClient
@@ -15,7 +16,7 @@ from report_store import LADDER, Store, right
 from typer.testing import CliRunner
 
 import runner
-from report import analysis
+from report import analysis, readme
 from resnet import UserError, records, tracking
 
 FAST = ["--set=model.identity_blocks=[0,0,0]", "--set=training.epochs=2"]
@@ -364,3 +365,46 @@ def test_shipped_records_are_sound(path):
     assert correct.mean() == record.metrics["test_accuracy"][-1][2]
     assert record.tags["profile"] == "full"
     assert not record.tags["modified"]
+
+
+def test_the_readme_is_what_results_say():
+    assert readme.stale(ROOT) == "", "run  make readme"
+
+
+def test_the_readme_follows_the_records(sample, tmp_path):
+    shutil.copy(ROOT / "README.md", tmp_path)
+    readme.update(tmp_path)
+    assert readme.stale(tmp_path) == ""
+    assert (tmp_path / "README.md").read_text(encoding="utf-8").count("| not yet run |") == 6
+    shutil.copytree(sample, tmp_path / "results")
+    assert readme.stale(tmp_path) == "README.md"
+    readme.update(tmp_path)
+    assert readme.stale(tmp_path) == ""
+    text = (tmp_path / "README.md").read_text(encoding="utf-8")
+    assert "| 70.0 %<br>(67.1 to 72.8 %; seed 0) | -2.3 | 25 |" in text
+    assert text.count("| not yet run |") == 4
+    assert "python runner.py --ladder 2 --seeds 3\n" in text
+    assert "A processor, 4 cores, tensorflow" in text
+    assert "Off by more than 1.5 points: 1 (-2.3), 2 (-2.9)" in text
+    figure = tmp_path / readme.FIGURE
+    figure.write_text("<svg/>", encoding="utf-8")
+    assert readme.stale(tmp_path) == str(readme.FIGURE)
+    shutil.rmtree(tmp_path / "results")
+    readme.update(tmp_path)
+    text = (tmp_path / "README.md").read_text(encoding="utf-8")
+    (tmp_path / "README.md").write_text(text.replace(readme.END, ""), encoding="utf-8")
+    with pytest.raises(UserError, match="lacks the line"):
+        readme.stale(tmp_path)
+
+
+def test_jpeg_runs_are_never_shown_as_plain_cifar10(empty, tmp_path):
+    made = Store.copy(empty, tmp_path)
+    made.add(LADDER[0], right(N, 700), dataset="cifar10-jpeg", tags={"backend": "jax"})
+    store = tracking.connect(made.uri)
+    record = tracking.to_record(store, tracking.recordable(store)[0])
+    records.save(record, tmp_path / "results")
+    text = readme.section(readme.load(tmp_path)[0])
+    assert "JPEG variant of CIFAR-10" in text
+    assert "2 to 3 points" in text
+    assert "| published (CIFAR-10) |" in text
+    assert "KERAS_BACKEND=jax python runner.py --ladder 1 --seeds 0 --data cifar10-jpeg\n" in text
