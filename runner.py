@@ -217,19 +217,21 @@ def restore(store: "Store") -> None:
     """Puts the runs of ``results/`` into the store; those already there stay as they are.
 
     Raises:
-        UserError: a record is damaged (then nothing is restored), or the store refuses it.
+        UserError: there is no record, one is damaged (then nothing is restored), or the store
+            refuses it.
     """
     from resnet import records, tracking
 
     found = records.load_all(records.FOLDER)
+    if not found:
+        raise UserError(f"--restore: there is no record in {records.FOLDER}")
     new = tracking.restore(
         store,
         found,
         lambda path: console.print(f"restored {escape(path.stem)}", highlight=False),
     )
     console.print(f"{new} of {len(found)} recorded runs restored, the others were there")
-    if found:
-        console.print("look at them: python -m report --recorded --open, or make ui")
+    console.print("look at them: python -m report --recorded --open, or make ui")
 
 
 def duration(seconds: float) -> str:

@@ -77,7 +77,9 @@ def section(content: Content | None) -> str:
         heading = tables.published_heading(content).removesuffix(" †")
     parts = [_table(systems, known, caption, heading)]
     if content:
-        parts += [
+        parts = [
+            _data(content),
+            *parts,
             f"![Published and reproduced test accuracy, rung by rung]({FIGURE.as_posix()})\n",
             *_said_plainly(content),
         ]
@@ -139,10 +141,9 @@ def _hardware(run: Run) -> str:
     return f"{run.tags.get('device', 'unknown')}, {run.tags.get('backend', 'unknown')}"
 
 
-def _said_plainly(content: Content) -> list[str]:
-    """The data, how to read the table, and what is off or fails."""
-    shown, measured = content.selection.shown, [s for s in content.systems if s.runs]
-    run = content.runs[0]
+def _data(content: Content) -> str:
+    """What the runs were made on, and what that means for the published figures."""
+    shown, run = content.selection.shown, content.runs[0]
     data = (
         f"Data: {shown.dataset}, {run.n_train:,} training and {run.n_test:,} test images, "
         f"fingerprint `{shown.fingerprint}`."
@@ -151,8 +152,13 @@ def _said_plainly(content: Content) -> list[str]:
         data += f" {JPEG}"
     elif shown.reservation:
         data += f" The runs were made {shown.reservation}; the published figures are CIFAR-10's."
+    return f"{data}\n"
+
+
+def _said_plainly(content: Content) -> list[str]:
+    """How to read the table, and what is off or fails."""
+    measured = [s for s in content.systems if s.runs]
     parts = [
-        f"{data}\n",
         "In brackets the 95 % interval: Student's of the mean over seeds; with one seed the "
         "binomial one of the test set, which leaves out that another seed gives another network.\n",
     ]
