@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: quick ladder report ui test lint jax test-jax lock clean
+.PHONY: quick ladder report readme ui test lint jax test-jax lock clean
 
 quick: .venv/ready  ## the whole ladder on bundled digits, in minutes
 	$(BIN)/python runner.py --ladder all --profile quick
@@ -13,6 +13,9 @@ ladder: .venv/ready  ## the reproduction: five rungs on CIFAR-10
 
 report: .venv/ready  ## the page, the tables and the figures, from what mlflow.db holds
 	$(BIN)/python -m report
+
+readme: .venv/ready  ## the README's results and their figure, from results/
+	$(BIN)/python -m report.readme
 
 ui: .venv/ready  ## the MLflow UI on http://127.0.0.1:5000
 	$(BIN)/mlflow ui --backend-store-uri sqlite:///mlflow.db --host 127.0.0.1

@@ -41,6 +41,10 @@ EPILOG = """
   python runner.py --ladder 2 --set training.epochs=2
 
   python runner.py --ladder all --seeds 0-4 --jobs 5 twenty-five runs, five at a time
+
+  python runner.py --restore                        the recorded runs of results/ into mlflow.db
+
+  python runner.py --record                         and finished runs of your own into results/
 """
 
 
@@ -161,7 +165,7 @@ def conclude(
     uri, out = store.uri, store.checkpoints.parent / "reports" / "latest"
     try:
         with console.status("writing the report"):
-            content = analysis.load(uri, dataset=dataset.fingerprint, **chosen)
+            content = analysis.load(uri, dataset=dataset.fingerprint, recorded=False, **chosen)
             output.attach(uri, parent_id, output.write(content, out))
     except UserError as error:  # the runs are safe in MLflow whatever becomes of their report
         errors.print(f"[yellow]no report:[/yellow] {escape(str(error))}", soft_wrap=True)
@@ -172,6 +176,68 @@ def conclude(
     console.print(f"report: {escape(shown)}", highlight=False, soft_wrap=True)
     browse = uri if uri.startswith("http") else f"mlflow ui --backend-store-uri {uri}"
     console.print(f"browse: {escape(browse)}", highlight=False, soft_wrap=True)
+
+
+def record(store: "Store", names: list[str], seeds: list[int] | None) -> None:
+    """Writes own finished runs to ``results/``, the newest of each configuration and seed.
+
+    Args:
+        store: where they are.
+        names: experiments; all if empty.
+        seeds: all if None.
+
+    Raises:
+        UserError: there is no such run, one of them cannot be recorded, or a file is damaged.
+    """
+    from resnet import records, tracking
+
+    seen: set[str] = set()
+    for run in tracking.recordable(store):
+        tags = run.data.tags
+        if (names and tags["rung"] not in names) or (seeds and int(tags["seed"]) not in seeds):
+            continue
+        path = records.FOLDER / records.name(tags)
+        if path.name in seen:
+            continue
+        seen.add(path.name)
+        shown, told = escape(os.path.relpath(path)), f"run {run.info.run_id[:8]}"
+        if not path.exists():
+            records.save(tracking.to_record(store, run), records.FOLDER)
+            console.print(f"recorded {shown}: {told}", highlight=False, soft_wrap=True)
+        elif (there := records.load(path).run_id) == run.info.run_id:
+            console.print(f"there already: {shown}: {told}", highlight=False, soft_wrap=True)
+        else:  # which run counts is not to be chosen by its result
+            console.print(
+                f"[yellow]kept[/yellow] {shown}: it holds run {there[:8]}; delete it to record "
+                f"{told} in its place",
+                highlight=False,
+                soft_wrap=True,
+            )
+    if not seen:
+        raise UserError(
+            f"--record: {store.uri} holds no such run: finished, of the full profile, without --set"
+        )
+
+
+def restore(store: "Store") -> None:
+    """Puts the runs of ``results/`` into the store; those already there stay as they are.
+
+    Raises:
+        UserError: there is no record, one is damaged (then nothing is restored), or the store
+            refuses it.
+    """
+    from resnet import records, tracking
+
+    found = records.load_all(records.FOLDER)
+    if not found:
+        raise UserError(f"--restore: there is no record in {records.FOLDER}")
+    new = tracking.restore(
+        store,
+        found,
+        lambda path: console.print(f"restored {escape(path.stem)}", highlight=False),
+    )
+    console.print(f"{new} of {len(found)} recorded runs restored, the others were there")
+    console.print("look at them: python -m report --recorded --open, or make ui")
 
 
 def duration(seconds: float) -> str:
@@ -213,6 +279,18 @@ def main(
         int,
         typer.Option("--jobs", "-j", help="Trainings at a time, each in its own process.", min=1),
     ] = 1,
+    record_: Annotated[
+        bool,
+        typer.Option(
+            "--record",
+            help="Write finished runs of the full profile to results/, as text for git; "
+            "--ladder and --seeds choose some.",
+        ),
+    ] = False,
+    restore_: Annotated[
+        bool,
+        typer.Option("--restore", help="Put the recorded runs of results/ into the store."),
+    ] = False,
     tracking_uri: Annotated[
         str | None,
         typer.Option(
@@ -226,13 +304,26 @@ def main(
 
     Runs go to MLflow. Finished work is skipped; interrupted work goes on where it stopped.
     """
-    if not ladder:
-        raise UserError("--ladder is missing: try  python runner.py --ladder all  (or --help)")
     if seed is not None and seeds is not None:
         raise UserError("--seed and --seeds: give one of them")
     chosen_seeds = parse_seeds(seeds) if seeds is not None else [seed or 0]
-    chosen_profile = None if profile == "full" else config.load_profile(profile)
     paths = config.find()
+    if record_ or restore_:
+        if record_ and restore_:
+            raise UserError("--record and --restore: give one of them")
+        with console.status("starting"), quiet_start():
+            from resnet import tracking
+        store = tracking.connect(tracking_uri)
+        if restore_:
+            restore(store)
+        else:
+            some = seed is not None or seeds is not None
+            names = config.select(ladder, paths) if ladder else []
+            record(store, names, chosen_seeds if some else None)
+        return
+    if not ladder:
+        raise UserError("--ladder is missing: try  python runner.py --ladder all  (or --help)")
+    chosen_profile = None if profile == "full" else config.load_profile(profile)
 
     def resolve(name: str) -> config.Experiment:
         experiment = config.load(paths[name])

@@ -27,6 +27,8 @@ EPILOG = """
 
   python -m report --profile quick             the runs of  make quick
 
+  python -m report --recorded                  the runs that  runner.py --restore  brought
+
   python -m report --dataset ca52ba6d          by the beginning of a fingerprint
 """
 
@@ -59,6 +61,14 @@ def main(
             show_default="none, if there are such runs",
         ),
     ] = None,
+    recorded: Annotated[
+        bool | None,
+        typer.Option(
+            "--recorded/--own",
+            help="Runs restored from results/, or your own.",
+            show_default="those with more rungs, your own if equal",
+        ),
+    ] = None,
     experiment: Annotated[str, typer.Option(help="MLflow experiment.")] = "resnet-ladder",
     tracking_uri: Annotated[
         str | None,
@@ -72,7 +82,8 @@ def main(
     """Writes the report: does the ladder hold, claim by claim, with evidence.
 
     It reads MLflow and changes nothing there. Runs of different datasets, profiles or
-    modifications are never mixed; the page says which it shows and which others there are.
+    modifications are never mixed, nor are recorded runs and your own; the page says which it
+    shows and which others there are.
     """
     uri = tracking_uri or f"sqlite:///{ROOT / 'mlflow.db'}"
     with console.status("reading runs"):  # the imports take seconds
@@ -81,7 +92,12 @@ def main(
         if not summary:
             output.refuse_foreign(out)
         content = analysis.load(
-            uri, dataset=dataset, profile=profile, modified=modified, experiment=experiment
+            uri,
+            dataset=dataset,
+            profile=profile,
+            modified=modified,
+            recorded=recorded,
+            experiment=experiment,
         )
         if not summary:
             output.write(content, out)
@@ -97,10 +113,10 @@ def main(
         raise UserError(f"--open: there is no browser to open {path} with")
 
 
-def entry() -> None:
-    """Runs the command line; a user's mistake is one line on stderr and exit code 2."""
+def entry(command: typer.Typer = app) -> None:
+    """Runs a command line; a user's mistake is one line on stderr and exit code 2."""
     try:
-        app()
+        command()
     except UserError as error:
         errors.print(f"[red]error:[/red] {escape(str(error))}", highlight=False, soft_wrap=True)
         sys.exit(2)

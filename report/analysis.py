@@ -310,6 +310,7 @@ def load(
     dataset: str | None = None,
     profile: str | None = None,
     modified: str | None = None,
+    recorded: bool | None = None,
     experiment: str = runs.EXPERIMENT,
 ) -> Content:
     """Reads a store and computes a report's content.
@@ -319,6 +320,7 @@ def load(
         dataset: a dataset's name or the beginning of its fingerprint.
         profile: ``full``, ``quick``, ...
         modified: the ``--set`` overrides, separated by blanks; "" for none.
+        recorded: restored records, or this store's own runs.
         experiment: MLflow experiment.
 
     Returns:
@@ -328,7 +330,7 @@ def load(
         UserError: the store cannot be read, or nothing in it matches.
     """
     study = claims.load_study()
-    chosen = selection.select(runs.search(uri, experiment), dataset, profile, modified)
+    chosen = selection.select(runs.search(uri, experiment), dataset, profile, modified, recorded)
     measured = runs.load(uri, chosen.finished)
     waiting = _waiting(uri, chosen)
     by_rung: dict[str, list[Run]] = {}

@@ -187,6 +187,12 @@ def confusion_matrix(content: Content) -> Figure:
 
 def save(figure: Figure, folder: Path, name: str) -> None:
     """Writes ``name.svg`` and ``name.png``; neither says when, so that equal figures are equal."""
+    save_svg(figure, folder / f"{name}.svg")
     with rc_context(_STYLE):
-        figure.savefig(folder / f"{name}.svg", metadata={"Date": None})
         figure.savefig(folder / f"{name}.png", dpi=150)
+
+
+def save_svg(figure: Figure, path: Path, description: str | None = None) -> None:
+    """Writes an SVG file, with a description in its metadata if there is one."""
+    with rc_context(_STYLE):
+        figure.savefig(path, metadata={"Date": None, "Description": description})

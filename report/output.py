@@ -27,6 +27,7 @@ def build(
     dataset: str | None = None,
     profile: str | None = None,
     modified: str | None = None,
+    recorded: bool | None = None,
     experiment: str = runs.EXPERIMENT,
 ) -> Path:
     """Reads a store and writes its report.
@@ -38,6 +39,7 @@ def build(
             the most rungs, unmodified runs of the full profile first.
         profile: ``full``, ``quick``, ...
         modified: the ``--set`` overrides, separated by blanks; "" for none.
+        recorded: restored records, or this store's own runs.
         experiment: MLflow experiment.
 
     Returns:
@@ -49,7 +51,12 @@ def build(
     """
     refuse_foreign(out)  # before the store is read
     content = analysis.load(
-        uri, dataset=dataset, profile=profile, modified=modified, experiment=experiment
+        uri,
+        dataset=dataset,
+        profile=profile,
+        modified=modified,
+        recorded=recorded,
+        experiment=experiment,
     )
     return write(content, out)
 

@@ -26,8 +26,11 @@ from sqlalchemy.exc import SQLAlchemyError
 from resnet import UserError, config
 
 EXPERIMENT = "resnet-ladder"
+ROLES = ("rung", "recorded")
+"""Of runs of a rung; the second is of restored records."""
 HISTORY = ("loss", "accuracy", "val_loss", "val_accuracy", "learning_rate")
 TAGS = (
+    "role",
     "rung",
     "title",
     "seed",
@@ -117,7 +120,7 @@ def _nothing(why: str) -> UserError:
 
 
 def search(uri: str, experiment_name: str = EXPERIMENT) -> pd.DataFrame:
-    """Every run of a rung, whatever became of it.
+    """Every run of a rung, whatever became of it: this store's own and restored records.
 
     Args:
         uri: MLflow tracking URI.
@@ -137,13 +140,13 @@ def search(uri: str, experiment_name: str = EXPERIMENT) -> pd.DataFrame:
             raise _nothing(f"{uri} holds no experiment {experiment_name!r}")
         frame = mlflow.search_runs(
             experiment_names=[experiment_name],
-            filter_string="tags.role = 'rung'",
             order_by=["attributes.start_time DESC"],
         )
     if frame.empty:
         return frame
     for name in TAGS:  # a foreign run may lack some
         frame[name] = frame[f"tags.{name}"].fillna("") if f"tags.{name}" in frame else ""
+    frame = frame[frame["role"].isin(ROLES)].reset_index(drop=True)
     frame["seed"] = pd.to_numeric(frame["seed"], errors="coerce").fillna(0).astype(int)
     return frame
 

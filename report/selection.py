@@ -1,4 +1,7 @@
-"""Which runs stand in one report: one dataset, one profile, one set of modifications."""
+"""Which runs stand in one report: one dataset, one profile, one set of modifications.
+
+Recorded runs, which came with the project, and runs of one's own are kept apart as well.
+"""
 
 from dataclasses import dataclass
 
@@ -6,7 +9,7 @@ import pandas as pd
 
 from resnet import UserError
 
-KEYS = ["dataset_fingerprint", "profile", "modified"]
+KEYS = ["dataset_fingerprint", "profile", "modified", "role"]
 NOT_ENDED_WELL = {"RUNNING": "still going", "SCHEDULED": "still going"}
 
 
@@ -18,6 +21,7 @@ class RunSet:
     fingerprint: str
     profile: str
     modified: str
+    recorded: bool
     runs: pd.DataFrame
 
     @property
@@ -27,9 +31,10 @@ class RunSet:
 
     @property
     def label(self) -> str:
-        """``cifar10-jpeg (ca52ba6d8f97), full profile``."""
+        """``cifar10-jpeg (ca52ba6d8f97), full profile, recorded runs``."""
         label = f"{self.dataset} ({self.fingerprint[:12]}), {self.profile or 'no'} profile"
-        return f"{label}, modified: {self.modified}" if self.modified else label
+        label = f"{label}, modified: {self.modified}" if self.modified else label
+        return f"{label}, recorded runs" if self.recorded else label
 
     @property
     def is_study(self) -> bool:
@@ -64,13 +69,13 @@ def run_sets(frame: pd.DataFrame) -> list[RunSet]:
     """Splits runs into sets, the one to show by default first.
 
     Unmodified before modified, the full profile before others, then by the number of rungs
-    finished, then the newest.
+    finished, own before recorded ones, then the newest.
     """
     found = []
-    for (fingerprint, profile, modified), runs in frame.groupby(KEYS, sort=False):
-        found.append(RunSet(runs["dataset"].iloc[0], fingerprint, profile, modified, runs))
+    for (*key, role), runs in frame.groupby(KEYS, sort=False):
+        found.append(RunSet(runs["dataset"].iloc[0], *key, role == "recorded", runs))
     found.sort(key=lambda s: s.runs["start_time"].max(), reverse=True)
-    found.sort(key=lambda s: (bool(s.modified), s.profile != "full", -s.rungs))
+    found.sort(key=lambda s: (bool(s.modified), s.profile != "full", -s.rungs, s.recorded))
     return found
 
 
@@ -79,6 +84,7 @@ def select(
     dataset: str | None = None,
     profile: str | None = None,
     modified: str | None = None,
+    recorded: bool | None = None,
 ) -> Selection:
     """Chooses the set to show, and its runs.
 
@@ -87,6 +93,7 @@ def select(
         dataset: a dataset's name or the beginning of its fingerprint.
         profile: ``full``, ``quick``, ...
         modified: the ``--set`` overrides, separated by blanks; "" for none.
+        recorded: restored records, or this store's own runs.
 
     Returns:
         The selection. Where a rung was run in several configurations under one name, the one of
@@ -107,10 +114,14 @@ def select(
         if (dataset is None or s.dataset == dataset or s.fingerprint.startswith(dataset.lower()))
         and profile in (None, s.profile)
         and modified in (None, s.modified)
+        and recorded in (None, s.recorded)
     ]
     if not wanted:
         there = "; ".join(s.label for s in everything[:10])
-        raise UserError(f"no runs match --dataset, --profile and --modified; there are: {there}")
+        raise UserError(
+            "no runs match --dataset, --profile, --modified and --recorded or --own; "
+            f"there are: {there}"
+        )
     shown = wanted[0]
     return Selection(shown, *_newest(shown.runs), tuple(s for s in everything if s is not shown))
 

@@ -447,17 +447,24 @@ def contradictions(content: Content) -> Table:
     )
 
 
+def data_option(run: Run) -> list[str]:
+    """The runner's option for a run's images."""
+    dataset = run.tags.get("dataset", "")
+    if dataset == "cifar10":
+        return []
+    if dataset == "digits":
+        return ["--data", "digits"]
+    return ["--data", run.source or f"PATH-OF-{dataset}"]
+
+
 def rerun_command(run: Run) -> str:
     """The command that repeats a run."""
     tags = run.tags
     words = ["python", "runner.py", "--ladder", run.rung, "--seed", str(run.seed)]
-    profile, dataset = tags.get("profile", "full"), tags.get("dataset", "")
+    profile = tags.get("profile", "full")
     if profile not in ("full", ""):
         words += ["--profile", profile]
-    if dataset == "digits":
-        words += ["--data", "digits"]
-    elif dataset != "cifar10":
-        words += ["--data", run.source or f"PATH-OF-{dataset}"]
+    words += data_option(run)
     for override in re.split(r"\s+(?=[\w.]+=)", tags.get("modified", "")):
         words += ["--set", override] if override else []
     return shlex.join([*words, "--fresh"])
@@ -468,6 +475,7 @@ def report_command(content: Content) -> str:
     shown = content.selection.shown
     words = ["python", "-m", "report", "--dataset", shown.fingerprint[:12] or shown.dataset]
     words += ["--profile", shown.profile, "--modified", shown.modified]
+    words += ["--recorded" if shown.recorded else "--own"]
     return shlex.join([*words, "--experiment", content.experiment])
 
 

@@ -197,14 +197,15 @@ _Loader.add_implicit_resolver(
 )
 
 
-def _one_line(text: object) -> str:
+def one_line(text: object) -> str:
+    """A text as one line without control characters."""
     line = " ".join(str(text).split())
     # keep the terminal safe from control characters that came out of a file
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in line)
 
 
 def _short(value: object) -> str:
-    text = _one_line(repr(value))
+    text = one_line(repr(value))
     return text if len(text) <= 60 else text[:57] + "..."
 
 
@@ -225,7 +226,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise UserError(f"{path}: there is no such file") from None
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read: {_one_line(error)}") from None
+        raise UserError(f"{path}: cannot be read: {one_line(error)}") from None
     except ValueError as error:
         raise UserError(f"{path}: {error}") from None
     if not isinstance(tree, dict):
@@ -240,13 +241,13 @@ def _parse_yaml(text: str) -> Any:
         mark = getattr(error, "problem_mark", None)
         where = f"line {mark.line + 1}: " if mark else ""
         raise ValueError(
-            f"{where}not valid YAML: {_one_line(getattr(error, 'problem', None) or error)}"
+            f"{where}not valid YAML: {one_line(getattr(error, 'problem', None) or error)}"
         ) from None
     except RecursionError:
         raise ValueError("not valid YAML: nested too deeply") from None
     except (ValueError, OverflowError, TypeError) as error:
         # PyYAML lets e.g. the impossible date 2024-13-45 through to datetime
-        raise ValueError(f"not valid YAML: {_one_line(error)}") from None
+        raise ValueError(f"not valid YAML: {one_line(error)}") from None
 
 
 def _merge(base: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
@@ -286,13 +287,11 @@ def _explain(source: str, error: ValidationError) -> UserError:
         allowed = _allowed(location[:-1])
         close = difflib.get_close_matches(str(location[-1]), allowed.split(", "), n=1)
         hint = f" (did you mean {close[0]!r}?)" if close else ""
-        text = f"{_one_line(key)}: unknown key{hint}; allowed: {allowed}"
+        text = f"{one_line(key)}: unknown key{hint}; allowed: {allowed}"
     elif first["type"] == "missing":
-        text = f"{_one_line(key)}: is missing"
+        text = f"{one_line(key)}: is missing"
     else:
-        text = (
-            f"{_one_line(key)}: {_short(first['input'])} is not allowed: {_one_line(first['msg'])}"
-        )
+        text = f"{one_line(key)}: {_short(first['input'])} is not allowed: {one_line(first['msg'])}"
     more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
     return UserError(f"{source}: {text}{more}")
 
@@ -354,6 +353,27 @@ def load(path: Path, _children: tuple[Path, ...] = ()) -> Experiment:
     return _resolve(str(path), base, tree | {"name": path.stem})
 
 
+def from_yaml(text: str, source: str) -> Experiment:
+    """Reads what :meth:`Experiment.to_yaml` wrote.
+
+    Args:
+        text: the resolved experiment.
+        source: what to name in an error.
+
+    Returns:
+        The experiment.
+
+    Raises:
+        UserError: the text is no resolved experiment.
+    """
+    try:
+        return Experiment.model_validate(_parse_yaml(text))
+    except ValidationError as error:
+        raise _explain(source, error) from None
+    except ValueError as error:
+        raise UserError(f"{source}: {error}") from None
+
+
 def change(experiment: Experiment, changes: dict[str, Any], source: str) -> Experiment:
     """Lays changes over an experiment.
 
@@ -393,7 +413,7 @@ def parse_override(text: str) -> dict[str, Any]:
     try:
         tree = _parse_yaml(value)
     except ValueError as error:
-        raise UserError(f"--set {_one_line(key)}: {error}") from None
+        raise UserError(f"--set {one_line(key)}: {error}") from None
     for part in reversed(parts):
         tree = {part: tree}
     return tree

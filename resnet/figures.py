@@ -31,7 +31,7 @@ def curves(history: list[dict[str, float]], title: str) -> Figure:
         axes.set(xlabel="epoch", ylabel=key)
         axes.grid(alpha=0.3)
         axes.legend()
-    figure.suptitle(title)
+    figure.suptitle(title, parse_math=False)
     return figure
 
 
@@ -52,8 +52,10 @@ def confusion(table: pd.DataFrame) -> Figure:
         for column in range(len(table.columns)):
             colour = "white" if share.iat[row, column] > 0.5 else "black"
             axes.text(column, row, table.iat[row, column], ha="center", va="center", color=colour)
-    axes.set_xticks(range(len(table.columns)), table.columns, rotation=45, ha="right")
-    axes.set_yticks(range(len(table)), table.index)
+    axes.set_xticks(
+        range(len(table.columns)), table.columns, rotation=45, ha="right", parse_math=False
+    )
+    axes.set_yticks(range(len(table)), table.index, parse_math=False)
     axes.set(xlabel="predicted", ylabel="true")
     return figure
 

@@ -1,10 +1,12 @@
 """Everything that knows MLflow: where runs go, what they hold, which are finished.
 
 One experiment ``resnet-ladder``; one parent run an invocation, one child a (rung, seed). A
-child is found again by what it is: config hash, dataset fingerprint and seed.
+child is found again by what it is: config hash, dataset fingerprint and seed. Restored records
+(role ``recorded``) stand beside them and are never taken for this store's own runs.
 """
 
 import contextlib
+import csv
 import functools
 import json
 import logging
@@ -13,10 +15,10 @@ import platform
 import socket
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import metadata
-from pathlib import Path
+from pathlib import Path, PurePath
 from urllib.parse import urlparse
 
 import keras
@@ -26,14 +28,16 @@ import pandas as pd
 import psutil
 from filelock import FileLock
 from mlflow.data.code_dataset_source import CodeDatasetSource
-from mlflow.entities import Metric, Run, RunStatus
+from mlflow.entities import DatasetInput, InputTag, Metric, Param, Run, RunStatus
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
+from pydantic import ValidationError
 from sqlalchemy.exc import SQLAlchemyError
 
-from resnet import UserError, config, figures, models
+from resnet import UserError, config, figures, models, records
 from resnet.config import Job
 from resnet.data import Dataset
+from resnet.records import Record
 from resnet.training import Outcome
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -272,20 +276,14 @@ class ChildRun:
         self.log_history(outcome.history)
         with tempfile.TemporaryDirectory() as temporary:
             folder = Path(temporary)
-            np.save(folder / "test_probabilities.npy", outcome.probabilities, allow_pickle=False)
-            np.save(folder / "test_labels.npy", dataset.y_test, allow_pickle=False)
-            confusion = pd.crosstab(
-                pd.Categorical.from_codes(dataset.y_test, dataset.classes),
-                pd.Categorical.from_codes(outcome.probabilities.argmax(axis=1), dataset.classes),
-                rownames=["true"],
-                colnames=["predicted"],
-                dropna=False,
+            _save_results(
+                folder,
+                dataset.y_test,
+                outcome.probabilities,
+                dataset.classes,
+                outcome.history,
+                job.experiment.title,
             )
-            confusion.to_csv(folder / "confusion_matrix.csv")
-            figures.save(
-                figures.curves(outcome.history, job.experiment.title), folder / "curves.png"
-            )
-            figures.save(figures.confusion(confusion), folder / "confusion_matrix.png")
             figures.save(figures.mistakes(dataset, outcome.probabilities), folder / "mistakes.png")
             lines: list[str] = []
             outcome.network.summary(line_length=110, print_fn=lines.append)
@@ -323,6 +321,29 @@ class ChildRun:
             # stated, because finding them out would load the model in another process
             pip_requirements=[f"{p}=={metadata.version(p)}" for p in ("keras", "numpy", backend)],
         )
+
+
+def _save_results(
+    folder: Path,
+    labels: np.ndarray,
+    probabilities: np.ndarray,
+    classes: Sequence[str],
+    history: list[dict[str, float]],
+    title: str,
+) -> None:
+    """Writes the artifacts that need neither images nor the model."""
+    np.save(folder / "test_probabilities.npy", probabilities, allow_pickle=False)
+    np.save(folder / "test_labels.npy", labels, allow_pickle=False)
+    confusion = pd.crosstab(
+        pd.Categorical.from_codes(labels, classes),
+        pd.Categorical.from_codes(probabilities.argmax(axis=1), classes),
+        rownames=["true"],
+        colnames=["predicted"],
+        dropna=False,
+    )
+    confusion.to_csv(folder / "confusion_matrix.csv")
+    figures.save(figures.curves(history, title), folder / "curves.png")
+    figures.save(figures.confusion(confusion), folder / "confusion_matrix.png")
 
 
 @contextlib.contextmanager
@@ -413,3 +434,218 @@ def abandon(store: Store, run: Run) -> None:
     store.client.delete_tag(run.info.run_id, "owner")
     if run.info.status == "RUNNING":
         store.client.set_terminated(run.info.run_id, RunStatus.to_string(RunStatus.KILLED))
+
+
+_DESCRIPTION = "mlflow.note.content"
+_CONTEXT = "mlflow.data.context"
+_OF_THIS_STORE = ("role", "owner", "host", "recorded_run_id", "record_sha256")
+"""Tags that say where a run lies rather than what it is; MLflow's own are left out with them."""
+
+
+def recordable(store: Store) -> list[Run]:
+    """This store's own finished runs of the full profile without overrides, newest first."""
+    runs = store.search(role="rung", status="FINISHED", profile="full")
+    return [run for run in runs if not run.data.tags.get("modified")]
+
+
+def to_record(store: Store, run: Run) -> Record:
+    """Takes a finished run out of a store.
+
+    Args:
+        store: where it is.
+        run: own or restored; of a restored one the same record results.
+
+    Returns:
+        The record.
+
+    Raises:
+        UserError: an artifact is gone, or the run does not agree with itself.
+    """
+    run_id, tags = run.info.run_id, run.data.tags
+    source = f"run {run_id} ({run.info.run_name})"
+    with tempfile.TemporaryDirectory() as folder:
+
+        def artifact(name: str) -> Path:
+            return Path(
+                mlflow.artifacts.download_artifacts(
+                    run_id=run_id, artifact_path=name, dst_path=folder, tracking_uri=store.uri
+                )
+            )
+
+        try:
+            with artifact("confusion_matrix.csv").open(encoding="utf-8", newline="") as file:
+                classes = next(csv.reader(file))[1:]
+            return Record(
+                run_id=tags.get("recorded_run_id", run_id),
+                run_name=run.info.run_name,
+                start_time=run.info.start_time,
+                end_time=run.info.end_time,
+                params=run.data.params,
+                tags={
+                    key: value
+                    for key, value in tags.items()
+                    if key == _DESCRIPTION
+                    or not (key.startswith("mlflow.") or key in _OF_THIS_STORE)
+                },
+                inputs=_inputs(run),
+                classes=classes,
+                metrics={
+                    key: sorted(
+                        (metric.step, metric.timestamp, metric.value)
+                        for metric in store.client.get_metric_history(run_id, key)
+                    )
+                    for key in run.data.metrics
+                    if not key.startswith("system/")
+                },
+                experiment=_lines(artifact("experiment.yaml")),
+                model_summary=_lines(artifact("model_summary.txt")),
+                labels=records.Array.pack(np.load(artifact("test_labels.npy"))),
+                probabilities=records.Array.pack(np.load(artifact("test_probabilities.npy"))),
+            )
+        except ValidationError as error:
+            raise records.explain(source, error) from None
+        except (MlflowException, OSError, ValueError, StopIteration) as error:
+            reason = config.one_line(error)
+            raise UserError(f"{source}: cannot be recorded: {reason[:300]}") from None
+
+
+def _lines(path: Path) -> list[str]:
+    return path.read_text(encoding="utf-8").split("\n")
+
+
+def _inputs(run: Run) -> list[records.DataInput]:
+    found = []
+    for logged in run.inputs.dataset_inputs:
+        source = json.loads(logged.dataset.source)
+        path = source.get("tags", {}).get("source")
+        if path:  # this machine's folders mean nothing elsewhere; the digest says what was there
+            source["tags"]["source"] = PurePath(path).name
+        found.append(
+            records.DataInput(
+                name=logged.dataset.name,
+                digest=logged.dataset.digest,
+                source_type=logged.dataset.source_type,
+                source=json.dumps(source),
+                schema=logged.dataset.schema,
+                profile=logged.dataset.profile,
+                context=next(tag.value for tag in logged.tags if tag.key == _CONTEXT),
+            )
+        )
+    return sorted(found, key=lambda data: (data.context, data.digest))
+
+
+def restore(
+    store: Store,
+    found: dict[Path, Record],
+    tell: Callable[[Path], None] = lambda path: None,
+) -> int:
+    """Puts records into a store, each under the role ``recorded``, those that are not yet there.
+
+    A run under way has the role ``restoring``, and ``recorded`` is set last: what a killed
+    process leaves is removed by the next call, and nothing is there twice. A record that has
+    changed since it was restored takes its old version's place.
+
+    Args:
+        store: where.
+        found: from :func:`resnet.records.load_all`.
+        tell: is told of each file whose run was put into the store.
+
+    Returns:
+        How many were put there.
+
+    Raises:
+        UserError: the store refuses a record; the line names its file.
+    """
+    store.checkpoints.mkdir(parents=True, exist_ok=True)
+    count = 0
+    with FileLock(store.checkpoints / "restore.lock"):
+        for run in store.search(role="restoring"):
+            store.client.delete_run(run.info.run_id)
+        there = {run.data.tags["recorded_run_id"]: run for run in store.search(role="recorded")}
+        for path, record in found.items():
+            earlier = there.get(record.run_id)
+            if earlier and earlier.data.tags["record_sha256"] == record.sha256:
+                continue
+            try:
+                run_id = _put_back(store, record)
+                if earlier:
+                    store.client.delete_run(earlier.info.run_id)
+                store.client.set_tag(run_id, "role", "recorded")
+            except (MlflowException, SQLAlchemyError, OSError) as error:
+                reason = config.one_line(error)
+                raise UserError(f"{path}: cannot be put into {store.uri}: {reason[:300]}") from None
+            count += 1
+            tell(path)
+    return count
+
+
+def _put_back(store: Store, record: Record) -> str:
+    client = store.client
+    run = client.create_run(
+        store.experiment_id,
+        start_time=record.start_time,
+        run_name=record.run_name,
+        tags=record.tags
+        | {
+            "role": "restoring",
+            "recorded_run_id": record.run_id,
+            "record_sha256": record.sha256,
+            "mlflow.parentRunId": _parent_of_records(store),
+        },
+    )
+    run_id = run.info.run_id
+    client.log_batch(run_id, params=[Param(key, value) for key, value in record.params.items()])
+    points = [
+        Metric(key, value, moment, step)
+        for key, history in record.metrics.items()
+        for step, moment, value in history
+    ]
+    for start in range(0, len(points), 1000):  # MLflow's limit a call
+        client.log_batch(run_id, points[start : start + 1000])
+    client.log_inputs(
+        run_id,
+        [
+            DatasetInput(
+                mlflow.entities.Dataset(
+                    data.name,
+                    data.digest,
+                    data.source_type,
+                    data.source,
+                    data.schema_,
+                    data.profile,
+                ),
+                [InputTag(_CONTEXT, data.context)],
+            )
+            for data in record.inputs
+        ],
+    )
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        for name, lines in (
+            ("experiment.yaml", record.experiment),
+            ("model_summary.txt", record.model_summary),
+        ):
+            (folder / name).write_text("\n".join(lines), encoding="utf-8", newline="\n")
+        _save_results(
+            folder,
+            record.labels.unpack(),
+            record.probabilities.unpack(),
+            record.classes,
+            record.history,
+            record.resolved.title,
+        )
+        client.log_artifacts(run_id, temporary)
+    client.set_terminated(run_id, end_time=record.end_time)
+    return run_id
+
+
+def _parent_of_records(store: Store) -> str:
+    """The one run under which the UI shows all restored ones."""
+    parents = store.search(role="records")
+    if parents:
+        return parents[0].info.run_id
+    run = store.client.create_run(
+        store.experiment_id, run_name="recorded runs", tags={"role": "records"}
+    )
+    store.client.set_terminated(run.info.run_id)
+    return run.info.run_id

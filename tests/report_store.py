@@ -185,6 +185,7 @@ class Store:
             dropna=False,
         ).to_csv(folder / "confusion_matrix.csv")
         (folder / "experiment.yaml").write_text(experiment.to_yaml(), encoding="utf-8")
+        (folder / "model_summary.txt").write_text("┃ conv2d ┃\n", encoding="utf-8")
         Image.new("RGB", (40, 20), "teal").save(folder / "mistakes.png")
 
     def parent(self) -> str:

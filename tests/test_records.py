@@ -1,0 +1,410 @@
+"""Runs out of a store into text and back, on real MLflow stores."""
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pytest
+from conftest import ROOT
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from mlflow.tracking import MlflowClient
+from report_store import LADDER, Store, right
+from typer.testing import CliRunner
+
+import runner
+from report import analysis, readme
+from resnet import UserError, records, tracking
+
+FAST = ["--set=model.identity_blocks=[0,0,0]", "--set=training.epochs=2"]
+N = 1000
+
+
+@pytest.fixture(scope="session")
+def empty(tmp_path_factory):
+    path = tmp_path_factory.mktemp("empty") / "mlflow.db"
+    MlflowClient(f"sqlite:///{path}").search_experiments()
+    return path
+
+
+@pytest.fixture
+def connected(empty, tmp_path):
+    """``connected("name")`` is a store of its own."""
+
+    def connect(name):
+        folder = tmp_path / name
+        folder.mkdir()
+        shutil.copyfile(empty, folder / "mlflow.db")
+        return tracking.connect(f"sqlite:///{folder / 'mlflow.db'}")
+
+    return connect
+
+
+def made_store(empty, folder):
+    """Two rungs of known runs, and the store as the library sees it."""
+    made = Store.copy(empty, folder)
+    made.add(LADDER[0], right(N, 700), start=1_700_000_000_000)
+    made.add(LADDER[1], right(N, 800), start=1_700_000_000_001, seed=3)
+    return tracking.connect(made.uri)
+
+
+@pytest.fixture(scope="session")
+def sample(empty, tmp_path_factory):
+    """Two records in a folder."""
+    store = made_store(empty, tmp_path_factory.mktemp("sample"))
+    folder = tmp_path_factory.mktemp("results")
+    for run in tracking.recordable(store):
+        records.save(tracking.to_record(store, run), folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def text(sample):
+    return min(sample.iterdir()).read_text(encoding="utf-8")
+
+
+def everything(store):
+    """What a store holds and a second restoring must not change."""
+    client, held = store.client, {}
+    for run in client.search_runs([store.experiment_id]):
+        files = client.list_artifacts(run.info.run_id)
+        held[run.info.run_id] = (
+            run.to_dictionary(),
+            {key: len(client.get_metric_history(run.info.run_id, key)) for key in run.data.metrics},
+            sorted((file.path, file.file_size) for file in files),
+        )
+    return held
+
+
+# --- out and back in ---------------------------------------------------------------------------
+
+
+def test_a_real_run_out_and_back_in_loses_nothing(command, connected, image_folder, tmp_path):
+    process = command("--ladder=2", f"--data={image_folder}", "--seed=7", *FAST)
+    assert process.returncode == 0, process.err
+    own = tracking.connect(command.uri)
+    (run,) = own.search(role="rung")
+    record = tracking.to_record(own, run)
+    path = records.save(record, tmp_path / "results")
+    text = path.read_text(encoding="utf-8")
+    assert str(tmp_path) not in text.replace(str(tmp_path / "results"), "")
+
+    other = connected("other")
+    assert tracking.restore(other, {path: records.load(path)}) == 1
+    (back,) = other.search(role="recorded")
+    assert records.dumps(tracking.to_record(other, back)) == text
+
+    assert back.data.params == run.data.params
+    assert back.data.metrics == {
+        key: value for key, value in run.data.metrics.items() if not key.startswith("system/")
+    }
+    assert back.data.tags["recorded_run_id"] == run.info.run_id
+    for name in ("start_time", "end_time", "status", "run_name"):
+        assert getattr(back.info, name) == getattr(run.info, name)
+    kept = {file.path for file in own.client.list_artifacts(run.info.run_id)}
+    assert {f.path for f in other.client.list_artifacts(back.info.run_id)} == kept - {
+        "mistakes.png"
+    }
+    for name in kept - {"mistakes.png"}:
+        if not name.startswith("model/"):
+            assert artifact(other, back, name) == artifact(own, run, name), name
+    # neither is this store's own: its runner would train that job
+    assert not tracking.recordable(other)
+    assert not other.search(role="rung")
+
+
+def artifact(store, run, name):
+    uri = f"runs:/{run.info.run_id}/{name}"
+    return Path(mlflow.artifacts.download_artifacts(uri, tracking_uri=store.uri)).read_bytes()
+
+
+def test_restoring_twice_changes_nothing(connected, sample):
+    store, found = connected("store"), records.load_all(sample)
+    assert tracking.restore(store, found) == 2
+    before = everything(store)
+    assert tracking.restore(store, found) == 0
+    assert everything(store) == before
+
+
+@pytest.mark.parametrize("point", ["log_batch", "log_inputs", "log_artifacts", "set_tag"])
+def test_killed_while_restoring_and_repeated(connected, sample, monkeypatch, point):
+    class Killed(BaseException):
+        pass
+
+    def kill(*arguments, **options):
+        raise Killed
+
+    store, found = connected("store"), records.load_all(sample)
+    with monkeypatch.context() as patch:
+        patch.setattr(MlflowClient, point, kill)
+        with pytest.raises(Killed):
+            tracking.restore(store, found)
+    with pytest.raises(UserError, match="has no runs"):
+        analysis.load(store.uri)  # what is half there is not reported
+    assert tracking.restore(store, found) == 2
+    again = {run.data.tags["rung"]: run for run in store.search(role="recorded")}
+    assert {path.name for path in found} == {records.name(r.data.tags) for r in again.values()}
+    for path, record in found.items():
+        run = again[record.tags["rung"]]
+        assert records.dumps(tracking.to_record(store, run)) == path.read_text(encoding="utf-8")
+    assert len(store.client.search_runs([store.experiment_id])) == 3  # two and their parent
+
+
+def test_a_changed_record_takes_the_place_of_its_old_version(connected, sample):
+    store, found = connected("store"), records.load_all(sample)
+    tracking.restore(store, found)
+    path, record = next(iter(found.items()))
+    found[path] = record.model_copy(update={"tags": record.tags | {"device": "another"}})
+    assert tracking.restore(store, found) == 1
+    runs = store.search(role="recorded")
+    assert sorted(run.data.tags["device"] for run in runs) == ["A processor, 4 cores", "another"]
+
+
+@given(
+    st.sampled_from(["<f4", "|u1", "<i4", "<i8"]),
+    st.lists(st.integers(1, 9), min_size=1, max_size=2),
+    st.binary(min_size=8 * 81, max_size=8 * 81),
+)
+@settings(deadline=None)
+def test_arrays_come_back_bit_for_bit(dtype, shape, data):
+    array = np.frombuffer(data, dtype)[: np.prod(shape)].reshape(shape)
+    back = records.Array.pack(array).unpack()
+    assert (back.dtype, back.shape, back.tobytes()) == (array.dtype, array.shape, array.tobytes())
+
+
+# --- broken, edited, hostile -------------------------------------------------------------------
+
+
+def refused(text, told=""):
+    with pytest.raises(UserError) as error:
+        records.loads(text, "results/x.json")
+    line = str(error.value)
+    assert line.startswith("results/x.json: ")
+    assert told in line
+    assert line.isprintable()
+
+
+def signed(tree):
+    """A file whose SHA-256 is right, whatever it says."""
+    body = json.dumps(tree, indent=1)[:-2]
+    return f'{body},\n "sha256": "{hashlib.sha256(body.encode()).hexdigest()}"\n}}\n'
+
+
+def test_a_sound_record_is_read(text):
+    assert records.dumps(records.loads(text, "x")) == text
+
+
+@given(st.data())
+@settings(deadline=None)
+def test_any_edit_is_refused(text, data):
+    at = data.draw(st.integers(0, len(text) - 1))
+    put = data.draw(st.text(max_size=3))
+    cut = data.draw(st.integers(0, 3))
+    edited = text[:at] + put + text[at + cut :]
+    if edited != text:
+        refused(edited, "SHA-256")
+
+
+@given(st.data())
+@settings(deadline=None)
+def test_a_truncated_file_is_refused(text, data):
+    refused(text[: data.draw(st.integers(0, len(text) - 1))])
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=9),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=9), inner),
+    max_leaves=6,
+)
+
+
+@given(st.data(), JSON)
+@settings(deadline=None)
+def test_hostile_values_under_a_right_sum_are_refused(text, data, value):
+    tree = json.loads(text)
+    del tree["sha256"]
+    place = tree
+    while True:
+        keys = list(place) if isinstance(place, dict) else range(len(place))
+        key = data.draw(st.sampled_from(keys))
+        inner = place[key]
+        if not isinstance(inner, dict | list) or not inner or data.draw(st.booleans()):
+            break
+        place = inner
+    if inner != value or type(inner) is not type(value):
+        place[key] = value
+        refused(signed(tree))  # also because it is not written as a record is
+
+
+def test_a_right_sum_does_not_save_what_disagrees(sample):
+    good = records.load(min(sample.iterdir()))
+    probabilities = good.probabilities.unpack()
+
+    def tampered(**update):
+        return records.dumps(good.model_copy(update=update))
+
+    history = good.metrics["test_accuracy"][0]
+    refused(
+        tampered(metrics=good.metrics | {"test_accuracy": [(*history[:2], 0.9)]}),
+        "an accuracy of 0.700000, but it says 0.900000",
+    )
+    refused(
+        tampered(probabilities=records.Array.pack(1 - probabilities)), "predictions have an acc"
+    )
+    experiment = [line.replace("epochs: 25", "epochs: 26") for line in good.experiment]
+    refused(tampered(experiment=experiment), "config_hash")
+    refused(tampered(experiment=["!!python/object:os.system x"]), "experiment")
+    refused(tampered(params=good.params | {"training.epochs": "26"}), "params")
+    refused(tampered(tags=good.tags | {"seed": "-1"}), "seed")
+    refused(tampered(classes=[*good.classes[:-1], good.classes[0]]), "class name")
+    refused(tampered(labels=records.Array.pack(np.full(N, 10, "uint8"))), "none of its classes")
+    short = {"loss": good.metrics["loss"][:-1]}
+    refused(tampered(metrics=good.metrics | short), "one value an epoch")
+    bomb = records.Array.pack(np.zeros(10_000_000, "uint8"))
+    refused(tampered(labels=bomb.model_copy(update={"shape": [N]})), "does not hold 1000 numbers")
+
+
+def test_a_file_under_another_name_is_refused(sample, tmp_path):
+    path = shutil.copy(min(sample.iterdir()), tmp_path / "other.json")
+    with pytest.raises(UserError, match=r"other\.json: holds a run whose record is called 01_"):
+        records.load_all(tmp_path)
+    path.write_bytes(b"\xff\x00")
+    with pytest.raises(UserError, match=r"other\.json: cannot be read"):
+        records.load_all(tmp_path)
+
+
+# --- the command line --------------------------------------------------------------------------
+
+
+@pytest.fixture
+def run(monkeypatch, tmp_path):
+    """The runner in this process, with ``results/`` elsewhere."""
+    folder = tmp_path / "results"
+    monkeypatch.setattr(records, "FOLDER", folder)
+
+    def run(store, *arguments):
+        return CliRunner().invoke(runner.app, [*arguments, "--tracking-uri", store.uri])
+
+    return run
+
+
+def test_record_and_restore(run, empty, connected, tmp_path):
+    (tmp_path / "own").mkdir()
+    own = made_store(empty, tmp_path / "own")
+    assert "holds no such run" in str(run(connected("bare"), "--record").exception)
+    result = run(own, "--record", "--ladder", "2", "--seeds", "3")
+    assert result.exit_code == 0, result
+    (path,) = records.FOLDER.iterdir()
+    assert path.name.startswith("02_augmentation-seed3-cifar10-tensorflow-")
+    result = run(own, "--record")
+    assert "there already" in result.output
+    assert len(list(records.FOLDER.iterdir())) == 2
+
+    store = connected("clone")
+    assert "2 of 2 recorded runs restored" in run(store, "--restore").output
+    assert "0 of 2 recorded runs restored" in run(store, "--restore").output
+    assert isinstance(run(store, "--restore", "--record").exception, UserError)
+
+    text = path.read_text(encoding="utf-8")
+    path.write_text(text.replace("0.8", "0.9", 1), encoding="utf-8")
+    broken = connected("broken")
+    assert path.name in str(run(broken, "--restore").exception)
+    assert not broken.search(role="recorded")
+
+
+def test_a_recorded_run_is_not_replaced_by_a_later_one(run, empty, tmp_path):
+    own = made_store(empty, tmp_path)
+    run(own, "--record")
+    before = {path: path.read_bytes() for path in records.FOLDER.iterdir()}
+    Store(tmp_path).add(LADDER[0], right(N, 990))
+    assert "kept" in run(own, "--record").output
+    assert {path: path.read_bytes() for path in records.FOLDER.iterdir()} == before
+
+
+def test_only_full_unmodified_finished_runs_are_recorded(run, empty, tmp_path):
+    own = Store.copy(empty, tmp_path)
+    own.add(LADDER[0], right(N, 700), profile="quick")
+    own.add(LADDER[0], right(N, 700), modified="training.epochs=25")
+    own.add(LADDER[0], right(N, 700), status="KILLED")
+    result = run(tracking.connect(own.uri), "--record")
+    assert isinstance(result.exception, UserError)
+
+
+# --- the report --------------------------------------------------------------------------------
+
+
+def test_recorded_and_own_runs_stay_apart(empty, sample, tmp_path):
+    made = Store.copy(empty, tmp_path)
+    made.add(LADDER[0], right(N, 600))
+    store = tracking.connect(made.uri)
+    tracking.restore(store, records.load_all(sample))
+    recorded = analysis.load(store.uri)  # two rungs against one
+    assert recorded.selection.shown.label.endswith("full profile, recorded runs")
+    assert recorded.systems[0].accuracies == [0.7]
+    own = analysis.load(store.uri, recorded=False)
+    assert own.systems[0].accuracies == [0.6]
+    assert "recorded" not in own.selection.shown.label
+    assert [other.recorded for other in own.selection.others] == [True]
+    made.add(LADDER[1], right(N, 900))
+    assert not analysis.load(store.uri).selection.shown.recorded  # as many: own ones first
+    notes = " ".join(analysis.load(store.uri, recorded=True).notes)
+    assert "mistakes.png is gone" in notes
+
+
+# --- what is shipped ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", sorted(records.FOLDER.glob("*.json")), ids=lambda path: path.stem)
+def test_shipped_records_are_sound(path):
+    """Recomputes each test accuracy from the predictions: the loader refuses any other."""
+    record = records.load(path)
+    correct = record.probabilities.unpack().argmax(axis=1) == record.labels.unpack()
+    assert correct.mean() == record.metrics["test_accuracy"][-1][2]
+    assert record.tags["profile"] == "full"
+    assert not record.tags["modified"]
+
+
+def test_the_readme_is_what_results_say():
+    assert readme.stale(ROOT) == "", "run  make readme"
+
+
+def test_the_readme_follows_the_records(sample, tmp_path):
+    shutil.copy(ROOT / "README.md", tmp_path)
+    readme.update(tmp_path)
+    assert readme.stale(tmp_path) == ""
+    assert (tmp_path / "README.md").read_text(encoding="utf-8").count("| not yet run |") == 6
+    shutil.copytree(sample, tmp_path / "results")
+    assert readme.stale(tmp_path) == "README.md"
+    readme.update(tmp_path)
+    assert readme.stale(tmp_path) == ""
+    text = (tmp_path / "README.md").read_text(encoding="utf-8")
+    assert "| 70.0 %<br>(67.1 to 72.8 %; seed 0) | -2.3 | 25 |" in text
+    assert text.count("| not yet run |") == 4
+    assert "python runner.py --ladder 2 --seeds 3\n" in text
+    assert "A processor, 4 cores, tensorflow" in text
+    assert "Off by more than 1.5 points: 1 (-2.3), 2 (-2.9)" in text
+    figure = tmp_path / readme.FIGURE
+    figure.write_text("<svg/>", encoding="utf-8")
+    assert readme.stale(tmp_path) == str(readme.FIGURE)
+    shutil.rmtree(tmp_path / "results")
+    readme.update(tmp_path)
+    text = (tmp_path / "README.md").read_text(encoding="utf-8")
+    (tmp_path / "README.md").write_text(text.replace(readme.END, ""), encoding="utf-8")
+    with pytest.raises(UserError, match="lacks the line"):
+        readme.stale(tmp_path)
+
+
+def test_jpeg_runs_are_never_shown_as_plain_cifar10(empty, tmp_path):
+    made = Store.copy(empty, tmp_path)
+    made.add(LADDER[0], right(N, 700), dataset="cifar10-jpeg", tags={"backend": "jax"})
+    store = tracking.connect(made.uri)
+    record = tracking.to_record(store, tracking.recordable(store)[0])
+    records.save(record, tmp_path / "results")
+    text = readme.section(readme.load(tmp_path)[0])
+    assert "JPEG variant of CIFAR-10" in text
+    assert "2 to 3 points" in text
+    assert "| published (CIFAR-10) |" in text
+    assert "KERAS_BACKEND=jax python runner.py --ladder 1 --seeds 0 --data cifar10-jpeg\n" in text
