@@ -1,4 +1,4 @@
-"""The README's results, written from ``results/``: ``python -m report.readme``.
+"""The README's tables, written from ``results/`` and the benchmarks': ``python -m report.readme``.
 
 The records are restored into a store of their own for the moment, so that table and figure are
 the report's. ``--check`` changes nothing and fails where the README is not what would be written.
@@ -24,8 +24,10 @@ from resnet.quiet import quiet_start
 
 ROOT = Path(__file__).resolve().parent.parent
 FIGURE = Path("docs/progression.svg")
-BEGIN = "<!-- results: written by  make readme ; changes by hand are lost -->\n"
-END = "<!-- end of results -->\n"
+MARKERS = (
+    "<!-- {}: written by  make readme ; changes by hand are lost -->\n",
+    "<!-- end of {} -->\n",
+)
 JPEG = (
     "These are runs on the JPEG variant of CIFAR-10; the published figures are CIFAR-10's own. "
     "Models trained on the variant are known to lose some 2 to 3 points of accuracy."
@@ -215,7 +217,7 @@ def stale(root: Path) -> str:
         UserError: the README lacks a marker, or a record is damaged.
     """
     content, state = load(root)
-    if _parts(root / "README.md")[1] != section(content):
+    if (root / "README.md").read_text(encoding="utf-8") != _filled(root, content):
         return "README.md"
     figure = root / FIGURE
     if content is None:
@@ -234,8 +236,7 @@ def update(root: Path) -> None:
         UserError: the README lacks a marker, or a record is damaged.
     """
     content, state = load(root)
-    before, _, after = _parts(root / "README.md")
-    (root / "README.md").write_text(before + section(content) + after, encoding="utf-8")
+    (root / "README.md").write_text(_filled(root, content), encoding="utf-8")
     figure = root / FIGURE
     figure.unlink(missing_ok=True)
     if content:
@@ -244,13 +245,23 @@ def update(root: Path) -> None:
         figures.save_svg(figures.progression(content), figure, f"records {state}")
 
 
-def _parts(path: Path) -> tuple[str, str, str]:
+def _filled(root: Path, content: Content | None) -> str:
+    """The README with its sections as they should be."""
+    path = root / "README.md"
     text = path.read_text(encoding="utf-8")
-    before, begin, rest = text.partition(BEGIN)
-    inside, end, after = rest.partition(END)
-    if not begin or not end:
-        raise UserError(f"{path}: lacks the line {(BEGIN if not begin else END).strip()}")
-    return before + begin, inside, end + after
+    timings = sorted((root / "benchmarks" / "results").glob("*.md"))
+    sections = {
+        "results": section(content),
+        "benchmarks": "\n".join(timing.read_text(encoding="utf-8") for timing in timings),
+    }
+    for name, inside in sections.items():
+        begin, end = (marker.format(name) for marker in MARKERS)
+        before, found, rest = text.partition(begin)
+        _, found_end, after = rest.partition(end)
+        if not found or not found_end:
+            raise UserError(f"{path}: lacks the line {(end if found else begin).strip()}")
+        text = before + begin + inside + end + after
+    return text
 
 
 @app.command(context_settings={"help_option_names": ["-h", "--help"]})

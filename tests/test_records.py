@@ -392,7 +392,9 @@ def test_the_readme_follows_the_records(sample, tmp_path):
     shutil.rmtree(tmp_path / "results")
     readme.update(tmp_path)
     text = (tmp_path / "README.md").read_text(encoding="utf-8")
-    (tmp_path / "README.md").write_text(text.replace(readme.END, ""), encoding="utf-8")
+    (tmp_path / "README.md").write_text(
+        text.replace("<!-- end of results -->\n", ""), encoding="utf-8"
+    )
     with pytest.raises(UserError, match="lacks the line"):
         readme.stale(tmp_path)
 
