@@ -95,7 +95,7 @@ def machine() -> dict[str, Any]:
         "processor": model,
         "cores": psutil.cpu_count(),
         "memory_gib": round(psutil.virtual_memory().total / 2**30),
-        "system": platform.platform(terse=True),
+        "system": platform.system(),
         "python": platform.python_version(),
         **versions,
     }

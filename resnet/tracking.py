@@ -38,7 +38,7 @@ from resnet import UserError, config, figures, models, records
 from resnet.config import Job
 from resnet.data import Dataset
 from resnet.records import Record
-from resnet.training import Outcome
+from resnet.training import Interrupted, Outcome
 
 ROOT = Path(__file__).resolve().parent.parent
 EXPERIMENT = "resnet-ladder"
@@ -236,12 +236,9 @@ def _ending() -> Iterator[None]:
     """Ends MLflow's active run with the status that tells what happened."""
     try:
         yield
-    except Exception as error:
-        interrupted = type(error).__name__ == "Interrupted"
-        mlflow.end_run(RunStatus.to_string(RunStatus.KILLED if interrupted else RunStatus.FAILED))
-        raise
-    except BaseException:
-        mlflow.end_run(RunStatus.to_string(RunStatus.KILLED))
+    except BaseException as error:
+        stopped = isinstance(error, Interrupted | KeyboardInterrupt)
+        mlflow.end_run(RunStatus.to_string(RunStatus.KILLED if stopped else RunStatus.FAILED))
         raise
     mlflow.end_run()
 
