@@ -25,6 +25,7 @@ def test_the_quick_profile(command):
     assert run.data.metrics["test_accuracy"] > 0.8
 
 
+@pytest.mark.slow
 def test_resume_after_a_kill_is_exact(command, image_folder):
     arguments = ladder_arguments(image_folder)[1:]
     assert command("step", 3, "--ladder=5", *arguments, script=KILLED_AT).returncode == -9
