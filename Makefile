@@ -30,8 +30,7 @@ lint: .venv/ready
 jax: .venv-jax/ready  ## Keras on JAX, without TensorFlow
 
 test-jax: .venv-jax/ready
-	KERAS_BACKEND=jax .venv-jax/bin/python -m pytest tests/test_augment.py tests/test_backends.py \
-		tests/test_jax.py
+	KERAS_BACKEND=jax .venv-jax/bin/python -m pytest tests/test_backends.py tests/test_jax.py
 
 # Needs uv. The test extra is in the locks, so that one environment serves every target.
 COMPILE := uv pip compile --universal --extra test --generate-hashes --no-emit-index-url \
