@@ -14,6 +14,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 from rich.table import Table
 
+from report.__main__ import entry as run_command
 from resnet import UserError, config
 from resnet.quiet import quiet_start
 
@@ -383,13 +384,7 @@ def main(
 
 def entry() -> None:
     """Runs the command line; a user's mistake is one line on stderr and exit code 2."""
-    try:
-        app()
-    except UserError as error:
-        errors.print(f"[red]error:[/red] {escape(str(error))}", highlight=False, soft_wrap=True)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        sys.exit(130)
+    run_command(app)
 
 
 if __name__ == "__main__":
