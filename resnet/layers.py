@@ -20,6 +20,9 @@ class Conv2D(keras.layers.Conv2D):
     arithmetic. The stock layer sums it up all the same, a fifth of a training step on a CPU,
     and Adam then makes steps of full size out of the rounding that is left. Here it is zero.
 
+    A 1x1 convolution without strides is computed as the matrix product it is, whose gradients are
+    faster on a CPU.
+
     Input: float (batch, height, width, channels).
     """
 
@@ -27,7 +30,13 @@ class Conv2D(keras.layers.Conv2D):
         """Convolves ``inputs``, and adds the bias."""
         # a tensor, since a variable could not go through a custom gradient
         bias = ops.copy(self.bias)
-        return _add_inert_bias(self.convolution_op(inputs, self.kernel), bias)
+        if self.kernel_size != (1, 1) or self.strides != (1, 1):
+            return _add_inert_bias(self.convolution_op(inputs, self.kernel), bias)
+        *places, channels = ops.shape(inputs)
+        pixels = ops.reshape(inputs, (-1, channels))
+        kernel = ops.reshape(self.kernel, (channels, self.filters))
+        outputs = _add_inert_bias(ops.matmul(pixels, kernel), bias)
+        return ops.reshape(outputs, (*places, self.filters))
 
 
 class BatchNormalization(keras.layers.BatchNormalization):
