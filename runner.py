@@ -81,6 +81,15 @@ def parse_seeds(text: str) -> list[int]:
     return seeds
 
 
+def resolve(name: str, profile: str) -> config.Experiment:
+    """An experiment with the profile's changes."""
+    experiment = config.load(config.find()[name])
+    if profile == "full":
+        return experiment
+    changes = config.load_profile(profile).changes
+    return config.change(experiment, changes, f"--profile {profile}: {name}")
+
+
 def load(data: str) -> "Dataset":
     """Loads the images with a bar for what takes long."""
     from resnet import data as datasets
@@ -308,7 +317,6 @@ def main(
     if seed is not None and seeds is not None:
         raise UserError("--seed and --seeds: give one of them")
     chosen_seeds = parse_seeds(seeds) if seeds is not None else [seed or 0]
-    paths = config.find()
     if record_ or restore_:
         if record_ and restore_:
             raise UserError("--record and --restore: give one of them")
@@ -319,28 +327,19 @@ def main(
             restore(store)
         else:
             some = seed is not None or seeds is not None
-            names = config.select(ladder, paths) if ladder else []
+            names = config.select(ladder, config.find()) if ladder else []
             record(store, names, chosen_seeds if some else None)
         return
     if not ladder:
         raise UserError("--ladder is missing: try  python runner.py --ladder all  (or --help)")
-    chosen_profile = None if profile == "full" else config.load_profile(profile)
-
-    def resolve(name: str) -> config.Experiment:
-        experiment = config.load(paths[name])
-        if chosen_profile is None:
-            return experiment
-        return config.change(experiment, chosen_profile.changes, f"--profile {profile}: {name}")
-
-    experiments = []
-    for name in config.select(ladder, paths):
-        experiment = resolve(name)
-        for override in set_ or []:
-            changes = config.parse_override(override)
-            experiment = config.change(experiment, changes, f"--set {override}: {name}")
-        experiments.append(experiment)
+    experiments = [resolve(name, profile) for name in config.select(ladder, config.find())]
+    for override in set_ or []:
+        changes = config.parse_override(override)
+        experiments = [
+            config.change(e, changes, f"--set {override}: {e.name}") for e in experiments
+        ]
     modified = " ".join(set_ or [])
-    data = data or (chosen_profile.data if chosen_profile else "cifar10")
+    data = data or ("cifar10" if profile == "full" else config.load_profile(profile).data)
 
     # on a GPU JAX is free to pick kernels that add in any order, which exact resume rules out
     os.environ.setdefault("XLA_FLAGS", "--xla_gpu_deterministic_ops=true")
@@ -353,7 +352,8 @@ def main(
 
     due = [config.Job(experiment, s) for s in chosen_seeds for experiment in experiments]
     if dry_run:
-        known = {name: resolve(name) for name in paths} | {e.name: e for e in experiments}
+        known = {name: resolve(name, profile) for name in config.find()}
+        known |= {experiment.name: experiment for experiment in experiments}
         show_plan(due, None if data == "cifar10" else load(data), list(known.values()))
         return
     dataset = load(data)

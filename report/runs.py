@@ -24,29 +24,18 @@ from mlflow.tracking import MlflowClient
 from sqlalchemy.exc import SQLAlchemyError
 
 from resnet import UserError, config
+from resnet.records import CURVES, TAGS
 
 EXPERIMENT = "resnet-ladder"
 ROLES = ("rung", "recorded")
 """Of runs of a rung; the second is of restored records."""
-HISTORY = ("loss", "accuracy", "val_loss", "val_accuracy", "learning_rate")
-TAGS = (
-    "role",
-    "rung",
-    "title",
-    "seed",
-    "config_hash",
-    "dataset",
-    "dataset_fingerprint",
-    "profile",
-    "modified",
-)
 
 
 @dataclass(frozen=True, eq=False)
 class Run:
     """One finished run: what its experiment was, and everything it measured.
 
-    ``history`` is indexed by epoch (from 1) with the columns ``HISTORY``; ``labels`` and
+    ``history`` is indexed by epoch (from 1) with the columns ``CURVES``; ``labels`` and
     ``predicted`` are class indices of the test images, None if the artifact is gone.
     """
 
@@ -144,7 +133,7 @@ def search(uri: str, experiment_name: str = EXPERIMENT) -> pd.DataFrame:
         )
     if frame.empty:
         return frame
-    for name in TAGS:  # a foreign run may lack some
+    for name in ("role", *TAGS):  # a foreign run may lack some
         frame[name] = frame[f"tags.{name}"].fillna("") if f"tags.{name}" in frame else ""
     frame = frame[frame["role"].isin(ROLES)].reset_index(drop=True)
     frame["seed"] = pd.to_numeric(frame["seed"], errors="coerce").fillna(0).astype(int)
@@ -214,7 +203,7 @@ def _load(client: MlflowClient, uri: str, row: Any, folder: Path) -> Run:
     assumed = (resolved or {}).get("assumed")
     history = {
         key: {metric.step: metric.value for metric in client.get_metric_history(row.run_id, key)}
-        for key in HISTORY
+        for key in CURVES
     }
     n_train, source = _training_data(run)
     return Run(
@@ -225,7 +214,7 @@ def _load(client: MlflowClient, uri: str, row: Any, folder: Path) -> Run:
         tags=dict(run.data.tags),
         params={key: _decode(value) for key, value in run.data.params.items()},
         metrics=dict(run.data.metrics),
-        history=pd.DataFrame(history, columns=list(HISTORY)).sort_index().rename_axis("epoch"),
+        history=pd.DataFrame(history, columns=list(CURVES)).sort_index().rename_axis("epoch"),
         n_train=n_train,
         n_test=n_test,
         source=source,

@@ -28,6 +28,7 @@ from resnet import UserError, config
 
 FOLDER = Path(__file__).resolve().parent.parent / "results"
 CURVES = ("loss", "accuracy", "val_loss", "val_accuracy", "learning_rate")
+"""Metrics with one value an epoch."""
 TAGS = (
     "rung",
     "title",
@@ -39,6 +40,7 @@ TAGS = (
     "modified",
     "backend",
 )
+"""What a run of a rung is told apart by."""
 
 Moment = Annotated[int, Field(ge=0, lt=2**53)]
 """Unix time in milliseconds."""

@@ -2,7 +2,7 @@
 
 The mathematics is Keras's own ``train_step`` and ``test_step``; here images are picked by index,
 scaled and augmented inside the compiled program, so that only positions and transforms travel.
-TensorFlow runs a step a call, JAX many.
+TensorFlow runs a step a call, JAX on a GPU many.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -118,10 +118,11 @@ class _TensorFlowSteps(Steps):
 class _JaxSteps(Steps):
     """Many steps in one program: at batch 32 a GPU is done before Python has called again."""
 
-    per_call = 50
-
     def _compile(self) -> None:
         import jax
+
+        # inside a loop XLA's convolutions on a CPU take five times as long
+        self.per_call = 1 if jax.default_backend() == "cpu" else 50
 
         @jax.jit
         def train(state, images, labels, positions, transforms):
@@ -129,7 +130,10 @@ class _JaxSteps(Steps):
                 _, state = self.network.train_step(state, self._look_up(images, labels, *batch))
                 return state, None
 
-            return jax.lax.scan(step, state, (positions, transforms))[0]
+            batches = (positions, transforms)
+            if len(positions) == 1:
+                return step(state, jax.tree.map(lambda values: values[0], batches))[0]
+            return jax.lax.scan(step, state, batches)[0]
 
         @jax.jit
         def test(state, images, labels, positions, transforms):
