@@ -29,7 +29,8 @@ MARKERS = (
     "<!-- end of {} -->\n",
 )
 JPEG = (
-    "These are runs on the JPEG variant of CIFAR-10; the published figures are CIFAR-10's own. "
+    "It is CIFAR-10 re-encoded as JPEG (all 60,000 images at about 30 dB PSNR, an archive of an "
+    "image folder `train/<class>/*`, `test/<class>/*`); the published figures are CIFAR-10's own. "
     "Models trained on the variant are known to lose some 2 to 3 points of accuracy."
 )
 
@@ -148,7 +149,7 @@ def _data(content: Content) -> str:
     shown, run = content.selection.shown, content.runs[0]
     data = (
         f"Data: {shown.dataset}, {run.n_train:,} training and {run.n_test:,} test images, "
-        f"fingerprint `{shown.fingerprint}`."
+        f"fingerprint `{shown.fingerprint[:12]}`."
     )
     if "jpeg" in shown.dataset:
         data += f" {JPEG}"
@@ -166,7 +167,7 @@ def _said_plainly(content: Content) -> list[str]:
     ]
     tolerance = f"{100 * content.study.tolerance:g} points"
     off = [
-        f"{_short(s)} ({tables.points(s.accuracy - s.published)})"
+        f"{_rung(s.name)} ({tables.points(s.accuracy - s.published)})"
         for s in measured
         if abs(s.accuracy - s.published) > content.study.tolerance
     ]
@@ -174,9 +175,10 @@ def _said_plainly(content: Content) -> list[str]:
         parts.append(f"Off by more than {tolerance}: {', '.join(off)}.\n")
     verdicts = [judgement.verdict for judgement in content.claims]
     parts.append(
-        f"Of the study's {len(verdicts)} further claims {verdicts.count('holds')} hold on these "
-        f"runs, {verdicts.count('fails')} fail and {verdicts.count('undecided')} are undecided"
-        f"{', or not run' if len(measured) < len(content.systems) else ''}.\n"
+        f"The study's {len(verdicts)} further claims on these runs: "
+        f"hold {verdicts.count('holds')}, fail {verdicts.count('fails')}, undecided "
+        f"{'or not run ' if len(measured) < len(content.systems) else ''}"
+        f"{verdicts.count('undecided')}.\n"
     )
     failed = [
         f"* fails: {j.claim.text} ({_rung(j.claim.rung)}); measured "

@@ -385,7 +385,7 @@ def test_the_readme_follows_the_records(sample, tmp_path):
     assert text.count("| not yet run |") == 4
     assert "python runner.py --ladder 2 --seeds 3\n" in text
     assert "A processor, 4 cores, tensorflow" in text
-    assert "Off by more than 1.5 points: 1 (-2.3), 2 (-2.9)" in text
+    assert "Off by more than 1.5 points: rung 1 (-2.3), rung 2 (-2.9)" in text
     figure = tmp_path / readme.FIGURE
     figure.write_text("<svg/>", encoding="utf-8")
     assert readme.stale(tmp_path) == str(readme.FIGURE)
@@ -406,7 +406,7 @@ def test_jpeg_runs_are_never_shown_as_plain_cifar10(empty, tmp_path):
     record = tracking.to_record(store, tracking.recordable(store)[0])
     records.save(record, tmp_path / "results")
     text = readme.section(readme.load(tmp_path)[0])
-    assert "JPEG variant of CIFAR-10" in text
+    assert "CIFAR-10 re-encoded as JPEG" in text
     assert "2 to 3 points" in text
     assert "| published (CIFAR-10) |" in text
     assert "KERAS_BACKEND=jax python runner.py --ladder 1 --seeds 0 --data cifar10-jpeg\n" in text
