@@ -246,7 +246,8 @@ def restore(store: "Store") -> None:
         found,
         lambda path: console.print(f"restored {escape(path.stem)}", highlight=False),
     )
-    console.print(f"{new} of {len(found)} recorded runs restored, the others were there")
+    others = ", the others were there" * (new < len(found))
+    console.print(f"{new} of {len(found)} recorded runs restored{others}")
     console.print("look at them: python -m report --recorded --open, or make ui")
 
 
