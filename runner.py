@@ -160,7 +160,7 @@ def show_plan(
                 console.print(f"  [dim]assumed {key}: {escape(reason)}[/dim]", highlight=False)
     seeds = len(jobs) // len(firsts)
     console.print(
-        f"{len(jobs)} runs ({len(firsts)} experiments, {seeds} seed{'s' * (seeds > 1)}): about "
+        f"experiments: {len(firsts)}, seeds: {seeds}, runs: {len(jobs)}; about "
         f"{duration(total)} on this machine, less where early stopping triggers; "
         "nothing was trained"
     )
