@@ -22,7 +22,7 @@ from filelock import FileLock
 from PIL import Image
 
 from resnet import archives
-from resnet.archives import Progress, brief, error
+from resnet.archives import Progress, Tell, brief, error
 
 CIFAR10_CLASSES = (
     "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",
@@ -70,7 +70,7 @@ class Dataset:
         return digest.hexdigest()
 
 
-def load(data: str, progress: Progress | None = None) -> Dataset:
+def load(data: str, progress: Progress = lambda *_: None, tell: Tell = lambda _: None) -> Dataset:
     """Loads a dataset by name or from a path.
 
     Args:
@@ -80,6 +80,7 @@ def load(data: str, progress: Progress | None = None) -> Dataset:
             as ``./cifar10``.
         progress: called as ``progress(what, done, total)`` while files are read and decoded;
             a total of 0 is not known.
+        tell: called with a line about what was passed over.
 
     Returns:
         The dataset; its name is ``"cifar10"`` if it holds exactly CIFAR-10's images, in whatever
@@ -88,12 +89,11 @@ def load(data: str, progress: Progress | None = None) -> Dataset:
     Raises:
         UserError: the data cannot be had, or is not what it should be.
     """
-    progress = progress or (lambda what, done, total: None)
     if data == "cifar10":
         return cifar10(progress)
     if data == "digits":
         return _digits()
-    return _named(Dataset(_stem(Path(data)), *archives.read(Path(data), progress), data))
+    return _named(Dataset(_stem(Path(data)), *archives.read(Path(data), progress, tell), data))
 
 
 def _named(dataset: Dataset) -> Dataset:
