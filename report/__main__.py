@@ -9,9 +9,9 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from report import DEFAULT_URI
 from resnet import UserError
 
-ROOT = Path(__file__).resolve().parent.parent
 console = Console()
 errors = Console(stderr=True)
 app = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
@@ -85,20 +85,13 @@ def main(
     modifications are never mixed, nor are recorded runs and your own; the page says which it
     shows and which others there are.
     """
-    uri = tracking_uri or f"sqlite:///{ROOT / 'mlflow.db'}"
+    chosen = {"dataset": dataset, "profile": profile, "modified": modified, "recorded": recorded}
     with console.status("reading runs"):  # the imports take seconds
         from report import analysis, output
 
         if not summary:
             output.refuse_foreign(out)
-        content = analysis.load(
-            uri,
-            dataset=dataset,
-            profile=profile,
-            modified=modified,
-            recorded=recorded,
-            experiment=experiment,
-        )
+        content = analysis.load(tracking_uri or DEFAULT_URI, experiment=experiment, **chosen)
         if not summary:
             output.write(content, out)
     if summary:

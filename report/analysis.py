@@ -12,86 +12,141 @@ import numpy as np
 import pandas as pd
 
 from report import claims, runs, selection, statistics
-from report.claims import Evidence, Judgement, Study, Verdict
+from report.claims import Bound, Evidence, Judgement, Study, Verdict
 from report.runs import Run
 from report.selection import Selection
-from report.statistics import Interval
-from resnet import config
-
-STATED_DEVIATIONS = (0.003, 0.005)
-"""Seed deviations for the power line beside the observed one: usual for networks of this kind."""
-NO_INTERVAL = (math.nan, math.nan)
+from report.statistics import NO_INTERVAL, Interval
+from resnet import UserError, config
 
 
 @dataclass(frozen=True, eq=False)
 class System:
-    """A rung or a baseline: what was published and what was measured, NaN where nothing was."""
+    """A rung or a baseline: what was published and what was measured, NaN where nothing was.
+
+    ``params`` are the first run's, or what the experiment file says where nothing was run.
+    """
 
     name: str
     title: str
     published: float
-    runs: tuple[Run, ...]
-    waiting: str
-    changes: tuple[str, ...]
     tolerance: float
+    params: dict[str, Any]
+    runs: tuple[Run, ...] = ()
+    waiting: str = "not run"
+    changes: tuple[str, ...] = ()
+    doubtful: bool = False
+    comparable: bool = True
 
     @property
     def slug(self) -> str:
-        """The name as part of a file's name; no two names share one."""
+        """The name as part of a file's name or an address; no two names share one."""
         if re.fullmatch(r"\w{1,60}", self.name, re.ASCII):
             return self.name
         safe = re.sub(r"\W", "_", self.name, flags=re.ASCII)[:40]
         return f"{safe}-{hashlib.sha256(self.name.encode()).hexdigest()[:8]}"
 
+    @property
+    def short(self) -> str:
+        """``3`` for a rung, the name of a baseline."""
+        return str(config.rung_number(self.name) or self.name)
+
+    def values(self, metric: str) -> list[float]:
+        """A metric by seed, of the runs that recorded it."""
+        return [value for run in self.runs if not math.isnan(value := run.metric(metric))]
+
+    def mean(self, metric: str) -> float:
+        """A metric's mean over seeds."""
+        values = self.values(metric)
+        return float(np.mean(values)) if values else math.nan
+
     @cached_property
     def accuracies(self) -> list[float]:
-        """Test accuracies by seed, of the runs that recorded one."""
-        values = [run.metrics.get("test_accuracy", math.nan) for run in self.runs]
-        return [value for value in values if not math.isnan(value)]
+        """Test accuracies by seed."""
+        return self.values("test_accuracy")
 
     @property
     def accuracy(self) -> float:
         """Mean test accuracy over seeds."""
-        return float(np.mean(self.accuracies)) if self.accuracies else math.nan
+        return self.mean("test_accuracy")
 
     @property
-    def epochs(self) -> list[float]:
-        """Epochs run, by seed."""
-        return [run.metrics["epochs_run"] for run in self.runs if "epochs_run" in run.metrics]
+    def complete(self) -> bool:
+        """Whether every run is known and says its accuracy: the rest alone may look firmer."""
+        return not self.doubtful and len(self.accuracies) == len(self.runs) > 0
 
     @cached_property
     def interval(self) -> Interval:
         """95 %: of the mean over seeds, or of one run's accuracy on a finite test set."""
         if len(self.accuracies) > 1:
             return statistics.t_interval(self.accuracies)
-        n = self.runs[0].n_test if self.accuracies else 0
-        return statistics.wilson(round(self.accuracy * n), n) if n else NO_INTERVAL
+        run = next(iter(self.runs), None)
+        if run is None or run.predictions is None:
+            return NO_INTERVAL
+        return statistics.wilson(int(run.correct.sum()), run.n_test)
+
+    @cached_property
+    def further(self) -> Interval:
+        """95 % prediction interval for one further run; takes two seeds."""
+        if len(self.accuracies) < 2:
+            return NO_INTERVAL
+        return statistics.prediction_interval(self.accuracies)
+
+    @property
+    def place(self) -> str:
+        """Where the published accuracy, which is one run's, lies in ``further``."""
+        low, high = self.further
+        if math.isnan(low) or math.isnan(self.published):
+            return ""
+        return "below" if self.published < low else "above" if self.published > high else "inside"
+
+    @property
+    def band(self) -> Bound:
+        """Where an accuracy counts as reproduced."""
+        return Bound(min=self.published - self.tolerance, max=self.published + self.tolerance)
+
+    @cached_property
+    def equivalence(self) -> float:
+        """P of the two one-sided tests that the accuracy lies outside of ``band``."""
+        if math.isnan(self.published) or math.isnan(self.interval[0]):
+            return math.nan
+        ends = self.band.min, self.band.max
+        if len(self.accuracies) > 1:
+            return statistics.equivalent_over_seeds(self.accuracies, *ends)
+        run = self.runs[0]
+        return statistics.equivalent_of_one(int(run.correct.sum()), run.n_test, *ends)
+
+    @property
+    def floor(self) -> float:
+        """Least deviation over seeds by the networks' own probabilities; root mean square."""
+        floors = [run.floor for run in self.runs if not math.isnan(run.floor)]
+        return float(np.sqrt(np.mean(np.square(floors)))) if floors else math.nan
+
+    @property
+    def deviation(self) -> float:
+        """Standard deviation of the accuracy over seeds; NaN from one seed."""
+        return float(np.std(self.accuracies, ddof=1)) if len(self.accuracies) > 1 else math.nan
 
     @property
     def basis(self) -> str:
         """What the interval is of."""
         if not self.runs:
             return self.waiting
+        if not self.complete:
+            return "incomplete: a run or its accuracy may be missing"
         if len(self.accuracies) > 1:
             return f"{len(self.accuracies)} seeds, t interval"
         if math.isnan(self.interval[0]):
-            return "1 seed, no interval"
+            return "1 seed, no predictions, no interval"
         return f"1 seed, binomial ({self.runs[0].n_test:,} images)"
 
     @property
     def verdict(self) -> Verdict:
         """Whether the accuracy lies within the tolerance of the published one."""
-        if math.isnan(self.published) or math.isnan(self.interval[0]):
-            return "undecided"
-        bound = claims.Bound(
-            min=self.published - self.tolerance, max=self.published + self.tolerance
-        )
-        return bound.judge(*self.interval)
-
-    def mean(self, metric: str) -> float:
-        """A metric's mean over seeds."""
-        values = [run.metrics[metric] for run in self.runs if metric in run.metrics]
-        return float(np.mean(values)) if values else math.nan
+        if not self.runs:
+            return "not run"
+        if not self.comparable or math.isnan(self.published):
+            return "not comparable"
+        return self.band.judge(*self.interval) if self.complete else "undecided"
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,7 +168,7 @@ class Step:
         return [
             (a, b)
             for a, b in self.pairs
-            if a.labels is not None and b.labels is not None and np.array_equal(a.labels, b.labels)
+            if a.n_test and b.n_test and a.predictions["label"].equals(b.predictions["label"])
         ]
 
     @property
@@ -124,10 +179,7 @@ class Step:
     @cached_property
     def gains(self) -> list[float]:
         """Gain in test accuracy by seed."""
-        values = [
-            b.metrics.get("test_accuracy", math.nan) - a.metrics.get("test_accuracy", math.nan)
-            for a, b in self.pairs
-        ]
+        values = [b.metric("test_accuracy") - a.metric("test_accuracy") for a, b in self.pairs]
         return [value for value in values if not math.isnan(value)]
 
     @property
@@ -137,9 +189,9 @@ class Step:
 
     @cached_property
     def interval(self) -> Interval:
-        """95 %: bootstrap over seeds, or over the test images of the one pair."""
+        """95 %: Student's over the seeds' gains, or over the test images of the one pair."""
         if len(self.gains) > 1:
-            return statistics.bootstrap_interval(self.gains)
+            return statistics.t_interval(self.gains)
         if len(self.gains) == 1 and self.predicted:
             a, b = self.predicted[0]
             return statistics.paired_interval(b.correct.astype(int) - a.correct)
@@ -152,7 +204,7 @@ class Step:
             missing = [f"{s.name}: {s.waiting}" for s in (self.before, self.after) if not s.runs]
             return ", ".join(missing) or "no seed in common"
         if len(self.gains) > 1:
-            return f"{len(self.gains)} seeds: bootstrap; t-test"
+            return f"{len(self.gains)} seeds: paired t"
         if self.predicted:
             return f"1 seed (seed {self.pairs[0][0].seed}): paired by image; McNemar"
         return "1 seed; predictions are gone, so no paired comparison"
@@ -162,33 +214,33 @@ class Step:
         """Over seeds the t-test that the gain is zero, else McNemar's test of the one pair."""
         if len(self.gains) > 1:
             return statistics.gain_p(self.gains)
-        return self.mcnemar[0][1] if self.mcnemar else math.nan
+        return self.mcnemar_p
 
     @cached_property
-    def mcnemar(self) -> list[tuple[int, float]]:
-        """(seed, p) of McNemar's exact test."""
-        return [(a.seed, statistics.mcnemar(a.correct, b.correct)) for a, b in self.predicted]
+    def mcnemar(self) -> dict[int, float]:
+        """P of McNemar's exact test by seed."""
+        return {a.seed: statistics.mcnemar(a.correct, b.correct) for a, b in self.predicted}
 
     @property
     def mcnemar_p(self) -> float:
         """Median of McNemar's p over seeds."""
-        return float(np.median([p for _, p in self.mcnemar])) if self.mcnemar else math.nan
+        return float(np.median([*self.mcnemar.values()])) if self.mcnemar else math.nan
+
+    def by_image(self, measure) -> float:
+        """Mean over seeds of what ``measure`` makes of the two runs."""
+        return float(np.mean([measure(*p) for p in self.predicted])) if self.predicted else math.nan
 
     @property
     def agreement(self) -> float:
         """Share of test images that both put into the same class; mean over seeds."""
-        shares = [(a.predicted == b.predicted).mean() for a, b in self.predicted]
-        return float(np.mean(shares)) if shares else math.nan
+        return self.by_image(lambda *ab: np.equal(*(r.predictions["predicted"] for r in ab)).mean())
 
     @cached_property
     def turned(self) -> tuple[float, float]:
         """Images that only the later one gets right, and only the earlier one; mean over seeds."""
-        pairs = [(a.correct, b.correct) for a, b in self.predicted]
-        if not pairs:
-            return NO_INTERVAL
         return (
-            float(np.mean([(~a & b).sum() for a, b in pairs])),
-            float(np.mean([(a & ~b).sum() for a, b in pairs])),
+            self.by_image(lambda a, b: (~a.correct & b.correct).sum()),
+            self.by_image(lambda a, b: (a.correct & ~b.correct).sum()),
         )
 
     @cached_property
@@ -196,23 +248,15 @@ class Step:
         """Gain in accuracy by class, largest first; mean over seeds."""
         if not self.predicted:
             return pd.Series(dtype="float64")
-        gains = [class_accuracy(b) - class_accuracy(a) for a, b in self.predicted]
+        gains = [by_class(b)["accuracy"] - by_class(a)["accuracy"] for a, b in self.predicted]
         return pd.concat(gains, axis=1).mean(axis=1).sort_values(ascending=False, kind="stable")
 
-    @cached_property
-    def deviation(self) -> float:
-        """Standard deviation over seeds, pooled over the two systems; NaN from one seed each."""
-        groups = [s.accuracies for s in (self.before, self.after) if len(s.accuracies) > 1]
-        if not groups:
-            return math.nan
-        squares = sum((len(g) - 1) * np.var(g, ddof=1) for g in groups)
-        return math.sqrt(squares / sum(len(g) - 1 for g in groups))
-
-    def seeds_needed(self, deviation: float) -> int | None:
-        """Seeds a rung to tell a gain of the published size from seed noise."""
-        if math.isnan(deviation) or math.isnan(self.published):
-            return None
-        return statistics.seeds_needed(self.published, deviation)
+    def pooled(self, values: str) -> float:
+        """``deviation`` or ``floor`` of both systems, pooled; NaN if neither has one."""
+        both = [(s, getattr(s, values)) for s in (self.before, self.after)]
+        parts = [(max(len(s.runs) - 1, 1), v) for s, v in both if not math.isnan(v)]
+        weights = sum(weight for weight, _ in parts)
+        return math.sqrt(sum(w * v * v for w, v in parts) / weights) if parts else math.nan
 
 
 @dataclass(frozen=True, eq=False)
@@ -257,25 +301,21 @@ class Content:
     def pictured(self) -> Run | None:
         """The best system's first run with predictions: the confusion matrix is of this one."""
         candidates = self.best.runs if self.best else ()
-        return next((run for run in candidates if run.labels is not None), None)
-
-    @property
-    def seconds(self) -> float:
-        """Training time of all runs shown."""
-        return sum(run.metrics.get("train_seconds", 0.0) for run in self.runs)
+        return next((run for run in candidates if run.n_test), None)
 
 
-def class_accuracy(run: Run) -> pd.Series:
-    """Accuracy by class name, NaN for a class without test images."""
-    frame = confusion(run)
-    return pd.Series(np.diag(frame), frame.index) / frame.sum(axis=1).replace(0, np.nan)
+def by_class(run: Run) -> pd.DataFrame:
+    """Test images (``images``) and ``accuracy`` by class name, NaN for a class without any."""
+    counts = confusion(run)
+    images = counts.sum(axis=1)
+    right = pd.Series(np.diag(counts), counts.index)
+    return pd.DataFrame({"images": images, "accuracy": right / images.replace(0, np.nan)})
 
 
 def confusion(run: Run) -> pd.DataFrame:
     """Counts by true (rows) and predicted (columns) class."""
-    size = len(run.classes)
-    counts = np.zeros((size, size), int)
-    np.add.at(counts, (run.labels, run.predicted), 1)
+    counts = np.zeros((len(run.classes),) * 2, int)
+    np.add.at(counts, (run.predictions["label"], run.predictions["predicted"]), 1)
     return pd.DataFrame(counts, list(run.classes), list(run.classes))
 
 
@@ -304,24 +344,14 @@ def _text(value: Any) -> str:
     return "none" if value is None else str(value)
 
 
-def load(
-    uri: str,
-    *,
-    dataset: str | None = None,
-    profile: str | None = None,
-    modified: str | None = None,
-    recorded: bool | None = None,
-    experiment: str = runs.EXPERIMENT,
-) -> Content:
+def load(uri: str, *, experiment: str = runs.EXPERIMENT, **chosen: Any) -> Content:
     """Reads a store and computes a report's content.
 
     Args:
         uri: MLflow tracking URI.
-        dataset: a dataset's name or the beginning of its fingerprint.
-        profile: ``full``, ``quick``, ...
-        modified: the ``--set`` overrides, separated by blanks; "" for none.
-        recorded: restored records, or this store's own runs.
         experiment: MLflow experiment.
+        **chosen: ``dataset``, ``profile``, ``modified`` and ``recorded`` as
+            :func:`report.selection.select` takes them.
 
     Returns:
         The content.
@@ -330,37 +360,41 @@ def load(
         UserError: the store cannot be read, or nothing in it matches.
     """
     study = claims.load_study()
-    chosen = selection.select(runs.search(uri, experiment), dataset, profile, modified, recorded)
+    chosen = selection.select(runs.search(uri, experiment), **chosen)
     measured = runs.load(uri, chosen.finished)
     waiting = _waiting(uri, chosen)
     by_rung: dict[str, list[Run]] = {}
     for run in measured:
         by_rung.setdefault(run.rung, []).append(run)
 
-    known = _known_experiments(chosen.shown.profile)
-    # what was modified is not in the files: they say nothing about the rungs not run
-    planned = {} if chosen.shown.modified else {n: e.flat() for n, e in known.items()}
+    known, broken = _known_experiments(chosen.shown.profile)
+    comparable = not chosen.shown.reservation
     names = dict.fromkeys([*study.ladder, *study.published, *by_rung, *waiting])
     ladder = sorted((n for n in names if config.rung_number(n) is not None), key=config.rung_number)
     systems, before = [], None
     for name in [*ladder, *(n for n in names if n not in ladder)]:
         own = by_rung.get(name, [])
-        flat = own[0].params if own else planned.get(name)
-        comparable = before is not None and flat is not None and name in ladder
+        planned = known[name].flat() if name in known else {}
+        flat = own[0].params if own else planned
+        # what was modified is not in the files: they say nothing about the rungs not run
+        said = own or not chosen.shown.modified
         systems.append(
             System(
                 name=name,
                 title=own[0].title if own else known[name].title if name in known else name,
                 published=study.published.get(name, math.nan),
+                tolerance=study.tolerance,
+                params=flat,
                 runs=tuple(own),
                 waiting=waiting.get(name, "not run"),
-                changes=changes(before, flat) if comparable else (),
-                tolerance=study.tolerance,
+                changes=changes(before, flat) if before and flat and said and name in ladder else (),
+                doubtful=bool(chosen.doubtful & {"", name}),
+                comparable=comparable,
             )
         )
-        before = flat
+        before = flat if said else None
     by_name = {system.name: system for system in systems}
-    evidence = Evidence(measured, study.ladder)
+    evidence = Evidence(tuple(measured), study.ladder, waiting, chosen.doubtful, comparable)
     return Content(
         uri=uri,
         experiment=experiment,
@@ -373,18 +407,22 @@ def load(
             for name in study.published
             if name not in study.ladder
         ),
-        claims=tuple(claims.judge(claim, evidence, waiting) for claim in study.claims),
-        notes=(*chosen.notes, *_outdated(chosen, known), *_gaps(measured)),
+        claims=tuple(claims.judge(claim, evidence) for claim in study.claims),
+        notes=(*chosen.notes, *broken, *_outdated(chosen, known), *_gaps(measured)),
     )
 
 
-def _known_experiments(profile: str) -> dict[str, config.Experiment]:
-    """The experiment files as they are now, in the profile shown: what is not run yet."""
-    known = {name: config.load(path) for name, path in config.find().items()}
-    if not (config.EXPERIMENTS / "profiles" / f"{profile}.yaml").is_file():
-        return known
-    changed = config.load_profile(profile).changes
-    return {name: config.change(e, changed, f"profile {profile}") for name, e in known.items()}
+def _known_experiments(profile: str) -> tuple[dict[str, config.Experiment], list[str]]:
+    """The experiment files as they are now, in the profile shown; and what is wrong with some."""
+    known, broken = {}, []
+    there = (config.EXPERIMENTS / "profiles" / f"{profile}.yaml").is_file()
+    changed = config.load_profile(profile).changes if there else {}
+    for name, path in config.find().items():
+        try:
+            known[name] = config.change(config.load(path), changed, f"profile {profile}")
+        except UserError as error:  # finished runs can be told about all the same
+            broken.append(str(error))
+    return known, broken
 
 
 def _waiting(uri: str, chosen: Selection) -> dict[str, str]:

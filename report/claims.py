@@ -6,20 +6,21 @@
 import math
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
+import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from report import statistics
 from report.runs import Run
-from report.statistics import Interval
+from report.statistics import NO_INTERVAL, Interval
 from resnet import UserError, config
 
-Verdict = Literal["holds", "fails", "undecided"]
+Verdict = Literal["holds", "fails", "undecided", "not run", "not comparable"]
 Unit = Literal["accuracy", "points", "epoch", "ratio"]
 Runs = dict[str, Run]  # by rung, of one seed
 Finite = Annotated[float, Field(allow_inf_nan=False)]
@@ -50,7 +51,7 @@ class Bound(_Strict):
         return self
 
     def judge(self, low: float, high: float) -> Verdict:
-        """Holds if all of the interval lies inside, fails if none of it does."""
+        """Holds if all of the interval lies inside, fails if none does; without one undecided."""
         bottom = -math.inf if self.min is None else self.min
         top = math.inf if self.max is None else self.max
         if bottom <= low and high <= top:
@@ -96,10 +97,11 @@ class Study(_Strict):
 
     @model_validator(mode="after")
     def _names_agree(self) -> "Study":
+        known = {*self.published, *config.find()}
         for claim in self.claims:
             for name in (claim.rung, claim.against):
-                if name is not None and name not in self.published:
-                    raise ValueError(f"claim {claim.id}: {name!r} has no published accuracy")
+                if name is not None and name not in known:
+                    raise ValueError(f"claim {claim.id}: there is no experiment {name!r}")
             if QUANTITIES[claim.quantity].whole_ladder and claim.rung not in self.ladder[1:]:
                 raise ValueError(f"claim {claim.id}: {claim.rung!r} is no step of the ladder")
         repeated = [i for i, n in Counter(claim.id for claim in self.claims).items() if n > 1]
@@ -153,11 +155,10 @@ class Judgement:
 
     claim: Claim
     verdict: Verdict
-    value: float
-    low: float
-    high: float
     evidence: str
-    runs: tuple[Run, ...]
+    runs: tuple[Run, ...] = ()
+    value: float = math.nan
+    interval: Interval = NO_INTERVAL
 
     @property
     def unit(self) -> Unit:
@@ -165,77 +166,89 @@ class Judgement:
         return QUANTITIES[self.claim.quantity].unit
 
 
+@dataclass(frozen=True)
 class Evidence:
-    """Runs by rung and seed."""
+    """What claims are judged by.
 
-    def __init__(self, runs: list[Run], ladder: list[str]):
-        """Takes one run a (rung, seed), and the names of the numbered rungs in order."""
-        self.ladder = ladder
-        self.runs: dict[str, dict[int, Run]] = {}
-        for run in runs:
-            self.runs.setdefault(run.rung, {})[run.seed] = run
+    Attributes:
+        runs: one a (rung, seed).
+        ladder: the names of the numbered rungs in order.
+        waiting: what became of rungs without a finished run, such as "still going".
+        doubtful: see :class:`report.selection.Selection`.
+        comparable: whether the runs are of what the study is about.
+    """
+
+    runs: tuple[Run, ...]
+    ladder: list[str]
+    waiting: dict[str, str] = field(default_factory=dict)
+    doubtful: frozenset[str] = frozenset()
+    comparable: bool = True
 
     def by_seed(self, rungs: list[str]) -> dict[int, Runs]:
         """The runs of the seeds that all these rungs have in common, in order."""
-        seeds = set.intersection(*(set(self.runs.get(rung, ())) for rung in rungs))
-        return {seed: {rung: self.runs[rung][seed] for rung in rungs} for seed in sorted(seeds)}
+        found: dict[int, Runs] = {}
+        for run in self.runs:
+            found.setdefault(run.seed, {})[run.rung] = run
+        return {
+            seed: {rung: found[seed][rung] for rung in rungs}
+            for seed in sorted(found)
+            if set(rungs) <= set(found[seed])
+        }
+
+    def doubts(self, rungs: list[str]) -> bool:
+        """Whether a run of one of these rungs may be missing here."""
+        return bool(self.doubtful & {"", *rungs})
 
 
-def judge(claim: Claim, evidence: Evidence, waiting: dict[str, str] | None = None) -> Judgement:
-    """Judges one claim.
+def judge(claim: Claim, evidence: Evidence) -> Judgement:
+    """Judges one claim, by an interval or not at all.
 
-    By Student's interval over seeds if there are several; with one seed by the interval that
-    the images seen allow, if the quantity is a share of images, else by the bare value.
+    The interval is Student's over seeds; with one seed it is what the images seen allow, if the
+    quantity is a share of images. A run whose evidence is incomplete is not left out, because the
+    others alone may look firmer than all of them: it leaves the claim undecided.
 
     Args:
         claim: what is said.
         evidence: what was measured.
-        waiting: what became of rungs without a finished run, such as "still going".
 
     Returns:
-        The verdict, "undecided" if there is too little evidence.
+        The verdict and what it rests on.
     """
     quantity = QUANTITIES[claim.quantity]
     rungs = list(dict.fromkeys([claim.rung, *([claim.against] if claim.against else [])]))
     if quantity.whole_ladder:
         rungs = list(dict.fromkeys([*rungs, *evidence.ladder]))
-    missing = [rung for rung in rungs if rung not in evidence.runs]
-
-    def undecided(why: str, runs: tuple[Run, ...] = ()) -> Judgement:
-        return Judgement(claim, "undecided", math.nan, math.nan, math.nan, why, runs)
-
-    if missing:
-        return undecided(
-            ", ".join(f"{rung}: {(waiting or {}).get(rung, 'not run')}" for rung in missing)
-        )
+    there = {run.rung for run in evidence.runs}
+    if missing := [rung for rung in rungs if rung not in there]:
+        told = ", ".join(f"{rung}: {evidence.waiting.get(rung, 'not run')}" for rung in missing)
+        return Judgement(claim, "not run", told)
     by_seed = evidence.by_seed(rungs)
-    if not by_seed:
-        return undecided(f"no seed in common: {', '.join(rungs)}")
+    used = tuple(run for runs in by_seed.values() for run in runs.values())
     measured = {s: quantity.measure(runs, claim, evidence.ladder) for s, runs in by_seed.items()}
-    values = {seed: value for seed, value in measured.items() if not math.isnan(value)}
-    used = tuple(run for seed in values or by_seed for run in by_seed[seed].values())
-    if not values:
-        return undecided("cannot be measured from what was recorded", used)
-
-    numbers = list(values.values())
-    mean = float(np.mean(numbers))
-    if len(numbers) == 1:
-        seed = next(iter(values))
-        interval = quantity.one_run(by_seed[seed], claim, evidence.ladder)
-        (low, high), basis = interval or ((mean, mean), "the value itself, no interval")
-        verdict, text = claim.bound.judge(low, high), f"one run (seed {seed}): {basis}"
-    elif all(map(math.isfinite, numbers)):
-        low, high = statistics.t_interval(numbers)
-        verdict, text = claim.bound.judge(low, high), f"{len(numbers)} seeds: t interval"
+    gone = [str(seed) for seed, value in measured.items() if math.isnan(value)]
+    values = list(measured.values())
+    value, interval = math.nan, NO_INTERVAL
+    if not by_seed:
+        told = f"no seed in common: {', '.join(rungs)}"
+    elif gone:
+        told = f"cannot be measured from what seed {', '.join(gone)} left"
+    elif len(values) == 1:
+        value, seed = values[0], next(iter(by_seed))
+        found = quantity.one_run(by_seed[seed], claim, evidence.ladder)
+        interval, basis = found or (NO_INTERVAL, "no interval, which takes more seeds")
+        told = f"one run (seed {seed}): {basis}"
+    elif all(map(math.isfinite, values)) or len(set(values)) == 1:
+        value = values[0] if len(set(values)) == 1 else float(np.mean(values))
+        told = f"{len(values)} seeds: t interval"
+        interval = (value, value) if len(set(values)) == 1 else statistics.t_interval(values)
     else:  # it never happened in some run, so that there is no mean
-        verdicts = {claim.bound.judge(value, value) for value in numbers}
-        verdict = verdicts.pop() if len(verdicts) == 1 else "undecided"
-        low = high = mean
-        never = sum(map(math.isinf, numbers))
-        text = f"{len(numbers)} seeds: never in {never} of them"
-    if len(values) < len(measured):
-        text += f"; {len(measured) - len(values)} seed(s) could not be measured"
-    return Judgement(claim, verdict, mean, low, high, text, used)
+        told = f"{len(values)} seeds: never in {sum(map(math.isinf, values))} of them, no mean"
+    verdict = claim.bound.judge(*interval)
+    if evidence.doubts(rungs):
+        verdict, told = "undecided", f"{told}; a run may be missing here"
+    if not evidence.comparable:
+        verdict = "not comparable"
+    return Judgement(claim, verdict, told, used, value, interval)
 
 
 def _of_run(measure: Callable[[Run], float]):
@@ -243,33 +256,31 @@ def _of_run(measure: Callable[[Run], float]):
 
 
 def _last(key: str) -> Callable[[Run], float]:
-    return lambda run: _value(run.history[key].dropna().iloc[-1:])
+    return lambda run: float(run.curve(key).tail(1).mean())
 
 
-def _value(series: Any) -> float:
-    return float(series.iloc[0]) if len(series) else math.nan
+def _most(key: str) -> Callable[[Run], float]:
+    return lambda run: float(run.curve(key).max())
 
 
 def _metric(key: str) -> Callable[[Run], float]:
-    return lambda run: run.metrics.get(key, math.nan)
+    return lambda run: run.metric(key)
 
 
 def gap(run: Run) -> float:
     """Training less validation accuracy, averaged over the last ``GAP_EPOCHS`` epochs."""
-    return float((run.history["accuracy"] - run.history["val_accuracy"]).tail(GAP_EPOCHS).mean())
+    return float((run.curve("accuracy") - run.curve("val_accuracy")).tail(GAP_EPOCHS).mean())
 
 
-def drops(run: Run) -> list[int]:
+def drops(rate: pd.Series) -> list[int]:
     """The first epoch at each lower learning rate."""
-    rate = run.history["learning_rate"]
     # single-precision rates: a change is at least a factor, not the last bit
     return [int(epoch) for epoch in rate.index[rate < rate.shift() * 0.999]]
 
 
 def _first_drop(run: Run) -> float:
-    if run.history["learning_rate"].dropna().empty:
-        return math.nan
-    return drops(run)[0] if drops(run) else math.inf
+    rate = run.curve("learning_rate")
+    return math.nan if rate.empty else next(iter(drops(rate)), math.inf)
 
 
 def _gap_ratio(runs: Runs, claim: Claim, ladder: list[str]) -> float:
@@ -281,10 +292,10 @@ def _slope_ratio(run: Run) -> float:
     drop = _first_drop(run)
     if not math.isfinite(drop):
         return math.nan
-    curve = run.history[["accuracy", "val_accuracy"]].mean(axis=1, skipna=False).dropna()
+    curve = (run.curve("accuracy") + run.curve("val_accuracy")) / 2
     before = curve.loc[drop - SLOPE_EPOCHS : drop - 1]
     after = curve.loc[drop + 1 : drop + SLOPE_EPOCHS]  # the jump at the drop is no slope
-    if min(len(before), len(after)) < 3:
+    if curve.isna().any() or min(len(before), len(after)) < 3:
         return math.nan
     slopes = [float(np.polyfit(part.index, part, 1)[0]) for part in (before, after)]
     return slopes[1] / slopes[0] if slopes[0] > 0 else math.nan
@@ -303,22 +314,16 @@ def _gain(runs: Runs, claim: Claim, ladder: list[str]) -> dict[str, float]:
 
 def _lead(runs: Runs, claim: Claim, ladder: list[str]) -> dict[str, float]:
     """The rung's own step less the largest of the others."""
-    gains = {
-        after: runs[after].metrics.get("test_accuracy", math.nan)
-        - runs[before].metrics.get("test_accuracy", math.nan)
-        for before, after in pairwise(ladder)
-    }
+    accuracy = {rung: runs[rung].metric("test_accuracy") for rung in ladder}
+    gains = {after: accuracy[after] - accuracy[before] for before, after in pairwise(ladder)}
+    if any(map(math.isnan, gains.values())):
+        return dict.fromkeys(ladder, math.nan)
     rival = max((rung for rung in gains if rung != claim.rung), key=gains.get)
     weights: Counter = Counter()
     for rung, sign in ((claim.rung, 1.0), (rival, -1.0)):
         weights[rung] += sign
         weights[ladder[ladder.index(rung) - 1]] -= sign
     return {rung: weight for rung, weight in weights.items() if weight}
-
-
-def combination(runs: Runs, weights: dict[str, float]) -> float:
-    """A weighted sum of test accuracies."""
-    return sum(w * runs[r].metrics.get("test_accuracy", math.nan) for r, w in weights.items())
 
 
 def images_interval(runs: Runs, weights: dict[str, float]) -> tuple[Interval, str] | None:
@@ -329,36 +334,26 @@ def images_interval(runs: Runs, weights: dict[str, float]) -> tuple[Interval, st
         weights: by rung; a single one is that rung's accuracy.
 
     Returns:
-        The 95 % interval and how it was had; None if the number of test images is not known.
+        The 95 % interval and how it was had; None without predictions of the same images.
     """
     chosen = [runs[rung] for rung in weights]
-    n = chosen[0].n_test
-    if any(run.n_test != n or not run.n_test for run in chosen):
+    if any(run.predictions is None for run in chosen):
         return None
+    n = chosen[0].n_test
     if len(chosen) == 1:
-        correct = round(combination(runs, weights) * n)
-        return statistics.wilson(correct, n), f"binomial interval of {n:,} test images"
-    if all(run.labels is not None for run in chosen) and all(
-        np.array_equal(run.labels, chosen[0].labels) for run in chosen
-    ):
-        scores = sum(weight * runs[rung].correct for rung, weight in weights.items())
-        return statistics.paired_interval(scores), f"paired interval of {n:,} test images"
-    half = 1.96 * math.sqrt(
-        sum(
-            weight**2 * accuracy * (1 - accuracy) / n
-            for rung, weight in weights.items()
-            for accuracy in [runs[rung].metrics.get("test_accuracy", math.nan)]
-        )
-    )
-    value = combination(runs, weights)
-    return (value - half, value + half), (
-        f"unpaired interval of {n:,} test images, for lack of predictions"
-    )
+        return statistics.wilson(int(chosen[0].correct.sum()), n), f"binomial, {n:,} test images"
+    if not all(run.predictions["label"].equals(chosen[0].predictions["label"]) for run in chosen):
+        return None
+    scores = sum(weight * runs[rung].correct for rung, weight in weights.items())
+    return statistics.paired_interval(scores), f"paired by {n:,} test images"
 
 
 def _tested(weights: Weights) -> dict[str, Any]:
     return {
-        "measure": lambda runs, claim, ladder: combination(runs, weights(runs, claim, ladder)),
+        "measure": lambda runs, claim, ladder: sum(
+            weight * runs[rung].metric("test_accuracy")
+            for rung, weight in weights(runs, claim, ladder).items()
+        ),
         "one_run": lambda runs, claim, ladder: images_interval(runs, weights(runs, claim, ladder)),
     }
 
@@ -369,7 +364,7 @@ def _validation_images(runs: Runs, claim: Claim, ladder: list[str]):
     if not n:
         return None
     correct = round(_last("val_accuracy")(run) * n)
-    return statistics.wilson(correct, n), f"binomial interval of {n:,} validation images"
+    return statistics.wilson(correct, n), f"binomial, {n:,} validation images"
 
 
 QUANTITIES: dict[str, Quantity] = {
@@ -392,7 +387,7 @@ QUANTITIES: dict[str, Quantity] = {
     "max_train_accuracy": Quantity(
         "accuracy",
         "largest training accuracy of any epoch",
-        _of_run(lambda run: float(run.history["accuracy"].max())),
+        _of_run(_most("accuracy")),
     ),
     "final_val_accuracy": Quantity(
         "accuracy",
@@ -403,7 +398,7 @@ QUANTITIES: dict[str, Quantity] = {
     "max_val_accuracy": Quantity(
         "accuracy",
         "largest validation accuracy of any epoch",
-        _of_run(lambda run: float(run.history["val_accuracy"].max())),
+        _of_run(_most("val_accuracy")),
     ),
     "final_gap": Quantity(
         "points",

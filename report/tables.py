@@ -1,70 +1,118 @@
-"""The report's tables, each once as a reader sees it and once as plain numbers.
+"""The report's tables, each once: fields that give a raw value, and how a reader sees it.
 
-``shown`` becomes HTML, Markdown and LaTeX, ``raw`` becomes CSV with every digit.
+The raw values become CSV as they are; page, Markdown, LaTeX, terminal and README show the same
+fields, or those of them that are meant for there.
 """
 
-import html
 import json
 import math
 import re
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from operator import attrgetter, itemgetter
+from typing import Any, NamedTuple
 
+import numpy as np
 import pandas as pd
 
-from report.analysis import STATED_DEVIATIONS, Content, Step, class_accuracy
+from report import statistics
+from report.analysis import Content, Step, System, by_class, confusion
 from report.claims import QUANTITIES, Bound, Judgement
 from report.runs import Run
 from report.selection import state
+from resnet import config
 
 NONE = "-"
 
-_LATEX = str.maketrans(
-    {
-        "\\": r"\textbackslash{}",
-        "~": r"\textasciitilde{}",
-        "^": r"\textasciicircum{}",
-        "<": r"\textless{}",
-        ">": r"\textgreater{}",
-        "|": r"\textbar{}",
-        "[": "{[}",  # at the start of a row it would belong to the line break before it
-        "†": r"\dag{}",
-        **{sign: f"\\{sign}" for sign in "&%$#_{}"},
-    }
-)
 
+class Field(NamedTuple):
+    """One column.
 
-class Chip(str):
-    """A verdict; the page colours it."""
+    Attributes:
+        key: its name in CSV; "" for readers only.
+        of: takes the value from a row's item; by default its attribute ``key``.
+        heading: a reader's; "" for machines only.
+        form: makes a reader's text of the value.
+        kind: how the page sets it: number, chip, mono, fold, ids, id, copy, heat, cell.
+        on: where it stands: page (and the files beside it), terminal, readme.
+    """
 
+    key: str
+    of: Callable[[Any], Any] | None = None
+    heading: str = ""
+    form: Callable[[Any], str] = str
+    kind: str = ""
+    on: str = "page"
 
-class Ids(str):
-    """Run ids, separated by blanks; the page links them to their rows under Provenance."""
+    def value(self, item: Any) -> Any:
+        """The raw value; a pair of numbers becomes two columns of CSV."""
+        return (self.of or attrgetter(self.key))(item)
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table under one file name; ``shown`` holds text, ``raw`` the numbers behind it."""
+    """A table under one file name.
+
+    ``anchor`` gives a row's address in the page, ``shade`` the depth (0 to 1) of a heat map's cell
+    by item and heading.
+    """
 
     name: str
     caption: str
-    shown: pd.DataFrame
-    raw: pd.DataFrame
+    fields: Sequence[Field]
+    items: Sequence[Any]
+    anchor: Callable[[Any], str] | None = None
+    shade: Callable[[Any, str], float] | None = None
+
+    def at(self, place: str) -> list[Field]:
+        """The fields that stand at a place."""
+        return [f for f in self.fields if f.heading and place in f.on.split()]
+
+    def shown(self, place: str = "page") -> list[list[str]]:
+        """Headings and rows as a reader sees them."""
+        fields = self.at(place)
+        rows = [[f.form(f.value(item)) for f in fields] for item in self.items]
+        return [[f.heading for f in fields], *rows]
+
+    @property
+    def frame(self) -> pd.DataFrame:
+        """Every value as it is."""
+        frame: dict[str, list] = {}
+        for f in self.fields:
+            values = [f.value(item) for item in self.items]
+            if f.key and values and isinstance(values[0], tuple):
+                frame |= {f"{f.key}_{end}": [v[i] for v in values] for i, end in ((0, "low"), (1, "high"))}
+            elif f.key:
+                frame[f.key] = values
+        return pd.DataFrame(frame)
 
 
-def percent(value: float) -> str:
+# --- numbers for readers -----------------------------------------------------------------------
+
+
+def digits(values: Iterable[float], limits: Bound) -> int:
+    """Decimals, one at least, with which values stand to their limits as they really do."""
+    ends = [end for end in (limits.min, limits.max) if end is not None]
+    pairs = [(value, end) for value in values if math.isfinite(value) for end in ends]
+    true = [np.sign(round(value - end, 9)) for value, end in pairs]
+    for n in range(1, 7):
+        if [np.sign(round(round(value, n) - end, 9)) for value, end in pairs] == true:
+            return n
+    return 7
+
+
+def percent(value: float, decimals: int = 1) -> str:
     """0.7231 as ``72.3 %``."""
-    return NONE if math.isnan(value) else f"{100 * value:.1f} %"
+    return NONE if math.isnan(value) else f"{100 * value:.{decimals}f} %"
 
 
-def points(value: float) -> str:
+def points(value: float, decimals: int = 1) -> str:
     """0.0051 as ``+0.5``: a difference of accuracies in points."""
-    return NONE if math.isnan(value) else f"{100 * value:+z.1f}"
+    return NONE if math.isnan(value) else f"{100 * value:+z.{decimals}f}"
 
 
-def span(interval: tuple[float, float], form: Callable[[float], str]) -> str:
+def span(interval: tuple[float, float], form: Callable[[float], str] = percent) -> str:
     """``71.4 to 73.2 %``; a dash where there is no interval, or it is a point."""
     low, high = interval
     if math.isnan(low) or low == high:
@@ -90,21 +138,21 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
 
 
-def measured(value: float, unit: str) -> str:
+def measured(value: float, unit: str, decimals: int = 1) -> str:
     """A quantity with its unit; infinity is "never"."""
     if math.isnan(value):
         return NONE
     if math.isinf(value) or (unit == "epoch" and value == 0):
         return "never"
     if unit == "accuracy":
-        return percent(value)
+        return percent(value, decimals)
     if unit == "points":
-        return f"{points(value)} points"
-    return f"{value:.3g}" if unit == "ratio" else f"epoch {value:g}"
+        return f"{points(value, decimals)} points"
+    return f"{value:.{decimals + 1}f}" if unit == "ratio" else f"epoch {round(value, decimals):g}"
 
 
 def bound(limits: Bound, unit: str) -> str:
-    """``at least 80.0 %``, ``83.0 % to 87.0 %``."""
+    """``at least 80.0 %``, ``83.0 to 87.0 %``."""
     if unit == "epoch" and limits.max == 0:
         return "never"
     if limits.min is None:
@@ -114,8 +162,18 @@ def bound(limits: Bound, unit: str) -> str:
     return span((limits.min, limits.max), lambda value: measured(value, unit))
 
 
-def _number(value: float, form: str = ",.0f") -> str:
-    return NONE if math.isnan(value) else format(value, form)
+def to_limits(value: float, interval: tuple[float, float], limits: Bound, unit: str) -> list[str]:
+    """A value and its interval, with the digits it takes to agree with their verdict."""
+    scale = 100 if unit in ("accuracy", "points") else 1
+    ends = {k: None if v is None else scale * v for k, v in limits.model_dump().items()}
+    n = digits([scale * x for x in (value, *interval)], Bound(**ends))
+    n = max(n - (unit == "ratio"), 1)  # which is shown with a decimal more than the rest
+    return [measured(value, unit, n), span(interval, lambda x: measured(x, unit, n))]
+
+
+def number(form: str = ",.0f") -> Callable[[float | None], str]:
+    """Formats numbers; a dash for NaN and none."""
+    return lambda value: NONE if value is None or math.isnan(value) else format(value, form)
 
 
 def whole(values: list[float]) -> str:
@@ -126,30 +184,42 @@ def whole(values: list[float]) -> str:
     return f"{low:g}" if low == high else f"{low:g} to {high:g}"
 
 
-def _table(name: str, caption: str, shown: list[dict], raw: list[dict] | None = None) -> Table:
-    frame = pd.DataFrame(shown, dtype=object)
-    return Table(name, caption, frame, frame if raw is None else pd.DataFrame(raw))
+def deviation(value: float) -> str:
+    """0.0021 as ``0.21``, in points."""
+    return number(".2f")(100 * value)
+
+
+def short(name: str) -> str:
+    """``3`` for a rung, the name of a baseline."""
+    return str(config.rung_number(name) or name)
+
+
+def rung(name: str) -> str:
+    """``rung 3``, or a baseline's name."""
+    return name if config.rung_number(name) is None else f"rung {short(name)}"
+
+
+def seed_list(runs: Iterable[Run]) -> str:
+    """``0-4`` or ``0,2,5``, as the runner takes them."""
+    seeds = sorted(run.seed for run in runs)
+    if len(seeds) > 1 and seeds == list(range(seeds[0], seeds[-1] + 1)):
+        return f"{seeds[0]}-{seeds[-1]}"
+    return ",".join(map(str, seeds))
+
+
+# --- the tables --------------------------------------------------------------------------------
 
 
 def all_tables(content: Content) -> dict[str, Table]:
     """Every table of the report by name."""
+    steps, rivals = content.steps, content.rivals
     made = [
         progression(content),
         judged(content),
-        *(
-            comparison(name, caption, content, steps)
-            for name, caption, steps in (
-                ("steps", "Neighbouring rungs on the same test images", content.steps),
-                ("residual_vs_vgg", "The last rung against the baseline", content.rivals),
-            )
-        ),
-        power(content),
-        systems(content),
-        classes(content),
-        assumptions(content),
-        contradictions(content),
-        provenance(content),
-        unfinished(content),
+        comparison("steps", "Neighbouring rungs on the same test images", content, steps),
+        comparison("residual_vs_vgg", "The last rung against the baseline", content, rivals),
+        *(table(content) for table in (power, networks, classes, per_class, confusion_matrix)),
+        *(table(content) for table in (assumptions, contradictions, runs, curves, unfinished)),
         environment(content),
     ]
     return {table.name: table for table in made}
@@ -161,184 +231,207 @@ def published_heading(content: Content) -> str:
 
 
 def progression(content: Content) -> Table:
-    """Rung by rung: what changed, published, reproduced, verdict, cost."""
-    shown, raw = [], []
-    for s in content.systems:
-        difference = s.accuracy - s.published
-        parameters, operations = s.mean("parameters"), s.mean("multiply_adds")
-        seconds = s.mean("train_seconds")
-        shown.append(
-            {
-                "rung": f"{s.name}\n{s.title}",
-                "what changed": "\n".join(s.changes) or NONE,
-                published_heading(content): percent(s.published),
-                "reproduced": percent(s.accuracy) if s.runs else s.waiting,
-                "95 % interval": f"{span(s.interval, percent)}\n{s.basis}" if s.runs else NONE,
-                "difference": points(difference),
-                "verdict": Chip(s.verdict),
-                "size": f"{_number(parameters)} parameters\n{operations / 1e6:.2f} M multiply-adds"
-                if parameters + operations > 0
-                else NONE,
-                "training": f"{whole(s.epochs)} epochs\n{duration(seconds)}" if s.epochs else NONE,
-            }
-        )
-        raw.append(
-            {
-                "rung": s.name,
-                "title": s.title,
-                "what_changed": "; ".join(s.changes),
-                "published": s.published,
-                "reproduced": s.accuracy,
-                "low": s.interval[0],
-                "high": s.interval[1],
-                "evidence": s.basis,
-                "seeds": len(s.accuracies),
-                "difference": difference,
-                "verdict": s.verdict,
-                "parameters": parameters,
-                "multiply_adds": operations,
-                "epochs_run": s.mean("epochs_run"),
-                "train_seconds": seconds,
-            }
-        )
-    return _table("progression", "Published and reproduced test accuracy", shown, raw)
+    """Rung by rung: published, reproduced, verdict, cost, what changed."""
+    gains = {step.after.name: step.after.accuracy - step.before.accuracy for step in content.steps}
+    heading = published_heading(content)
+
+    def shown(s: System) -> list[str]:
+        if not s.runs or math.isnan(s.published):
+            return [percent(s.accuracy) if s.runs else s.waiting, span(s.interval)]
+        return to_limits(s.accuracy, s.interval, s.band, "accuracy")
+
+    def reproduced(s: System) -> str:
+        return shown(s)[0] + f" ({len(s.runs)} seeds)" * (len(s.runs) > 1)
+
+    def cited(s: System) -> str:
+        seeds = f"seed{'s' * (len(s.runs) > 1)} {seed_list(s.runs)}"
+        return f"{shown(s)[0]}\n({shown(s)[1]}; {seeds})" if s.runs else s.waiting
+
+    def epochs(s: System) -> str:
+        return whole(s.values("epochs_run") or [s.params.get("training.epochs", math.nan)])
+
+    def hardware(s: System) -> str:
+        found = [f"{r.tags.get('device')}, {r.tags.get('backend')}" for r in s.runs]
+        return "\n".join(dict.fromkeys(found)) or NONE
+
+    def mean(metric: str) -> Callable[[System], float]:
+        return lambda s: s.mean(metric)
+
+    def place(s: System) -> str:
+        return f"{span(s.further)}\npublished {s.place}" if s.place else span(s.further)
+
+    verdict_on = "page" if content.selection.shown.reservation else "page terminal"
+    fields = [
+        Field("", lambda s: f"{short(s.name)} {s.title}", "rung"),
+        Field("", lambda s: f"{short(s.name):3} {s.title}", "rung", on="terminal"),
+        Field("rung", attrgetter("name"), "rung", short, on="readme"),
+        Field("title", None, "what changed", on="readme"),
+        Field("published", None, heading, percent, "number", "terminal readme"),
+        Field("", lambda s: shown(s)[0], "reproduced", kind="number"),
+        Field("", reproduced, "reproduced", kind="number", on="terminal"),
+        Field("reproduced", attrgetter("accuracy")),
+        Field("", cited, "reproduced", on="readme"),
+        Field("verdict", None, "verdict", kind="chip", on=verdict_on),
+        Field("", attrgetter("published"), heading, percent, "number"),
+        Field("difference", lambda s: s.accuracy - s.published, "difference", points, "number",
+              "page readme"),
+        Field("step_gain", lambda s: gains.get(s.name, math.nan), "step gain", points, "number",
+              "terminal"),
+        Field("", lambda s: f"{shown(s)[1]}\n{s.basis}", "95 % interval"),
+        Field("interval"),
+        Field("evidence", attrgetter("basis")),
+        Field("seeds", lambda s: len(s.accuracies)),
+        Field("tost_p", attrgetter("equivalence"), "TOST p", p_value, "number"),
+        Field("", place, "one further run (95 %)"),
+        Field("further"),
+        Field("published_is", attrgetter("place")),
+        Field("deviation", None, "deviation", deviation, "number"),
+        Field("seed_floor", attrgetter("floor"), "floor", deviation, "number"),
+        Field("", epochs, "epochs", kind="number", on="page terminal readme"),
+        Field("epochs_run", mean("epochs_run")),
+        Field("train_seconds", mean("train_seconds"), "time", duration, "number", "page terminal"),
+        Field("", mean("train_seconds"), "time a run", duration, on="readme"),
+        Field("parameters", mean("parameters"), "parameters", number(), "number"),
+        Field("", lambda s: s.mean("multiply_adds") / 1e6, "multiply-adds, M", number(".2f"),
+              "number"),
+        Field("multiply_adds", mean("multiply_adds")),
+        Field("what_changed", lambda s: "; ".join(s.changes), "what changed",
+              lambda text: text.replace("; ", "\n") or NONE, "fold"),
+        Field("", hardware, "on", on="readme"),
+    ]  # fmt: skip
+    caption = f"Test accuracy, {content.selection.shown.label}"
+    return Table("progression", caption, fields, content.systems, attrgetter("slug"))
 
 
 def judged(content: Content) -> Table:
     """The claims with verdict, value, bound and evidence."""
-    return _table(
-        "claims",
-        "The study's claims, judged",
-        [
-            {
-                "claim": f"{j.claim.id}\n{j.claim.rung}",
-                "verdict": Chip(j.verdict),
-                "the study says": j.claim.text,
-                "measured": measured(j.value, j.unit),
-                "95 % interval": span((j.low, j.high), lambda x, u=j.unit: measured(x, u)),
-                "holds if": bound(j.claim.bound, j.unit),
-                "quantity": QUANTITIES[j.claim.quantity].meaning,
-                "evidence": j.evidence,
-                "runs": Ids(_ids(j)),
-            }
-            for j in content.claims
-        ],
-        [
-            {
-                "claim": j.claim.id,
-                "rung": j.claim.rung,
-                "against": j.claim.against,
-                "text": j.claim.text,
-                "quantity": j.claim.quantity,
-                "min": j.claim.bound.min,
-                "max": j.claim.bound.max,
-                "verdict": j.verdict,
-                "value": j.value,
-                "low": j.low,
-                "high": j.high,
-                "evidence": j.evidence,
-                "run_ids": " ".join(run.id for run in j.runs),
-            }
-            for j in content.claims
-        ],
-    )
+
+    def shown(at: int) -> Callable[[Judgement], str]:
+        return lambda j: to_limits(j.value, j.interval, j.claim.bound, j.unit)[at]
+
+    def claim(name: str) -> Callable[[Judgement], Any]:
+        return attrgetter(f"claim.{name}")
+
+    fields = [
+        Field("", lambda j: f"{j.claim.text}\n{j.claim.id} · {rung(j.claim.rung)}", "claim"),
+        Field("claim", claim("id"), "claim", on="terminal"),
+        Field("rung", claim("rung"), "rung", short, on="terminal"),
+        Field("against", claim("against")),
+        Field("text", claim("text")),
+        Field("quantity", claim("quantity")),
+        Field("verdict", None, "verdict", kind="chip", on="page terminal"),
+        Field("", shown(0), "measured", kind="number", on="page terminal"),
+        Field("value"),
+        Field("", shown(1), "95 % interval"),
+        Field("interval"),
+        Field("", lambda j: bound(j.claim.bound, j.unit), "holds if", on="page terminal"),
+        Field("min", claim("bound.min")),
+        Field("max", claim("bound.max")),
+        Field("evidence", None, "evidence"),
+        Field("", lambda j: QUANTITIES[j.claim.quantity].meaning, "measured as", kind="fold"),
+        Field("run_ids", lambda j: " ".join(r.id for r in j.runs), "runs", kind="ids"),
+    ]
+    caption = "The study's claims, judged"
+    return Table("claims", caption, fields, content.claims, claim("id"))
 
 
-def _ids(judgement: Judgement) -> str:
-    return " ".join(dict.fromkeys(run.id[:8] for run in judgement.runs))
+def _step(s: Step) -> str:
+    return f"{short(s.before.name)} → {short(s.after.name)} {s.after.title}"
 
 
 def comparison(name: str, caption: str, content: Content, steps: tuple[Step, ...]) -> Table:
     """Paired comparisons of two systems each."""
-    return _table(
-        name,
-        caption,
-        [
-            {
-                "from": s.before.name,
-                "to": s.after.name,
-                f"{published_heading(content)} gain": points(s.published),
-                "gain": points(s.gain),
-                "95 % interval": span(s.interval, points),
-                "p": p_value(s.p),
-                **(
-                    {"p (Holm)": p_value(content.corrected.get(s.after.name, math.nan))}
-                    if steps is content.steps
-                    else {}
-                ),
-                "McNemar p (median)": p_value(s.mcnemar_p),
-                "agreement": percent(s.agreement),
-                "newly right": _number(s.turned[0], ",.4g"),
-                "newly wrong": _number(s.turned[1], ",.4g"),
-                "gained most": _ends(s.classes, 1),
-                "lost most": _ends(s.classes, -1),
-                "evidence": s.basis,
-            }
-            for s in steps
-        ],
-        [
-            {
-                "from": s.before.name,
-                "to": s.after.name,
-                "published_gain": s.published,
-                "gain": s.gain,
-                "low": s.interval[0],
-                "high": s.interval[1],
-                "seeds": len(s.gains),
-                "p": s.p,
-                "p_holm": content.corrected.get(s.after.name) if steps is content.steps else None,
-                "mcnemar_p_median": s.mcnemar_p,
-                "mcnemar_p_by_seed": "; ".join(f"{seed}: {p:.6g}" for seed, p in s.mcnemar),
-                "agreement": s.agreement,
-                "newly_right": s.turned[0],
-                "newly_wrong": s.turned[1],
-                "evidence": s.basis,
-            }
-            for s in steps
-        ],
-    )
 
+    def end(at: int) -> Callable[[Step], str]:
+        """The class that gained most (0) or lost most (-1), in points."""
 
-def _ends(gains: pd.Series, sign: int, count: int = 3) -> str:
-    """The classes that gained (1) or lost (-1) most, in points."""
-    chosen = (gains if sign > 0 else gains[::-1])[lambda g: g * sign >= 0.0005]
-    return ", ".join(f"{name} {points(gain)}" for name, gain in chosen[:count].items()) or NONE
+        def named(s: Step) -> str:
+            gain = math.nan if s.classes.empty else s.classes.iloc[at]
+            found = abs(gain) >= 0.0005 and (gain < 0) == bool(at)
+            return f"{s.classes.index[at]} {points(gain)}" if found else NONE
+
+        return named
+
+    def by_seed(s: Step) -> str:
+        return "; ".join(f"{seed}: {p:.6g}" for seed, p in s.mcnemar.items())
+
+    def holm(s: Step) -> float:
+        return content.corrected.get(s.after.name, math.nan) if s in content.steps else math.nan
+
+    count = number(",.4g")
+    fields = [
+        Field("", _step, "step"),
+        Field("from", attrgetter("before.name")),
+        Field("to", attrgetter("after.name")),
+        Field("gain", None, "gain", points, "number"),
+        Field("interval", None, "95 % interval", lambda i: span(i, points), "number"),
+        Field("published_gain", attrgetter("published"), published_heading(content), points,
+              "number"),
+        Field("seeds", lambda s: len(s.gains)),
+        Field("p", None, "p", p_value, "number"),
+        Field("p_holm", holm, "p (Holm)" * (steps is content.steps), p_value, "number"),
+        Field("mcnemar_p_median", attrgetter("mcnemar_p"), "McNemar p", p_value, "number"),
+        Field("mcnemar_p_by_seed", by_seed),
+        Field("agreement", None, "agreement", percent, "number"),
+        Field("newly_right", lambda s: s.turned[0], "newly right", count, "number"),
+        Field("newly_wrong", lambda s: s.turned[1], "newly wrong", count, "number"),
+        Field("gained_most", end(0), "gained most"),
+        Field("lost_most", end(-1), "lost most"),
+        Field("evidence", attrgetter("basis"), "evidence"),
+    ]  # fmt: skip
+    return Table(name, caption, fields, steps)
 
 
 def power(content: Content) -> Table:
     """How many seeds tell a gain of the published size from seed noise."""
-    shown, raw = [], []
-    for s in (*content.steps, *content.rivals):
-        observed = s.seeds_needed(s.deviation)
-        stated = {d: s.seeds_needed(d) for d in STATED_DEVIATIONS}
-        known = not math.isnan(s.deviation)
-        shown.append(
-            {
-                "from": s.before.name,
-                "to": s.after.name,
-                f"{published_heading(content)} gain": points(s.published),
-                "deviation over seeds": f"{100 * s.deviation:.2f} points"
-                if known
-                else "not to be had from one seed",
-                "seeds needed": _seeds(observed) if known else NONE,
-                **{f"if it is {100 * d:.1f} points": _seeds(n) for d, n in stated.items()},
-            }
-        )
-        raw.append(
-            {
-                "from": s.before.name,
-                "to": s.after.name,
-                "published_gain": s.published,
-                "deviation": s.deviation,
-                "seeds_needed": observed,
-                **{f"seeds_at_{d}": n for d, n in stated.items()},
-            }
-        )
-    return _table("power", "Seeds a rung that it takes to see the published gain", shown, raw)
+
+    def needed(values: str) -> Callable[[Step], int | None]:
+        return lambda s: statistics.seeds_needed(s.published, s.pooled(values))
+
+    heading = f"{published_heading(content)} gain"
+    fields = [
+        Field("", _step, "step"),
+        Field("from", attrgetter("before.name")),
+        Field("to", attrgetter("after.name")),
+        Field("published_gain", attrgetter("published"), heading, points, "number"),
+        Field("deviation", lambda s: s.pooled("deviation"), "deviation", deviation, "number"),
+        Field("seeds_needed", needed("deviation"), "seeds it takes", number("d"), "number"),
+        Field("seed_floor", lambda s: s.pooled("floor"), "floor", deviation, "number"),
+        Field("seeds_by_floor", needed("floor"), "seeds by the floor", number("d"), "number"),
+    ]
+    caption = "Seeds a rung that it takes to see the published gain"
+    return Table("power", caption, fields, [*content.steps, *content.rivals])
 
 
-def _seeds(n: int | None) -> str:
-    return NONE if n is None else str(n)
+def networks(content: Content) -> Table:
+    """The last rung beside the baselines: structure, settings, size, accuracy, time."""
+    systems = list(dict.fromkeys(s for step in content.rivals for s in (step.after, step.before)))
+
+    def setting(key: str) -> Callable[[System], str]:
+        return lambda s: _setting(s.params, key)
+
+    facts = {
+        "structure": lambda s: _layers(s.params)[0],
+        "layers with weights": lambda s: _layers(s.params)[1],
+        "dropout": setting("model.dropout"),
+        "augmentation": setting("data.augmentation"),
+        "learning rate of Adam": setting("training.learning_rate"),
+        "batch size": setting("training.batch_size"),
+        "epochs at most": setting("training.epochs"),
+        "early stopping": setting("training.early_stopping"),
+        "learning-rate schedule": setting("training.reduce_lr_on_plateau"),
+        "parameters": lambda s: number()(s.mean("parameters")),
+        "multiply-adds": lambda s: number()(s.mean("multiply_adds")),
+        published_heading(content): lambda s: percent(s.published),
+        "reproduced": lambda s: percent(s.accuracy) if s.runs else s.waiting,
+        "95 % interval": lambda s: span(s.interval),
+        "training time": lambda s: duration(s.mean("train_seconds")),
+    }
+    rows = [(what, *(fact(s) for s in systems)) for what, fact in facts.items()]
+    fields = [Field("what", itemgetter(0), "what")]
+    for i, s in enumerate(systems, 1):
+        fields.append(Field(s.name, itemgetter(i), f"{short(s.name)} {s.title}"))
+    return Table("networks", "The two networks side by side", fields, rows if systems else [])
 
 
 def _layers(params: dict) -> tuple[str, str]:
@@ -358,93 +451,96 @@ def _layers(params: dict) -> tuple[str, str]:
     return NONE, NONE
 
 
-def systems(content: Content) -> Table:
-    """The last rung beside the baselines: structure, settings, size, accuracy, time."""
-    names = dict.fromkeys(s for step in content.rivals for s in (step.after, step.before))
-    columns: dict[str, dict[str, str]] = {}
-    for s in names:
-        params = s.runs[0].params if s.runs else {}
-        structure, depth = _layers(params)
-        columns[f"{s.name}: {s.title}"] = {
-            "structure": structure if s.runs else s.waiting,
-            "dropout": _setting(params, "model.dropout"),
-            "augmentation": _block(params, "data.augmentation"),
-            "optimiser": f"Adam, rate {_setting(params, 'training.learning_rate')}"
-            if s.runs
-            else NONE,
-            "batch size": _setting(params, "training.batch_size"),
-            "epochs at most": _setting(params, "training.epochs"),
-            "early stopping": _block(params, "training.early_stopping"),
-            "learning-rate schedule": _block(params, "training.reduce_lr_on_plateau"),
-            "layers with weights": depth,
-            "parameters": _number(s.mean("parameters")),
-            "multiply-adds": _number(s.mean("multiply_adds")),
-            published_heading(content): percent(s.published),
-            "reproduced": percent(s.accuracy),
-            "95 % interval": span(s.interval, percent),
-            "training time": duration(s.mean("train_seconds")),
-        }
-    frame = pd.DataFrame(columns, dtype=object).rename_axis("").reset_index()
-    return Table("systems", "The two networks side by side", frame, frame)
-
-
 def _setting(params: dict, key: str) -> str:
-    value = params.get(key)
-    return NONE if value is None else f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def _block(params: dict, key: str) -> str:
+    """A value, or a block of them in one line."""
+    if (value := params.get(key)) is not None:
+        return f"{value:g}" if isinstance(value, float) else str(value)
     parts = [
-        f"{name.removeprefix(f'{key}.')} {json.dumps(value)}".replace('"', "")
-        for name, value in params.items()
+        f"{name.removeprefix(f'{key}.')} {json.dumps(inner)}".replace('"', "")
+        for name, inner in params.items()
         if name.startswith(f"{key}.")
     ]
-    return ", ".join(parts) or ("none" if params else NONE)
+    return ", ".join(parts) or ("none" if key in params else NONE)
+
+
+def per_class(content: Content) -> Table:
+    """Accuracy by run and class, tidy; for machines."""
+    rows = [
+        (run.rung, run.seed, run.id, name, int(row["images"]), row["accuracy"])
+        for run in content.runs
+        if run.n_test
+        for name, row in by_class(run).iterrows()
+    ]
+    keys = ("rung", "seed", "run_id", "class", "images", "accuracy")
+    fields = [Field(key, itemgetter(i)) for i, key in enumerate(keys)]
+    return Table("per_class", "Accuracy by run and class", fields, rows)
 
 
 def classes(content: Content) -> Table:
-    """Accuracy by class of the best system, the mean over its runs with predictions."""
-    runs = [run for run in (content.best.runs if content.best else ()) if run.labels is not None]
-    if not runs:
-        return _table("classes", "Accuracy by class", [])
-    mean = pd.concat([class_accuracy(run) for run in runs], axis=1).mean(axis=1)
-    return _table(
+    """The same as a heat map: classes down, rungs across, each the mean over seeds."""
+    means: dict[str, pd.Series] = {}
+    for s in content.systems:
+        found = [by_class(run)["accuracy"] for run in s.runs if run.n_test]
+        if found:
+            means[s.name] = pd.concat(found, axis=1).mean(axis=1)
+    wide = pd.DataFrame(means)
+    low, high = (wide.min(axis=None), wide.max(axis=None)) if means else (0, 0)
+    fields = [Field("class", itemgetter(0), "class")]
+    for i, name in enumerate(means, 1):
+        fields.append(Field(name, itemgetter(i), short(name), percent, "heat"))
+    return Table(
         "classes",
-        f"Accuracy by class of {content.best.name}",
-        [{"class": name, "accuracy": percent(value)} for name, value in mean.items()],
-        [{"class": name, "accuracy": value} for name, value in mean.items()],
+        "Test accuracy by class and rung, mean over seeds",
+        fields,
+        [*wide.itertuples(name=None)],
+        shade=lambda _, value: (value - low) / max(high - low, 1e-9),
+    )
+
+
+def confusion_matrix(content: Content) -> Table:
+    """The pictured run's counts: true classes down, predicted ones across."""
+    run = content.pictured
+    counts = confusion(run) if run else pd.DataFrame()
+    fields = [Field("true", itemgetter(0), "true \\ predicted")]
+    for i, name in enumerate(counts, 1):
+        fields.append(Field(name, itemgetter(i), name, kind="cell"))
+    return Table(
+        "confusion_matrix",
+        f"Test images by class, {rung(run.rung)}, seed {run.seed}" if run else "",
+        fields,
+        [*counts.itertuples(name=None)],
+        # by the root, because the diagonal holds nearly everything
+        shade=lambda row, value: math.sqrt(value / max(sum(row[1:]), 1)),
     )
 
 
 def assumptions(content: Content) -> Table:
     """What each experiment had to assume; a value shared by several rungs is one row."""
-    rows: dict[tuple[str, str, str], list[str]] = {}
+    found: dict[tuple[str, str, str], list[str]] = {}
     for s in content.systems:
         for run in s.runs[:1]:
             for key, reason in run.assumed.items():
                 value = _setting(run.params, key)
-                value = _block(run.params, key) if value == NONE else value
-                rows.setdefault((key, value, str(reason)), []).append(s.name)
-    return _table(
-        "assumptions",
-        "Values the study does not state",
-        [
-            {"setting": key, "value": value, "why": reason, "in": ", ".join(names)}
-            for (key, value, reason), names in rows.items()
-        ],
-    )
+                found.setdefault((key, value, str(reason)), []).append(short(s.name))
+    fields = [
+        Field("setting", itemgetter(0), "setting", kind="mono"),
+        Field("value", itemgetter(1), "value", kind="mono"),
+        Field("why", itemgetter(2), "assumed because"),
+        Field("rungs", itemgetter(3), "in"),
+    ]
+    rows = [(*key, ", ".join(names)) for key, names in found.items()]
+    return Table("assumptions", "Values the study does not state", fields, rows)
 
 
 def contradictions(content: Content) -> Table:
     """What the study says in two ways or leaves out."""
-    return _table(
-        "contradictions",
-        "Left open or contradictory in the study, and how it was settled",
-        [
-            {"topic": c.topic, "the study": c.study, "settled": c.settled}
-            for c in content.study.contradictions
-        ],
-    )
+    fields = [
+        Field("topic", None, "topic"),
+        Field("study", None, "the study"),
+        Field("settled", None, "settled"),
+    ]
+    caption = "Left open or contradictory in the study, and how it was settled"
+    return Table("contradictions", caption, fields, content.study.contradictions)
 
 
 def data_option(run: Run) -> list[str]:
@@ -452,9 +548,7 @@ def data_option(run: Run) -> list[str]:
     dataset = run.tags.get("dataset", "")
     if dataset == "cifar10":
         return []
-    if dataset == "digits":
-        return ["--data", "digits"]
-    return ["--data", run.source or f"PATH-OF-{dataset}"]
+    return ["--data", "digits" if dataset == "digits" else run.source or f"PATH-OF-{dataset}"]
 
 
 def rerun_command(run: Run) -> str:
@@ -479,111 +573,103 @@ def report_command(content: Content) -> str:
     return shlex.join([*words, "--experiment", content.experiment])
 
 
-def provenance(content: Content) -> Table:
-    """Run by run: what code and which command."""
-    rows = [
-        {
-            "run": run.id,
-            "rung": run.rung,
-            "seed": str(run.seed),
-            "test accuracy": percent(run.metrics.get("test_accuracy", math.nan)),
-            "configuration": run.tags.get("config_hash", "")[:12],
-            "commit": run.tags.get("git_commit", "unknown")[:12]
-            + (" + changes" if run.tags.get("git_dirty") == "true" else ""),
-            "training time": duration(run.metrics.get("train_seconds", math.nan)),
-            "again with": rerun_command(run),
-        }
-        for run in content.runs
+def _minute(moment: pd.Timestamp) -> str:
+    return f"{moment:%Y-%m-%d %H:%M}"
+
+
+def _code(run: Run) -> str:
+    changed = " + changes" * (run.tags.get("git_dirty") == "true")
+    return run.tags.get("git_commit", "unknown")[:12] + changed
+
+
+def runs(content: Content) -> Table:
+    """Run by run: what it measured, with what code and by which command."""
+    published = {s.name: s.published for s in content.systems}
+
+    def tag(name: str) -> Callable[[Run], str]:
+        return lambda run: run.tags.get(name, "")
+
+    def metric(name: str) -> Callable[[Run], float]:
+        return lambda run: run.metric(name)
+
+    known = ("test_accuracy", "train_seconds")
+    others = sorted({k for run in content.runs for k in run.metrics if "/" not in k} - {*known})
+    tags = ("dataset", "dataset_fingerprint", "profile", "modified", "git_commit", "git_dirty")
+    fields = [
+        Field("run_id", attrgetter("id"), "run", kind="id"),
+        Field("rung", None, "rung", short),
+        Field("title"),
+        Field("seed", None, "seed", kind="number"),
+        Field("published", lambda run: published[run.rung]),
+        Field(known[0], metric(known[0]), "test accuracy", percent, "number"),
+        Field("seed_floor", attrgetter("floor"), "floor", deviation, "number"),
+        Field(known[1], metric(known[1]), "training time", duration, "number"),
+        Field("begun", None, "begun (UTC)", _minute),
+        Field("config_hash", tag("config_hash"), "configuration", lambda text: text[:12], "mono"),
+        Field("", _code, "code (git commit)", kind="mono"),
+        Field("again_with", rerun_command, "again with", kind="copy"),
+        *(Field(name, tag(name)) for name in tags),
+        *(Field(name, metric(name)) for name in others),
     ]
-    return _table("runs", "Runs shown", rows)
+    return Table("runs", "Runs shown", fields, content.runs, lambda run: run.id[:8])
+
+
+def curves(content: Content) -> Table:
+    """Every run's curves, a row an epoch; for machines."""
+    rows = [
+        (run.rung, run.seed, run.id, epoch, *values)
+        for run in content.runs
+        for epoch, *values in run.history.itertuples(name=None)
+    ]
+    keys = ["rung", "seed", "run_id", "epoch", *(content.runs[0].history if rows else ())]
+    fields = [Field(key, itemgetter(i)) for i, key in enumerate(keys)]
+    return Table("curves", "Curves by epoch", fields, rows)
 
 
 def unfinished(content: Content) -> Table:
     """Runs of the set that are going, failed or were killed."""
-    return _table(
-        "unfinished",
-        "Runs without a result",
-        [
-            {
-                "run": row.run_id,
-                "rung": row.rung,
-                "seed": str(row.seed),
-                "state": state(row.status),
-                "begun": row.start_time.strftime("%Y-%m-%d %H:%M UTC"),
-            }
-            for row in content.selection.unfinished.itertuples(index=False)
-        ],
-    )
+    fields = [
+        Field("run_id", None, "run", kind="mono"),
+        Field("rung", None, "rung", short),
+        Field("seed", None, "seed", kind="number"),
+        Field("state", lambda row: state(row.status), "state"),
+        Field("begun", attrgetter("start_time"), "begun (UTC)", _minute),
+    ]
+    rows = [*content.selection.unfinished.itertuples(index=False)]
+    return Table("unfinished", "Runs without a result", fields, rows)
 
 
 def environment(content: Content) -> Table:
     """Data, software and hardware, each value once."""
     shown = content.selection.shown
 
-    def tag(name: str) -> str:
-        values = dict.fromkeys(run.tags[name] for run in content.runs if name in run.tags)
-        return ", ".join(values) or NONE
+    def each(values: Iterable[str | None]) -> str:
+        return ", ".join(dict.fromkeys(value for value in values if value))
 
-    sizes = dict.fromkeys((run.n_train, run.n_test) for run in content.runs)
+    def tag(name: str) -> str:
+        return each(run.tags.get(name) for run in content.runs)
+
     versions = sorted({t for run in content.runs for t in run.tags if t.startswith("version.")})
-    seeds = sorted({run.seed for run in content.runs})
+    hardware = ("device", "threads", "instruction_set", "backend", "resumed_elsewhere")
     facts = {
         "dataset": shown.dataset,
         "fingerprint": shown.fingerprint,
-        "training and test images": ", ".join(f"{a:,} and {b:,}" for a, b in sizes) or NONE,
-        "profile": shown.profile or NONE,
+        "training and test images": each(f"{r.n_train:,} and {r.n_test:,}" for r in content.runs),
+        "profile": shown.profile,
         "modified settings": shown.modified or "none",
-        "seeds": ", ".join(map(str, seeds)) or NONE,
-        "device": tag("device"),
-        "backend": tag("backend"),
-        **{t.removeprefix("version."): tag(t) for t in versions},
-        "commit": ", ".join(
-            dict.fromkeys(
-                run.tags.get("git_commit", "unknown")
-                + (" + changes" if run.tags.get("git_dirty") == "true" else "")
-                for run in content.runs
-            )
-        )
-        or NONE,
+        "seeds": ", ".join(map(str, sorted({run.seed for run in content.runs}))),
+        "training time in all": duration(seconds(content)),
+        **{name.replace("_", " "): tag(name) for name in hardware},
+        **{name.removeprefix("version."): tag(name) for name in versions},
+        "code (git commit)": each(map(_code, content.runs)),
+        "SHA-256 of claims.yaml as a run began": tag("claims_sha256"),
         "MLflow experiment": content.experiment,
-        "training time in all": duration(content.seconds),
     }
-    return _table(
-        "environment",
-        "Data, software, hardware",
-        [{"what": what, "value": value} for what, value in facts.items()],
-    )
+    fields = [Field("what", itemgetter(0), "what"), Field("value", itemgetter(1), "value")]
+    rows = [fact for fact in facts.items() if fact[1]]
+    return Table("environment", "Data, software, hardware", fields, rows)
 
 
-def to_markdown(table: Table) -> str:
-    """The table as GitHub Markdown, everything in it taken literally."""
-
-    def cell(text: object) -> str:
-        literal = re.sub(r"([\\`*_\[\]|~$#])", r"\\\1", html.escape(str(text), quote=False))
-        return "<br>".join(literal.splitlines())
-
-    rows = [table.shown.columns, ["---"] * len(table.shown.columns), *table.shown.to_numpy()]
-    lines = ["| " + " | ".join(map(cell, row)) + " |" for row in rows]
-    lines[1] = "| " + " | ".join(rows[1]) + " |"
-    return f"**{cell(table.caption)}**\n\n" + "\n".join(lines) + "\n"
-
-
-def to_latex(table: Table) -> str:
-    """The table for LaTeX with booktabs, everything in it taken literally."""
-    frame = table.shown.rename(columns=_latex).map(_latex)
-    return frame.to_latex(index=False, escape=False, caption=_latex(table.caption))
-
-
-def _latex(text: object) -> str:
-    return " ".join(str(text).replace("\n", "; ").translate(_LATEX).split())
-
-
-def write(tables: dict[str, Table], folder: Path) -> None:
-    """Writes each table that has rows as ``tables/NAME.md``, ``.csv`` and ``.tex``."""
-    folder.mkdir()
-    for table in tables.values():
-        if table.shown.empty:
-            continue
-        (folder / f"{table.name}.md").write_text(to_markdown(table), encoding="utf-8")
-        (folder / f"{table.name}.tex").write_text(to_latex(table), encoding="utf-8")
-        table.raw.to_csv(folder / f"{table.name}.csv", index=False)
+def seconds(content: Content) -> float:
+    """Training time of all runs shown."""
+    return sum(run.metrics.get("train_seconds", 0.0) for run in content.runs)

@@ -1,10 +1,13 @@
 """Figures a run leaves: the study's two-panel curves and the confusion matrix."""
 
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from resnet.data import Dataset
 
@@ -60,32 +63,32 @@ def confusion(table: pd.DataFrame) -> Figure:
     return figure
 
 
-def mistakes(dataset: Dataset, probabilities: np.ndarray, count: int = 24) -> Figure:
-    """The test images the network was most sure about and wrong.
+def mistakes(dataset: Dataset, probabilities: np.ndarray, path: Path) -> None:
+    """Writes the test images that the network was surest about and wrong, arranged by class.
+
+    A PNG in the images' own size: rows of cells are true classes, columns predicted ones, in each
+    cell the four surest of its mistakes, two by two; black where there are no more. Its text chunk
+    ``cells`` says how many classes there are.
 
     Args:
         dataset: whose test set was predicted.
         probabilities: (n, classes).
-        count: how many to show at most.
-
-    Returns:
-        The figure, surest first; each picture with its true and its predicted class.
+        path: the file.
     """
+    (n, height, width, _), classes = dataset.x_test.shape, len(dataset.classes)
     predicted = probabilities.argmax(axis=1)
-    wrong = np.flatnonzero(predicted != dataset.y_test)
-    surest = wrong[np.argsort(-probabilities[wrong, predicted[wrong]], kind="stable")][:count]
-    rows = max(1, -(-len(surest) // 8))
-    figure = Figure(figsize=(10, 1.9 * rows), layout="constrained")
-    for axes in figure.subplots(rows, 8).flat:
-        axes.axis("off")
-    for axes, i in zip(figure.axes, surest, strict=False):
-        axes.imshow(dataset.x_test[i])
-        axes.set_title(
-            f"{dataset.classes[dataset.y_test[i]]}\nas {dataset.classes[predicted[i]]} "
-            f"{probabilities[i, predicted[i]]:.0%}",
-            fontsize=8,
-        )
-    return figure
+    sheet = np.zeros((2 * classes * height, 2 * classes * width, 3), "uint8")
+    taken: Counter = Counter()
+    for i in np.argsort(-probabilities[np.arange(n), predicted], kind="stable"):
+        cell = int(dataset.y_test[i]), int(predicted[i])
+        if cell[0] != cell[1] and taken[cell] < 4:
+            row, column = (2 * at + half for at, half in zip(cell, divmod(taken[cell], 2)))
+            place = (slice(at * size, (at + 1) * size) for at, size in ((row, height), (column, width)))
+            sheet[tuple(place)] = dataset.x_test[i]
+            taken[cell] += 1
+    told = PngInfo()
+    told.add_text("cells", str(classes))
+    Image.fromarray(sheet).save(path, pnginfo=told)
 
 
 def save(figure: Figure, path: Path) -> None:

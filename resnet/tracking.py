@@ -281,7 +281,7 @@ class ChildRun:
                 outcome.history,
                 job.experiment.title,
             )
-            figures.save(figures.mistakes(dataset, outcome.probabilities), folder / "mistakes.png")
+            figures.mistakes(dataset, outcome.probabilities, folder / "mistakes.png")
             lines: list[str] = []
             outcome.network.summary(line_length=110, print_fn=lines.append)
             (folder / "model_summary.txt").write_text("\n".join(lines), encoding="utf-8")
