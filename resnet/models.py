@@ -189,9 +189,12 @@ def build(
 
 
 def _initialize(network: keras.Model, seed: int) -> None:
-    """Draws kernels (Keras's default, Glorot uniform) and dropout states from ``seed``."""
-    for position, layer in enumerate(network.layers):
-        generator = np.random.default_rng([seed, position])
+    """Draws kernels (Keras's default, Glorot uniform) and dropout states from ``seed``.
+
+    Each layer draws by its name: a rung that adds a layer starts all others from the same weights.
+    """
+    for layer in network.layers:
+        generator = np.random.default_rng([seed, *layer.name.encode()])
         if isinstance(layer, keras.layers.Conv2D | Dense):
             *window, fan_in, fan_out = layer.kernel.shape
             limit = np.sqrt(6 / (np.prod(window) * (fan_in + fan_out)))

@@ -5,8 +5,13 @@ scaled and augmented inside the compiled program, so that only positions and tra
 TensorFlow runs a step a call, JAX on a GPU many.
 """
 
+import contextlib
+import os
+import platform
 from collections.abc import Callable, Iterable, Iterator
+from importlib import metadata
 from itertools import groupby, islice
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -181,6 +186,67 @@ def make_steps(*arguments: Any, **options: Any) -> Steps:
     # the same program on the same machine then gives the same bits
     tf.config.experimental.enable_op_determinism()
     return _TensorFlowSteps(*arguments, **options)
+
+
+def numerics() -> dict[str, str]:
+    """What a run's bits depend on besides experiment, data and seed.
+
+    Sums are split by the number of threads and by the width of the vector registers. On rung 1's
+    quick profile one thread instead of two moved the first epoch's loss from 1.569 to 1.604, and
+    AVX2 instead of AVX-512 to 1.527.
+
+    Returns:
+        ``backend``, ``device``, ``threads`` (of one operation), ``instruction_set`` (the newest
+        that the processor has, with the variables that withhold it from the engine), and
+        ``version.<package>``.
+    """
+    found = np.show_config(mode="dicts")["SIMD Extensions"]["found"]
+    limits = ("ONEDNN_MAX_CPU_ISA", "TF_ENABLE_ONEDNN_OPTS", "XLA_FLAGS")
+    facts = {
+        "backend": keras.backend.backend(),
+        "device": _device(),
+        "threads": str(_threads()),
+        "instruction_set": " ".join(
+            [found[-1] if found else platform.machine()]
+            + [f"{name}={os.environ[name]}" for name in limits if name in os.environ]
+        ),
+        "version.python": platform.python_version(),
+    }
+    for package in ("keras", "tensorflow", "jax", "numpy"):
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            facts[f"version.{package}"] = metadata.version(package)
+    return facts
+
+
+def _threads() -> int:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    if keras.backend.backend() != "tensorflow":
+        return cores
+    import tensorflow as tf
+
+    chosen = tf.config.threading.get_intra_op_parallelism_threads()
+    return chosen or int(os.environ.get("TF_NUM_INTRAOP_THREADS", 0)) or cores
+
+
+def _device() -> str:
+    if keras.backend.backend() == "jax":
+        import jax
+
+        kind = jax.devices()[0]
+        if kind.platform != "cpu":
+            return kind.device_kind
+    elif keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        for gpu in tf.config.list_physical_devices("GPU"):
+            return tf.config.experimental.get_device_details(gpu).get("device_name", "GPU")
+    model = platform.processor() or platform.machine()
+    with contextlib.suppress(OSError):  # Linux keeps the processor's name there
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                model = line.partition(":")[2].strip()
+                break
+    return f"{model}, {os.cpu_count()} cores"
 
 
 def groups(batches: Iterable[Batch], size: int) -> Iterator[list[Batch]]:

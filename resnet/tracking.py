@@ -8,10 +8,9 @@ child is found again by what it is: config hash, dataset fingerprint and seed. R
 import contextlib
 import csv
 import functools
+import hashlib
 import json
 import logging
-import os
-import platform
 import socket
 import subprocess
 import tempfile
@@ -38,6 +37,7 @@ from resnet import UserError, config, figures, models, records
 from resnet.config import Job
 from resnet.data import Dataset
 from resnet.records import Record
+from resnet.steps import numerics
 from resnet.training import Interrupted, Outcome
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -146,16 +146,13 @@ def identity(job: Job, dataset: Dataset) -> dict[str, str]:
 
 @functools.cache
 def environment() -> dict[str, str]:
-    """Tags that say what produced a run: code, versions, hardware."""
-    tags = {
-        "backend": keras.backend.backend(),
-        "device": _device(),
+    """Tags that say what produced a run: code, claims, versions, hardware."""
+    tags = numerics() | {
         "host": socket.gethostname(),
-        "version.python": platform.python_version(),
+        "version.mlflow": metadata.version("mlflow"),
+        # a reader sees that the bounds were there before the result
+        "claims_sha256": hashlib.sha256(config.CLAIMS.read_bytes()).hexdigest(),
     }
-    for package in ("keras", "tensorflow", "jax", "numpy", "mlflow"):
-        with contextlib.suppress(metadata.PackageNotFoundError):
-            tags[f"version.{package}"] = metadata.version(package)
     commit = _git("rev-parse", "HEAD")
     tags["git_commit"] = commit or "unknown"
     tags["git_dirty"] = str(bool(_git("status", "--porcelain"))).lower() if commit else "unknown"
@@ -173,27 +170,6 @@ def _git(*arguments: str) -> str:
         ).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return ""  # no git, or not a checkout: the tag says unknown
-
-
-def _device() -> str:
-    if keras.backend.backend() == "jax":
-        import jax
-
-        kind = jax.devices()[0]
-        if kind.platform != "cpu":
-            return kind.device_kind
-    elif keras.backend.backend() == "tensorflow":
-        import tensorflow as tf
-
-        for gpu in tf.config.list_physical_devices("GPU"):
-            return tf.config.experimental.get_device_details(gpu).get("device_name", "GPU")
-    model = platform.processor() or platform.machine()
-    with contextlib.suppress(OSError):  # Linux keeps the processor's name there
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                model = line.partition(":")[2].strip()
-                break
-    return f"{model}, {os.cpu_count()} cores"
 
 
 @contextlib.contextmanager
@@ -275,12 +251,13 @@ class ChildRun:
             folder = Path(temporary)
             _save_results(
                 folder,
-                dataset.y_test,
-                outcome.probabilities,
+                predictions(dataset.y_test, outcome.probabilities),
                 dataset.classes,
                 outcome.history,
                 job.experiment.title,
             )
+            np.save(folder / "test_probabilities.npy", outcome.probabilities, allow_pickle=False)
+            np.save(folder / "test_labels.npy", dataset.y_test, allow_pickle=False)
             figures.mistakes(dataset, outcome.probabilities, folder / "mistakes.png")
             lines: list[str] = []
             outcome.network.summary(line_length=110, print_fn=lines.append)
@@ -320,20 +297,39 @@ class ChildRun:
         )
 
 
+def predictions(labels: np.ndarray, probabilities: np.ndarray) -> pd.DataFrame:
+    """What the report needs of a run's test probabilities, one row an image.
+
+    Args:
+        labels: true class indices (n,).
+        probabilities: (n, classes).
+
+    Returns:
+        ``label``, ``predicted`` (class indices) and ``truth_probability``, the one given to the
+        true class, to four decimals.
+    """
+    of_truth = probabilities[np.arange(len(labels)), labels]
+    return pd.DataFrame(
+        {
+            "label": labels,
+            "predicted": probabilities.argmax(axis=1),
+            "truth_probability": of_truth.astype("float64").round(4),
+        }
+    )
+
+
 def _save_results(
     folder: Path,
-    labels: np.ndarray,
-    probabilities: np.ndarray,
+    predicted: pd.DataFrame,
     classes: Sequence[str],
     history: list[dict[str, float]],
     title: str,
 ) -> None:
     """Writes the artifacts that need neither images nor the model."""
-    np.save(folder / "test_probabilities.npy", probabilities, allow_pickle=False)
-    np.save(folder / "test_labels.npy", labels, allow_pickle=False)
+    predicted.to_csv(folder / "test_predictions.csv", index=False)
     confusion = pd.crosstab(
-        pd.Categorical.from_codes(labels, classes),
-        pd.Categorical.from_codes(probabilities.argmax(axis=1), classes),
+        pd.Categorical.from_codes(predicted["label"], classes),
+        pd.Categorical.from_codes(predicted["predicted"], classes),
         rownames=["true"],
         colnames=["predicted"],
         dropna=False,

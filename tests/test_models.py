@@ -94,6 +94,21 @@ def test_weights_follow_the_seed_alone_and_keras_s_default_distribution():
             assert not layer.bias.numpy().any()
 
 
+def test_a_deeper_rung_starts_its_other_layers_from_the_same_weights():
+    shallow, deep = build("02_augmentation"), build("05_deeper_dropout")
+    added = {layer.name for layer in deep.layers} - {layer.name for layer in shallow.layers}
+    assert {name.split("_conv")[0] for name in added if "_conv" in name} == {
+        "stage2_block6",
+        "stage2_block7",
+        "stage3_block5",
+        "stage3_block6",
+        "stage4_block3",
+    }
+    for layer in shallow.layers:
+        for a, b in zip(layer.variables, deep.get_layer(layer.name).variables, strict=True):
+            np.testing.assert_array_equal(a.numpy(), b.numpy())
+
+
 def step(layer, x, weight):
     """Output, gradients and moving statistics of one training call."""
     import tensorflow as tf
