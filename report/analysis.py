@@ -132,12 +132,12 @@ class System:
         if not self.runs:
             return self.waiting
         if not self.complete:
-            return "incomplete: a run or its accuracy may be missing"
+            return "incomplete"
         if len(self.accuracies) > 1:
             return f"{len(self.accuracies)} seeds, t interval"
         if math.isnan(self.interval[0]):
-            return "1 seed, no predictions, no interval"
-        return f"1 seed, binomial ({self.runs[0].n_test:,} images)"
+            return "1 seed, no predictions"
+        return "1 seed, binomial"
 
     @property
     def verdict(self) -> Verdict:
@@ -207,7 +207,7 @@ class Step:
             return f"{len(self.gains)} seeds: paired t"
         if self.predicted:
             return f"1 seed (seed {self.pairs[0][0].seed}): paired by image; McNemar"
-        return "1 seed; predictions are gone, so no paired comparison"
+        return "1 seed; its predictions are gone"
 
     @cached_property
     def p(self) -> float:
@@ -387,7 +387,9 @@ def load(uri: str, *, experiment: str = runs.EXPERIMENT, **chosen: Any) -> Conte
                 params=flat,
                 runs=tuple(own),
                 waiting=waiting.get(name, "not run"),
-                changes=changes(before, flat) if before and flat and said and name in ladder else (),
+                changes=changes(before, flat)
+                if before and flat and said and name in ladder
+                else (),
                 doubtful=bool(chosen.doubtful & {"", name}),
                 comparable=comparable,
             )

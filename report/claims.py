@@ -237,10 +237,12 @@ def judge(claim: Claim, evidence: Evidence) -> Judgement:
         found = quantity.one_run(by_seed[seed], claim, evidence.ladder)
         interval, basis = found or (NO_INTERVAL, "no interval, which takes more seeds")
         told = f"one run (seed {seed}): {basis}"
-    elif all(map(math.isfinite, values)) or len(set(values)) == 1:
-        value = values[0] if len(set(values)) == 1 else float(np.mean(values))
-        told = f"{len(values)} seeds: t interval"
-        interval = (value, value) if len(set(values)) == 1 else statistics.t_interval(values)
+    elif len(set(values)) == 1:
+        value, told = values[0], f"{len(values)} seeds: all the same"
+        interval = value, value
+    elif all(map(math.isfinite, values)):
+        value, told = float(np.mean(values)), f"{len(values)} seeds: t interval"
+        interval = statistics.t_interval(values)
     else:  # it never happened in some run, so that there is no mean
         told = f"{len(values)} seeds: never in {sum(map(math.isinf, values))} of them, no mean"
     verdict = claim.bound.judge(*interval)

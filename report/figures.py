@@ -91,21 +91,31 @@ def _dots(
         form: writes a value.
         title: of the axis.
     """
-    figure = Figure(figsize=(WIDTH, 0.9 + 0.42 * len(rows)))
+    figure = Figure(figsize=(WIDTH, 0.9 + 0.5 * len(rows)))
     axes = figure.subplots()
     for y, (_, published, measured, interval, seeds, waiting) in enumerate(rows):
         axes.plot(published, y, "D", mfc="none", mec=PALETTE["published"], ms=7, mew=1.5)
         axes.plot(seeds, [y] * len(seeds), "|", color=PALETTE["reproduced"], ms=9, mew=1)
         axes.plot(interval, [y, y], "-", color=PALETTE["reproduced"], lw=2.2, alpha=0.75)
         axes.plot(measured, y, "o", color=PALETTE["reproduced"], ms=6)
-        texts = ((0.02, form(published), "published"), (0.2, form(measured), "reproduced"))
-        if math.isnan(measured):
-            texts = (texts[0], (0.2, waiting.partition(",")[0], "soft"))
-        for x, text, colour in texts:
+        ran = not math.isnan(measured)
+        for x, text, colour in (
+            (6, form(published), "published"),
+            (
+                44,
+                form(measured) if ran else waiting.partition(",")[0],
+                "reproduced" if ran else "soft",
+            ),
+        ):
             axes.annotate(
-                text, (1 + x, y), xycoords=axes.get_yaxis_transform(), va="center", fontsize=8.5,
-                color=PALETTE[colour], annotation_clip=False,
+                text, (1, y), (x, 0), axes.get_yaxis_transform(), "offset points", va="center",
+                color=PALETTE[colour], annotation_clip=False, fontsize=8.5,
             )  # fmt: skip
+    for x, text, colour in ((6, "published", "published"), (50, "here", "reproduced")):
+        axes.annotate(
+            text, (1, 1), (x, 2), "axes fraction", "offset points", color=PALETTE[colour],
+            fontsize=7.5, annotation_clip=False,
+        )  # fmt: skip
     axes.set_yticks(range(len(rows)), [row[0] for row in rows])
     axes.tick_params(axis="y", labelcolor=PALETTE["ink"], length=0)
     axes.set_ylim(len(rows) - 0.5, -0.5)
@@ -237,7 +247,7 @@ def _events(axes: Axes, system: System) -> None:
                 known = axes.get_legend_handles_labels()[1]
                 axes.axvline(
                     epoch, linestyle=style, color=PALETTE[colour], lw=1.2,
-                    alpha=max(0.35, 1 / len(system.runs)), label=label * (label not in known),
+                    alpha=max(0.5, 1 / len(system.runs)), label=label * (label not in known),
                 )  # fmt: skip
 
 
@@ -257,7 +267,7 @@ def readings(figure: Figure) -> str:
                 "points": [[int(x), form(y)] for x, y in zip(*line.get_data(), strict=True)],
             }
             for line in axes.lines
-            if line.get_label() and len(line.get_xdata()) > 2
+            if not line.get_label().startswith("_") and len(line.get_xdata()) > 2
         ]
         box = axes.get_position()
         if lines:
@@ -295,7 +305,14 @@ def inline(svg: str, name: str) -> str:
     svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\1{name}-", svg)
     for variable, colour in PALETTE.items():
         svg = svg.replace(colour, f"var(--{variable}, {colour})")
-    return svg.replace("<svg ", '<svg role="img" ', 1)
+    # the name goes where the browser does not show it over what is read off
+    return re.sub(
+        r"<svg (.*?)<title>(.*?)</title>",
+        r'<svg role="img" aria-label="\2" \1',
+        svg,
+        count=1,
+        flags=re.DOTALL,
+    )
 
 
 def save_png(figure: Figure, path: Path) -> None:

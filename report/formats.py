@@ -59,13 +59,13 @@ def to_terminal(table: Table, items: list | None = None) -> RichTable:
         made.add_column(f.heading, justify="right" if f.kind == "number" else "left")
     for item in table.items if items is None else items:
         cells = [escape(f.form(f.value(item))) for f in fields]
-        made.add_row(*(f"[{_COLOURS.get(c, 'dim')}]{c}[/]" if f.kind == "chip" else c
+        made.add_row(*(f"[{_COLOURS.get(c, 'dim')}]{c}[/]" if f.kind == "verdict" else c
                        for f, c in zip(fields, cells, strict=True)))  # fmt: skip
     return made
 
 
 def write(tables: dict[str, Table], folder: Path) -> None:
-    """Writes each table that has rows as ``NAME.csv``; if it is for readers, ``.md`` and ``.tex``."""
+    """Writes each table that has rows as ``NAME.csv``, and for readers as ``.md`` and ``.tex``."""
     folder.mkdir()
     for table in tables.values():
         if table.items:

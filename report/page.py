@@ -46,10 +46,10 @@ def headline(content: Content) -> str:
             f"{shown.reservation}, so that nothing here is held against the study."
         )
     verdicts = [s.verdict for s in rungs if s.verdict != "not comparable"]
-    tolerance = f"{100 * content.study.tolerance:g} points"
     return (
-        f"Of {len(verdicts)} published accuracies, {told(verdicts)} within {tolerance}; of "
-        f"{len(content.claims)} further claims, {told([j.verdict for j in content.claims])}."
+        f"The {len(verdicts)} accuracies, within {100 * content.study.tolerance:g} points of those "
+        f"published: {told(verdicts)}. The {len(content.claims)} further claims: "
+        f"{told([j.verdict for j in content.claims])}."
     )
 
 

@@ -34,7 +34,8 @@ class Field(NamedTuple):
         of: takes the value from a row's item; by default its attribute ``key``.
         heading: a reader's; "" for machines only.
         form: makes a reader's text of the value.
-        kind: how the page sets it: number, chip, mono, fold, ids, id, copy, heat, cell.
+        kind: how the page sets it: number, lines, verdict, mono, fold, ids, id, copy,
+            heat, cell.
         on: where it stands: page (and the files beside it), terminal, readme.
     """
 
@@ -82,7 +83,9 @@ class Table:
         for f in self.fields:
             values = [f.value(item) for item in self.items]
             if f.key and values and isinstance(values[0], tuple):
-                frame |= {f"{f.key}_{end}": [v[i] for v in values] for i, end in ((0, "low"), (1, "high"))}
+                frame |= {
+                    f"{f.key}_{end}": [v[i] for v in values] for i, end in ((0, "low"), (1, "high"))
+                }
             elif f.key:
                 frame[f.key] = values
         return pd.DataFrame(frame)
@@ -250,15 +253,19 @@ def progression(content: Content) -> Table:
     def epochs(s: System) -> str:
         return whole(s.values("epochs_run") or [s.params.get("training.epochs", math.nan)])
 
+    def time(s: System) -> str:
+        return duration(s.mean("train_seconds"))
+
     def hardware(s: System) -> str:
         found = [f"{r.tags.get('device')}, {r.tags.get('backend')}" for r in s.runs]
         return "\n".join(dict.fromkeys(found)) or NONE
 
+    def size(s: System) -> str:
+        operations = number(".2f")(s.mean("multiply_adds") / 1e6)
+        return f"{number()(s.mean('parameters'))}\n{operations} M mult-adds" if s.runs else NONE
+
     def mean(metric: str) -> Callable[[System], float]:
         return lambda s: s.mean(metric)
-
-    def place(s: System) -> str:
-        return f"{span(s.further)}\npublished {s.place}" if s.place else span(s.further)
 
     verdict_on = "page" if content.selection.shown.reservation else "page terminal"
     fields = [
@@ -271,29 +278,35 @@ def progression(content: Content) -> Table:
         Field("", reproduced, "reproduced", kind="number", on="terminal"),
         Field("reproduced", attrgetter("accuracy")),
         Field("", cited, "reproduced", on="readme"),
-        Field("verdict", None, "verdict", kind="chip", on=verdict_on),
+        Field("verdict", None, "verdict", kind="verdict", on=verdict_on),
         Field("", attrgetter("published"), heading, percent, "number"),
         Field("difference", lambda s: s.accuracy - s.published, "difference", points, "number",
               "page readme"),
         Field("step_gain", lambda s: gains.get(s.name, math.nan), "step gain", points, "number",
               "terminal"),
-        Field("", lambda s: f"{shown(s)[1]}\n{s.basis}", "95 % interval"),
+        Field("", lambda s: f"{shown(s)[1]}\n{s.basis}" if s.runs else NONE, "95 % interval",
+              kind="lines"),
         Field("interval"),
         Field("evidence", attrgetter("basis")),
         Field("seeds", lambda s: len(s.accuracies)),
         Field("tost_p", attrgetter("equivalence"), "TOST p", p_value, "number"),
-        Field("", place, "one further run (95 %)"),
+        Field("", lambda s: f"{span(s.further)}\n{s.place and f'published {s.place}'}".strip(),
+              "one further run", kind="lines"),
         Field("further"),
         Field("published_is", attrgetter("place")),
-        Field("deviation", None, "deviation", deviation, "number"),
-        Field("seed_floor", attrgetter("floor"), "floor", deviation, "number"),
-        Field("", epochs, "epochs", kind="number", on="page terminal readme"),
+        Field("", lambda s: f"{deviation(s.deviation)}\nfloor {deviation(s.floor)}", "deviation",
+              kind="lines"),
+        Field("deviation"),
+        Field("seed_floor", attrgetter("floor")),
+        Field("", epochs, "epochs", kind="number", on="terminal readme"),
+        Field("", time, "time", kind="number", on="terminal"),
+        Field("", time, "time a run", on="readme"),
+        Field("", lambda s: f"{epochs(s)} epochs\n{time(s)}".removesuffix("\n-"), "training",
+              kind="lines"),
         Field("epochs_run", mean("epochs_run")),
-        Field("train_seconds", mean("train_seconds"), "time", duration, "number", "page terminal"),
-        Field("", mean("train_seconds"), "time a run", duration, on="readme"),
-        Field("parameters", mean("parameters"), "parameters", number(), "number"),
-        Field("", lambda s: s.mean("multiply_adds") / 1e6, "multiply-adds, M", number(".2f"),
-              "number"),
+        Field("train_seconds", mean("train_seconds")),
+        Field("", size, "parameters", kind="lines"),
+        Field("parameters", mean("parameters")),
         Field("multiply_adds", mean("multiply_adds")),
         Field("what_changed", lambda s: "; ".join(s.changes), "what changed",
               lambda text: text.replace("; ", "\n") or NONE, "fold"),
@@ -319,12 +332,14 @@ def judged(content: Content) -> Table:
         Field("against", claim("against")),
         Field("text", claim("text")),
         Field("quantity", claim("quantity")),
-        Field("verdict", None, "verdict", kind="chip", on="page terminal"),
+        Field("verdict", None, "verdict", kind="verdict", on="page terminal"),
         Field("", shown(0), "measured", kind="number", on="page terminal"),
         Field("value"),
-        Field("", shown(1), "95 % interval"),
+        Field("", shown(1), "95 % interval", kind="lines"),
         Field("interval"),
-        Field("", lambda j: bound(j.claim.bound, j.unit), "holds if", on="page terminal"),
+        Field(
+            "", lambda j: bound(j.claim.bound, j.unit), "holds if", str, "lines", "page terminal"
+        ),
         Field("min", claim("bound.min")),
         Field("max", claim("bound.max")),
         Field("evidence", None, "evidence"),
@@ -554,7 +569,7 @@ def data_option(run: Run) -> list[str]:
 def rerun_command(run: Run) -> str:
     """The command that repeats a run."""
     tags = run.tags
-    words = ["python", "runner.py", "--ladder", run.rung, "--seed", str(run.seed)]
+    words = ["python", "runner.py", "--ladder", short(run.rung), "--seed", str(run.seed)]
     profile = tags.get("profile", "full")
     if profile not in ("full", ""):
         words += ["--profile", profile]
@@ -604,7 +619,7 @@ def runs(content: Content) -> Table:
         Field(known[0], metric(known[0]), "test accuracy", percent, "number"),
         Field("seed_floor", attrgetter("floor"), "floor", deviation, "number"),
         Field(known[1], metric(known[1]), "training time", duration, "number"),
-        Field("begun", None, "begun (UTC)", _minute),
+        Field("begun", None, "begun (UTC)", _minute, "lines"),
         Field("config_hash", tag("config_hash"), "configuration", lambda text: text[:12], "mono"),
         Field("", _code, "code (git commit)", kind="mono"),
         Field("again_with", rerun_command, "again with", kind="copy"),
@@ -633,7 +648,7 @@ def unfinished(content: Content) -> Table:
         Field("rung", None, "rung", short),
         Field("seed", None, "seed", kind="number"),
         Field("state", lambda row: state(row.status), "state"),
-        Field("begun", attrgetter("start_time"), "begun (UTC)", _minute),
+        Field("begun", attrgetter("start_time"), "begun (UTC)", _minute, "lines"),
     ]
     rows = [*content.selection.unfinished.itertuples(index=False)]
     return Table("unfinished", "Runs without a result", fields, rows)

@@ -29,7 +29,6 @@ for (const picture of document.querySelectorAll("[data-readings]")) {
   const guide = make("div", { className: "guide", hidden: true }, picture);
   const told = make("div", { className: "reading", hidden: true }, picture);
   const hide = () => { guide.hidden = told.hidden = true; };
-  picture.querySelector("svg > title")?.remove(); // the browser would show it over the values
   const read = (event) => {
     const area = picture.getBoundingClientRect();
     const [x, y] = [(event.clientX - area.left) / area.width, (event.clientY - area.top) / area.height];
