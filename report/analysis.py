@@ -107,7 +107,7 @@ class System:
     @cached_property
     def equivalence(self) -> float:
         """P of the two one-sided tests that the accuracy lies outside of ``band``."""
-        if math.isnan(self.published) or math.isnan(self.interval[0]):
+        if not self.comparable or math.isnan(self.published) or math.isnan(self.interval[0]):
             return math.nan
         ends = self.band.min, self.band.max
         if len(self.accuracies) > 1:
@@ -302,6 +302,11 @@ class Content:
         """The best system's first run with predictions: the confusion matrix is of this one."""
         candidates = self.best.runs if self.best else ()
         return next((run for run in candidates if run.n_test), None)
+
+    @cached_property
+    def mistakes(self) -> bytes | None:
+        """The pictured run's sheet of wrong images, if it left one."""
+        return runs.mistakes(self.uri, self.pictured) if self.pictured else None
 
 
 def by_class(run: Run) -> pd.DataFrame:

@@ -251,6 +251,12 @@ def _events(axes: Axes, system: System) -> None:
                 )  # fmt: skip
 
 
+def _variables(text: str) -> str:
+    for variable, colour in PALETTE.items():
+        text = text.replace(colour, f"var(--{variable}, {colour})")
+    return text
+
+
 def readings(figure: Figure) -> str:
     """What the page reads off a figure that was drawn: its lines by axes, as JSON.
 
@@ -263,7 +269,7 @@ def readings(figure: Figure) -> str:
         lines = [
             {
                 "label": line.get_label().replace("\n", " "),
-                "colour": line.get_color(),
+                "colour": _variables(line.get_color()),
                 "points": [[int(x), form(y)] for x, y in zip(*line.get_data(), strict=True)],
             }
             for line in axes.lines
@@ -303,8 +309,7 @@ def inline(svg: str, name: str) -> str:
     """
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
     svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\1{name}-", svg)
-    for variable, colour in PALETTE.items():
-        svg = svg.replace(colour, f"var(--{variable}, {colour})")
+    svg = _variables(svg)
     # the name goes where the browser does not show it over what is read off
     return re.sub(
         r"<svg (.*?)<title>(.*?)</title>",

@@ -123,7 +123,6 @@ def render(content: Content, made: dict[str, Table], drawn: dict[str, tuple[Figu
     script = (TEMPLATES / "report.js").read_text(encoding="utf-8")
     digest = hashlib.sha256(script.encode()).digest()
     begun = [run.begun for run in content.runs]
-    mistakes = content.pictured.mistakes if content.pictured else None
     return _template().render(
         content=content,
         shown=content.selection.shown,
@@ -136,7 +135,7 @@ def render(content: Content, made: dict[str, Table], drawn: dict[str, tuple[Figu
         tables=made,
         svg={name: Markup(figures.inline(svg, name)) for name, (_, svg) in drawn.items()},  # noqa: S704
         readings={name: figures.readings(figure) for name, (figure, _) in drawn.items()},
-        mistakes=base64.b64encode(mistakes).decode() if mistakes else "",
+        mistakes=base64.b64encode(content.mistakes or b"").decode(),
         symbols=SYMBOLS,
         order=_order,
         missing=missing(content),

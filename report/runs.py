@@ -22,7 +22,7 @@ import numpy as np
 import pandas as pd
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from sqlalchemy.exc import SQLAlchemyError
 
 from report import statistics
@@ -42,8 +42,7 @@ class Run:
     """One finished run: what its experiment was, and everything it measured.
 
     ``history`` is indexed by epoch (from 1) with the columns ``CURVES``; ``predictions`` has a row
-    a test image with the columns ``PREDICTIONS``, None if it is gone; ``mistakes`` is the PNG of
-    :func:`resnet.figures.mistakes`.
+    a test image with the columns ``PREDICTIONS``, None if it is gone.
     """
 
     id: str
@@ -59,7 +58,6 @@ class Run:
     source: str
     classes: tuple[str, ...] = ()
     predictions: pd.DataFrame | None = None
-    mistakes: bytes | None = None
     assumed: dict[str, str] = field(default_factory=dict)
     gaps: tuple[str, ...] = ()
 
@@ -208,6 +206,20 @@ def epochs_done(uri: str, run_id: str) -> int:
     return max((metric.step for metric in history), default=0)
 
 
+def mistakes(uri: str, run: Run) -> bytes | None:
+    """The PNG of :func:`resnet.figures.mistakes`; None where there is none, as with records."""
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            path = mlflow.artifacts.download_artifacts(
+                run_id=run.id, artifact_path="mistakes.png", dst_path=folder, tracking_uri=uri
+            )
+            with Image.open(path) as image:
+                arranged = image.info.get("cells") == str(len(run.classes))
+            return Path(path).read_bytes() if arranged else None
+        except (MlflowException, OSError):
+            return None
+
+
 def _load(client: MlflowClient, uri: str, row: Any, folder: Path) -> Run:
     run = client.get_run(row.run_id)
     gaps: list[str] = []
@@ -256,8 +268,6 @@ def _load(client: MlflowClient, uri: str, row: Any, folder: Path) -> Run:
         source=source,
         classes=classes or (),
         predictions=predictions,
-        # a record holds no images, so none are missing
-        mistakes=artifact("mistakes.png", _mistakes) if row.role == "rung" else None,
         assumed=assumed if isinstance(assumed, dict) else {},
         gaps=tuple(gaps),
     )
@@ -271,16 +281,6 @@ def _predictions(path: Path, accuracy: float) -> pd.DataFrame:
     if not abs(found - accuracy) < 0.5 / len(frame):
         raise ValueError(f"an accuracy of {found:.4f} where the run says {accuracy:.4f}")
     return frame
-
-
-def _mistakes(path: Path) -> bytes:
-    try:
-        with Image.open(path) as image:
-            if "cells" not in image.info:
-                raise ValueError("not arranged by class")
-    except UnidentifiedImageError:
-        raise ValueError("no image") from None
-    return path.read_bytes()
 
 
 def _decode(value: str) -> Any:

@@ -243,9 +243,6 @@ def progression(content: Content) -> Table:
             return [percent(s.accuracy) if s.runs else s.waiting, span(s.interval)]
         return to_limits(s.accuracy, s.interval, s.band, "accuracy")
 
-    def reproduced(s: System) -> str:
-        return shown(s)[0] + f" ({len(s.runs)} seeds)" * (len(s.runs) > 1)
-
     def cited(s: System) -> str:
         seeds = f"seed{'s' * (len(s.runs) > 1)} {seed_list(s.runs)}"
         return f"{shown(s)[0]}\n({shown(s)[1]}; {seeds})" if s.runs else s.waiting
@@ -274,8 +271,7 @@ def progression(content: Content) -> Table:
         Field("rung", attrgetter("name"), "rung", short, on="readme"),
         Field("title", None, "what changed", on="readme"),
         Field("published", None, heading, percent, "number", "terminal readme"),
-        Field("", lambda s: shown(s)[0], "reproduced", kind="number"),
-        Field("", reproduced, "reproduced", kind="number", on="terminal"),
+        Field("", lambda s: shown(s)[0], "reproduced", str, "number", "page terminal"),
         Field("reproduced", attrgetter("accuracy")),
         Field("", cited, "reproduced", on="readme"),
         Field("verdict", None, "verdict", kind="verdict", on=verdict_on),
@@ -288,7 +284,7 @@ def progression(content: Content) -> Table:
               kind="lines"),
         Field("interval"),
         Field("evidence", attrgetter("basis")),
-        Field("seeds", lambda s: len(s.accuracies)),
+        Field("seeds", lambda s: len(s.accuracies), "seeds", str, "number", "terminal"),
         Field("tost_p", attrgetter("equivalence"), "TOST p", p_value, "number"),
         Field("", lambda s: f"{span(s.further)}\n{s.place and f'published {s.place}'}".strip(),
               "one further run", kind="lines"),
@@ -298,7 +294,7 @@ def progression(content: Content) -> Table:
               kind="lines"),
         Field("deviation"),
         Field("seed_floor", attrgetter("floor")),
-        Field("", epochs, "epochs", kind="number", on="terminal readme"),
+        Field("", epochs, "epochs", on="readme"),
         Field("", time, "time", kind="number", on="terminal"),
         Field("", time, "time a run", on="readme"),
         Field("", lambda s: f"{epochs(s)} epochs\n{time(s)}".removesuffix("\n-"), "training",
@@ -516,9 +512,9 @@ def confusion_matrix(content: Content) -> Table:
     """The pictured run's counts: true classes down, predicted ones across."""
     run = content.pictured
     counts = confusion(run) if run else pd.DataFrame()
-    fields = [Field("true", itemgetter(0), "true \\ predicted")]
-    for i, name in enumerate(counts, 1):
-        fields.append(Field(name, itemgetter(i), name, kind="cell"))
+    fields = [Field("true", itemgetter(0), "true \\ predicted" * (len(counts) <= 30))]
+    for i, name in enumerate(counts, 1):  # of more than 30 classes for machines only
+        fields.append(Field(name, itemgetter(i), name * (len(counts) <= 30), kind="cell"))
     return Table(
         "confusion_matrix",
         f"Test images by class, {rung(run.rung)}, seed {run.seed}" if run else "",

@@ -67,8 +67,8 @@ def mistakes(dataset: Dataset, probabilities: np.ndarray, path: Path) -> None:
     """Writes the test images that the network was surest about and wrong, arranged by class.
 
     A PNG in the images' own size: rows of cells are true classes, columns predicted ones, in each
-    cell the four surest of its mistakes, two by two; black where there are no more. Its text chunk
-    ``cells`` says how many classes there are.
+    cell the four surest of its mistakes, two by two; transparent where there are no more. Its text
+    chunk ``cells`` says how many classes there are. Of more than 30 nothing is written.
 
     Args:
         dataset: whose test set was predicted.
@@ -76,19 +76,22 @@ def mistakes(dataset: Dataset, probabilities: np.ndarray, path: Path) -> None:
         path: the file.
     """
     (n, height, width, _), classes = dataset.x_test.shape, len(dataset.classes)
+    if classes > 30:
+        return  # the sheet grows with their square
     predicted = probabilities.argmax(axis=1)
-    sheet = np.zeros((2 * classes * height, 2 * classes * width, 3), "uint8")
+    sheet = np.zeros((classes, 2, height, classes, 2, width, 4), "uint8")
     taken: Counter = Counter()
     for i in np.argsort(-probabilities[np.arange(n), predicted], kind="stable"):
-        cell = int(dataset.y_test[i]), int(predicted[i])
-        if cell[0] != cell[1] and taken[cell] < 4:
-            row, column = (2 * at + half for at, half in zip(cell, divmod(taken[cell], 2)))
-            place = (slice(at * size, (at + 1) * size) for at, size in ((row, height), (column, width)))
-            sheet[tuple(place)] = dataset.x_test[i]
-            taken[cell] += 1
-    told = PngInfo()
-    told.add_text("cells", str(classes))
-    Image.fromarray(sheet).save(path, pnginfo=told)
+        true, told = int(dataset.y_test[i]), int(predicted[i])
+        if true != told and taken[true, told] < 4:
+            down, across = divmod(taken[true, told], 2)
+            sheet[true, down, :, told, across, :, :3] = dataset.x_test[i]
+            sheet[true, down, :, told, across, :, 3] = 255
+            taken[true, told] += 1
+    note = PngInfo()
+    note.add_text("cells", str(classes))
+    image = Image.fromarray(sheet.reshape(2 * classes * height, 2 * classes * width, 4))
+    image.save(path, pnginfo=note)
 
 
 def save(figure: Figure, path: Path) -> None:
