@@ -216,15 +216,11 @@ class Step:
             return statistics.gain_p(self.gains)
         return self.mcnemar_p
 
-    @cached_property
-    def mcnemar(self) -> dict[int, float]:
-        """P of McNemar's exact test by seed."""
-        return {a.seed: statistics.mcnemar(a.correct, b.correct) for a, b in self.predicted}
-
     @property
     def mcnemar_p(self) -> float:
-        """Median of McNemar's p over seeds."""
-        return float(np.median([*self.mcnemar.values()])) if self.mcnemar else math.nan
+        """P of McNemar's exact test; its median over seeds."""
+        found = [statistics.mcnemar(a.correct, b.correct) for a, b in self.predicted]
+        return float(np.median(found)) if found else math.nan
 
     def by_image(self, measure) -> float:
         """Mean over seeds of what ``measure`` makes of the two runs."""
@@ -235,21 +231,15 @@ class Step:
         """Share of test images that both put into the same class; mean over seeds."""
         return self.by_image(lambda *ab: np.equal(*(r.predictions["predicted"] for r in ab)).mean())
 
-    @cached_property
-    def turned(self) -> tuple[float, float]:
-        """Images that only the later one gets right, and only the earlier one; mean over seeds."""
-        return (
-            self.by_image(lambda a, b: (~a.correct & b.correct).sum()),
-            self.by_image(lambda a, b: (a.correct & ~b.correct).sum()),
-        )
+    @property
+    def newly_right(self) -> float:
+        """Images that only the later one gets right; mean over seeds."""
+        return self.by_image(lambda a, b: (~a.correct & b.correct).sum())
 
-    @cached_property
-    def classes(self) -> pd.Series:
-        """Gain in accuracy by class, largest first; mean over seeds."""
-        if not self.predicted:
-            return pd.Series(dtype="float64")
-        gains = [by_class(b)["accuracy"] - by_class(a)["accuracy"] for a, b in self.predicted]
-        return pd.concat(gains, axis=1).mean(axis=1).sort_values(ascending=False, kind="stable")
+    @property
+    def newly_wrong(self) -> float:
+        """Images that only the earlier one gets right; mean over seeds."""
+        return self.by_image(lambda a, b: (a.correct & ~b.correct).sum())
 
     def pooled(self, values: str) -> float:
         """``deviation`` or ``floor`` of both systems, pooled; NaN if neither has one."""
@@ -364,56 +354,57 @@ def load(uri: str, *, experiment: str = runs.EXPERIMENT, **chosen: Any) -> Conte
     Raises:
         UserError: the store cannot be read, or nothing in it matches.
     """
-    study = claims.load_study()
     chosen = selection.select(runs.search(uri, experiment), **chosen)
-    measured = runs.load(uri, chosen.finished)
+    return _content(uri, experiment, chosen, runs.load(uri, chosen.finished))
+
+
+def planned() -> Content:
+    """A report's content before the first run: what was published and what would be run."""
+    none = pd.DataFrame(columns=["rung", "config_hash"])
+    shown = selection.RunSet("cifar10", "", "full", "", False, none)
+    return _content("", "", Selection(shown, none, none, (), ()), [])
+
+
+def _content(uri: str, experiment: str, chosen: Selection, measured: list[Run]) -> Content:
+    study = claims.load_study()
     waiting = _waiting(uri, chosen)
     by_rung: dict[str, list[Run]] = {}
     for run in measured:
         by_rung.setdefault(run.rung, []).append(run)
-
     known, broken = _known_experiments(chosen.shown.profile)
     comparable = not chosen.shown.reservation
     names = dict.fromkeys([*study.ladder, *study.published, *by_rung, *waiting])
     ladder = sorted((n for n in names if config.rung_number(n) is not None), key=config.rung_number)
-    systems, before = [], None
+    systems: dict[str, System] = {}
+    before = None
     for name in [*ladder, *(n for n in names if n not in ladder)]:
-        own = by_rung.get(name, [])
-        planned = known[name].flat() if name in known else {}
-        flat = own[0].params if own else planned
+        own, plan = by_rung.get(name, []), known.get(name)
+        params = own[0].params if own else plan.flat() if plan else {}
         # what was modified is not in the files: they say nothing about the rungs not run
-        said = own or not chosen.shown.modified
-        systems.append(
-            System(
-                name=name,
-                title=own[0].title if own else known[name].title if name in known else name,
-                published=study.published.get(name, math.nan),
-                tolerance=study.tolerance,
-                params=flat,
-                runs=tuple(own),
-                waiting=waiting.get(name, "not run"),
-                changes=changes(before, flat)
-                if before and flat and said and name in ladder
-                else (),
-                doubtful=bool(chosen.doubtful & {"", name}),
-                comparable=comparable,
-            )
+        said = params if own or not chosen.shown.modified else {}
+        systems[name] = System(
+            name=name,
+            title=own[0].title if own else plan.title if plan else name,
+            published=study.published.get(name, math.nan),
+            tolerance=study.tolerance,
+            params=params,
+            runs=tuple(own),
+            waiting=waiting.get(name, "not run"),
+            changes=changes(before, said) if before and said and name in ladder else (),
+            doubtful=bool(chosen.doubtful & {"", name}),
+            comparable=comparable,
         )
-        before = flat if said else None
-    by_name = {system.name: system for system in systems}
+        before = said
     evidence = Evidence(tuple(measured), study.ladder, waiting, chosen.doubtful, comparable)
+    rivals = [name for name in study.published if name not in study.ladder]
     return Content(
         uri=uri,
         experiment=experiment,
         selection=chosen,
         study=study,
-        systems=tuple(systems),
-        steps=tuple(Step(by_name[a], by_name[b]) for a, b in pairwise(ladder)),
-        rivals=tuple(
-            Step(by_name[name], by_name[study.ladder[-1]])
-            for name in study.published
-            if name not in study.ladder
-        ),
+        systems=tuple(systems.values()),
+        steps=tuple(Step(systems[a], systems[b]) for a, b in pairwise(ladder)),
+        rivals=tuple(Step(systems[name], systems[study.ladder[-1]]) for name in rivals),
         claims=tuple(claims.judge(claim, evidence) for claim in study.claims),
         notes=(*chosen.notes, *broken, *_outdated(chosen, known), *_gaps(measured)),
     )
@@ -443,21 +434,14 @@ def _waiting(uri: str, chosen: Selection) -> dict[str, str]:
 
 
 def _outdated(chosen: Selection, known: dict[str, config.Experiment]) -> list[str]:
-    if chosen.shown.modified:
-        return []
+    told = "was run in a configuration that its experiment file no longer describes"
     return [
-        f"{rung}: was run in a configuration ({value[:12]}) that its experiment file no longer "
-        "describes"
-        for rung, value in chosen.finished.drop_duplicates("rung")
-        .set_index("rung")["config_hash"]
-        .items()
-        if rung in known and known[rung].hash() != value
+        f"{row.rung}: {told} ({row.config_hash[:12]})"
+        for row in chosen.finished.drop_duplicates("rung").itertuples()
+        if row.rung in known and known[row.rung].hash() != row.config_hash
+        if not chosen.shown.modified
     ]
 
 
 def _gaps(measured: list[Run]) -> list[str]:
-    return [
-        f"{run.rung}, seed {run.seed} (run {run.id[:8]}): {gap}"
-        for run in measured
-        for gap in run.gaps
-    ]
+    return [f"{r.rung}, seed {r.seed} (run {r.id[:8]}): {gap}" for r in measured for gap in r.gaps]

@@ -57,7 +57,7 @@ def missing(content: Content) -> list[str]:
     """What the report cannot show or leaves out, one line each."""
     absent = {s.name: f"{s.name}: {s.waiting}" for s in content.systems if not s.runs}
     going = [
-        f"{row.rung}, seed {row.seed}: {state(row.status)}"
+        f"{row.rung}, seed {row.seed} (run {row.run_id[:8]}): {state(row.status)}"
         for row in content.selection.unfinished.itertuples(index=False)
         if row.rung not in absent
     ]

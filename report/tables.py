@@ -20,7 +20,6 @@ from report import statistics
 from report.analysis import Content, Step, System, by_class, confusion
 from report.claims import QUANTITIES, Bound, Judgement
 from report.runs import Run
-from report.selection import state
 from resnet import config
 
 NONE = "-"
@@ -174,9 +173,13 @@ def to_limits(value: float, interval: tuple[float, float], limits: Bound, unit: 
     return [measured(value, unit, n), span(interval, lambda x: measured(x, unit, n))]
 
 
-def number(form: str = ",.0f") -> Callable[[float | None], str]:
+def number(form: str = ",.0f", unit: str = "") -> Callable[[float | None], str]:
     """Formats numbers; a dash for NaN and none."""
-    return lambda value: NONE if value is None or math.isnan(value) else format(value, form)
+
+    def text(value: float | None) -> str:
+        return NONE if value is None or math.isnan(value) else format(value, form) + unit
+
+    return text
 
 
 def whole(values: list[float]) -> str:
@@ -222,7 +225,7 @@ def all_tables(content: Content) -> dict[str, Table]:
         comparison("steps", "Neighbouring rungs on the same test images", content, steps),
         comparison("residual_vs_vgg", "The last rung against the baseline", content, rivals),
         *(table(content) for table in (power, networks, classes, per_class, confusion_matrix)),
-        *(table(content) for table in (assumptions, contradictions, runs, curves, unfinished)),
+        *(table(content) for table in (assumptions, contradictions, runs, curves)),
         environment(content),
     ]
     return {table.name: table for table in made}
@@ -238,85 +241,74 @@ def progression(content: Content) -> Table:
     gains = {step.after.name: step.after.accuracy - step.before.accuracy for step in content.steps}
     heading = published_heading(content)
 
-    def shown(s: System) -> list[str]:
+    def told(s: System) -> list[str]:
         if not s.runs or math.isnan(s.published):
             return [percent(s.accuracy) if s.runs else s.waiting, span(s.interval)]
         return to_limits(s.accuracy, s.interval, s.band, "accuracy")
 
-    def cited(s: System) -> str:
-        seeds = f"seed{'s' * (len(s.runs) > 1)} {seed_list(s.runs)}"
-        return f"{shown(s)[0]}\n({shown(s)[1]}; {seeds})" if s.runs else s.waiting
+    def two(first: str, second: str) -> str:
+        """Two lines, of which the second one may be missing."""
+        return f"{first}\n{second}".removesuffix("\n").removesuffix(f"\n{NONE}")
 
-    def epochs(s: System) -> str:
-        return whole(s.values("epochs_run") or [s.params.get("training.epochs", math.nan)])
-
-    def time(s: System) -> str:
-        return duration(s.mean("train_seconds"))
-
-    def hardware(s: System) -> str:
-        found = [f"{r.tags.get('device')}, {r.tags.get('backend')}" for r in s.runs]
-        return "\n".join(dict.fromkeys(found)) or NONE
+    def training(s: System) -> str:
+        most = s.values("epochs_run") or [s.params.get("training.epochs", math.nan)]
+        return two(f"{whole(most)} epochs", duration(s.mean("train_seconds")))
 
     def size(s: System) -> str:
-        operations = number(".2f")(s.mean("multiply_adds") / 1e6)
-        return f"{number()(s.mean('parameters'))}\n{operations} M mult-adds" if s.runs else NONE
+        operations = number(".2f", " M mult-adds")(s.mean("multiply_adds") / 1e6)
+        return two(number()(s.mean("parameters")), operations)
 
     def mean(metric: str) -> Callable[[System], float]:
         return lambda s: s.mean(metric)
 
-    verdict_on = "page" if content.selection.shown.reservation else "page terminal"
+    everywhere = "page terminal readme"
+    verdict_on = "page" if content.selection.shown.reservation else everywhere
     fields = [
-        Field("", lambda s: f"{short(s.name)} {s.title}", "rung"),
-        Field("", lambda s: f"{short(s.name):3} {s.title}", "rung", on="terminal"),
-        Field("rung", attrgetter("name"), "rung", short, on="readme"),
-        Field("title", None, "what changed", on="readme"),
-        Field("published", None, heading, percent, "number", "terminal readme"),
-        Field("", lambda s: shown(s)[0], "reproduced", str, "number", "page terminal"),
+        Field("", lambda s: f"{short(s.name)} {s.title}", "rung", on=everywhere),
+        Field("rung", attrgetter("name")),
+        Field("title"),
+        Field("", lambda s: told(s)[0], "reproduced", str, "number", everywhere),
         Field("reproduced", attrgetter("accuracy")),
-        Field("", cited, "reproduced", on="readme"),
-        Field("verdict", None, "verdict", kind="verdict", on=verdict_on),
-        Field("", attrgetter("published"), heading, percent, "number"),
+        Field("verdict", None, "verdict", str, "verdict", verdict_on),
+        Field("published", None, heading, percent, "number", everywhere),
         Field("difference", lambda s: s.accuracy - s.published, "difference", points, "number",
               "page readme"),
-        Field("step_gain", lambda s: gains.get(s.name, math.nan), "step gain", points, "number",
+        Field("step_gain", lambda s: gains.get(s.name, math.nan), "gain", points, "number",
               "terminal"),
-        Field("", lambda s: f"{shown(s)[1]}\n{s.basis}" if s.runs else NONE, "95 % interval",
-              kind="lines"),
+        Field("", lambda s: two(told(s)[1], s.basis if s.runs else ""), "95 % interval", str,
+              "lines", "page readme"),
         Field("interval"),
         Field("evidence", attrgetter("basis")),
         Field("seeds", lambda s: len(s.accuracies), "seeds", str, "number", "terminal"),
         Field("tost_p", attrgetter("equivalence"), "TOST p", p_value, "number"),
-        Field("", lambda s: f"{span(s.further)}\n{s.place and f'published {s.place}'}".strip(),
+        Field("", lambda s: two(span(s.further), s.place and f"published {s.place}"),
               "one further run", kind="lines"),
         Field("further"),
         Field("published_is", attrgetter("place")),
-        Field("", lambda s: f"{deviation(s.deviation)}\nfloor {deviation(s.floor)}", "deviation",
+        Field("", lambda s: two(deviation(s.deviation), f"floor {deviation(s.floor)}"), "deviation",
               kind="lines"),
         Field("deviation"),
         Field("seed_floor", attrgetter("floor")),
-        Field("", epochs, "epochs", on="readme"),
-        Field("", time, "time", kind="number", on="terminal"),
-        Field("", time, "time a run", on="readme"),
-        Field("", lambda s: f"{epochs(s)} epochs\n{time(s)}".removesuffix("\n-"), "training",
-              kind="lines"),
+        Field("", training, "training", str, "lines", "page readme"),
         Field("epochs_run", mean("epochs_run")),
-        Field("train_seconds", mean("train_seconds")),
+        Field("train_seconds", mean("train_seconds"), "time", duration, "number", "terminal"),
         Field("", size, "parameters", kind="lines"),
         Field("parameters", mean("parameters")),
         Field("multiply_adds", mean("multiply_adds")),
         Field("what_changed", lambda s: "; ".join(s.changes), "what changed",
               lambda text: text.replace("; ", "\n") or NONE, "fold"),
-        Field("", hardware, "on", on="readme"),
     ]  # fmt: skip
     caption = f"Test accuracy, {content.selection.shown.label}"
     return Table("progression", caption, fields, content.systems, attrgetter("slug"))
 
 
+def shown(j: Judgement) -> list[str]:
+    """What a claim's quantity was measured to be, and its interval."""
+    return to_limits(j.value, j.interval, j.claim.bound, j.unit)
+
+
 def judged(content: Content) -> Table:
     """The claims with verdict, value, bound and evidence."""
-
-    def shown(at: int) -> Callable[[Judgement], str]:
-        return lambda j: to_limits(j.value, j.interval, j.claim.bound, j.unit)[at]
 
     def claim(name: str) -> Callable[[Judgement], Any]:
         return attrgetter(f"claim.{name}")
@@ -328,66 +320,48 @@ def judged(content: Content) -> Table:
         Field("against", claim("against")),
         Field("text", claim("text")),
         Field("quantity", claim("quantity")),
-        Field("verdict", None, "verdict", kind="verdict", on="page terminal"),
-        Field("", shown(0), "measured", kind="number", on="page terminal"),
+        Field("verdict", None, "verdict", str, "verdict", "page terminal"),
+        Field("", lambda j: shown(j)[0], "measured", str, "number", "page terminal"),
         Field("value"),
-        Field("", shown(1), "95 % interval", kind="lines"),
+        Field("", lambda j: shown(j)[1], "95 % interval", kind="lines"),
         Field("interval"),
-        Field(
-            "", lambda j: bound(j.claim.bound, j.unit), "holds if", str, "lines", "page terminal"
-        ),
+        Field("", lambda j: bound(j.claim.bound, j.unit), "holds if", str, "lines",
+              "page terminal"),
         Field("min", claim("bound.min")),
         Field("max", claim("bound.max")),
         Field("evidence", None, "evidence"),
         Field("", lambda j: QUANTITIES[j.claim.quantity].meaning, "measured as", kind="fold"),
         Field("run_ids", lambda j: " ".join(r.id for r in j.runs), "runs", kind="ids"),
-    ]
-    caption = "The study's claims, judged"
-    return Table("claims", caption, fields, content.claims, claim("id"))
+    ]  # fmt: skip
+    return Table("claims", "The study's claims, judged", fields, content.claims, claim("id"))
 
 
-def _step(s: Step) -> str:
-    return f"{short(s.before.name)} → {short(s.after.name)} {s.after.title}"
+def _step_fields(content: Content) -> list[Field]:
+    heading = f"{published_heading(content)} gain"
+    return [
+        Field("", lambda s: f"{short(s.before.name)} → {short(s.after.name)} {s.after.title}", "step"),
+        Field("from", attrgetter("before.name")),
+        Field("to", attrgetter("after.name")),
+        Field("published_gain", attrgetter("published"), heading, points, "number"),
+    ]  # fmt: skip
 
 
 def comparison(name: str, caption: str, content: Content, steps: tuple[Step, ...]) -> Table:
     """Paired comparisons of two systems each."""
-
-    def end(at: int) -> Callable[[Step], str]:
-        """The class that gained most (0) or lost most (-1), in points."""
-
-        def named(s: Step) -> str:
-            gain = math.nan if s.classes.empty else s.classes.iloc[at]
-            found = abs(gain) >= 0.0005 and (gain < 0) == bool(at)
-            return f"{s.classes.index[at]} {points(gain)}" if found else NONE
-
-        return named
-
-    def by_seed(s: Step) -> str:
-        return "; ".join(f"{seed}: {p:.6g}" for seed, p in s.mcnemar.items())
-
-    def holm(s: Step) -> float:
-        return content.corrected.get(s.after.name, math.nan) if s in content.steps else math.nan
-
+    corrected = content.corrected if steps is content.steps else {}
     count = number(",.4g")
     fields = [
-        Field("", _step, "step"),
-        Field("from", attrgetter("before.name")),
-        Field("to", attrgetter("after.name")),
+        *_step_fields(content),
         Field("gain", None, "gain", points, "number"),
         Field("interval", None, "95 % interval", lambda i: span(i, points), "number"),
-        Field("published_gain", attrgetter("published"), published_heading(content), points,
-              "number"),
         Field("seeds", lambda s: len(s.gains)),
         Field("p", None, "p", p_value, "number"),
-        Field("p_holm", holm, "p (Holm)" * (steps is content.steps), p_value, "number"),
-        Field("mcnemar_p_median", attrgetter("mcnemar_p"), "McNemar p", p_value, "number"),
-        Field("mcnemar_p_by_seed", by_seed),
+        Field("p_holm", lambda s: corrected.get(s.after.name, math.nan),
+              "p (Holm)" * (steps is content.steps), p_value, "number"),
+        Field("mcnemar_p", None, "McNemar p", p_value, "number"),
         Field("agreement", None, "agreement", percent, "number"),
-        Field("newly_right", lambda s: s.turned[0], "newly right", count, "number"),
-        Field("newly_wrong", lambda s: s.turned[1], "newly wrong", count, "number"),
-        Field("gained_most", end(0), "gained most"),
-        Field("lost_most", end(-1), "lost most"),
+        Field("newly_right", None, "newly right", count, "number"),
+        Field("newly_wrong", None, "newly wrong", count, "number"),
         Field("evidence", attrgetter("basis"), "evidence"),
     ]  # fmt: skip
     return Table(name, caption, fields, steps)
@@ -399,12 +373,8 @@ def power(content: Content) -> Table:
     def needed(values: str) -> Callable[[Step], int | None]:
         return lambda s: statistics.seeds_needed(s.published, s.pooled(values))
 
-    heading = f"{published_heading(content)} gain"
     fields = [
-        Field("", _step, "step"),
-        Field("from", attrgetter("before.name")),
-        Field("to", attrgetter("after.name")),
-        Field("published_gain", attrgetter("published"), heading, points, "number"),
+        *_step_fields(content),
         Field("deviation", lambda s: s.pooled("deviation"), "deviation", deviation, "number"),
         Field("seeds_needed", needed("deviation"), "seeds it takes", number("d"), "number"),
         Field("seed_floor", lambda s: s.pooled("floor"), "floor", deviation, "number"),
@@ -635,19 +605,6 @@ def curves(content: Content) -> Table:
     keys = ["rung", "seed", "run_id", "epoch", *(content.runs[0].history if rows else ())]
     fields = [Field(key, itemgetter(i)) for i, key in enumerate(keys)]
     return Table("curves", "Curves by epoch", fields, rows)
-
-
-def unfinished(content: Content) -> Table:
-    """Runs of the set that are going, failed or were killed."""
-    fields = [
-        Field("run_id", None, "run", kind="mono"),
-        Field("rung", None, "rung", short),
-        Field("seed", None, "seed", kind="number"),
-        Field("state", lambda row: state(row.status), "state"),
-        Field("begun", attrgetter("start_time"), "begun (UTC)", _minute, "lines"),
-    ]
-    rows = [*content.selection.unfinished.itertuples(index=False)]
-    return Table("unfinished", "Runs without a result", fields, rows)
 
 
 def environment(content: Content) -> Table:
