@@ -156,6 +156,11 @@ class Step:
     before: System
     after: System
 
+    @property
+    def title(self) -> str:
+        """``2 → 3 + deeper + early stopping``."""
+        return f"{self.before.short} → {self.after.short} {self.after.title}"
+
     @cached_property
     def pairs(self) -> list[tuple[Run, Run]]:
         """The runs of the seeds that both have, in the seeds' order."""

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -22,7 +22,6 @@ from resnet import UserError, config
 
 Verdict = Literal["holds", "fails", "undecided", "not run", "not comparable"]
 Unit = Literal["accuracy", "points", "epoch", "ratio"]
-Runs = dict[str, Run]  # by rung, of one seed
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Text = Annotated[str, Field(min_length=1)]
 
@@ -131,20 +130,49 @@ def load_study(path: Path = config.EXPERIMENTS / "claims.yaml") -> Study:
         raise UserError(f"{path}: {place}{': ' if place else ''}{message}") from None
 
 
-@dataclass(frozen=True)
-class Quantity:
-    """Something a claim can be about.
+class Measured(NamedTuple):
+    """What one seed's runs say: a value, and the interval that their images allow, if any.
 
-    ``measure`` gives its value for one seed's runs: NaN if it cannot be had, infinity for
-    "never". ``one_run`` gives what a single run can say about its uncertainty, if anything.
+    The value is NaN if it cannot be had, infinity for "never".
     """
+
+    value: float
+    interval: Interval = NO_INTERVAL
+    basis: str = "no interval, which takes more seeds"
+
+
+class Seed(NamedTuple):
+    """One seed's runs by rung, and what is asked of them."""
+
+    runs: dict[str, Run]
+    claim: Claim
+    ladder: list[str]
+
+    @property
+    def run(self) -> Run:
+        """Of the claim's rung."""
+        return self.runs[self.claim.rung]
+
+    def weighted(self, weights: dict[str, float]) -> Measured:
+        """A weighted sum of test accuracies, with what the test set's size leaves open in it."""
+        chosen = [self.runs[rung] for rung in weights]
+        value = sum(w * self.runs[rung].metric("test_accuracy") for rung, w in weights.items())
+        first, n = chosen[0].predictions, chosen[0].n_test
+        if not all(r.n_test and r.predictions["label"].equals(first["label"]) for r in chosen):
+            return Measured(value)
+        if len(chosen) == 1:
+            interval = statistics.wilson(int(chosen[0].correct.sum()), n)
+            return Measured(value, interval, f"binomial, {n:,} test images")
+        scores = sum(weight * self.runs[rung].correct for rung, weight in weights.items())
+        return Measured(value, statistics.paired_interval(scores), f"paired by {n:,} test images")
+
+
+class Quantity(NamedTuple):
+    """Something a claim can be about: its unit, what it is in words, and how to measure it."""
 
     unit: Unit
     meaning: str
-    measure: Callable[[Runs, Claim, list[str]], float]
-    one_run: Callable[[Runs, Claim, list[str]], tuple[Interval, str] | None] = (
-        lambda runs, claim, ladder: None
-    )
+    measure: Callable[[Seed], Measured]
     compares: bool = False
     whole_ladder: bool = False
 
@@ -184,9 +212,9 @@ class Evidence:
     doubtful: frozenset[str] = frozenset()
     comparable: bool = True
 
-    def by_seed(self, rungs: list[str]) -> dict[int, Runs]:
+    def by_seed(self, rungs: list[str]) -> dict[int, dict[str, Run]]:
         """The runs of the seeds that all these rungs have in common, in order."""
-        found: dict[int, Runs] = {}
+        found: dict[int, dict[str, Run]] = {}
         for run in self.runs:
             found.setdefault(run.seed, {})[run.rung] = run
         return {
@@ -224,18 +252,18 @@ def judge(claim: Claim, evidence: Evidence) -> Judgement:
         return Judgement(claim, "not run", told)
     by_seed = evidence.by_seed(rungs)
     used = tuple(run for runs in by_seed.values() for run in runs.values())
-    measured = {s: quantity.measure(runs, claim, evidence.ladder) for s, runs in by_seed.items()}
-    gone = [str(seed) for seed, value in measured.items() if math.isnan(value)]
-    values = list(measured.values())
+    measured = {
+        seed: quantity.measure(Seed(runs, claim, evidence.ladder)) for seed, runs in by_seed.items()
+    }
+    gone = [str(seed) for seed, found in measured.items() if math.isnan(found.value)]
+    values = [found.value for found in measured.values()]
     value, interval = math.nan, NO_INTERVAL
     if not by_seed:
         told = f"no seed in common: {', '.join(rungs)}"
     elif gone:
         told = f"cannot be measured from what seed {', '.join(gone)} left"
     elif len(values) == 1:
-        value, seed = values[0], next(iter(by_seed))
-        found = quantity.one_run(by_seed[seed], claim, evidence.ladder)
-        interval, basis = found or (NO_INTERVAL, "no interval, which takes more seeds")
+        ((seed, (value, interval, basis)),) = measured.items()
         told = f"one run (seed {seed}): {basis}"
     elif len(set(values)) == 1:
         value, told = values[0], f"{len(values)} seeds: all the same"
@@ -253,22 +281,6 @@ def judge(claim: Claim, evidence: Evidence) -> Judgement:
     return Judgement(claim, verdict, told, used, value, interval)
 
 
-def _of_run(measure: Callable[[Run], float]):
-    return lambda runs, claim, ladder: measure(runs[claim.rung])
-
-
-def _last(key: str) -> Callable[[Run], float]:
-    return lambda run: float(run.curve(key).tail(1).mean())
-
-
-def _most(key: str) -> Callable[[Run], float]:
-    return lambda run: float(run.curve(key).max())
-
-
-def _metric(key: str) -> Callable[[Run], float]:
-    return lambda run: run.metric(key)
-
-
 def gap(run: Run) -> float:
     """Training less validation accuracy, averaged over the last ``GAP_EPOCHS`` epochs."""
     return float((run.curve("accuracy") - run.curve("val_accuracy")).tail(GAP_EPOCHS).mean())
@@ -280,132 +292,96 @@ def drops(rate: pd.Series) -> list[int]:
     return [int(epoch) for epoch in rate.index[rate < rate.shift() * 0.999]]
 
 
-def _first_drop(run: Run) -> float:
-    rate = run.curve("learning_rate")
+def _curve(key: str, of: Callable[[pd.Series], float]) -> Callable[[Seed], Measured]:
+    return lambda seed: Measured(float(of(seed.run.curve(key))))
+
+
+def _last(curve: pd.Series) -> float:
+    return curve.tail(1).mean()
+
+
+def _metric(key: str) -> Callable[[Seed], Measured]:
+    return lambda seed: Measured(seed.run.metric(key))
+
+
+def _lead(seed: Seed) -> Measured:
+    rung, ladder = seed.claim.rung, seed.ladder
+    accuracy = {name: seed.runs[name].metric("test_accuracy") for name in ladder}
+    gains = {after: accuracy[after] - accuracy[before] for before, after in pairwise(ladder)}
+    if any(map(math.isnan, gains.values())):
+        return Measured(math.nan)
+    rival = max((name for name in gains if name != rung), key=gains.get)
+    weights: Counter = Counter()
+    for name, sign in ((rung, 1.0), (rival, -1.0)):
+        weights[name] += sign
+        weights[ladder[ladder.index(name) - 1]] -= sign
+    return seed.weighted({name: weight for name, weight in weights.items() if weight})
+
+
+def _final_validation(seed: Seed) -> Measured:
+    value, n = _last(seed.run.curve("val_accuracy")), seed.run.validation_images
+    if math.isnan(value) or not n:
+        return Measured(value)
+    interval = statistics.wilson(round(value * n), n)
+    return Measured(value, interval, f"binomial, {n:,} validation images")
+
+
+def _gap_ratio(seed: Seed) -> Measured:
+    before = gap(seed.runs[seed.claim.against])
+    return Measured(gap(seed.run) / before if before > 0 else math.nan)
+
+
+def _first_drop(rate: pd.Series) -> float:
     return math.nan if rate.empty else next(iter(drops(rate)), math.inf)
 
 
-def _gap_ratio(runs: Runs, claim: Claim, ladder: list[str]) -> float:
-    before = gap(runs[claim.against])
-    return gap(runs[claim.rung]) / before if before > 0 else math.nan
-
-
-def _slope_ratio(run: Run) -> float:
-    drop = _first_drop(run)
+def _slope_ratio(seed: Seed) -> Measured:
+    drop = _first_drop(seed.run.curve("learning_rate"))
     if not math.isfinite(drop):
-        return math.nan
-    curve = (run.curve("accuracy") + run.curve("val_accuracy")) / 2
+        return Measured(math.nan)
+    curve = (seed.run.curve("accuracy") + seed.run.curve("val_accuracy")) / 2
     before = curve.loc[drop - SLOPE_EPOCHS : drop - 1]
     after = curve.loc[drop + 1 : drop + SLOPE_EPOCHS]  # the jump at the drop is no slope
     if curve.isna().any() or min(len(before), len(after)) < 3:
-        return math.nan
+        return Measured(math.nan)
     slopes = [float(np.polyfit(part.index, part, 1)[0]) for part in (before, after)]
-    return slopes[1] / slopes[0] if slopes[0] > 0 else math.nan
-
-
-Weights = Callable[[Runs, Claim, list[str]], dict[str, float]]
-
-
-def _own(runs: Runs, claim: Claim, ladder: list[str]) -> dict[str, float]:
-    return {claim.rung: 1.0}
-
-
-def _gain(runs: Runs, claim: Claim, ladder: list[str]) -> dict[str, float]:
-    return {claim.rung: 1.0, claim.against: -1.0}
-
-
-def _lead(runs: Runs, claim: Claim, ladder: list[str]) -> dict[str, float]:
-    """The rung's own step less the largest of the others."""
-    accuracy = {rung: runs[rung].metric("test_accuracy") for rung in ladder}
-    gains = {after: accuracy[after] - accuracy[before] for before, after in pairwise(ladder)}
-    if any(map(math.isnan, gains.values())):
-        return dict.fromkeys(ladder, math.nan)
-    rival = max((rung for rung in gains if rung != claim.rung), key=gains.get)
-    weights: Counter = Counter()
-    for rung, sign in ((claim.rung, 1.0), (rival, -1.0)):
-        weights[rung] += sign
-        weights[ladder[ladder.index(rung) - 1]] -= sign
-    return {rung: weight for rung, weight in weights.items() if weight}
-
-
-def images_interval(runs: Runs, weights: dict[str, float]) -> tuple[Interval, str] | None:
-    """What the test set's size leaves open in a weighted sum of one run's accuracies each.
-
-    Args:
-        runs: by rung.
-        weights: by rung; a single one is that rung's accuracy.
-
-    Returns:
-        The 95 % interval and how it was had; None without predictions of the same images.
-    """
-    chosen = [runs[rung] for rung in weights]
-    if any(run.predictions is None for run in chosen):
-        return None
-    n = chosen[0].n_test
-    if len(chosen) == 1:
-        return statistics.wilson(int(chosen[0].correct.sum()), n), f"binomial, {n:,} test images"
-    if not all(run.predictions["label"].equals(chosen[0].predictions["label"]) for run in chosen):
-        return None
-    scores = sum(weight * runs[rung].correct for rung, weight in weights.items())
-    return statistics.paired_interval(scores), f"paired by {n:,} test images"
-
-
-def _tested(weights: Weights) -> dict[str, Any]:
-    return {
-        "measure": lambda runs, claim, ladder: sum(
-            weight * runs[rung].metric("test_accuracy")
-            for rung, weight in weights(runs, claim, ladder).items()
-        ),
-        "one_run": lambda runs, claim, ladder: images_interval(runs, weights(runs, claim, ladder)),
-    }
-
-
-def _validation_images(runs: Runs, claim: Claim, ladder: list[str]):
-    run = runs[claim.rung]
-    n = run.validation_images
-    if not n:
-        return None
-    correct = round(_last("val_accuracy")(run) * n)
-    return statistics.wilson(correct, n), f"binomial, {n:,} validation images"
+    return Measured(slopes[1] / slopes[0] if slopes[0] > 0 else math.nan)
 
 
 QUANTITIES: dict[str, Quantity] = {
-    "test_accuracy": Quantity("accuracy", "test accuracy", **_tested(_own)),
+    "test_accuracy": Quantity(
+        "accuracy", "test accuracy", lambda seed: seed.weighted({seed.claim.rung: 1})
+    ),
     "test_gain": Quantity(
         "points",
         "test accuracy less that of the system named by 'against'",
-        **_tested(_gain),
+        lambda seed: seed.weighted({seed.claim.rung: 1, seed.claim.against: -1}),
         compares=True,
     ),
     "gain_lead": Quantity(
         "points",
         "the rung's gain in test accuracy less the largest gain of another step",
-        **_tested(_lead),
+        _lead,
         whole_ladder=True,
     ),
     "final_train_accuracy": Quantity(
-        "accuracy", "training accuracy of the last epoch", _of_run(_last("accuracy"))
+        "accuracy", "training accuracy of the last epoch", _curve("accuracy", _last)
     ),
     "max_train_accuracy": Quantity(
-        "accuracy",
-        "largest training accuracy of any epoch",
-        _of_run(_most("accuracy")),
+        "accuracy", "largest training accuracy of any epoch", _curve("accuracy", pd.Series.max)
     ),
     "final_val_accuracy": Quantity(
-        "accuracy",
-        "validation accuracy of the last epoch",
-        _of_run(_last("val_accuracy")),
-        _validation_images,
+        "accuracy", "validation accuracy of the last epoch", _final_validation
     ),
     "max_val_accuracy": Quantity(
         "accuracy",
         "largest validation accuracy of any epoch",
-        _of_run(_most("val_accuracy")),
+        _curve("val_accuracy", pd.Series.max),
     ),
     "final_gap": Quantity(
         "points",
         f"training less validation accuracy, mean of the last {GAP_EPOCHS} epochs",
-        _of_run(gap),
+        lambda seed: Measured(gap(seed.run)),
     ),
     "gap_ratio": Quantity(
         "ratio",
@@ -416,17 +392,19 @@ QUANTITIES: dict[str, Quantity] = {
     "stopped_epoch": Quantity(
         "epoch",
         "the epoch after which early stopping ended the run, 0 if it did not",
-        _of_run(_metric("stopped_epoch")),
+        _metric("stopped_epoch"),
     ),
-    "epochs_run": Quantity("epoch", "epochs trained", _of_run(_metric("epochs_run"))),
+    "epochs_run": Quantity("epoch", "epochs trained", _metric("epochs_run")),
     "first_drop_epoch": Quantity(
-        "epoch", "the first epoch at a lower learning rate", _of_run(_first_drop)
+        "epoch",
+        "the first epoch at a lower learning rate",
+        _curve("learning_rate", _first_drop),
     ),
     "slope_ratio_after_drop": Quantity(
         "ratio",
         f"slope of the accuracy curves (mean of training and validation) in the {SLOPE_EPOCHS} "
         "epochs after the first learning-rate drop, as a share of the slope before it; takes a "
         "drop with three epochs on either side and a rise before it",
-        _of_run(_slope_ratio),
+        _slope_ratio,
     ),
 }

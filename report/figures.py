@@ -153,7 +153,7 @@ def progression(content: Content) -> Figure:
 def gains(content: Content) -> Figure:
     """What each step brought, published and measured."""
     rows = [
-        (_label(f"{short(s.before.name)} → {short(s.after.name)} {s.after.title}"), s.published,
+        (_label(s.title), s.published,
          s.gain, s.interval, s.gains, s.basis if s.after.runs and s.before.runs else "not run")
         for s in (*content.steps, *content.rivals)
     ]  # fmt: skip

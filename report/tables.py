@@ -4,7 +4,6 @@ The raw values become CSV as they are; page, Markdown, LaTeX, terminal and READM
 fields, or those of them that are meant for there.
 """
 
-import json
 import math
 import re
 import shlex
@@ -30,7 +29,7 @@ class Field(NamedTuple):
 
     Attributes:
         key: its name in CSV; "" for readers only.
-        of: takes the value from a row's item; by default its attribute ``key``.
+        of: takes the value from a row's item; or its attribute's name, by default ``key``.
         heading: a reader's; "" for machines only.
         form: makes a reader's text of the value.
         kind: how the page sets it: number, lines, verdict, mono, fold, ids, id, copy,
@@ -39,7 +38,7 @@ class Field(NamedTuple):
     """
 
     key: str
-    of: Callable[[Any], Any] | None = None
+    of: Callable[[Any], Any] | str = ""
     heading: str = ""
     form: Callable[[Any], str] = str
     kind: str = ""
@@ -47,7 +46,7 @@ class Field(NamedTuple):
 
     def value(self, item: Any) -> Any:
         """The raw value; a pair of numbers becomes two columns of CSV."""
-        return (self.of or attrgetter(self.key))(item)
+        return (self.of if callable(self.of) else attrgetter(self.of or self.key))(item)
 
 
 @dataclass(frozen=True)
@@ -213,6 +212,12 @@ def seed_list(runs: Iterable[Run]) -> str:
     return ",".join(map(str, seeds))
 
 
+def _plain(name: str, caption: str, columns: dict[str, str], rows: Sequence, **more: Any) -> Table:
+    """A table of rows as they are; ``columns`` gives a reader's heading by key, "" for none."""
+    fields = [Field(k, itemgetter(i), heading) for i, (k, heading) in enumerate(columns.items())]
+    return Table(name, caption, fields, rows, **more)
+
+
 # --- the tables --------------------------------------------------------------------------------
 
 
@@ -265,12 +270,12 @@ def progression(content: Content) -> Table:
     verdict_on = "page" if content.selection.shown.reservation else everywhere
     fields = [
         Field("", lambda s: f"{short(s.name)} {s.title}", "rung", on=everywhere),
-        Field("rung", attrgetter("name")),
+        Field("rung", "name"),
         Field("title"),
         Field("", lambda s: told(s)[0], "reproduced", str, "number", everywhere),
-        Field("reproduced", attrgetter("accuracy")),
-        Field("verdict", None, "verdict", str, "verdict", verdict_on),
-        Field("published", None, heading, percent, "number", everywhere),
+        Field("reproduced", "accuracy"),
+        Field("verdict", "", "verdict", str, "verdict", verdict_on),
+        Field("published", "", heading, percent, "number", everywhere),
         Field("difference", lambda s: s.accuracy - s.published, "difference", points, "number",
               "page readme"),
         Field("step_gain", lambda s: gains.get(s.name, math.nan), "gain", points, "number",
@@ -278,17 +283,17 @@ def progression(content: Content) -> Table:
         Field("", lambda s: two(told(s)[1], s.basis if s.runs else ""), "95 % interval", str,
               "lines", "page readme"),
         Field("interval"),
-        Field("evidence", attrgetter("basis")),
+        Field("evidence", "basis"),
         Field("seeds", lambda s: len(s.accuracies), "seeds", str, "number", "terminal"),
-        Field("tost_p", attrgetter("equivalence"), "TOST p", p_value, "number"),
+        Field("tost_p", "equivalence", "TOST p", p_value, "number"),
         Field("", lambda s: two(span(s.further), s.place and f"published {s.place}"),
               "one further run", kind="lines"),
         Field("further"),
-        Field("published_is", attrgetter("place")),
+        Field("published_is", "place"),
         Field("", lambda s: two(deviation(s.deviation), f"floor {deviation(s.floor)}"), "deviation",
               kind="lines"),
         Field("deviation"),
-        Field("seed_floor", attrgetter("floor")),
+        Field("seed_floor", "floor"),
         Field("", training, "training", str, "lines", "page readme"),
         Field("epochs_run", mean("epochs_run")),
         Field("train_seconds", mean("train_seconds"), "time", duration, "number", "terminal"),
@@ -309,40 +314,38 @@ def shown(j: Judgement) -> list[str]:
 
 def judged(content: Content) -> Table:
     """The claims with verdict, value, bound and evidence."""
-
-    def claim(name: str) -> Callable[[Judgement], Any]:
-        return attrgetter(f"claim.{name}")
-
     fields = [
         Field("", lambda j: f"{j.claim.text}\n{j.claim.id} · {rung(j.claim.rung)}", "claim"),
-        Field("claim", claim("id"), "claim", on="terminal"),
-        Field("rung", claim("rung"), "rung", short, on="terminal"),
-        Field("against", claim("against")),
-        Field("text", claim("text")),
-        Field("quantity", claim("quantity")),
-        Field("verdict", None, "verdict", str, "verdict", "page terminal"),
+        Field("claim", "claim.id", "claim", on="terminal"),
+        Field("rung", "claim.rung", "rung", short, on="terminal"),
+        Field("against", "claim.against"),
+        Field("text", "claim.text"),
+        Field("quantity", "claim.quantity"),
+        Field("verdict", "", "verdict", str, "verdict", "page terminal"),
         Field("", lambda j: shown(j)[0], "measured", str, "number", "page terminal"),
         Field("value"),
         Field("", lambda j: shown(j)[1], "95 % interval", kind="lines"),
         Field("interval"),
         Field("", lambda j: bound(j.claim.bound, j.unit), "holds if", str, "lines",
               "page terminal"),
-        Field("min", claim("bound.min")),
-        Field("max", claim("bound.max")),
-        Field("evidence", None, "evidence"),
+        Field("min", "claim.bound.min"),
+        Field("max", "claim.bound.max"),
+        Field("evidence", "", "evidence"),
         Field("", lambda j: QUANTITIES[j.claim.quantity].meaning, "measured as", kind="fold"),
         Field("run_ids", lambda j: " ".join(r.id for r in j.runs), "runs", kind="ids"),
     ]  # fmt: skip
-    return Table("claims", "The study's claims, judged", fields, content.claims, claim("id"))
+    return Table(
+        "claims", "The study's claims, judged", fields, content.claims, attrgetter("claim.id")
+    )
 
 
 def _step_fields(content: Content) -> list[Field]:
     heading = f"{published_heading(content)} gain"
     return [
-        Field("", lambda s: f"{short(s.before.name)} → {short(s.after.name)} {s.after.title}", "step"),
-        Field("from", attrgetter("before.name")),
-        Field("to", attrgetter("after.name")),
-        Field("published_gain", attrgetter("published"), heading, points, "number"),
+        Field("", "title", "step"),
+        Field("from", "before.name"),
+        Field("to", "after.name"),
+        Field("published_gain", "published", heading, points, "number"),
     ]  # fmt: skip
 
 
@@ -352,17 +355,17 @@ def comparison(name: str, caption: str, content: Content, steps: tuple[Step, ...
     count = number(",.4g")
     fields = [
         *_step_fields(content),
-        Field("gain", None, "gain", points, "number"),
-        Field("interval", None, "95 % interval", lambda i: span(i, points), "number"),
+        Field("gain", "", "gain", points, "number"),
+        Field("interval", "", "95 % interval", lambda i: span(i, points), "number"),
         Field("seeds", lambda s: len(s.gains)),
-        Field("p", None, "p", p_value, "number"),
+        Field("p", "", "p", p_value, "number"),
         Field("p_holm", lambda s: corrected.get(s.after.name, math.nan),
               "p (Holm)" * (steps is content.steps), p_value, "number"),
-        Field("mcnemar_p", None, "McNemar p", p_value, "number"),
-        Field("agreement", None, "agreement", percent, "number"),
-        Field("newly_right", None, "newly right", count, "number"),
-        Field("newly_wrong", None, "newly wrong", count, "number"),
-        Field("evidence", attrgetter("basis"), "evidence"),
+        Field("mcnemar_p", "", "McNemar p", p_value, "number"),
+        Field("agreement", "", "agreement", percent, "number"),
+        Field("newly_right", "", "newly right", count, "number"),
+        Field("newly_wrong", "", "newly wrong", count, "number"),
+        Field("evidence", "basis", "evidence"),
     ]  # fmt: skip
     return Table(name, caption, fields, steps)
 
@@ -385,62 +388,29 @@ def power(content: Content) -> Table:
 
 
 def networks(content: Content) -> Table:
-    """The last rung beside the baselines: structure, settings, size, accuracy, time."""
+    """The last rung beside the baselines: what the YAML says, and what was measured."""
     systems = list(dict.fromkeys(s for step in content.rivals for s in (step.after, step.before)))
-
-    def setting(key: str) -> Callable[[System], str]:
-        return lambda s: _setting(s.params, key)
-
+    settings = dict.fromkeys(key for s in systems for key in s.params)
     facts = {
-        "structure": lambda s: _layers(s.params)[0],
-        "layers with weights": lambda s: _layers(s.params)[1],
-        "dropout": setting("model.dropout"),
-        "augmentation": setting("data.augmentation"),
-        "learning rate of Adam": setting("training.learning_rate"),
-        "batch size": setting("training.batch_size"),
-        "epochs at most": setting("training.epochs"),
-        "early stopping": setting("training.early_stopping"),
-        "learning-rate schedule": setting("training.reduce_lr_on_plateau"),
+        **{key: lambda s, key=key: setting(s.params, key) for key in settings},
         "parameters": lambda s: number()(s.mean("parameters")),
         "multiply-adds": lambda s: number()(s.mean("multiply_adds")),
+        "training time": lambda s: duration(s.mean("train_seconds")),
         published_heading(content): lambda s: percent(s.published),
         "reproduced": lambda s: percent(s.accuracy) if s.runs else s.waiting,
         "95 % interval": lambda s: span(s.interval),
-        "training time": lambda s: duration(s.mean("train_seconds")),
     }
-    rows = [(what, *(fact(s) for s in systems)) for what, fact in facts.items()]
-    fields = [Field("what", itemgetter(0), "what")]
-    for i, s in enumerate(systems, 1):
-        fields.append(Field(s.name, itemgetter(i), f"{short(s.name)} {s.title}"))
-    return Table("networks", "The two networks side by side", fields, rows if systems else [])
+    rows = [(what, *map(fact, systems)) for what, fact in facts.items()]
+    columns = {"what": "what"} | {s.name: f"{short(s.name)} {s.title}" for s in systems}
+    return _plain("networks", "The two networks side by side", columns, rows if systems else [])
 
 
-def _layers(params: dict) -> tuple[str, str]:
-    """Structure in words, and layers with weights on the longest path."""
-    if params.get("model.architecture") == "residual":
-        blocks = params["model.identity_blocks"]
-        text = f"bottleneck residual, identity blocks {', '.join(map(str, blocks))}"
-        return text, str(1 + 3 * (sum(blocks) + len(blocks) - 1) + 1)
-    if params.get("model.architecture") == "vgg":
-        groups, each = params["model.filters"], params["model.convolutions"]
-        dense = params["model.dense"]
-        text = (
-            f"{len(groups)} groups of {each} convolutions ({', '.join(map(str, groups))} filters), "
-            f"dense {', '.join(map(str, dense))}"
-        )
-        return text, str(len(groups) * each + len(dense) + 1)
-    return NONE, NONE
-
-
-def _setting(params: dict, key: str) -> str:
-    """A value, or a block of them in one line."""
+def setting(params: dict, key: str) -> str:
+    """A value of an experiment, or a block of them in one line."""
     if (value := params.get(key)) is not None:
         return f"{value:g}" if isinstance(value, float) else str(value)
-    parts = [
-        f"{name.removeprefix(f'{key}.')} {json.dumps(inner)}".replace('"', "")
-        for name, inner in params.items()
-        if name.startswith(f"{key}.")
-    ]
+    inside = {k.removeprefix(f"{key}."): v for k, v in params.items() if k.startswith(f"{key}.")}
+    parts = [f"{k} {v}" for k, v in inside.items()]
     return ", ".join(parts) or ("none" if key in params else NONE)
 
 
@@ -453,22 +423,17 @@ def per_class(content: Content) -> Table:
         for name, row in by_class(run).iterrows()
     ]
     keys = ("rung", "seed", "run_id", "class", "images", "accuracy")
-    fields = [Field(key, itemgetter(i)) for i, key in enumerate(keys)]
-    return Table("per_class", "Accuracy by run and class", fields, rows)
+    return _plain("per_class", "Accuracy by run and class", dict.fromkeys(keys, ""), rows)
 
 
 def classes(content: Content) -> Table:
     """The same as a heat map: classes down, rungs across, each the mean over seeds."""
-    means: dict[str, pd.Series] = {}
-    for s in content.systems:
-        found = [by_class(run)["accuracy"] for run in s.runs if run.n_test]
-        if found:
-            means[s.name] = pd.concat(found, axis=1).mean(axis=1)
-    wide = pd.DataFrame(means)
-    low, high = (wide.min(axis=None), wide.max(axis=None)) if means else (0, 0)
+    tidy = per_class(content).frame
+    mean = {"index": "class", "columns": "rung", "values": "accuracy", "sort": False}
+    wide = tidy.pivot_table(**mean) if len(tidy) else tidy
+    low, high = (wide.min(axis=None), wide.max(axis=None)) if len(wide) else (0, 0)
     fields = [Field("class", itemgetter(0), "class")]
-    for i, name in enumerate(means, 1):
-        fields.append(Field(name, itemgetter(i), short(name), percent, "heat"))
+    fields += [Field(k, itemgetter(i), short(k), percent, "heat") for i, k in enumerate(wide, 1)]
     return Table(
         "classes",
         "Test accuracy by class and rung, mean over seeds",
@@ -482,9 +447,9 @@ def confusion_matrix(content: Content) -> Table:
     """The pictured run's counts: true classes down, predicted ones across."""
     run = content.pictured
     counts = confusion(run) if run else pd.DataFrame()
-    fields = [Field("true", itemgetter(0), "true \\ predicted" * (len(counts) <= 30))]
-    for i, name in enumerate(counts, 1):  # of more than 30 classes for machines only
-        fields.append(Field(name, itemgetter(i), name * (len(counts) <= 30), kind="cell"))
+    small = len(counts) <= 30  # more are for machines only
+    fields = [Field("true", itemgetter(0), "true \\ predicted" * small)]
+    fields += [Field(k, itemgetter(i), k * small, str, "cell") for i, k in enumerate(counts, 1)]
     return Table(
         "confusion_matrix",
         f"Test images by class, {rung(run.rung)}, seed {run.seed}" if run else "",
@@ -501,27 +466,18 @@ def assumptions(content: Content) -> Table:
     for s in content.systems:
         for run in s.runs[:1]:
             for key, reason in run.assumed.items():
-                value = _setting(run.params, key)
+                value = setting(run.params, key)
                 found.setdefault((key, value, str(reason)), []).append(short(s.name))
-    fields = [
-        Field("setting", itemgetter(0), "setting", kind="mono"),
-        Field("value", itemgetter(1), "value", kind="mono"),
-        Field("why", itemgetter(2), "assumed because"),
-        Field("rungs", itemgetter(3), "in"),
-    ]
+    columns = {"setting": "setting", "value": "value", "why": "assumed because", "rungs": "in"}
     rows = [(*key, ", ".join(names)) for key, names in found.items()]
-    return Table("assumptions", "Values the study does not state", fields, rows)
+    return _plain("assumptions", "Values the study does not state", columns, rows)
 
 
 def contradictions(content: Content) -> Table:
     """What the study says in two ways or leaves out."""
-    fields = [
-        Field("topic", None, "topic"),
-        Field("study", None, "the study"),
-        Field("settled", None, "settled"),
-    ]
-    caption = "Left open or contradictory in the study, and how it was settled"
-    return Table("contradictions", caption, fields, content.study.contradictions)
+    columns = {"topic": "topic", "study": "the study", "settled": "settled"}
+    rows = [[*c.model_dump().values()] for c in content.study.contradictions]
+    return _plain("contradictions", "Left open or contradictory in the study", columns, rows)
 
 
 def data_option(run: Run) -> list[str]:
@@ -577,15 +533,15 @@ def runs(content: Content) -> Table:
     others = sorted({k for run in content.runs for k in run.metrics if "/" not in k} - {*known})
     tags = ("dataset", "dataset_fingerprint", "profile", "modified", "git_commit", "git_dirty")
     fields = [
-        Field("run_id", attrgetter("id"), "run", kind="id"),
-        Field("rung", None, "rung", short),
+        Field("run_id", "id", "run", kind="id"),
+        Field("rung", "", "rung", short),
         Field("title"),
-        Field("seed", None, "seed", kind="number"),
+        Field("seed", "", "seed", kind="number"),
         Field("published", lambda run: published[run.rung]),
         Field(known[0], metric(known[0]), "test accuracy", percent, "number"),
-        Field("seed_floor", attrgetter("floor"), "floor", deviation, "number"),
+        Field("seed_floor", "floor", "floor", deviation, "number"),
         Field(known[1], metric(known[1]), "training time", duration, "number"),
-        Field("begun", None, "begun (UTC)", _minute, "lines"),
+        Field("begun", "", "begun (UTC)", _minute, "lines"),
         Field("config_hash", tag("config_hash"), "configuration", lambda text: text[:12], "mono"),
         Field("", _code, "code (git commit)", kind="mono"),
         Field("again_with", rerun_command, "again with", kind="copy"),
@@ -603,8 +559,7 @@ def curves(content: Content) -> Table:
         for epoch, *values in run.history.itertuples(name=None)
     ]
     keys = ["rung", "seed", "run_id", "epoch", *(content.runs[0].history if rows else ())]
-    fields = [Field(key, itemgetter(i)) for i, key in enumerate(keys)]
-    return Table("curves", "Curves by epoch", fields, rows)
+    return _plain("curves", "Curves by epoch", dict.fromkeys(keys, ""), rows)
 
 
 def environment(content: Content) -> Table:
@@ -633,9 +588,9 @@ def environment(content: Content) -> Table:
         "SHA-256 of claims.yaml as a run began": tag("claims_sha256"),
         "MLflow experiment": content.experiment,
     }
-    fields = [Field("what", itemgetter(0), "what"), Field("value", itemgetter(1), "value")]
     rows = [fact for fact in facts.items() if fact[1]]
-    return Table("environment", "Data, software, hardware", fields, rows)
+    columns = {"what": "what", "value": "value"}
+    return _plain("environment", "Data, software, hardware", columns, rows)
 
 
 def seconds(content: Content) -> float:
