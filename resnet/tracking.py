@@ -42,16 +42,6 @@ from resnet.training import Interrupted, Outcome
 
 ROOT = Path(__file__).resolve().parent.parent
 EXPERIMENT = "resnet-ladder"
-EPOCH_METRICS = (
-    "loss",
-    "accuracy",
-    "val_loss",
-    "val_accuracy",
-    "learning_rate",
-    "images_per_second",
-    "epoch_seconds",
-)
-
 logging.getLogger("mlflow").setLevel(logging.WARNING)
 logging.getLogger("alembic").setLevel(logging.WARNING)
 
@@ -227,7 +217,7 @@ class ChildRun:
         self.run_id = run_id
         self._logged = {
             key: {metric.step for metric in self.client.get_metric_history(run_id, key)}
-            for key in EPOCH_METRICS
+            for key in records.CURVES
         }
 
     def log_history(self, history: list[dict[str, float]]) -> None:
@@ -235,7 +225,7 @@ class ChildRun:
         metrics = [
             Metric(key, record[key], int(record["time"] * 1000), int(record["epoch"]))
             for record in history
-            for key in EPOCH_METRICS
+            for key in records.CURVES
             if record["epoch"] not in self._logged[key]
         ]
         if metrics:
@@ -370,7 +360,7 @@ def child_run(
             "dataset": dataset.name,
             "owner": store.owner,
             "mlflow.parentRunId": parent_id,
-            "mlflow.note.content": _description(experiment, dataset),
+            "mlflow.note.content": _description(experiment, dataset.name, dataset.fingerprint),
         }
     )
     earlier = unfinished(store, job, dataset)
@@ -384,7 +374,7 @@ def child_run(
     )
     with _ending():
         if not earlier or not earlier.inputs.dataset_inputs:
-            mlflow.log_params({k: json.dumps(v) for k, v in experiment.flat().items()})
+            mlflow.log_params(_params(experiment))
             mlflow.log_text(experiment.to_yaml(), "experiment.yaml")
             for context, x, y in (
                 ("training", dataset.x_train, dataset.y_train),
@@ -404,8 +394,12 @@ def child_run(
         yield ChildRun(store, run.info.run_id)
 
 
-def _description(experiment: config.Experiment, dataset: Dataset) -> str:
-    lines = [f"**{experiment.title}** on {dataset.name} ({dataset.fingerprint[:12]})"]
+def _params(experiment: config.Experiment) -> dict[str, str]:
+    return {key: json.dumps(value) for key, value in experiment.flat().items()}
+
+
+def _description(experiment: config.Experiment, dataset: str, fingerprint: str) -> str:
+    lines = [f"**{experiment.title}** on {dataset} ({fingerprint[:12]})"]
     lines += [f"- assumed `{key}`: {reason}" for key, reason in experiment.assumed.items()]
     return "\n".join(lines)
 
@@ -429,7 +423,6 @@ def abandon(store: Store, run: Run) -> None:
         store.client.set_terminated(run.info.run_id, RunStatus.to_string(RunStatus.KILLED))
 
 
-_DESCRIPTION = "mlflow.note.content"
 _CONTEXT = "mlflow.data.context"
 _OF_THIS_STORE = ("role", "owner", "host", "recorded_run_id", "record_sha256")
 """Tags that say where a run lies rather than what it is; MLflow's own are left out with them."""
@@ -468,42 +461,40 @@ def to_record(store: Store, run: Run) -> Record:
         try:
             with artifact("confusion_matrix.csv").open(encoding="utf-8", newline="") as file:
                 classes = next(csv.reader(file))[1:]
+            histories = {
+                key: sorted(
+                    (metric.step, metric.timestamp, metric.value)
+                    for metric in store.client.get_metric_history(run_id, key)
+                )
+                for key in records.CURVES
+            }
             return Record(
                 run_id=tags.get("recorded_run_id", run_id),
                 run_name=run.info.run_name,
                 start_time=run.info.start_time,
                 end_time=run.info.end_time,
-                params=run.data.params,
                 tags={
                     key: value
                     for key, value in tags.items()
-                    if key == _DESCRIPTION
-                    or not (key.startswith("mlflow.") or key in _OF_THIS_STORE)
+                    if not (key.startswith("mlflow.") or key in _OF_THIS_STORE)
                 },
                 inputs=_inputs(run),
                 classes=classes,
-                metrics={
-                    key: sorted(
-                        (metric.step, metric.timestamp, metric.value)
-                        for metric in store.client.get_metric_history(run_id, key)
-                    )
-                    for key in run.data.metrics
-                    if not key.startswith("system/")
+                experiment=artifact("experiment.yaml").read_text(encoding="utf-8").splitlines(),
+                final={
+                    key: value
+                    for key, value in run.data.metrics.items()
+                    if not (key in records.CURVES or key.startswith("system/"))
                 },
-                experiment=_lines(artifact("experiment.yaml")),
-                model_summary=_lines(artifact("model_summary.txt")),
-                labels=records.Array.pack(np.load(artifact("test_labels.npy"))),
-                probabilities=records.Array.pack(np.load(artifact("test_probabilities.npy"))),
+                time=[moment for _, moment, _ in histories["loss"]],
+                curves={key: [value for *_, value in points] for key, points in histories.items()},
+                predictions=records.Predictions.of(pd.read_csv(artifact("test_predictions.csv"))),
             )
         except ValidationError as error:
             raise records.explain(source, error) from None
         except (MlflowException, OSError, ValueError, StopIteration) as error:
             reason = config.one_line(error)
             raise UserError(f"{source}: cannot be recorded: {reason[:300]}") from None
-
-
-def _lines(path: Path) -> list[str]:
-    return path.read_text(encoding="utf-8").split("\n")
 
 
 def _inputs(run: Run) -> list[records.DataInput]:
@@ -536,7 +527,7 @@ def restore(
 
     A run under way has the role ``restoring``, and ``recorded`` is set last: what a killed
     process leaves is removed by the next call, and nothing is there twice. A record that has
-    changed since it was restored takes its old version's place.
+    changed since it was restored, or whose restored files are gone, is put there anew.
 
     Args:
         store: where.
@@ -557,7 +548,11 @@ def restore(
         there = {run.data.tags["recorded_run_id"]: run for run in store.search(role="recorded")}
         for path, record in found.items():
             earlier = there.get(record.run_id)
-            if earlier and earlier.data.tags["record_sha256"] == record.sha256:
+            if (
+                earlier
+                and earlier.data.tags["record_sha256"] == record.sha256
+                and store.client.list_artifacts(earlier.info.run_id)
+            ):
                 continue
             try:
                 run_id = _put_back(store, record)
@@ -580,6 +575,9 @@ def _put_back(store: Store, record: Record) -> str:
         run_name=record.run_name,
         tags=record.tags
         | {
+            "mlflow.note.content": _description(
+                record.resolved, record.tags["dataset"], record.tags["dataset_fingerprint"]
+            ),
             "role": "restoring",
             "recorded_run_id": record.run_id,
             "record_sha256": record.sha256,
@@ -587,12 +585,12 @@ def _put_back(store: Store, record: Record) -> str:
         },
     )
     run_id = run.info.run_id
-    client.log_batch(run_id, params=[Param(key, value) for key, value in record.params.items()])
+    client.log_batch(run_id, params=[Param(*item) for item in _params(record.resolved).items()])
     points = [
-        Metric(key, value, moment, step)
-        for key, history in record.metrics.items()
-        for step, moment, value in history
-    ]
+        Metric(key, value, moment, epoch)
+        for key, values in record.curves.items()
+        for epoch, (moment, value) in enumerate(zip(record.time, values, strict=True), 1)
+    ] + [Metric(key, value, record.time[-1], 0) for key, value in record.final.items()]
     for start in range(0, len(points), 1000):  # MLflow's limit a call
         client.log_batch(run_id, points[start : start + 1000])
     client.log_inputs(
@@ -614,15 +612,10 @@ def _put_back(store: Store, record: Record) -> str:
     )
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        for name, lines in (
-            ("experiment.yaml", record.experiment),
-            ("model_summary.txt", record.model_summary),
-        ):
-            (folder / name).write_text("\n".join(lines), encoding="utf-8", newline="\n")
+        (folder / "experiment.yaml").write_text("\n".join([*record.experiment, ""]), "utf-8")
         _save_results(
             folder,
-            record.labels.unpack(),
-            record.probabilities.unpack(),
+            record.predictions.frame(),
             record.classes,
             record.history,
             record.resolved.title,

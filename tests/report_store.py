@@ -54,6 +54,7 @@ def curve(epochs: int, train: float, val: float, drops: tuple[int, ...] = ()) ->
     )
     frame["loss"] = -np.log(frame["accuracy"])
     frame["val_loss"] = -np.log(frame["val_accuracy"])
+    frame["images_per_second"], frame["epoch_seconds"] = 655.0, 61.0
     return frame
 
 
