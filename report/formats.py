@@ -22,7 +22,7 @@ _LATEX = str.maketrans(
         "|": r"\textbar{}",
         "[": "{[}",  # at the start of a row it would belong to the line break before it
         "†": r"\dag{}",
-        "→": r"$\rightarrow$",
+        "→": r"\textrightarrow{}",
         **{sign: f"\\{sign}" for sign in "&%$#_{}"},
     }
 )

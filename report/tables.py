@@ -92,15 +92,14 @@ class Table:
 # --- numbers for readers -----------------------------------------------------------------------
 
 
-def digits(values: Iterable[float], limits: Bound) -> int:
-    """Decimals, one at least, with which values stand to their limits as they really do."""
-    ends = [end for end in (limits.min, limits.max) if end is not None]
-    pairs = [(value, end) for value in values if math.isfinite(value) for end in ends]
+def digits(values: Iterable[float], limits: Iterable[float | None], least: int = 1) -> int:
+    """Decimals with which values stand to their limits as they really do."""
+    pairs = [(v, x) for v in values if math.isfinite(v) for x in limits if x is not None]
     true = [np.sign(round(value - end, 9)) for value, end in pairs]
-    for n in range(1, 7):
+    for n in range(least, 8):
         if [np.sign(round(round(value, n) - end, 9)) for value, end in pairs] == true:
-            return n
-    return 7
+            break
+    return n
 
 
 def percent(value: float, decimals: int = 1) -> str:
@@ -149,26 +148,33 @@ def measured(value: float, unit: str, decimals: int = 1) -> str:
         return percent(value, decimals)
     if unit == "points":
         return f"{points(value, decimals)} points"
-    return f"{value:.{decimals + 1}f}" if unit == "ratio" else f"epoch {round(value, decimals):g}"
+    return f"{value:.{decimals}f}" if unit == "ratio" else f"epoch {round(value, decimals):g}"
+
+
+def _scale(unit: str) -> int:
+    return 100 if unit in ("accuracy", "points") else 1
 
 
 def bound(limits: Bound, unit: str) -> str:
     """``at least 80.0 %``, ``83.0 to 87.0 %``."""
+
+    def end(value: float) -> str:
+        return measured(value, unit, digits([_scale(unit) * value], [_scale(unit) * value]))
+
     if unit == "epoch" and limits.max == 0:
         return "never"
     if limits.min is None:
-        return f"at most {measured(limits.max, unit)}"
+        return f"at most {end(limits.max)}"
     if limits.max is None:
-        return f"at least {measured(limits.min, unit)}"
-    return span((limits.min, limits.max), lambda value: measured(value, unit))
+        return f"at least {end(limits.min)}"
+    return span((limits.min, limits.max), end)
 
 
 def to_limits(value: float, interval: tuple[float, float], limits: Bound, unit: str) -> list[str]:
     """A value and its interval, with the digits it takes to agree with their verdict."""
-    scale = 100 if unit in ("accuracy", "points") else 1
-    ends = {k: None if v is None else scale * v for k, v in limits.model_dump().items()}
-    n = digits([scale * x for x in (value, *interval)], Bound(**ends))
-    n = max(n - (unit == "ratio"), 1)  # which is shown with a decimal more than the rest
+    scale = _scale(unit)
+    ends = [None if end is None else scale * end for end in (limits.min, limits.max)]
+    n = digits([scale * x for x in (value, *interval)], ends, 2 if unit == "ratio" else 1)
     return [measured(value, unit, n), span(interval, lambda x: measured(x, unit, n))]
 
 

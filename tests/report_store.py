@@ -194,7 +194,9 @@ class Store:
         (folder / "model_summary.txt").write_text("┃ conv2d ┃\n", encoding="utf-8")
         told = PngInfo()
         told.add_text("cells", str(len(classes)))
-        Image.new("RGB", (8 * len(classes),) * 2, "teal").save(folder / "mistakes.png", pnginfo=told)
+        Image.new("RGB", (8 * len(classes),) * 2, "teal").save(
+            folder / "mistakes.png", pnginfo=told
+        )
 
     def parent(self) -> str:
         run = self.client.create_run(self.experiment_id, tags={"role": "ladder"})
