@@ -25,15 +25,13 @@ def results(uri: str = DEFAULT_URI, **chosen: Any) -> "pd.DataFrame":
     Raises:
         UserError: the store cannot be read, or nothing in it matches.
     """
-    return _frame("runs", uri, chosen)
+    from report import analysis, tables  # which take seconds
+
+    return tables.runs(analysis.load(uri, **chosen)).frame
 
 
 def curves(uri: str = DEFAULT_URI, **chosen: Any) -> "pd.DataFrame":
     """Their curves, a row an epoch and run; arguments and errors as of :func:`results`."""
-    return _frame("curves", uri, chosen)
+    from report import analysis, tables
 
-
-def _frame(table: str, uri: str, chosen: dict[str, Any]) -> "pd.DataFrame":
-    from report import analysis, tables  # which take seconds
-
-    return getattr(tables, table)(analysis.load(uri, **chosen)).frame
+    return tables.curves(analysis.load(uri, **chosen)).frame

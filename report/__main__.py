@@ -2,6 +2,7 @@
 
 import sys
 import webbrowser
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -19,9 +20,7 @@ app = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptio
 EPILOG = """
 [bold]Examples[/bold]
 
-  python -m report                             the page, in reports/latest
-
-  python -m report --open                      and show it
+  python -m report --open                      the page, in reports/latest, shown
 
   python -m report --summary                   progression and claims, here in the terminal
 
@@ -106,7 +105,7 @@ def main(
         raise UserError(f"--open: there is no browser to open {path} with")
 
 
-def entry(command: typer.Typer = app) -> None:
+def entry(command: Callable[[], None] = app) -> None:
     """Runs a command line; a user's mistake is one line on stderr and exit code 2."""
     try:
         command()

@@ -3,6 +3,7 @@
 import hashlib
 import math
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -10,6 +11,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from statsmodels.stats.contingency_tables import mcnemar
+from statsmodels.stats.multitest import multipletests
+from statsmodels.stats.weightstats import DescrStatsW
 
 from report import claims, runs, selection, statistics
 from report.claims import Bound, Evidence, Judgement, Study, Verdict
@@ -50,6 +54,11 @@ class System:
         """``3`` for a rung, the name of a baseline."""
         return str(config.rung_number(self.name) or self.name)
 
+    @property
+    def heading(self) -> str:
+        """``3 + deeper + early stopping``."""
+        return f"{self.short} {self.title}"
+
     def values(self, metric: str) -> list[float]:
         """A metric by seed, of the runs that recorded it."""
         return [value for run in self.runs if not math.isnan(value := run.metric(metric))]
@@ -70,6 +79,11 @@ class System:
         return self.mean("test_accuracy")
 
     @property
+    def difference(self) -> float:
+        """Measured less published accuracy."""
+        return self.accuracy - self.published
+
+    @property
     def complete(self) -> bool:
         """Whether every run is known and says its accuracy: the rest alone may look firmer."""
         return not self.doubtful and len(self.accuracies) == len(self.runs) > 0
@@ -79,10 +93,7 @@ class System:
         """95 %: of the mean over seeds, or of one run's accuracy on a finite test set."""
         if len(self.accuracies) > 1:
             return statistics.t_interval(self.accuracies)
-        run = next(iter(self.runs), None)
-        if run is None or run.predictions is None:
-            return NO_INTERVAL
-        return statistics.wilson(int(run.correct.sum()), run.n_test)
+        return self.runs[0].interval if self.runs else NO_INTERVAL
 
     @cached_property
     def further(self) -> Interval:
@@ -159,7 +170,7 @@ class Step:
     @property
     def title(self) -> str:
         """``2 → 3 + deeper + early stopping``."""
-        return f"{self.before.short} → {self.after.short} {self.after.title}"
+        return f"{self.before.short} → {self.after.heading}"
 
     @cached_property
     def pairs(self) -> list[tuple[Run, Run]]:
@@ -199,7 +210,7 @@ class Step:
             return statistics.t_interval(self.gains)
         if len(self.gains) == 1 and self.predicted:
             a, b = self.predicted[0]
-            return statistics.paired_interval(b.correct.astype(int) - a.correct)
+            return DescrStatsW(b.correct.astype(int) - a.correct).zconfint_mean()
         return NO_INTERVAL
 
     @property
@@ -224,12 +235,17 @@ class Step:
     @property
     def mcnemar_p(self) -> float:
         """P of McNemar's exact test; its median over seeds."""
-        found = [statistics.mcnemar(a.correct, b.correct) for a, b in self.predicted]
-        return float(np.median(found)) if found else math.nan
 
-    def by_image(self, measure) -> float:
-        """Mean over seeds of what ``measure`` makes of the two runs."""
-        return float(np.mean([measure(*p) for p in self.predicted])) if self.predicted else math.nan
+        def p(a: Run, b: Run) -> float:
+            lost, won = (a.correct & ~b.correct).sum(), (~a.correct & b.correct).sum()
+            return mcnemar([[0, lost], [won, 0]]).pvalue
+
+        return self.by_image(p, np.median)
+
+    def by_image(self, measure: Callable[[Run, Run], float], average: Callable = np.mean) -> float:
+        """Average over seeds of what ``measure`` makes of the two runs."""
+        found = [measure(*pair) for pair in self.predicted]
+        return float(average(found)) if found else math.nan
 
     @property
     def agreement(self) -> float:
@@ -248,10 +264,10 @@ class Step:
 
     def pooled(self, values: str) -> float:
         """``deviation`` or ``floor`` of both systems, pooled; NaN if neither has one."""
-        both = [(s, getattr(s, values)) for s in (self.before, self.after)]
-        parts = [(max(len(s.runs) - 1, 1), v) for s, v in both if not math.isnan(v)]
-        weights = sum(weight for weight, _ in parts)
-        return math.sqrt(sum(w * v * v for w, v in parts) / weights) if parts else math.nan
+        known = [s for s in (self.before, self.after) if not math.isnan(getattr(s, values))]
+        squares = [getattr(s, values) ** 2 for s in known]
+        weights = [max(len(s.runs) - 1, 1) for s in known]
+        return math.sqrt(np.average(squares, weights=weights)) if known else math.nan
 
 
 @dataclass(frozen=True, eq=False)
@@ -274,6 +290,11 @@ class Content:
         return [run for system in self.systems for run in system.runs]
 
     @property
+    def seconds(self) -> float:
+        """Training time of all runs shown."""
+        return sum(run.metrics.get("train_seconds", 0.0) for run in self.runs)
+
+    @property
     def rungs(self) -> list[System]:
         """The numbered systems."""
         return [s for s in self.systems if config.rung_number(s.name) is not None]
@@ -282,7 +303,9 @@ class Content:
     def corrected(self) -> dict[str, float]:
         """Holm-corrected p by the later rung's name, over the steps that have a p."""
         measured = [step for step in self.steps if not math.isnan(step.p)]
-        p_values = statistics.holm([step.p for step in measured])
+        if not measured:
+            return {}
+        p_values = multipletests([step.p for step in measured], method="holm")[1]
         return {step.after.name: p for step, p in zip(measured, p_values, strict=True)}
 
     @property

@@ -14,6 +14,8 @@ from typing import Annotated, Literal, NamedTuple
 import numpy as np
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from statsmodels.stats.proportion import proportion_confint
+from statsmodels.stats.weightstats import DescrStatsW
 
 from report import statistics
 from report.runs import Run
@@ -161,10 +163,11 @@ class Seed(NamedTuple):
         if not all(r.n_test and r.predictions["label"].equals(first["label"]) for r in chosen):
             return Measured(value)
         if len(chosen) == 1:
-            interval = statistics.wilson(int(chosen[0].correct.sum()), n)
-            return Measured(value, interval, f"binomial, {n:,} test images")
+            return Measured(value, chosen[0].interval, f"binomial, {n:,} test images")
+        # by image, because two intervals would count twice how hard each image is
         scores = sum(weight * self.runs[rung].correct for rung, weight in weights.items())
-        return Measured(value, statistics.paired_interval(scores), f"paired by {n:,} test images")
+        interval = DescrStatsW(scores).zconfint_mean()
+        return Measured(value, interval, f"paired by {n:,} test images")
 
 
 class Quantity(NamedTuple):
@@ -196,14 +199,10 @@ class Judgement:
 
 @dataclass(frozen=True)
 class Evidence:
-    """What claims are judged by.
+    """What claims are judged by: a run a (rung, seed), the numbered rungs in order.
 
-    Attributes:
-        runs: one a (rung, seed).
-        ladder: the names of the numbered rungs in order.
-        waiting: what became of rungs without a finished run, such as "still going".
-        doubtful: see :class:`report.selection.Selection`.
-        comparable: whether the runs are of what the study is about.
+    ``waiting`` says what became of rungs without a finished run; ``doubtful`` is of
+    :class:`report.selection.Selection`; ``comparable`` runs are of what the study is about.
     """
 
     runs: tuple[Run, ...]
@@ -322,7 +321,7 @@ def _final_validation(seed: Seed) -> Measured:
     value, n = _last(seed.run.curve("val_accuracy")), seed.run.validation_images
     if math.isnan(value) or not n:
         return Measured(value)
-    interval = statistics.wilson(round(value * n), n)
+    interval = proportion_confint(round(value * n), n, method="wilson")
     return Measured(value, interval, f"binomial, {n:,} validation images")
 
 
@@ -396,9 +395,7 @@ QUANTITIES: dict[str, Quantity] = {
     ),
     "epochs_run": Quantity("epoch", "epochs trained", _metric("epochs_run")),
     "first_drop_epoch": Quantity(
-        "epoch",
-        "the first epoch at a lower learning rate",
-        _curve("learning_rate", _first_drop),
+        "epoch", "the first epoch at a lower learning rate", _curve("learning_rate", _first_drop)
     ),
     "slope_ratio_after_drop": Quantity(
         "ratio",

@@ -1,7 +1,7 @@
 """The report's figures; each a matplotlib figure, written as SVG, and read off in the page.
 
-They are drawn in the colours of ``PALETTE``, which the page turns into its own variables, so that
-figures follow dark mode. Text stays text.
+They are drawn in colours of the page, which become its variables again where they are part of it,
+so that figures follow dark mode. Text stays text.
 """
 
 import json
@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -20,51 +21,18 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from report import claims
 from report.analysis import Content, System
-from report.tables import percent, points, short
+from report.tables import percent, points
 
-PALETTE = {
-    "ink": "#1b1f24",
-    "soft": "#57606a",
-    "line": "#dfe3e8",
-    "card": "#ffffff",
-    "published": "#6b7280",
-    "reproduced": "#0b57d0",
-    "training": "#0969da",
-    "validation": "#b54708",
-    "stopped": "#b42318",
-    "tested": "#15803d",
-    "rung1": "#7c5e00",
-    "rung2": "#c2410c",
-    "rung3": "#a21caf",
-    "rung4": "#0e7490",
-    "rung5": "#1d4ed8",
-    "other": "#4b5563",
-}
-"""Names of the page's variables and their colours in light mode; no two the same."""
+TEMPLATES = Path(__file__).parent / "templates"
+STYLE = {"fname": TEMPLATES / "report.mplstyle"}
+PALETTE = dict(
+    re.findall(
+        r"--(\w+): (#\w{6})", (TEMPLATES / "report.css").read_text(encoding="utf-8").split("}")[0]
+    )
+)
+"""The page's variables and their colours in light mode."""
 WIDTH = 5.0  # inches; 360 points, so that text is legible across a phone and in half a page
-_STYLE = {
-    "svg.fonttype": "none",
-    "svg.hashsalt": "report",  # ids, and with them the file, are the same from build to build
-    "font.size": 9,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.edgecolor": PALETTE["soft"],
-    "axes.labelcolor": PALETTE["ink"],
-    "text.color": PALETTE["ink"],
-    "xtick.color": PALETTE["soft"],
-    "ytick.color": PALETTE["soft"],
-    "axes.facecolor": PALETTE["card"],
-    "figure.facecolor": PALETTE["card"],
-    "axes.grid": True,
-    "grid.color": PALETTE["line"],
-    "grid.linewidth": 0.6,
-    "axes.axisbelow": True,
-    "legend.frameon": False,
-    "text.parse_math": False,  # a title may hold a $
-    "figure.constrained_layout.use": True,
-}
 _PERCENT = FuncFormatter(lambda value, _: f"{100 * value:.4g} %")
-_PLAIN = FuncFormatter(lambda value, _: f"{value:g}")
 
 
 def all_figures(content: Content) -> dict[str, Figure]:
@@ -78,11 +46,7 @@ def all_figures(content: Content) -> dict[str, Figure]:
     return drawn
 
 
-def _dots(
-    rows: list[tuple[str, float, float, tuple[float, float], list[float], str]],
-    form: Callable[[float], str],
-    title: str,
-) -> Figure:
+def _dots(rows: list[tuple], form: Callable[[float], str], title: str) -> Figure:
     """Published and measured values, a row each, with intervals and seeds.
 
     Args:
@@ -93,37 +57,28 @@ def _dots(
     """
     figure = Figure(figsize=(WIDTH, 0.9 + 0.5 * len(rows)))
     axes = figure.subplots()
+    blue, grey = PALETTE["reproduced"], PALETTE["published"]
+
+    def beside(y: float, told: str, here: str, **style: Any) -> None:
+        for x, text, colour in ((6, told, grey), (50, here, blue)):
+            axes.annotate(text, (1, y), (x, 0), axes.get_yaxis_transform(), "offset points",
+                          va="center", color=colour, annotation_clip=False, **style)  # fmt: skip
+
     for y, (_, published, measured, interval, seeds, waiting) in enumerate(rows):
-        axes.plot(published, y, "D", mfc="none", mec=PALETTE["published"], ms=7, mew=1.5)
-        axes.plot(seeds, [y] * len(seeds), "|", color=PALETTE["reproduced"], ms=9, mew=1)
-        axes.plot(interval, [y, y], "-", color=PALETTE["reproduced"], lw=2.2, alpha=0.75)
-        axes.plot(measured, y, "o", color=PALETTE["reproduced"], ms=6)
-        ran = not math.isnan(measured)
-        for x, text, colour in (
-            (6, form(published), "published"),
-            (
-                44,
-                form(measured) if ran else waiting.partition(",")[0],
-                "reproduced" if ran else "soft",
-            ),
-        ):
-            axes.annotate(
-                text, (1, y), (x, 0), axes.get_yaxis_transform(), "offset points", va="center",
-                color=PALETTE[colour], annotation_clip=False, fontsize=8.5,
-            )  # fmt: skip
-    for x, text, colour in ((6, "published", "published"), (50, "here", "reproduced")):
-        axes.annotate(
-            text, (1, 1), (x, 2), "axes fraction", "offset points", color=PALETTE[colour],
-            fontsize=7.5, annotation_clip=False,
-        )  # fmt: skip
+        axes.plot(published, y, "D", mfc="none", mec=grey, ms=7, mew=1.5)
+        axes.plot(seeds, [y] * len(seeds), "|", color=blue, ms=9, mew=1)
+        axes.plot(interval, [y, y], "-", color=blue, lw=2.2, alpha=0.75)
+        axes.plot(measured, y, "o", color=blue, ms=6)
+        here = waiting.partition(",")[0] if math.isnan(measured) else form(measured)
+        beside(y, form(published), here, fontsize=8.5)
+    beside(-0.65, "published", "here", fontsize=7.5)
     axes.set_yticks(range(len(rows)), [row[0] for row in rows])
     axes.tick_params(axis="y", labelcolor=PALETTE["ink"], length=0)
-    axes.set_ylim(len(rows) - 0.5, -0.5)
+    axes.set(ylim=(len(rows) - 0.5, -0.5), xlabel=title)
     axes.grid(axis="y", visible=False)
     axes.spines["left"].set_visible(False)
     axes.margins(x=0.06)
     axes.xaxis.set_major_locator(MaxNLocator(5))
-    axes.set_xlabel(title)
     return figure
 
 
@@ -140,11 +95,10 @@ def _label(text: str) -> str:
 def progression(content: Content) -> Figure:
     """Published and reproduced accuracy by rung."""
     rows = [
-        (_label(f"{short(s.name)} {s.title}"), s.published, s.accuracy, s.interval, s.accuracies,
-         s.waiting)
+        (_label(s.heading), s.published, s.accuracy, s.interval, s.accuracies, s.waiting)
         for s in content.systems
-    ]  # fmt: skip
-    with rc_context(_STYLE):
+    ]
+    with rc_context(**STYLE):
         figure = _dots(rows, percent, "test accuracy")
         figure.axes[0].xaxis.set_major_formatter(_PERCENT)
         return figure
@@ -153,25 +107,39 @@ def progression(content: Content) -> Figure:
 def gains(content: Content) -> Figure:
     """What each step brought, published and measured."""
     rows = [
-        (_label(s.title), s.published,
-         s.gain, s.interval, s.gains, s.basis if s.after.runs and s.before.runs else "not run")
+        (_label(s.title), s.published, s.gain, s.interval, s.gains, "not run")
         for s in (*content.steps, *content.rivals)
-    ]  # fmt: skip
-    with rc_context(_STYLE):
+    ]
+    with rc_context(**STYLE):
         figure = _dots(rows, points, "gain in test accuracy, points")
         figure.axes[0].axvline(0, color=PALETTE["soft"], lw=1)
         figure.axes[0].xaxis.set_major_formatter(lambda value, _: f"{100 * value:+g}")
         return figure
 
 
-def _by_epoch(system: System, key: str) -> pd.DataFrame:
-    return pd.concat([run.history[key] for run in system.runs], axis=1).dropna(how="all")
+def _panels(height: float, ratios: list[int], accuracy: str, below: str) -> tuple[Figure, ...]:
+    """Accuracy above something on a log scale, against the epoch."""
+    figure = Figure(figsize=(WIDTH, height))
+    upper, lower = figure.subplots(2, sharex=True, height_ratios=ratios)
+    upper.yaxis.set_major_formatter(_PERCENT)
+    upper.set_ylabel(accuracy)
+    lower.set(xlabel="epoch", ylabel=below, yscale="log")
+    lower.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    lower.yaxis.set_minor_formatter(lambda *_: "")
+    lower.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
+    return figure, upper, lower
+
+
+def _legend(figure: Figure) -> Figure:
+    handles = figure.axes[0].get_legend_handles_labels()
+    figure.legend(*handles, loc="outside upper center", ncols=3)
+    return figure
 
 
 def _line(axes: Axes, system: System, key: str, label: str, colour: str, style: str = "-") -> None:
     """One metric: the mean over seeds, and the band from the lowest to the highest."""
-    frame = _by_epoch(system, key)
-    axes.plot(frame.index, frame.mean(axis=1), style, color=colour, label=label, lw=1.5)
+    frame = pd.concat([run.history[key] for run in system.runs], axis=1).dropna(how="all")
+    axes.plot(frame.index, frame.mean(axis=1), style, color=colour, label=label)
     if frame.shape[1] > 1:
         low, high = frame.min(axis=1), frame.max(axis=1)
         axes.fill_between(frame.index, low, high, color=colour, alpha=0.18, lw=0)
@@ -179,24 +147,14 @@ def _line(axes: Axes, system: System, key: str, label: str, colour: str, style: 
 
 def validation(systems: list[System]) -> Figure:
     """Every system's validation accuracy, with the learning rates below."""
-    with rc_context(_STYLE):
-        figure = Figure(figsize=(WIDTH, 4.2))
-        upper, lower = figure.subplots(2, sharex=True, height_ratios=[4, 1])
+    with rc_context(**STYLE):
+        figure, upper, lower = _panels(4.2, [4, 1], "validation accuracy", "learning rate")
         for i, s in enumerate(systems, 1):
-            rung = short(s.name)
-            colour = PALETTE.get(f"rung{rung}", PALETTE["other"])
-            style = "-" if f"rung{rung}" in PALETTE else ("--", ":", "-.")[i % 3]
-            _line(upper, s, "val_accuracy", _label(f"{rung} {s.title}"), colour, style)
-            _line(lower, s, "learning_rate", rung, colour, style)
-        upper.yaxis.set_major_formatter(_PERCENT)
-        upper.set_ylabel("validation accuracy")
-        lower.set_yscale("log")
-        lower.yaxis.set_major_formatter(_PLAIN)
-        lower.yaxis.set_minor_formatter(lambda *_: "")
-        lower.set(xlabel="epoch", ylabel="learning rate")
-        lower.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
-        figure.legend(*upper.get_legend_handles_labels(), loc="outside upper center", ncols=3)
-        return figure
+            colour = PALETTE.get(f"rung{s.short}", PALETTE["other"])
+            style = "-" if f"rung{s.short}" in PALETTE else ("--", ":", "-.")[i % 3]
+            _line(upper, s, "val_accuracy", _label(s.heading), colour, style)
+            _line(lower, s, "learning_rate", s.short, colour, style)
+        return _legend(figure)
 
 
 def _limits(systems: list[System]) -> dict[str, tuple[float, float]]:
@@ -213,29 +171,22 @@ def _limits(systems: list[System]) -> dict[str, tuple[float, float]]:
 
 def curves(system: System, limits: dict[str, tuple[float, float]]) -> Figure:
     """Training and validation accuracy and loss by epoch, on axes that all systems share."""
-    with rc_context(_STYLE):
-        figure = Figure(figsize=(WIDTH, 3.9))
-        upper, lower = figure.subplots(2, sharex=True)
+    with rc_context(**STYLE):
+        figure, upper, lower = _panels(3.9, [1, 1], "accuracy", "loss")
         for axes, key in ((upper, "accuracy"), (lower, "loss")):
             _line(axes, system, key, "training", PALETTE["training"])
             _line(axes, system, f"val_{key}", "validation", PALETTE["validation"])
             _events(axes, system)
-            axes.set_ylabel(key)
             if key in limits:
                 low, high = limits[key]
                 axes.set_ylim(low * 0.95, high * 1.05 if key == "loss" else min(high * 1.05, 1.02))
-        upper.yaxis.set_major_formatter(_PERCENT)
-        lower.set_yscale("log")
-        lower.yaxis.set_major_formatter(_PLAIN)
-        lower.yaxis.set_minor_formatter(lambda *_: "")
-        lower.set(xlabel="epoch", xlim=limits["epoch"])
-        lower.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
-        figure.legend(*upper.get_legend_handles_labels(), loc="outside upper center", ncols=3)
-        return figure
+        lower.set_xlim(limits["epoch"])
+        return _legend(figure)
 
 
 def _events(axes: Axes, system: System) -> None:
     """Vertical lines at what the callbacks did; with several seeds, one set for each."""
+    alpha = max(0.5, 1 / len(system.runs))
     for run in system.runs:
         stopped, tested = run.metric("stopped_epoch"), run.metric("tested_epoch")
         for epochs, style, colour, label in (
@@ -244,11 +195,8 @@ def _events(axes: Axes, system: System) -> None:
             ([tested] * (tested > 0), ":", "tested", "weights tested"),
         ):
             for epoch in epochs:
-                known = axes.get_legend_handles_labels()[1]
-                axes.axvline(
-                    epoch, linestyle=style, color=PALETTE[colour], lw=1.2,
-                    alpha=max(0.5, 1 / len(system.runs)), label=label * (label not in known),
-                )  # fmt: skip
+                name = label * (label not in axes.get_legend_handles_labels()[1])
+                axes.axvline(epoch, ls=style, c=PALETTE[colour], lw=1.2, alpha=alpha, label=name)
 
 
 def _variables(text: str) -> str:
@@ -291,12 +239,9 @@ def to_svg(figure: Figure, title: str, description: str | None = None) -> str:
         description: goes into its metadata.
     """
     text = StringIO()
-    with rc_context(_STYLE):
-        figure.savefig(
-            text,
-            format="svg",
-            metadata={"Date": None, "Title": title, "Description": description},
-        )
+    with rc_context(**STYLE):
+        metadata = {"Date": None, "Title": title, "Description": description}
+        figure.savefig(text, format="svg", metadata=metadata)
     return text.getvalue()
 
 
@@ -311,16 +256,5 @@ def inline(svg: str, name: str) -> str:
     svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\1{name}-", svg)
     svg = _variables(svg)
     # the name goes where the browser does not show it over what is read off
-    return re.sub(
-        r"<svg (.*?)<title>(.*?)</title>",
-        r'<svg role="img" aria-label="\2" \1',
-        svg,
-        count=1,
-        flags=re.DOTALL,
-    )
-
-
-def save_png(figure: Figure, path: Path) -> None:
-    """Writes a picture for where SVG is not shown."""
-    with rc_context(_STYLE):
-        figure.savefig(path, dpi=200)
+    head, title, rest = re.split(r"<title>(.*?)</title>", svg, maxsplit=1)
+    return head.replace("<svg ", f'<svg role="img" aria-label="{title}" ') + rest

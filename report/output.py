@@ -9,6 +9,7 @@ import os
 import shutil
 from pathlib import Path
 
+from matplotlib import rc_context
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
@@ -85,7 +86,8 @@ def _fill(content: Content, folder: Path) -> None:
         svg = figures.to_svg(figure, name.replace("_", " "))
         (pictures / f"{name}.svg").write_text(svg, encoding="utf-8")
         drawn[name] = figure, svg
-    figures.save_png(drawn["progression"][0], pictures / "progression.png")
+    with rc_context(**figures.STYLE):
+        drawn["progression"][0].savefig(pictures / "progression.png", dpi=200)
     made = tables.all_tables(content)
     formats.write(made, folder / "tables")
     (folder / PAGE).write_text(page.render(content, made, drawn), encoding="utf-8")

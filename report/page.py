@@ -4,8 +4,6 @@ import base64
 import hashlib
 from collections import Counter
 from datetime import UTC, datetime
-from functools import cache
-from pathlib import Path
 
 import jinja2
 from markupsafe import Markup
@@ -13,12 +11,12 @@ from matplotlib.figure import Figure
 
 from report import figures, tables
 from report.analysis import Content
+from report.figures import TEMPLATES
 from report.selection import state
-from report.tables import Field, Table
+from report.tables import Table
 
 SYMBOLS = {"holds": "✓", "fails": "✗", "undecided": "?", "not run": "·", "not comparable": "≠"}
 """The verdicts in the order of every count."""
-TEMPLATES = Path(__file__).parent / "templates"
 
 
 def counts(verdicts: list[str]) -> dict[str, int]:
@@ -86,27 +84,8 @@ def tiles(content: Content) -> list[tuple[str, str, str, dict[str, int]]]:
         (second[0], f"{second[1]} of {len(content.claims)}",
          told([j.verdict for j in content.claims]), claims),
         ("seeds a rung", seeds, noise, {}),
-        ("training time", tables.duration(tables.seconds(content)), ", ".join(devices), {}),
+        ("training time", tables.duration(content.seconds), ", ".join(devices), {}),
     ]  # fmt: skip
-
-
-@cache
-def _template() -> jinja2.Template:
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["percent"] = tables.percent
-    return environment.get_template("report.html.j2")
-
-
-def _order(field: Field, item: object) -> str:
-    """What a cell sorts by, if its text does not say it."""
-    value = field.value(item)
-    return str(value) if isinstance(value, int | float) else ""
 
 
 def render(content: Content, made: dict[str, Table], drawn: dict[str, tuple[Figure, str]]) -> str:
@@ -120,10 +99,17 @@ def render(content: Content, made: dict[str, Table], drawn: dict[str, tuple[Figu
     Returns:
         HTML.
     """
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
     script = (TEMPLATES / "report.js").read_text(encoding="utf-8")
     digest = hashlib.sha256(script.encode()).digest()
     begun = [run.begun for run in content.runs]
-    return _template().render(
+    return environment.get_template("report.html.j2").render(
         content=content,
         shown=content.selection.shown,
         headline=headline(content),
@@ -137,7 +123,7 @@ def render(content: Content, made: dict[str, Table], drawn: dict[str, tuple[Figu
         readings={name: figures.readings(figure) for name, (figure, _) in drawn.items()},
         mistakes=base64.b64encode(content.mistakes or b"").decode(),
         symbols=SYMBOLS,
-        order=_order,
+        percent=tables.percent,
         missing=missing(content),
         command=tables.report_command(content),
         style=Markup((TEMPLATES / "report.css").read_text(encoding="utf-8")),  # noqa: S704

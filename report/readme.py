@@ -1,18 +1,13 @@
 """The README's tables, written from ``results/`` and the benchmarks': ``python -m report.readme``.
 
 The records are restored into a store of their own for the moment, so that table and figure are
-the report's. ``--check`` changes nothing and fails where the README is not what would be written.
+the report's.
 """
 
 import hashlib
 import shlex
 import tempfile
 from pathlib import Path
-from typing import Annotated
-
-import typer
-from rich.console import Console
-from rich.markup import escape
 
 from report import analysis, figures, page, tables
 from report.__main__ import entry
@@ -27,9 +22,6 @@ MARKERS = (
     "<!-- {}: written by  make readme ; changes by hand are lost -->\n",
     "<!-- end of {} -->\n",
 )
-
-console = Console()
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
 def load(root: Path) -> tuple[Content, str]:
@@ -137,19 +129,5 @@ def _filled(root: Path, content: Content) -> str:
     return text
 
 
-@app.command(context_settings={"help_option_names": ["-h", "--help"]})
-def main(
-    check: Annotated[
-        bool, typer.Option("--check", help="Write nothing; exit 1 if the README is stale.")
-    ] = False,
-) -> None:
-    """Writes the README's results and their figure from the records in results/."""
-    if not check:
-        update(ROOT)
-    elif found := stale(ROOT):
-        console.print(f"{escape(found)} is stale: run  make readme", highlight=False)
-        raise typer.Exit(1)
-
-
 if __name__ == "__main__":
-    entry(app)
+    entry(lambda: update(ROOT))

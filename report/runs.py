@@ -24,6 +24,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from PIL import Image
 from sqlalchemy.exc import SQLAlchemyError
+from statsmodels.stats.proportion import proportion_confint
 
 from report import statistics
 from resnet import UserError, config
@@ -76,6 +77,13 @@ class Run:
         if self.predictions is None:
             return None
         return (self.predictions["label"] == self.predictions["predicted"]).to_numpy()
+
+    @property
+    def interval(self) -> statistics.Interval:
+        """Wilson's, of the accuracy: what the test set's size leaves open."""
+        if self.predictions is None:
+            return statistics.NO_INTERVAL
+        return proportion_confint(int(self.correct.sum()), self.n_test, method="wilson")
 
     @cached_property
     def floor(self) -> float:
@@ -161,8 +169,7 @@ def search(uri: str, experiment_name: str = EXPERIMENT) -> pd.DataFrame:
         if mlflow.get_experiment_by_name(experiment_name) is None:
             raise nothing_run(f"{uri} holds no experiment {experiment_name!r}")
         frame = mlflow.search_runs(
-            experiment_names=[experiment_name],
-            order_by=["attributes.start_time DESC"],
+            experiment_names=[experiment_name], order_by=["attributes.start_time DESC"]
         )
     if frame.empty:
         return frame

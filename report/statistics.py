@@ -1,4 +1,4 @@
-"""Intervals, tests and power, each a thin name for what statsmodels computes.
+"""Intervals, tests and power, where statsmodels leaves something to say or to guard.
 
 Accuracies are fractions of 1; every interval is two-sided at 95 % and returned as (low, high).
 """
@@ -8,10 +8,8 @@ from collections.abc import Sequence
 
 import numpy as np
 from scipy import stats
-from statsmodels.stats.contingency_tables import mcnemar as mcnemar_test
-from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.power import TTestIndPower
-from statsmodels.stats.proportion import proportion_confint, proportions_ztost
+from statsmodels.stats.proportion import proportions_ztost
 from statsmodels.stats.weightstats import DescrStatsW
 
 ALPHA = 0.05
@@ -22,18 +20,8 @@ Interval = tuple[float, float]
 NO_INTERVAL = (math.nan, math.nan)
 
 
-def wilson(correct: int, n: int) -> Interval:
-    """Wilson's interval of a proportion: what the test set's size leaves open."""
-    low, high = proportion_confint(correct, n, ALPHA, "wilson")
-    return float(low), float(high)
-
-
 def t_interval(values: Sequence[float]) -> Interval:
-    """Student's interval of a mean over seeds; a point if the values do not differ.
-
-    Args:
-        values: at least two, finite.
-    """
+    """Student's interval of a mean over two or more seeds; a point if they do not differ."""
     if np.ptp(values) == 0:  # exactly a point, whatever the mean is rounded to
         return float(values[0]), float(values[0])
     low, high = DescrStatsW(values).tconfint_mean(ALPHA)
@@ -41,38 +29,16 @@ def t_interval(values: Sequence[float]) -> Interval:
 
 
 def prediction_interval(values: Sequence[float]) -> Interval:
-    """Where one further run would lie, by t s sqrt(1 + 1/n) around the mean; see CORE-Bench.
-
-    Args:
-        values: at least two, finite.
-    """
+    """Where one run after two or more would lie: t s sqrt(1 + 1/n) about their mean."""
     n = len(values)
     half = stats.t.ppf(1 - ALPHA / 2, n - 1) * np.std(values, ddof=1) * math.sqrt(1 + 1 / n)
     return float(np.mean(values) - half), float(np.mean(values) + half)
 
 
-def paired_interval(scores: np.ndarray) -> Interval:
-    """Normal interval of the mean of one score an image, such as (A right) - (B right).
-
-    Pairing by image takes out how hard each image is, which two separate intervals would count
-    twice.
-
-    Args:
-        scores: shape (images,).
-    """
-    low, high = DescrStatsW(scores).zconfint_mean(ALPHA)
-    return float(low), float(high)
-
-
 def equivalent_over_seeds(values: Sequence[float], low: float, high: float) -> float:
-    """P of two one-sided t-tests (TOST) that the mean lies outside of a band.
+    """P of two one-sided t-tests (TOST) that the mean over seeds lies outside of a band.
 
     It is at most 2.5 % exactly where :func:`t_interval` lies inside the band.
-
-    Args:
-        values: at least two, finite.
-        low: of the band.
-        high: of the band.
     """
     if np.ptp(values) == 0:
         return float(not low <= values[0] <= high)
@@ -80,35 +46,15 @@ def equivalent_over_seeds(values: Sequence[float], low: float, high: float) -> f
 
 
 def equivalent_of_one(correct: int, n: int, low: float, high: float) -> float:
-    """The same for one run's share of n images, by the test that :func:`wilson` inverts."""
+    """The same for one run's share of n images, by the test that Wilson's interval inverts."""
     return float(proportions_ztost(correct, n, low, min(high, 1 - 1e-9), prop_var="limits")[0])
 
 
-def mcnemar(before: np.ndarray, after: np.ndarray) -> float:
-    """McNemar's exact test: two-sided p that two networks err equally often.
-
-    Args:
-        before: bool, shape (images,): which images one network got right.
-        after: the same for the other.
-    """
-    lost, gained = int((before & ~after).sum()), int((~before & after).sum())
-    return float(mcnemar_test([[0, lost], [gained, 0]], exact=True).pvalue)
-
-
 def gain_p(gains: Sequence[float]) -> float:
-    """Two-sided p of the one-sample t-test that the mean gain over seeds is zero.
-
-    Args:
-        gains: at least two, finite.
-    """
+    """Two-sided p of the one-sample t-test that the mean gain over two or more seeds is zero."""
     if np.ptp(gains) == 0:  # the t statistic is 0/0 or infinite
         return float(gains[0] == 0)
     return float(DescrStatsW(gains).ttest_mean(0)[1])
-
-
-def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's step-down correction of several p values, in the order given."""
-    return multipletests(p_values, method="holm")[1].tolist() if p_values else []
 
 
 def seed_floor(truth: np.ndarray) -> float:

@@ -12,12 +12,7 @@ from report.formats import to_terminal
 
 
 def show(content: Content, console: Console) -> None:
-    """Prints the set shown, the progression, the claims, and what is missing.
-
-    Args:
-        content: from :func:`report.analysis.load`.
-        console: where.
-    """
+    """Prints the set shown, the progression, the claims, and what is missing."""
     console.print(progression(content))
     console.print(to_terminal(tables.judged(content)))
     for note in page.missing(content):
@@ -27,15 +22,7 @@ def show(content: Content, console: Console) -> None:
 
 
 def progression(content: Content, named: Collection[str] = ()) -> Table:
-    """Published and reproduced accuracy rung by rung, with the gain of each step.
-
-    Args:
-        content: from :func:`report.analysis.load`.
-        named: show only these systems, and those that have runs; all if empty.
-
-    Returns:
-        The table.
-    """
+    """The progression, of the systems named and those that have runs; of all if none is named."""
     shown = [s for s in content.systems if not named or s.name in named or s.runs]
     return to_terminal(tables.progression(content), shown)
 

@@ -218,6 +218,11 @@ def seed_list(runs: Iterable[Run]) -> str:
     return ",".join(map(str, seeds))
 
 
+def _raw(*keys: str, **named: Any) -> list[Field]:
+    """Fields for machines only: attributes, and what is taken otherwise by its key."""
+    return [Field(key) for key in keys] + [Field(key, of) for key, of in named.items()]
+
+
 def _plain(name: str, caption: str, columns: dict[str, str], rows: Sequence, **more: Any) -> Table:
     """A table of rows as they are; ``columns`` gives a reader's heading by key, "" for none."""
     fields = [Field(k, itemgetter(i), heading) for i, (k, heading) in enumerate(columns.items())]
@@ -269,48 +274,49 @@ def progression(content: Content) -> Table:
         operations = number(".2f", " M mult-adds")(s.mean("multiply_adds") / 1e6)
         return two(number()(s.mean("parameters")), operations)
 
+    def interval(s: System) -> str:
+        return two(told(s)[1], s.basis if s.runs else "")
+
+    def further(s: System) -> str:
+        return two(span(s.further), s.place and f"published {s.place}")
+
+    def spread(s: System) -> str:
+        return two(deviation(s.deviation), f"floor {deviation(s.floor)}")
+
+    def gain(s: System) -> float:
+        return gains.get(s.name, math.nan)
+
     def mean(metric: str) -> Callable[[System], float]:
         return lambda s: s.mean(metric)
 
     everywhere = "page terminal readme"
     verdict_on = "page" if content.selection.shown.reservation else everywhere
     fields = [
-        Field("", lambda s: f"{short(s.name)} {s.title}", "rung", on=everywhere),
-        Field("rung", "name"),
-        Field("title"),
+        Field("", "heading", "rung", on=everywhere),
         Field("", lambda s: told(s)[0], "reproduced", str, "number", everywhere),
-        Field("reproduced", "accuracy"),
         Field("verdict", "", "verdict", str, "verdict", verdict_on),
         Field("published", "", heading, percent, "number", everywhere),
-        Field("difference", lambda s: s.accuracy - s.published, "difference", points, "number",
-              "page readme"),
-        Field("step_gain", lambda s: gains.get(s.name, math.nan), "gain", points, "number",
-              "terminal"),
-        Field("", lambda s: two(told(s)[1], s.basis if s.runs else ""), "95 % interval", str,
-              "lines", "page readme"),
-        Field("interval"),
-        Field("evidence", "basis"),
+        Field("difference", "", "difference", points, "number", "page readme"),
+        Field("step_gain", gain, "gain", points, "number", "terminal"),
+        Field("", interval, "95 % interval", str, "lines", "page readme"),
         Field("seeds", lambda s: len(s.accuracies), "seeds", str, "number", "terminal"),
         Field("tost_p", "equivalence", "TOST p", p_value, "number"),
-        Field("", lambda s: two(span(s.further), s.place and f"published {s.place}"),
-              "one further run", kind="lines"),
-        Field("further"),
-        Field("published_is", "place"),
-        Field("", lambda s: two(deviation(s.deviation), f"floor {deviation(s.floor)}"), "deviation",
-              kind="lines"),
-        Field("deviation"),
-        Field("seed_floor", "floor"),
+        Field("", further, "one further run", kind="lines"),
+        Field("", spread, "deviation", kind="lines"),
         Field("", training, "training", str, "lines", "page readme"),
-        Field("epochs_run", mean("epochs_run")),
         Field("train_seconds", mean("train_seconds"), "time", duration, "number", "terminal"),
         Field("", size, "parameters", kind="lines"),
-        Field("parameters", mean("parameters")),
-        Field("multiply_adds", mean("multiply_adds")),
-        Field("what_changed", lambda s: "; ".join(s.changes), "what changed",
-              lambda text: text.replace("; ", "\n") or NONE, "fold"),
-    ]  # fmt: skip
+        Field("what_changed", lambda s: "; ".join(s.changes), "what changed", _list, "fold"),
+        *_raw("title", "interval", "further", "deviation", rung="name", evidence="basis"),
+        *_raw(reproduced="accuracy", published_is="place", seed_floor="floor"),
+        *_raw(**{key: mean(key) for key in ("parameters", "multiply_adds", "epochs_run")}),
+    ]
     caption = f"Test accuracy, {content.selection.shown.label}"
     return Table("progression", caption, fields, content.systems, attrgetter("slug"))
+
+
+def _list(text: str) -> str:
+    return text.replace("; ", "\n") or NONE
 
 
 def shown(j: Judgement) -> list[str]:
@@ -320,37 +326,30 @@ def shown(j: Judgement) -> list[str]:
 
 def judged(content: Content) -> Table:
     """The claims with verdict, value, bound and evidence."""
+    both = "page terminal"
     fields = [
         Field("", lambda j: f"{j.claim.text}\n{j.claim.id} · {rung(j.claim.rung)}", "claim"),
         Field("claim", "claim.id", "claim", on="terminal"),
         Field("rung", "claim.rung", "rung", short, on="terminal"),
-        Field("against", "claim.against"),
-        Field("text", "claim.text"),
-        Field("quantity", "claim.quantity"),
-        Field("verdict", "", "verdict", str, "verdict", "page terminal"),
-        Field("", lambda j: shown(j)[0], "measured", str, "number", "page terminal"),
-        Field("value"),
+        Field("verdict", "", "verdict", str, "verdict", both),
+        Field("", lambda j: shown(j)[0], "measured", str, "number", both),
         Field("", lambda j: shown(j)[1], "95 % interval", kind="lines"),
-        Field("interval"),
-        Field("", lambda j: bound(j.claim.bound, j.unit), "holds if", str, "lines",
-              "page terminal"),
-        Field("min", "claim.bound.min"),
-        Field("max", "claim.bound.max"),
+        Field("", lambda j: bound(j.claim.bound, j.unit), "holds if", str, "lines", both),
         Field("evidence", "", "evidence"),
         Field("", lambda j: QUANTITIES[j.claim.quantity].meaning, "measured as", kind="fold"),
         Field("run_ids", lambda j: " ".join(r.id for r in j.runs), "runs", kind="ids"),
-    ]  # fmt: skip
-    return Table(
-        "claims", "The study's claims, judged", fields, content.claims, attrgetter("claim.id")
-    )
+        *_raw("value", "interval", min="claim.bound.min", max="claim.bound.max"),
+        *_raw(against="claim.against", text="claim.text", quantity="claim.quantity"),
+    ]
+    anchor = attrgetter("claim.id")
+    return Table("claims", "The study's claims, judged", fields, content.claims, anchor)
 
 
 def _step_fields(content: Content) -> list[Field]:
     heading = f"{published_heading(content)} gain"
     return [
         Field("", "title", "step"),
-        Field("from", "before.name"),
-        Field("to", "after.name"),
+        *_raw(**{"from": "before.name", "to": "after.name"}),
         Field("published_gain", "published", heading, points, "number"),
     ]  # fmt: skip
 
@@ -407,7 +406,7 @@ def networks(content: Content) -> Table:
         "95 % interval": lambda s: span(s.interval),
     }
     rows = [(what, *map(fact, systems)) for what, fact in facts.items()]
-    columns = {"what": "what"} | {s.name: f"{short(s.name)} {s.title}" for s in systems}
+    columns = {"what": "what"} | {s.name: s.heading for s in systems}
     return _plain("networks", "The two networks side by side", columns, rows if systems else [])
 
 
@@ -516,10 +515,6 @@ def report_command(content: Content) -> str:
     return shlex.join([*words, "--experiment", content.experiment])
 
 
-def _minute(moment: pd.Timestamp) -> str:
-    return f"{moment:%Y-%m-%d %H:%M}"
-
-
 def _code(run: Run) -> str:
     changed = " + changes" * (run.tags.get("git_dirty") == "true")
     return run.tags.get("git_commit", "unknown")[:12] + changed
@@ -535,24 +530,21 @@ def runs(content: Content) -> Table:
     def metric(name: str) -> Callable[[Run], float]:
         return lambda run: run.metric(name)
 
-    known = ("test_accuracy", "train_seconds")
-    others = sorted({k for run in content.runs for k in run.metrics if "/" not in k} - {*known})
+    metrics = sorted({key for run in content.runs for key in run.metrics if "/" not in key})
     tags = ("dataset", "dataset_fingerprint", "profile", "modified", "git_commit", "git_dirty")
     fields = [
         Field("run_id", "id", "run", kind="id"),
         Field("rung", "", "rung", short),
-        Field("title"),
         Field("seed", "", "seed", kind="number"),
-        Field("published", lambda run: published[run.rung]),
-        Field(known[0], metric(known[0]), "test accuracy", percent, "number"),
+        Field("", metric("test_accuracy"), "test accuracy", percent, "number"),
         Field("seed_floor", "floor", "floor", deviation, "number"),
-        Field(known[1], metric(known[1]), "training time", duration, "number"),
-        Field("begun", "", "begun (UTC)", _minute, "lines"),
+        Field("", metric("train_seconds"), "training time", duration, "number"),
+        Field("begun", "", "begun (UTC)", lambda t: f"{t:%Y-%m-%d %H:%M}", "lines"),
         Field("config_hash", tag("config_hash"), "configuration", lambda text: text[:12], "mono"),
         Field("", _code, "code (git commit)", kind="mono"),
         Field("again_with", rerun_command, "again with", kind="copy"),
-        *(Field(name, tag(name)) for name in tags),
-        *(Field(name, metric(name)) for name in others),
+        *_raw("title", published=lambda run: published[run.rung]),
+        *_raw(**{name: tag(name) for name in tags}, **{name: metric(name) for name in metrics}),
     ]
     return Table("runs", "Runs shown", fields, content.runs, lambda run: run.id[:8])
 
@@ -587,7 +579,7 @@ def environment(content: Content) -> Table:
         "profile": shown.profile,
         "modified settings": shown.modified or "none",
         "seeds": ", ".join(map(str, sorted({run.seed for run in content.runs}))),
-        "training time in all": duration(seconds(content)),
+        "training time in all": duration(content.seconds),
         **{name.replace("_", " "): tag(name) for name in hardware},
         **{name.removeprefix("version."): tag(name) for name in versions},
         "code (git commit)": each(map(_code, content.runs)),
@@ -597,8 +589,3 @@ def environment(content: Content) -> Table:
     rows = [fact for fact in facts.items() if fact[1]]
     columns = {"what": "what", "value": "value"}
     return _plain("environment", "Data, software, hardware", columns, rows)
-
-
-def seconds(content: Content) -> float:
-    """Training time of all runs shown."""
-    return sum(run.metrics.get("train_seconds", 0.0) for run in content.runs)
