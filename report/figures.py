@@ -83,13 +83,13 @@ def _dots(rows: list[tuple], form: Callable[[float], str], title: str) -> Figure
 
 
 def _label(text: str) -> str:
-    """At most two lines of a title."""
+    """At most three lines of a title."""
     words, lines = text.split(), [""]
     for word in words:
         if lines[-1] and len(lines[-1]) + len(word) > 17:
             lines.append("")
         lines[-1] = f"{lines[-1]} {word[:17]}".strip()
-    return "\n".join(lines[:2])
+    return "\n".join(lines[:3])
 
 
 def progression(content: Content) -> Figure:

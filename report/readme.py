@@ -13,6 +13,7 @@ from report import analysis, figures, page, tables
 from report.__main__ import entry
 from report.analysis import Content, System
 from report.formats import to_markdown
+from report.runs import Run
 from resnet import UserError, records
 from resnet.quiet import quiet_start
 
@@ -58,7 +59,7 @@ def section(content: Content) -> str:
         ]
         parts += [
             f"![Published and reproduced test accuracy, rung by rung]({FIGURE.as_posix()})\n",
-            f"{page.headline(content)}\n",
+            f"{page.headline(content)} On {'; '.join(dict.fromkeys(map(_hardware, content.runs)))}.\n",
             *(["".join(failed)] if failed else []),
         ]
     lines = [f"    {line}\n" for s in content.systems for line in _commands(s, content)]
@@ -66,11 +67,15 @@ def section(content: Content) -> str:
     return "\n".join([*parts, told + "".join(lines)])
 
 
+def _hardware(run: Run) -> str:
+    return f"{run.tags.get('device')} ({run.tags.get('backend')})"
+
+
 def _commands(system: System, content: Content) -> list[str]:
     """What trains a row's runs, a line for each backend; of a row not run, its first seed."""
     data = shlex.join(tables.data_option(content.runs[0])) if content.runs else ""
     start = f"python runner.py --ladder {system.short} --seeds"
-    by_backend: dict[str, list] = {} if system.runs else {"tensorflow": []}
+    by_backend: dict[str, list[Run]] = {} if system.runs else {"tensorflow": []}
     for run in system.runs:
         by_backend.setdefault(run.tags["backend"], []).append(run)
     return [

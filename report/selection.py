@@ -33,7 +33,8 @@ class RunSet:
     @property
     def label(self) -> str:
         """``cifar10 (9acbe397eb29), full profile, recorded runs``."""
-        label = f"{self.dataset} ({self.fingerprint[:12]}), {self.profile} profile"
+        known = f" ({self.fingerprint[:12]})" * bool(self.fingerprint)
+        label = f"{self.dataset}{known}, {self.profile} profile"
         label = f"{label}, modified: {self.modified}" if self.modified else label
         return f"{label}, recorded runs" if self.recorded else label
 
