@@ -442,10 +442,9 @@ def _known_experiments(profile: str) -> tuple[dict[str, config.Experiment], list
     """The experiment files as they are now, in the profile shown; and what is wrong with some."""
     known, broken = {}, []
     there = (config.EXPERIMENTS / "profiles" / f"{profile}.yaml").is_file()
-    changed = config.load_profile(profile).changes if there else {}
     for name, path in config.find().items():
         try:
-            known[name] = config.change(config.load(path), changed, f"profile {profile}")
+            known[name] = config.apply_profile(config.load(path), profile if there else "full")
         except UserError as error:  # finished runs can be told about all the same
             broken.append(str(error))
     return known, broken

@@ -59,7 +59,7 @@ def section(content: Content) -> str:
         ]
         parts += [
             f"![Published and reproduced test accuracy, rung by rung]({FIGURE.as_posix()})\n",
-            f"{page.headline(content)} On {'; '.join(dict.fromkeys(map(_hardware, content.runs)))}.\n",
+            f"{page.headline(content)} On {_hardware(content)}.\n",
             *(["".join(failed)] if failed else []),
         ]
     lines = [f"    {line}\n" for s in content.systems for line in _commands(s, content)]
@@ -67,8 +67,9 @@ def section(content: Content) -> str:
     return "\n".join([*parts, told + "".join(lines)])
 
 
-def _hardware(run: Run) -> str:
-    return f"{run.tags.get('device')} ({run.tags.get('backend')})"
+def _hardware(content: Content) -> str:
+    found = (f"{run.tags.get('device')} ({run.tags.get('backend')})" for run in content.runs)
+    return "; ".join(dict.fromkeys(found))
 
 
 def _commands(system: System, content: Content) -> list[str]:
