@@ -234,16 +234,17 @@ def _load(client: MlflowClient, uri: str, row: Any, folder: Path) -> Run:
 
     def artifact(name: str, read):
         """What ``read`` makes of an artifact; None, and a line in ``gaps``, if it cannot."""
+        # by its own address: of a run's id MLflow would first ask whether it is a model's
+        address = {"artifact_uri": f"{run.info.artifact_uri}/{name}", "dst_path": str(folder)}
         try:
-            path = mlflow.artifacts.download_artifacts(
-                run_id=row.run_id, artifact_path=name, dst_path=str(folder), tracking_uri=uri
-            )
-            return read(Path(path))
-        except (MlflowException, FileNotFoundError):
+            path = mlflow.artifacts.download_artifacts(**address, tracking_uri=uri)
+        except (MlflowException, OSError):
             gaps.append(f"{name} is gone")
+            return None
+        try:
+            return read(Path(path))
         except (OSError, ValueError, EOFError, UserError) as error:
-            why = " ".join(str(error).split())[:100]
-            gaps.append(f"{name} is damaged ({why})")
+            gaps.append(f"{name} is damaged ({' '.join(str(error).split())[:100]})")
         return None
 
     accuracy = run.data.metrics.get("test_accuracy", np.nan)
