@@ -3,7 +3,6 @@
 import hashlib
 import math
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -162,105 +161,36 @@ class System:
 
 @dataclass(frozen=True, eq=False)
 class Step:
-    """Two systems on the same test images, seed by seed."""
+    """Two systems on the same test images, seed by seed; NaN where nothing can be said.
+
+    ``gain`` is the mean of ``gains``, one a seed in common. ``interval`` (95 %) and ``p`` (that
+    the gain is zero) are Student's over seeds; of one seed they are paired by test image, and p is
+    McNemar's. ``mcnemar_p`` is the median over seeds; ``agreement`` (share of images put into the
+    same class), ``newly_right`` and ``newly_wrong`` (images that only the later or only the
+    earlier one gets right) are means.
+    """
 
     before: System
     after: System
+    gains: list[float]
+    gain: float
+    interval: Interval
+    p: float
+    basis: str
+    mcnemar_p: float
+    agreement: float
+    newly_right: float
+    newly_wrong: float
 
     @property
     def title(self) -> str:
         """``2 → 3 + deeper + early stopping``."""
         return f"{self.before.short} → {self.after.heading}"
 
-    @cached_property
-    def pairs(self) -> list[tuple[Run, Run]]:
-        """The runs of the seeds that both have, in the seeds' order."""
-        after = {run.seed: run for run in self.after.runs}
-        return [(run, after[run.seed]) for run in self.before.runs if run.seed in after]
-
-    @cached_property
-    def predicted(self) -> list[tuple[Run, Run]]:
-        """Those pairs whose predictions on the same images are still there."""
-        return [
-            (a, b)
-            for a, b in self.pairs
-            if a.n_test and b.n_test and a.predictions["label"].equals(b.predictions["label"])
-        ]
-
     @property
     def published(self) -> float:
         """The published gain."""
         return self.after.published - self.before.published
-
-    @cached_property
-    def gains(self) -> list[float]:
-        """Gain in test accuracy by seed."""
-        values = [b.metric("test_accuracy") - a.metric("test_accuracy") for a, b in self.pairs]
-        return [value for value in values if not math.isnan(value)]
-
-    @property
-    def gain(self) -> float:
-        """Mean gain over seeds."""
-        return float(np.mean(self.gains)) if self.gains else math.nan
-
-    @cached_property
-    def interval(self) -> Interval:
-        """95 %: Student's over the seeds' gains, or over the test images of the one pair."""
-        if len(self.gains) > 1:
-            return statistics.t_interval(self.gains)
-        if len(self.gains) == 1 and self.predicted:
-            a, b = self.predicted[0]
-            return DescrStatsW(b.correct.astype(int) - a.correct).zconfint_mean()
-        return NO_INTERVAL
-
-    @property
-    def basis(self) -> str:
-        """What the interval and the p value rest on."""
-        if not self.pairs:
-            missing = [f"{s.name}: {s.waiting}" for s in (self.before, self.after) if not s.runs]
-            return ", ".join(missing) or "no seed in common"
-        if len(self.gains) > 1:
-            return f"{len(self.gains)} seeds: paired t"
-        if self.predicted:
-            return f"1 seed (seed {self.pairs[0][0].seed}): paired by image; McNemar"
-        return "1 seed; its predictions are gone"
-
-    @cached_property
-    def p(self) -> float:
-        """Over seeds the t-test that the gain is zero, else McNemar's test of the one pair."""
-        if len(self.gains) > 1:
-            return statistics.gain_p(self.gains)
-        return self.mcnemar_p
-
-    @property
-    def mcnemar_p(self) -> float:
-        """P of McNemar's exact test; its median over seeds."""
-
-        def p(a: Run, b: Run) -> float:
-            lost, won = (a.correct & ~b.correct).sum(), (~a.correct & b.correct).sum()
-            return mcnemar([[0, lost], [won, 0]]).pvalue
-
-        return self.by_image(p, np.median)
-
-    def by_image(self, measure: Callable[[Run, Run], float], average: Callable = np.mean) -> float:
-        """Average over seeds of what ``measure`` makes of the two runs."""
-        found = [measure(*pair) for pair in self.predicted]
-        return float(average(found)) if found else math.nan
-
-    @property
-    def agreement(self) -> float:
-        """Share of test images that both put into the same class; mean over seeds."""
-        return self.by_image(lambda *ab: np.equal(*(r.predictions["predicted"] for r in ab)).mean())
-
-    @property
-    def newly_right(self) -> float:
-        """Images that only the later one gets right; mean over seeds."""
-        return self.by_image(lambda a, b: (~a.correct & b.correct).sum())
-
-    @property
-    def newly_wrong(self) -> float:
-        """Images that only the earlier one gets right; mean over seeds."""
-        return self.by_image(lambda a, b: (a.correct & ~b.correct).sum())
 
     def pooled(self, values: str) -> float:
         """``deviation`` or ``floor`` of both systems, pooled; NaN if neither has one."""
@@ -268,6 +198,37 @@ class Step:
         squares = [getattr(s, values) ** 2 for s in known]
         weights = [max(len(s.runs) - 1, 1) for s in known]
         return math.sqrt(np.average(squares, weights=weights)) if known else math.nan
+
+
+def compare(before: System, after: System) -> Step:
+    """What the step from one system to another brought."""
+    later = {run.seed: run for run in after.runs}
+    pairs = [(run, later[run.seed]) for run in before.runs if run.seed in later]
+    gains = [b.metric("test_accuracy") - a.metric("test_accuracy") for a, b in pairs]
+    gains = [gain for gain in gains if not math.isnan(gain)]
+    by_image = []
+    for a, b in pairs:
+        if a.n_test and b.n_test and a.predictions["label"].equals(b.predictions["label"]):
+            same = a.predictions["predicted"] == b.predictions["predicted"]
+            won, lost = (~a.correct & b.correct).sum(), (a.correct & ~b.correct).sum()
+            by_image.append((mcnemar([[0, lost], [won, 0]]).pvalue, same.mean(), won, lost))
+    median = np.median(by_image, axis=0)[0] if by_image else math.nan
+    means = np.mean(by_image, axis=0)[1:] if by_image else [math.nan] * 3
+    interval, p = NO_INTERVAL, math.nan
+    if not pairs:
+        missing = [f"{s.name}: {s.waiting}" for s in (before, after) if not s.runs]
+        basis = ", ".join(missing) or "no seed in common"
+    elif len(gains) > 1:
+        interval, p = statistics.t_interval(gains), statistics.gain_p(gains)
+        basis = f"{len(gains)} seeds: paired t"
+    elif by_image:
+        a, b = pairs[0]
+        interval, p = DescrStatsW(b.correct.astype(int) - a.correct).zconfint_mean(), median
+        basis = f"1 seed (seed {a.seed}): paired by image; McNemar"
+    else:
+        basis = "1 seed; its predictions are gone"
+    gain = float(np.mean(gains)) if gains else math.nan
+    return Step(before, after, gains, gain, interval, p, basis, median, *means)
 
 
 @dataclass(frozen=True, eq=False)
@@ -431,8 +392,8 @@ def _content(uri: str, experiment: str, chosen: Selection, measured: list[Run]) 
         selection=chosen,
         study=study,
         systems=tuple(systems.values()),
-        steps=tuple(Step(systems[a], systems[b]) for a, b in pairwise(ladder)),
-        rivals=tuple(Step(systems[name], systems[study.ladder[-1]]) for name in rivals),
+        steps=tuple(compare(systems[a], systems[b]) for a, b in pairwise(ladder)),
+        rivals=tuple(compare(systems[name], systems[study.ladder[-1]]) for name in rivals),
         claims=tuple(claims.judge(claim, evidence) for claim in study.claims),
         notes=(*chosen.notes, *broken, *_outdated(chosen, known), *_gaps(measured)),
     )

@@ -223,10 +223,10 @@ def _raw(*keys: str, **named: Any) -> list[Field]:
     return [Field(key) for key in keys] + [Field(key, of) for key, of in named.items()]
 
 
-def _plain(name: str, caption: str, columns: dict[str, str], rows: Sequence, **more: Any) -> Table:
+def _plain(name: str, caption: str, columns: dict[str, str], rows: Sequence) -> Table:
     """A table of rows as they are; ``columns`` gives a reader's heading by key, "" for none."""
     fields = [Field(k, itemgetter(i), heading) for i, (k, heading) in enumerate(columns.items())]
-    return Table(name, caption, fields, rows, **more)
+    return Table(name, caption, fields, rows)
 
 
 # --- the tables --------------------------------------------------------------------------------
