@@ -2,6 +2,7 @@
 
 import sys
 import webbrowser
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -9,9 +10,9 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from report import DEFAULT_URI
 from resnet import UserError
 
-ROOT = Path(__file__).resolve().parent.parent
 console = Console()
 errors = Console(stderr=True)
 app = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
@@ -19,9 +20,7 @@ app = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptio
 EPILOG = """
 [bold]Examples[/bold]
 
-  python -m report                             the page, in reports/latest
-
-  python -m report --open                      and show it
+  python -m report --open                      the page, in reports/latest, shown
 
   python -m report --summary                   progression and claims, here in the terminal
 
@@ -85,20 +84,13 @@ def main(
     modifications are never mixed, nor are recorded runs and your own; the page says which it
     shows and which others there are.
     """
-    uri = tracking_uri or f"sqlite:///{ROOT / 'mlflow.db'}"
+    chosen = {"dataset": dataset, "profile": profile, "modified": modified, "recorded": recorded}
     with console.status("reading runs"):  # the imports take seconds
         from report import analysis, output
 
         if not summary:
             output.refuse_foreign(out)
-        content = analysis.load(
-            uri,
-            dataset=dataset,
-            profile=profile,
-            modified=modified,
-            recorded=recorded,
-            experiment=experiment,
-        )
+        content = analysis.load(tracking_uri or DEFAULT_URI, experiment=experiment, **chosen)
         if not summary:
             output.write(content, out)
     if summary:
@@ -113,7 +105,7 @@ def main(
         raise UserError(f"--open: there is no browser to open {path} with")
 
 
-def entry(command: typer.Typer = app) -> None:
+def entry(command: Callable[[], None] = app) -> None:
     """Runs a command line; a user's mistake is one line on stderr and exit code 2."""
     try:
         command()

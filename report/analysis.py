@@ -10,209 +10,225 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from statsmodels.stats.contingency_tables import mcnemar
+from statsmodels.stats.multitest import multipletests
+from statsmodels.stats.weightstats import DescrStatsW
 
 from report import claims, runs, selection, statistics
-from report.claims import Evidence, Judgement, Study, Verdict
+from report.claims import Bound, Evidence, Judgement, Study, Verdict
 from report.runs import Run
 from report.selection import Selection
-from report.statistics import Interval
-from resnet import config
-
-STATED_DEVIATIONS = (0.003, 0.005)
-"""Seed deviations for the power line beside the observed one: usual for networks of this kind."""
-NO_INTERVAL = (math.nan, math.nan)
+from report.statistics import NO_INTERVAL, Interval
+from resnet import UserError, config
 
 
 @dataclass(frozen=True, eq=False)
 class System:
-    """A rung or a baseline: what was published and what was measured, NaN where nothing was."""
+    """A rung or a baseline: what was published and what was measured, NaN where nothing was.
+
+    ``params`` are the first run's, or what the experiment file says where nothing was run.
+    """
 
     name: str
     title: str
     published: float
-    runs: tuple[Run, ...]
-    waiting: str
-    changes: tuple[str, ...]
     tolerance: float
+    params: dict[str, Any]
+    runs: tuple[Run, ...] = ()
+    waiting: str = "not run"
+    changes: tuple[str, ...] = ()
+    doubtful: bool = False
+    comparable: bool = True
 
     @property
     def slug(self) -> str:
-        """The name as part of a file's name; no two names share one."""
+        """The name as part of a file's name or an address; no two names share one."""
         if re.fullmatch(r"\w{1,60}", self.name, re.ASCII):
             return self.name
         safe = re.sub(r"\W", "_", self.name, flags=re.ASCII)[:40]
         return f"{safe}-{hashlib.sha256(self.name.encode()).hexdigest()[:8]}"
 
+    @property
+    def short(self) -> str:
+        """``3`` for a rung, the name of a baseline."""
+        return str(config.rung_number(self.name) or self.name)
+
+    @property
+    def heading(self) -> str:
+        """``3 + deeper + early stopping``."""
+        return f"{self.short} {self.title}"
+
+    def values(self, metric: str) -> list[float]:
+        """A metric by seed, of the runs that recorded it."""
+        return [value for run in self.runs if not math.isnan(value := run.metric(metric))]
+
+    def mean(self, metric: str) -> float:
+        """A metric's mean over seeds."""
+        values = self.values(metric)
+        return float(np.mean(values)) if values else math.nan
+
     @cached_property
     def accuracies(self) -> list[float]:
-        """Test accuracies by seed, of the runs that recorded one."""
-        values = [run.metrics.get("test_accuracy", math.nan) for run in self.runs]
-        return [value for value in values if not math.isnan(value)]
+        """Test accuracies by seed."""
+        return self.values("test_accuracy")
 
     @property
     def accuracy(self) -> float:
         """Mean test accuracy over seeds."""
-        return float(np.mean(self.accuracies)) if self.accuracies else math.nan
+        return self.mean("test_accuracy")
 
     @property
-    def epochs(self) -> list[float]:
-        """Epochs run, by seed."""
-        return [run.metrics["epochs_run"] for run in self.runs if "epochs_run" in run.metrics]
+    def difference(self) -> float:
+        """Measured less published accuracy."""
+        return self.accuracy - self.published
+
+    @property
+    def complete(self) -> bool:
+        """Whether every run is known and says its accuracy: the rest alone may look firmer."""
+        return not self.doubtful and len(self.accuracies) == len(self.runs) > 0
 
     @cached_property
     def interval(self) -> Interval:
         """95 %: of the mean over seeds, or of one run's accuracy on a finite test set."""
         if len(self.accuracies) > 1:
             return statistics.t_interval(self.accuracies)
-        n = self.runs[0].n_test if self.accuracies else 0
-        return statistics.wilson(round(self.accuracy * n), n) if n else NO_INTERVAL
+        return self.runs[0].interval if self.runs else NO_INTERVAL
+
+    @cached_property
+    def further(self) -> Interval:
+        """95 % prediction interval for one further run; takes two seeds."""
+        if len(self.accuracies) < 2:
+            return NO_INTERVAL
+        return statistics.prediction_interval(self.accuracies)
+
+    @property
+    def place(self) -> str:
+        """Where the published accuracy, which is one run's, lies in ``further``."""
+        low, high = self.further
+        if math.isnan(low) or math.isnan(self.published):
+            return ""
+        return "below" if self.published < low else "above" if self.published > high else "inside"
+
+    @property
+    def band(self) -> Bound:
+        """Where an accuracy counts as reproduced."""
+        return Bound(min=self.published - self.tolerance, max=self.published + self.tolerance)
+
+    @cached_property
+    def equivalence(self) -> float:
+        """P of the two one-sided tests that the accuracy lies outside of ``band``."""
+        if not self.comparable or math.isnan(self.published) or math.isnan(self.interval[0]):
+            return math.nan
+        ends = self.band.min, self.band.max
+        if len(self.accuracies) > 1:
+            return statistics.equivalent_over_seeds(self.accuracies, *ends)
+        run = self.runs[0]
+        return statistics.equivalent_of_one(int(run.correct.sum()), run.n_test, *ends)
+
+    @property
+    def floor(self) -> float:
+        """Least deviation over seeds by the networks' own probabilities; root mean square."""
+        floors = [run.floor for run in self.runs if not math.isnan(run.floor)]
+        return float(np.sqrt(np.mean(np.square(floors)))) if floors else math.nan
+
+    @property
+    def deviation(self) -> float:
+        """Standard deviation of the accuracy over seeds; NaN from one seed."""
+        return float(np.std(self.accuracies, ddof=1)) if len(self.accuracies) > 1 else math.nan
 
     @property
     def basis(self) -> str:
         """What the interval is of."""
         if not self.runs:
             return self.waiting
+        if not self.complete:
+            return "incomplete"
         if len(self.accuracies) > 1:
             return f"{len(self.accuracies)} seeds, t interval"
         if math.isnan(self.interval[0]):
-            return "1 seed, no interval"
-        return f"1 seed, binomial ({self.runs[0].n_test:,} images)"
+            return "1 seed, no predictions"
+        return "1 seed, binomial"
 
     @property
     def verdict(self) -> Verdict:
         """Whether the accuracy lies within the tolerance of the published one."""
-        if math.isnan(self.published) or math.isnan(self.interval[0]):
-            return "undecided"
-        bound = claims.Bound(
-            min=self.published - self.tolerance, max=self.published + self.tolerance
-        )
-        return bound.judge(*self.interval)
-
-    def mean(self, metric: str) -> float:
-        """A metric's mean over seeds."""
-        values = [run.metrics[metric] for run in self.runs if metric in run.metrics]
-        return float(np.mean(values)) if values else math.nan
+        if not self.runs:
+            return "not run"
+        if not self.comparable or math.isnan(self.published):
+            return "not comparable"
+        return self.band.judge(*self.interval) if self.complete else "undecided"
 
 
 @dataclass(frozen=True, eq=False)
 class Step:
-    """Two systems on the same test images, seed by seed."""
+    """Two systems on the same test images, seed by seed; NaN where nothing can be said.
+
+    ``gain`` is the mean of ``gains``, one a seed in common. ``interval`` (95 %) and ``p`` (that
+    the gain is zero) are Student's over seeds; of one seed they are paired by test image, and p is
+    McNemar's. ``mcnemar_p`` is the median over seeds; ``agreement`` (share of images put into the
+    same class), ``newly_right`` and ``newly_wrong`` (images that only the later or only the
+    earlier one gets right) are means.
+    """
 
     before: System
     after: System
+    gains: list[float]
+    gain: float
+    interval: Interval
+    p: float
+    basis: str
+    mcnemar_p: float
+    agreement: float
+    newly_right: float
+    newly_wrong: float
 
-    @cached_property
-    def pairs(self) -> list[tuple[Run, Run]]:
-        """The runs of the seeds that both have, in the seeds' order."""
-        after = {run.seed: run for run in self.after.runs}
-        return [(run, after[run.seed]) for run in self.before.runs if run.seed in after]
-
-    @cached_property
-    def predicted(self) -> list[tuple[Run, Run]]:
-        """Those pairs whose predictions on the same images are still there."""
-        return [
-            (a, b)
-            for a, b in self.pairs
-            if a.labels is not None and b.labels is not None and np.array_equal(a.labels, b.labels)
-        ]
+    @property
+    def title(self) -> str:
+        """``2 → 3 + deeper + early stopping``."""
+        return f"{self.before.short} → {self.after.heading}"
 
     @property
     def published(self) -> float:
         """The published gain."""
         return self.after.published - self.before.published
 
-    @cached_property
-    def gains(self) -> list[float]:
-        """Gain in test accuracy by seed."""
-        values = [
-            b.metrics.get("test_accuracy", math.nan) - a.metrics.get("test_accuracy", math.nan)
-            for a, b in self.pairs
-        ]
-        return [value for value in values if not math.isnan(value)]
+    def pooled(self, values: str) -> float:
+        """``deviation`` or ``floor`` of both systems, pooled; NaN if neither has one."""
+        known = [s for s in (self.before, self.after) if not math.isnan(getattr(s, values))]
+        squares = [getattr(s, values) ** 2 for s in known]
+        weights = [max(len(s.runs) - 1, 1) for s in known]
+        return math.sqrt(np.average(squares, weights=weights)) if known else math.nan
 
-    @property
-    def gain(self) -> float:
-        """Mean gain over seeds."""
-        return float(np.mean(self.gains)) if self.gains else math.nan
 
-    @cached_property
-    def interval(self) -> Interval:
-        """95 %: bootstrap over seeds, or over the test images of the one pair."""
-        if len(self.gains) > 1:
-            return statistics.bootstrap_interval(self.gains)
-        if len(self.gains) == 1 and self.predicted:
-            a, b = self.predicted[0]
-            return statistics.paired_interval(b.correct.astype(int) - a.correct)
-        return NO_INTERVAL
-
-    @property
-    def basis(self) -> str:
-        """What the interval and the p value rest on."""
-        if not self.pairs:
-            missing = [f"{s.name}: {s.waiting}" for s in (self.before, self.after) if not s.runs]
-            return ", ".join(missing) or "no seed in common"
-        if len(self.gains) > 1:
-            return f"{len(self.gains)} seeds: bootstrap; t-test"
-        if self.predicted:
-            return f"1 seed (seed {self.pairs[0][0].seed}): paired by image; McNemar"
-        return "1 seed; predictions are gone, so no paired comparison"
-
-    @cached_property
-    def p(self) -> float:
-        """Over seeds the t-test that the gain is zero, else McNemar's test of the one pair."""
-        if len(self.gains) > 1:
-            return statistics.gain_p(self.gains)
-        return self.mcnemar[0][1] if self.mcnemar else math.nan
-
-    @cached_property
-    def mcnemar(self) -> list[tuple[int, float]]:
-        """(seed, p) of McNemar's exact test."""
-        return [(a.seed, statistics.mcnemar(a.correct, b.correct)) for a, b in self.predicted]
-
-    @property
-    def mcnemar_p(self) -> float:
-        """Median of McNemar's p over seeds."""
-        return float(np.median([p for _, p in self.mcnemar])) if self.mcnemar else math.nan
-
-    @property
-    def agreement(self) -> float:
-        """Share of test images that both put into the same class; mean over seeds."""
-        shares = [(a.predicted == b.predicted).mean() for a, b in self.predicted]
-        return float(np.mean(shares)) if shares else math.nan
-
-    @cached_property
-    def turned(self) -> tuple[float, float]:
-        """Images that only the later one gets right, and only the earlier one; mean over seeds."""
-        pairs = [(a.correct, b.correct) for a, b in self.predicted]
-        if not pairs:
-            return NO_INTERVAL
-        return (
-            float(np.mean([(~a & b).sum() for a, b in pairs])),
-            float(np.mean([(a & ~b).sum() for a, b in pairs])),
-        )
-
-    @cached_property
-    def classes(self) -> pd.Series:
-        """Gain in accuracy by class, largest first; mean over seeds."""
-        if not self.predicted:
-            return pd.Series(dtype="float64")
-        gains = [class_accuracy(b) - class_accuracy(a) for a, b in self.predicted]
-        return pd.concat(gains, axis=1).mean(axis=1).sort_values(ascending=False, kind="stable")
-
-    @cached_property
-    def deviation(self) -> float:
-        """Standard deviation over seeds, pooled over the two systems; NaN from one seed each."""
-        groups = [s.accuracies for s in (self.before, self.after) if len(s.accuracies) > 1]
-        if not groups:
-            return math.nan
-        squares = sum((len(g) - 1) * np.var(g, ddof=1) for g in groups)
-        return math.sqrt(squares / sum(len(g) - 1 for g in groups))
-
-    def seeds_needed(self, deviation: float) -> int | None:
-        """Seeds a rung to tell a gain of the published size from seed noise."""
-        if math.isnan(deviation) or math.isnan(self.published):
-            return None
-        return statistics.seeds_needed(self.published, deviation)
+def compare(before: System, after: System) -> Step:
+    """What the step from one system to another brought."""
+    later = {run.seed: run for run in after.runs}
+    pairs = [(run, later[run.seed]) for run in before.runs if run.seed in later]
+    gains = [b.metric("test_accuracy") - a.metric("test_accuracy") for a, b in pairs]
+    gains = [gain for gain in gains if not math.isnan(gain)]
+    by_image = []
+    for a, b in pairs:
+        if a.n_test and b.n_test and a.predictions["label"].equals(b.predictions["label"]):
+            same = a.predictions["predicted"] == b.predictions["predicted"]
+            won, lost = (~a.correct & b.correct).sum(), (a.correct & ~b.correct).sum()
+            by_image.append((mcnemar([[0, lost], [won, 0]]).pvalue, same.mean(), won, lost))
+    median = np.median(by_image, axis=0)[0] if by_image else math.nan
+    means = np.mean(by_image, axis=0)[1:] if by_image else [math.nan] * 3
+    interval, p = NO_INTERVAL, math.nan
+    if not pairs:
+        missing = [f"{s.name}: {s.waiting}" for s in (before, after) if not s.runs]
+        basis = ", ".join(missing) or "no seed in common"
+    elif len(gains) > 1:
+        interval, p = statistics.t_interval(gains), statistics.gain_p(gains)
+        basis = f"{len(gains)} seeds: paired t"
+    elif by_image:
+        a, b = pairs[0]
+        interval, p = DescrStatsW(b.correct.astype(int) - a.correct).zconfint_mean(), median
+        basis = f"1 seed (seed {a.seed}): paired by image; McNemar"
+    else:
+        basis = "1 seed; its predictions are gone"
+    gain = float(np.mean(gains)) if gains else math.nan
+    return Step(before, after, gains, gain, interval, p, basis, median, *means)
 
 
 @dataclass(frozen=True, eq=False)
@@ -235,6 +251,11 @@ class Content:
         return [run for system in self.systems for run in system.runs]
 
     @property
+    def seconds(self) -> float:
+        """Training time of all runs shown."""
+        return sum(run.metrics.get("train_seconds", 0.0) for run in self.runs)
+
+    @property
     def rungs(self) -> list[System]:
         """The numbered systems."""
         return [s for s in self.systems if config.rung_number(s.name) is not None]
@@ -243,7 +264,9 @@ class Content:
     def corrected(self) -> dict[str, float]:
         """Holm-corrected p by the later rung's name, over the steps that have a p."""
         measured = [step for step in self.steps if not math.isnan(step.p)]
-        p_values = statistics.holm([step.p for step in measured])
+        if not measured:
+            return {}
+        p_values = multipletests([step.p for step in measured], method="holm")[1]
         return {step.after.name: p for step, p in zip(measured, p_values, strict=True)}
 
     @property
@@ -257,25 +280,26 @@ class Content:
     def pictured(self) -> Run | None:
         """The best system's first run with predictions: the confusion matrix is of this one."""
         candidates = self.best.runs if self.best else ()
-        return next((run for run in candidates if run.labels is not None), None)
+        return next((run for run in candidates if run.n_test), None)
 
-    @property
-    def seconds(self) -> float:
-        """Training time of all runs shown."""
-        return sum(run.metrics.get("train_seconds", 0.0) for run in self.runs)
+    @cached_property
+    def mistakes(self) -> bytes | None:
+        """The pictured run's sheet of wrong images, if it left one."""
+        return runs.mistakes(self.uri, self.pictured) if self.pictured else None
 
 
-def class_accuracy(run: Run) -> pd.Series:
-    """Accuracy by class name, NaN for a class without test images."""
-    frame = confusion(run)
-    return pd.Series(np.diag(frame), frame.index) / frame.sum(axis=1).replace(0, np.nan)
+def by_class(run: Run) -> pd.DataFrame:
+    """Test images (``images``) and ``accuracy`` by class name, NaN for a class without any."""
+    counts = confusion(run)
+    images = counts.sum(axis=1)
+    right = pd.Series(np.diag(counts), counts.index)
+    return pd.DataFrame({"images": images, "accuracy": right / images.replace(0, np.nan)})
 
 
 def confusion(run: Run) -> pd.DataFrame:
     """Counts by true (rows) and predicted (columns) class."""
-    size = len(run.classes)
-    counts = np.zeros((size, size), int)
-    np.add.at(counts, (run.labels, run.predicted), 1)
+    counts = np.zeros((len(run.classes),) * 2, int)
+    np.add.at(counts, (run.predictions["label"], run.predictions["predicted"]), 1)
     return pd.DataFrame(counts, list(run.classes), list(run.classes))
 
 
@@ -304,24 +328,14 @@ def _text(value: Any) -> str:
     return "none" if value is None else str(value)
 
 
-def load(
-    uri: str,
-    *,
-    dataset: str | None = None,
-    profile: str | None = None,
-    modified: str | None = None,
-    recorded: bool | None = None,
-    experiment: str = runs.EXPERIMENT,
-) -> Content:
+def load(uri: str, *, experiment: str = runs.EXPERIMENT, **chosen: Any) -> Content:
     """Reads a store and computes a report's content.
 
     Args:
         uri: MLflow tracking URI.
-        dataset: a dataset's name or the beginning of its fingerprint.
-        profile: ``full``, ``quick``, ...
-        modified: the ``--set`` overrides, separated by blanks; "" for none.
-        recorded: restored records, or this store's own runs.
         experiment: MLflow experiment.
+        **chosen: ``dataset``, ``profile``, ``modified`` and ``recorded`` as
+            :func:`report.selection.select` takes them.
 
     Returns:
         The content.
@@ -329,62 +343,72 @@ def load(
     Raises:
         UserError: the store cannot be read, or nothing in it matches.
     """
+    chosen = selection.select(runs.search(uri, experiment), **chosen)
+    return _content(uri, experiment, chosen, runs.load(uri, chosen.finished))
+
+
+def planned() -> Content:
+    """A report's content before the first run: what was published and what would be run."""
+    none = pd.DataFrame(columns=["rung", "config_hash"])
+    shown = selection.RunSet("cifar10", "", "full", "", False, none)
+    return _content("", "", Selection(shown, none, none, (), ()), [])
+
+
+def _content(uri: str, experiment: str, chosen: Selection, measured: list[Run]) -> Content:
     study = claims.load_study()
-    chosen = selection.select(runs.search(uri, experiment), dataset, profile, modified, recorded)
-    measured = runs.load(uri, chosen.finished)
     waiting = _waiting(uri, chosen)
     by_rung: dict[str, list[Run]] = {}
     for run in measured:
         by_rung.setdefault(run.rung, []).append(run)
-
-    known = _known_experiments(chosen.shown.profile)
-    # what was modified is not in the files: they say nothing about the rungs not run
-    planned = {} if chosen.shown.modified else {n: e.flat() for n, e in known.items()}
+    known, broken = _known_experiments(chosen.shown.profile)
+    comparable = not chosen.shown.reservation
     names = dict.fromkeys([*study.ladder, *study.published, *by_rung, *waiting])
     ladder = sorted((n for n in names if config.rung_number(n) is not None), key=config.rung_number)
-    systems, before = [], None
+    systems: dict[str, System] = {}
+    before = None
     for name in [*ladder, *(n for n in names if n not in ladder)]:
-        own = by_rung.get(name, [])
-        flat = own[0].params if own else planned.get(name)
-        comparable = before is not None and flat is not None and name in ladder
-        systems.append(
-            System(
-                name=name,
-                title=own[0].title if own else known[name].title if name in known else name,
-                published=study.published.get(name, math.nan),
-                runs=tuple(own),
-                waiting=waiting.get(name, "not run"),
-                changes=changes(before, flat) if comparable else (),
-                tolerance=study.tolerance,
-            )
+        own, plan = by_rung.get(name, []), known.get(name)
+        params = own[0].params if own else plan.flat() if plan else {}
+        # what was modified is not in the files: they say nothing about the rungs not run
+        said = params if own or not chosen.shown.modified else {}
+        systems[name] = System(
+            name=name,
+            title=own[0].title if own else plan.title if plan else name,
+            published=study.published.get(name, math.nan),
+            tolerance=study.tolerance,
+            params=params,
+            runs=tuple(own),
+            waiting=waiting.get(name, "not run"),
+            changes=changes(before, said) if before and said and name in ladder else (),
+            doubtful=bool(chosen.doubtful & {"", name}),
+            comparable=comparable,
         )
-        before = flat
-    by_name = {system.name: system for system in systems}
-    evidence = Evidence(measured, study.ladder)
+        before = said
+    evidence = Evidence(tuple(measured), study.ladder, waiting, chosen.doubtful, comparable)
+    rivals = [name for name in study.published if name not in study.ladder]
     return Content(
         uri=uri,
         experiment=experiment,
         selection=chosen,
         study=study,
-        systems=tuple(systems),
-        steps=tuple(Step(by_name[a], by_name[b]) for a, b in pairwise(ladder)),
-        rivals=tuple(
-            Step(by_name[name], by_name[study.ladder[-1]])
-            for name in study.published
-            if name not in study.ladder
-        ),
-        claims=tuple(claims.judge(claim, evidence, waiting) for claim in study.claims),
-        notes=(*chosen.notes, *_outdated(chosen, known), *_gaps(measured)),
+        systems=tuple(systems.values()),
+        steps=tuple(compare(systems[a], systems[b]) for a, b in pairwise(ladder)),
+        rivals=tuple(compare(systems[name], systems[study.ladder[-1]]) for name in rivals),
+        claims=tuple(claims.judge(claim, evidence) for claim in study.claims),
+        notes=(*chosen.notes, *broken, *_outdated(chosen, known), *_gaps(measured)),
     )
 
 
-def _known_experiments(profile: str) -> dict[str, config.Experiment]:
-    """The experiment files as they are now, in the profile shown: what is not run yet."""
-    known = {name: config.load(path) for name, path in config.find().items()}
-    if not (config.EXPERIMENTS / "profiles" / f"{profile}.yaml").is_file():
-        return known
-    changed = config.load_profile(profile).changes
-    return {name: config.change(e, changed, f"profile {profile}") for name, e in known.items()}
+def _known_experiments(profile: str) -> tuple[dict[str, config.Experiment], list[str]]:
+    """The experiment files as they are now, in the profile shown; and what is wrong with some."""
+    known, broken = {}, []
+    there = (config.EXPERIMENTS / "profiles" / f"{profile}.yaml").is_file()
+    for name, path in config.find().items():
+        try:
+            known[name] = config.apply_profile(config.load(path), profile if there else "full")
+        except UserError as error:  # finished runs can be told about all the same
+            broken.append(str(error))
+    return known, broken
 
 
 def _waiting(uri: str, chosen: Selection) -> dict[str, str]:
@@ -398,21 +422,14 @@ def _waiting(uri: str, chosen: Selection) -> dict[str, str]:
 
 
 def _outdated(chosen: Selection, known: dict[str, config.Experiment]) -> list[str]:
-    if chosen.shown.modified:
-        return []
+    told = "was run in a configuration that its experiment file no longer describes"
     return [
-        f"{rung}: was run in a configuration ({value[:12]}) that its experiment file no longer "
-        "describes"
-        for rung, value in chosen.finished.drop_duplicates("rung")
-        .set_index("rung")["config_hash"]
-        .items()
-        if rung in known and known[rung].hash() != value
+        f"{row.rung}: {told} ({row.config_hash[:12]})"
+        for row in chosen.finished.drop_duplicates("rung").itertuples()
+        if row.rung in known and known[row.rung].hash() != row.config_hash
+        if not chosen.shown.modified
     ]
 
 
 def _gaps(measured: list[Run]) -> list[str]:
-    return [
-        f"{run.rung}, seed {run.seed} (run {run.id[:8]}): {gap}"
-        for run in measured
-        for gap in run.gaps
-    ]
+    return [f"{r.rung}, seed {r.seed} (run {r.id[:8]}): {gap}" for r in measured for gap in r.gaps]

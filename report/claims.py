@@ -6,22 +6,24 @@
 import math
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal, NamedTuple
 
 import numpy as np
+import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from statsmodels.stats.proportion import proportion_confint
+from statsmodels.stats.weightstats import DescrStatsW
 
 from report import statistics
 from report.runs import Run
-from report.statistics import Interval
+from report.statistics import NO_INTERVAL, Interval
 from resnet import UserError, config
 
-Verdict = Literal["holds", "fails", "undecided"]
+Verdict = Literal["holds", "fails", "undecided", "not run", "not comparable"]
 Unit = Literal["accuracy", "points", "epoch", "ratio"]
-Runs = dict[str, Run]  # by rung, of one seed
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Text = Annotated[str, Field(min_length=1)]
 
@@ -50,7 +52,7 @@ class Bound(_Strict):
         return self
 
     def judge(self, low: float, high: float) -> Verdict:
-        """Holds if all of the interval lies inside, fails if none of it does."""
+        """Holds if all of the interval lies inside, fails if none does; without one undecided."""
         bottom = -math.inf if self.min is None else self.min
         top = math.inf if self.max is None else self.max
         if bottom <= low and high <= top:
@@ -96,10 +98,11 @@ class Study(_Strict):
 
     @model_validator(mode="after")
     def _names_agree(self) -> "Study":
+        known = {*self.published, *config.find()}
         for claim in self.claims:
             for name in (claim.rung, claim.against):
-                if name is not None and name not in self.published:
-                    raise ValueError(f"claim {claim.id}: {name!r} has no published accuracy")
+                if name is not None and name not in known:
+                    raise ValueError(f"claim {claim.id}: there is no experiment {name!r}")
             if QUANTITIES[claim.quantity].whole_ladder and claim.rung not in self.ladder[1:]:
                 raise ValueError(f"claim {claim.id}: {claim.rung!r} is no step of the ladder")
         repeated = [i for i, n in Counter(claim.id for claim in self.claims).items() if n > 1]
@@ -129,20 +132,50 @@ def load_study(path: Path = config.EXPERIMENTS / "claims.yaml") -> Study:
         raise UserError(f"{path}: {place}{': ' if place else ''}{message}") from None
 
 
-@dataclass(frozen=True)
-class Quantity:
-    """Something a claim can be about.
+class Measured(NamedTuple):
+    """What one seed's runs say: a value, and the interval that their images allow, if any.
 
-    ``measure`` gives its value for one seed's runs: NaN if it cannot be had, infinity for
-    "never". ``one_run`` gives what a single run can say about its uncertainty, if anything.
+    The value is NaN if it cannot be had, infinity for "never".
     """
+
+    value: float
+    interval: Interval = NO_INTERVAL
+    basis: str = "no interval, which takes more seeds"
+
+
+class Seed(NamedTuple):
+    """One seed's runs by rung, and what is asked of them."""
+
+    runs: dict[str, Run]
+    claim: Claim
+    ladder: list[str]
+
+    @property
+    def run(self) -> Run:
+        """Of the claim's rung."""
+        return self.runs[self.claim.rung]
+
+    def weighted(self, weights: dict[str, float]) -> Measured:
+        """A weighted sum of test accuracies, with what the test set's size leaves open in it."""
+        chosen = [self.runs[rung] for rung in weights]
+        value = sum(w * self.runs[rung].metric("test_accuracy") for rung, w in weights.items())
+        first, n = chosen[0].predictions, chosen[0].n_test
+        if not all(r.n_test and r.predictions["label"].equals(first["label"]) for r in chosen):
+            return Measured(value)
+        if len(chosen) == 1:
+            return Measured(value, chosen[0].interval, f"binomial, {n:,} test images")
+        # by image, because two intervals would count twice how hard each image is
+        scores = sum(weight * self.runs[rung].correct for rung, weight in weights.items())
+        interval = DescrStatsW(scores).zconfint_mean()
+        return Measured(value, interval, f"paired by {n:,} test images")
+
+
+class Quantity(NamedTuple):
+    """Something a claim can be about: its unit, what it is in words, and how to measure it."""
 
     unit: Unit
     meaning: str
-    measure: Callable[[Runs, Claim, list[str]], float]
-    one_run: Callable[[Runs, Claim, list[str]], tuple[Interval, str] | None] = (
-        lambda runs, claim, ladder: None
-    )
+    measure: Callable[[Seed], Measured]
     compares: bool = False
     whole_ladder: bool = False
 
@@ -153,11 +186,10 @@ class Judgement:
 
     claim: Claim
     verdict: Verdict
-    value: float
-    low: float
-    high: float
     evidence: str
-    runs: tuple[Run, ...]
+    runs: tuple[Run, ...] = ()
+    value: float = math.nan
+    interval: Interval = NO_INTERVAL
 
     @property
     def unit(self) -> Unit:
@@ -165,250 +197,190 @@ class Judgement:
         return QUANTITIES[self.claim.quantity].unit
 
 
+@dataclass(frozen=True)
 class Evidence:
-    """Runs by rung and seed."""
+    """What claims are judged by: a run a (rung, seed), the numbered rungs in order.
 
-    def __init__(self, runs: list[Run], ladder: list[str]):
-        """Takes one run a (rung, seed), and the names of the numbered rungs in order."""
-        self.ladder = ladder
-        self.runs: dict[str, dict[int, Run]] = {}
-        for run in runs:
-            self.runs.setdefault(run.rung, {})[run.seed] = run
+    ``waiting`` says what became of rungs without a finished run; ``doubtful`` is of
+    :class:`report.selection.Selection`; ``comparable`` runs are of what the study is about.
+    """
 
-    def by_seed(self, rungs: list[str]) -> dict[int, Runs]:
+    runs: tuple[Run, ...]
+    ladder: list[str]
+    waiting: dict[str, str] = field(default_factory=dict)
+    doubtful: frozenset[str] = frozenset()
+    comparable: bool = True
+
+    def by_seed(self, rungs: list[str]) -> dict[int, dict[str, Run]]:
         """The runs of the seeds that all these rungs have in common, in order."""
-        seeds = set.intersection(*(set(self.runs.get(rung, ())) for rung in rungs))
-        return {seed: {rung: self.runs[rung][seed] for rung in rungs} for seed in sorted(seeds)}
+        found: dict[int, dict[str, Run]] = {}
+        for run in self.runs:
+            found.setdefault(run.seed, {})[run.rung] = run
+        return {
+            seed: {rung: found[seed][rung] for rung in rungs}
+            for seed in sorted(found)
+            if set(rungs) <= set(found[seed])
+        }
+
+    def doubts(self, rungs: list[str]) -> bool:
+        """Whether a run of one of these rungs may be missing here."""
+        return bool(self.doubtful & {"", *rungs})
 
 
-def judge(claim: Claim, evidence: Evidence, waiting: dict[str, str] | None = None) -> Judgement:
-    """Judges one claim.
+def judge(claim: Claim, evidence: Evidence) -> Judgement:
+    """Judges one claim, by an interval or not at all.
 
-    By Student's interval over seeds if there are several; with one seed by the interval that
-    the images seen allow, if the quantity is a share of images, else by the bare value.
+    The interval is Student's over seeds; with one seed it is what the images seen allow, if the
+    quantity is a share of images. A run whose evidence is incomplete is not left out, because the
+    others alone may look firmer than all of them: it leaves the claim undecided.
 
     Args:
         claim: what is said.
         evidence: what was measured.
-        waiting: what became of rungs without a finished run, such as "still going".
 
     Returns:
-        The verdict, "undecided" if there is too little evidence.
+        The verdict and what it rests on.
     """
     quantity = QUANTITIES[claim.quantity]
     rungs = list(dict.fromkeys([claim.rung, *([claim.against] if claim.against else [])]))
     if quantity.whole_ladder:
         rungs = list(dict.fromkeys([*rungs, *evidence.ladder]))
-    missing = [rung for rung in rungs if rung not in evidence.runs]
-
-    def undecided(why: str, runs: tuple[Run, ...] = ()) -> Judgement:
-        return Judgement(claim, "undecided", math.nan, math.nan, math.nan, why, runs)
-
-    if missing:
-        return undecided(
-            ", ".join(f"{rung}: {(waiting or {}).get(rung, 'not run')}" for rung in missing)
-        )
+    there = {run.rung for run in evidence.runs}
+    if missing := [rung for rung in rungs if rung not in there]:
+        told = ", ".join(f"{rung}: {evidence.waiting.get(rung, 'not run')}" for rung in missing)
+        return Judgement(claim, "not run", told)
     by_seed = evidence.by_seed(rungs)
+    used = tuple(run for runs in by_seed.values() for run in runs.values())
+    measured = {
+        seed: quantity.measure(Seed(runs, claim, evidence.ladder)) for seed, runs in by_seed.items()
+    }
+    gone = [str(seed) for seed, found in measured.items() if math.isnan(found.value)]
+    values = [found.value for found in measured.values()]
+    value, interval = math.nan, NO_INTERVAL
     if not by_seed:
-        return undecided(f"no seed in common: {', '.join(rungs)}")
-    measured = {s: quantity.measure(runs, claim, evidence.ladder) for s, runs in by_seed.items()}
-    values = {seed: value for seed, value in measured.items() if not math.isnan(value)}
-    used = tuple(run for seed in values or by_seed for run in by_seed[seed].values())
-    if not values:
-        return undecided("cannot be measured from what was recorded", used)
-
-    numbers = list(values.values())
-    mean = float(np.mean(numbers))
-    if len(numbers) == 1:
-        seed = next(iter(values))
-        interval = quantity.one_run(by_seed[seed], claim, evidence.ladder)
-        (low, high), basis = interval or ((mean, mean), "the value itself, no interval")
-        verdict, text = claim.bound.judge(low, high), f"one run (seed {seed}): {basis}"
-    elif all(map(math.isfinite, numbers)):
-        low, high = statistics.t_interval(numbers)
-        verdict, text = claim.bound.judge(low, high), f"{len(numbers)} seeds: t interval"
+        told = f"no seed in common: {', '.join(rungs)}"
+    elif gone:
+        told = f"cannot be measured from what seed {', '.join(gone)} left"
+    elif len(values) == 1:
+        ((seed, (value, interval, basis)),) = measured.items()
+        told = f"one run (seed {seed}): {basis}"
+    elif len(set(values)) == 1:
+        value, told = values[0], f"{len(values)} seeds: all the same"
+        interval = value, value
+    elif all(map(math.isfinite, values)):
+        value, told = float(np.mean(values)), f"{len(values)} seeds: t interval"
+        interval = statistics.t_interval(values)
     else:  # it never happened in some run, so that there is no mean
-        verdicts = {claim.bound.judge(value, value) for value in numbers}
-        verdict = verdicts.pop() if len(verdicts) == 1 else "undecided"
-        low = high = mean
-        never = sum(map(math.isinf, numbers))
-        text = f"{len(numbers)} seeds: never in {never} of them"
-    if len(values) < len(measured):
-        text += f"; {len(measured) - len(values)} seed(s) could not be measured"
-    return Judgement(claim, verdict, mean, low, high, text, used)
-
-
-def _of_run(measure: Callable[[Run], float]):
-    return lambda runs, claim, ladder: measure(runs[claim.rung])
-
-
-def _last(key: str) -> Callable[[Run], float]:
-    return lambda run: _value(run.history[key].dropna().iloc[-1:])
-
-
-def _value(series: Any) -> float:
-    return float(series.iloc[0]) if len(series) else math.nan
-
-
-def _metric(key: str) -> Callable[[Run], float]:
-    return lambda run: run.metrics.get(key, math.nan)
+        told = f"{len(values)} seeds: never in {sum(map(math.isinf, values))} of them, no mean"
+    verdict = claim.bound.judge(*interval)
+    if evidence.doubts(rungs):
+        verdict, told = "undecided", f"{told}; a run may be missing here"
+    if not evidence.comparable:
+        verdict = "not comparable"
+    return Judgement(claim, verdict, told, used, value, interval)
 
 
 def gap(run: Run) -> float:
     """Training less validation accuracy, averaged over the last ``GAP_EPOCHS`` epochs."""
-    return float((run.history["accuracy"] - run.history["val_accuracy"]).tail(GAP_EPOCHS).mean())
+    return float((run.curve("accuracy") - run.curve("val_accuracy")).tail(GAP_EPOCHS).mean())
 
 
-def drops(run: Run) -> list[int]:
+def drops(rate: pd.Series) -> list[int]:
     """The first epoch at each lower learning rate."""
-    rate = run.history["learning_rate"]
     # single-precision rates: a change is at least a factor, not the last bit
     return [int(epoch) for epoch in rate.index[rate < rate.shift() * 0.999]]
 
 
-def _first_drop(run: Run) -> float:
-    if run.history["learning_rate"].dropna().empty:
-        return math.nan
-    return drops(run)[0] if drops(run) else math.inf
+def _curve(key: str, of: Callable[[pd.Series], float]) -> Callable[[Seed], Measured]:
+    return lambda seed: Measured(float(of(seed.run.curve(key))))
 
 
-def _gap_ratio(runs: Runs, claim: Claim, ladder: list[str]) -> float:
-    before = gap(runs[claim.against])
-    return gap(runs[claim.rung]) / before if before > 0 else math.nan
+def _last(curve: pd.Series) -> float:
+    return curve.tail(1).mean()
 
 
-def _slope_ratio(run: Run) -> float:
-    drop = _first_drop(run)
+def _metric(key: str) -> Callable[[Seed], Measured]:
+    return lambda seed: Measured(seed.run.metric(key))
+
+
+def _lead(seed: Seed) -> Measured:
+    rung, ladder = seed.claim.rung, seed.ladder
+    accuracy = {name: seed.runs[name].metric("test_accuracy") for name in ladder}
+    gains = {after: accuracy[after] - accuracy[before] for before, after in pairwise(ladder)}
+    if any(map(math.isnan, gains.values())):
+        return Measured(math.nan)
+    rival = max((name for name in gains if name != rung), key=gains.get)
+    weights: Counter = Counter()
+    for name, sign in ((rung, 1.0), (rival, -1.0)):
+        weights[name] += sign
+        weights[ladder[ladder.index(name) - 1]] -= sign
+    return seed.weighted({name: weight for name, weight in weights.items() if weight})
+
+
+def _final_validation(seed: Seed) -> Measured:
+    value, n = _last(seed.run.curve("val_accuracy")), seed.run.validation_images
+    if math.isnan(value) or not n:
+        return Measured(value)
+    interval = proportion_confint(round(value * n), n, method="wilson")
+    return Measured(value, interval, f"binomial, {n:,} validation images")
+
+
+def _gap_ratio(seed: Seed) -> Measured:
+    before = gap(seed.runs[seed.claim.against])
+    return Measured(gap(seed.run) / before if before > 0 else math.nan)
+
+
+def _first_drop(rate: pd.Series) -> float:
+    return math.nan if rate.empty else next(iter(drops(rate)), math.inf)
+
+
+def _slope_ratio(seed: Seed) -> Measured:
+    drop = _first_drop(seed.run.curve("learning_rate"))
     if not math.isfinite(drop):
-        return math.nan
-    curve = run.history[["accuracy", "val_accuracy"]].mean(axis=1, skipna=False).dropna()
+        return Measured(math.nan)
+    curve = (seed.run.curve("accuracy") + seed.run.curve("val_accuracy")) / 2
     before = curve.loc[drop - SLOPE_EPOCHS : drop - 1]
     after = curve.loc[drop + 1 : drop + SLOPE_EPOCHS]  # the jump at the drop is no slope
-    if min(len(before), len(after)) < 3:
-        return math.nan
+    if curve.isna().any() or min(len(before), len(after)) < 3:
+        return Measured(math.nan)
     slopes = [float(np.polyfit(part.index, part, 1)[0]) for part in (before, after)]
-    return slopes[1] / slopes[0] if slopes[0] > 0 else math.nan
-
-
-Weights = Callable[[Runs, Claim, list[str]], dict[str, float]]
-
-
-def _own(runs: Runs, claim: Claim, ladder: list[str]) -> dict[str, float]:
-    return {claim.rung: 1.0}
-
-
-def _gain(runs: Runs, claim: Claim, ladder: list[str]) -> dict[str, float]:
-    return {claim.rung: 1.0, claim.against: -1.0}
-
-
-def _lead(runs: Runs, claim: Claim, ladder: list[str]) -> dict[str, float]:
-    """The rung's own step less the largest of the others."""
-    gains = {
-        after: runs[after].metrics.get("test_accuracy", math.nan)
-        - runs[before].metrics.get("test_accuracy", math.nan)
-        for before, after in pairwise(ladder)
-    }
-    rival = max((rung for rung in gains if rung != claim.rung), key=gains.get)
-    weights: Counter = Counter()
-    for rung, sign in ((claim.rung, 1.0), (rival, -1.0)):
-        weights[rung] += sign
-        weights[ladder[ladder.index(rung) - 1]] -= sign
-    return {rung: weight for rung, weight in weights.items() if weight}
-
-
-def combination(runs: Runs, weights: dict[str, float]) -> float:
-    """A weighted sum of test accuracies."""
-    return sum(w * runs[r].metrics.get("test_accuracy", math.nan) for r, w in weights.items())
-
-
-def images_interval(runs: Runs, weights: dict[str, float]) -> tuple[Interval, str] | None:
-    """What the test set's size leaves open in a weighted sum of one run's accuracies each.
-
-    Args:
-        runs: by rung.
-        weights: by rung; a single one is that rung's accuracy.
-
-    Returns:
-        The 95 % interval and how it was had; None if the number of test images is not known.
-    """
-    chosen = [runs[rung] for rung in weights]
-    n = chosen[0].n_test
-    if any(run.n_test != n or not run.n_test for run in chosen):
-        return None
-    if len(chosen) == 1:
-        correct = round(combination(runs, weights) * n)
-        return statistics.wilson(correct, n), f"binomial interval of {n:,} test images"
-    if all(run.labels is not None for run in chosen) and all(
-        np.array_equal(run.labels, chosen[0].labels) for run in chosen
-    ):
-        scores = sum(weight * runs[rung].correct for rung, weight in weights.items())
-        return statistics.paired_interval(scores), f"paired interval of {n:,} test images"
-    half = 1.96 * math.sqrt(
-        sum(
-            weight**2 * accuracy * (1 - accuracy) / n
-            for rung, weight in weights.items()
-            for accuracy in [runs[rung].metrics.get("test_accuracy", math.nan)]
-        )
-    )
-    value = combination(runs, weights)
-    return (value - half, value + half), (
-        f"unpaired interval of {n:,} test images, for lack of predictions"
-    )
-
-
-def _tested(weights: Weights) -> dict[str, Any]:
-    return {
-        "measure": lambda runs, claim, ladder: combination(runs, weights(runs, claim, ladder)),
-        "one_run": lambda runs, claim, ladder: images_interval(runs, weights(runs, claim, ladder)),
-    }
-
-
-def _validation_images(runs: Runs, claim: Claim, ladder: list[str]):
-    run = runs[claim.rung]
-    n = run.validation_images
-    if not n:
-        return None
-    correct = round(_last("val_accuracy")(run) * n)
-    return statistics.wilson(correct, n), f"binomial interval of {n:,} validation images"
+    return Measured(slopes[1] / slopes[0] if slopes[0] > 0 else math.nan)
 
 
 QUANTITIES: dict[str, Quantity] = {
-    "test_accuracy": Quantity("accuracy", "test accuracy", **_tested(_own)),
+    "test_accuracy": Quantity(
+        "accuracy", "test accuracy", lambda seed: seed.weighted({seed.claim.rung: 1})
+    ),
     "test_gain": Quantity(
         "points",
         "test accuracy less that of the system named by 'against'",
-        **_tested(_gain),
+        lambda seed: seed.weighted({seed.claim.rung: 1, seed.claim.against: -1}),
         compares=True,
     ),
     "gain_lead": Quantity(
         "points",
         "the rung's gain in test accuracy less the largest gain of another step",
-        **_tested(_lead),
+        _lead,
         whole_ladder=True,
     ),
     "final_train_accuracy": Quantity(
-        "accuracy", "training accuracy of the last epoch", _of_run(_last("accuracy"))
+        "accuracy", "training accuracy of the last epoch", _curve("accuracy", _last)
     ),
     "max_train_accuracy": Quantity(
-        "accuracy",
-        "largest training accuracy of any epoch",
-        _of_run(lambda run: float(run.history["accuracy"].max())),
+        "accuracy", "largest training accuracy of any epoch", _curve("accuracy", pd.Series.max)
     ),
     "final_val_accuracy": Quantity(
-        "accuracy",
-        "validation accuracy of the last epoch",
-        _of_run(_last("val_accuracy")),
-        _validation_images,
+        "accuracy", "validation accuracy of the last epoch", _final_validation
     ),
     "max_val_accuracy": Quantity(
         "accuracy",
         "largest validation accuracy of any epoch",
-        _of_run(lambda run: float(run.history["val_accuracy"].max())),
+        _curve("val_accuracy", pd.Series.max),
     ),
     "final_gap": Quantity(
         "points",
         f"training less validation accuracy, mean of the last {GAP_EPOCHS} epochs",
-        _of_run(gap),
+        lambda seed: Measured(gap(seed.run)),
     ),
     "gap_ratio": Quantity(
         "ratio",
@@ -419,17 +391,17 @@ QUANTITIES: dict[str, Quantity] = {
     "stopped_epoch": Quantity(
         "epoch",
         "the epoch after which early stopping ended the run, 0 if it did not",
-        _of_run(_metric("stopped_epoch")),
+        _metric("stopped_epoch"),
     ),
-    "epochs_run": Quantity("epoch", "epochs trained", _of_run(_metric("epochs_run"))),
+    "epochs_run": Quantity("epoch", "epochs trained", _metric("epochs_run")),
     "first_drop_epoch": Quantity(
-        "epoch", "the first epoch at a lower learning rate", _of_run(_first_drop)
+        "epoch", "the first epoch at a lower learning rate", _curve("learning_rate", _first_drop)
     ),
     "slope_ratio_after_drop": Quantity(
         "ratio",
         f"slope of the accuracy curves (mean of training and validation) in the {SLOPE_EPOCHS} "
         "epochs after the first learning-rate drop, as a share of the slope before it; takes a "
         "drop with three epochs on either side and a rise before it",
-        _of_run(_slope_ratio),
+        _slope_ratio,
     ),
 }

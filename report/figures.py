@@ -1,198 +1,260 @@
-"""The report's figures; each a matplotlib figure, written as SVG and PNG."""
+"""The report's figures; each a matplotlib figure, written as SVG, and read off in the page.
 
+They are drawn in colours of the page, which become its variables again where they are part of it,
+so that figures follow dark mode. Text stays text.
+"""
+
+import json
 import math
+import re
+from collections.abc import Callable
+from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from report import claims
-from report.analysis import Content, System, confusion
+from report.analysis import Content, System
+from report.tables import percent, points
 
-PUBLISHED, REPRODUCED = "#8a8f98", "#1f6feb"
-TRAINING, VALIDATION = "#1f77b4", "#d9660f"
-# Text becomes outlines, so that the SVG looks the same everywhere; a fixed salt keeps its ids,
-# and with them the file, the same from build to build.
-_STYLE = {
-    "svg.fonttype": "path",
-    "svg.hashsalt": "report",
-    "font.size": 10,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.edgecolor": "#6b7280",
-    "axes.grid": True,
-    "grid.color": "#e5e7eb",
-    "axes.axisbelow": True,
-}
+TEMPLATES = Path(__file__).parent / "templates"
+STYLE = {"fname": TEMPLATES / "report.mplstyle"}
+PALETTE = dict(
+    re.findall(
+        r"--(\w+): (#\w{6})", (TEMPLATES / "report.css").read_text(encoding="utf-8").split("}")[0]
+    )
+)
+"""The page's variables and their colours in light mode."""
+WIDTH = 5.0  # inches; 360 points, so that text is legible across a phone and in half a page
+_PERCENT = FuncFormatter(lambda value, _: f"{100 * value:.4g} %")
+
+
+def all_figures(content: Content) -> dict[str, Figure]:
+    """Every figure by file name."""
+    drawn = {"progression": progression(content), "gains": gains(content)}
+    with_curves = [s for s in content.systems if any(len(run.history) for run in s.runs)]
+    if with_curves:
+        limits = _limits(with_curves)
+        drawn["validation"] = validation(with_curves)
+        drawn |= {f"curves_{s.slug}": curves(s, limits) for s in with_curves}
+    return drawn
+
+
+def _dots(rows: list[tuple], form: Callable[[float], str], title: str) -> Figure:
+    """Published and measured values, a row each, with intervals and seeds.
+
+    Args:
+        rows: label, published, measured, interval, by seed, and what is said if nothing was
+            measured.
+        form: writes a value.
+        title: of the axis.
+    """
+    figure = Figure(figsize=(WIDTH, 0.9 + 0.5 * len(rows)))
+    axes = figure.subplots()
+    blue, grey = PALETTE["reproduced"], PALETTE["published"]
+
+    def beside(y: float, told: str, here: str, **style: Any) -> None:
+        for x, text, colour in ((6, told, grey), (50, here, blue)):
+            axes.annotate(text, (1, y), (x, 0), axes.get_yaxis_transform(), "offset points",
+                          va="center", color=colour, annotation_clip=False, **style)  # fmt: skip
+
+    for y, (_, published, measured, interval, seeds, waiting) in enumerate(rows):
+        axes.plot(published, y, "D", mfc="none", mec=grey, ms=7, mew=1.5)
+        axes.plot(seeds, [y] * len(seeds), "|", color=blue, ms=9, mew=1)
+        axes.plot(interval, [y, y], "-", color=blue, lw=2.2, alpha=0.75)
+        axes.plot(measured, y, "o", color=blue, ms=6)
+        here = waiting.partition(",")[0] if math.isnan(measured) else form(measured)
+        beside(y, form(published), here, fontsize=8.5)
+    beside(-0.65, "published", "here", fontsize=7.5)
+    axes.set_yticks(range(len(rows)), [row[0] for row in rows])
+    axes.tick_params(axis="y", labelcolor=PALETTE["ink"], length=0)
+    axes.set(ylim=(len(rows) - 0.5, -0.5), xlabel=title)
+    axes.grid(axis="y", visible=False)
+    axes.spines["left"].set_visible(False)
+    axes.margins(x=0.06)
+    axes.xaxis.set_major_locator(MaxNLocator(5))
+    return figure
+
+
+def _label(text: str) -> str:
+    """At most three lines of a title."""
+    words, lines = text.split(), [""]
+    for word in words:
+        if lines[-1] and len(lines[-1]) + len(word) > 17:
+            lines.append("")
+        lines[-1] = f"{lines[-1]} {word[:17]}".strip()
+    return "\n".join(lines[:3])
 
 
 def progression(content: Content) -> Figure:
-    """Published and reproduced accuracy by rung with the step gains between them."""
-    systems = content.systems
-    rungs = len(content.rungs)
-    foreign = bool(content.selection.shown.reservation)
-    with rc_context(_STYLE):
-        figure = Figure(figsize=(10, 4.8), layout="constrained")
-        axes = figure.subplots()
-        x = np.arange(len(systems)) + np.where(np.arange(len(systems)) < rungs, 0, 0.35)
-        published = np.array([s.published for s in systems])
-        measured = np.array([s.accuracy for s in systems])
-        label = "published (CIFAR-10)" if foreign else "published"
-        _line(axes, x, published, rungs, PUBLISHED, label, "s--", mfc="white")
-        _line(axes, x, measured, rungs, REPRODUCED, "reproduced, 95 % interval", "o-")
-        bounds = np.array([s.interval for s in systems]).T
-        if np.isfinite(bounds).any():
-            errors = np.maximum(np.abs(bounds - measured), 0)
-            axes.errorbar(x, measured, errors, fmt="none", color=REPRODUCED, capsize=4)
-        for i, step in enumerate(content.steps):
-            above = published[i : i + 2].mean() >= np.nan_to_num(measured[i : i + 2].mean(), nan=-1)
-            for gain, values, colour, side in (
-                (step.published, published, PUBLISHED, 1 if above else -1),
-                (step.gain, measured, REPRODUCED, -1 if above else 1),
-            ):
-                if not math.isnan(gain):
-                    axes.annotate(
-                        f"{100 * gain:+.1f}",
-                        ((x[i] + x[i + 1]) / 2, values[i : i + 2].mean()),
-                        (0, 11 * side),
-                        textcoords="offset points",
-                        ha="center",
-                        va="center",
-                        color=colour,
-                        fontsize=9,
-                        weight="bold",
-                        bbox={"boxstyle": "round,pad=.15", "fc": "white", "ec": "none"},
-                    )
-        for position, system in zip(x, systems, strict=True):
-            if not system.accuracies:
-                axes.annotate(
-                    system.waiting.partition(",")[0],
-                    (position, 0.015),
-                    xycoords=axes.get_xaxis_transform(),
-                    ha="center",
-                    color=PUBLISHED,
-                    style="italic",
-                    fontsize=9,
-                    parse_math=False,
-                )
-        axes.set_xticks(x, [_wrapped(s) for s in systems], parse_math=False)
-        axes.grid(axis="x", visible=False)
-        axes.yaxis.set_major_locator(MaxNLocator(8, steps=[1, 2, 5, 10]))
-        axes.yaxis.set_major_formatter(_percent)
-        axes.set_ylabel("test accuracy")
-        axes.margins(y=0.12)
-        handles, labels = axes.get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside upper center", ncols=2, frameon=False)
+    """Published and reproduced accuracy by rung."""
+    rows = [
+        (_label(s.heading), s.published, s.accuracy, s.interval, s.accuracies, s.waiting)
+        for s in content.systems
+    ]
+    with rc_context(**STYLE):
+        figure = _dots(rows, percent, "test accuracy")
+        figure.axes[0].xaxis.set_major_formatter(_PERCENT)
+        return figure
+
+
+def gains(content: Content) -> Figure:
+    """What each step brought, published and measured."""
+    rows = [
+        (_label(s.title), s.published, s.gain, s.interval, s.gains, "not run")
+        for s in (*content.steps, *content.rivals)
+    ]
+    with rc_context(**STYLE):
+        figure = _dots(rows, points, "gain in test accuracy, points")
+        figure.axes[0].axvline(0, color=PALETTE["soft"], lw=1)
+        figure.axes[0].xaxis.set_major_formatter(lambda value, _: f"{100 * value:+g}")
+        return figure
+
+
+def _panels(height: float, ratios: list[int], accuracy: str, below: str) -> tuple[Figure, ...]:
+    """Accuracy above something on a log scale, against the epoch."""
+    figure = Figure(figsize=(WIDTH, height))
+    upper, lower = figure.subplots(2, sharex=True, height_ratios=ratios)
+    upper.yaxis.set_major_formatter(_PERCENT)
+    upper.set_ylabel(accuracy)
+    lower.set(xlabel="epoch", ylabel=below, yscale="log")
+    lower.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    lower.yaxis.set_minor_formatter(lambda *_: "")
+    lower.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
+    return figure, upper, lower
+
+
+def _legend(figure: Figure) -> Figure:
+    handles = figure.axes[0].get_legend_handles_labels()
+    figure.legend(*handles, loc="outside upper center", ncols=3)
     return figure
 
 
-def _line(axes: Axes, x, values, rungs: int, colour: str, label: str, style: str, mfc=None) -> None:
-    options = {"color": colour, "mfc": mfc or colour, "markersize": 7, "linewidth": 1.8}
-    axes.plot(x[:rungs], values[:rungs], style, label=label, **options)
-    axes.plot(x[rungs:], values[rungs:], style[0], **options)
+def _line(axes: Axes, system: System, key: str, label: str, colour: str, style: str = "-") -> None:
+    """One metric: the mean over seeds, and the band from the lowest to the highest."""
+    frame = pd.concat([run.history[key] for run in system.runs], axis=1).dropna(how="all")
+    axes.plot(frame.index, frame.mean(axis=1), style, color=colour, label=label)
+    if frame.shape[1] > 1:
+        low, high = frame.min(axis=1), frame.max(axis=1)
+        axes.fill_between(frame.index, low, high, color=colour, alpha=0.18, lw=0)
 
 
-def _wrapped(system: System) -> str:
-    words, lines = system.title.split(), [""]
-    for word in words:
-        if lines[-1] and len(lines[-1]) + len(word) > 14:
-            lines.append("")
-        lines[-1] = f"{lines[-1]} {word[:24]}".strip()
-    return "\n".join(lines[:4])
+def validation(systems: list[System]) -> Figure:
+    """Every system's validation accuracy, with the learning rates below."""
+    with rc_context(**STYLE):
+        figure, upper, lower = _panels(4.2, [4, 1], "validation accuracy", "learning rate")
+        for i, s in enumerate(systems, 1):
+            colour = PALETTE.get(f"rung{s.short}", PALETTE["other"])
+            style = "-" if f"rung{s.short}" in PALETTE else ("--", ":", "-.")[i % 3]
+            _line(upper, s, "val_accuracy", _label(s.heading), colour, style)
+            _line(lower, s, "learning_rate", s.short, colour, style)
+        return _legend(figure)
 
 
-def _percent(value: float, position: int) -> str:
-    return f"{100 * value:.4g} %"
+def _limits(systems: list[System]) -> dict[str, tuple[float, float]]:
+    """Axes that hold every system's curves: epochs, accuracy and loss."""
+    history = pd.concat([run.history for s in systems for run in s.runs])
+    limits = {"epoch": (0.5, history.index.max() + 0.5)}
+    for key in ("accuracy", "loss"):
+        values = history[[key, f"val_{key}"]].to_numpy()
+        values = values[np.isfinite(values) & (values > 0)]
+        if len(values):
+            limits[key] = float(values.min()), float(values.max())
+    return limits
 
 
-def curves(system: System) -> Figure:
-    """Training and validation accuracy and loss by epoch, as the study plots them.
-
-    Several seeds are drawn as their mean and the band from the lowest to the highest.
-    """
-    with rc_context(_STYLE):
-        figure = Figure(figsize=(10, 3.6), layout="constrained")
-        for axes, key in zip(figure.subplots(1, 2), ("accuracy", "loss"), strict=True):
-            for name, colour, label in (
-                (key, TRAINING, "training"),
-                (f"val_{key}", VALIDATION, "validation"),
-            ):
-                frame = pd.concat([run.history[name] for run in system.runs], axis=1).dropna(
-                    how="all"
-                )
-                if frame.empty:
-                    continue
-                dot = "." if len(frame) < 40 else None
-                axes.plot(frame.index, frame.mean(axis=1), color=colour, label=label, marker=dot)
-                if frame.shape[1] > 1:
-                    axes.fill_between(
-                        frame.index, frame.min(axis=1), frame.max(axis=1), color=colour, alpha=0.18
-                    )
+def curves(system: System, limits: dict[str, tuple[float, float]]) -> Figure:
+    """Training and validation accuracy and loss by epoch, on axes that all systems share."""
+    with rc_context(**STYLE):
+        figure, upper, lower = _panels(3.9, [1, 1], "accuracy", "loss")
+        for axes, key in ((upper, "accuracy"), (lower, "loss")):
+            _line(axes, system, key, "training", PALETTE["training"])
+            _line(axes, system, f"val_{key}", "validation", PALETTE["validation"])
             _events(axes, system)
-            axes.set(xlabel="epoch", ylabel=key)
-            axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
-            if key == "accuracy":
-                axes.yaxis.set_major_formatter(_percent)
-        handles, labels = axes.get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside upper center", ncols=5, frameon=False)
-    return figure
+            if key in limits:
+                low, high = limits[key]
+                axes.set_ylim(low * 0.95, high * 1.05 if key == "loss" else min(high * 1.05, 1.02))
+        lower.set_xlim(limits["epoch"])
+        return _legend(figure)
 
 
 def _events(axes: Axes, system: System) -> None:
     """Vertical lines at what the callbacks did; with several seeds, one set for each."""
-    alpha = max(0.35, 1 / len(system.runs))
+    alpha = max(0.5, 1 / len(system.runs))
     for run in system.runs:
-        stopped, tested = (run.metrics.get(k, 0) for k in ("stopped_epoch", "tested_epoch"))
+        stopped, tested = run.metric("stopped_epoch"), run.metric("tested_epoch")
         for epochs, style, colour, label in (
-            ([e - 0.5 for e in claims.drops(run)], "--", "#6b7280", "learning rate drops"),
-            ([stopped] if stopped else [], "-", "#b42318", "early stopping"),
-            ([tested] if tested else [], ":", "#15803d", "weights tested"),
+            (claims.drops(run.history["learning_rate"]), "--", "soft", "rate drops"),
+            ([stopped] * (stopped > 0), "-", "stopped", "early stopping"),
+            ([tested] * (tested > 0), ":", "tested", "weights tested"),
         ):
             for epoch in epochs:
-                known = axes.get_legend_handles_labels()[1]
-                axes.axvline(
-                    epoch,
-                    linestyle=style,
-                    color=colour,
-                    alpha=alpha,
-                    linewidth=1.6,
-                    label=None if label in known else label,
-                )
+                name = label * (label not in axes.get_legend_handles_labels()[1])
+                axes.axvline(epoch, ls=style, c=PALETTE[colour], lw=1.2, alpha=alpha, label=name)
 
 
-def confusion_matrix(content: Content) -> Figure:
-    """The pictured run's confusion matrix, each row shaded by its own share."""
-    table = confusion(content.pictured)
-    size = max(4.5, 0.55 * len(table) + 1.5)
-    with rc_context(_STYLE | {"axes.grid": False}):
-        figure = Figure(figsize=(size + 0.8, size), layout="constrained")
-        axes = figure.subplots()
-        share = table.to_numpy() / np.maximum(table.to_numpy().sum(axis=1, keepdims=True), 1)
-        axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
-        if len(table) <= 20:  # more would not be legible
-            for (row, column), count in np.ndenumerate(table.to_numpy()):
-                colour = "white" if share[row, column] > 0.5 else "#374151"
-                axes.text(column, row, count, ha="center", va="center", color=colour, fontsize=8)
-        names = [name[:20] for name in table.index]
-        ticks = range(len(table))
-        axes.set_xticks(ticks, names, rotation=45, ha="right", parse_math=False)
-        axes.set_yticks(ticks, names, parse_math=False)
-        axes.set(xlabel="predicted", ylabel="true")
-    return figure
+def _variables(text: str) -> str:
+    for variable, colour in PALETTE.items():
+        text = text.replace(colour, f"var(--{variable}, {colour})")
+    return text
 
 
-def save(figure: Figure, folder: Path, name: str) -> None:
-    """Writes ``name.svg`` and ``name.png``; neither says when, so that equal figures are equal."""
-    save_svg(figure, folder / f"{name}.svg")
-    with rc_context(_STYLE):
-        figure.savefig(folder / f"{name}.png", dpi=150)
+def readings(figure: Figure) -> str:
+    """What the page reads off a figure that was drawn: its lines by axes, as JSON.
+
+    A list of ``{"box": [left, top, width, height], "x": [from, to], "lines": [...]}``, the box in
+    shares of the figure, each line ``{"label", "colour", "points": [[epoch, text], ...]}``.
+    """
+    found = []
+    for axes in figure.axes:
+        form = percent if axes.yaxis.get_major_formatter() is _PERCENT else "{:.4g}".format
+        lines = [
+            {
+                "label": line.get_label().replace("\n", " "),
+                "colour": _variables(line.get_color()),
+                "points": [[int(x), form(y)] for x, y in zip(*line.get_data(), strict=True)],
+            }
+            for line in axes.lines
+            if not line.get_label().startswith("_") and len(line.get_xdata()) > 2
+        ]
+        box = axes.get_position()
+        if lines:
+            place = [box.x0, 1 - box.y1, box.width, box.height]
+            found.append({"box": place, "x": axes.get_xlim(), "lines": lines})
+    return json.dumps(found) if found else ""
 
 
-def save_svg(figure: Figure, path: Path, description: str | None = None) -> None:
-    """Writes an SVG file, with a description in its metadata if there is one."""
-    with rc_context(_STYLE):
-        figure.savefig(path, metadata={"Date": None, "Description": description})
+def to_svg(figure: Figure, title: str, description: str | None = None) -> str:
+    """A figure as SVG; it does not say when, so that equal figures are equal.
+
+    Args:
+        figure: drawn here.
+        title: for those who do not see it.
+        description: goes into its metadata.
+    """
+    text = StringIO()
+    with rc_context(**STYLE):
+        metadata = {"Date": None, "Title": title, "Description": description}
+        figure.savefig(text, format="svg", metadata=metadata)
+    return text.getvalue()
+
+
+def inline(svg: str, name: str) -> str:
+    """An SVG as part of the page: its colours are the page's, its ids its own.
+
+    Args:
+        svg: from :func:`to_svg`.
+        name: told apart from the page's other figures.
+    """
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
+    svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\1{name}-", svg)
+    svg = _variables(svg)
+    # the name goes where the browser does not show it over what is read off
+    head, title, rest = re.split(r"<title>(.*?)</title>", svg, maxsplit=1)
+    return head.replace("<svg ", f'<svg role="img" aria-label="{title}" ') + rest

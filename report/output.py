@@ -1,6 +1,6 @@
 """Writes a report's folder, and puts it beside the runs it is about.
 
-folder = build(store.uri, Path("reports/latest"), dataset=dataset.fingerprint)
+folder = write(analysis.load(store.uri), Path("reports/latest"))
 attach(store.uri, parent_run_id, folder)
 """
 
@@ -9,10 +9,11 @@ import os
 import shutil
 from pathlib import Path
 
+from matplotlib import rc_context
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
-from report import analysis, figures, page, runs, tables
+from report import figures, formats, page, tables
 from report.analysis import Content
 from resnet import UserError
 
@@ -20,56 +21,15 @@ MANIFEST = "manifest.json"
 PAGE = "report.html"
 
 
-def build(
-    uri: str,
-    out: Path,
-    *,
-    dataset: str | None = None,
-    profile: str | None = None,
-    modified: str | None = None,
-    recorded: bool | None = None,
-    experiment: str = runs.EXPERIMENT,
-) -> Path:
-    """Reads a store and writes its report.
-
-    Args:
-        uri: MLflow tracking URI.
-        out: the folder to write; an earlier report there is replaced.
-        dataset: a dataset's name or the beginning of its fingerprint; by default the one with
-            the most rungs, unmodified runs of the full profile first.
-        profile: ``full``, ``quick``, ...
-        modified: the ``--set`` overrides, separated by blanks; "" for none.
-        recorded: restored records, or this store's own runs.
-        experiment: MLflow experiment.
-
-    Returns:
-        ``out``, which then holds ``report.html``, ``figures/``, ``tables/`` and a manifest.
-
-    Raises:
-        UserError: the store cannot be read, nothing in it matches, or ``out`` cannot be written
-            or holds something that is no report.
-    """
-    refuse_foreign(out)  # before the store is read
-    content = analysis.load(
-        uri,
-        dataset=dataset,
-        profile=profile,
-        modified=modified,
-        recorded=recorded,
-        experiment=experiment,
-    )
-    return write(content, out)
-
-
 def write(content: Content, out: Path) -> Path:
     """Writes a report aside and swaps it in; a reader sees the old one or the new one.
 
     Args:
         content: from :func:`report.analysis.load`.
-        out: the folder.
+        out: the folder; an earlier report there is replaced.
 
     Returns:
-        ``out``.
+        ``out``, which then holds ``report.html``, ``figures/``, ``tables/`` and a manifest.
 
     Raises:
         UserError: ``out`` cannot be written, or holds something that is no report.
@@ -121,40 +81,33 @@ def refuse_foreign(out: Path) -> None:
 def _fill(content: Content, folder: Path) -> None:
     pictures = folder / "figures"
     pictures.mkdir()
-    drawn = {"progression": figures.progression(content)}
-    for system in content.systems:
-        if any(len(run.history) for run in system.runs):
-            drawn[f"curves_{system.slug}"] = figures.curves(system)
-    if content.pictured:
-        drawn["confusion_matrix"] = figures.confusion_matrix(content)
-    for name, figure in drawn.items():
-        figures.save(figure, pictures, name)
-    mistakes = content.pictured.mistakes if content.pictured else None
-    if mistakes:
-        (pictures / "mistakes.png").write_bytes(mistakes)
+    drawn = {}
+    for name, figure in figures.all_figures(content).items():
+        svg = figures.to_svg(figure, name.replace("_", " "))
+        (pictures / f"{name}.svg").write_text(svg, encoding="utf-8")
+        drawn[name] = figure, svg
+    with rc_context(**figures.STYLE):
+        drawn["progression"][0].savefig(pictures / "progression.png", dpi=200)
     made = tables.all_tables(content)
-    tables.write(made, folder / "tables")
-    svg = {name: pictures / f"{name}.svg" for name in drawn}
-    (folder / PAGE).write_text(page.render(content, made, svg, mistakes), encoding="utf-8")
+    formats.write(made, folder / "tables")
+    (folder / PAGE).write_text(page.render(content, made, drawn), encoding="utf-8")
     files = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
     (folder / MANIFEST).write_text(json.dumps({"files": files}, indent=1), encoding="utf-8")
 
 
 def attach(uri: str, run_id: str, folder: Path) -> None:
-    """Logs a report's page and progression figure as artifacts of a run, usually the parent.
+    """Logs a report as artifacts of a run, usually the parent.
 
     Args:
         uri: MLflow tracking URI.
         run_id: the run.
-        folder: from :func:`build`.
+        folder: from :func:`write`.
 
     Raises:
-        UserError: the store does not take them.
+        UserError: the store does not take it.
     """
-    client = MlflowClient(uri)
     try:
-        for name in (PAGE, "figures/progression.png", "figures/progression.svg"):
-            client.log_artifact(run_id, str(folder / name), "report")
+        MlflowClient(uri).log_artifacts(run_id, str(folder), "report")
     except (MlflowException, OSError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"{uri}: does not take the report: {reason[:300]}") from None

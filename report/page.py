@@ -1,103 +1,132 @@
 """The HTML page: one file, nothing fetched, everything escaped."""
 
 import base64
-import re
+import hashlib
 from collections import Counter
-from pathlib import Path
+from datetime import UTC, datetime
 
 import jinja2
+from markupsafe import Markup
+from matplotlib.figure import Figure
 
-from report import tables
+from report import figures, tables
 from report.analysis import Content
+from report.figures import TEMPLATES
 from report.selection import state
-from report.tables import Chip, Ids, Table
+from report.tables import Table
 
-_SYMBOLS = {"holds": "✓", "fails": "✗", "undecided": "?"}
-
-
-def _image(data: bytes, kind: str) -> str:
-    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
+SYMBOLS = {"holds": "✓", "fails": "✗", "undecided": "?", "not run": "·", "not comparable": "≠"}
+"""The verdicts in the order of every count."""
 
 
-def _numeric(cell: str) -> bool:
-    """Whether a cell is aligned as a number is."""
-    return (
-        bool(re.match(r"[<+-]?\s?\d[\d.,]*( |$)", cell))
-        and len(cell) < 24
-        and ", " not in cell
-        and "\n" not in cell
-    )
+def counts(verdicts: list[str]) -> dict[str, int]:
+    """How many there are of each verdict, those that there are none of left out."""
+    found = Counter(verdicts)
+    return {verdict: found[verdict] for verdict in SYMBOLS if found[verdict]}
 
 
-def verdict(content: Content) -> str:
+def told(verdicts: list[str]) -> str:
+    """``4 hold, 2 fail, 13 undecided``."""
+    verb = {"holds": "hold", "fails": "fail"}
+    return ", ".join(f"{n} {verb.get(v, v)}" for v, n in counts(verdicts).items())
+
+
+def headline(content: Content) -> str:
     """The report in one sentence or two."""
-    rungs = content.rungs
-    measured = [s for s in rungs if s.accuracies]
-    verdicts = Counter(s.verdict for s in measured)
-    claims = Counter(j.verdict for j in content.claims)
-    tolerance = f"{100 * content.study.tolerance:g} points"
-    if not measured:
-        return f"None of the {len(rungs)} rungs has a finished run yet, so nothing is decided."
-    first = (
-        f"Of {len(rungs)} rungs, {len(measured)} "
-        f"{'has' if len(measured) == 1 else 'have'} been run: {verdicts['holds']} reproduced "
-        f"within {tolerance} of the published accuracy, {verdicts['fails']} not, "
-        f"{verdicts['undecided']} undecided."
+    shown, rungs = content.selection.shown, content.rungs
+    ran = [s for s in rungs if s.runs]
+    if shown.reservation:
+        what = "Machinery check" if shown.profile != "full" else "Not the study's experiment"
+        best = content.best
+        reached = f", the best with {tables.percent(best.accuracy)}" if best else ""
+        return (
+            f"{what}: {len(ran)} of {len(rungs)} rungs ran{reached}. These runs are "
+            f"{shown.reservation}, so that nothing here is held against the study."
+        )
+    verdicts = [s.verdict for s in rungs if s.verdict != "not comparable"]
+    return (
+        f"The {len(verdicts)} accuracies, within {100 * content.study.tolerance:g} points of those "
+        f"published: {told(verdicts)}. The {len(content.claims)} further claims: "
+        f"{told([j.verdict for j in content.claims])}."
     )
-    second = (
-        f"Of {len(content.claims)} claims, {claims['holds']} hold, {claims['fails']} fail, "
-        f"{claims['undecided']} are undecided."
-    )
-    return f"{first} {second}"
 
 
 def missing(content: Content) -> list[str]:
     """What the report cannot show or leaves out, one line each."""
-    absent = [f"{s.name}: {s.waiting}" for s in content.systems if not s.runs]
-    listed = {s.name for s in content.systems if not s.runs}
+    absent = {s.name: f"{s.name}: {s.waiting}" for s in content.systems if not s.runs}
     going = [
-        f"{row.rung}, seed {row.seed}: {state(row.status)}"
+        f"{row.rung}, seed {row.seed} (run {row.run_id[:8]}): {state(row.status)}"
         for row in content.selection.unfinished.itertuples(index=False)
-        if row.rung not in listed
+        if row.rung not in absent
     ]
-    return [*absent, *going, *content.notes]
+    return [*absent.values(), *going, *content.notes]
 
 
-def render(
-    content: Content, made: dict[str, Table], figures: dict[str, Path], mistakes: bytes | None
-) -> str:
+def tiles(content: Content) -> list[tuple[str, str, str, dict[str, int]]]:
+    """What stands at the top: a name, a figure, what to add, and verdicts to draw."""
+    ran = [s for s in content.systems if s.runs]
+    verdicts = counts([s.verdict for s in content.rungs])
+    claims = counts([j.verdict for j in content.claims])
+    seeds = tables.whole([float(len(s.runs)) for s in ran])
+    spread = [s.deviation for s in ran if s.deviation == s.deviation]
+    floor = [s.floor for s in ran if s.floor == s.floor]
+    noise = f"deviation {tables.deviation(max(spread))} points at most" if spread else ""
+    noise = noise or (f"floor {tables.deviation(max(floor))} points at most" if floor else "")
+    devices = dict.fromkeys(run.tags.get("device", "") for run in content.runs)
+    if content.selection.shown.reservation:
+        first = ("rungs run", f"{sum(bool(s.runs) for s in content.rungs)} of {len(content.rungs)}")
+        second = ("claims measured", f"{sum(j.value == j.value for j in content.claims)}")
+    else:
+        first = ("reproduced", f"{verdicts.get('holds', 0)} of {len(content.rungs)}")
+        second = ("claims that hold", f"{claims.get('holds', 0)}")
+    return [
+        (*first, told([s.verdict for s in content.rungs]), verdicts),
+        (second[0], f"{second[1]} of {len(content.claims)}",
+         told([j.verdict for j in content.claims]), claims),
+        ("seeds a rung", seeds, noise, {}),
+        ("training time", tables.duration(content.seconds), ", ".join(devices), {}),
+    ]  # fmt: skip
+
+
+def render(content: Content, made: dict[str, Table], drawn: dict[str, tuple[Figure, str]]) -> str:
     """Renders the page.
 
     Args:
         content: what to say.
         made: :func:`report.tables.all_tables` of it.
-        figures: SVG files by name.
-        mistakes: the picture (PNG) of the most confident mistakes, if there is one.
+        drawn: by name, figures that were drawn and their SVG.
 
     Returns:
         HTML.
     """
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
+        loader=jinja2.FileSystemLoader(TEMPLATES),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.tests |= {
-        "chip": lambda cell: isinstance(cell, Chip),
-        "ids": lambda cell: isinstance(cell, Ids),
-        "numeric": _numeric,
-    }
-    environment.filters["percent"] = tables.percent
+    script = (TEMPLATES / "report.js").read_text(encoding="utf-8")
+    digest = hashlib.sha256(script.encode()).digest()
+    begun = [run.begun for run in content.runs]
     return environment.get_template("report.html.j2").render(
         content=content,
         shown=content.selection.shown,
-        verdict=verdict(content),
+        headline=headline(content),
+        tiles=tiles(content),
+        made=f"{datetime.now(UTC):%d %B %Y, %H:%M} UTC".lstrip("0"),
+        begun=" to ".join(dict.fromkeys(f"{d:%Y-%m-%d}" for d in (min(begun), max(begun))))
+        if begun
+        else "",
         tables=made,
-        images={name: _image(path.read_bytes(), "svg+xml") for name, path in figures.items()},
-        mistakes=_image(mistakes, "png") if mistakes else None,
-        symbols=_SYMBOLS,
+        svg={name: Markup(figures.inline(svg, name)) for name, (_, svg) in drawn.items()},  # noqa: S704
+        readings={name: figures.readings(figure) for name, (figure, _) in drawn.items()},
+        mistakes=base64.b64encode(content.mistakes or b"").decode(),
+        symbols=SYMBOLS,
+        percent=tables.percent,
         missing=missing(content),
         command=tables.report_command(content),
+        style=Markup((TEMPLATES / "report.css").read_text(encoding="utf-8")),  # noqa: S704
+        script=Markup(script),  # noqa: S704
+        digest=base64.b64encode(digest).decode(),
     )

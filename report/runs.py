@@ -11,6 +11,7 @@ import sqlite3
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -21,54 +22,92 @@ import numpy as np
 import pandas as pd
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
+from PIL import Image
 from sqlalchemy.exc import SQLAlchemyError
+from statsmodels.stats.proportion import proportion_confint
 
+from report import statistics
 from resnet import UserError, config
 from resnet.records import CURVES, TAGS
 
 EXPERIMENT = "resnet-ladder"
 ROLES = ("rung", "recorded")
 """Of runs of a rung; the second is of restored records."""
+IDENTITY = ["rung", "seed", "config_hash", "dataset", "dataset_fingerprint", "profile", "modified"]
+"""Tags without which it is not known what a run is evidence of."""
+PREDICTIONS = {"label": "int64", "predicted": "int64", "truth_probability": "float64"}
 
 
 @dataclass(frozen=True, eq=False)
 class Run:
     """One finished run: what its experiment was, and everything it measured.
 
-    ``history`` is indexed by epoch (from 1) with the columns ``CURVES``; ``labels`` and
-    ``predicted`` are class indices of the test images, None if the artifact is gone.
+    ``history`` is indexed by epoch (from 1) with the columns ``CURVES``; ``predictions`` has a row
+    a test image with the columns ``PREDICTIONS``, None if it is gone.
     """
 
     id: str
     rung: str
     title: str
     seed: int
+    begun: pd.Timestamp
     tags: dict[str, str]
     params: dict[str, Any]
     metrics: dict[str, float]
     history: pd.DataFrame
     n_train: int
-    n_test: int
     source: str
     classes: tuple[str, ...] = ()
-    labels: np.ndarray | None = None
-    predicted: np.ndarray | None = None
-    mistakes: bytes | None = None
+    predictions: pd.DataFrame | None = None
     assumed: dict[str, str] = field(default_factory=dict)
     gaps: tuple[str, ...] = ()
 
+    def metric(self, name: str) -> float:
+        """A figure of the whole run, NaN if there is none."""
+        return self.metrics.get(name, np.nan)
+
     @property
+    def n_test(self) -> int:
+        """Test images whose predictions are there."""
+        return 0 if self.predictions is None else len(self.predictions)
+
+    @cached_property
     def correct(self) -> np.ndarray | None:
         """Which test images were told right: bool, shape (images,)."""
-        return None if self.labels is None else self.labels == self.predicted
+        if self.predictions is None:
+            return None
+        return (self.predictions["label"] == self.predictions["predicted"]).to_numpy()
+
+    @property
+    def interval(self) -> statistics.Interval:
+        """Wilson's, of the accuracy: what the test set's size leaves open."""
+        if self.predictions is None:
+            return statistics.NO_INTERVAL
+        return proportion_confint(int(self.correct.sum()), self.n_test, method="wilson")
+
+    @cached_property
+    def floor(self) -> float:
+        """:func:`report.statistics.seed_floor` of this run, NaN without predictions."""
+        if self.predictions is None:
+            return np.nan
+        return statistics.seed_floor(self.predictions["truth_probability"].to_numpy())
 
     @property
     def validation_images(self) -> int:
         """Images in an epoch's validation figure; 0 if the run does not say how many."""
-        held_out = int(self.n_train * float(self.params.get("data.validation.fraction", 0)))
-        batch = int(self.params.get("training.batch_size", 1))
-        drop = self.params.get("data.validation.drop_remainder", False)
+        try:
+            held_out = int(self.n_train * float(self.params["data.validation.fraction"]))
+            batch = int(self.params["training.batch_size"])
+            drop = self.params["data.validation.drop_remainder"]
+        except (KeyError, TypeError, ValueError):
+            return 0
         return held_out // batch * batch if drop else held_out
+
+    def curve(self, name: str) -> pd.Series:
+        """A metric by epoch, empty if it lacks any: half a curve may end anywhere."""
+        values = self.history[name].dropna()
+        whole = list(values.index) == list(range(1, int(self.metrics.get("epochs_run", -1)) + 1))
+        return values if whole else values.iloc[:0]
 
 
 @contextlib.contextmanager
@@ -90,7 +129,7 @@ def check_store(uri: str) -> None:
         return
     path = Path(uri.removeprefix("sqlite:///"))
     if not path.exists() or (path.is_file() and path.stat().st_size == 0):
-        raise _nothing(f"there is no {path}")
+        raise nothing_run(f"there is no {path}")
     try:
         address = f"{path.resolve().as_uri()}?mode=ro"
         with contextlib.closing(sqlite3.connect(address, uri=True)) as database:
@@ -101,7 +140,8 @@ def check_store(uri: str) -> None:
         ) from None
 
 
-def _nothing(why: str) -> UserError:
+def nothing_run(why: str) -> UserError:
+    """The one answer wherever there is nothing to report."""
     return UserError(
         f"nothing was run yet: {why}; start with  python runner.py --ladder all "
         "--profile quick  (minutes), or without --profile for CIFAR-10"
@@ -117,7 +157,8 @@ def search(uri: str, experiment_name: str = EXPERIMENT) -> pd.DataFrame:
 
     Returns:
         ``mlflow.search_runs``'s frame, one row a run, newest first, with the columns of ``TAGS``
-        added (``seed`` as a number); may be empty.
+        added (``seed`` as a number), and ``lacks``: the first of ``IDENTITY`` and the role that a
+        run has not got, or ""; may be empty.
 
     Raises:
         UserError: the store or the experiment is not there, or cannot be read.
@@ -126,18 +167,22 @@ def search(uri: str, experiment_name: str = EXPERIMENT) -> pd.DataFrame:
     with _reading(uri):
         mlflow.set_tracking_uri(uri)
         if mlflow.get_experiment_by_name(experiment_name) is None:
-            raise _nothing(f"{uri} holds no experiment {experiment_name!r}")
+            raise nothing_run(f"{uri} holds no experiment {experiment_name!r}")
         frame = mlflow.search_runs(
-            experiment_names=[experiment_name],
-            order_by=["attributes.start_time DESC"],
+            experiment_names=[experiment_name], order_by=["attributes.start_time DESC"]
         )
     if frame.empty:
         return frame
-    for name in ("role", *TAGS):  # a foreign run may lack some
-        frame[name] = frame[f"tags.{name}"].fillna("") if f"tags.{name}" in frame else ""
-    frame = frame[frame["role"].isin(ROLES)].reset_index(drop=True)
+    names = ["role", *TAGS]
+    tags = frame.reindex(columns=[f"tags.{name}" for name in names]).set_axis(names, axis=1)
+    absent = tags[["role", *IDENTITY]].isna() | (tags[["role", *IDENTITY]] == "")
+    absent["modified"] = tags["modified"].isna()  # empty is what most are
+    absent["seed"] |= pd.to_numeric(tags["seed"], errors="coerce").isna()
+    frame[names] = tags.fillna("")
+    frame["lacks"] = absent.idxmax(axis=1).where(absent.any(axis=1), "")
     frame["seed"] = pd.to_numeric(frame["seed"], errors="coerce").fillna(0).astype(int)
-    return frame
+    perhaps = absent["role"] & ~absent[IDENTITY].all(axis=1)
+    return frame[frame["role"].isin(ROLES) | perhaps].reset_index(drop=True)
 
 
 def load(uri: str, frame: pd.DataFrame) -> list[Run]:
@@ -168,6 +213,20 @@ def epochs_done(uri: str, run_id: str) -> int:
     return max((metric.step for metric in history), default=0)
 
 
+def mistakes(uri: str, run: Run) -> bytes | None:
+    """The PNG of :func:`resnet.figures.mistakes`; None where there is none, as with records."""
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            path = mlflow.artifacts.download_artifacts(
+                run_id=run.id, artifact_path="mistakes.png", dst_path=folder, tracking_uri=uri
+            )
+            with Image.open(path) as image:
+                arranged = image.info.get("cells") == str(len(run.classes))
+            return Path(path).read_bytes() if arranged else None
+        except (MlflowException, OSError):
+            return None
+
+
 def _load(client: MlflowClient, uri: str, row: Any, folder: Path) -> Run:
     run = client.get_run(row.run_id)
     gaps: list[str] = []
@@ -175,30 +234,27 @@ def _load(client: MlflowClient, uri: str, row: Any, folder: Path) -> Run:
 
     def artifact(name: str, read):
         """What ``read`` makes of an artifact; None, and a line in ``gaps``, if it cannot."""
+        # by its own address: of a run's id MLflow would first ask whether it is a model's
+        address = {"artifact_uri": f"{run.info.artifact_uri}/{name}", "dst_path": str(folder)}
         try:
-            path = mlflow.artifacts.download_artifacts(
-                run_id=row.run_id, artifact_path=name, dst_path=str(folder), tracking_uri=uri
-            )
-            return read(Path(path))
+            path = mlflow.artifacts.download_artifacts(**address, tracking_uri=uri)
         except (MlflowException, OSError):
             gaps.append(f"{name} is gone")
-        except (ValueError, EOFError, UserError, pd.errors.ParserError):
-            gaps.append(f"{name} is damaged")
+            return None
+        try:
+            return read(Path(path))
+        except (OSError, ValueError, EOFError, UserError) as error:
+            gaps.append(f"{name} is damaged ({' '.join(str(error).split())[:100]})")
         return None
 
-    probabilities = artifact("test_probabilities.npy", _array(2))
-    labels = artifact("test_labels.npy", _array(1))
-    if probabilities is not None and labels is not None and len(probabilities) != len(labels):
-        gaps.append("test_probabilities.npy and test_labels.npy differ in length")
-        labels = None
-    complete = probabilities is not None and labels is not None
-    confusion = artifact("confusion_matrix.csv", lambda path: pd.read_csv(path, index_col=0))
-    if confusion is not None:
-        classes, n_test = tuple(map(str, confusion.columns)), int(confusion.to_numpy().sum())
-    else:
-        classes = tuple(map(str, range(probabilities.shape[1]))) if complete else ()
-        n_test = 0
-    n_test = n_test if probabilities is None else len(probabilities)
+    accuracy = run.data.metrics.get("test_accuracy", np.nan)
+    predictions = artifact("test_predictions.csv", lambda path: _predictions(path, accuracy))
+    classes = artifact(
+        "confusion_matrix.csv", lambda path: tuple(pd.read_csv(path, index_col=0, nrows=0).columns)
+    )
+    used = 0 if predictions is None else 1 + int(predictions.iloc[:, :2].to_numpy().max())
+    if len(classes or ()) < used:
+        classes = tuple(map(str, range(used)))
     resolved = artifact("experiment.yaml", config.read_yaml)
     assumed = (resolved or {}).get("assumed")
     history = {
@@ -211,31 +267,28 @@ def _load(client: MlflowClient, uri: str, row: Any, folder: Path) -> Run:
         rung=row.rung,
         title=row.title or row.rung,
         seed=row.seed,
+        begun=row.start_time,
         tags=dict(run.data.tags),
         params={key: _decode(value) for key, value in run.data.params.items()},
         metrics=dict(run.data.metrics),
         history=pd.DataFrame(history, columns=list(CURVES)).sort_index().rename_axis("epoch"),
         n_train=n_train,
-        n_test=n_test,
         source=source,
-        classes=classes,
-        labels=labels if complete else None,
-        predicted=probabilities.argmax(axis=1) if complete else None,
-        # a record holds no images, so none are missing
-        mistakes=artifact("mistakes.png", Path.read_bytes) if row.role == "rung" else None,
+        classes=classes or (),
+        predictions=predictions,
         assumed=assumed if isinstance(assumed, dict) else {},
         gaps=tuple(gaps),
     )
 
 
-def _array(dimensions: int):
-    def read(path: Path) -> np.ndarray:
-        array = np.load(path, allow_pickle=False)
-        if array.ndim != dimensions or not array.size:
-            raise ValueError(f"{array.shape} is not the shape expected")
-        return array
-
-    return read
+def _predictions(path: Path, accuracy: float) -> pd.DataFrame:
+    frame = pd.read_csv(path, usecols=list(PREDICTIONS), dtype=PREDICTIONS)[list(PREDICTIONS)]
+    if frame.empty or frame.to_numpy().min() < 0 or frame["truth_probability"].max() > 1:
+        raise ValueError("no predictions of classes")
+    found = (frame["label"] == frame["predicted"]).mean()
+    if not abs(found - accuracy) < 0.5 / len(frame):
+        raise ValueError(f"an accuracy of {found:.4f} where the run says {accuracy:.4f}")
+    return frame
 
 
 def _decode(value: str) -> Any:

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from report.runs import nothing_run
 from resnet import UserError
 
 KEYS = ["dataset_fingerprint", "profile", "modified", "role"]
-NOT_ENDED_WELL = {"RUNNING": "still going", "SCHEDULED": "still going"}
+STATES = {"RUNNING": "still going", "SCHEDULED": "still going"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,15 +32,11 @@ class RunSet:
 
     @property
     def label(self) -> str:
-        """``cifar10-jpeg (ca52ba6d8f97), full profile, recorded runs``."""
-        label = f"{self.dataset} ({self.fingerprint[:12]}), {self.profile or 'no'} profile"
+        """``cifar10 (9acbe397eb29), full profile, recorded runs``."""
+        known = f" ({self.fingerprint[:12]})" * bool(self.fingerprint)
+        label = f"{self.dataset}{known}, {self.profile} profile"
         label = f"{label}, modified: {self.modified}" if self.modified else label
         return f"{label}, recorded runs" if self.recorded else label
-
-    @property
-    def is_study(self) -> bool:
-        """Whether it may be set beside the published figures without a reservation."""
-        return self.dataset == "cifar10" and self.profile == "full" and not self.modified
 
     @property
     def reservation(self) -> str:
@@ -48,7 +45,7 @@ class RunSet:
         if self.dataset != "cifar10":
             reasons.append(f"on another dataset ({self.dataset}, not CIFAR-10)")
         if self.profile != "full":
-            reasons.append(f"in the {self.profile or 'unnamed'} profile")
+            reasons.append(f"in the {self.profile} profile")
         if self.modified:
             reasons.append(f"with modified settings ({self.modified})")
         return " and ".join(reasons)
@@ -56,13 +53,18 @@ class RunSet:
 
 @dataclass(frozen=True, eq=False)
 class Selection:
-    """The set shown: its newest finished run a (rung, seed), and what was left out and why."""
+    """The set shown: its newest finished run a (rung, seed), and what was left out and why.
+
+    ``doubtful`` are rungs of which a finished run may be missing here, because it lacks a tag
+    that says where it belongs; an empty name stands for any rung.
+    """
 
     shown: RunSet
     finished: pd.DataFrame
     unfinished: pd.DataFrame
     notes: tuple[str, ...]
     others: tuple[RunSet, ...]
+    doubtful: frozenset[str] = frozenset()
 
 
 def run_sets(frame: pd.DataFrame) -> list[RunSet]:
@@ -102,12 +104,10 @@ def select(
     Raises:
         UserError: there is no such set; the line names those there are.
     """
-    everything = run_sets(frame) if len(frame) else []
-    if not everything:
-        raise UserError(
-            "nothing was run yet: the experiment has no runs; start with  "
-            "python runner.py --ladder all --profile quick"
-        )
+    if frame.empty or frame["lacks"].all():
+        raise nothing_run("the experiment has no runs")
+    stray = frame[(frame["lacks"] != "") & (frame["status"] == "FINISHED")]
+    everything = run_sets(frame[frame["lacks"] == ""])
     wanted = [
         s
         for s in everything
@@ -123,10 +123,17 @@ def select(
             f"there are: {there}"
         )
     shown = wanted[0]
-    return Selection(shown, *_newest(shown.runs), tuple(s for s in everything if s is not shown))
+    finished, unfinished, notes = _newest(shown.runs)
+    notes += [
+        f"run {row.run_id[:8]} lacks the tag {row.lacks!r}: it may belong here, so nothing is "
+        f"decided about {row.rung or 'any rung'}"
+        for row in stray.itertuples()
+    ]
+    others = tuple(s for s in everything if s is not shown)
+    return Selection(shown, finished, unfinished, tuple(notes), others, frozenset(stray["rung"]))
 
 
-def _newest(runs: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame, tuple[str, ...]]:
+def _newest(runs: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame, list[str]]:
     runs = runs.sort_values("start_time", ascending=False, kind="stable")
     done, notes = runs[runs["status"] == "FINISHED"], []
     chosen_hash = done.drop_duplicates("rung").set_index("rung")["config_hash"]
@@ -141,12 +148,13 @@ def _newest(runs: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame, tuple[str, 
     for rung, again in done[same & ~done["run_id"].isin(newest["run_id"])].groupby("rung"):
         notes.append(f"{rung}: {len(again)} older run(s) of the same seed left out")
     rest = runs[runs["status"] != "FINISHED"]
-    superseded = pd.MultiIndex.from_frame(rest[["rung", "config_hash", "seed"]]).isin(
-        pd.MultiIndex.from_frame(newest[["rung", "config_hash", "seed"]])
+    identity = ["rung", "config_hash", "seed"]
+    superseded = pd.MultiIndex.from_frame(rest[identity]).isin(
+        pd.MultiIndex.from_frame(newest[identity])
     )
-    return newest.sort_values(["rung", "seed"]), rest[~superseded], tuple(notes)
+    return newest.sort_values(["rung", "seed"]), rest[~superseded], notes
 
 
 def state(status: str) -> str:
     """MLflow's status in words: still going, failed, killed."""
-    return NOT_ENDED_WELL.get(status, status.lower())
+    return STATES.get(status, status.lower())

@@ -1,70 +1,118 @@
-"""The report's tables, each once as a reader sees it and once as plain numbers.
+"""The report's tables, each once: fields that give a raw value, and how a reader sees it.
 
-``shown`` becomes HTML, Markdown and LaTeX, ``raw`` becomes CSV with every digit.
+The raw values become CSV as they are; page, Markdown, LaTeX, terminal and README show the same
+fields, or those of them that are meant for there.
 """
 
-import html
-import json
 import math
 import re
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from operator import attrgetter, itemgetter
+from typing import Any, NamedTuple
 
+import numpy as np
 import pandas as pd
 
-from report.analysis import STATED_DEVIATIONS, Content, Step, class_accuracy
+from report import statistics
+from report.analysis import Content, Step, System, by_class, confusion
 from report.claims import QUANTITIES, Bound, Judgement
 from report.runs import Run
-from report.selection import state
+from resnet import config
 
 NONE = "-"
 
-_LATEX = str.maketrans(
-    {
-        "\\": r"\textbackslash{}",
-        "~": r"\textasciitilde{}",
-        "^": r"\textasciicircum{}",
-        "<": r"\textless{}",
-        ">": r"\textgreater{}",
-        "|": r"\textbar{}",
-        "[": "{[}",  # at the start of a row it would belong to the line break before it
-        "†": r"\dag{}",
-        **{sign: f"\\{sign}" for sign in "&%$#_{}"},
-    }
-)
 
+class Field(NamedTuple):
+    """One column.
 
-class Chip(str):
-    """A verdict; the page colours it."""
+    Attributes:
+        key: its name in CSV; "" for readers only.
+        of: takes the value from a row's item; or its attribute's name, by default ``key``.
+        heading: a reader's; "" for machines only.
+        form: makes a reader's text of the value.
+        kind: how the page sets it: number, lines, verdict, mono, fold, ids, id, copy,
+            heat, cell.
+        on: where it stands: page (and the files beside it), terminal, readme.
+    """
 
+    key: str
+    of: Callable[[Any], Any] | str = ""
+    heading: str = ""
+    form: Callable[[Any], str] = str
+    kind: str = ""
+    on: str = "page"
 
-class Ids(str):
-    """Run ids, separated by blanks; the page links them to their rows under Provenance."""
+    def value(self, item: Any) -> Any:
+        """The raw value; a pair of numbers becomes two columns of CSV."""
+        return (self.of if callable(self.of) else attrgetter(self.of or self.key))(item)
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table under one file name; ``shown`` holds text, ``raw`` the numbers behind it."""
+    """A table under one file name.
+
+    ``anchor`` gives a row's address in the page, ``shade`` the depth (0 to 1) of a heat map's cell
+    by item and heading.
+    """
 
     name: str
     caption: str
-    shown: pd.DataFrame
-    raw: pd.DataFrame
+    fields: Sequence[Field]
+    items: Sequence[Any]
+    anchor: Callable[[Any], str] | None = None
+    shade: Callable[[Any, str], float] | None = None
+
+    def at(self, place: str) -> list[Field]:
+        """The fields that stand at a place."""
+        return [f for f in self.fields if f.heading and place in f.on.split()]
+
+    def shown(self, place: str = "page") -> list[list[str]]:
+        """Headings and rows as a reader sees them."""
+        fields = self.at(place)
+        rows = [[f.form(f.value(item)) for f in fields] for item in self.items]
+        return [[f.heading for f in fields], *rows]
+
+    @property
+    def frame(self) -> pd.DataFrame:
+        """Every value as it is."""
+        frame: dict[str, list] = {}
+        for f in self.fields:
+            values = [f.value(item) for item in self.items]
+            if f.key and values and isinstance(values[0], tuple):
+                frame |= {
+                    f"{f.key}_{end}": [v[i] for v in values] for i, end in ((0, "low"), (1, "high"))
+                }
+            elif f.key:
+                frame[f.key] = values
+        return pd.DataFrame(frame)
 
 
-def percent(value: float) -> str:
+# --- numbers for readers -----------------------------------------------------------------------
+
+
+def digits(values: Iterable[float], limits: Iterable[float | None], least: int = 1) -> int:
+    """Decimals with which values stand to their limits as they really do."""
+    pairs = [(v, x) for v in values if math.isfinite(v) for x in limits if x is not None]
+    true = [np.sign(round(value - end, 9)) for value, end in pairs]
+    for n in range(least, 8):
+        if [np.sign(round(round(value, n) - end, 9)) for value, end in pairs] == true:
+            break
+    return n
+
+
+def percent(value: float, decimals: int = 1) -> str:
     """0.7231 as ``72.3 %``."""
-    return NONE if math.isnan(value) else f"{100 * value:.1f} %"
+    return NONE if math.isnan(value) else f"{100 * value:.{decimals}f} %"
 
 
-def points(value: float) -> str:
+def points(value: float, decimals: int = 1) -> str:
     """0.0051 as ``+0.5``: a difference of accuracies in points."""
-    return NONE if math.isnan(value) else f"{100 * value:+z.1f}"
+    return NONE if math.isnan(value) else f"{100 * value:+z.{decimals}f}"
 
 
-def span(interval: tuple[float, float], form: Callable[[float], str]) -> str:
+def span(interval: tuple[float, float], form: Callable[[float], str] = percent) -> str:
     """``71.4 to 73.2 %``; a dash where there is no interval, or it is a point."""
     low, high = interval
     if math.isnan(low) or low == high:
@@ -90,32 +138,53 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
 
 
-def measured(value: float, unit: str) -> str:
+def measured(value: float, unit: str, decimals: int = 1) -> str:
     """A quantity with its unit; infinity is "never"."""
     if math.isnan(value):
         return NONE
     if math.isinf(value) or (unit == "epoch" and value == 0):
         return "never"
     if unit == "accuracy":
-        return percent(value)
+        return percent(value, decimals)
     if unit == "points":
-        return f"{points(value)} points"
-    return f"{value:.3g}" if unit == "ratio" else f"epoch {value:g}"
+        return f"{points(value, decimals)} points"
+    return f"{value:.{decimals}f}" if unit == "ratio" else f"epoch {round(value, decimals):g}"
+
+
+def _scale(unit: str) -> int:
+    return 100 if unit in ("accuracy", "points") else 1
 
 
 def bound(limits: Bound, unit: str) -> str:
-    """``at least 80.0 %``, ``83.0 % to 87.0 %``."""
+    """``at least 80.0 %``, ``83.0 to 87.0 %``."""
+
+    def end(value: float) -> str:
+        return measured(value, unit, digits([_scale(unit) * value], [_scale(unit) * value]))
+
     if unit == "epoch" and limits.max == 0:
         return "never"
     if limits.min is None:
-        return f"at most {measured(limits.max, unit)}"
+        return f"at most {end(limits.max)}"
     if limits.max is None:
-        return f"at least {measured(limits.min, unit)}"
-    return span((limits.min, limits.max), lambda value: measured(value, unit))
+        return f"at least {end(limits.min)}"
+    return span((limits.min, limits.max), end)
 
 
-def _number(value: float, form: str = ",.0f") -> str:
-    return NONE if math.isnan(value) else format(value, form)
+def to_limits(value: float, interval: tuple[float, float], limits: Bound, unit: str) -> list[str]:
+    """A value and its interval, with the digits it takes to agree with their verdict."""
+    scale = _scale(unit)
+    ends = [None if end is None else scale * end for end in (limits.min, limits.max)]
+    n = digits([scale * x for x in (value, *interval)], ends, 2 if unit == "ratio" else 1)
+    return [measured(value, unit, n), span(interval, lambda x: measured(x, unit, n))]
+
+
+def number(form: str = ",.0f", unit: str = "") -> Callable[[float | None], str]:
+    """Formats numbers; a dash for NaN and none."""
+
+    def text(value: float | None) -> str:
+        return NONE if value is None or math.isnan(value) else format(value, form) + unit
+
+    return text
 
 
 def whole(values: list[float]) -> str:
@@ -126,30 +195,53 @@ def whole(values: list[float]) -> str:
     return f"{low:g}" if low == high else f"{low:g} to {high:g}"
 
 
-def _table(name: str, caption: str, shown: list[dict], raw: list[dict] | None = None) -> Table:
-    frame = pd.DataFrame(shown, dtype=object)
-    return Table(name, caption, frame, frame if raw is None else pd.DataFrame(raw))
+def deviation(value: float) -> str:
+    """0.0021 as ``0.21``, in points."""
+    return number(".2f")(100 * value)
+
+
+def short(name: str) -> str:
+    """``3`` for a rung, the name of a baseline."""
+    return str(config.rung_number(name) or name)
+
+
+def rung(name: str) -> str:
+    """``rung 3``, or a baseline's name."""
+    return name if config.rung_number(name) is None else f"rung {short(name)}"
+
+
+def seed_list(runs: Iterable[Run]) -> str:
+    """``0-4`` or ``0,2,5``, as the runner takes them."""
+    seeds = sorted(run.seed for run in runs)
+    if len(seeds) > 1 and seeds == list(range(seeds[0], seeds[-1] + 1)):
+        return f"{seeds[0]}-{seeds[-1]}"
+    return ",".join(map(str, seeds))
+
+
+def _raw(*keys: str, **named: Any) -> list[Field]:
+    """Fields for machines only: attributes, and what is taken otherwise by its key."""
+    return [Field(key) for key in keys] + [Field(key, of) for key, of in named.items()]
+
+
+def _plain(name: str, caption: str, columns: dict[str, str], rows: Sequence) -> Table:
+    """A table of rows as they are; ``columns`` gives a reader's heading by key, "" for none."""
+    fields = [Field(k, itemgetter(i), heading) for i, (k, heading) in enumerate(columns.items())]
+    return Table(name, caption, fields, rows)
+
+
+# --- the tables --------------------------------------------------------------------------------
 
 
 def all_tables(content: Content) -> dict[str, Table]:
     """Every table of the report by name."""
+    steps, rivals = content.steps, content.rivals
     made = [
         progression(content),
         judged(content),
-        *(
-            comparison(name, caption, content, steps)
-            for name, caption, steps in (
-                ("steps", "Neighbouring rungs on the same test images", content.steps),
-                ("residual_vs_vgg", "The last rung against the baseline", content.rivals),
-            )
-        ),
-        power(content),
-        systems(content),
-        classes(content),
-        assumptions(content),
-        contradictions(content),
-        provenance(content),
-        unfinished(content),
+        comparison("steps", "Neighbouring rungs on the same test images", content, steps),
+        comparison("residual_vs_vgg", "The last rung against the baseline", content, rivals),
+        *(table(content) for table in (power, networks, classes, per_class, confusion_matrix)),
+        *(table(content) for table in (assumptions, contradictions, runs, curves)),
         environment(content),
     ]
     return {table.name: table for table in made}
@@ -161,290 +253,236 @@ def published_heading(content: Content) -> str:
 
 
 def progression(content: Content) -> Table:
-    """Rung by rung: what changed, published, reproduced, verdict, cost."""
-    shown, raw = [], []
-    for s in content.systems:
-        difference = s.accuracy - s.published
-        parameters, operations = s.mean("parameters"), s.mean("multiply_adds")
-        seconds = s.mean("train_seconds")
-        shown.append(
-            {
-                "rung": f"{s.name}\n{s.title}",
-                "what changed": "\n".join(s.changes) or NONE,
-                published_heading(content): percent(s.published),
-                "reproduced": percent(s.accuracy) if s.runs else s.waiting,
-                "95 % interval": f"{span(s.interval, percent)}\n{s.basis}" if s.runs else NONE,
-                "difference": points(difference),
-                "verdict": Chip(s.verdict),
-                "size": f"{_number(parameters)} parameters\n{operations / 1e6:.2f} M multiply-adds"
-                if parameters + operations > 0
-                else NONE,
-                "training": f"{whole(s.epochs)} epochs\n{duration(seconds)}" if s.epochs else NONE,
-            }
-        )
-        raw.append(
-            {
-                "rung": s.name,
-                "title": s.title,
-                "what_changed": "; ".join(s.changes),
-                "published": s.published,
-                "reproduced": s.accuracy,
-                "low": s.interval[0],
-                "high": s.interval[1],
-                "evidence": s.basis,
-                "seeds": len(s.accuracies),
-                "difference": difference,
-                "verdict": s.verdict,
-                "parameters": parameters,
-                "multiply_adds": operations,
-                "epochs_run": s.mean("epochs_run"),
-                "train_seconds": seconds,
-            }
-        )
-    return _table("progression", "Published and reproduced test accuracy", shown, raw)
+    """Rung by rung: published, reproduced, verdict, cost, what changed."""
+    gains = {step.after.name: step.after.accuracy - step.before.accuracy for step in content.steps}
+    heading = published_heading(content)
+
+    def told(s: System) -> list[str]:
+        if not s.runs or math.isnan(s.published):
+            return [percent(s.accuracy) if s.runs else s.waiting, span(s.interval)]
+        return to_limits(s.accuracy, s.interval, s.band, "accuracy")
+
+    def two(first: str, second: str) -> str:
+        """Two lines, of which the second one may be missing."""
+        return f"{first}\n{second}".removesuffix("\n").removesuffix(f"\n{NONE}")
+
+    def training(s: System) -> str:
+        most = s.values("epochs_run") or [s.params.get("training.epochs", math.nan)]
+        return two(f"{whole(most)} epochs", duration(s.mean("train_seconds")))
+
+    def size(s: System) -> str:
+        operations = number(".2f", " M mult-adds")(s.mean("multiply_adds") / 1e6)
+        return two(number()(s.mean("parameters")), operations)
+
+    def interval(s: System) -> str:
+        return two(told(s)[1], s.basis if s.runs else "")
+
+    def further(s: System) -> str:
+        return two(span(s.further), s.place and f"published {s.place}")
+
+    def spread(s: System) -> str:
+        return two(deviation(s.deviation), f"floor {deviation(s.floor)}")
+
+    def gain(s: System) -> float:
+        return gains.get(s.name, math.nan)
+
+    def mean(metric: str) -> Callable[[System], float]:
+        return lambda s: s.mean(metric)
+
+    everywhere = "page terminal readme"
+    verdict_on = "page" if content.selection.shown.reservation else everywhere
+    fields = [
+        Field("", "heading", "rung", on=everywhere),
+        Field("", lambda s: told(s)[0], "reproduced", str, "number", everywhere),
+        Field("verdict", "", "verdict", str, "verdict", verdict_on),
+        Field("published", "", heading, percent, "number", everywhere),
+        Field("difference", "", "difference", points, "number", "page readme"),
+        Field("step_gain", gain, "gain", points, "number", "terminal"),
+        Field("", interval, "95 % interval", str, "lines", "page readme"),
+        Field("seeds", lambda s: len(s.accuracies), "seeds", str, "number", "terminal"),
+        Field("tost_p", "equivalence", "TOST p", p_value, "number"),
+        Field("", further, "one further run", kind="lines"),
+        Field("", spread, "deviation", kind="lines"),
+        Field("", training, "training", str, "lines", "page readme"),
+        Field("train_seconds", mean("train_seconds"), "time", duration, "number", "terminal"),
+        Field("", size, "parameters", kind="lines"),
+        Field("what_changed", lambda s: "; ".join(s.changes), "what changed", _list, "fold"),
+        *_raw("title", "interval", "further", "deviation", rung="name", evidence="basis"),
+        *_raw(reproduced="accuracy", published_is="place", seed_floor="floor"),
+        *_raw(**{key: mean(key) for key in ("parameters", "multiply_adds", "epochs_run")}),
+    ]
+    caption = f"Test accuracy, {content.selection.shown.label}"
+    return Table("progression", caption, fields, content.systems, attrgetter("slug"))
+
+
+def _list(text: str) -> str:
+    return text.replace("; ", "\n") or NONE
+
+
+def shown(j: Judgement) -> list[str]:
+    """What a claim's quantity was measured to be, and its interval."""
+    return to_limits(j.value, j.interval, j.claim.bound, j.unit)
 
 
 def judged(content: Content) -> Table:
     """The claims with verdict, value, bound and evidence."""
-    return _table(
-        "claims",
-        "The study's claims, judged",
-        [
-            {
-                "claim": f"{j.claim.id}\n{j.claim.rung}",
-                "verdict": Chip(j.verdict),
-                "the study says": j.claim.text,
-                "measured": measured(j.value, j.unit),
-                "95 % interval": span((j.low, j.high), lambda x, u=j.unit: measured(x, u)),
-                "holds if": bound(j.claim.bound, j.unit),
-                "quantity": QUANTITIES[j.claim.quantity].meaning,
-                "evidence": j.evidence,
-                "runs": Ids(_ids(j)),
-            }
-            for j in content.claims
-        ],
-        [
-            {
-                "claim": j.claim.id,
-                "rung": j.claim.rung,
-                "against": j.claim.against,
-                "text": j.claim.text,
-                "quantity": j.claim.quantity,
-                "min": j.claim.bound.min,
-                "max": j.claim.bound.max,
-                "verdict": j.verdict,
-                "value": j.value,
-                "low": j.low,
-                "high": j.high,
-                "evidence": j.evidence,
-                "run_ids": " ".join(run.id for run in j.runs),
-            }
-            for j in content.claims
-        ],
-    )
+    both = "page terminal"
+    fields = [
+        Field("", lambda j: f"{j.claim.text}\n{j.claim.id} · {rung(j.claim.rung)}", "claim"),
+        Field("claim", "claim.id", "claim", on="terminal"),
+        Field("rung", "claim.rung", "rung", short, on="terminal"),
+        Field("verdict", "", "verdict", str, "verdict", both),
+        Field("", lambda j: shown(j)[0], "measured", str, "number", both),
+        Field("", lambda j: shown(j)[1], "95 % interval", kind="lines"),
+        Field("", lambda j: bound(j.claim.bound, j.unit), "holds if", str, "lines", both),
+        Field("evidence", "", "evidence"),
+        Field("", lambda j: QUANTITIES[j.claim.quantity].meaning, "measured as", kind="fold"),
+        Field("run_ids", lambda j: " ".join(r.id for r in j.runs), "runs", kind="ids"),
+        *_raw("value", "interval", min="claim.bound.min", max="claim.bound.max"),
+        *_raw(against="claim.against", text="claim.text", quantity="claim.quantity"),
+    ]
+    anchor = attrgetter("claim.id")
+    return Table("claims", "The study's claims, judged", fields, content.claims, anchor)
 
 
-def _ids(judgement: Judgement) -> str:
-    return " ".join(dict.fromkeys(run.id[:8] for run in judgement.runs))
+def _step_fields(content: Content) -> list[Field]:
+    heading = f"{published_heading(content)} gain"
+    return [
+        Field("", "title", "step"),
+        *_raw(**{"from": "before.name", "to": "after.name"}),
+        Field("published_gain", "published", heading, points, "number"),
+    ]  # fmt: skip
 
 
 def comparison(name: str, caption: str, content: Content, steps: tuple[Step, ...]) -> Table:
     """Paired comparisons of two systems each."""
-    return _table(
-        name,
-        caption,
-        [
-            {
-                "from": s.before.name,
-                "to": s.after.name,
-                f"{published_heading(content)} gain": points(s.published),
-                "gain": points(s.gain),
-                "95 % interval": span(s.interval, points),
-                "p": p_value(s.p),
-                **(
-                    {"p (Holm)": p_value(content.corrected.get(s.after.name, math.nan))}
-                    if steps is content.steps
-                    else {}
-                ),
-                "McNemar p (median)": p_value(s.mcnemar_p),
-                "agreement": percent(s.agreement),
-                "newly right": _number(s.turned[0], ",.4g"),
-                "newly wrong": _number(s.turned[1], ",.4g"),
-                "gained most": _ends(s.classes, 1),
-                "lost most": _ends(s.classes, -1),
-                "evidence": s.basis,
-            }
-            for s in steps
-        ],
-        [
-            {
-                "from": s.before.name,
-                "to": s.after.name,
-                "published_gain": s.published,
-                "gain": s.gain,
-                "low": s.interval[0],
-                "high": s.interval[1],
-                "seeds": len(s.gains),
-                "p": s.p,
-                "p_holm": content.corrected.get(s.after.name) if steps is content.steps else None,
-                "mcnemar_p_median": s.mcnemar_p,
-                "mcnemar_p_by_seed": "; ".join(f"{seed}: {p:.6g}" for seed, p in s.mcnemar),
-                "agreement": s.agreement,
-                "newly_right": s.turned[0],
-                "newly_wrong": s.turned[1],
-                "evidence": s.basis,
-            }
-            for s in steps
-        ],
-    )
-
-
-def _ends(gains: pd.Series, sign: int, count: int = 3) -> str:
-    """The classes that gained (1) or lost (-1) most, in points."""
-    chosen = (gains if sign > 0 else gains[::-1])[lambda g: g * sign >= 0.0005]
-    return ", ".join(f"{name} {points(gain)}" for name, gain in chosen[:count].items()) or NONE
+    corrected = content.corrected if steps is content.steps else {}
+    count = number(",.4g")
+    fields = [
+        *_step_fields(content),
+        Field("gain", "", "gain", points, "number"),
+        Field("interval", "", "95 % interval", lambda i: span(i, points), "number"),
+        Field("seeds", lambda s: len(s.gains)),
+        Field("p", "", "p", p_value, "number"),
+        Field("p_holm", lambda s: corrected.get(s.after.name, math.nan),
+              "p (Holm)" * (steps is content.steps), p_value, "number"),
+        Field("mcnemar_p", "", "McNemar p", p_value, "number"),
+        Field("agreement", "", "agreement", percent, "number"),
+        Field("newly_right", "", "newly right", count, "number"),
+        Field("newly_wrong", "", "newly wrong", count, "number"),
+        Field("evidence", "basis", "evidence"),
+    ]  # fmt: skip
+    return Table(name, caption, fields, steps)
 
 
 def power(content: Content) -> Table:
     """How many seeds tell a gain of the published size from seed noise."""
-    shown, raw = [], []
-    for s in (*content.steps, *content.rivals):
-        observed = s.seeds_needed(s.deviation)
-        stated = {d: s.seeds_needed(d) for d in STATED_DEVIATIONS}
-        known = not math.isnan(s.deviation)
-        shown.append(
-            {
-                "from": s.before.name,
-                "to": s.after.name,
-                f"{published_heading(content)} gain": points(s.published),
-                "deviation over seeds": f"{100 * s.deviation:.2f} points"
-                if known
-                else "not to be had from one seed",
-                "seeds needed": _seeds(observed) if known else NONE,
-                **{f"if it is {100 * d:.1f} points": _seeds(n) for d, n in stated.items()},
-            }
-        )
-        raw.append(
-            {
-                "from": s.before.name,
-                "to": s.after.name,
-                "published_gain": s.published,
-                "deviation": s.deviation,
-                "seeds_needed": observed,
-                **{f"seeds_at_{d}": n for d, n in stated.items()},
-            }
-        )
-    return _table("power", "Seeds a rung that it takes to see the published gain", shown, raw)
 
+    def needed(values: str) -> Callable[[Step], int | None]:
+        return lambda s: statistics.seeds_needed(s.published, s.pooled(values))
 
-def _seeds(n: int | None) -> str:
-    return NONE if n is None else str(n)
-
-
-def _layers(params: dict) -> tuple[str, str]:
-    """Structure in words, and layers with weights on the longest path."""
-    if params.get("model.architecture") == "residual":
-        blocks = params["model.identity_blocks"]
-        text = f"bottleneck residual, identity blocks {', '.join(map(str, blocks))}"
-        return text, str(1 + 3 * (sum(blocks) + len(blocks) - 1) + 1)
-    if params.get("model.architecture") == "vgg":
-        groups, each = params["model.filters"], params["model.convolutions"]
-        dense = params["model.dense"]
-        text = (
-            f"{len(groups)} groups of {each} convolutions ({', '.join(map(str, groups))} filters), "
-            f"dense {', '.join(map(str, dense))}"
-        )
-        return text, str(len(groups) * each + len(dense) + 1)
-    return NONE, NONE
-
-
-def systems(content: Content) -> Table:
-    """The last rung beside the baselines: structure, settings, size, accuracy, time."""
-    names = dict.fromkeys(s for step in content.rivals for s in (step.after, step.before))
-    columns: dict[str, dict[str, str]] = {}
-    for s in names:
-        params = s.runs[0].params if s.runs else {}
-        structure, depth = _layers(params)
-        columns[f"{s.name}: {s.title}"] = {
-            "structure": structure if s.runs else s.waiting,
-            "dropout": _setting(params, "model.dropout"),
-            "augmentation": _block(params, "data.augmentation"),
-            "optimiser": f"Adam, rate {_setting(params, 'training.learning_rate')}"
-            if s.runs
-            else NONE,
-            "batch size": _setting(params, "training.batch_size"),
-            "epochs at most": _setting(params, "training.epochs"),
-            "early stopping": _block(params, "training.early_stopping"),
-            "learning-rate schedule": _block(params, "training.reduce_lr_on_plateau"),
-            "layers with weights": depth,
-            "parameters": _number(s.mean("parameters")),
-            "multiply-adds": _number(s.mean("multiply_adds")),
-            published_heading(content): percent(s.published),
-            "reproduced": percent(s.accuracy),
-            "95 % interval": span(s.interval, percent),
-            "training time": duration(s.mean("train_seconds")),
-        }
-    frame = pd.DataFrame(columns, dtype=object).rename_axis("").reset_index()
-    return Table("systems", "The two networks side by side", frame, frame)
-
-
-def _setting(params: dict, key: str) -> str:
-    value = params.get(key)
-    return NONE if value is None else f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def _block(params: dict, key: str) -> str:
-    parts = [
-        f"{name.removeprefix(f'{key}.')} {json.dumps(value)}".replace('"', "")
-        for name, value in params.items()
-        if name.startswith(f"{key}.")
+    fields = [
+        *_step_fields(content),
+        Field("deviation", lambda s: s.pooled("deviation"), "deviation", deviation, "number"),
+        Field("seeds_needed", needed("deviation"), "seeds it takes", number("d"), "number"),
+        Field("seed_floor", lambda s: s.pooled("floor"), "floor", deviation, "number"),
+        Field("seeds_by_floor", needed("floor"), "seeds by the floor", number("d"), "number"),
     ]
-    return ", ".join(parts) or ("none" if params else NONE)
+    caption = "Seeds a rung that it takes to see the published gain"
+    return Table("power", caption, fields, [*content.steps, *content.rivals])
+
+
+def networks(content: Content) -> Table:
+    """The last rung beside the baselines: what the YAML says, and what was measured."""
+    systems = list(dict.fromkeys(s for step in content.rivals for s in (step.after, step.before)))
+    settings = dict.fromkeys(key for s in systems for key in s.params)
+    facts = {
+        **{key: lambda s, key=key: setting(s.params, key) for key in settings},
+        "parameters": lambda s: number()(s.mean("parameters")),
+        "multiply-adds": lambda s: number()(s.mean("multiply_adds")),
+        "training time": lambda s: duration(s.mean("train_seconds")),
+        published_heading(content): lambda s: percent(s.published),
+        "reproduced": lambda s: percent(s.accuracy) if s.runs else s.waiting,
+        "95 % interval": lambda s: span(s.interval),
+    }
+    rows = [(what, *map(fact, systems)) for what, fact in facts.items()]
+    columns = {"what": "what"} | {s.name: s.heading for s in systems}
+    return _plain("networks", "The two networks side by side", columns, rows if systems else [])
+
+
+def setting(params: dict, key: str) -> str:
+    """A value of an experiment, or a block of them in one line."""
+    if (value := params.get(key)) is not None:
+        return f"{value:g}" if isinstance(value, float) else str(value)
+    inside = {k.removeprefix(f"{key}."): v for k, v in params.items() if k.startswith(f"{key}.")}
+    parts = [f"{k} {v}" for k, v in inside.items()]
+    return ", ".join(parts) or ("none" if key in params else NONE)
+
+
+def per_class(content: Content) -> Table:
+    """Accuracy by run and class, tidy; for machines."""
+    rows = [
+        (run.rung, run.seed, run.id, name, int(row["images"]), row["accuracy"])
+        for run in content.runs
+        if run.n_test
+        for name, row in by_class(run).iterrows()
+    ]
+    keys = ("rung", "seed", "run_id", "class", "images", "accuracy")
+    return _plain("per_class", "Accuracy by run and class", dict.fromkeys(keys, ""), rows)
 
 
 def classes(content: Content) -> Table:
-    """Accuracy by class of the best system, the mean over its runs with predictions."""
-    runs = [run for run in (content.best.runs if content.best else ()) if run.labels is not None]
-    if not runs:
-        return _table("classes", "Accuracy by class", [])
-    mean = pd.concat([class_accuracy(run) for run in runs], axis=1).mean(axis=1)
-    return _table(
+    """The same as a heat map: classes down, rungs across, each the mean over seeds."""
+    tidy = per_class(content).frame
+    mean = {"index": "class", "columns": "rung", "values": "accuracy", "sort": False}
+    wide = tidy.pivot_table(**mean) if len(tidy) else tidy
+    low, high = (wide.min(axis=None), wide.max(axis=None)) if len(wide) else (0, 0)
+    fields = [Field("class", itemgetter(0), "class")]
+    fields += [Field(k, itemgetter(i), short(k), percent, "heat") for i, k in enumerate(wide, 1)]
+    return Table(
         "classes",
-        f"Accuracy by class of {content.best.name}",
-        [{"class": name, "accuracy": percent(value)} for name, value in mean.items()],
-        [{"class": name, "accuracy": value} for name, value in mean.items()],
+        "Test accuracy by class and rung, mean over seeds",
+        fields,
+        [*wide.itertuples(name=None)],
+        shade=lambda _, value: (value - low) / max(high - low, 1e-9),
+    )
+
+
+def confusion_matrix(content: Content) -> Table:
+    """The pictured run's counts: true classes down, predicted ones across."""
+    run = content.pictured
+    counts = confusion(run) if run else pd.DataFrame()
+    small = len(counts) <= 30  # more are for machines only
+    fields = [Field("true", itemgetter(0), "true \\ predicted" * small)]
+    fields += [Field(k, itemgetter(i), k * small, str, "cell") for i, k in enumerate(counts, 1)]
+    return Table(
+        "confusion_matrix",
+        f"Test images by class, {rung(run.rung)}, seed {run.seed}" if run else "",
+        fields,
+        [*counts.itertuples(name=None)],
+        # by the root, because the diagonal holds nearly everything
+        shade=lambda row, value: math.sqrt(value / max(sum(row[1:]), 1)),
     )
 
 
 def assumptions(content: Content) -> Table:
     """What each experiment had to assume; a value shared by several rungs is one row."""
-    rows: dict[tuple[str, str, str], list[str]] = {}
+    found: dict[tuple[str, str, str], list[str]] = {}
     for s in content.systems:
         for run in s.runs[:1]:
             for key, reason in run.assumed.items():
-                value = _setting(run.params, key)
-                value = _block(run.params, key) if value == NONE else value
-                rows.setdefault((key, value, str(reason)), []).append(s.name)
-    return _table(
-        "assumptions",
-        "Values the study does not state",
-        [
-            {"setting": key, "value": value, "why": reason, "in": ", ".join(names)}
-            for (key, value, reason), names in rows.items()
-        ],
-    )
+                value = setting(run.params, key)
+                found.setdefault((key, value, str(reason)), []).append(short(s.name))
+    columns = {"setting": "setting", "value": "value", "why": "assumed because", "rungs": "in"}
+    rows = [(*key, ", ".join(names)) for key, names in found.items()]
+    return _plain("assumptions", "Values the study does not state", columns, rows)
 
 
 def contradictions(content: Content) -> Table:
     """What the study says in two ways or leaves out."""
-    return _table(
-        "contradictions",
-        "Left open or contradictory in the study, and how it was settled",
-        [
-            {"topic": c.topic, "the study": c.study, "settled": c.settled}
-            for c in content.study.contradictions
-        ],
-    )
+    columns = {"topic": "topic", "study": "the study", "settled": "settled"}
+    rows = [[*c.model_dump().values()] for c in content.study.contradictions]
+    return _plain("contradictions", "Left open or contradictory in the study", columns, rows)
 
 
 def data_option(run: Run) -> list[str]:
@@ -452,15 +490,13 @@ def data_option(run: Run) -> list[str]:
     dataset = run.tags.get("dataset", "")
     if dataset == "cifar10":
         return []
-    if dataset == "digits":
-        return ["--data", "digits"]
-    return ["--data", run.source or f"PATH-OF-{dataset}"]
+    return ["--data", "digits" if dataset == "digits" else run.source or f"PATH-OF-{dataset}"]
 
 
 def rerun_command(run: Run) -> str:
     """The command that repeats a run."""
     tags = run.tags
-    words = ["python", "runner.py", "--ladder", run.rung, "--seed", str(run.seed)]
+    words = ["python", "runner.py", "--ladder", short(run.rung), "--seed", str(run.seed)]
     profile = tags.get("profile", "full")
     if profile not in ("full", ""):
         words += ["--profile", profile]
@@ -479,111 +515,77 @@ def report_command(content: Content) -> str:
     return shlex.join([*words, "--experiment", content.experiment])
 
 
-def provenance(content: Content) -> Table:
-    """Run by run: what code and which command."""
-    rows = [
-        {
-            "run": run.id,
-            "rung": run.rung,
-            "seed": str(run.seed),
-            "test accuracy": percent(run.metrics.get("test_accuracy", math.nan)),
-            "configuration": run.tags.get("config_hash", "")[:12],
-            "commit": run.tags.get("git_commit", "unknown")[:12]
-            + (" + changes" if run.tags.get("git_dirty") == "true" else ""),
-            "training time": duration(run.metrics.get("train_seconds", math.nan)),
-            "again with": rerun_command(run),
-        }
-        for run in content.runs
+def _code(run: Run) -> str:
+    changed = " + changes" * (run.tags.get("git_dirty") == "true")
+    return run.tags.get("git_commit", "unknown")[:12] + changed
+
+
+def runs(content: Content) -> Table:
+    """Run by run: what it measured, with what code and by which command."""
+    published = {s.name: s.published for s in content.systems}
+
+    def tag(name: str) -> Callable[[Run], str]:
+        return lambda run: run.tags.get(name, "")
+
+    def metric(name: str) -> Callable[[Run], float]:
+        return lambda run: run.metric(name)
+
+    metrics = sorted({key for run in content.runs for key in run.metrics if "/" not in key})
+    tags = ("dataset", "dataset_fingerprint", "profile", "modified", "git_commit", "git_dirty")
+    fields = [
+        Field("run_id", "id", "run", kind="id"),
+        Field("rung", "", "rung", short),
+        Field("seed", "", "seed", kind="number"),
+        Field("", metric("test_accuracy"), "test accuracy", percent, "number"),
+        Field("seed_floor", "floor", "floor", deviation, "number"),
+        Field("", metric("train_seconds"), "training time", duration, "number"),
+        Field("begun", "", "begun (UTC)", lambda t: f"{t:%Y-%m-%d %H:%M}", "lines"),
+        Field("config_hash", tag("config_hash"), "configuration", lambda text: text[:12], "mono"),
+        Field("", _code, "code (git commit)", kind="mono"),
+        Field("again_with", rerun_command, "again with", kind="copy"),
+        *_raw("title", published=lambda run: published[run.rung]),
+        *_raw(**{name: tag(name) for name in tags}, **{name: metric(name) for name in metrics}),
     ]
-    return _table("runs", "Runs shown", rows)
+    return Table("runs", "Runs shown", fields, content.runs, lambda run: run.id[:8])
 
 
-def unfinished(content: Content) -> Table:
-    """Runs of the set that are going, failed or were killed."""
-    return _table(
-        "unfinished",
-        "Runs without a result",
-        [
-            {
-                "run": row.run_id,
-                "rung": row.rung,
-                "seed": str(row.seed),
-                "state": state(row.status),
-                "begun": row.start_time.strftime("%Y-%m-%d %H:%M UTC"),
-            }
-            for row in content.selection.unfinished.itertuples(index=False)
-        ],
-    )
+def curves(content: Content) -> Table:
+    """Every run's curves, a row an epoch; for machines."""
+    rows = [
+        (run.rung, run.seed, run.id, epoch, *values)
+        for run in content.runs
+        for epoch, *values in run.history.itertuples(name=None)
+    ]
+    keys = ["rung", "seed", "run_id", "epoch", *(content.runs[0].history if rows else ())]
+    return _plain("curves", "Curves by epoch", dict.fromkeys(keys, ""), rows)
 
 
 def environment(content: Content) -> Table:
     """Data, software and hardware, each value once."""
     shown = content.selection.shown
 
-    def tag(name: str) -> str:
-        values = dict.fromkeys(run.tags[name] for run in content.runs if name in run.tags)
-        return ", ".join(values) or NONE
+    def each(values: Iterable[str | None]) -> str:
+        return ", ".join(dict.fromkeys(value for value in values if value))
 
-    sizes = dict.fromkeys((run.n_train, run.n_test) for run in content.runs)
+    def tag(name: str) -> str:
+        return each(run.tags.get(name) for run in content.runs)
+
     versions = sorted({t for run in content.runs for t in run.tags if t.startswith("version.")})
-    seeds = sorted({run.seed for run in content.runs})
+    hardware = ("device", "threads", "instruction_set", "backend", "resumed_elsewhere")
     facts = {
         "dataset": shown.dataset,
         "fingerprint": shown.fingerprint,
-        "training and test images": ", ".join(f"{a:,} and {b:,}" for a, b in sizes) or NONE,
-        "profile": shown.profile or NONE,
+        "training and test images": each(f"{r.n_train:,} and {r.n_test:,}" for r in content.runs),
+        "profile": shown.profile,
         "modified settings": shown.modified or "none",
-        "seeds": ", ".join(map(str, seeds)) or NONE,
-        "device": tag("device"),
-        "backend": tag("backend"),
-        **{t.removeprefix("version."): tag(t) for t in versions},
-        "commit": ", ".join(
-            dict.fromkeys(
-                run.tags.get("git_commit", "unknown")
-                + (" + changes" if run.tags.get("git_dirty") == "true" else "")
-                for run in content.runs
-            )
-        )
-        or NONE,
-        "MLflow experiment": content.experiment,
+        "seeds": ", ".join(map(str, sorted({run.seed for run in content.runs}))),
         "training time in all": duration(content.seconds),
+        **{name.replace("_", " "): tag(name) for name in hardware},
+        **{name.removeprefix("version."): tag(name) for name in versions},
+        "code (git commit)": each(map(_code, content.runs)),
+        "SHA-256 of claims.yaml as a run began": tag("claims_sha256"),
+        "MLflow experiment": content.experiment,
     }
-    return _table(
-        "environment",
-        "Data, software, hardware",
-        [{"what": what, "value": value} for what, value in facts.items()],
-    )
-
-
-def to_markdown(table: Table) -> str:
-    """The table as GitHub Markdown, everything in it taken literally."""
-
-    def cell(text: object) -> str:
-        literal = re.sub(r"([\\`*_\[\]|~$#])", r"\\\1", html.escape(str(text), quote=False))
-        return "<br>".join(literal.splitlines())
-
-    rows = [table.shown.columns, ["---"] * len(table.shown.columns), *table.shown.to_numpy()]
-    lines = ["| " + " | ".join(map(cell, row)) + " |" for row in rows]
-    lines[1] = "| " + " | ".join(rows[1]) + " |"
-    return f"**{cell(table.caption)}**\n\n" + "\n".join(lines) + "\n"
-
-
-def to_latex(table: Table) -> str:
-    """The table for LaTeX with booktabs, everything in it taken literally."""
-    frame = table.shown.rename(columns=_latex).map(_latex)
-    return frame.to_latex(index=False, escape=False, caption=_latex(table.caption))
-
-
-def _latex(text: object) -> str:
-    return " ".join(str(text).replace("\n", "; ").translate(_LATEX).split())
-
-
-def write(tables: dict[str, Table], folder: Path) -> None:
-    """Writes each table that has rows as ``tables/NAME.md``, ``.csv`` and ``.tex``."""
-    folder.mkdir()
-    for table in tables.values():
-        if table.shown.empty:
-            continue
-        (folder / f"{table.name}.md").write_text(to_markdown(table), encoding="utf-8")
-        (folder / f"{table.name}.tex").write_text(to_latex(table), encoding="utf-8")
-        table.raw.to_csv(folder / f"{table.name}.csv", index=False)
+    rows = [fact for fact in facts.items() if fact[1]]
+    columns = {"what": "what", "value": "value"}
+    return _plain("environment", "Data, software, hardware", columns, rows)

@@ -384,12 +384,19 @@ def change(experiment: Experiment, changes: dict[str, Any], source: str) -> Expe
         source: what to name in an error, e.g. ``--set``.
 
     Returns:
-        A new experiment.
+        A new experiment; the reason why a value was assumed is gone where the value changed.
 
     Raises:
         UserError: the result is not a valid experiment.
     """
-    return _resolve(source, experiment.model_dump(), changes)
+    changed = _resolve(source, experiment.model_dump(), changes)
+    keys = difference(experiment, changed)
+    assumed = {
+        key: reason
+        for key, reason in changed.assumed.items()
+        if not any(k == key or k.startswith(f"{key}.") for k in keys)
+    }
+    return changed.model_copy(update={"assumed": assumed})
 
 
 def parse_override(text: str) -> dict[str, Any]:

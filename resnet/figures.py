@@ -1,10 +1,13 @@
 """Figures a run leaves: the study's two-panel curves and the confusion matrix."""
 
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from resnet.data import Dataset
 
@@ -60,32 +63,35 @@ def confusion(table: pd.DataFrame) -> Figure:
     return figure
 
 
-def mistakes(dataset: Dataset, probabilities: np.ndarray, count: int = 24) -> Figure:
-    """The test images the network was most sure about and wrong.
+def mistakes(dataset: Dataset, probabilities: np.ndarray, path: Path) -> None:
+    """Writes the test images that the network was surest about and wrong, arranged by class.
+
+    A PNG in the images' own size: rows of cells are true classes, columns predicted ones, in each
+    cell the four surest of its mistakes, two by two; transparent where there are no more. Its text
+    chunk ``cells`` says how many classes there are. Of more than 30 nothing is written.
 
     Args:
         dataset: whose test set was predicted.
         probabilities: (n, classes).
-        count: how many to show at most.
-
-    Returns:
-        The figure, surest first; each picture with its true and its predicted class.
+        path: the file.
     """
+    (n, height, width, _), classes = dataset.x_test.shape, len(dataset.classes)
+    if classes > 30:
+        return  # the sheet grows with their square
     predicted = probabilities.argmax(axis=1)
-    wrong = np.flatnonzero(predicted != dataset.y_test)
-    surest = wrong[np.argsort(-probabilities[wrong, predicted[wrong]], kind="stable")][:count]
-    rows = max(1, -(-len(surest) // 8))
-    figure = Figure(figsize=(10, 1.9 * rows), layout="constrained")
-    for axes in figure.subplots(rows, 8).flat:
-        axes.axis("off")
-    for axes, i in zip(figure.axes, surest, strict=False):
-        axes.imshow(dataset.x_test[i])
-        axes.set_title(
-            f"{dataset.classes[dataset.y_test[i]]}\nas {dataset.classes[predicted[i]]} "
-            f"{probabilities[i, predicted[i]]:.0%}",
-            fontsize=8,
-        )
-    return figure
+    sheet = np.zeros((classes, 2, height, classes, 2, width, 4), "uint8")
+    taken: Counter = Counter()
+    for i in np.argsort(-probabilities[np.arange(n), predicted], kind="stable"):
+        true, told = int(dataset.y_test[i]), int(predicted[i])
+        if true != told and taken[true, told] < 4:
+            down, across = divmod(taken[true, told], 2)
+            sheet[true, down, :, told, across, :, :3] = dataset.x_test[i]
+            sheet[true, down, :, told, across, :, 3] = 255
+            taken[true, told] += 1
+    note = PngInfo()
+    note.add_text("cells", str(classes))
+    image = Image.fromarray(sheet.reshape(2 * classes * height, 2 * classes * width, 4))
+    image.save(path, pnginfo=note)
 
 
 def save(figure: Figure, path: Path) -> None:

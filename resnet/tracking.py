@@ -248,7 +248,7 @@ class ChildRun:
             )
             np.save(folder / "test_probabilities.npy", outcome.probabilities, allow_pickle=False)
             np.save(folder / "test_labels.npy", dataset.y_test, allow_pickle=False)
-            figures.save(figures.mistakes(dataset, outcome.probabilities), folder / "mistakes.png")
+            figures.mistakes(dataset, outcome.probabilities, folder / "mistakes.png")
             lines: list[str] = []
             outcome.network.summary(line_length=110, print_fn=lines.append)
             (folder / "model_summary.txt").write_text("\n".join(lines), encoding="utf-8")

@@ -381,17 +381,20 @@ def test_the_readme_follows_the_records(sample, tmp_path):
     shutil.copy(ROOT / "README.md", tmp_path)
     readme.update(tmp_path)
     assert readme.stale(tmp_path) == ""
-    assert (tmp_path / "README.md").read_text(encoding="utf-8").count("| not yet run |") == 6
+    assert (tmp_path / "README.md").read_text(encoding="utf-8").count("| not run | not run |") == 6
     shutil.copytree(sample, tmp_path / "results")
     assert readme.stale(tmp_path) == "README.md"
     readme.update(tmp_path)
     assert readme.stale(tmp_path) == ""
     text = (tmp_path / "README.md").read_text(encoding="utf-8")
-    assert "| 70.0 %<br>(67.1 to 72.8 %; seed 0) | -2.3 | 25 |" in text
-    assert text.count("| not yet run |") == 4
+    row = (
+        "| 70.0 % | undecided | 72.3 % | -2.3 | 67.1 to 72.8 %<br>1 seed, binomial | 25 epochs<br>"
+    )
+    assert row in text
+    assert text.count("| not run | not run |") == 4
     assert "python runner.py --ladder 2 --seeds 3\n" in text
-    assert "A processor, 4 cores, tensorflow" in text
-    assert "Off by more than 1.5 points: rung 1 (-2.3), rung 2 (-2.9)" in text
+    assert "On A processor, 4 cores (tensorflow)." in text
+    assert "published: 2 undecided, 3 not run." in text
     figure = tmp_path / readme.FIGURE
     figure.write_text("<svg/>", encoding="utf-8")
     assert readme.stale(tmp_path) == str(readme.FIGURE)

@@ -1,0 +1,85 @@
+"use strict";
+const make = (tag, properties, parent) => parent.appendChild(Object.assign(document.createElement(tag), properties));
+
+// columns sort by their raw values, or by the text where there are none
+for (const table of document.querySelectorAll("table.sorts")) {
+  table.querySelectorAll("thead th").forEach((th, column) => {
+    const text = th.textContent;
+    th.textContent = "";
+    make("button", { type: "button", textContent: text }, th).addEventListener("click", () => {
+      const down = th.getAttribute("aria-sort") === "ascending";
+      for (const other of table.querySelectorAll("[aria-sort]")) other.removeAttribute("aria-sort");
+      th.setAttribute("aria-sort", down ? "descending" : "ascending");
+      const key = (row) => row.cells[column].dataset.order ?? row.cells[column].textContent.trim();
+      const empty = (value) => value === "" || value === "-" || value === "nan";
+      const rows = [...table.tBodies[0].rows].sort((a, b) => {
+        const [x, y] = [key(a), key(b)];
+        if (empty(x) || empty(y)) return empty(x) - empty(y); // last, either way
+        const order = isNaN(x) || isNaN(y) ? x.localeCompare(y, undefined, { numeric: true }) : x - y;
+        return down ? -order : order;
+      });
+      table.tBodies[0].append(...rows);
+    });
+  });
+}
+
+// the pointer reads values off the curves
+for (const picture of document.querySelectorAll("[data-readings]")) {
+  const panels = JSON.parse(picture.dataset.readings);
+  const guide = make("div", { className: "guide", hidden: true }, picture);
+  const told = make("div", { className: "reading", hidden: true }, picture);
+  const hide = () => { guide.hidden = told.hidden = true; };
+  const read = (event) => {
+    const area = picture.getBoundingClientRect();
+    const [x, y] = [(event.clientX - area.left) / area.width, (event.clientY - area.top) / area.height];
+    const panel = panels.find(({ box: [l, t, w, h] }) => x >= l && x <= l + w && y >= t && y <= t + h);
+    if (!panel) return hide();
+    const { box: [left, top, width, height], x: [from, to] } = panel;
+    const epoch = Math.round(from + (x - left) / width * (to - from));
+    told.textContent = `epoch ${epoch}`;
+    for (const { label, colour, points } of panel.lines) {
+      const value = points.find(([at]) => at === epoch)?.[1];
+      if (value === undefined) continue;
+      const line = make("div", {}, told);
+      make("i", {}, line).style.background = colour;
+      line.append(`${label}: ${value}`);
+    }
+    if (told.childElementCount === 0) return hide();
+    guide.hidden = told.hidden = false;
+    const at = left + (epoch - from) / (to - from) * width;
+    Object.assign(guide.style, { left: `${at * 100}%`, top: `${top * 100}%`, height: `${height * 100}%` });
+    const flip = at * area.width + told.offsetWidth + 12 > area.width;
+    told.style.left = `${Math.max(0, at * area.width + (flip ? -told.offsetWidth - 8 : 8))}px`;
+    told.style.top = `${top * 100}%`;
+  };
+  picture.addEventListener("pointermove", read);
+  picture.addEventListener("pointerdown", read);
+  picture.addEventListener("pointerleave", hide);
+}
+
+for (const button of document.querySelectorAll("[data-copy]")) {
+  button.addEventListener("click", async () => {
+    try {
+      await navigator.clipboard.writeText(button.dataset.copy);
+      button.classList.add("done");
+      setTimeout(() => button.classList.remove("done"), 1500);
+    } catch { // not everywhere allowed: then it is selected, to be copied by hand
+      getSelection().selectAllChildren(button);
+    }
+  });
+}
+
+// a cell of the confusion matrix opens its surest mistakes, cut from one sheet
+const sheet = document.getElementById("sheet"), dialog = document.getElementById("images");
+for (const button of sheet ? document.querySelectorAll("td.cell button") : []) {
+  button.addEventListener("click", () => {
+    const { row, column, size, told } = button.dataset;
+    const canvas = dialog.querySelector("canvas");
+    const [w, h] = [sheet.naturalWidth / size, sheet.naturalHeight / size];
+    Object.assign(canvas, { width: w, height: h });
+    canvas.setAttribute("aria-label", told);
+    canvas.getContext("2d").drawImage(sheet, column * w, row * h, w, h, 0, 0, w, h);
+    dialog.querySelector("p").textContent = told;
+    dialog.showModal();
+  });
+}
