@@ -1,5 +1,6 @@
 """The documents' examples do what the documents say."""
 
+import functools
 import re
 import shutil
 
@@ -10,7 +11,7 @@ from report import claims
 from resnet import config
 
 
-def test_a_rung_of_ones_own(tmp_path):
+def test_a_rung_of_ones_own(tmp_path, monkeypatch):
     rung, claim = re.findall(
         r"```yaml\n(.*?)```", (ROOT / "docs" / "own-rung.md").read_text("utf-8"), re.DOTALL
     )
@@ -25,6 +26,7 @@ def test_a_rung_of_ones_own(tmp_path):
     }
     assert mine.assumed["data.augmentation.rotation_range"].startswith("mine")
 
+    monkeypatch.setattr(config, "find", functools.partial(config.find, folder))
     path = folder / "claims.yaml"
     tree = yaml.safe_load(path.read_text(encoding="utf-8"))
     tree["claims"] += yaml.safe_load(claim)
