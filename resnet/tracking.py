@@ -53,16 +53,7 @@ from resnet.training import Outcome
 
 __all__ = ["Store", "connect"]
 
-EPOCH_METRICS = (
-    "loss",
-    "accuracy",
-    "val_loss",
-    "val_accuracy",
-    "learning_rate",
-    "images_per_second",
-    "epoch_seconds",
-)
-_PARENT = "mlflow.parentRunId"
+_DESCRIPTION, _PARENT = "mlflow.note.content", "mlflow.parentRunId"
 
 
 def identity(job: Job, dataset: Dataset) -> dict[str, str]:
@@ -204,7 +195,7 @@ class ChildRun:
         self._call = call
         self._logged = {
             key: {metric.step for metric in call(self.client.get_metric_history, run_id, key)}
-            for key in EPOCH_METRICS
+            for key in records.CURVES
         }
 
     def log_history(self, history: events.History) -> None:
@@ -212,7 +203,7 @@ class ChildRun:
         metrics = [
             Metric(key, record[key], int(record["time"] * 1000), int(record["epoch"]))
             for record in history
-            for key in EPOCH_METRICS
+            for key in records.CURVES
             if record["epoch"] not in self._logged[key]
         ]
         for start in range(0, len(metrics), 1000):  # MLflow's limit a call
@@ -389,7 +380,7 @@ def take(
             "title": job.experiment.title,
             "dataset": dataset.name,
             _PARENT: parent_id,
-            _DESCRIPTION: _description(job.experiment, dataset),
+            _DESCRIPTION: _description(job.experiment, dataset.name, dataset.fingerprint),
         }
     )
     if going_on:
@@ -438,7 +429,7 @@ def child_run(
 
     with _ending(store, run_id, patiently), lease.kept(run_id, still_ours):
         if not run.inputs.dataset_inputs:
-            params = [Param(key, json.dumps(v)) for key, v in job.experiment.flat().items()]
+            params = [Param(*item) for item in _params(job.experiment).items()]
             call(lambda: store.client.log_batch(run_id, params=params))
             call(store.client.log_text, run_id, job.experiment.to_yaml(), "experiment.yaml")
             call(store.client.log_inputs, run_id, _inputs_of(dataset))
@@ -470,8 +461,12 @@ def _inputs_of(dataset: Dataset) -> list[DatasetInput]:
     ]
 
 
-def _description(experiment: config.Experiment, dataset: Dataset) -> str:
-    lines = [f"**{experiment.title}** on {dataset.name} ({dataset.fingerprint[:12]})"]
+def _params(experiment: config.Experiment) -> dict[str, str]:
+    return {key: json.dumps(value) for key, value in experiment.flat().items()}
+
+
+def _description(experiment: config.Experiment, dataset: str, fingerprint: str) -> str:
+    lines = [f"**{experiment.title}** on {dataset} ({fingerprint[:12]})"]
     lines += [f"- assumed `{key}`: {reason}" for key, reason in experiment.assumed.items()]
     return "\n".join(lines)
 
@@ -493,7 +488,6 @@ def _abandon(store: Store, run: Run) -> None:
         _end(store, run.info.run_id, RunStatus.KILLED)
 
 
-_DESCRIPTION = "mlflow.note.content"
 _CONTEXT = "mlflow.data.context"
 _OF_THIS_STORE = ("role", "owner", "lease", "host", "recorded_run_id", "record_sha256")
 """Tags that say where a run lies rather than what it is; MLflow's own are left out with them."""
@@ -532,42 +526,40 @@ def to_record(store: Store, run: Run) -> Record:
         try:
             with artifact("confusion_matrix.csv").open(encoding="utf-8", newline="") as file:
                 classes = next(csv.reader(file))[1:]
+            histories = {
+                key: sorted(
+                    (metric.step, metric.timestamp, metric.value)
+                    for metric in store.client.get_metric_history(run_id, key)
+                )
+                for key in records.CURVES
+            }
             return Record(
                 run_id=tags.get("recorded_run_id", run_id),
                 run_name=run.info.run_name,
                 start_time=run.info.start_time,
                 end_time=run.info.end_time,
-                params=run.data.params,
                 tags={
                     key: value
                     for key, value in tags.items()
-                    if key == _DESCRIPTION
-                    or not (key.startswith("mlflow.") or key in _OF_THIS_STORE)
+                    if not (key.startswith("mlflow.") or key in _OF_THIS_STORE)
                 },
                 inputs=_inputs(run),
                 classes=classes,
-                metrics={
-                    key: sorted(
-                        (metric.step, metric.timestamp, metric.value)
-                        for metric in store.client.get_metric_history(run_id, key)
-                    )
-                    for key in run.data.metrics
-                    if not key.startswith("system/")
+                experiment=artifact("experiment.yaml").read_text(encoding="utf-8").splitlines(),
+                final={
+                    key: value
+                    for key, value in run.data.metrics.items()
+                    if not (key in records.CURVES or key.startswith("system/"))
                 },
-                experiment=_lines(artifact("experiment.yaml")),
-                model_summary=_lines(artifact("model_summary.txt")),
-                labels=records.Array.pack(np.load(artifact("test_labels.npy"))),
-                probabilities=records.Array.pack(np.load(artifact("test_probabilities.npy"))),
+                time=[moment for _, moment, _ in histories["loss"]],
+                curves={key: [value for *_, value in points] for key, points in histories.items()},
+                predictions=records.Predictions.of(pd.read_csv(artifact("test_predictions.csv"))),
             )
         except ValidationError as error:
             raise records.explain(source, error) from None
         except (MlflowException, OSError, ValueError, StopIteration) as error:
             reason = config.one_line(error)
             raise UserError(f"{source}: cannot be recorded: {reason[:300]}") from None
-
-
-def _lines(path: Path) -> list[str]:
-    return path.read_text(encoding="utf-8").split("\n")
 
 
 def _inputs(run: Run) -> list[records.DataInput]:
@@ -600,7 +592,7 @@ def restore(
 
     A run under way has the role ``restoring``, and ``recorded`` is set last: what a killed
     process leaves is removed by the next call, and nothing is there twice. A record that has
-    changed since it was restored takes its old version's place.
+    changed since it was restored, or whose restored files are gone, is put there anew.
 
     Args:
         store: where.
@@ -621,7 +613,11 @@ def restore(
         there = {run.data.tags["recorded_run_id"]: run for run in store.search(role="recorded")}
         for path, record in found.items():
             earlier = there.get(record.run_id)
-            if earlier and earlier.data.tags["record_sha256"] == record.sha256:
+            if (
+                earlier
+                and earlier.data.tags["record_sha256"] == record.sha256
+                and store.client.list_artifacts(earlier.info.run_id)
+            ):
                 continue
             try:
                 run_id = _put_back(store, record)
@@ -644,6 +640,9 @@ def _put_back(store: Store, record: Record) -> str:
         run_name=record.run_name,
         tags=record.tags
         | {
+            _DESCRIPTION: _description(
+                record.resolved, record.tags["dataset"], record.tags["dataset_fingerprint"]
+            ),
             "role": "restoring",
             "recorded_run_id": record.run_id,
             "record_sha256": record.sha256,
@@ -651,12 +650,12 @@ def _put_back(store: Store, record: Record) -> str:
         },
     )
     run_id = run.info.run_id
-    client.log_batch(run_id, params=[Param(key, value) for key, value in record.params.items()])
+    client.log_batch(run_id, params=[Param(*item) for item in _params(record.resolved).items()])
     points = [
-        Metric(key, value, moment, step)
-        for key, history in record.metrics.items()
-        for step, moment, value in history
-    ]
+        Metric(key, value, moment, epoch)
+        for key, values in record.curves.items()
+        for epoch, (moment, value) in enumerate(zip(record.time, values, strict=True), 1)
+    ] + [Metric(key, value, record.time[-1], 0) for key, value in record.final.items()]
     for start in range(0, len(points), 1000):  # MLflow's limit a call
         client.log_batch(run_id, points[start : start + 1000])
     client.log_inputs(
@@ -678,15 +677,10 @@ def _put_back(store: Store, record: Record) -> str:
     )
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        for name, lines in (
-            ("experiment.yaml", record.experiment),
-            ("model_summary.txt", record.model_summary),
-        ):
-            (folder / name).write_text("\n".join(lines), encoding="utf-8", newline="\n")
+        (folder / "experiment.yaml").write_text("\n".join([*record.experiment, ""]), "utf-8")
         _save_results(
             folder,
-            record.labels.unpack(),
-            record.probabilities.unpack(),
+            record.predictions.frame(),
             record.classes,
             record.history,
             record.resolved.title,

