@@ -256,8 +256,10 @@ class ChildRun:
             self.client.log_text(self.run_id, traceback, "traceback.txt")
 
     def _log_model(self, outcome: Outcome, dataset: Dataset, pixel_scale: float) -> None:
+        experiment_id = self.client.get_run(self.run_id).info.experiment_id
+        mlflow.set_experiment(experiment_id=experiment_id)
         for model in mlflow.search_logged_models(
-            [self.client.get_run(self.run_id).info.experiment_id],
+            [experiment_id],
             filter_string=f"source_run_id = '{self.run_id}'",
             output_format="list",
         ):
