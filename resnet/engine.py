@@ -201,8 +201,10 @@ def _check_nodes(ray: Any, folder: str, cpus: int, gpus: float | None) -> None:
         for node, reference in asked.items():
             try:
                 trouble = ray.get(reference)
-            except ray.exceptions.RayError as error:
+            except ray.exceptions.RayTaskError as error:
                 trouble = " ".join(str(error).split())[-300:]
+            except ray.exceptions.RayError:
+                continue  # it is gone, which Ray sees late
             if trouble:
                 raise UserError(f"--ray: node {able[node]}: {trouble}")
     finally:

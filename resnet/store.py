@@ -26,10 +26,11 @@ import mlflow
 import sqlalchemy
 from filelock import FileLock
 from mlflow.entities import Run
-from mlflow.exceptions import MlflowException
+from mlflow.exceptions import MlflowException, RestException
+from mlflow.protos.databricks_pb2 import TEMPORARILY_UNAVAILABLE, ErrorCode
 from mlflow.store.db.db_types import DATABASE_ENGINES
 from mlflow.tracking import MlflowClient
-from sqlalchemy.exc import NoSuchModuleError, SQLAlchemyError
+from sqlalchemy.exc import NoSuchModuleError, OperationalError, SQLAlchemyError
 
 from resnet import Interrupted, UserError, config
 
@@ -151,6 +152,8 @@ def connect(uri: str | None = None) -> Store:
             f"{mask(uri)}: the experiment {EXPERIMENT} is deleted there; bring it back with "
             f"mlflow experiments restore --experiment-id {experiment.experiment_id}"
         )
+    if artifacts and experiment.artifact_location.startswith("mlflow-artifacts:"):
+        raise UserError(f"{mask(uri)}: its artifacts are with an MLflow server; give its address")
     return Store(uri, experiment.experiment_id)
 
 
@@ -259,12 +262,17 @@ def patient(
 
 
 def _away(store: Store, error: Exception) -> bool:
-    """Whether the store may answer later what it refused now."""
+    """Whether the store may do later what it did not do now."""
+    text = str(error)
     if not store.shared:
-        return "database is locked" in str(error)
-    if isinstance(error, MlflowException):
+        return "database is locked" in text
+    if isinstance(error, RestException):
         return error.get_http_status_code() >= 500
+    if isinstance(error, MlflowException):
+        # a database's, or no answer at all
+        unavailable = error.error_code == ErrorCode.Name(TEMPORARILY_UNAVAILABLE)
+        return unavailable or "API request to" in text
     response = getattr(error, "response", None)
-    return not isinstance(error, OSError) or (
-        isinstance(error, ConnectionError) or getattr(response, "status_code", 0) >= 500
+    return isinstance(error, ConnectionError | OperationalError) or (
+        getattr(response, "status_code", 0) >= 500
     )
