@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: quick ladder report readme ui test lint jax test-jax lock clean
+.PHONY: quick ladder report readme ui test test-cluster lint jax test-jax lock clean
 
 quick: .venv/ready  ## the whole ladder on bundled digits, in minutes
 	$(BIN)/python runner.py --ladder all --profile quick
@@ -23,6 +23,9 @@ ui: .venv/ready  ## the MLflow UI on http://127.0.0.1:5000
 test: .venv/ready lint
 	$(BIN)/python -m pytest
 
+test-cluster: .venv/ready  ## many machines: Ray, PostgreSQL (its programs must be there), faults
+	$(BIN)/python -m pytest -m cluster
+
 lint: .venv/ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -32,9 +35,9 @@ jax: .venv-jax/ready  ## Keras on JAX, without TensorFlow
 test-jax: .venv-jax/ready
 	KERAS_BACKEND=jax .venv-jax/bin/python -m pytest tests/test_backends.py tests/test_jax.py
 
-# Needs uv. The test extra is in the locks, so that one environment serves every target.
-COMPILE := uv pip compile --universal --extra test --generate-hashes --no-emit-index-url \
-	--no-header --quiet
+# Needs uv. The extras are in the locks, so that one environment serves every target.
+COMPILE := uv pip compile --universal --extra test --extra postgresql --generate-hashes \
+	--no-emit-index-url --no-header --quiet
 
 lock:  ## both locks, with the newest versions that fit
 	$(COMPILE) --upgrade --output-file requirements.lock pyproject.toml

@@ -4,6 +4,7 @@ import os
 import shlex
 import signal
 import sys
+from functools import partial
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,7 +16,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 from rich.table import Table
 
 from report.__main__ import entry as run_command
-from resnet import UserError, config
+from resnet import Interrupted, UserError, config
 from resnet.quiet import quiet_start
 
 if TYPE_CHECKING:
@@ -167,6 +168,7 @@ def conclude(
 ) -> None:
     """The last act: the progression table here, the report on disk and with the parent run."""
     from report import analysis, output, summary
+    from resnet.store import hide
 
     uri, out = store.uri, store.checkpoints.parent / "reports" / "latest"
     try:
@@ -181,7 +183,7 @@ def conclude(
     shown = os.path.relpath(out / output.PAGE)
     console.print(f"report: {escape(shown)}", highlight=False, soft_wrap=True)
     browse = uri if uri.startswith("http") else f"mlflow ui --backend-store-uri {uri}"
-    console.print(f"browse: {escape(browse)}", highlight=False, soft_wrap=True)
+    console.print(f"browse: {escape(hide(browse))}", highlight=False, soft_wrap=True)
 
 
 def record(store: "Store", names: list[str], seeds: list[int] | None) -> None:
@@ -283,9 +285,38 @@ def main(
         bool, typer.Option("--fresh", help="Begin anew what is finished or begun.")
     ] = False,
     jobs: Annotated[
-        int,
-        typer.Option("--jobs", "-j", help="Trainings at a time, each in its own process.", min=1),
-    ] = 1,
+        int | None,
+        typer.Option(
+            "--jobs",
+            "-j",
+            help="Trainings at a time, each in its own process.",
+            min=1,
+            show_default="1; on a cluster as many as fit",
+        ),
+    ] = None,
+    ray: Annotated[
+        str | None,
+        typer.Option(help="A Ray cluster: auto, or its HOST:PORT.", metavar="ADDRESS"),
+    ] = None,
+    cpus_per_run: Annotated[
+        int | None,
+        typer.Option(
+            help="Threads of a training, on which its bits depend.",
+            min=1,
+            show_default="as many as this machine has cores",
+        ),
+    ] = None,
+    gpus_per_run: Annotated[
+        float | None, typer.Option(help="GPUs, or a part of one, that a training takes up.", min=0)
+    ] = None,
+    checkpoints: Annotated[
+        str | None,
+        typer.Option(
+            help="Folder or URL (s3://...) of the checkpoints.",
+            show_default="beside the store",
+            metavar="URL",
+        ),
+    ] = None,
     record_: Annotated[
         bool,
         typer.Option(
@@ -340,12 +371,17 @@ def main(
 
     # on a GPU JAX is free to pick kernels that add in any order, which exact resume rules out
     os.environ.setdefault("XLA_FLAGS", "--xla_gpu_deterministic_ops=true")
-    if jobs > 1:  # several processes share a GPU's memory only if none takes all of it
+    if (jobs or 1) > 1:  # several processes share a GPU's memory only if none takes all of it
         os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
         os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    cpus = cpus_per_run or int(os.environ.get("TF_NUM_INTRAOP_THREADS", 0)) or cores
+    if cpus_per_run or ray:  # the same on every node, whatever it has
+        os.environ["TF_NUM_INTRAOP_THREADS"] = str(cpus)
     with console.status("starting"), quiet_start():  # the imports take seconds
         from resnet import ladder as ladders
-        from resnet import terminal, tracking, training
+        from resnet import terminal, tracking
+        from resnet.store import FAILURES, hide, mask
 
     due = [config.Job(experiment, s) for s in chosen_seeds for experiment in experiments]
     if dry_run:
@@ -353,8 +389,17 @@ def main(
         known |= {experiment.name: experiment for experiment in experiments}
         show_plan(due, None if data == "cifar10" else load(data), list(known.values()))
         return
+    store = tracking.connect(tracking_uri)  # before the images: it may not be there
+    if ray and not store.shared:
+        raise UserError(
+            "--ray: the nodes do not see a file here; give the --tracking-uri of a server"
+        )
     dataset = load(data)
-    store = tracking.connect(tracking_uri)
+    at_once = None
+    if ray or ((jobs or 1) > 1 and len(due) > 1):
+        from resnet import engine
+
+        at_once = partial(engine.run, processes=jobs, address=ray, cpus=cpus, gpus=gpus_per_run)
     display = terminal.Display(console, due)
     try:
         with display:
@@ -366,16 +411,22 @@ def main(
                 name=f"ladder {ladder} · {dataset.name} · seed {seeds or chosen_seeds[0]}",
                 tags={"profile": profile, "modified": modified},
                 fresh=fresh,
-                processes=jobs,
+                checkpoints=checkpoints,
+                at_once=at_once,
                 should_stop=Stop(),
             )
-    except (training.Interrupted, KeyboardInterrupt):
-        again = shlex.join(argument for argument in sys.argv if argument != "--fresh")
+    except (Interrupted, KeyboardInterrupt):
+        again = hide(shlex.join(argument for argument in sys.argv if argument != "--fresh"))
         console.print(f"[yellow]interrupted;[/yellow] go on with:  python {escape(again)}")
         raise typer.Exit(130) from None
+    except FAILURES as error:
+        raise UserError(
+            f"{mask(store.uri)}: {mask(error)[:300]}; nothing is lost: the same command goes on"
+        ) from None
     names = [experiment.name for experiment in experiments]
     conclude(store, parent_id, dataset, names, profile=profile, modified=modified)
     if failures:
+        console.print(f"{failures} of {len(due)} runs failed; the same command tries them again")
         raise typer.Exit(1)
 
 

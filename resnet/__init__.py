@@ -1,7 +1,8 @@
 """The library behind the ladder: one module per job, imported in one direction only.
 
-``config`` -> ``data`` -> ``augment``/``layers``/``models`` -> ``training`` -> ``tracking`` ->
-``ladder``: nothing on the left imports anything to its right.
+``config`` -> ``data`` -> ``augment``/``layers``/``models`` -> ``events``/``checkpoints`` ->
+``training`` -> ``store``/``leases``/``tracking`` -> ``engine`` -> ``ladder``: nothing on the left
+imports anything to its right.
 """
 
 
@@ -10,3 +11,7 @@ class UserError(Exception):
 
     The command line prints it without a traceback and exits with code 2.
     """
+
+
+class Interrupted(Exception):  # noqa: N818 - not an error
+    """Training stopped on request, after writing a checkpoint to go on from."""

@@ -1,57 +1,26 @@
 """Which runs are due, in what order, and what happens to each."""
 
-import shutil
 import time
 import traceback
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import partial
 from itertools import cycle, islice
 from pathlib import Path
 
 import keras
 import numpy as np
 from filelock import FileLock, Timeout
+from mlflow.entities import Run
 
-from resnet import UserError, models, parallel, tracking, training
+from resnet import Interrupted, UserError, checkpoints, events, models, tracking, training
 from resnet.config import Job
 from resnet.data import Dataset
+from resnet.leases import Lease, Lost
 from resnet.steps import Batch, groups, make_steps
+from resnet.store import Store, hide, mask, patient
 
-
-class Display:
-    """What a ladder reports while it runs; every method may be overridden.
-
-    Arguments are plain data: with several processes they travel between them. What an
-    ``Observer`` is told is passed on, with the job before it.
-    """
-
-    def started(self, job: Job) -> None:
-        """The job is about to train, or to go on."""
-
-    def resumed(self, job: Job, epoch: int, step: int) -> None:
-        """See :meth:`resnet.training.Observer.resumed`."""
-
-    def progress(self, job: Job, epoch: int, step: int, steps: int, logs: dict) -> None:
-        """See :meth:`resnet.training.Observer.progress`."""
-
-    def epoch(self, job: Job, history: list[dict[str, float]]) -> None:
-        """See :meth:`resnet.training.Observer.epoch`."""
-
-    def event(self, job: Job, epoch: int, text: str) -> None:
-        """See :meth:`resnet.training.Observer.event`."""
-
-    def skipped(self, job: Job, run_id: str, test_accuracy: float) -> None:
-        """The job was finished before."""
-
-    def waiting(self, job: Job) -> None:
-        """Another process is at this job; it is waited for."""
-
-    def finished(self, job: Job, summary: dict[str, float]) -> None:
-        """The job is trained, tested and recorded; see :meth:`resnet.training.Outcome.summary`."""
-
-    def failed(self, job: Job, reason: str) -> None:
-        """The job failed; the ladder goes on with the next."""
+WORKERS_LOST = 5
+"""How often a run may lose its worker without completing an epoch in between."""
 
 
 @dataclass(frozen=True)
@@ -59,121 +28,151 @@ class Ladder:
     """What all jobs of an invocation share.
 
     Args:
-        dataset: the images.
         store: where runs are recorded.
         tags: of the invocation's run and of its children.
         parent_id: the invocation's run.
-        fresh: begin anew what is finished or begun.
+        fresh: begin anew what earlier invocations finished or began.
+        checkpoints: the folder of all checkpoints, a path or URL.
     """
 
-    dataset: Dataset
-    store: tracking.Store
+    store: Store
     tags: dict[str, str]
     parent_id: str
     fresh: bool
+    checkpoints: str
 
-    def run(self, job: Job, display: Display, should_stop: Callable[[], bool]) -> bool:
+    def run(
+        self,
+        job: Job,
+        dataset: Dataset,
+        listener: events.Listener,
+        should_stop: Callable[[], bool],
+        lost: int = 0,
+    ) -> events.Event:
         """Does one job: skips it if finished, goes on if begun, else trains it.
 
         Args:
             job: what to do.
-            display: is told what happens.
+            dataset: on which images.
+            listener: is told what happens on the way.
             should_stop: asked between steps.
+            lost: how often its worker was lost since its last epoch.
 
         Returns:
-            False if it failed, which must not cost the other jobs.
+            What became of it: ``Finished``, ``Skipped``, or ``Failed``, which must not cost the
+            other jobs.
 
         Raises:
-            training.Interrupted: ``should_stop`` said so; a checkpoint is written.
-            UserError: its checkpoint is damaged.
+            Interrupted: ``should_stop`` said so; a checkpoint is written.
         """
-        folder = self._checkpoints(job)
-        folder.mkdir(parents=True, exist_ok=True)
-        try:
-            with _exclusively(folder, lambda: display.waiting(job), should_stop):
-                self._run(job, folder, display, should_stop)
-        except (training.Interrupted, UserError):
-            raise
-        except Exception as error:
-            display.failed(job, f"{type(error).__name__}: {error}")
-            return False
-        finally:
-            keras.backend.clear_session()
-        return True
-
-    def _checkpoints(self, job: Job) -> Path:
-        """The folder that belongs to this job, dataset and backend alone."""
         parts = (
             job.experiment.name,
             job.experiment.hash()[:12],
-            self.dataset.fingerprint[:12],
+            dataset.fingerprint[:12],
             f"seed{job.seed}",
             keras.backend.backend(),
         )
-        return self.store.checkpoints / "-".join(parts)
+        lock = FileLock(self.store.checkpoints / f"{'-'.join(parts)}.lock")
+        folder = f"{self.checkpoints}/{'-'.join(parts)}"
+        patiently = patient(self.store, lambda text: listener(events.Told(job, text)), should_stop)
+        try:
+            self.store.checkpoints.mkdir(parents=True, exist_ok=True)
+            while True:
+                lease = Lease(self.store, Path(lock.lock_file))
+                waited = False
+                while not (run := self._take(job, dataset, folder, lock, lease, patiently)):
+                    if not waited:
+                        listener(events.Told(job, "is at another process; waiting for it"))
+                    waited = True
+                    if should_stop():
+                        raise Interrupted
+                    time.sleep(1)
+                if run.info.status == "FINISHED":
+                    checkpoints.remove(folder)  # of a run killed just after it finished
+                    accuracy = run.data.metrics.get("test_accuracy", float("nan"))
+                    return events.Skipped(job, run.info.run_id, accuracy)
+                listener(events.Started(job))
+                try:
+                    with tracking.child_run(
+                        self.store, run, job, dataset, lease, patiently
+                    ) as child:
+                        summary = _train(job, dataset, folder, child, listener, should_stop, lost)
+                except Lost:
+                    listener(events.Told(job, "another process has taken the run over"))
+                    continue
+                checkpoints.remove(folder)
+                return events.Finished(job, summary)
+        except Interrupted:
+            raise
+        except UserError as error:
+            return events.Failed(job, str(error))
+        except Exception as error:
+            return events.Failed(job, mask(f"{type(error).__name__}: {error}"))
+        finally:
+            lock.release()
+            keras.backend.clear_session()
 
-    def _run(
-        self, job: Job, folder: Path, display: Display, should_stop: Callable[[], bool]
-    ) -> None:
-        of_job = (self.store, job, self.dataset)
-        begun = tracking.unfinished(*of_job)
-        if self.fresh:
-            while begun:
-                tracking.abandon(self.store, begun)
-                begun = tracking.unfinished(*of_job)
-            (folder / "checkpoint.npz").unlink(missing_ok=True)
-        elif not begun and (done := tracking.finished(*of_job)):
-            shutil.rmtree(folder, ignore_errors=True)  # of a run killed just after it finished
-            accuracy = done.data.metrics.get("test_accuracy", float("nan"))
-            display.skipped(job, done.info.run_id, accuracy)
-            return
-        display.started(job)
-        with tracking.child_run(*of_job, self.tags, self.parent_id) as child:
-            try:
-                outcome = training.train(
-                    job.experiment,
-                    self.dataset,
-                    job.seed,
-                    folder,
-                    _Recording(job, display, child),
-                    should_stop,
-                )
-                child.log_outcome(job, self.dataset, outcome)
-            except (training.Interrupted, UserError):
-                raise
-            except Exception:
-                child.log_failure(traceback.format_exc())
-                raise
-        shutil.rmtree(folder, ignore_errors=True)
-        display.finished(job, outcome.summary())
+    def _take(self, job, dataset, folder, lock, lease, patiently) -> Run | None:
+        """The run, unless another process is at it."""
+        try:
+            if not lock.is_locked:  # which a killed process loses with its life
+                lock.acquire(timeout=0)
+        except Timeout:
+            return None
+        return tracking.take(
+            self.store,
+            job,
+            dataset,
+            self.tags,
+            self.parent_id,
+            lease,
+            patiently,
+            fresh=self.fresh,
+            folder=folder,
+        )
 
 
-class _Recording(training.Observer):
-    """Passes everything on to the display, and epochs to MLflow first."""
+def _train(job, dataset, folder, child, listener, should_stop, lost) -> dict[str, float]:
+    """Trains one run and records it; returns its summary."""
 
-    def __init__(self, job: Job, display: Display, child: tracking.ChildRun):
-        self.child = child
-        self.display = display
-        for name in ("resumed", "progress", "event"):
-            setattr(self, name, partial(getattr(display, name), job))
-        self._tell_epoch = partial(display.epoch, job)
+    def record(event: events.Event) -> None:
+        if isinstance(event, events.Resumed) and event.differs:
+            child.log_differences(event.differs)
+        if isinstance(event, events.Resumed | events.Epoch):
+            child.log_history(event.history)
+        listener(event)
 
-    def epoch(self, history: list[dict[str, float]]) -> None:
-        self.child.log_history(history)
-        self._tell_epoch(history)
+    def stop() -> bool:
+        child.lease.raise_if_lost()
+        return should_stop()
+
+    try:
+        if lost > WORKERS_LOST:
+            raise RuntimeError(
+                f"its worker was lost {lost} times without completing an epoch in between"
+            )
+        outcome = training.train(job.experiment, dataset, job.seed, folder, record, stop)
+        child.log_outcome(job, dataset, outcome)
+    except (Interrupted, Lost):
+        raise
+    except Exception:
+        child.log_failure(hide(traceback.format_exc()))
+        raise
+    return outcome.summary()
 
 
 def run(
     jobs: list[Job],
     dataset: Dataset,
-    store: tracking.Store,
-    display: Display,
+    store: Store,
+    listener: events.Listener,
     *,
     name: str,
     tags: dict[str, str],
     fresh: bool = False,
-    processes: int = 1,
+    checkpoints: str | None = None,
     should_stop: Callable[[], bool] = lambda: False,
+    at_once: Callable[..., list[events.Event]] | None = None,
 ) -> tuple[int, str]:
     """Runs the jobs in order; finished ones are skipped, begun ones taken up.
 
@@ -181,47 +180,41 @@ def run(
         jobs: what to do.
         dataset: on which images.
         store: where it is recorded.
-        display: is told what happens.
+        listener: is told what happens.
         name: of the invocation's run in MLflow.
         tags: of the invocation's run and of its children.
         fresh: begin anew what is finished or begun.
-        processes: how many jobs to run at a time, each in a process of its own.
+        checkpoints: the folder of all checkpoints, a path or URL; by default beside the store.
         should_stop: asked between steps.
+        at_once: :func:`resnet.engine.run` with its options, to run several at a time; by
+            default one runs after the other in this process.
 
     Returns:
         How many jobs failed, and the id of the invocation's run.
 
     Raises:
-        training.Interrupted: ``should_stop`` said so; checkpoints are written.
-        UserError: a checkpoint is damaged, or a dataset too small.
+        Interrupted: ``should_stop`` said so; checkpoints are written.
+        UserError: the dataset is too small, or the cluster cannot be used.
     """
     shape = dataset.x_train.shape
     for job in jobs:  # before the first hours are spent
         training.Plan.make(job.experiment, shape[0], shape[1:3], job.seed)
-    with tracking.parent_run(store, name, tags | {"dataset": dataset.name}) as parent_id:
-        ladder = Ladder(dataset, store, tags, parent_id, fresh)
-        if processes > 1 and len(jobs) > 1:
-            done = parallel.run(
-                jobs, dataset, store.uri, tags, parent_id, fresh, processes, display, should_stop
-            )
+    with tracking.parent_run(
+        store,
+        name,
+        tags | {"dataset": dataset.name},
+        lambda text: listener(events.Told(jobs[0], text)),
+        should_stop,
+    ) as parent_id:
+        ladder = Ladder(store, tags, parent_id, fresh, checkpoints or str(store.checkpoints))
+        if at_once:
+            done = at_once(jobs, dataset, ladder.run, ladder.checkpoints, listener, should_stop)
         else:
-            done = [ladder.run(job, display, should_stop) for job in jobs]
-    return done.count(False), parent_id
-
-
-def _exclusively(folder: Path, waiting: Callable[[], None], should_stop: Callable[[], bool]):
-    """Holds the job's lock, which a killed process loses with its life."""
-    lock = FileLock(folder.with_suffix(".lock"))
-    try:
-        return lock.acquire(timeout=0)
-    except Timeout:
-        waiting()
-    while True:
-        try:
-            return lock.acquire(timeout=1)
-        except Timeout:
-            if should_stop():
-                raise training.Interrupted from None
+            done = []
+            for job in jobs:
+                done.append(ladder.run(job, dataset, listener, should_stop))
+                listener(done[-1])
+    return sum(isinstance(event, events.Failed) for event in done), parent_id
 
 
 @dataclass(frozen=True)

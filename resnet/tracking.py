@@ -10,15 +10,13 @@ import csv
 import functools
 import hashlib
 import json
-import logging
 import socket
 import subprocess
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path, PurePath
-from urllib.parse import urlparse
 
 import keras
 import mlflow
@@ -27,102 +25,35 @@ import pandas as pd
 import psutil
 from filelock import FileLock
 from mlflow.data.code_dataset_source import CodeDatasetSource
-from mlflow.entities import DatasetInput, InputTag, Metric, Param, Run, RunStatus
+from mlflow.entities import DatasetInput, InputTag, Metric, Param, Run, RunStatus, RunTag
 from mlflow.exceptions import MlflowException
-from mlflow.tracking import MlflowClient
+from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+from mlflow.tracking.context.registry import resolve_tags
 from pydantic import ValidationError
 from sqlalchemy.exc import SQLAlchemyError
 
-from resnet import UserError, config, figures, models, records
+from resnet import (
+    Interrupted,
+    UserError,
+    checkpoints,
+    config,
+    events,
+    figures,
+    leases,
+    models,
+    records,
+)
 from resnet.config import Job
 from resnet.data import Dataset
+from resnet.leases import ABANDONED, Lease, Lost
 from resnet.records import Record
 from resnet.steps import numerics
-from resnet.training import Interrupted, Outcome
+from resnet.store import FAILURES, ROOT, Store, connect, patient
+from resnet.training import Outcome
 
-ROOT = Path(__file__).resolve().parent.parent
-EXPERIMENT = "resnet-ladder"
-logging.getLogger("mlflow").setLevel(logging.WARNING)
-logging.getLogger("alembic").setLevel(logging.WARNING)
+__all__ = ["Store", "connect"]
 
-
-@dataclass(frozen=True)
-class Store:
-    """A tracking store, and the folder where this machine keeps its checkpoints for it."""
-
-    uri: str
-    checkpoints: Path
-    experiment_id: str
-
-    @property
-    def client(self) -> MlflowClient:
-        """MLflow's client for this store."""
-        return MlflowClient(self.uri)
-
-    @property
-    def owner(self) -> str:
-        """Names the checkpoint folder across machines that share a store."""
-        return f"{socket.gethostname()}:{self.checkpoints}"
-
-    def search(self, **conditions: str) -> list[Run]:
-        """Runs whose tags (and ``status``) equal the conditions, newest first."""
-        parts = [
-            f"attributes.status = '{value}'" if key == "status" else f"tags.{key} = '{value}'"
-            for key, value in conditions.items()
-        ]
-        return list(
-            self.client.search_runs(
-                [self.experiment_id], " and ".join(parts), order_by=["attributes.start_time DESC"]
-            )
-        )
-
-
-def connect(uri: str | None = None) -> Store:
-    """Opens the tracking store and makes the experiment, if this is the first use.
-
-    Args:
-        uri: MLflow tracking URI; by default ``mlflow.db`` at the project's top. Beside an
-            SQLite file lie its ``mlartifacts/`` and ``checkpoints/``; for a server, artifacts
-            are the server's business and checkpoints lie at the project's top.
-
-    Returns:
-        The store, also set as MLflow's current one.
-
-    Raises:
-        UserError: the store cannot be opened.
-    """
-    uri = uri or f"sqlite:///{ROOT / 'mlflow.db'}"
-    folder, artifacts, lock = ROOT, None, contextlib.nullcontext()
-    if uri.startswith("sqlite:///"):
-        database = Path(uri.removeprefix("sqlite:///")).resolve()
-        if not database.parent.is_dir():
-            raise UserError(f"--tracking-uri {uri}: there is no folder {database.parent}")
-        folder, uri = database.parent, f"sqlite:///{database}"
-        artifacts = (folder / "mlartifacts").as_uri()
-        # two runners that start on one fresh file must not both build its tables
-        lock = FileLock(f"{database}.lock")
-    elif urlparse(uri).scheme not in ("http", "https", "file", "postgresql", "mysql", "mssql"):
-        raise UserError(
-            f"--tracking-uri {uri}: write sqlite:///FILE.db or the http(s) address of a server"
-        )
-    try:
-        with lock:
-            mlflow.set_tracking_uri(uri)
-            client = MlflowClient(uri)
-            experiment = client.get_experiment_by_name(EXPERIMENT)
-            if experiment is None:
-                experiment = client.get_experiment(
-                    client.create_experiment(EXPERIMENT, artifact_location=artifacts)
-                )
-            if experiment.lifecycle_stage != "active":
-                raise UserError(
-                    f"{uri}: the experiment {EXPERIMENT} is deleted there; bring it back with "
-                    f"mlflow experiments restore --experiment-id {experiment.experiment_id}"
-                )
-    except (MlflowException, SQLAlchemyError, OSError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"{uri}: cannot be used as a tracking store: {reason[:300]}") from None
-    return Store(uri, folder / "checkpoints", experiment.experiment_id)
+_DESCRIPTION, _PARENT = "mlflow.note.content", "mlflow.parentRunId"
 
 
 def identity(job: Job, dataset: Dataset) -> dict[str, str]:
@@ -163,31 +94,48 @@ def _git(*arguments: str) -> str:
 
 
 @contextlib.contextmanager
-def parent_run(store: Store, name: str, tags: dict[str, str]) -> Iterator[str]:
+def parent_run(
+    store: Store,
+    name: str,
+    tags: dict[str, str],
+    tell: Callable[[str], None] = lambda text: None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> Iterator[str]:
     """The invocation's own run; yields its id and ends it, whatever happens.
 
-    Parents whose process is gone (a ``kill -9``) are ended first, so that none stays RUNNING.
+    Parents whose process is gone (a ``kill -9``) are ended too, so that none stays RUNNING: this
+    machine's at once, another's if its lease is still the same in the end.
 
     Args:
         store: where.
         name: shown in the UI.
         tags: what the invocation is about.
+        tell: is told when the store has gone and when it is back.
+        should_stop: asked while the store is waited for.
     """
-    for run in store.search(role="ladder", status="RUNNING", owner=store.owner):
-        if not _alive(run.data.tags):
-            store.client.set_terminated(run.info.run_id, RunStatus.to_string(RunStatus.KILLED))
-    process = psutil.Process()
+    patiently = patient(store, tell, should_stop)
+    began, process = time.monotonic(), psutil.Process()
+    elsewhere = {}
+    for run in patiently(store.search, role="ladder", status="RUNNING"):
+        if not store.shared or run.data.tags.get("owner") == leases.machine():
+            if not _alive(run.data.tags):
+                patiently(_end, store, run.info.run_id, RunStatus.KILLED)
+        else:
+            elsewhere[run.info.run_id] = run.data.tags.get(leases.TAG)
     tags = tags | {
         "role": "ladder",
-        "owner": store.owner,
+        "owner": leases.machine(),
         "pid": str(process.pid),
         "pid_started": str(process.create_time()),
     }
-    run = mlflow.start_run(
-        experiment_id=store.experiment_id, run_name=name, tags=tags | environment()
-    )
-    with _ending():
-        yield run.info.run_id
+    lease = Lease(store, Path(str(process.pid)))
+    run_id = _create(store, patiently, name, tags | environment(), lease)
+    with _ending(store, run_id, patiently), lease.kept(run_id, lambda: True):
+        yield run_id
+    if elsewhere and time.monotonic() - began > leases.SECONDS:
+        for run in patiently(store.search, role="ladder", status="RUNNING"):
+            if run.data.tags.get(leases.TAG) == elsewhere.get(run.info.run_id, ""):
+                patiently(_end, store, run.info.run_id, RunStatus.KILLED)
 
 
 def _alive(tags: dict[str, str]) -> bool:
@@ -197,30 +145,60 @@ def _alive(tags: dict[str, str]) -> bool:
         return False
 
 
+def _create(
+    store: Store, patiently: Callable, name: str, tags: dict[str, str], lease: Lease
+) -> str:
+    """Makes a run with a lease on it, exactly one, and returns its id."""
+    tags = resolve_tags(tags | {leases.TAG: lease.tag("claimed")})
+    run = patiently(store.client.create_run, store.experiment_id, run_name=name, tags=tags)
+    if store.shared:  # one that went away may have made another before it said so
+        same = f"tags.{leases.TAG} LIKE '%{lease.token}%'"
+        for twin in patiently(store.client.search_runs, [store.experiment_id], same):
+            if twin.info.run_id != run.info.run_id:
+                patiently(store.client.delete_run, twin.info.run_id)
+    return run.info.run_id
+
+
+def _end(store: Store, run_id: str, status: int = RunStatus.FINISHED) -> None:
+    store.client.set_terminated(run_id, RunStatus.to_string(status))
+
+
 @contextlib.contextmanager
-def _ending() -> Iterator[None]:
-    """Ends MLflow's active run with the status that tells what happened."""
+def _ending(store: Store, run_id: str, patiently: Callable) -> Iterator[None]:
+    """Ends a run with the status that tells what happened."""
     try:
         yield
+    except Lost:
+        raise  # it is another process's now
     except BaseException as error:
         stopped = isinstance(error, Interrupted | KeyboardInterrupt)
-        mlflow.end_run(RunStatus.to_string(RunStatus.KILLED if stopped else RunStatus.FAILED))
+        with contextlib.suppress(*FAILURES):  # what happened matters more than its record
+            _end(store, run_id, RunStatus.KILLED if stopped else RunStatus.FAILED)
         raise
-    mlflow.end_run()
+    patiently(_end, store, run_id)
 
 
 class ChildRun:
-    """One (rung, seed) in MLflow: begun or taken up again, fed, finished."""
+    """One (rung, seed) in MLflow: begun or taken up again, fed, finished.
 
-    def __init__(self, store: Store, run_id: str):
+    Args:
+        store: where.
+        run_id: from :func:`take`.
+        lease: on it.
+        call: calls its first argument with the others, once the lease is confirmed.
+    """
+
+    def __init__(self, store: Store, run_id: str, lease: Lease, call: Callable):
+        self.lease = lease
         self.client = store.client
         self.run_id = run_id
+        self._call = call
         self._logged = {
-            key: {metric.step for metric in self.client.get_metric_history(run_id, key)}
+            key: {metric.step for metric in call(self.client.get_metric_history, run_id, key)}
             for key in records.CURVES
         }
 
-    def log_history(self, history: list[dict[str, float]]) -> None:
+    def log_history(self, history: events.History) -> None:
         """Logs the epochs that MLflow does not have yet; the step is the epoch, from 1."""
         metrics = [
             Metric(key, record[key], int(record["time"] * 1000), int(record["epoch"]))
@@ -228,11 +206,17 @@ class ChildRun:
             for key in records.CURVES
             if record["epoch"] not in self._logged[key]
         ]
-        if metrics:
-            for start in range(0, len(metrics), 1000):  # MLflow's limit a call
-                self.client.log_batch(self.run_id, metrics[start : start + 1000])
-            for metric in metrics:
-                self._logged[metric.key].add(metric.step)
+        for start in range(0, len(metrics), 1000):  # MLflow's limit a call
+            self._call(self.client.log_batch, self.run_id, metrics[start : start + 1000])
+        for metric in metrics:
+            self._logged[metric.key].add(metric.step)
+
+    def log_differences(self, differs: dict[str, tuple[str, str]]) -> None:
+        """Tags a run that went on where its bits depend on something else than before."""
+        told = "; ".join(f"{key}: {then} -> {now}" for key, (then, now) in differs.items())
+        known = self._call(self.client.get_run, self.run_id).data.tags.get("resumed_elsewhere")
+        told = f"{known}; {told}" if known else told
+        self._call(self.client.set_tag, self.run_id, "resumed_elsewhere", told[:5000])
 
     def log_outcome(self, job: Job, dataset: Dataset, outcome: Outcome) -> None:
         """Logs artifacts, the model and the figures that readers compare."""
@@ -251,11 +235,12 @@ class ChildRun:
             lines: list[str] = []
             outcome.network.summary(line_length=110, print_fn=lines.append)
             (folder / "model_summary.txt").write_text("\n".join(lines), encoding="utf-8")
-            mlflow.log_artifacts(temporary, run_id=self.run_id)
-        self._log_model(outcome, dataset, job.experiment.data.pixel_scale)
-        known = self.client.get_run(self.run_id).data.metrics
+            self._call(self.client.log_artifacts, self.run_id, temporary)
+        self._call(self._log_model, outcome, dataset, job.experiment.data.pixel_scale)
+        known = self._call(self.client.get_run, self.run_id).data.metrics
         moment = int(outcome.history[-1]["time"] * 1000)
-        self.client.log_batch(
+        self._call(
+            self.client.log_batch,
             self.run_id,
             [
                 Metric(key, value, moment, 0)
@@ -265,21 +250,27 @@ class ChildRun:
         )
 
     def log_failure(self, traceback: str) -> None:
-        """Keeps what a failed run's process knew of the reason."""
-        mlflow.log_text(traceback, "traceback.txt", run_id=self.run_id)
+        """Keeps what a failed run's process knew of the reason, if the store takes it."""
+        with contextlib.suppress(*FAILURES):
+            self.client.log_text(self.run_id, traceback, "traceback.txt")
 
     def _log_model(self, outcome: Outcome, dataset: Dataset, pixel_scale: float) -> None:
+        experiment_id = self.client.get_run(self.run_id).info.experiment_id
+        mlflow.set_experiment(experiment_id=experiment_id)
         for model in mlflow.search_logged_models(
-            [self.client.get_run(self.run_id).info.experiment_id],
+            [experiment_id],
             filter_string=f"source_run_id = '{self.run_id}'",
             output_format="list",
         ):
             self.client.delete_logged_model(model.model_id)  # of a run killed while logging it
         example = dataset.x_test[:1].astype("float32") / np.float32(pixel_scale)
         backend = keras.backend.backend()
-        mlflow.keras.log_model(
-            models.stock(outcome.network),
+        mlflow.models.Model.log(  # what mlflow.keras.log_model calls, which takes no run
+            artifact_path=None,
+            flavor=mlflow.keras,
             name="model",
+            run_id=self.run_id,
+            model=models.stock(outcome.network),
             signature=mlflow.models.infer_signature(example, outcome.probabilities[:1]),
             # stated, because finding them out would load the model in another process
             pip_requirements=[f"{p}=={metadata.version(p)}" for p in ("keras", "numpy", backend)],
@@ -328,69 +319,147 @@ def _save_results(
     figures.save(figures.confusion(confusion), folder / "confusion_matrix.png")
 
 
-@contextlib.contextmanager
-def child_run(
-    store: Store, job: Job, dataset: Dataset, tags: dict[str, str], parent_id: str
-) -> Iterator[ChildRun]:
-    """Begins a child run, or takes up the unfinished one of the same identity.
+def take(
+    store: Store,
+    job: Job,
+    dataset: Dataset,
+    tags: dict[str, str],
+    parent_id: str,
+    lease: Lease,
+    patiently: Callable,
+    *,
+    fresh: bool,
+    folder: str,
+) -> Run | None:
+    """Finds the run of an identity, wherever it was begun, or makes it, and takes its lease.
 
-    The caller holds the identity's lock, so an unfinished run of this machine's belongs to a
-    process that is gone.
+    The caller holds the identity's lock on this machine.
 
     Args:
         store: where.
-        job: its experiment's values become the run's params.
-        dataset: logged with MLflow's own dataset facility.
+        job: what is to be trained.
+        dataset: on which images.
         tags: further tags.
         parent_id: the invocation's run.
+        lease: what it is taken with.
+        patiently: from :func:`resnet.store.patient`.
+        fresh: give up what earlier invocations began or finished.
+        folder: of the checkpoint. Without one a run that has epochs is given up, lest its curves
+            go on with another training's.
 
-    Yields:
-        The run; it is ended FINISHED, FAILED or KILLED.
+    Returns:
+        The run to train; the FINISHED one if that is done; None if another process is at it.
     """
-    experiment = job.experiment
+    of = identity(job, dataset)
+    begun = patiently(unfinished, store, of)
+    alive = [lease.alive(run) for run in begun]  # each is watched
+    if any(alive):
+        return None
+
+    def earlier(run: Run) -> bool:
+        return fresh and run.data.tags.get(_PARENT) != parent_id
+
+    going_on, resumable = None, checkpoints.exists(folder)
+    for run in begun:
+        if going_on or earlier(run) or not (resumable or "loss" not in run.data.metrics):
+            patiently(_abandon, store, run)
+        else:
+            going_on = run.info.run_id
+    if not going_on:
+        for run in patiently(store.search, **of, role="rung", status="FINISHED"):
+            if not earlier(run):
+                return run
+        if fresh:
+            checkpoints.remove(folder)
     tags = (
-        identity(job, dataset)
+        of
         | environment()
         | tags
         | {
             "role": "rung",
-            "rung": experiment.name,
-            "title": experiment.title,
+            "rung": job.experiment.name,
+            "title": job.experiment.title,
             "dataset": dataset.name,
-            "owner": store.owner,
-            "mlflow.parentRunId": parent_id,
-            "mlflow.note.content": _description(experiment, dataset.name, dataset.fingerprint),
+            _PARENT: parent_id,
+            _DESCRIPTION: _description(job.experiment, dataset.name, dataset.fingerprint),
         }
     )
-    earlier = unfinished(store, job, dataset)
-    run = mlflow.start_run(
-        run_id=earlier.info.run_id if earlier else None,
-        experiment_id=store.experiment_id,
-        run_name=f"{experiment.name} · seed {job.seed}",
-        nested=True,
-        tags=tags,
-        log_system_metrics=True,
-    )
-    with _ending():
-        if not earlier or not earlier.inputs.dataset_inputs:
-            mlflow.log_params(_params(experiment))
-            mlflow.log_text(experiment.to_yaml(), "experiment.yaml")
-            for context, x, y in (
-                ("training", dataset.x_train, dataset.y_train),
-                ("testing", dataset.x_test, dataset.y_test),
-            ):
-                mlflow.log_input(
-                    mlflow.data.from_numpy(
-                        x,
-                        source=CodeDatasetSource({"source": dataset.source}),
-                        targets=y,
-                        name=dataset.name,
-                        # of one name and digest MLflow would keep the first alone
-                        digest=f"{dataset.fingerprint[:24]}-{context}",
-                    ),
-                    context=context,
-                )
-        yield ChildRun(store, run.info.run_id)
+    if going_on:
+        run_id = going_on
+        tags[leases.TAG] = lease.tag("claimed")
+        patiently(store.client.log_batch, run_id, tags=[RunTag(k, v) for k, v in tags.items()])
+        patiently(store.client.update_run, run_id, "RUNNING")
+    else:
+        name = f"{job.experiment.name} · seed {job.seed}"
+        run_id = _create(store, patiently, name, tags, lease)
+    if store.shared:
+        time.sleep(leases.SETTLE)
+        if not patiently(lambda: lease.ours(run_id, unfinished(store, of))):
+            if not going_on:
+                patiently(store.client.delete_run, run_id)
+            return None
+        patiently(store.client.set_tag, run_id, leases.TAG, lease.tag("held"))
+    return patiently(store.client.get_run, run_id)
+
+
+@contextlib.contextmanager
+def child_run(
+    store: Store, run: Run, job: Job, dataset: Dataset, lease: Lease, patiently: Callable
+) -> Iterator[ChildRun]:
+    """Opens a run that was taken; it is ended FINISHED, FAILED or KILLED.
+
+    Args:
+        store: where.
+        run: from :func:`take`.
+        job: its experiment's values become the run's params.
+        dataset: logged with MLflow's own dataset facility.
+        lease: kept until the end; once it is lost, ``Lost`` comes out of every call.
+        patiently: from :func:`resnet.store.patient`.
+    """
+    run_id, of = run.info.run_id, identity(job, dataset)
+
+    def call(function: Callable, *arguments):
+        def confirmed():
+            lease.confirm()
+            return function(*arguments)
+
+        return patiently(confirmed)
+
+    def still_ours() -> bool:
+        return lease.ours(run_id, unfinished(store, of))
+
+    with _ending(store, run_id, patiently), lease.kept(run_id, still_ours):
+        if not run.inputs.dataset_inputs:
+            params = [Param(*item) for item in _params(job.experiment).items()]
+            call(lambda: store.client.log_batch(run_id, params=params))
+            call(store.client.log_text, run_id, job.experiment.to_yaml(), "experiment.yaml")
+            call(store.client.log_inputs, run_id, _inputs_of(dataset))
+        monitor = SystemMetricsMonitor(run_id, resume_logging=True)
+        monitor.start()
+        try:
+            yield ChildRun(store, run_id, lease, call)
+        finally:
+            monitor.finish()
+
+
+def _inputs_of(dataset: Dataset) -> list[DatasetInput]:
+    return [
+        DatasetInput(
+            mlflow.data.from_numpy(
+                x,
+                source=CodeDatasetSource({"source": dataset.source}),
+                targets=y,
+                name=dataset.name,
+                # of one name and digest MLflow would keep the first alone
+                digest=f"{dataset.fingerprint[:24]}-{context}",
+            )._to_mlflow_entity(),
+            [InputTag(_CONTEXT, context)],
+        )
+        for context, x, y in (
+            ("training", dataset.x_train, dataset.y_train),
+            ("testing", dataset.x_test, dataset.y_test),
+        )
+    ]
 
 
 def _params(experiment: config.Experiment) -> dict[str, str]:
@@ -403,27 +472,25 @@ def _description(experiment: config.Experiment, dataset: str, fingerprint: str) 
     return "\n".join(lines)
 
 
-def unfinished(store: Store, job: Job, dataset: Dataset) -> Run | None:
-    """This machine's newest run of that identity that was begun and not finished."""
-    runs = store.search(**identity(job, dataset), role="rung", owner=store.owner)
-    return next((run for run in runs if run.info.status != "FINISHED"), None)
+def unfinished(store: Store, of: dict[str, str]) -> list[Run]:
+    """Runs of an identity that were begun, neither finished nor given up, newest first."""
+    return [
+        run
+        for run in store.search(**of, role="rung")
+        if run.info.status != "FINISHED"
+        # before there were leases, an owner's name was taken from a run that was given up
+        and run.data.tags.get(leases.TAG, run.data.tags.get("owner")) not in (None, ABANDONED)
+    ]
 
 
-def finished(store: Store, job: Job, dataset: Dataset) -> Run | None:
-    """The newest finished run of that identity, whoever made it."""
-    runs = store.search(**identity(job, dataset), role="rung", status="FINISHED")
-    return runs[0] if runs else None
-
-
-def abandon(store: Store, run: Run) -> None:
-    """Gives an unfinished run up for good: it will not be taken up again."""
-    store.client.delete_tag(run.info.run_id, "owner")
+def _abandon(store: Store, run: Run) -> None:
+    store.client.set_tag(run.info.run_id, leases.TAG, ABANDONED)
     if run.info.status == "RUNNING":
-        store.client.set_terminated(run.info.run_id, RunStatus.to_string(RunStatus.KILLED))
+        _end(store, run.info.run_id, RunStatus.KILLED)
 
 
 _CONTEXT = "mlflow.data.context"
-_OF_THIS_STORE = ("role", "owner", "host", "recorded_run_id", "record_sha256")
+_OF_THIS_STORE = ("role", "owner", "lease", "host", "recorded_run_id", "record_sha256")
 """Tags that say where a run lies rather than what it is; MLflow's own are left out with them."""
 
 
@@ -574,7 +641,7 @@ def _put_back(store: Store, record: Record) -> str:
         run_name=record.run_name,
         tags=record.tags
         | {
-            "mlflow.note.content": _description(
+            _DESCRIPTION: _description(
                 record.resolved, record.tags["dataset"], record.tags["dataset_fingerprint"]
             ),
             "role": "restoring",

@@ -6,10 +6,7 @@ comes from (seed, epoch, position) or from state in the checkpoint, and the chec
 callbacks' counters and best weights, which Keras's ``BackupAndRestore`` forgets.
 """
 
-import json
-import os
 import time
-import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,35 +15,23 @@ from typing import Any
 import keras
 import numpy as np
 
-from resnet import UserError, augment, config, models
+from resnet import Interrupted, UserError, augment, checkpoints, config, events, models
 from resnet.data import Dataset
-from resnet.steps import EVALUATION_BATCH, Batch, Steps, groups, make_steps, probabilities
+from resnet.steps import (
+    EVALUATION_BATCH,
+    Batch,
+    Steps,
+    groups,
+    make_steps,
+    numerics,
+    probabilities,
+)
 
 CHECKPOINT_SECONDS = 60.0
 """A checkpoint is written after each epoch, and within an epoch that often."""
 
 # Streams of random numbers; 0 is the weights' (see models._initialize).
 _SHUFFLE, _AUGMENT, _VALIDATION_SHUFFLE, _VALIDATION_AUGMENT = 1, 2, 3, 4
-
-
-class Interrupted(Exception):  # noqa: N818 - not an error
-    """Training stopped on request, after writing a checkpoint to go on from."""
-
-
-class Observer:
-    """What a training reports while it runs; every method may be overridden."""
-
-    def resumed(self, epoch: int, step: int) -> None:
-        """Training goes on from a checkpoint, ``step`` steps into epoch ``epoch`` (from 1)."""
-
-    def progress(self, epoch: int, step: int, steps: int, logs: dict[str, float]) -> None:
-        """Several times a second: ``step`` of ``steps`` done; loss, accuracy, learning_rate."""
-
-    def epoch(self, history: list[dict[str, float]]) -> None:
-        """An epoch is complete and in the checkpoint; its record is ``history[-1]``."""
-
-    def event(self, epoch: int, text: str) -> None:
-        """The learning rate dropped, or early stopping triggered, at the end of ``epoch``."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +46,7 @@ class Outcome:
     """
 
     network: keras.Model
-    history: list[dict[str, float]]
+    history: events.History
     best_epoch: int
     tested_epoch: int
     stopped_epoch: int
@@ -255,55 +240,18 @@ def restore_callbacks(
         callbacks["early_stopping"].best_weights = best_weights
 
 
-def save_checkpoint(path: Path, arrays: dict[str, np.ndarray], meta: dict[str, Any]) -> None:
-    """Writes a checkpoint aside, flushes it to the disk, then renames it over the old one.
-
-    Args:
-        path: the ``.npz`` file.
-        arrays: by name.
-        meta: anything JSON can hold; floats come back bit for bit.
-    """
-    aside = path.with_suffix(".tmp")
-    with aside.open("wb") as file:
-        np.savez(file, meta=np.frombuffer(json.dumps(meta).encode(), "uint8"), **arrays)
-        file.flush()
-        os.fsync(file.fileno())
-    aside.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)  # the rename itself must survive a power cut
-    finally:
-        os.close(folder)
-
-
-def load_checkpoint(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Reads what :func:`save_checkpoint` wrote; nothing in it is ever unpickled.
-
-    Raises:
-        UserError: the file is damaged.
-    """
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
-        return arrays, json.loads(arrays.pop("meta").tobytes())
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise UserError(
-            f"{path}: the checkpoint is damaged ({' '.join(str(error).split())}); "
-            "--fresh starts the run anew"
-        ) from None
-
-
 class _Run:
     """A training in progress: everything a checkpoint holds, and nothing else."""
 
-    def __init__(self, steps: Steps, callbacks: dict[str, Any], checkpoint: Path):
+    def __init__(self, steps: Steps, callbacks: dict[str, Any], folder: str | Path):
         self.steps = steps
         self.callbacks = callbacks
-        self.checkpoint = checkpoint
-        self.history: list[dict[str, float]] = []
+        self.folder = folder
+        self.history: events.History = []
         self.step = 0  # done in the current epoch
         self.seconds = 0.0  # spent on them
         self.saved_at = time.monotonic()
+        self.numerics = numerics()
 
     @property
     def _variables(self) -> list:
@@ -321,12 +269,17 @@ class _Run:
             "seconds": self.seconds,
             "callbacks": counters,
             "stop_training": self.steps.network.stop_training,
+            "numerics": self.numerics,
         }
-        save_checkpoint(self.checkpoint, arrays, meta)
+        checkpoints.save(self.folder, arrays, meta)
         self.saved_at = time.monotonic()
 
-    def restore(self) -> None:
-        arrays, meta = load_checkpoint(self.checkpoint)
+    def restore(self) -> dict[str, tuple[str, str]] | None:
+        """Goes back to the checkpoint; returns in what ``numerics`` differ, None if none is."""
+        found = checkpoints.load(self.folder)
+        if found is None:
+            return None
+        arrays, meta = found
         for i, variable in enumerate(self._variables):
             variable.assign(arrays[f"variable_{i}"])
         best = [arrays[f"best_{i}"] for i in range(sum(n.startswith("best_") for n in arrays))]
@@ -334,14 +287,21 @@ class _Run:
         self.history, self.step, self.seconds = meta["history"], meta["step"], meta["seconds"]
         self.steps.network.stop_training = meta["stop_training"]
         self.steps.push()
+        now = self.numerics
+        then = meta.get("numerics", now)  # older checkpoints do not say
+        return {
+            key: (then.get(key, "none"), now.get(key, "none"))
+            for key in sorted(then.keys() | now.keys())
+            if then.get(key) != now.get(key)
+        }
 
 
 def train(
     experiment: config.Experiment,
     dataset: Dataset,
     seed: int,
-    folder: Path,
-    observer: Observer | None = None,
+    folder: str | Path,
+    listener: events.Listener = lambda event: None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Outcome:
     """Trains one experiment, from its checkpoint if there is one, and tests it once at the end.
@@ -350,9 +310,9 @@ def train(
         experiment: resolved.
         dataset: images and labels.
         seed: any non-negative integer.
-        folder: where the checkpoint lies; made if missing. It must belong to this experiment,
+        folder: where the checkpoint lies, a path or URL. It must belong to this experiment,
             dataset and seed alone, and stays when training has ended.
-        observer: is told what happens.
+        listener: is told what happens.
         should_stop: asked between steps; True writes a checkpoint and raises ``Interrupted``.
 
     Returns:
@@ -362,26 +322,30 @@ def train(
         Interrupted: ``should_stop`` said so.
         UserError: the checkpoint is damaged, or the dataset too small for the batch size.
     """
-    observer = observer or Observer()
+    job = config.Job(experiment, seed)
     plan = Plan.make(experiment, len(dataset.x_train), dataset.x_train.shape[1:3], seed)
     network = models.build(experiment.model, dataset.x_train.shape[1:], len(dataset.classes), seed)
     scale = experiment.data.pixel_scale
     steps = make_steps(
         network, dataset.x_train, dataset.y_train, scale, experiment.training.learning_rate
     )
-    folder.mkdir(parents=True, exist_ok=True)
-    run = _Run(steps, make_callbacks(experiment.training, network), folder / "checkpoint.npz")
-    if run.checkpoint.exists():
-        run.restore()
-        observer.resumed(len(run.history) + 1, run.step)
-        observer.epoch(run.history)
+    run = _Run(steps, make_callbacks(experiment.training, network), folder)
+    differs = run.restore()
+    if differs is not None:
+        listener(events.Resumed(job, len(run.history) + 1, run.step, run.history, differs))
 
     while len(run.history) < experiment.training.epochs and not network.stop_training:
-        _epoch(run, plan, observer, should_stop)
+        _epoch(job, run, plan, listener, should_stop)
     return _finish(experiment, dataset, run)
 
 
-def _epoch(run: _Run, plan: Plan, observer: Observer, should_stop: Callable[[], bool]) -> None:
+def _epoch(
+    job: config.Job,
+    run: _Run,
+    plan: Plan,
+    listener: events.Listener,
+    should_stop: Callable[[], bool],
+) -> None:
     """Trains and validates one epoch, or what is left of it, and saves it."""
     steps, network = run.steps, run.steps.network
     epoch = len(run.history)
@@ -403,7 +367,7 @@ def _epoch(run: _Run, plan: Plan, observer: Observer, should_stop: Callable[[], 
         run.seconds = now - began
         if now - told > 0.2 or run.step == plan.steps:
             logs = steps.logs() | {"learning_rate": rate}
-            observer.progress(epoch + 1, run.step, plan.steps, logs)
+            listener(events.Progress(job, epoch + 1, run.step, plan.steps, logs))
             told = now
         if now - run.saved_at > CHECKPOINT_SECONDS:
             run.save()
@@ -441,16 +405,13 @@ def _epoch(run: _Run, plan: Plan, observer: Observer, should_stop: Callable[[], 
     run.step, run.seconds = 0, 0.0
     steps.reset()
     run.save()
-    observer.epoch(run.history)
+    listener(events.Epoch(job, run.history))
     new_rate = learning_rate(network)
     if new_rate != rate:
-        observer.event(epoch + 1, f"learning rate {rate:.3g} -> {new_rate:.3g}")
+        listener(events.RateDropped(job, epoch + 1, rate, new_rate))
     if network.stop_training:
         stop = run.callbacks["early_stopping"]
-        observer.event(
-            epoch + 1,
-            f"early stopping: {stop.monitor} was best in epoch {stop.best_epoch + 1}",
-        )
+        listener(events.Stopped(job, epoch + 1, stop.monitor, stop.best_epoch + 1))
 
 
 def learning_rate(network: keras.Model) -> float:

@@ -47,7 +47,7 @@ def half_written(nth):
             kill()
         return original(descriptor)
 
-    training.os.fsync = fsync
+    os.fsync = fsync
 
 
 POINTS = {
@@ -55,10 +55,10 @@ POINTS = {
     "checkpoint": half_written,
     "validation": lambda n: kill_before(ENGINE, "test", n),
     "metrics": lambda n: kill_before(tracking.ChildRun, "log_history", n),
-    "artifacts": lambda n: kill_before(mlflow, "log_artifacts", n),
+    "artifacts": lambda n: kill_before(mlflow.MlflowClient, "log_artifacts", n),
     "model": lambda n: kill_before(keras.Model, "save", n),
     "figures": lambda n: kill_before(training.Outcome, "summary", n),
-    "end": lambda n: kill_before(mlflow, "end_run", n),
+    "end": lambda n: kill_before(tracking, "_end", n + 1),
     "between": lambda n: kill_before(ladder.Ladder, "run", n),
     "never": lambda n: None,
 }

@@ -1,0 +1,96 @@
+"""Checkpoints at a URL: a folder of this machine, or whatever fsspec reaches (``s3://...``).
+
+A reader sees the old checkpoint or the new one, never a part. In a folder a checkpoint is written
+aside, flushed to the disk, then renamed; an object store does as much with each upload.
+"""
+
+import contextlib
+import io
+import json
+import os
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from fsspec.core import url_to_fs
+from fsspec.implementations.local import LocalFileSystem
+
+from resnet import UserError
+
+_FILE = "checkpoint.npz"
+
+
+def save(folder: str | Path, arrays: dict[str, np.ndarray], meta: dict[str, Any]) -> None:
+    """Puts a checkpoint in the place of the one before.
+
+    Args:
+        folder: URL or path, made if missing.
+        arrays: by name.
+        meta: anything JSON can hold; floats come back bit for bit.
+    """
+    buffer = io.BytesIO()
+    np.savez(buffer, meta=np.frombuffer(json.dumps(meta).encode(), "uint8"), **arrays)
+    write(f"{folder}/{_FILE}", buffer.getvalue())
+
+
+def write(url: str, content: bytes) -> None:
+    """Writes a file at once or not at all."""
+    system, path = url_to_fs(url)
+    system.makedirs(system._parent(path), exist_ok=True)
+    if not isinstance(system, LocalFileSystem):
+        system.pipe_file(path, content)
+        return
+    aside = Path(path).with_suffix(".tmp")
+    try:
+        with aside.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        aside.replace(path)
+    except OSError:
+        aside.unlink(missing_ok=True)  # a full disk needs the room
+        raise
+    parent = os.open(aside.parent, os.O_RDONLY)
+    try:
+        os.fsync(parent)  # the rename itself must survive a power cut
+    finally:
+        os.close(parent)
+
+
+def exists(folder: str | Path) -> bool:
+    """Whether there is a checkpoint."""
+    return visible(f"{folder}/{_FILE}")
+
+
+def visible(url: str) -> bool:
+    """Whether there is such a file or folder, as seen from here."""
+    system, path = url_to_fs(url)
+    return system.exists(path)
+
+
+def load(folder: str | Path) -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:
+    """Reads what :func:`save` wrote, if anything; nothing in it is ever unpickled.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    system, path = url_to_fs(f"{folder}/{_FILE}")
+    try:
+        with np.load(io.BytesIO(system.cat_file(path)), allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+        return arrays, json.loads(arrays.pop("meta").tobytes())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise UserError(
+            f"{path}: the checkpoint is damaged ({' '.join(str(error).split())}); "
+            "--fresh starts the run anew"
+        ) from None
+
+
+def remove(folder: str | Path) -> None:
+    """Removes the folder with its checkpoint, if there is one."""
+    system, path = url_to_fs(str(folder))
+    with contextlib.suppress(FileNotFoundError):
+        system.rm(path, recursive=True)

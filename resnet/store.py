@@ -1,0 +1,278 @@
+"""The MLflow store: how it is reached, where its files lie, and what to do while it is away.
+
+It imports no Keras, so that the report and a cluster's nodes may use it at little cost.
+"""
+
+import contextlib
+import logging
+import os
+import re
+import socket
+import sqlite3
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # read when imported
+os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+# a few tries and then :func:`patient`, which says what it waits for and lets itself be stopped
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
+
+import mlflow
+import sqlalchemy
+from filelock import FileLock
+from mlflow.entities import Run
+from mlflow.exceptions import MlflowException, RestException
+from mlflow.protos.databricks_pb2 import TEMPORARILY_UNAVAILABLE, ErrorCode
+from mlflow.store.db.db_types import DATABASE_ENGINES
+from mlflow.tracking import MlflowClient
+from sqlalchemy.exc import NoSuchModuleError, OperationalError, SQLAlchemyError
+
+from resnet import Interrupted, UserError, config
+
+ROOT = Path(__file__).resolve().parent.parent
+EXPERIMENT = "resnet-ladder"
+FAILURES = (MlflowException, SQLAlchemyError, OSError)
+"""What a store raises."""
+PATIENCE = 3600.0
+"""Seconds for which a store that went away is waited for."""
+
+for name in ("mlflow", "alembic"):
+    logging.getLogger(name).setLevel(logging.WARNING)
+for name in ("urllib3", "mlflow.system_metrics", "mlflow.store.db.utils"):
+    logging.getLogger(name).setLevel(logging.ERROR)  # what they warn of is told by ``patient``
+
+
+@dataclass(frozen=True)
+class Store:
+    """A tracking store, and the folder where this machine keeps what belongs to it."""
+
+    uri: str
+    experiment_id: str
+
+    @property
+    def client(self) -> MlflowClient:
+        """MLflow's client for this store."""
+        return MlflowClient(self.uri)
+
+    @property
+    def shared(self) -> bool:
+        """Whether other machines may use it too."""
+        return not self.uri.startswith("sqlite:")
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder for locks and, by default, checkpoints: beside the file, or at the top."""
+        folder = ROOT if self.shared else Path(self.uri.removeprefix("sqlite:///")).parent
+        return folder / "checkpoints"
+
+    def search(self, **conditions: str) -> list[Run]:
+        """Runs whose tags (and ``status``) equal the conditions, newest first."""
+        parts = [
+            f"attributes.status = '{value}'" if key == "status" else f"tags.{key} = '{value}'"
+            for key, value in conditions.items()
+        ]
+        found, page = [], None
+        while page is None or page.token:
+            page = self.client.search_runs(
+                [self.experiment_id],
+                " and ".join(parts),
+                order_by=["attributes.start_time DESC"],
+                page_token=page and page.token,
+            )
+            found += page
+        return found
+
+
+def hide(text: str) -> str:
+    """A text in which no address shows its password."""
+    text = re.sub(r"(://[^:/@\s]*:)\S+@", r"\1***@", text)
+    return re.sub(r"((?:password|pwd)=)[^&;\s]+", r"\1***", text, flags=re.IGNORECASE)
+
+
+def mask(text: object) -> str:
+    """The same in one line."""
+    return hide(config.one_line(text))
+
+
+def connect(uri: str | None = None) -> Store:
+    """Opens the tracking store and makes the experiment, if this is the first use.
+
+    Args:
+        uri: MLflow tracking URI; by default ``mlflow.db`` at the project's top. Beside an
+            SQLite file lie its ``mlartifacts/`` and ``checkpoints/``; a server's artifacts are
+            its own business, those of another database lie at the project's top.
+
+    Returns:
+        The store, also set as MLflow's current one.
+
+    Raises:
+        UserError: the store cannot be opened, or does not answer within some 10 s.
+    """
+    uri = uri or f"sqlite:///{ROOT / 'mlflow.db'}"
+    scheme = urlsplit(uri).scheme
+    artifacts, lock = None, contextlib.nullcontext()
+    if uri.startswith("sqlite:///"):
+        database = Path(uri.removeprefix("sqlite:///")).resolve()
+        if not database.parent.is_dir():
+            raise UserError(f"--tracking-uri {uri}: there is no folder {database.parent}")
+        uri = f"sqlite:///{database}"
+        artifacts = (database.parent / "mlartifacts").as_uri()
+        # two runners that start on one fresh file must not both build its tables
+        lock = FileLock(f"{database}.lock")
+    elif scheme.partition("+")[0] in DATABASE_ENGINES:
+        artifacts = (ROOT / "mlartifacts").as_uri()
+    elif scheme not in ("http", "https"):
+        raise UserError(
+            f"--tracking-uri {mask(uri)}: write sqlite:///FILE.db, the http(s) address of a "
+            f"server, or that of a database ({', '.join(DATABASE_ENGINES)})"
+        )
+    try:
+        if artifacts and not uri.startswith("sqlite"):
+            _try_database(uri)
+        with lock, _hurried():
+            follow(uri)
+            mlflow.set_tracking_uri(uri)
+            client = MlflowClient(uri)
+            experiment = client.get_experiment_by_name(EXPERIMENT)
+            if experiment is None:
+                with contextlib.suppress(MlflowException):  # another runner was first
+                    client.create_experiment(EXPERIMENT, artifact_location=artifacts)
+                experiment = client.get_experiment_by_name(EXPERIMENT)
+    except FAILURES as error:
+        raise UserError(
+            f"{mask(uri)}: cannot be used as a tracking store: {mask(error)[:300]}"
+        ) from None
+    if experiment.lifecycle_stage != "active":
+        raise UserError(
+            f"{mask(uri)}: the experiment {EXPERIMENT} is deleted there; bring it back with "
+            f"mlflow experiments restore --experiment-id {experiment.experiment_id}"
+        )
+    if artifacts and experiment.artifact_location.startswith("mlflow-artifacts:"):
+        raise UserError(f"{mask(uri)}: its artifacts are with an MLflow server; give its address")
+    return Store(uri, experiment.experiment_id)
+
+
+@contextlib.contextmanager
+def _hurried():
+    """For a first contact: a store that is not there should be said so soon."""
+    hurry = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "5"}
+    kept = {name: os.environ[name] for name in hurry}
+    os.environ.update(hurry)
+    try:
+        yield
+    finally:
+        os.environ.update(kept)
+
+
+def _try_database(uri: str) -> None:
+    """One connection, since MLflow would try for half an hour."""
+    try:
+        engine = sqlalchemy.create_engine(uri)
+        if engine.url.host:
+            port = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}[engine.dialect.name]
+            socket.create_connection((engine.url.host, engine.url.port or port), 5).close()
+        engine.connect().close()
+        engine.dispose()
+    except (ImportError, NoSuchModuleError) as error:
+        raise UserError(
+            f"{mask(uri)}: the database's driver is not installed ({error}); for PostgreSQL: "
+            "pip install -e .[postgresql]"
+        ) from None
+
+
+def follow(uri: str) -> None:
+    """Tells the database of a local store that was moved or renamed where its artifacts are.
+
+    MLflow keeps absolute addresses. Nothing is done if they hold, or are none of this project's.
+
+    Args:
+        uri: MLflow tracking URI.
+
+    Raises:
+        OSError: they do not hold, and the file cannot be written.
+    """
+    database = Path(uri.removeprefix("sqlite:///")).resolve()
+    if not (uri.startswith("sqlite:///") and database.is_file() and database.stat().st_size):
+        return
+    new = (database.parent / "mlartifacts").as_uri()
+    try:
+        with contextlib.closing(sqlite3.connect(database, timeout=30)) as connection, connection:
+            rows = connection.execute(
+                "SELECT artifact_location FROM experiments WHERE name = ?", (EXPERIMENT,)
+            ).fetchall()
+            for (old,) in rows:
+                if not (old or "").startswith("file:") or Path(old).name != "mlartifacts":
+                    continue
+                for table, column in (
+                    ("experiments", "artifact_location"),
+                    ("runs", "artifact_uri"),
+                    ("logged_models", "artifact_location"),
+                ):
+                    if old != new:
+                        connection.execute(
+                            f"UPDATE {table} SET {column} = ? || substr({column}, ?) "  # noqa: S608 - fixed names
+                            f"WHERE {column} = ? OR {column} LIKE ?",
+                            (new, len(old) + 1, old, f"{old}/%"),
+                        )
+    except sqlite3.Error as error:
+        raise OSError(str(error)) from None
+
+
+def patient(
+    store: Store, tell: Callable[[str], None], should_stop: Callable[[], bool]
+) -> Callable[..., Any]:
+    """A way to call a store that may go away: it is waited for, and the call repeated.
+
+    Args:
+        store: which.
+        tell: is told when it has gone and when it is back.
+        should_stop: asked while waiting; True raises ``Interrupted``.
+
+    Returns:
+        A function that calls its first argument with the others. Such a call must do no harm
+        if done twice, since a store may go away between doing it and saying so.
+    """
+
+    def call(function: Callable, *arguments: Any, **options: Any) -> Any:
+        began, told = time.monotonic(), False
+        while True:
+            try:
+                result = function(*arguments, **options)
+            except FAILURES as error:
+                if not _away(store, error) or time.monotonic() - began > PATIENCE:
+                    raise
+                if not told:
+                    tell(f"the tracking store does not answer ({mask(error)[:150]}); waiting")
+                told = True
+                for _ in range(10):
+                    if should_stop():
+                        raise Interrupted from None
+                    time.sleep(0.2)
+            else:
+                if told:
+                    tell("the tracking store answers again")
+                return result
+
+    return call
+
+
+def _away(store: Store, error: Exception) -> bool:
+    """Whether the store may do later what it did not do now."""
+    text = str(error)
+    if not store.shared:
+        return "database is locked" in text
+    if isinstance(error, RestException):
+        return error.get_http_status_code() >= 500
+    if isinstance(error, MlflowException):
+        # a database's, or no answer at all
+        unavailable = error.error_code == ErrorCode.Name(TEMPORARILY_UNAVAILABLE)
+        return unavailable or "API request to" in text
+    response = getattr(error, "response", None)
+    return isinstance(error, ConnectionError | OperationalError) or (
+        getattr(response, "status_code", 0) >= 500
+    )
