@@ -105,6 +105,7 @@ def load(data: str) -> "Dataset":
             lambda what, done, total: bar.update(
                 task, description=escape(what), completed=done, total=total or None
             ),
+            lambda line: bar.console.print(escape(line), highlight=False),
         )
     console.print(
         f"[bold]{escape(dataset.name)}[/bold]: {len(dataset.x_train):,} training and "
