@@ -247,7 +247,6 @@ class ChildRun:
                 job.experiment.title,
             )
             np.save(folder / "test_probabilities.npy", outcome.probabilities, allow_pickle=False)
-            np.save(folder / "test_labels.npy", dataset.y_test, allow_pickle=False)
             figures.mistakes(dataset, outcome.probabilities, folder / "mistakes.png")
             lines: list[str] = []
             outcome.network.summary(line_length=110, print_fn=lines.append)

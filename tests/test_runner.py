@@ -277,7 +277,6 @@ def test_what_a_run_leaves_in_mlflow(command, image_folder, tmp_path):
         "model_summary.txt",
         "curves.png",
         "test_probabilities.npy",
-        "test_labels.npy",
         "confusion_matrix.csv",
         "confusion_matrix.png",
         "mistakes.png",

@@ -1,0 +1,34 @@
+"""The documents' examples do what the documents say."""
+
+import functools
+import re
+import shutil
+
+import yaml
+from conftest import ROOT
+
+from report import claims
+from resnet import config
+
+
+def test_a_rung_of_ones_own(tmp_path, monkeypatch):
+    rung, claim = re.findall(
+        r"```yaml\n(.*?)```", (ROOT / "docs" / "own-rung.md").read_text("utf-8"), re.DOTALL
+    )
+    folder = shutil.copytree(config.EXPERIMENTS, tmp_path / "experiments")
+    (folder / "06_mine.yaml").write_text(rung, encoding="utf-8")
+    paths = config.find(folder)
+    assert config.select("all", paths)[-1] == "06_mine"
+    mine, before = (config.load(paths[name]) for name in ("06_mine", "05_deeper_dropout"))
+    assert {k: v for k, v in mine.flat().items() if before.flat()[k] != v} == {
+        "data.augmentation.rotation_range": 20,
+        "data.augmentation.zoom_range": 0.2,
+    }
+    assert mine.assumed["data.augmentation.rotation_range"].startswith("mine")
+
+    monkeypatch.setattr(config, "find", functools.partial(config.find, folder))
+    path = folder / "claims.yaml"
+    tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    tree["claims"] += yaml.safe_load(claim)
+    path.write_text(yaml.safe_dump(tree), encoding="utf-8")
+    assert claims.load_study(path).claims[-1].id == "mine-gain"
