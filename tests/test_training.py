@@ -131,7 +131,11 @@ def test_the_loop_equals_model_fit(name, dataset, tmp_path):
         expected = network.evaluate(x[positions], y[positions], verbose=0, return_dict=True)
         record = outcome.history[epoch]
         assert record["val_loss"] == pytest.approx(expected["loss"], rel=1e-3)
-        assert record["val_accuracy"] == pytest.approx(expected["accuracy"], abs=0.04)
+        # after so few steps some images lie on the fence, where rounding names the class
+        first, second = np.sort(network.predict(x[positions], verbose=0))[:, :-3:-1].T
+        fence = (first - second < 1e-4).mean()
+        assert fence < 0.25
+        assert record["val_accuracy"] == pytest.approx(expected["accuracy"], abs=fence + 1e-6)
     for ours, theirs in zip(outcome.network.variables, network.variables, strict=True):
         layer, kind = ours.path.split("/")[-2:]
         if kind in ("kernel", "gamma", "beta") or (kind, layer) == ("bias", "head_classifier"):
