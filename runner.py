@@ -411,7 +411,7 @@ def main(
                 name=f"ladder {ladder} · {dataset.name} · seed {seeds or chosen_seeds[0]}",
                 tags={"profile": profile, "modified": modified},
                 fresh=fresh,
-                checkpoints=checkpoints,
+                folder=checkpoints,
                 at_once=at_once,
                 should_stop=Stop(),
             )
