@@ -12,7 +12,7 @@ import mlflow
 import numpy as np
 import pytest
 from mlflow.exceptions import MlflowException
-from test_training import SMALL, assert_same_outcome, dataset, experiment  # noqa: F401
+from test_training import SMALL, assert_same_outcome, experiment
 
 from resnet import Interrupted, UserError, checkpoints, events, leases, store, tracking, training
 from resnet.config import Job
@@ -34,12 +34,12 @@ def patiently(function, *arguments, **options):
     return function(*arguments, **options)
 
 
-def take(where, lease, dataset, tmp_path, **options):  # noqa: F811
+def take(where, lease, dataset, tmp_path, **options):
     options = {"fresh": False, "folder": str(tmp_path / "none")} | options
     return tracking.take(where, JOB, dataset, {}, "parent", lease, patiently, **options)
 
 
-def test_of_many_that_come_at_once_one_gets_the_run(shared, dataset, tmp_path):  # noqa: F811
+def test_of_many_that_come_at_once_one_gets_the_run(shared, dataset, tmp_path):
     """Each as if on a machine of its own."""
     taken = {}
 
@@ -59,7 +59,7 @@ def test_an_abandoned_lease_is_taken_over_when_it_was_watched_for_its_length(
     shared,
     dataset,
     tmp_path,
-    monkeypatch,  # noqa: F811
+    monkeypatch,
 ):
     """Whatever the clocks say: this one jumps about."""
     clock, jumps = time.time, random.Random(0)
@@ -73,7 +73,7 @@ def test_an_abandoned_lease_is_taken_over_when_it_was_watched_for_its_length(
     assert time.monotonic() - began > leases.SECONDS
 
 
-def test_a_renewed_lease_is_never_taken_over(shared, dataset, tmp_path):  # noqa: F811
+def test_a_renewed_lease_is_never_taken_over(shared, dataset, tmp_path):
     first, other = Lease(shared, tmp_path / "first"), Lease(shared, tmp_path / "other")
     run = take(shared, first, dataset, tmp_path)
     until = time.monotonic() + 3 * leases.SECONDS
@@ -84,13 +84,13 @@ def test_a_renewed_lease_is_never_taken_over(shared, dataset, tmp_path):  # noqa
     assert take(shared, other, dataset, tmp_path).info.status == "FINISHED"
 
 
-def test_of_this_machine_a_dead_holder_is_known_by_its_lock(shared, dataset, tmp_path):  # noqa: F811
+def test_of_this_machine_a_dead_holder_is_known_by_its_lock(shared, dataset, tmp_path):
     run = take(shared, Lease(shared, tmp_path / "lock"), dataset, tmp_path)
     again = take(shared, Lease(shared, tmp_path / "lock"), dataset, tmp_path)
     assert again.info.run_id == run.info.run_id
 
 
-def test_who_lost_the_run_writes_no_more(shared, dataset, tmp_path):  # noqa: F811
+def test_who_lost_the_run_writes_no_more(shared, dataset, tmp_path):
     lease = Lease(shared, tmp_path / "first")
     run = take(shared, lease, dataset, tmp_path)
     thief = Lease(shared, tmp_path / "thief")
@@ -108,7 +108,7 @@ def test_who_lost_the_run_writes_no_more(shared, dataset, tmp_path):  # noqa: F8
     assert thief.token in after.data.tags[leases.TAG]
 
 
-def test_without_its_checkpoint_a_run_with_epochs_is_given_up(shared, dataset, tmp_path):  # noqa: F811
+def test_without_its_checkpoint_a_run_with_epochs_is_given_up(shared, dataset, tmp_path):
     """Its curves must not go on with another machine's."""
     run = take(shared, Lease(shared, tmp_path / "lock"), dataset, tmp_path)
     shared.client.log_metric(run.info.run_id, "loss", 1.0, step=1)
@@ -122,7 +122,7 @@ def test_without_its_checkpoint_a_run_with_epochs_is_given_up(shared, dataset, t
     assert shared.client.get_run(run.info.run_id).info.status == "KILLED"
 
 
-def test_fresh_gives_up_what_others_began_but_not_its_own(shared, dataset, tmp_path):  # noqa: F811
+def test_fresh_gives_up_what_others_began_but_not_its_own(shared, dataset, tmp_path):
     lock = tmp_path / "lock"
     old = tracking.take(
         shared, JOB, dataset, {}, "earlier", Lease(shared, lock), patiently,
@@ -137,7 +137,7 @@ def test_fresh_gives_up_what_others_began_but_not_its_own(shared, dataset, tmp_p
 # -- checkpoints --------------------------------------------------------------------------------
 
 
-def test_a_training_goes_on_from_a_url(dataset, tmp_path):  # noqa: F811
+def test_a_training_goes_on_from_a_url(dataset, tmp_path):
     e = experiment("01_template", **SMALL, training={"epochs": 2})
     url, told = "memory://bucket/checkpoints", []
     calls = iter(range(7))
@@ -153,7 +153,7 @@ def test_a_training_goes_on_from_a_url(dataset, tmp_path):  # noqa: F811
     assert checkpoints.load(url) is None
 
 
-def test_going_on_elsewhere_is_told(dataset, tmp_path, monkeypatch):  # noqa: F811
+def test_going_on_elsewhere_is_told(dataset, tmp_path, monkeypatch):
     e = experiment("01_template", **SMALL, training={"epochs": 1})
     here = training.numerics()
     monkeypatch.setattr(training, "numerics", lambda: here | {"threads": "64"})

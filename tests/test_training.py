@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 from keras.src.legacy.preprocessing.image import ImageDataGenerator
 
 from resnet import Interrupted, UserError, checkpoints, config, models, training
-from resnet.data import Dataset
 from resnet.steps import make_steps
 
 PATHS = config.find()
@@ -16,16 +15,6 @@ PATHS = config.find()
 
 def experiment(name, **changes):
     return config.change(config.load(PATHS[name]), changes, "test")
-
-
-@pytest.fixture(scope="module")
-def dataset():
-    generator = np.random.default_rng(0)
-    y = np.arange(200, dtype="uint8") % 4
-    x = generator.integers(0, 120, (200, 8, 8, 3), "uint8")
-    for image, label in zip(x, y, strict=True):
-        image[2 * label : 2 * label + 2] += 100
-    return Dataset("bars", ("a", "b", "c", "d"), x[:160], y[:160], x[160:], y[160:], "test")
 
 
 SMALL = {"model": {"identity_blocks": [1, 1, 1]}}
