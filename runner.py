@@ -1,10 +1,12 @@
 """The command line: ``python runner.py --ladder all`` runs the study's five rungs in sequence."""
 
+import contextlib
 import os
 import shlex
 import signal
 import sys
 from functools import partial
+from itertools import pairwise
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated
 
@@ -117,7 +119,9 @@ def load(data: str) -> "Dataset":
 
 
 def show_plan(
-    jobs: list[config.Job], dataset: "Dataset | None", ladder: list[config.Experiment]
+    jobs: list[config.Job],
+    dataset: "Dataset | None",
+    ladder: dict[str, config.Experiment | None],
 ) -> None:
     """The dry run: each rung's size and time here, what it changes, and what it assumes anew."""
     from report.analysis import changes
@@ -147,7 +151,7 @@ def show_plan(
             duration(estimate.seconds),
         )
     console.print(table)
-    previous = dict(zip([e.name for e in ladder[1:]], ladder, strict=False))
+    previous = {name: ladder[before] for before, name in pairwise(ladder)}
     for job in firsts:
         experiment, before = job.experiment, previous.get(job.experiment.name)
         console.print(f"[bold]{escape(experiment.name)}[/bold]", highlight=False)
@@ -386,9 +390,12 @@ def main(
 
     due = [config.Job(experiment, s) for s in chosen_seeds for experiment in experiments]
     if dry_run:
-        known = {name: resolve(name, profile) for name in config.find()}
+        known = dict.fromkeys(config.find())
+        for name in known:
+            with contextlib.suppress(UserError):  # what was not asked for may be broken
+                known[name] = resolve(name, profile)
         known |= {experiment.name: experiment for experiment in experiments}
-        show_plan(due, None if data == "cifar10" else load(data), list(known.values()))
+        show_plan(due, None if data == "cifar10" else load(data), known)
         return
     store = tracking.connect(tracking_uri)  # before the images: it may not be there
     if ray and not store.shared:
@@ -412,7 +419,7 @@ def main(
                 name=f"ladder {ladder} · {dataset.name} · seed {seeds or chosen_seeds[0]}",
                 tags={"profile": profile, "modified": modified},
                 fresh=fresh,
-                checkpoints=checkpoints,
+                folder=checkpoints,
                 at_once=at_once,
                 should_stop=Stop(),
             )

@@ -59,7 +59,7 @@ def plain_script(n: int):
 
 
 def this_project(n: int):
-    from resnet import ladder, steps, tracking
+    from resnet import Interrupted, events, ladder, steps, tracking
     from resnet.data import Dataset
 
     x, y = images(n)
@@ -77,8 +77,8 @@ def this_project(n: int):
 
         return wrapper
 
-    class OneAtATime(ladder.Display):
-        def epoch(self, job, history):
+    def one_at_a_time(event):
+        if isinstance(event, events.Epoch):
             done.put(None)
             permits.get()
 
@@ -86,10 +86,10 @@ def this_project(n: int):
         with tempfile.TemporaryDirectory() as folder:
             store = tracking.connect(f"sqlite:///{Path(folder) / 'mlflow.db'}")
             with tracking.parent_run(store, "benchmark", {}) as parent_id:
-                shared = ladder.Ladder(dataset, store, {}, parent_id, fresh=False)
+                shared = ladder.Ladder(store, {}, parent_id, False, str(store.checkpoints))
                 try:
-                    shared.run(job, OneAtATime(), ending.is_set)
-                except ladder.training.Interrupted:
+                    shared.run(job, dataset, one_at_a_time, ending.is_set)
+                except Interrupted:
                     done.put(None)
 
     thread = threading.Thread(target=train)

@@ -8,6 +8,7 @@ import contextlib
 import io
 import json
 import os
+import uuid
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
 from resnet import UserError
+from resnet.config import one_line
 
 _FILE = "checkpoint.npz"
 
@@ -56,6 +58,23 @@ def write(url: str, content: bytes) -> None:
         os.fsync(parent)  # the rename itself must survive a power cut
     finally:
         os.close(parent)
+
+
+def prepare(folder: str) -> str:
+    """Writes an empty file, to find out before training whether that can be done.
+
+    Returns:
+        The file, to be looked for by others and removed.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    probe = f"{folder}/probe-{uuid.uuid4().hex}"
+    try:
+        write(probe, b"")
+    except Exception as error:  # each kind of storage has its own
+        raise UserError(f"--checkpoints {folder}: cannot be written: {one_line(error)}") from None
+    return probe
 
 
 def exists(folder: str | Path) -> bool:

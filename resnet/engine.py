@@ -8,7 +8,6 @@ happens travels through one small actor beside the driver.
 import os
 import signal
 import time
-import uuid
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -188,8 +187,7 @@ def _check_nodes(ray: Any, folder: str, cpus: int, gpus: float | None) -> None:
             f"--ray: no node has {cpus} CPUs and {gpus or 0} GPUs; --cpus-per-run and "
             "--gpus-per-run say what a run takes up"
         )
-    probe = f"{folder}/probe-{uuid.uuid4().hex}"
-    checkpoints.write(probe, b"")
+    probe = checkpoints.prepare(folder)
     look = ray.remote(num_cpus=0, max_calls=1)(_look)
     try:
         asked = {

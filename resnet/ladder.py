@@ -170,7 +170,7 @@ def run(
     name: str,
     tags: dict[str, str],
     fresh: bool = False,
-    checkpoints: str | None = None,
+    folder: str | None = None,
     should_stop: Callable[[], bool] = lambda: False,
     at_once: Callable[..., list[events.Event]] | None = None,
 ) -> tuple[int, str]:
@@ -184,7 +184,7 @@ def run(
         name: of the invocation's run in MLflow.
         tags: of the invocation's run and of its children.
         fresh: begin anew what is finished or begun.
-        checkpoints: the folder of all checkpoints, a path or URL; by default beside the store.
+        folder: of all checkpoints, a path or URL; by default beside the store.
         should_stop: asked between steps.
         at_once: :func:`resnet.engine.run` with its options, to run several at a time; by
             default one runs after the other in this process.
@@ -194,11 +194,14 @@ def run(
 
     Raises:
         Interrupted: ``should_stop`` said so; checkpoints are written.
-        UserError: the dataset is too small, or the cluster cannot be used.
+        UserError: the dataset is too small, checkpoints cannot be written, or the cluster
+            cannot be used.
     """
+    folder = folder or str(store.checkpoints)
     shape = dataset.x_train.shape
     for job in jobs:  # before the first hours are spent
         training.Plan.make(job.experiment, shape[0], shape[1:3], job.seed)
+    checkpoints.remove(checkpoints.prepare(folder))
     with tracking.parent_run(
         store,
         name,
@@ -206,9 +209,9 @@ def run(
         lambda text: listener(events.Told(jobs[0], text)),
         should_stop,
     ) as parent_id:
-        ladder = Ladder(store, tags, parent_id, fresh, checkpoints or str(store.checkpoints))
+        ladder = Ladder(store, tags, parent_id, fresh, folder)
         if at_once:
-            done = at_once(jobs, dataset, ladder.run, ladder.checkpoints, listener, should_stop)
+            done = at_once(jobs, dataset, ladder.run, folder, listener, should_stop)
         else:
             done = []
             for job in jobs:

@@ -30,6 +30,19 @@ def image_folder(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="session")
+def dataset():
+    """160 training and 40 test images, 8x8, in four learnable classes."""
+    from resnet.data import Dataset
+
+    generator = np.random.default_rng(0)
+    y = np.arange(200, dtype="uint8") % 4
+    x = generator.integers(0, 120, (200, 8, 8, 3), "uint8")
+    for image, label in zip(x, y, strict=True):
+        image[2 * label : 2 * label + 2] += 100
+    return Dataset("bars", ("a", "b", "c", "d"), x[:160], y[:160], x[160:], y[160:], "test")
+
+
 @pytest.fixture
 def command(tmp_path):
     """The real command line on a store of its own: ``command("--ladder", "1")``."""

@@ -1,8 +1,11 @@
-"""The real runner, killed (SIGKILL, by itself) at a chosen point: killed_at.py POINT N ARGS...
+"""The real runner, killed (SIGKILL, by itself) at a chosen point, or with a full disk from there on.
+
+    killed_at.py POINT N ARGS...
 
 A checkpoint is written after every step, so that a kill often finds one in mid-epoch.
 """
 
+import errno
 import os
 import signal
 import sys
@@ -13,6 +16,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import keras
 import mlflow
+from sqlalchemy import event
+from sqlalchemy.engine import Engine
 
 import runner
 from resnet import ladder, steps, tracking, training
@@ -50,7 +55,37 @@ def half_written(nth):
     os.fsync = fsync
 
 
+def full(nth):
+    """No checkpoint can be written from the nth on."""
+    original, calls = os.fsync, count(1)
+
+    def fsync(descriptor):
+        if next(calls) >= nth:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return original(descriptor)
+
+    os.fsync = fsync
+
+
+def full_artifacts(nth):
+    def log_artifacts(*arguments):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    mlflow.MlflowClient.log_artifacts = log_artifacts
+
+
+def full_database(pages):
+    """SQLite itself then says that the disk is full."""
+
+    @event.listens_for(Engine, "connect")
+    def limit(connection, record):
+        connection.execute(f"PRAGMA max_page_count = {pages}")
+
+
 POINTS = {
+    "full": full,
+    "full artifacts": full_artifacts,
+    "full database": full_database,
     "step": lambda n: kill_before(ENGINE, "train", n),
     "checkpoint": half_written,
     "validation": lambda n: kill_before(ENGINE, "test", n),

@@ -2,13 +2,16 @@
 
 import random
 import re
+import shutil
 import signal
+import sqlite3
 import time
 from pathlib import Path
 
 import keras
 import mlflow
 import numpy as np
+import psutil
 import pytest
 from mlflow.tracking import MlflowClient
 
@@ -213,6 +216,58 @@ def test_ctrl_c_stops_several_processes_resumably(command, image_folder, undistu
     assert_as_if_nothing_happened(command, undisturbed, tmp_path)
 
 
+def test_lost_workers_cost_their_runs_some_steps_and_nothing_else(
+    command, image_folder, undisturbed, tmp_path
+):
+    process = command.start(*ladder_arguments(image_folder), "--jobs=2")
+    for end in ("kill", "terminate"):
+        for line in process.stdout:
+            if "epoch" in line:
+                break
+        victim = next(
+            child
+            for child in psutil.Process(process.pid).children(recursive=True)
+            if child.name().startswith("ray::_task")
+        )
+        getattr(victim, end)()
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
+    assert "its worker was lost" in out
+    assert_as_if_nothing_happened(command, undisturbed, tmp_path)
+
+
+def test_a_full_disk_costs_nothing(command, image_folder, undisturbed, tmp_path):
+    """While a checkpoint, the artifacts or the database is written; the same command goes on."""
+    arguments = ladder_arguments(image_folder)
+    process = command("full", 9, *arguments, script=KILLED_AT)
+    assert process.returncode == 1, process.err
+    assert process.out.count("No space left on device") == 2  # each run tried
+    process = command("full artifacts", 1, *arguments, script=KILLED_AT)
+    assert process.returncode == 1, process.err
+    with sqlite3.connect(command.uri.removeprefix("sqlite:///")) as database:
+        (pages,) = database.execute("PRAGMA page_count").fetchone()
+    process = command("full database", pages, *arguments, script=KILLED_AT)
+    assert process.returncode in (1, 2)
+    assert "disk is full" in process.out + process.err
+    assert "Traceback" not in process.err
+    process = command("never", 0, *arguments, script=KILLED_AT)
+    assert process.returncode == 0, process.err
+    assert_as_if_nothing_happened(command, undisturbed, tmp_path)
+
+
+def test_a_broken_rung_that_was_not_asked_for_stops_nothing(command, tmp_path):
+    for name in ("resnet", "report", "experiments", "runner.py"):
+        source = KILLED_AT.parent.parent / name
+        (shutil.copytree if source.is_dir() else shutil.copy)(source, tmp_path / name)
+    (tmp_path / "experiments" / "06_broken.yaml").write_text("extends: 05_deeper_dropout\nx: 1\n")
+    options = {"script": tmp_path / "runner.py"}
+    process = command("--ladder=1,2", "--data=digits", "--dry-run", **options)
+    assert process.returncode == 0, process.err
+    process = command("--ladder=6", "--data=digits", "--dry-run", **options)
+    assert process.returncode == 2
+    assert len(process.err.strip().splitlines()) == 1
+
+
 def test_finished_work_is_skipped_and_fresh_trains_it_again(command, image_folder):
     arguments = ["--ladder=1", f"--data={image_folder}", *FAST]
     assert command(*arguments).returncode == 0
@@ -307,12 +362,17 @@ def test_what_a_run_leaves_in_mlflow(command, image_folder, tmp_path):
         (["--ladder=1", "--profile=slow"], "quick"),
         (["--ladder=1", "--data=digits", "--tracking-uri=ftp://x"], "sqlite:///"),
         (["--ladder=2", "--data=digits", "--set=training.batch_size=5000"], "too large"),
+        (["--ladder=1", "--data=digits", "--checkpoints=/dev/null/x"], "cannot be written"),
+        (["--ladder=1", "--data=digits", "--ray=auto"], "--tracking-uri"),
+        (["--ladder=1", "--tracking-uri=http://me:s3cret@127.0.0.1:1"], "//me:***@127"),
+        (["--ladder=1", "--tracking-uri=mysql+x://me:s3cret@127.0.0.1:1/x"], "//me:***@127"),
     ],
 )
 def test_a_user_s_mistake_is_one_line_and_code_2(command, arguments, words):
     process = command(*arguments)
     assert process.returncode == 2
     assert words in process.err
+    assert "s3cret" not in process.err
     assert len(process.err.strip().splitlines()) == 1
 
 

@@ -1,0 +1,235 @@
+"""Who trains what: leases, checkpoints at a URL and a store that comes and goes."""
+
+import random
+import shutil
+import sqlite3
+import threading
+import time
+from pathlib import Path
+
+import fsspec
+import mlflow
+import numpy as np
+import pytest
+from mlflow.exceptions import MlflowException
+from test_training import SMALL, assert_same_outcome, experiment
+
+from resnet import Interrupted, UserError, checkpoints, events, leases, store, tracking, training
+from resnet.config import Job
+from resnet.leases import Lease, Lost
+
+JOB = Job(experiment("01_template", **SMALL, training={"epochs": 2}), 0)
+
+
+@pytest.fixture
+def shared(tmp_path, monkeypatch):
+    """A real store that takes itself for one of many machines, with short leases."""
+    monkeypatch.setattr(store.Store, "shared", True)
+    monkeypatch.setattr(leases, "SECONDS", 2.0)
+    monkeypatch.setattr(leases, "SETTLE", 0.3)
+    return store.connect(f"sqlite:///{tmp_path / 'mlflow.db'}")
+
+
+def patiently(function, *arguments, **options):
+    return function(*arguments, **options)
+
+
+def take(where, lease, dataset, tmp_path, **options):
+    options = {"fresh": False, "folder": str(tmp_path / "none")} | options
+    return tracking.take(where, JOB, dataset, {}, "parent", lease, patiently, **options)
+
+
+def test_of_many_that_come_at_once_one_gets_the_run(shared, dataset, tmp_path):
+    """Each as if on a machine of its own."""
+    taken = {}
+
+    def come(number):
+        taken[number] = take(shared, Lease(shared, tmp_path / str(number)), dataset, tmp_path)
+
+    threads = [threading.Thread(target=come, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sum(run is not None for run in taken.values()) == 1
+    assert len(shared.search(role="rung")) == 1
+
+
+def test_an_abandoned_lease_is_taken_over_when_it_was_watched_for_its_length(
+    shared,
+    dataset,
+    tmp_path,
+    monkeypatch,
+):
+    """Whatever the clocks say: this one jumps about."""
+    clock, jumps = time.time, random.Random(0)
+    monkeypatch.setattr(time, "time", lambda: clock() + jumps.uniform(-1e5, 1e5))
+    run = take(shared, Lease(shared, tmp_path / "dead"), dataset, tmp_path)
+    assert run.info.status == "RUNNING"
+    other, began = Lease(shared, tmp_path / "other"), time.monotonic()
+    while not (taken := take(shared, other, dataset, tmp_path)):
+        time.sleep(0.1)
+    assert taken.info.run_id == run.info.run_id
+    assert time.monotonic() - began > leases.SECONDS
+
+
+def test_a_renewed_lease_is_never_taken_over(shared, dataset, tmp_path):
+    first, other = Lease(shared, tmp_path / "first"), Lease(shared, tmp_path / "other")
+    run = take(shared, first, dataset, tmp_path)
+    until = time.monotonic() + 3 * leases.SECONDS
+    with tracking.child_run(shared, run, JOB, dataset, first, patiently):
+        while time.monotonic() < until:
+            assert take(shared, other, dataset, tmp_path) is None
+            time.sleep(0.1)
+    assert take(shared, other, dataset, tmp_path).info.status == "FINISHED"
+
+
+def test_of_this_machine_a_dead_holder_is_known_by_its_lock(shared, dataset, tmp_path):
+    run = take(shared, Lease(shared, tmp_path / "lock"), dataset, tmp_path)
+    again = take(shared, Lease(shared, tmp_path / "lock"), dataset, tmp_path)
+    assert again.info.run_id == run.info.run_id
+
+
+def test_who_lost_the_run_writes_no_more(shared, dataset, tmp_path):
+    lease = Lease(shared, tmp_path / "first")
+    run = take(shared, lease, dataset, tmp_path)
+    thief = Lease(shared, tmp_path / "thief")
+    record = dict.fromkeys(tracking.records.CURVES, 0.5) | {"epoch": 1, "time": 1e9}
+    with (
+        pytest.raises(Lost),
+        tracking.child_run(shared, run, JOB, dataset, lease, patiently) as child,
+    ):
+        shared.client.set_tag(run.info.run_id, leases.TAG, thief.tag("held"))
+        time.sleep(leases.SECONDS)
+        child.log_history([record])
+    after = shared.client.get_run(run.info.run_id)
+    assert "loss" not in after.data.metrics
+    assert after.info.status == "RUNNING"
+    assert thief.token in after.data.tags[leases.TAG]
+
+
+def test_without_its_checkpoint_a_run_with_epochs_is_given_up(shared, dataset, tmp_path):
+    """Its curves must not go on with another machine's."""
+    run = take(shared, Lease(shared, tmp_path / "lock"), dataset, tmp_path)
+    shared.client.log_metric(run.info.run_id, "loss", 1.0, step=1)
+    checkpoints.save(tmp_path / "there", {}, {})
+    there = take(
+        shared, Lease(shared, tmp_path / "lock"), dataset, tmp_path, folder=str(tmp_path / "there")
+    )
+    assert there.info.run_id == run.info.run_id
+    gone = take(shared, Lease(shared, tmp_path / "lock"), dataset, tmp_path)
+    assert gone.info.run_id != run.info.run_id
+    assert shared.client.get_run(run.info.run_id).info.status == "KILLED"
+
+
+def test_fresh_gives_up_what_others_began_but_not_its_own(shared, dataset, tmp_path):
+    lock = tmp_path / "lock"
+    old = tracking.take(
+        shared, JOB, dataset, {}, "earlier", Lease(shared, lock), patiently,
+        fresh=False, folder=str(tmp_path / "none"),
+    )  # fmt: skip
+    new = take(shared, Lease(shared, lock), dataset, tmp_path, fresh=True)
+    again = take(shared, Lease(shared, lock), dataset, tmp_path, fresh=True)  # its worker was lost
+    assert old.info.run_id != new.info.run_id == again.info.run_id
+    assert shared.client.get_run(old.info.run_id).info.status == "KILLED"
+
+
+# -- checkpoints --------------------------------------------------------------------------------
+
+
+def test_a_training_goes_on_from_a_url(dataset, tmp_path):
+    e = experiment("01_template", **SMALL, training={"epochs": 2})
+    url, told = "memory://bucket/checkpoints", []
+    calls = iter(range(7))
+    with pytest.raises(Interrupted):
+        training.train(e, dataset, 0, url, should_stop=lambda: next(calls, None) is None)
+    assert fsspec.filesystem("memory").find("/bucket/checkpoints")
+    parts = training.train(e, dataset, 0, url, told.append)
+    assert isinstance(told[0], events.Resumed)
+    assert told[0].step > 0
+    assert told[0].differs == {}
+    assert_same_outcome(parts, training.train(e, dataset, 0, tmp_path))
+    checkpoints.remove(url)
+    assert checkpoints.load(url) is None
+
+
+def test_going_on_elsewhere_is_told(dataset, tmp_path, monkeypatch):
+    e = experiment("01_template", **SMALL, training={"epochs": 1})
+    here = training.numerics()
+    monkeypatch.setattr(training, "numerics", lambda: here | {"threads": "64"})
+    calls, told = iter(range(2)), []
+    with pytest.raises(Interrupted):
+        training.train(e, dataset, 0, tmp_path, should_stop=lambda: next(calls, None) is None)
+    monkeypatch.undo()
+    training.train(e, dataset, 0, tmp_path, told.append)
+    assert told[0].differs == {"threads": ("64", here["threads"])}
+
+
+@pytest.mark.parametrize("place", ["file/below", "nonsense://x", "s3://no-such-bucket/x"])
+def test_where_no_checkpoint_can_be_written_is_told_in_one_line(tmp_path, place):
+    (tmp_path / "file").write_text("")
+    folder = place if "://" in place else str(tmp_path / place)
+    with pytest.raises(UserError, match="cannot be written") as told:
+        checkpoints.prepare(folder)
+    assert str(told.value).isprintable()
+
+
+# -- the store ----------------------------------------------------------------------------------
+
+
+def test_a_store_that_goes_away_is_waited_for_and_nothing_is_doubled(shared, monkeypatch):
+    """Each call does its work, and the answer to the first two is lost."""
+    run = shared.client.create_run(shared.experiment_id)
+    lost, told = iter(range(2)), []
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
+
+    def log():
+        shared.client.log_batch(run.info.run_id, [mlflow.entities.Metric("loss", 0.5, 1000, 1)])
+        if next(lost, None) is not None:
+            raise MlflowException("API request to http://x failed with exception")
+
+    store.patient(shared, told.append, lambda: False)(log)
+    assert [text.split(" (")[0] for text in told] == [
+        "the tracking store does not answer",
+        "the tracking store answers again",
+    ]
+    assert len(shared.client.get_metric_history(run.info.run_id, "loss")) == 1
+    with pytest.raises(Interrupted):
+        store.patient(shared, told.append, lambda: True)(
+            lambda: (_ for _ in ()).throw(ConnectionError())
+        )
+
+
+def test_a_moved_store_finds_its_artifacts(tmp_path):
+    old = tmp_path / "old"
+    old.mkdir()
+    where = store.connect(f"sqlite:///{old / 'mlflow.db'}")
+    run = where.client.create_run(where.experiment_id)
+    where.client.log_text(run.info.run_id, "here", "a.txt")
+    shutil.move(old, tmp_path / "new % folder")
+    moved = store.connect(f"sqlite:///{tmp_path / 'new % folder' / 'mlflow.db'}")
+    path = moved.client.download_artifacts(run.info.run_id, "a.txt", str(tmp_path))
+    assert Path(path).read_text() == "here"
+    with sqlite3.connect(tmp_path / "new % folder" / "mlflow.db") as database:
+        (count,) = database.execute("SELECT count(*) FROM runs WHERE artifact_uri LIKE '%/old/%'")
+        assert count == (0,)
+
+
+@pytest.mark.parametrize(
+    ("text", "masked"),
+    [
+        ("postgresql://me:s3/c@r:et@host/db", "postgresql://me:***@host/db"),
+        ("http://host:5000/x me@home", "http://host:5000/x me@home"),
+        ("host=x password=s3cret user=y", "host=x password=*** user=y"),
+    ],
+)
+def test_passwords_are_masked(text, masked):
+    assert store.mask(text) == masked
+
+
+def test_numbers_survive_a_checkpoint(tmp_path):
+    arrays = {"a": np.float32([np.pi, -0.0, np.nan])}
+    checkpoints.save(tmp_path, arrays, {"x": 0.1 + 0.2})
+    loaded, meta = checkpoints.load(tmp_path)
+    np.testing.assert_array_equal(loaded["a"].view("uint32"), arrays["a"].view("uint32"))
+    assert meta == {"x": 0.1 + 0.2}
