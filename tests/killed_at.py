@@ -1,4 +1,4 @@
-"""The real runner, killed (SIGKILL, by itself) at a chosen point, or with a full disk from there on.
+"""The real runner, killed (SIGKILL, by itself) at a chosen point, or its disk full from then on.
 
     killed_at.py POINT N ARGS...
 
