@@ -249,6 +249,7 @@ def test_any_override_works_or_is_refused_in_one_line(key, value):
     one_line_or_valid(override)
 
 
+@example("--set", "0=\r")
 @settings(max_examples=60, deadline=None)
 @given(
     option=st.sampled_from(["--ladder", "--seeds", "--set", "--profile"]),
