@@ -299,6 +299,7 @@ def _explain(source: str, error: ValidationError) -> UserError:
 
 def _resolve(source: str, base: dict[str, Any], changes: dict[str, Any]) -> Experiment:
     """``base`` with ``changes`` laid over it, validated."""
+    source = one_line(source)  # what a user typed
     tree = _merge(base, changes)
     own = changes.get("assumed")
     if isinstance(own, dict):

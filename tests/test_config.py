@@ -4,7 +4,7 @@ import string
 
 import pytest
 import yaml
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
@@ -249,6 +249,7 @@ def test_any_override_works_or_is_refused_in_one_line(key, value):
     one_line_or_valid(override)
 
 
+@example("--set", "0=\r")
 @settings(max_examples=60, deadline=None)
 @given(
     option=st.sampled_from(["--ladder", "--seeds", "--set", "--profile"]),
