@@ -43,8 +43,10 @@ PATIENCE = 3600.0
 
 for name in ("mlflow", "alembic"):
     logging.getLogger(name).setLevel(logging.WARNING)
-for name in ("urllib3", "mlflow.system_metrics", "mlflow.store.db.utils"):
+for name in ("urllib3", "mlflow.system_metrics"):
     logging.getLogger(name).setLevel(logging.ERROR)  # what they warn of is told by ``patient``
+# it logs what it then raises, with a traceback; the error's own line says as much
+logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
 
 
 @dataclass(frozen=True)

@@ -236,6 +236,7 @@ def test_lost_workers_cost_their_runs_some_steps_and_nothing_else(
     assert_as_if_nothing_happened(command, undisturbed, tmp_path)
 
 
+@pytest.mark.slow
 def test_a_full_disk_costs_nothing(command, image_folder, undisturbed, tmp_path):
     """While a checkpoint, the artifacts or the database is written; the same command goes on."""
     arguments = ladder_arguments(image_folder)
