@@ -57,7 +57,8 @@ def to_terminal(table: Table, items: list | None = None) -> RichTable:
     fields = table.at("terminal")
     for f in fields:  # only a rung's title may take several lines
         right = "right" if f.kind == "number" else "left"
-        made.add_column(f.heading, justify=right, no_wrap=f is not fields[0])
+        first = f is fields[0]
+        made.add_column(f.heading, justify=right, no_wrap=not first, overflow="fold")
     for item in table.items if items is None else items:
         cells = [escape(f.form(f.value(item))) for f in fields]
         made.add_row(*(f"[{_COLOURS.get(c, 'dim')}]{c}[/]" if f.kind == "verdict" else c

@@ -1,6 +1,6 @@
 """Finished runs as text files that git can keep: the format, its checks, and nothing of MLflow.
 
-A record is one JSON file a run, 20 to 50 KB: settings, provenance, every curve to the last bit,
+A record is one JSON file a run, at most 60 KB: settings, provenance, every curve to the last bit,
 and what became of each test image. It holds no image and no model; what can be computed from the
 rest (figures, confusion matrix, model summary) is left out as well. Git guards what is in git;
 a record is checked for agreeing with itself.

@@ -201,14 +201,19 @@ def numerics() -> dict[str, str]:
         ``version.<package>``.
     """
     found = np.show_config(mode="dicts")["SIMD Extensions"]["found"]
-    limits = ("ONEDNN_MAX_CPU_ISA", "TF_ENABLE_ONEDNN_OPTS", "XLA_FLAGS")
+    limits = {"tensorflow": ("ONEDNN_MAX_CPU_ISA", "TF_ENABLE_ONEDNN_OPTS"), "jax": ("XLA_FLAGS",)}
+    backend = keras.backend.backend()
     facts = {
-        "backend": keras.backend.backend(),
+        "backend": backend,
         "device": _device(),
         "threads": str(_threads()),
         "instruction_set": " ".join(
             [found[-1] if found else platform.machine()]
-            + [f"{name}={os.environ[name]}" for name in limits if name in os.environ]
+            + [
+                f"{name}={os.environ[name]}"
+                for name in limits.get(backend, ())
+                if name in os.environ
+            ]
         ),
         "version.python": platform.python_version(),
     }
