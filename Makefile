@@ -3,10 +3,19 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: quick ladder report readme ui test test-cluster lint jax test-jax lock clean
+.PHONY: help recorded quick ladder report readme ui screenshots test test-cluster lint jax test-jax
+.PHONY: lock clean
+
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+
+recorded: .venv/ready  ## the recorded runs and their report: results without training
+	$(BIN)/python runner.py --restore
+	$(BIN)/python -m report --recorded --out reports/recorded \
+		$(if $(DISPLAY)$(WAYLAND_DISPLAY)$(filter Darwin,$(shell uname)),--open)
 
 quick: .venv/ready  ## the whole ladder on bundled digits, in minutes
-	$(BIN)/python runner.py --ladder all --profile quick
+	$(BIN)/python runner.py --ladder all,vgg --profile quick
 
 ladder: .venv/ready  ## the reproduction: five rungs on CIFAR-10
 	$(BIN)/python runner.py --ladder all
@@ -17,22 +26,25 @@ report: .venv/ready  ## the page, the tables and the figures, from what mlflow.d
 readme: .venv/ready  ## the README's results and their figure, from results/
 	$(BIN)/python -m report.readme
 
-ui: .venv/ready  ## the MLflow UI on http://127.0.0.1:5000
-	$(BIN)/mlflow ui --backend-store-uri sqlite:///mlflow.db --host 127.0.0.1
+ui: .venv/ready  ## the runs in the MLflow UI, on 127.0.0.1
+	$(BIN)/python -m report.ui
 
-test: .venv/ready lint
+screenshots: .venv/ready  ## the README's pictures, from results/ (Chromium must be there)
+	$(BIN)/python docs/screenshots.py
+
+test: .venv/ready lint  ## ruff and pytest
 	$(BIN)/python -m pytest
 
 test-cluster: .venv/ready  ## many machines: Ray, PostgreSQL (its programs must be there), faults
 	$(BIN)/python -m pytest -m cluster
 
-lint: .venv/ready
+lint: .venv/ready  ## ruff alone
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
 jax: .venv-jax/ready  ## Keras on JAX, without TensorFlow
 
-test-jax: .venv-jax/ready
+test-jax: .venv-jax/ready  ## its tests
 	KERAS_BACKEND=jax .venv-jax/bin/python -m pytest tests/test_backends.py tests/test_jax.py
 
 # Needs uv. The extras are in the locks, so that one environment serves every target.

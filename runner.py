@@ -1,55 +1,41 @@
 """The command line: ``python runner.py --ladder all`` runs the study's five rungs in sequence."""
 
-import contextlib
-import os
-import shlex
-import signal
-import sys
-from functools import partial
-from itertools import pairwise
-from types import FrameType
-from typing import TYPE_CHECKING, Annotated
+from resnet import shell
 
-import typer
-from rich import box
-from rich.console import Console
-from rich.markup import escape
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
-from rich.table import Table
+with shell.packages():
+    import contextlib
+    import os
+    import signal
+    from collections.abc import Callable
+    from dataclasses import dataclass
+    from functools import partial
+    from types import FrameType
+    from typing import TYPE_CHECKING, Annotated, Any
 
-from report.__main__ import entry as run_command
-from resnet import Interrupted, UserError, config
-from resnet.quiet import quiet_start
+    import typer
+    from rich.markup import escape
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+
+    from resnet import Interrupted, UserError, ablation, cli, config
+    from resnet.cli import console, say
+    from resnet.quiet import quiet_start
 
 if TYPE_CHECKING:
     from resnet.data import Dataset
-    from resnet.tracking import Store
+    from resnet.store import Store
 
-console = Console()
-errors = Console(stderr=True)
-app = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
-
-EPILOG = """
-[bold]Examples[/bold]
-
-  python runner.py --ladder all                     the reproduction, on CIFAR-10
-
-  python runner.py --ladder all --profile quick     the machinery, in minutes, offline
-
-  python runner.py --ladder all --dry-run           the plan and its time, without training
-
-  python runner.py --ladder 1-2 --seeds 0-4         two rungs, five seeds
-
-  python runner.py --ladder 5,vgg --data cifar.zip  an image folder or an archive of one
-
-  python runner.py --ladder 2 --set training.epochs=2
-
-  python runner.py --ladder all --seeds 0-4 --jobs 5 twenty-five runs, five at a time
-
-  python runner.py --restore                        the recorded runs of results/ into mlflow.db
-
-  python runner.py --record                         and finished runs of your own into results/
-"""
+EXAMPLES = {
+    "--ladder all": "the reproduction, on CIFAR-10",
+    "--ladder all,vgg --profile quick": "the machinery, in minutes, offline",
+    "--ladder all --dry-run": "the plan, without training",
+    "--ladder 1-2 --seeds 0-4": "two rungs, five seeds",
+    "--ladder 5,vgg --data cifar.zip": "an image folder or an archive of one",
+    "--ladder 2 --set training.epochs=2": "a value changed",
+    "--ladder all --seeds 0-4 --jobs 5": "25 runs, five at a time",
+    "--ablate 4": "every subset of what rung 4 changes",
+    "--restore": "puts the recorded runs into the store",
+    "--record": "writes your own to results/",
+}
 
 
 class Stop:
@@ -64,7 +50,7 @@ class Stop:
         if self.asked:
             raise KeyboardInterrupt
         self.asked = True
-        console.print("[yellow]stopping after this step; once more cuts it off[/yellow]")
+        say("[yellow]stopping after this step; once more cuts it off[/yellow]")
 
     def __call__(self) -> bool:
         return self.asked
@@ -84,9 +70,46 @@ def parse_seeds(text: str) -> list[int]:
     return seeds
 
 
+def choose(ladder: str, ablate: str, profile: str, overrides: list[str]) -> list[config.Experiment]:
+    """The experiments that ``--ladder`` or ``--ablate`` names, with the changes asked for."""
+    if ladder and ablate:
+        raise UserError("--ladder and --ablate: give one of them")
+    if not (ladder or ablate):
+        start = shell.command("runner.py", "--ladder", "all")
+        raise UserError(f"--ladder is missing: try  {start}  (or --help)")
+    if ladder:
+        experiments = [resolve(name, profile) for name in config.select(ladder, config.find())]
+    else:
+        experiments = ablation.select(
+            ablate, list(config.find()), partial(resolve, profile=profile)
+        )
+    for override in overrides:
+        changes = config.parse_override(override)
+        experiments = [
+            config.change(e, changes, f"--set {override}: {e.name}") for e in experiments
+        ]
+    return experiments
+
+
 def resolve(name: str, profile: str) -> config.Experiment:
     """An experiment with the profile's changes."""
     return config.apply_profile(config.load(config.find()[name]), profile)
+
+
+def set_engine(several: bool, cpus: int | None) -> None:
+    """Sets what Keras's engines read when they are imported.
+
+    Args:
+        several: whether several processes may share a GPU.
+        cpus: threads of a training; None leaves it to the engine.
+    """
+    # on a GPU JAX is free to pick kernels that add in any order, which exact resume rules out
+    os.environ.setdefault("XLA_FLAGS", "--xla_gpu_deterministic_ops=true")
+    if several:  # which they can only if none takes all of its memory
+        os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+        os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
+    if cpus:
+        os.environ["TF_NUM_INTRAOP_THREADS"] = str(cpus)
 
 
 def load(data: str) -> "Dataset":
@@ -109,63 +132,92 @@ def load(data: str) -> "Dataset":
             ),
             lambda line: bar.console.print(escape(line), highlight=False),
         )
-    console.print(
+    say(
         f"[bold]{escape(dataset.name)}[/bold]: {len(dataset.x_train):,} training and "
         f"{len(dataset.x_test):,} test images, {len(dataset.classes)} classes, "
-        f"fingerprint {dataset.fingerprint[:12]}",
-        highlight=False,
+        f"fingerprint {dataset.fingerprint[:12]}"
     )
     return dataset
 
 
-def show_plan(
-    jobs: list[config.Job],
-    dataset: "Dataset | None",
-    ladder: dict[str, config.Experiment | None],
-) -> None:
-    """The dry run: each rung's size and time here, what it changes, and what it assumes anew."""
-    from report.analysis import changes
-    from resnet import ladder as ladders
+@dataclass(frozen=True)
+class Request:
+    """What is to be trained, as the options say it."""
 
-    n, shape, classes = 50_000, (32, 32, 3), 10  # CIFAR-10, which need not be downloaded for this
-    if dataset:
-        n, shape, classes = len(dataset.x_train), dataset.x_train.shape[1:], len(dataset.classes)
-    table = Table(
-        title=f"Plan for {n:,} training images of {shape[0]}x{shape[1]}", box=box.SIMPLE_HEAD
-    )
-    table.add_column("rung")
-    for heading in ("parameters", "multiply-adds", "epochs", "images/s", "time"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    total = 0.0
-    firsts = [job for job in jobs if job.seed == jobs[0].seed]
-    for job in firsts:
-        with console.status(f"timing {escape(job.experiment.title)}"):
-            estimate = ladders.estimate(job, n, classes, shape)
-        total += estimate.seconds * len(jobs) / len(firsts)
-        table.add_row(
-            escape(f"{config.rung_number(job.experiment.name) or '':1} {job.experiment.title}"),
-            f"{estimate.parameters:,}",
-            f"{estimate.multiply_adds / 1e6:.2f} M",
-            str(job.experiment.training.epochs),
-            f"{estimate.images_per_second:.0f}",
-            duration(estimate.seconds),
-        )
-    console.print(table)
-    previous = {name: ladder[before] for before, name in pairwise(ladder)}
-    for job in firsts:
-        experiment, before = job.experiment, previous.get(job.experiment.name)
-        console.print(f"[bold]{escape(experiment.name)}[/bold]", highlight=False)
-        for change in changes(before.flat(), experiment.flat()) if before else ():
-            console.print(f"  {escape(change)}", highlight=False)
-        for key, reason in experiment.assumed.items():
-            if before is None or key not in before.assumed:
-                console.print(f"  [dim]assumed {key}: {escape(reason)}[/dim]", highlight=False)
-    seeds = len(jobs) // len(firsts)
-    console.print(
-        f"experiments: {len(firsts)}, seeds: {seeds}, runs: {len(jobs)}; about "
-        f"{duration(total)} on this machine, less where early stopping triggers; "
-        "nothing was trained"
-    )
+    what: str
+    seeds: str
+    due: list[config.Job]
+    data: str
+    tracking_uri: str | None
+    profile: str
+    modified: str
+
+
+def plan(request: Request, timing: bool) -> None:
+    """Shows what the request would train."""
+    from resnet import plan
+
+    others: dict[str, config.Experiment | None] = dict.fromkeys(config.find())
+    for name in others:
+        with contextlib.suppress(UserError):  # what was not asked for may be broken
+            others[name] = resolve(name, request.profile)
+    dataset = None if request.data == "cifar10" else load(request.data)
+    plan.show(request.due, dataset, others, request.tracking_uri, timing)
+
+
+def train(request: Request, several: Callable | None, **options: Any) -> None:
+    """Does what the request says, and ends with the report.
+
+    Args:
+        request: what.
+        several: makes what runs several at a time; None if one runs after the other.
+        **options: ``fresh`` and ``folder`` of :func:`resnet.ladder.run`.
+
+    Raises:
+        UserError: a mistake that keeps all from running, or the store went away.
+        typer.Exit: with code 130 if interrupted, 1 if a run failed.
+    """
+    with console.status("starting"), quiet_start():  # the imports take seconds
+        from resnet import ladder, terminal
+        from resnet.store import FAILURES, connect, mask
+    store = connect(request.tracking_uri)  # before the images: it may not be there
+    dataset = load(request.data)
+    tags = {"profile": request.profile, "modified": request.modified}
+    display = terminal.Display(console, request.due, published(dataset, **tags))
+    again = shell.again(store.uri)
+    try:
+        with display:
+            failures, parent_id = ladder.run(
+                request.due,
+                dataset,
+                store,
+                display,
+                name=f"{request.what} · {dataset.name} · seed {request.seeds}",
+                tags=tags,
+                at_once=several and several(),
+                should_stop=Stop(),
+                **options,
+            )
+    except (Interrupted, KeyboardInterrupt):
+        say(f"[yellow]interrupted;[/yellow] go on with:  {escape(again)}")
+        raise typer.Exit(130) from None
+    except FAILURES as error:
+        raise UserError(
+            f"{mask(store.uri)}: {mask(error)[:300]}; nothing is lost, go on with:  {again}"
+        ) from None
+    conclude(store, parent_id, dataset, [job.experiment.name for job in request.due], **tags)
+    if failures:
+        say(f"{failures} of {len(request.due)} runs failed; try again:  {escape(again)}")
+        raise typer.Exit(1)
+
+
+def published(dataset: "Dataset", profile: str, modified: str) -> dict[str, float]:
+    """The study's accuracies where they are of the same: its dataset, its settings."""
+    if dataset.name != "cifar10" or profile != "full" or modified:
+        return {}
+    from report import claims
+
+    return claims.load_study().published
 
 
 def conclude(
@@ -173,39 +225,45 @@ def conclude(
 ) -> None:
     """The last act: the progression table here, the report on disk and with the parent run."""
     from report import analysis, output, summary
-    from resnet.store import hide
 
-    uri, out = store.uri, store.checkpoints.parent / "reports" / "latest"
+    out = store.checkpoints.parent / "reports" / "latest"
+    if not parent_id:
+        say("all of these runs are finished; nothing was trained")
     try:
         with console.status("writing the report"):
-            content = analysis.load(uri, dataset=dataset.fingerprint, recorded=False, **chosen)
-            output.attach(uri, parent_id, output.write(content, out))
+            content = analysis.load(
+                store.uri, dataset=dataset.fingerprint, recorded=False, **chosen
+            )
+            output.write(content, out)
+            if parent_id:
+                output.attach(store.uri, parent_id, out)
     except UserError as error:  # the runs are safe in MLflow whatever becomes of their report
-        errors.print(f"[yellow]no report:[/yellow] {escape(str(error))}", soft_wrap=True)
+        cli.errors.print(f"[yellow]no report:[/yellow] {escape(str(error))}", soft_wrap=True)
         return
     console.print(summary.progression(content, names))
     summary.reservation(content, console)
-    shown = os.path.relpath(out / output.PAGE)
-    console.print(f"report: {escape(shown)}", highlight=False, soft_wrap=True)
-    browse = uri if uri.startswith("http") else f"mlflow ui --backend-store-uri {uri}"
-    console.print(f"browse: {escape(hide(browse))}", highlight=False, soft_wrap=True)
+    say(f"report: {escape(shell.typed(out / output.PAGE))}")
+    say(f"browse: {escape(shell.browse(store.uri))}")
 
 
-def record(store: "Store", names: list[str], seeds: list[int] | None) -> None:
+def record(tracking_uri: str | None, names: list[str], seeds: list[int] | None) -> None:
     """Writes own finished runs to ``results/``, the newest of each configuration and seed.
 
     Args:
-        store: where they are.
+        tracking_uri: the store where they are.
         names: experiments; all if empty.
         seeds: all if None.
 
     Raises:
         UserError: there is no such run, one of them cannot be recorded, or a file is damaged.
     """
-    from resnet import records, tracking
+    from resnet.store import connect, mask
 
+    store = connect(tracking_uri, create=False)
+    with console.status("starting"), quiet_start():
+        from resnet import recording, records
     seen: set[str] = set()
-    for run in tracking.recordable(store):
+    for run in recording.recordable(store):
         tags = run.data.tags
         if (names and tags["rung"] not in names) or (seeds and int(tags["seed"]) not in seeds):
             continue
@@ -215,86 +273,92 @@ def record(store: "Store", names: list[str], seeds: list[int] | None) -> None:
         seen.add(path.name)
         shown, told = escape(os.path.relpath(path)), f"run {run.info.run_id[:8]}"
         if not path.exists():
-            records.save(tracking.to_record(store, run), records.FOLDER)
-            console.print(f"recorded {shown}: {told}", highlight=False, soft_wrap=True)
+            records.save(recording.to_record(store, run), records.FOLDER)
+            say(f"recorded {shown}: {told}")
         elif (there := records.load(path).run_id) == run.info.run_id:
-            console.print(f"there already: {shown}: {told}", highlight=False, soft_wrap=True)
+            say(f"there already: {shown}: {told}")
         else:  # which run counts is not to be chosen by its result
-            console.print(
+            say(
                 f"[yellow]kept[/yellow] {shown}: it holds run {there[:8]}; delete it to record "
-                f"{told} in its place",
-                highlight=False,
-                soft_wrap=True,
+                f"{told} in its place"
             )
     if not seen:
         raise UserError(
-            f"--record: {store.uri} holds no such run: finished, of the full profile, without --set"
+            f"--record: {mask(store.uri)} holds no such run: finished, of the full profile, "
+            "without --set"
         )
 
 
-def restore(store: "Store") -> None:
+def restore(tracking_uri: str | None) -> None:
     """Puts the runs of ``results/`` into the store; those already there stay as they are.
 
     Raises:
         UserError: there is no record, one is damaged (then nothing is restored), or the store
             refuses it.
     """
-    from resnet import records, tracking
-
+    with console.status("starting"), quiet_start():
+        from resnet import recording, records
+        from resnet.store import connect
     found = records.load_all(records.FOLDER)
     if not found:
         raise UserError(f"--restore: there is no record in {records.FOLDER}")
-    new = tracking.restore(
-        store,
-        found,
-        lambda path: console.print(f"restored {escape(path.stem)}", highlight=False),
-    )
+    store = connect(tracking_uri)
+    new = recording.restore(store, found, lambda path: say(f"restored {escape(path.stem)}"))
     others = ", the others were there" * (new < len(found))
-    console.print(f"{new} of {len(found)} recorded runs restored{others}")
-    console.print("look at them: python -m report --recorded --open, or make ui")
+    say(f"{new} of {len(found)} recorded runs restored{others}")
+    look = shell.command("-m", "report", "--recorded", "--open", uri=store.uri)
+    say(f"look at them:  {escape(look)}")
+    say(f"browse: {escape(shell.browse(store.uri))}")
 
 
-def duration(seconds: float) -> str:
-    """Hours, minutes and seconds as ``3:05:00`` or ``4:12``."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
-
-
-@app.command(epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
 def main(
     ladder: Annotated[
         str, typer.Option(help="What to run: all, 1-3, 2,5, vgg, or names.", metavar="RUNGS")
+    ] = "",
+    ablate: Annotated[
+        str,
+        typer.Option(
+            help="Every subset of what these rungs change: all, 4, 3-5; or assumed, the "
+            "alternatives to what the study leaves open.",
+            metavar="RUNGS",
+        ),
     ] = "",
     data: Annotated[
         str | None,
         typer.Option(
             help="cifar10 (downloaded on first use), digits (bundled), or a path: an image folder "
             "train/<class>/*, test/<class>/*, a tar or zip of it, or cifar-10-python.tar.gz.",
+            metavar="DATA",
             show_default="cifar10",
         ),
     ] = None,
     profile: Annotated[
-        str, typer.Option(help="full, or quick: digits, few epochs, minutes.")
+        str, typer.Option(help="full, or quick: digits, few epochs, minutes.", metavar="NAME")
     ] = "full",
-    seed: Annotated[int | None, typer.Option(help="One seed.", min=0, show_default="0")] = None,
-    seeds: Annotated[str | None, typer.Option(help="Several seeds: 0-4 or 0,2,5.")] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="One seed.", metavar="N", min=0, show_default="0")
+    ] = None,
+    seeds: Annotated[
+        str | None, typer.Option(help="Several seeds: 0-4 or 0,2,5.", metavar="SEEDS")
+    ] = None,
     set_: Annotated[
         list[str] | None,
-        typer.Option("--set", help="Change any value: training.epochs=2.", metavar="KEY=VALUE"),
+        typer.Option(
+            "--set",
+            help="Change a value, as in training.epochs=2; may be repeated. Keys: see below.",
+            metavar="KEY=VALUE",
+        ),
     ] = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Show the plan and an estimate; train nothing.")
-    ] = False,
-    fresh: Annotated[
-        bool, typer.Option("--fresh", help="Begin anew what is finished or begun.")
-    ] = False,
+    dry_run: Annotated[bool, cli.flag("--dry-run", "Show the plan; train nothing.")] = False,
+    timing: Annotated[bool, cli.flag("--timing", "With --dry-run: time some steps here.")] = False,
+    fresh: Annotated[bool, cli.flag("--fresh", "Begin anew what is finished or begun.")] = False,
     jobs: Annotated[
         int | None,
         typer.Option(
             "--jobs",
             "-j",
             help="Trainings at a time, each in its own process.",
+            metavar="N",
             min=1,
             show_default="1; on a cluster as many as fit",
         ),
@@ -307,41 +371,35 @@ def main(
         int | None,
         typer.Option(
             help="Threads of a training, on which its bits depend.",
+            metavar="N",
             min=1,
             show_default="as many as this machine has cores",
         ),
     ] = None,
     gpus_per_run: Annotated[
-        float | None, typer.Option(help="GPUs, or a part of one, that a training takes up.", min=0)
+        float | None,
+        typer.Option(help="GPUs, or a part of one, that a training takes up.", metavar="N", min=0),
     ] = None,
     checkpoints: Annotated[
         str | None,
         typer.Option(
             help="Folder or URL (s3://...) of the checkpoints.",
-            show_default="beside the store",
             metavar="URL",
+            show_default="beside the store",
         ),
     ] = None,
     record_: Annotated[
         bool,
-        typer.Option(
+        cli.flag(
             "--record",
-            help="Write finished runs of the full profile to results/, as text for git; "
+            "Write finished runs of the full profile to results/, as text for git; "
             "--ladder and --seeds choose some.",
         ),
     ] = False,
     restore_: Annotated[
-        bool,
-        typer.Option("--restore", help="Put the recorded runs of results/ into the store."),
+        bool, cli.flag("--restore", "Put the recorded runs of results/ into the store.")
     ] = False,
-    tracking_uri: Annotated[
-        str | None,
-        typer.Option(
-            help="MLflow tracking store.",
-            envvar="MLFLOW_TRACKING_URI",
-            show_default="sqlite:///mlflow.db at the project's top",
-        ),
-    ] = None,
+    tracking_uri: cli.TrackingUri = None,
 ) -> None:
     """Runs the study's experiment ladder: five steps from 72.3 % to 89.2 % on CIFAR-10.
 
@@ -349,99 +407,54 @@ def main(
     """
     if seed is not None and seeds is not None:
         raise UserError("--seed and --seeds: give one of them")
-    chosen_seeds = parse_seeds(seeds) if seeds is not None else [seed or 0]
-    if record_ or restore_:
-        if record_ and restore_:
-            raise UserError("--record and --restore: give one of them")
-        with console.status("starting"), quiet_start():
-            from resnet import tracking
-        store = tracking.connect(tracking_uri)
-        if restore_:
-            restore(store)
-        else:
-            some = seed is not None or seeds is not None
-            names = config.select(ladder, config.find()) if ladder else []
-            record(store, names, chosen_seeds if some else None)
-        return
-    if not ladder:
-        raise UserError("--ladder is missing: try  python runner.py --ladder all  (or --help)")
-    experiments = [resolve(name, profile) for name in config.select(ladder, config.find())]
-    for override in set_ or []:
-        changes = config.parse_override(override)
-        experiments = [
-            config.change(e, changes, f"--set {override}: {e.name}") for e in experiments
-        ]
-    modified = " ".join(set_ or [])
-    data = data or ("cifar10" if profile == "full" else config.load_profile(profile).data)
-
-    # on a GPU JAX is free to pick kernels that add in any order, which exact resume rules out
-    os.environ.setdefault("XLA_FLAGS", "--xla_gpu_deterministic_ops=true")
-    if (jobs or 1) > 1:  # several processes share a GPU's memory only if none takes all of it
-        os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
-        os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    cpus = cpus_per_run or int(os.environ.get("TF_NUM_INTRAOP_THREADS", 0)) or cores
-    if cpus_per_run or ray:  # the same on every node, whatever it has
-        os.environ["TF_NUM_INTRAOP_THREADS"] = str(cpus)
-    with console.status("starting"), quiet_start():  # the imports take seconds
-        from resnet import ladder as ladders
-        from resnet import terminal, tracking
-        from resnet.store import FAILURES, hide, mask
-
-    due = [config.Job(experiment, s) for s in chosen_seeds for experiment in experiments]
-    if dry_run:
-        known = dict.fromkeys(config.find())
-        for name in known:
-            with contextlib.suppress(UserError):  # what was not asked for may be broken
-                known[name] = resolve(name, profile)
-        known |= {experiment.name: experiment for experiment in experiments}
-        show_plan(due, None if data == "cifar10" else load(data), known)
-        return
-    store = tracking.connect(tracking_uri)  # before the images: it may not be there
-    if ray and not store.shared:
+    if record_ and restore_:
+        raise UserError("--record and --restore: give one of them")
+    if timing and not dry_run:
+        raise UserError("--timing: goes with --dry-run")
+    if ray and (tracking_uri or shell.DEFAULT_URI).startswith("sqlite:"):
         raise UserError(
             "--ray: the nodes do not see a file here; give the --tracking-uri of a server"
         )
-    dataset = load(data)
-    at_once = None
-    if ray or ((jobs or 1) > 1 and len(due) > 1):
+    chosen = parse_seeds(seeds) if seeds is not None else [seed or 0]
+    if restore_:
+        return restore(tracking_uri)
+    if record_:
+        names = config.select(ladder, config.find()) if ladder else []
+        return record(tracking_uri, names, None if seed is seeds is None else chosen)
+    experiments = choose(ladder, ablate, profile, set_ or [])
+    request = Request(
+        what=f"ladder {ladder}" if ladder else f"ablation {ablate}",
+        seeds=seeds or str(chosen[0]),
+        due=[config.Job(experiment, s) for s in chosen for experiment in experiments],
+        data=data or ("cifar10" if profile == "full" else config.load_profile(profile).data),
+        tracking_uri=tracking_uri,
+        profile=profile,
+        modified=" ".join(set_ or []),
+    )
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    cpus = cpus_per_run or int(os.environ.get("TF_NUM_INTRAOP_THREADS", 0)) or cores
+    # the same on every node of a cluster, whatever it has
+    set_engine((jobs or 1) > 1, cpus if cpus_per_run or ray else None)
+    if dry_run:
+        return plan(request, timing)
+
+    def several() -> Callable:
         from resnet import engine
 
-        at_once = partial(engine.run, processes=jobs, address=ray, cpus=cpus, gpus=gpus_per_run)
-    display = terminal.Display(console, due)
-    try:
-        with display:
-            failures, parent_id = ladders.run(
-                due,
-                dataset,
-                store,
-                display,
-                name=f"ladder {ladder} · {dataset.name} · seed {seeds or chosen_seeds[0]}",
-                tags={"profile": profile, "modified": modified},
-                fresh=fresh,
-                folder=checkpoints,
-                at_once=at_once,
-                should_stop=Stop(),
-            )
-    except (Interrupted, KeyboardInterrupt):
-        again = hide(shlex.join(argument for argument in sys.argv if argument != "--fresh"))
-        console.print(f"[yellow]interrupted;[/yellow] go on with:  python {escape(again)}")
-        raise typer.Exit(130) from None
-    except FAILURES as error:
-        raise UserError(
-            f"{mask(store.uri)}: {mask(error)[:300]}; nothing is lost: the same command goes on"
-        ) from None
-    names = [experiment.name for experiment in experiments]
-    conclude(store, parent_id, dataset, names, profile=profile, modified=modified)
-    if failures:
-        console.print(f"{failures} of {len(due)} runs failed; the same command tries them again")
-        raise typer.Exit(1)
+        return partial(engine.run, processes=jobs, address=ray, cpus=cpus, gpus=gpus_per_run)
+
+    alone = not ray and ((jobs or 1) == 1 or len(request.due) == 1)
+    return train(request, None if alone else several, fresh=fresh, folder=checkpoints)
 
 
-def entry() -> None:
-    """Runs the command line; a user's mistake is one line on stderr and exit code 2."""
-    run_command(app)
-
+KEYS = {"Rungs": config.find(), "Keys of --set": config.keys()}
+app = cli.app(
+    main,
+    ("runner.py",),
+    EXAMPLES,
+    *(f"[bold]{what}[/bold]  {escape(', '.join(names))}" for what, names in KEYS.items()),
+)
+entry = partial(cli.run, app)
 
 if __name__ == "__main__":
     entry()

@@ -61,6 +61,7 @@ def plain_script(n: int):
 def this_project(n: int):
     from resnet import Interrupted, events, ladder, steps, tracking
     from resnet.data import Dataset
+    from resnet.store import connect
 
     x, y = images(n)
     dataset = Dataset("noise", tuple("abcdefghij"), x, y, x[:100], y[:100], "benchmarks.epoch")
@@ -84,9 +85,10 @@ def this_project(n: int):
 
     def train():
         with tempfile.TemporaryDirectory() as folder:
-            store = tracking.connect(f"sqlite:///{Path(folder) / 'mlflow.db'}")
+            store = connect(f"sqlite:///{Path(folder) / 'mlflow.db'}")
             with tracking.parent_run(store, "benchmark", {}) as parent_id:
-                shared = ladder.Ladder(store, {}, parent_id, False, str(store.checkpoints))
+                tags = {"profile": "full", "modified": ""}
+                shared = ladder.Ladder(store, tags, parent_id, False, str(store.checkpoints))
                 try:
                     shared.run(job, dataset, one_at_a_time, ending.is_set)
                 except Interrupted:

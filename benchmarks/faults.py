@@ -249,6 +249,8 @@ def main() -> None:
             if not (worse or lost):
                 shutil.rmtree(folder)
     cluster.shutdown()
+    describe = ["git", "-C", str(ROOT), "describe", "--always", "--dirty"]
+    commit = subprocess.run(describe, capture_output=True, text=True).stdout.strip() or "unknown"
     lines = [
         "# Random faults",
         "",
@@ -268,7 +270,7 @@ def main() -> None:
         f"| differences | {differences} |",
         f"| losses | {losses} |",
         "",
-        f"Seed {arguments.seed}, {(time.monotonic() - began) / 60:.0f} minutes on "
+        f"Commit {commit}, seed {arguments.seed}, {(time.monotonic() - began) / 60:.0f} minutes on "
         f"{os.cpu_count()} cores.",
     ]
     (ROOT / "docs" / "faults.md").write_text("\n".join(lines) + "\n")

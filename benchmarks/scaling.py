@@ -2,8 +2,9 @@
 
     python -m benchmarks.scaling
 
-The ladder's runs are rung 1 of the quick profile for 2 epochs; the report's are made up, 75 epochs
-and 10,000 test images each.
+The ladder's runs are rung 1 of the quick profile for 2 epochs, on this machine or on a Ray cluster
+of two nodes on it, with an MLflow server; the report's are made up, 75 epochs and 10,000 test
+images each.
 """
 
 import os
@@ -16,6 +17,9 @@ from pathlib import Path
 from benchmarks.sides import write
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "tests"))  # a real server, and the factory of known runs
+from report_store import LADDER, Store, curve, right  # noqa: E402
+from services import Server  # noqa: E402
 
 
 def run(*arguments: str) -> tuple[float, float]:
@@ -31,28 +35,35 @@ def run(*arguments: str) -> tuple[float, float]:
     return time.perf_counter() - began, usage.ru_maxrss / 1024
 
 
-def ladder(folder: Path) -> list[dict]:
-    rows = []
-    for seeds, jobs in ((1, 1), (2, 1), (4, 1), (2, 2), (4, 2)):
-        place = folder / f"{seeds}-{jobs}"
-        place.mkdir()
-        seconds, _ = run(
-            "runner.py",
-            "--ladder=1",
-            "--profile=quick",
-            "--set=training.epochs=2",
-            f"--seeds=0-{seeds - 1}",
-            f"--jobs={jobs}",
-            f"--tracking-uri=sqlite:///{place / 'mlflow.db'}",
-        )
-        rows.append({"what": "ladder", "runs": seeds, "jobs": jobs, "seconds": seconds})
-    return rows
+def ladder(folder: Path, what: str, seeds: int, jobs: int, *where: str) -> dict:
+    seconds, _ = run(
+        "runner.py",
+        "--ladder=1",
+        "--profile=quick",
+        "--set=training.epochs=2",
+        f"--seeds=0-{seeds - 1}",
+        f"--jobs={jobs}",
+        *(where or [f"--tracking-uri=sqlite:///{folder / f'{seeds}-{jobs}.db'}"]),
+    )
+    return {"what": what, "runs": seeds, "jobs": jobs, "seconds": seconds}
+
+
+def cluster(folder: Path) -> dict:
+    from ray.cluster_utils import Cluster
+
+    os.environ["PYTHONPATH"] = str(ROOT)
+    nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
+    nodes.add_node(num_cpus=2)
+    nodes.add_node(num_cpus=2)
+    try:
+        with Server(f"sqlite:///{folder / 'server.db'}", folder) as server:
+            where = (f"--ray={nodes.address}", f"--tracking-uri={server.uri}")
+            return ladder(folder, "ladder, two nodes", 4, 2, "--cpus-per-run=2", *where)
+    finally:
+        nodes.shutdown()
 
 
 def report(folder: Path) -> list[dict]:
-    sys.path.insert(0, str(ROOT / "tests"))  # the factory of known runs
-    from report_store import LADDER, Store, curve, right
-
     rows, made = [], 0
     store = Store(folder)
     for runs in (5, 25, 50):
@@ -69,7 +80,10 @@ def report(folder: Path) -> list[dict]:
 
 def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
-        rows = [*ladder(Path(folder)), *report(Path(folder))]
+        place = Path(folder)
+        shapes = ((1, 1), (2, 1), (4, 1), (2, 2), (4, 2))
+        rows = [ladder(place, "ladder", seeds, jobs) for seeds, jobs in shapes]
+        rows += [cluster(place), *report(place)]
     lines = [
         "**Scaling** (whole commands, start included)",
         "",

@@ -3,13 +3,12 @@
 ``report.results()`` and ``report.curves()`` give the numbers to a notebook.
 """
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from resnet.shell import DEFAULT_URI
 
 if TYPE_CHECKING:
     import pandas as pd
-
-DEFAULT_URI = f"sqlite:///{Path(__file__).resolve().parent.parent / 'mlflow.db'}"
 
 
 def results(uri: str = DEFAULT_URI, **chosen: Any) -> "pd.DataFrame":

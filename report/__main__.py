@@ -1,56 +1,49 @@
 """The command line: ``python -m report`` turns what MLflow holds into a page."""
 
-import sys
-import webbrowser
-from collections.abc import Callable
-from pathlib import Path
-from typing import Annotated
+from resnet import shell
 
-import typer
-from rich.console import Console
-from rich.markup import escape
+with shell.packages():
+    import webbrowser
+    from functools import partial
+    from pathlib import Path
+    from typing import Annotated
 
-from report import DEFAULT_URI
-from resnet import UserError
+    import typer
+    from rich.markup import escape
 
-console = Console()
-errors = Console(stderr=True)
-app = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
+    from resnet import UserError, cli
+    from resnet.cli import console, say
+    from resnet.shell import DEFAULT_URI
 
-EPILOG = """
-[bold]Examples[/bold]
-
-  python -m report --open                      the page, in reports/latest, shown
-
-  python -m report --summary                   progression and claims, here in the terminal
-
-  python -m report --profile quick             the runs of  make quick
-
-  python -m report --recorded                  the runs that  runner.py --restore  brought
-
-  python -m report --dataset ca52ba6d          by the beginning of a fingerprint
-"""
+EXAMPLES = {
+    "--open": "the page, in reports/latest, shown",
+    "--summary": "progression and claims, here in the terminal",
+    "--profile quick": "the runs of  make quick",
+    "--recorded": "the runs that  runner.py --restore  brought",
+    "--dataset ca52ba6d": "by the beginning of a fingerprint",
+}
 
 
-@app.command(epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
 def main(
     out: Annotated[
-        Path, typer.Option(help="Folder to write; an earlier report there is replaced.")
+        Path,
+        typer.Option(help="Folder to write; an earlier report there is replaced.", metavar="DIR"),
     ] = Path("reports/latest"),
-    open_: Annotated[bool, typer.Option("--open", help="Show the page in the browser.")] = False,
-    summary: Annotated[
-        bool, typer.Option("--summary", help="Print the tables; write nothing.")
-    ] = False,
+    open_: Annotated[bool, cli.flag("--open", "Show the page in the browser.")] = False,
+    summary: Annotated[bool, cli.flag("--summary", "Print the tables; write nothing.")] = False,
     dataset: Annotated[
         str | None,
         typer.Option(
             help="A dataset's name, or the beginning of its fingerprint.",
+            metavar="NAME",
             show_default="the one with the most rungs",
         ),
     ] = None,
     profile: Annotated[
         str | None,
-        typer.Option(help="full, quick, ...", show_default="full, if there are such runs"),
+        typer.Option(
+            help="full, quick, ...", metavar="NAME", show_default="full, if there are such runs"
+        ),
     ] = None,
     modified: Annotated[
         str | None,
@@ -65,18 +58,14 @@ def main(
         typer.Option(
             "--recorded/--own",
             help="Runs restored from results/, or your own.",
+            metavar="",
             show_default="those with more rungs, your own if equal",
         ),
     ] = None,
-    experiment: Annotated[str, typer.Option(help="MLflow experiment.")] = "resnet-ladder",
-    tracking_uri: Annotated[
-        str | None,
-        typer.Option(
-            help="MLflow tracking store.",
-            envvar="MLFLOW_TRACKING_URI",
-            show_default="sqlite:///mlflow.db at the project's top",
-        ),
-    ] = None,
+    experiment: Annotated[
+        str, typer.Option(help="MLflow experiment.", metavar="NAME")
+    ] = "resnet-ladder",
+    tracking_uri: cli.TrackingUri = None,
 ) -> None:
     """Writes the report: does the ladder hold, claim by claim, with evidence.
 
@@ -99,22 +88,14 @@ def main(
         show(content, console)
         return
     path = (out / output.PAGE).resolve()
-    console.print(f"wrote {escape(str(path))}", highlight=False, soft_wrap=True)
-    console.print(escape(content.selection.shown.label), style="dim", highlight=False)
+    say(f"wrote {escape(str(path))}")
+    say(f"[dim]{escape(content.selection.shown.label)}[/dim]")
     if open_ and not webbrowser.open(path.as_uri()):
         raise UserError(f"--open: there is no browser to open {path} with")
 
 
-def entry(command: Callable[[], None] = app) -> None:
-    """Runs a command line; a user's mistake is one line on stderr and exit code 2."""
-    try:
-        command()
-    except UserError as error:
-        errors.print(f"[red]error:[/red] {escape(str(error))}", highlight=False, soft_wrap=True)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        sys.exit(130)
-
+app = cli.app(main, ("-m", "report"), EXAMPLES)
+entry = partial(cli.run, app)
 
 if __name__ == "__main__":
     entry()

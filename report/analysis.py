@@ -19,7 +19,7 @@ from report.claims import Bound, Evidence, Judgement, Study, Verdict
 from report.runs import Run
 from report.selection import Selection
 from report.statistics import NO_INTERVAL, Interval
-from resnet import UserError, config
+from resnet import UserError, ablation, config
 
 
 @dataclass(frozen=True, eq=False)
@@ -233,7 +233,11 @@ def compare(before: System, after: System) -> Step:
 
 @dataclass(frozen=True, eq=False)
 class Content:
-    """A report's content."""
+    """A report's content.
+
+    ``parts`` are runs of what :mod:`resnet.ablation` made of the ladder; ``known`` are the
+    experiment files as they are now, in the profile shown, none where runs were modified.
+    """
 
     uri: str
     experiment: str
@@ -244,16 +248,22 @@ class Content:
     rivals: tuple[Step, ...]
     claims: tuple[Judgement, ...]
     notes: tuple[str, ...]
+    parts: tuple[Run, ...]
+    known: dict[str, config.Experiment]
 
     @property
     def runs(self) -> list[Run]:
-        """Every run shown."""
+        """Every run of a system."""
         return [run for system in self.systems for run in system.runs]
 
     @property
     def seconds(self) -> float:
-        """Training time of all runs shown."""
-        return sum(run.metrics.get("train_seconds", 0.0) for run in self.runs)
+        """Training time of all runs shown; epochs that one shares with another count once."""
+        return sum(
+            run.metrics["train_seconds"] * (1 - run.shared)
+            for run in self.runs
+            if {"train_seconds", "epochs_run"} <= run.metrics.keys()
+        )
 
     @property
     def rungs(self) -> list[System]:
@@ -303,31 +313,6 @@ def confusion(run: Run) -> pd.DataFrame:
     return pd.DataFrame(counts, list(run.classes), list(run.classes))
 
 
-def changes(before: dict[str, Any], after: dict[str, Any]) -> tuple[str, ...]:
-    """The difference of two flat configurations, one line a setting or a block of them."""
-    lines: list[str] = []
-    blocks: dict[str, list[str]] = {}
-    for key in [*after, *(key for key in before if key not in after)]:
-        if before.get(key) == after.get(key):
-            continue
-        block, _, leaf = key.rpartition(".")
-        if key not in before and before.get(block, "") is None:
-            blocks.setdefault(block, []).append(f"{leaf} {_text(after[key])}")
-        elif key not in after and after.get(block, "") is None:
-            blocks[block] = ["off"]
-        else:
-            lines.append(f"{key}: {_text(before.get(key))} -> {_text(after.get(key))}")
-    return (*lines, *(f"{block}: {', '.join(parts)}" for block, parts in blocks.items()))
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, float):
-        return f"{value:g}"
-    return "none" if value is None else str(value)
-
-
 def load(uri: str, *, experiment: str = runs.EXPERIMENT, **chosen: Any) -> Content:
     """Reads a store and computes a report's content.
 
@@ -357,8 +342,10 @@ def planned() -> Content:
 def _content(uri: str, experiment: str, chosen: Selection, measured: list[Run]) -> Content:
     study = claims.load_study()
     waiting = _waiting(uri, chosen)
+    parts = tuple(run for run in measured if "~" in run.rung)
+    whole = tuple(run for run in measured if "~" not in run.rung)
     by_rung: dict[str, list[Run]] = {}
-    for run in measured:
+    for run in whole:
         by_rung.setdefault(run.rung, []).append(run)
     known, broken = _known_experiments(chosen.shown.profile)
     comparable = not chosen.shown.reservation
@@ -379,12 +366,12 @@ def _content(uri: str, experiment: str, chosen: Selection, measured: list[Run]) 
             params=params,
             runs=tuple(own),
             waiting=waiting.get(name, "not run"),
-            changes=changes(before, said) if before and said and name in ladder else (),
+            changes=config.changes(before, said) if before and said and name in ladder else (),
             doubtful=bool(chosen.doubtful & {"", name}),
             comparable=comparable,
         )
         before = said
-    evidence = Evidence(tuple(measured), study.ladder, waiting, chosen.doubtful, comparable)
+    evidence = Evidence(whole, study.ladder, waiting, chosen.doubtful, comparable)
     rivals = [name for name in study.published if name not in study.ladder]
     return Content(
         uri=uri,
@@ -396,6 +383,8 @@ def _content(uri: str, experiment: str, chosen: Selection, measured: list[Run]) 
         rivals=tuple(compare(systems[name], systems[study.ladder[-1]]) for name in rivals),
         claims=tuple(claims.judge(claim, evidence) for claim in study.claims),
         notes=(*chosen.notes, *broken, *_outdated(chosen, known), *_gaps(measured)),
+        parts=parts,
+        known={} if chosen.shown.modified else known,
     )
 
 
@@ -405,7 +394,9 @@ def _known_experiments(profile: str) -> tuple[dict[str, config.Experiment], list
     there = (config.EXPERIMENTS / "profiles" / f"{profile}.yaml").is_file()
     for name, path in config.find().items():
         try:
-            known[name] = config.apply_profile(config.load(path), profile if there else "full")
+            plan = config.apply_profile(config.load(path), profile if there else "full")
+            ablation.alternatives(plan)  # whose values are read nowhere else
+            known[name] = plan
         except UserError as error:  # finished runs can be told about all the same
             broken.append(str(error))
     return known, broken
@@ -415,7 +406,7 @@ def _waiting(uri: str, chosen: Selection) -> dict[str, str]:
     """What became of rungs without a finished run, of the newest attempt each."""
     done, result = set(chosen.finished["rung"]), {}
     for row in chosen.unfinished.itertuples(index=False):
-        if row.rung not in done and row.rung not in result:
+        if row.rung not in done and row.rung not in result and "~" not in row.rung:
             epochs = runs.epochs_done(uri, row.run_id)
             result[row.rung] = f"{selection.state(row.status)}, {epochs} epochs done"
     return result

@@ -31,6 +31,12 @@ GAP_EPOCHS = 3
 """A gap of curves is averaged over that many last epochs: validation accuracy jumps about."""
 SLOPE_EPOCHS = 10
 """Epochs before and after a drop of the learning rate over which slopes are fitted."""
+FACTORS = {
+    "model": config.Residual.model_fields | config.VGG.model_fields,
+    "data": config.Data.model_fields,
+    "training": config.Training.model_fields,
+}
+"""Whatever :func:`resnet.ablation.factors` may name, by section."""
 
 
 class _Strict(BaseModel):
@@ -93,6 +99,7 @@ class Study(_Strict):
 
     published: dict[str, Annotated[float, Field(gt=0, lt=1)]]
     tolerance: Annotated[float, Field(gt=0, lt=1)]
+    credited: dict[str, list[str]]
     claims: list[Claim]
     contradictions: list[Contradiction]
 
@@ -108,6 +115,12 @@ class Study(_Strict):
         repeated = [i for i, n in Counter(claim.id for claim in self.claims).items() if n > 1]
         if repeated:
             raise ValueError(f"the claim {repeated[0]!r} stands there twice")
+        for rung, keys in self.credited.items():
+            if rung not in self.ladder[1:]:
+                raise ValueError(f"credited: {rung!r} is no step of the ladder")
+            for section, _, name in (key.partition(".") for key in keys):
+                if name not in FACTORS.get(section, ()):
+                    raise ValueError(f"credited: {rung}: there is no factor '{section}.{name}'")
         return self
 
     @property

@@ -19,9 +19,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from report import claims
+from report import attribution, claims
 from report.analysis import Content, System
-from report.tables import percent, points
+from report.tables import percent, plain, points
 
 TEMPLATES = Path(__file__).parent / "templates"
 STYLE = {"fname": TEMPLATES / "report.mplstyle"}
@@ -38,6 +38,11 @@ _PERCENT = FuncFormatter(lambda value, _: f"{100 * value:.4g} %")
 def all_figures(content: Content) -> dict[str, Figure]:
     """Every figure by file name."""
     drawn = {"progression": progression(content), "gains": gains(content)}
+    drawn |= {
+        f"factors_{step.step.after.slug}": factors(step)
+        for step in attribution.apart(content)
+        if step.seeds
+    }
     with_curves = [s for s in content.systems if any(len(run.history) for run in s.runs)]
     if with_curves:
         limits = _limits(with_curves)
@@ -104,6 +109,13 @@ def progression(content: Content) -> Figure:
         return figure
 
 
+def _gains(rows: list[tuple]) -> Figure:
+    figure = _dots(rows, points, "gain in test accuracy, points")
+    figure.axes[0].axvline(0, color=PALETTE["soft"], lw=1)
+    figure.axes[0].xaxis.set_major_formatter(lambda value, _: f"{100 * value:+g}")
+    return figure
+
+
 def gains(content: Content) -> Figure:
     """What each step brought, published and measured."""
     rows = [
@@ -111,10 +123,35 @@ def gains(content: Content) -> Figure:
         for s in (*content.steps, *content.rivals)
     ]
     with rc_context(**STYLE):
-        figure = _dots(rows, points, "gain in test accuracy, points")
-        figure.axes[0].axvline(0, color=PALETTE["soft"], lw=1)
-        figure.axes[0].xaxis.set_major_formatter(lambda value, _: f"{100 * value:+g}")
-        return figure
+        return _gains(rows)
+
+
+def factors(apart: attribution.Apart) -> Figure:
+    """What each factor of a step earned, by three ways of counting, and the whole step."""
+    found, whole, published = apart.factors, apart.whole, apart.step.published
+    alone = sum(factor.credited for factor in found) == 1  # else the study does not say how much
+    rows = [
+        (
+            _label("◆ " * f.credited + plain(f.key)),
+            published if f.credited and alone else math.nan,
+            f.value,
+            f.interval,
+            f.shapley,
+            "",
+        )
+        for f in found
+    ]
+    rows.append(("whole step", published, whole.gain, whole.interval, whole.gains, ""))
+    with rc_context(**STYLE):
+        figure = _gains(rows)
+        for y, factor in enumerate(found):
+            for above, marker, colour, label, step in (
+                (-0.22, "<", "validation", "leave-one-out", factor.leave_one_out),
+                (0.22, ">", "tested", "add-one-in", factor.add_one_in),
+            ):
+                figure.axes[0].plot(step.gain, y + above, marker, color=PALETTE[colour], ms=5,
+                                    label=label * (y == 0))  # fmt: skip
+        return _legend(figure)
 
 
 def _panels(height: float, ratios: list[int], accuracy: str, below: str) -> tuple[Figure, ...]:

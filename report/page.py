@@ -4,12 +4,13 @@ import base64
 import hashlib
 from collections import Counter
 from datetime import UTC, datetime
+from functools import partial
 
 import jinja2
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from report import figures, tables
+from report import attribution, figures, tables
 from report.analysis import Content
 from report.figures import TEMPLATES
 from report.selection import state
@@ -125,6 +126,10 @@ def render(content: Content, made: dict[str, Table], drawn: dict[str, tuple[Figu
         symbols=SYMBOLS,
         percent=tables.percent,
         missing=missing(content),
+        apart=attribution.apart(content),
+        ablate=partial(tables.ablate_command, content),
+        points=tables.points,
+        published=tables.published_heading(content),
         command=tables.report_command(content),
         style=Markup((TEMPLATES / "report.css").read_text(encoding="utf-8")),  # noqa: S704
         script=Markup(script),  # noqa: S704

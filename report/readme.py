@@ -1,4 +1,6 @@
-"""The README's tables, written from ``results/`` and the benchmarks': ``python -m report.readme``.
+"""README, docs/results.md and docs/benchmarks.md follow from what was measured.
+
+``python -m report.readme`` writes them from ``results/`` and ``benchmarks/results/``.
 
 The records are restored into a store of their own for the moment, so that table and figure are
 the report's.
@@ -10,19 +12,16 @@ import tempfile
 from pathlib import Path
 
 from report import analysis, figures, page, tables
-from report.__main__ import entry
 from report.analysis import Content, System
 from report.formats import to_markdown
 from report.runs import Run
-from resnet import UserError, records
+from resnet import UserError, cli, records
 from resnet.quiet import quiet_start
 
 ROOT = Path(__file__).resolve().parent.parent
 FIGURE = Path("docs/progression.svg")
-MARKERS = (
-    "<!-- {}: written by  make readme ; changes by hand are lost -->\n",
-    "<!-- end of {} -->\n",
-)
+WRITTEN = "<!-- written by  make readme ; changes by hand are lost -->\n"
+END = "<!-- end of what is written -->\n"
 
 
 def load(root: Path) -> tuple[Content, str]:
@@ -40,10 +39,11 @@ def load(root: Path) -> tuple[Content, str]:
     if not found:
         return analysis.planned(), state
     with quiet_start():  # Keras comes with it, and takes seconds
-        from resnet import tracking
+        from resnet import recording
+        from resnet.store import connect
     with tempfile.TemporaryDirectory() as folder:
-        store = tracking.connect(f"sqlite:///{folder}/mlflow.db")
-        tracking.restore(store, found)
+        store = connect(f"sqlite:///{folder}/mlflow.db")
+        recording.restore(store, found)
         return analysis.load(store.uri, recorded=True), state
 
 
@@ -51,20 +51,32 @@ def section(content: Content) -> str:
     """What stands between the README's two markers, as Markdown."""
     parts = [to_markdown(tables.progression(content), "readme")]
     if content.runs:
-        failed = [
+        picture = f"![Published and reproduced test accuracy, rung by rung]({FIGURE.as_posix()})\n"
+        parts += [picture, page.headline(content)]
+    return "\n".join(parts)
+
+
+def details(content: Content) -> str:
+    """``docs/results.md``: intervals, the claims that fail, hardware and commands."""
+    parts = [f"{WRITTEN}\n# Results\n", to_markdown(tables.progression(content), "results")]
+    if content.runs:
+        parts.append(f"{page.headline(content)} On {_hardware(content)}.\n")
+        parts.append("".join(
             f"* fails: {j.claim.text} ({tables.rung(j.claim.rung)}); measured "
             f"{tables.shown(j)[0]}, holds if {tables.bound(j.claim.bound, j.unit)}\n"
             for j in content.claims
             if j.verdict == "fails"
-        ]
-        parts += [
-            f"![Published and reproduced test accuracy, rung by rung]({FIGURE.as_posix()})\n",
-            f"{page.headline(content)} On {_hardware(content)}.\n",
-            *(["".join(failed)] if failed else []),
-        ]
+        ))  # fmt: skip
     lines = [f"    {line}\n" for s in content.systems for line in _commands(s, content)]
     told = "Each row again, recorded by `python runner.py --record` once it is finished:\n\n"
-    return "\n".join([*parts, told + "".join(lines)])
+    return "\n".join([*filter(None, parts), told + "".join(lines)])
+
+
+def timings(root: Path) -> str:
+    """``docs/benchmarks.md``."""
+    text = (root / "benchmarks" / "README.md").read_text(encoding="utf-8")
+    tables = sorted((root / "benchmarks" / "results").glob("*.md"))
+    return "\n".join([WRITTEN, text, *(t.read_text(encoding="utf-8") for t in tables)])
 
 
 def _hardware(content: Content) -> str:
@@ -86,54 +98,56 @@ def _commands(system: System, content: Content) -> list[str]:
     ]
 
 
+def documents(root: Path, content: Content) -> dict[str, str]:
+    """The documents as they should be, by path below ``root``.
+
+    Raises:
+        UserError: the README lacks a marker.
+    """
+    path = root / "README.md"
+    before, found, rest = path.read_text(encoding="utf-8").partition(WRITTEN)
+    _, found_end, after = rest.partition(END)
+    if not found or not found_end:
+        raise UserError(f"{path}: lacks the line {(END if found else WRITTEN).strip()}")
+    return {
+        "README.md": before + WRITTEN + section(content) + END + after,
+        "docs/results.md": details(content),
+        "docs/benchmarks.md": timings(root),
+    }
+
+
 def stale(root: Path) -> str:
     """What is not as :func:`update` would leave it; empty if nothing.
 
     Args:
-        root: the folder with ``README.md``, ``docs/`` and ``results/``.
+        root: the folder with ``README.md``, ``docs/``, ``benchmarks/`` and ``results/``.
 
     Raises:
         UserError: the README lacks a marker, or a record is damaged.
     """
     content, state = load(root)
-    if (root / "README.md").read_text(encoding="utf-8") != _filled(root, content):
-        return "README.md"
+    for name, text in documents(root, content).items():
+        path = root / name
+        if not path.exists() or path.read_text(encoding="utf-8") != text:
+            return name
     figure = root / FIGURE
     drawn = figure.exists() and (not content.runs or state in figure.read_text(encoding="utf-8"))
     return "" if drawn == bool(content.runs) else str(FIGURE)
 
 
 def update(root: Path) -> None:
-    """Writes the README's section and the figure; arguments and errors as of :func:`stale`."""
+    """Writes the documents and the figure; arguments and errors as of :func:`stale`."""
     content, state = load(root)
-    (root / "README.md").write_text(_filled(root, content), encoding="utf-8")
+    (root / "docs").mkdir(exist_ok=True)
+    for name, text in documents(root, content).items():
+        (root / name).write_text(text, encoding="utf-8")
     figure = root / FIGURE
     figure.unlink(missing_ok=True)
     if content.runs:
-        figure.parent.mkdir(exist_ok=True)
         # another matplotlib draws other bytes: what the figure shows is told by what is in it
         svg = figures.to_svg(figures.progression(content), "test accuracy", f"records {state}")
         figure.write_text(svg, encoding="utf-8")
 
 
-def _filled(root: Path, content: Content) -> str:
-    """The README with its sections as they should be."""
-    path = root / "README.md"
-    text = path.read_text(encoding="utf-8")
-    timings = sorted((root / "benchmarks" / "results").glob("*.md"))
-    sections = {
-        "results": section(content),
-        "benchmarks": "\n".join(timing.read_text(encoding="utf-8") for timing in timings),
-    }
-    for name, inside in sections.items():
-        begin, end = (marker.format(name) for marker in MARKERS)
-        before, found, rest = text.partition(begin)
-        _, found_end, after = rest.partition(end)
-        if not found or not found_end:
-            raise UserError(f"{path}: lacks the line {(end if found else begin).strip()}")
-        text = before + begin + inside + end + after
-    return text
-
-
 if __name__ == "__main__":
-    entry(lambda: update(ROOT))
+    cli.run(lambda: update(ROOT))

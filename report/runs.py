@@ -7,7 +7,6 @@ gone is noted in :attr:`Run.gaps`, because the rest of the run can still be repo
 import contextlib
 import json
 import os
-import sqlite3
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -29,8 +28,8 @@ from statsmodels.stats.proportion import proportion_confint
 from report import statistics
 from resnet import UserError, config
 from resnet.records import CURVES, TAGS
+from resnet.store import EXPERIMENT, check, nothing_run
 
-EXPERIMENT = "resnet-ladder"
 ROLES = ("rung", "recorded")
 """Of runs of a rung; the second is of restored records."""
 IDENTITY = ["rung", "seed", "config_hash", "dataset", "dataset_fingerprint", "profile", "modified"]
@@ -65,6 +64,12 @@ class Run:
     def metric(self, name: str) -> float:
         """A figure of the whole run, NaN if there is none."""
         return self.metrics.get(name, np.nan)
+
+    @property
+    def shared(self) -> float:
+        """The share of its epochs that another run has trained."""
+        epochs = self.metrics.get("epochs_run", 0.0)
+        return self.metrics.get("shared_epochs", 0.0) / epochs if epochs else 0.0
 
     @property
     def n_test(self) -> int:
@@ -119,35 +124,6 @@ def _reading(uri: str) -> Iterator[None]:
         raise UserError(f"{uri}: cannot be read as a tracking store: {reason[:300]}") from None
 
 
-def check_store(uri: str) -> None:
-    """Refuses an SQLite file that MLflow would create or fill with tables when it opens it.
-
-    Raises:
-        UserError: there is no such file, it is empty, or not a database of MLflow's.
-    """
-    if not uri.startswith("sqlite:///"):
-        return
-    path = Path(uri.removeprefix("sqlite:///"))
-    if not path.exists() or (path.is_file() and path.stat().st_size == 0):
-        raise nothing_run(f"there is no {path}")
-    try:
-        address = f"{path.resolve().as_uri()}?mode=ro"
-        with contextlib.closing(sqlite3.connect(address, uri=True)) as database:
-            database.execute("SELECT version_num FROM alembic_version").fetchone()
-    except sqlite3.Error as error:
-        raise UserError(
-            f"{path}: is not a database of MLflow's ({error}); name another with --tracking-uri"
-        ) from None
-
-
-def nothing_run(why: str) -> UserError:
-    """The one answer wherever there is nothing to report."""
-    return UserError(
-        f"nothing was run yet: {why}; start with  python runner.py --ladder all "
-        "--profile quick  (minutes), or without --profile for CIFAR-10"
-    )
-
-
 def search(uri: str, experiment_name: str = EXPERIMENT) -> pd.DataFrame:
     """Every run of a rung, whatever became of it: this store's own and restored records.
 
@@ -163,11 +139,11 @@ def search(uri: str, experiment_name: str = EXPERIMENT) -> pd.DataFrame:
     Raises:
         UserError: the store or the experiment is not there, or cannot be read.
     """
-    check_store(uri)
+    check(uri)
     with _reading(uri):
         mlflow.set_tracking_uri(uri)
         if mlflow.get_experiment_by_name(experiment_name) is None:
-            raise nothing_run(f"{uri} holds no experiment {experiment_name!r}")
+            raise nothing_run(f"{uri} holds no experiment {experiment_name!r}", uri)
         frame = mlflow.search_runs(
             experiment_names=[experiment_name], order_by=["attributes.start_time DESC"]
         )

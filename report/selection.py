@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from report.runs import nothing_run
 from resnet import UserError
+from resnet.store import nothing_run
 
 KEYS = ["dataset_fingerprint", "profile", "modified", "role"]
 STATES = {"RUNNING": "still going", "SCHEDULED": "still going"}
@@ -27,8 +27,9 @@ class RunSet:
 
     @property
     def rungs(self) -> int:
-        """How many different rungs have a finished run."""
-        return self.runs.loc[self.runs["status"] == "FINISHED", "rung"].nunique()
+        """How many different rungs have a finished run; parts of their steps do not count."""
+        names = self.runs.loc[self.runs["status"] == "FINISHED", "rung"].unique()
+        return sum("~" not in name for name in names)
 
     @property
     def label(self) -> str:

@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from report import page, tables
+from report import attribution, page, tables
 from report.analysis import Content
 from report.formats import to_terminal
 
@@ -15,6 +15,8 @@ def show(content: Content, console: Console) -> None:
     """Prints the set shown, the progression, the claims, and what is missing."""
     console.print(progression(content))
     console.print(to_terminal(tables.judged(content)))
+    if steps := [step.step.after.short for step in attribution.apart(content) if step.seeds]:
+        console.print(f"taken apart on the page: rung {', '.join(steps)}", highlight=False)
     for note in page.missing(content):
         console.print(f"[dim]{escape(note)}[/dim]", highlight=False)
     reservation(content, console)

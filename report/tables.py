@@ -15,11 +15,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from report import statistics
+from report import attribution, statistics
 from report.analysis import Content, Step, System, by_class, confusion
+from report.attribution import Apart, Factor
 from report.claims import QUANTITIES, Bound, Judgement
 from report.runs import Run
 from resnet import config
+from resnet.shell import duration
 
 NONE = "-"
 
@@ -34,7 +36,7 @@ class Field(NamedTuple):
         form: makes a reader's text of the value.
         kind: how the page sets it: number, lines, verdict, mono, fold, ids, id, copy,
             heat, cell.
-        on: where it stands: page (and the files beside it), terminal, readme.
+        on: where it stands: page (and the files beside it), terminal, readme, docs/results.
     """
 
     key: str
@@ -126,16 +128,6 @@ def span(interval: tuple[float, float], form: Callable[[float], str] = percent) 
 def p_value(p: float) -> str:
     """Two significant digits, ``< 0.0001`` below that."""
     return NONE if math.isnan(p) else "< 0.0001" if p < 1e-4 else f"{p:.2g}"
-
-
-def duration(seconds: float) -> str:
-    """``3 h 05 min``, ``4 min 12 s`` or ``8 s``."""
-    if math.isnan(seconds):
-        return NONE
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes >= 60:
-        return f"{minutes // 60} h {minutes % 60:02d} min"
-    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
 
 
 def measured(value: float, unit: str, decimals: int = 1) -> str:
@@ -242,6 +234,8 @@ def all_tables(content: Content) -> dict[str, Table]:
         comparison("residual_vs_vgg", "The last rung against the baseline", content, rivals),
         *(table(content) for table in (power, networks, classes, per_class, confusion_matrix)),
         *(table(content) for table in (assumptions, contradictions, runs, curves)),
+        *(table(content) for table in (anova, parts, alternatives, ranges, saved)),
+        *map(factors, attribution.apart(content)),
         environment(content),
     ]
     return {table.name: table for table in made}
@@ -289,21 +283,21 @@ def progression(content: Content) -> Table:
     def mean(metric: str) -> Callable[[System], float]:
         return lambda s: s.mean(metric)
 
-    everywhere = "page terminal readme"
+    everywhere = "page terminal readme results"
     verdict_on = "page" if content.selection.shown.reservation else everywhere
     fields = [
         Field("", "heading", "rung", on=everywhere),
         Field("", lambda s: told(s)[0], "reproduced", str, "number", everywhere),
         Field("verdict", "", "verdict", str, "verdict", verdict_on),
         Field("published", "", heading, percent, "number", everywhere),
-        Field("difference", "", "difference", points, "number", "page readme"),
+        Field("difference", "", "difference", points, "number", "page readme results"),
         Field("step_gain", gain, "gain", points, "number", "terminal"),
-        Field("", interval, "95 % interval", str, "lines", "page readme"),
+        Field("", interval, "95 % interval", str, "lines", "page results"),
         Field("seeds", lambda s: len(s.accuracies), "seeds", str, "number", "terminal"),
         Field("tost_p", "equivalence", "TOST p", p_value, "number"),
         Field("", further, "one further run", kind="lines"),
         Field("", spread, "deviation", kind="lines"),
-        Field("", training, "training", str, "lines", "page readme"),
+        Field("", training, "training", str, "lines", "page results"),
         Field("train_seconds", mean("train_seconds"), "time", duration, "number", "terminal"),
         Field("", size, "parameters", kind="lines"),
         Field("what_changed", lambda s: "; ".join(s.changes), "what changed", _list, "fold"),
@@ -476,6 +470,127 @@ def assumptions(content: Content) -> Table:
     columns = {"setting": "setting", "value": "value", "why": "assumed because", "rungs": "in"}
     rows = [(*key, ", ".join(names)) for key, names in found.items()]
     return _plain("assumptions", "Values the study does not state", columns, rows)
+
+
+def plain(factor: str) -> str:
+    """``reduce lr on plateau``, of ``training.reduce_lr_on_plateau``; also of several."""
+    return re.sub(r"\w+\.", "", factor).replace("_", " ")
+
+
+def factors(step: Apart) -> Table:
+    """What each factor of a step earned, by three ways of counting."""
+
+    def head(f: Factor) -> str:
+        return f"{plain(f.key)}\n{f.key.partition('.')[0]}{', credited by the study' * f.credited}"
+
+    def lines(value: float, interval: tuple[float, float]) -> str:
+        return f"{points(value)}\n{span(interval, points)}"
+
+    def gain(way: str) -> Callable[[Factor], str]:
+        return lambda f: lines(getattr(f, way).gain, getattr(f, way).interval)
+
+    ways = ("leave_one_out", "add_one_in")
+    fields = [
+        Field("", head, "factor"),
+        Field("", lambda f: lines(f.value, f.interval), "Shapley value", kind="lines"),
+        *(Field("", gain(way), way.replace("_", "-"), kind="lines") for way in ways),
+        *_raw("key", "credited", "interval", shapley="value", seeds=lambda f: len(f.shapley)),
+        *_raw(**{way: f"{way}.gain" for way in ways}),
+        *_raw(**{f"{way}_interval": f"{way}.interval" for way in ways}),
+    ]
+    before, after = step.step.before.short, step.step.after.short
+    caption = f"Factors of {before} → {after}, in points; seeds: {', '.join(map(str, step.seeds))}"
+    return Table(f"factors_{step.step.after.slug}", caption, fields, step.factors)
+
+
+def anova(content: Content) -> Table:
+    """Main effects and interactions of the steps that have two seeds or more."""
+    fields = [
+        Field("factors", "", "factor, or factors together", plain),
+        Field("step", "", "step"),
+        Field("effect", "", "effect", points, "number"),
+        Field("share", "", "share of squares", percent, "number"),
+        Field("f", "", "F", number(".2f"), "number"),
+        Field("p", "", "p", p_value, "number"),
+    ]
+    terms = [t for step in attribution.apart(content) for t in step.anova().itertuples()]
+    return Table("anova", "Main effects and interactions, in points", fields, terms)
+
+
+def parts(content: Content) -> Table:
+    """The runs that are no rung's, by what they changed; for machines."""
+    metrics = ("test_accuracy", "epochs_run", "shared_epochs", "train_seconds")
+    fields = _raw("rung", "seed", **{key: lambda r, key=key: r.metric(key) for key in metrics})
+    fields += _raw(run_id="id", config_hash=lambda run: run.tags["config_hash"])
+    return Table("parts", "Subsets of steps, and alternatives", fields, content.parts)
+
+
+def alternatives(content: Content) -> Table:
+    """What each row was with one assumed value changed."""
+    fields = [
+        Field("rung", "step.before.name", "rung", short),
+        Field("key", "", "setting", kind="mono"),
+        Field("value", lambda a: setting(a.step.after.params, a.key), "value"),
+        Field("reason", "", "because"),
+        Field("test_accuracy", "step.after.accuracy", "test accuracy", percent, "number"),
+        Field("difference", "step.gain", "to the row", points, "number"),
+        Field("interval", "step.interval", "95 % interval", lambda i: span(i, points), "number"),
+        Field("evidence", "step.basis", "evidence"),
+        *_raw(run_ids=lambda a: " ".join(run.id for run in a.step.after.runs)),
+    ]
+    rows = [a for row in attribution.varied(content) for a in row.alternatives]
+    return Table("alternatives", "With one assumed value changed", fields, rows)
+
+
+def ranges(content: Content) -> Table:
+    """From where to where a row goes over its alternatives, beside the published accuracy."""
+    fields = [
+        Field("rung", "system.name", "rung", short),
+        Field("as_assumed", "system.accuracy", "as assumed", percent, "number"),
+        Field("span", "", "range", lambda i: span(i).replace(NONE, percent(i[0])), "number"),
+        Field("published", "system.published", published_heading(content), percent, "number"),
+        Field("explained", "", "explained by what was never stated?"),
+        Field("alternatives", lambda row: len(row.alternatives), "alternatives run"),
+        Field("untried", "", "not run"),
+        Field("seeds", lambda row: whole([len(s.runs) for s in row.tried]), "seeds each"),
+    ]
+    caption = "The range of a row over what it had to assume"
+    return Table("ranges", caption, fields, attribution.varied(content))
+
+
+def saved(content: Content) -> Table:
+    """Epochs that runs shared with others instead of training them."""
+    groups = {
+        "rungs and baselines": content.runs,
+        "steps taken apart": [run for run in content.parts if "=" not in run.rung],
+        "assumptions varied": [run for run in content.parts if "=" in run.rung],
+        "in all": [*content.runs, *content.parts],
+    }
+
+    def row(what: str, made: list[Run]) -> tuple:
+        epochs, seconds, shared = np.nan_to_num(
+            [(r.metric("epochs_run"), r.metric("train_seconds"), r.shared) for r in made]
+        ).T
+        counts = len(made), (shared < 1).sum(), epochs.sum(), epochs @ (1 - shared)
+        return what, *map(int, counts), float(seconds @ shared)
+
+    counts = enumerate(("runs", "trainings", "epochs", "epochs_trained"), 1)
+    fields = [
+        Field("what", itemgetter(0), "what"),
+        *(Field(k, itemgetter(i), k.replace("_", " "), number(), "number") for i, k in counts),
+        Field("seconds_saved", itemgetter(5), "time saved", duration, "number"),
+    ]
+    rows = [row(what, made) for what, made in groups.items() if made and content.parts]
+    return Table("saved", "What sharing of trainings saved", fields, rows)
+
+
+def ablate_command(content: Content, what: str, seeds: Iterable[int] = (0,)) -> str:
+    """The command that makes runs of the ladder's parts."""
+    shown, some = content.selection.shown, (*content.runs, *content.parts)[:1]
+    chosen = ",".join(map(str, sorted({*seeds})))
+    words = ["python", "runner.py", "--ablate", what, "--seeds", chosen]
+    words += ["--profile", shown.profile] if shown.profile != "full" else []
+    return shlex.join([*words, *(data_option(some[0]) if some else ())])
 
 
 def contradictions(content: Content) -> Table:

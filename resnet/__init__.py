@@ -1,8 +1,8 @@
 """The library behind the ladder: one module per job, imported in one direction only.
 
-``config`` -> ``data`` -> ``augment``/``layers``/``models`` -> ``events``/``checkpoints`` ->
-``training`` -> ``store``/``leases``/``tracking`` -> ``engine`` -> ``ladder``: nothing on the left
-imports anything to its right.
+``shell`` -> ``config`` -> ``data`` -> ``augment``/``layers``/``models`` ->
+``events``/``checkpoints`` -> ``training`` -> ``store``/``leases``/``tracking`` -> ``engine`` ->
+``ladder`` -> ``terminal``/``cli`` -> ``plan``: nothing on the left imports anything to its right.
 """
 
 

@@ -20,20 +20,18 @@ from fsspec.implementations.local import LocalFileSystem
 from resnet import UserError
 from resnet.config import one_line
 
-_FILE = "checkpoint.npz"
 
-
-def save(folder: str | Path, arrays: dict[str, np.ndarray], meta: dict[str, Any]) -> None:
+def save(url: str, arrays: dict[str, np.ndarray], meta: dict[str, Any]) -> None:
     """Puts a checkpoint in the place of the one before.
 
     Args:
-        folder: URL or path, made if missing.
+        url: of the file; its folder is made if missing.
         arrays: by name.
         meta: anything JSON can hold; floats come back bit for bit.
     """
     buffer = io.BytesIO()
     np.savez(buffer, meta=np.frombuffer(json.dumps(meta).encode(), "uint8"), **arrays)
-    write(f"{folder}/{_FILE}", buffer.getvalue())
+    write(url, buffer.getvalue())
 
 
 def write(url: str, content: bytes) -> None:
@@ -77,24 +75,19 @@ def prepare(folder: str) -> str:
     return probe
 
 
-def exists(folder: str | Path) -> bool:
-    """Whether there is a checkpoint."""
-    return visible(f"{folder}/{_FILE}")
-
-
 def visible(url: str) -> bool:
     """Whether there is such a file or folder, as seen from here."""
     system, path = url_to_fs(url)
     return system.exists(path)
 
 
-def load(folder: str | Path) -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:
+def load(url: str) -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:
     """Reads what :func:`save` wrote, if anything; nothing in it is ever unpickled.
 
     Raises:
         UserError: the file is damaged.
     """
-    system, path = url_to_fs(f"{folder}/{_FILE}")
+    system, path = url_to_fs(url)
     try:
         with np.load(io.BytesIO(system.cat_file(path)), allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
@@ -108,8 +101,8 @@ def load(folder: str | Path) -> tuple[dict[str, np.ndarray], dict[str, Any]] | N
         ) from None
 
 
-def remove(folder: str | Path) -> None:
-    """Removes the folder with its checkpoint, if there is one."""
-    system, path = url_to_fs(str(folder))
+def remove(url: str) -> None:
+    """Removes a file, or a folder with all that is in it, if there is one."""
+    system, path = url_to_fs(url)
     with contextlib.suppress(FileNotFoundError):
         system.rm(path, recursive=True)

@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -122,11 +122,19 @@ class Training(_Strict):
     reduce_lr_on_plateau: ReduceLROnPlateau | None
 
 
+class Alternative(_Strict):
+    """A value that an assumption could have had as well."""
+
+    value: Any
+    reason: str
+
+
 class Experiment(_Strict):
     """One fully explicit experiment.
 
     ``assumed`` maps each key (``training.epochs``) whose value the study does not state to the
     reason for the value chosen; a key of a child file set to null states it after all.
+    ``alternatives`` maps such keys to other values, see :mod:`resnet.ablation`.
     """
 
     name: str
@@ -135,6 +143,7 @@ class Experiment(_Strict):
     data: Data
     training: Training
     assumed: dict[str, str]
+    alternatives: dict[str, list[Alternative]] = {}
 
     def flat(self) -> dict[str, Any]:
         """Everything that shapes the result as ``{"training.epochs": 25, ...}``."""
@@ -142,12 +151,22 @@ class Experiment(_Strict):
 
     def hash(self) -> str:
         """SHA-256 (hex) of what shapes the result; title and assumptions do not."""
-        text = json.dumps(self.flat(), sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(text.encode()).hexdigest()
+        return _digest(self.flat())
+
+    def trajectory(self) -> str:
+        """SHA-256 (hex) of what shapes the weights on their way.
+
+        How long they are trained, and when to stop, decides only which of them are tested. The
+        schedule shapes them, but no sooner than it first changes the rate.
+        """
+        aside = ("epochs", "early_stopping", "reduce_lr_on_plateau")
+        shared = {k: v for k, v in self.flat().items() if k.split(".")[1] not in aside}
+        return _digest(shared)
 
     def to_yaml(self) -> str:
         """The resolved experiment as YAML, every value explicit."""
-        return yaml.safe_dump(self.model_dump(), sort_keys=False, allow_unicode=True, width=100)
+        tree = self.model_dump(exclude={"alternatives"})
+        return yaml.safe_dump(tree, sort_keys=False, allow_unicode=True, width=100)
 
 
 @dataclass(frozen=True)
@@ -164,6 +183,24 @@ class Profile(_Strict):
     description: str
     data: str
     changes: dict[str, Any]
+
+
+def _digest(settings: dict[str, Any]) -> str:
+    text = json.dumps(settings, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def keys(part: type[BaseModel] = Experiment, prefix: str = "") -> list[str]:
+    """What ``--set`` may change, ``model.dropout`` and all others, in the schema's order."""
+    found: list[str] = []
+    for name, field in part.model_fields.items():
+        options = [field.annotation, *get_args(field.annotation)]
+        blocks = [o for o in options if isinstance(o, type) and issubclass(o, BaseModel)]
+        for block in blocks:
+            found += keys(block, f"{prefix}{name}.")
+        if not blocks and prefix:  # name, title and assumed shape no result
+            found.append(prefix + name)
+    return list(dict.fromkeys(found))
 
 
 def _flatten(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -317,9 +354,20 @@ def _resolve(source: str, base: dict[str, Any], changes: dict[str, Any]) -> Expe
     for key in own or {}:
         if not exists(key) and own[key] is not None:
             raise UserError(f"{source}: assumed: {_short(key)} is not a key of this experiment")
+    for key in changes.get("alternatives", ()):
+        if key not in experiment.assumed:
+            raise UserError(f"{source}: alternatives: {_short(key)} is not among the assumed keys")
     # what was assumed of a part that is gone is gone with it
-    assumed = {key: reason for key, reason in experiment.assumed.items() if exists(key)}
-    return experiment.model_copy(update={"assumed": assumed})
+    return _assuming(experiment, [key for key in experiment.assumed if exists(key)])
+
+
+def _assuming(experiment: Experiment, keys: list[str]) -> Experiment:
+    """An experiment of whose assumptions only those on ``keys`` are left."""
+    left = {
+        field: {key: value for key, value in getattr(experiment, field).items() if key in keys}
+        for field in ("assumed", "alternatives")
+    }
+    return experiment.model_copy(update=left)
 
 
 def load(path: Path, _children: tuple[Path, ...] = ()) -> Experiment:
@@ -392,12 +440,10 @@ def change(experiment: Experiment, changes: dict[str, Any], source: str) -> Expe
     """
     changed = _resolve(source, experiment.model_dump(), changes)
     keys = difference(experiment, changed)
-    assumed = {
-        key: reason
-        for key, reason in changed.assumed.items()
-        if not any(k == key or k.startswith(f"{key}.") for k in keys)
-    }
-    return changed.model_copy(update={"assumed": assumed})
+    same = [
+        key for key in changed.assumed if not any(k == key or k.startswith(f"{key}.") for k in keys)
+    ]
+    return _assuming(changed, same)
 
 
 def parse_override(text: str) -> dict[str, Any]:
@@ -472,9 +518,16 @@ def find(folder: Path = EXPERIMENTS) -> dict[str, Path]:
 
 
 def rung_number(name: str) -> int | None:
-    """5 for ``05_deeper_dropout``, None for a baseline."""
-    number, underscore, _ = name.partition("_")
-    return int(number) if underscore and number.isdecimal() else None
+    """5 for ``05_deeper_dropout``, None for a baseline and for a part of a step."""
+    number, underscore, rest = name.partition("_")
+    return int(number) if underscore and number.isdecimal() and "~" not in rest else None
+
+
+def label(experiment: Experiment) -> str:
+    """``3 + deeper + early stopping``; a part of a step is called by its title alone."""
+    if "~" in experiment.name:
+        return experiment.title
+    return f"{rung_number(experiment.name) or experiment.name} {experiment.title}"
 
 
 def select(text: str, names: Iterable[str]) -> list[str]:
@@ -521,3 +574,28 @@ def difference(before: Experiment, after: Experiment) -> dict[str, tuple[Any, An
     old, new = before.flat(), after.flat()
     keys = [*new, *(key for key in old if key not in new)]
     return {k: (old.get(k), new.get(k)) for k in keys if old.get(k) != new.get(k)}
+
+
+def changes(before: dict[str, Any], after: dict[str, Any]) -> tuple[str, ...]:
+    """The difference of two flat configurations, one line a setting or a block of them."""
+    lines: list[str] = []
+    blocks: dict[str, list[str]] = {}
+    for key in [*after, *(key for key in before if key not in after)]:
+        if before.get(key) == after.get(key):
+            continue
+        block, _, leaf = key.rpartition(".")
+        if key not in before and before.get(block, "") is None:
+            blocks.setdefault(block, []).append(f"{leaf} {_text(after[key])}")
+        elif key not in after and after.get(block, "") is None:
+            blocks[block] = ["off"]
+        else:
+            lines.append(f"{key}: {_text(before.get(key))} -> {_text(after.get(key))}")
+    return (*lines, *(f"{block}: {', '.join(parts)}" for block, parts in blocks.items()))
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:g}"
+    return "none" if value is None else str(value)

@@ -73,7 +73,7 @@ def run(
     """Runs jobs in workers; results are the same bits as without them.
 
     Args:
-        jobs: what to do; a free worker takes the next.
+        jobs: what to do; a free worker takes the next whose trajectory no other is at.
         dataset: copied once to each machine.
         work: does one job.
         folder: of the checkpoints, a path or URL that all nodes must see.
@@ -112,9 +112,14 @@ def run(
             stop = should_stop()
             if stop:
                 waiting.clear()
-            while waiting and len(running) < (processes or len(jobs)):
-                number, job = waiting.pop(0)
-                running[task.remote(number, job, *shared)] = job
+            while len(running) < (processes or len(jobs)):
+                # a training that another can share is not done twice side by side
+                busy = {_shared(job) for job in running.values()}
+                free = [(n, job) for n, job in waiting if _shared(job) not in busy]
+                if not free:
+                    break
+                waiting.remove(free[0])
+                running[task.remote(*free[0], *shared)] = free[0][1]
             ended, _ = ray.wait(list(running), timeout=0.1) if running else ([], [])
             for event in _ask(ray, post.take, stop) or ():
                 listener(event)
@@ -132,6 +137,10 @@ def run(
         return done
     finally:
         ray.shutdown()
+
+
+def _shared(job: Job) -> tuple[str, int]:
+    return job.experiment.trajectory(), job.seed
 
 
 def _start(processes: int | None, address: str | None, gpus: float | None, dataset: Dataset) -> Any:

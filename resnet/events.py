@@ -27,14 +27,15 @@ class Started(Event):
 
 @dataclass(frozen=True)
 class Resumed(Event):
-    """It goes on from a checkpoint, ``step`` steps into epoch ``epoch`` (from 1).
+    """It goes on behind the epochs of ``history``, ``step`` steps into the next.
 
-    ``differs`` maps what its bits depend on, where that is no longer what it was, to (then, now).
+    ``shared`` of the epochs were trained by another run. ``differs`` maps what its bits depend on,
+    where that is no longer what it was, to (then, now).
     """
 
-    epoch: int
     step: int
     history: History
+    shared: int
     differs: dict[str, tuple[str, str]]
 
 
@@ -46,6 +47,18 @@ class Progress(Event):
     step: int
     steps: int
     logs: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Phase(Event):
+    """It does something else than training: ``what`` (validating, testing, recording).
+
+    While it validates, several times a second: ``done`` of ``total`` batches; else both are 0.
+    """
+
+    what: str
+    done: int = 0
+    total: int = 0
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,9 @@
 """Which runs are due, in what order, and what happens to each."""
 
+import contextlib
 import time
 import traceback
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import cycle, islice
@@ -12,7 +14,17 @@ import numpy as np
 from filelock import FileLock, Timeout
 from mlflow.entities import Run
 
-from resnet import Interrupted, UserError, checkpoints, events, models, tracking, training
+from resnet import (
+    Interrupted,
+    UserError,
+    checkpoints,
+    events,
+    models,
+    progression,
+    registry,
+    tracking,
+    training,
+)
 from resnet.config import Job
 from resnet.data import Dataset
 from resnet.leases import Lease, Lost
@@ -41,6 +53,16 @@ class Ladder:
     fresh: bool
     checkpoints: str
 
+    def place(self, job: Job, dataset: Dataset) -> str:
+        """The folder of a job's states, which it shares with those of the same trajectory."""
+        parts = job.experiment.trajectory()[:16], dataset.fingerprint[:12], f"seed{job.seed}"
+        return "-".join((*parts, keras.backend.backend()))
+
+    def lock(self, place: str) -> FileLock:
+        """On this machine, of whoever is at it; a killed process loses it with its life."""
+        self.store.checkpoints.mkdir(parents=True, exist_ok=True)
+        return FileLock(self.store.checkpoints / f"{place}.lock")
+
     def run(
         self,
         job: Job,
@@ -65,18 +87,11 @@ class Ladder:
         Raises:
             Interrupted: ``should_stop`` said so; a checkpoint is written.
         """
-        parts = (
-            job.experiment.name,
-            job.experiment.hash()[:12],
-            dataset.fingerprint[:12],
-            f"seed{job.seed}",
-            keras.backend.backend(),
-        )
-        lock = FileLock(self.store.checkpoints / f"{'-'.join(parts)}.lock")
-        folder = f"{self.checkpoints}/{'-'.join(parts)}"
+        place = self.place(job, dataset)
+        folder = f"{self.checkpoints}/{place}"
         patiently = patient(self.store, lambda text: listener(events.Told(job, text)), should_stop)
+        lock = self.lock(place)
         try:
-            self.store.checkpoints.mkdir(parents=True, exist_ok=True)
             while True:
                 lease = Lease(self.store, Path(lock.lock_file))
                 waited = False
@@ -88,7 +103,6 @@ class Ladder:
                         raise Interrupted
                     time.sleep(1)
                 if run.info.status == "FINISHED":
-                    checkpoints.remove(folder)  # of a run killed just after it finished
                     accuracy = run.data.metrics.get("test_accuracy", float("nan"))
                     return events.Skipped(job, run.info.run_id, accuracy)
                 listener(events.Started(job))
@@ -100,7 +114,6 @@ class Ladder:
                 except Lost:
                     listener(events.Told(job, "another process has taken the run over"))
                     continue
-                checkpoints.remove(folder)
                 return events.Finished(job, summary)
         except Interrupted:
             raise
@@ -115,7 +128,7 @@ class Ladder:
     def _take(self, job, dataset, folder, lock, lease, patiently) -> Run | None:
         """The run, unless another process is at it."""
         try:
-            if not lock.is_locked:  # which a killed process loses with its life
+            if not lock.is_locked:
                 lock.acquire(timeout=0)
         except Timeout:
             return None
@@ -130,6 +143,16 @@ class Ladder:
             fresh=self.fresh,
             folder=folder,
         )
+
+    def forget(self, job: Job, dataset: Dataset) -> None:
+        """Removes a trajectory's states, unless a run that was begun on it still needs them."""
+        place = self.place(job, dataset)
+        folder = f"{self.checkpoints}/{place}"
+        with contextlib.suppress(Timeout), self.lock(place).acquire(timeout=0):
+            begun = {"trajectory": job.experiment.trajectory(), "seed": str(job.seed)}
+            begun["dataset_fingerprint"] = dataset.fingerprint
+            if checkpoints.visible(folder) and not tracking.unfinished(self.store, begun):
+                checkpoints.remove(folder)
 
 
 def _train(job, dataset, folder, child, listener, should_stop, lost) -> dict[str, float]:
@@ -152,6 +175,7 @@ def _train(job, dataset, folder, child, listener, should_stop, lost) -> dict[str
                 f"its worker was lost {lost} times without completing an epoch in between"
             )
         outcome = training.train(job.experiment, dataset, job.seed, folder, record, stop)
+        listener(events.Phase(job, "recording"))
         child.log_outcome(job, dataset, outcome)
     except (Interrupted, Lost):
         raise
@@ -190,7 +214,7 @@ def run(
             default one runs after the other in this process.
 
     Returns:
-        How many jobs failed, and the id of the invocation's run.
+        How many jobs failed, and the id of the invocation's run, empty if all were finished.
 
     Raises:
         Interrupted: ``should_stop`` said so; checkpoints are written.
@@ -202,22 +226,60 @@ def run(
     for job in jobs:  # before the first hours are spent
         training.Plan.make(job.experiment, shape[0], shape[1:3], job.seed)
     checkpoints.remove(checkpoints.prepare(folder))
-    with tracking.parent_run(
-        store,
-        name,
-        tags | {"dataset": dataset.name},
-        lambda text: listener(events.Told(jobs[0], text)),
-        should_stop,
-    ) as parent_id:
+
+    def tell(text: str) -> None:
+        listener(events.Told(jobs[0], text))
+
+    patiently = patient(store, tell, should_stop)
+    idle = not (fresh or patiently(store.search, role="ladder", status="RUNNING")) and all(
+        patiently(store.search, **tracking.identity(job, dataset), role="rung", status="FINISHED")
+        for job in jobs
+    )
+    parent = (
+        contextlib.nullcontext("")  # a run that would hold nothing
+        if idle
+        else tracking.parent_run(store, name, tags | {"dataset": dataset.name}, tell, should_stop)
+    )
+    with parent as parent_id:
         ladder = Ladder(store, tags, parent_id, fresh, folder)
-        if at_once:
-            done = at_once(jobs, dataset, ladder.run, folder, listener, should_stop)
+        waiting = Counter(ladder.place(job, dataset) for job in jobs)
+
+        def hear(event: events.Event) -> None:
+            listener(event)
+            if isinstance(event, events.Finished | events.Skipped | events.Failed):
+                waiting[place := ladder.place(event.job, dataset)] -= 1
+                if not waiting[place]:
+                    patiently(ladder.forget, event.job, dataset)
+
+        if at_once and not idle:
+            done = at_once(jobs, dataset, ladder.run, folder, hear, should_stop)
         else:
             done = []
             for job in jobs:
                 done.append(ladder.run(job, dataset, listener, should_stop))
-                listener(done[-1])
+                hear(done[-1])
+        if parent_id:
+            _conclude(store, parent_id, done, dataset, tags, patiently)
     return sum(isinstance(event, events.Failed) for event in done), parent_id
+
+
+def _conclude(store, parent_id, done, dataset, tags, patiently) -> None:
+    """Makes the invocation's run show what became of the ladder, and registers its models."""
+    measured = [
+        (
+            event.job.experiment.name,
+            event.job.experiment.title,
+            event.test_accuracy
+            if isinstance(event, events.Skipped)
+            else event.summary["test_accuracy"],
+        )
+        for event in done
+        if not isinstance(event, events.Failed)
+    ]
+    of = tags | {"dataset": dataset.name}
+    progression.log(store, parent_id, measured, of, tracking.inputs_of(dataset), patiently)
+    if measured and not tags.get("modified"):
+        patiently(registry.register, store, dataset, tags["profile"])
 
 
 @dataclass(frozen=True)
@@ -227,8 +289,8 @@ class Estimate:
     parameters: int
     multiply_adds: int
     images_per_second: float
-    seconds: float
-    """For all epochs, validation included; an upper bound where early stopping may end it."""
+    time: float
+    """Seconds for all epochs, validation included; more than it takes if early stopping ends it."""
 
 
 def estimate(

@@ -222,6 +222,21 @@ def stock(network: keras.Model) -> keras.Model:
     return copy
 
 
+def served(network: keras.Model, pixel_scale: float) -> keras.Model:
+    """The same network for whoever has images as they come: :func:`stock` behind a rescaling.
+
+    Args:
+        network: a model of this module.
+        pixel_scale: pixels are divided by it, within the model.
+
+    Returns:
+        Model from uint8 images (batch, height, width, channels) to probabilities (batch, classes).
+    """
+    image = Input(network.input_shape[1:], dtype="uint8", name="pixels")
+    scaled = keras.layers.Rescaling(1 / pixel_scale, name="rescaling")(image)
+    return keras.Model(image, stock(network)(scaled), name="served")
+
+
 def multiply_adds(network: keras.Model) -> int:
     """Multiply-adds of the convolutions and dense layers for one image (biases not counted)."""
     total = 0

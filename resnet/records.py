@@ -205,6 +205,12 @@ class Record(_Strict):
             )
 
 
+def identity(tags: dict[str, str]) -> str:
+    """A short hash (8 hex digits) of a run's configuration and data."""
+    both = tags["config_hash"] + tags["dataset_fingerprint"]
+    return hashlib.sha256(both.encode()).hexdigest()[:8]
+
+
 def name(tags: dict[str, str]) -> str:
     """A record's file name: what the run is of, and a short hash of configuration and data.
 
@@ -214,9 +220,8 @@ def name(tags: dict[str, str]) -> str:
     Returns:
         ``01_template-seed0-cifar10-tensorflow-1a2b3c4d.json``.
     """
-    identity = tags["config_hash"] + tags["dataset_fingerprint"]
-    short = hashlib.sha256(identity.encode()).hexdigest()[:8]
-    parts = (tags["rung"], f"seed{tags['seed']}", tags["dataset"], tags["backend"], short)
+    what = (tags["rung"], f"seed{tags['seed']}", tags["dataset"], tags["backend"])
+    parts = (*what, identity(tags))
     return re.sub(r"[^\w.-]", "_", "-".join(parts)) + ".json"
 
 

@@ -6,7 +6,7 @@ It imports no Keras, so that the report and a cluster's nodes may use it at litt
 import contextlib
 import logging
 import os
-import re
+import shlex
 import socket
 import sqlite3
 import time
@@ -32,9 +32,9 @@ from mlflow.store.db.db_types import DATABASE_ENGINES
 from mlflow.tracking import MlflowClient
 from sqlalchemy.exc import NoSuchModuleError, OperationalError, SQLAlchemyError
 
-from resnet import Interrupted, UserError, config
+from resnet import Interrupted, UserError, config, views
+from resnet.shell import DEFAULT_URI, ROOT, command, hide, typed
 
-ROOT = Path(__file__).resolve().parent.parent
 EXPERIMENT = "resnet-ladder"
 FAILURES = (MlflowException, SQLAlchemyError, OSError)
 """What a store raises."""
@@ -90,32 +90,60 @@ class Store:
         return found
 
 
-def hide(text: str) -> str:
-    """A text in which no address shows its password."""
-    text = re.sub(r"(://[^:/@\s]*:)\S+@", r"\1***@", text)
-    return re.sub(r"((?:password|pwd)=)[^&;\s]+", r"\1***", text, flags=re.IGNORECASE)
-
-
 def mask(text: object) -> str:
-    """The same in one line."""
+    """A text in one line, in which no address shows its password."""
     return hide(config.one_line(text))
 
 
-def connect(uri: str | None = None) -> Store:
+def nothing_run(why: str, uri: str | None = None) -> UserError:
+    """The one answer wherever there is nothing to look at."""
+    start = command("runner.py", "--ladder", "all,vgg", "--profile", "quick", uri=uri)
+    return UserError(
+        f"nothing was run yet: {why}; start with  {start}  (minutes), or without --profile for "
+        "CIFAR-10"
+    )
+
+
+def check(uri: str) -> None:
+    """Refuses an SQLite file that MLflow would create or fill with tables when it opens it.
+
+    Raises:
+        UserError: there is no such file, it is empty, or not a database of MLflow's.
+    """
+    if not uri.startswith("sqlite:///"):
+        return
+    path = Path(uri.removeprefix("sqlite:///"))
+    if not path.exists() or (path.is_file() and path.stat().st_size == 0):
+        raise nothing_run(f"there is no {path}", uri)
+    try:
+        address = f"{path.resolve().as_uri()}?mode=ro"
+        with contextlib.closing(sqlite3.connect(address, uri=True)) as database:
+            database.execute("SELECT version_num FROM alembic_version").fetchone()
+    except sqlite3.Error as error:
+        raise UserError(
+            f"{path}: is not a database of MLflow's ({error}); name another with --tracking-uri"
+        ) from None
+
+
+def connect(uri: str | None = None, *, create: bool = True) -> Store:
     """Opens the tracking store and makes the experiment, if this is the first use.
 
     Args:
         uri: MLflow tracking URI; by default ``mlflow.db`` at the project's top. Beside an
             SQLite file lie its ``mlartifacts/`` and ``checkpoints/``; a server's artifacts are
             its own business, those of another database lie at the project's top.
+        create: whether there may be a first use; without, nothing is made.
 
     Returns:
         The store, also set as MLflow's current one.
 
     Raises:
-        UserError: the store cannot be opened, or does not answer within some 10 s.
+        UserError: the store cannot be opened, does not answer within some 10 s, or is not there
+            and must not be made.
     """
-    uri = uri or f"sqlite:///{ROOT / 'mlflow.db'}"
+    uri = uri or DEFAULT_URI
+    if not create:
+        check(uri)
     scheme = urlsplit(uri).scheme
     artifacts, lock = None, contextlib.nullcontext()
     if uri.startswith("sqlite:///"):
@@ -141,18 +169,25 @@ def connect(uri: str | None = None) -> Store:
             mlflow.set_tracking_uri(uri)
             client = MlflowClient(uri)
             experiment = client.get_experiment_by_name(EXPERIMENT)
+            if experiment is None and not create:
+                raise nothing_run(f"{mask(uri)} holds no experiment {EXPERIMENT!r}", uri)
             if experiment is None:
                 with contextlib.suppress(MlflowException):  # another runner was first
                     client.create_experiment(EXPERIMENT, artifact_location=artifacts)
                 experiment = client.get_experiment_by_name(EXPERIMENT)
+            if experiment.lifecycle_stage == "active":
+                for key, text in views.tags(experiment.experiment_id).items():
+                    if key not in experiment.tags:  # a reader may have changed it
+                        client.set_experiment_tag(experiment.experiment_id, key, text)
     except FAILURES as error:
         raise UserError(
             f"{mask(uri)}: cannot be used as a tracking store: {mask(error)[:300]}"
         ) from None
     if experiment.lifecycle_stage != "active":
+        back = command("-m", "mlflow", "experiments", "restore", "-x", experiment.experiment_id)
         raise UserError(
-            f"{mask(uri)}: the experiment {EXPERIMENT} is deleted there; bring it back with "
-            f"mlflow experiments restore --experiment-id {experiment.experiment_id}"
+            f"{mask(uri)}: the experiment {EXPERIMENT} is deleted there; bring it back with  "
+            f"MLFLOW_TRACKING_URI={mask(shlex.quote(uri))} {back}"
         )
     if artifacts and experiment.artifact_location.startswith("mlflow-artifacts:"):
         raise UserError(f"{mask(uri)}: its artifacts are with an MLflow server; give its address")
@@ -182,8 +217,8 @@ def _try_database(uri: str) -> None:
         engine.dispose()
     except (ImportError, NoSuchModuleError) as error:
         raise UserError(
-            f"{mask(uri)}: the database's driver is not installed ({error}); for PostgreSQL: "
-            "pip install -e .[postgresql]"
+            f"{mask(uri)}: the database's driver is not installed ({error}); for PostgreSQL:   "
+            + command("-m", "pip", "install", "-e", f"{typed(ROOT)}[postgresql]")
         ) from None
 
 

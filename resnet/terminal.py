@@ -1,92 +1,175 @@
-"""What a ladder shows in a terminal while it runs; plain lines where there is no terminal."""
+"""What a ladder shows while it runs: a table that lives in a terminal, plain lines in a pipe."""
 
-import contextlib
 import time
+from dataclasses import dataclass, field
 
-from rich.console import Console
+from rich.cells import set_cell_size
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.padding import Padding
+from rich.progress_bar import ProgressBar
+from rich.text import Text
 
-from resnet import events
-from resnet.config import Job
+from resnet import config, events
+from resnet.shell import duration
+
+_COLUMNS = {"epoch": 8, "validation": 11, "best": 8, "test": 8, "published": 10}
+_MARKS = {"waiting": "·", "running": "▸", "finished": "✓", "skipped": "✓", "failed": "✗"}
+_STYLES = {"waiting": "dim", "running": "bold", "failed": "red"}
+
+
+@dataclass
+class _Row:
+    """A job as far as is known; moments are ``time.monotonic()``'s."""
+
+    job: config.Job
+    label: str
+    title: str
+    state: str = "waiting"
+    began: float = 0.0
+    phase: events.Phase | None = None  # what it does between training steps, and since when
+    since: float = 0.0
+    progress: events.Progress | None = None
+    mark: tuple[float, int] = (0.0, 0)  # moment and step of the epoch's first progress
+    rate: float = 0.0  # training images a second in this epoch
+    history: events.History = field(default_factory=list)
+    before: int = 0  # epochs that an earlier process did
+    pace: float = 0.0  # seconds an epoch
+    aside: float = 0.0  # seconds that belong to no epoch: compiling, testing, recording
+    accuracy: float | None = None
+
+    @property
+    def epochs(self) -> int:
+        return self.job.experiment.training.epochs
+
+    @property
+    def done(self) -> float:
+        """Epochs that are behind it; all of them once it is over."""
+        if self.state in ("finished", "skipped", "failed"):
+            return self.epochs
+        p = self.progress
+        return max(len(self.history), p.epoch - 1 + p.step / p.steps if p else 0)
+
+    def advance(self, event: events.Event) -> None:
+        """Takes in what happened."""
+        now = time.monotonic()
+        match event:
+            case events.Started():
+                self.state, self.began, self.progress = "running", now, None
+                self.phase, self.since = events.Phase(event.job, "compiling"), now
+            case events.Resumed():
+                self.history, self.before = event.history, len(event.history)
+            case events.Progress():
+                if not self.progress:
+                    self.aside = now - self.began
+                if not self.progress or self.progress.epoch != event.epoch:
+                    self.mark = now, event.step
+                elif now - self.mark[0] > 0.5:
+                    steps_a_second = (event.step - self.mark[1]) / (now - self.mark[0])
+                    self.rate = steps_a_second * self.job.experiment.training.batch_size
+                    if len(self.history) - self.before < 2:  # the first epoch compiles too
+                        self.pace = event.steps / steps_a_second
+                self.phase, self.progress = None, event
+            case events.Phase():
+                if not self.phase or self.phase.what != event.what:
+                    self.since = now
+                self.phase = event
+            case events.Epoch():
+                self.history, self.phase = event.history, None
+                if len(self.history) - self.before >= 2:
+                    self.pace = self.history[-1]["epoch_seconds"]
+            case events.Skipped():
+                self.state, self.accuracy = "skipped", event.test_accuracy
+            case events.Finished():
+                ran = self.pace * (len(self.history) - self.before)
+                self.aside = max(now - self.began - ran, 0)
+                self.state, self.accuracy = "finished", event.summary["test_accuracy"]
+            case events.Failed():
+                self.state = "failed"
+
+
+def _percent(share: float | None) -> str:
+    return "" if share is None else f"{100 * share:.1f} %"
 
 
 class Display:
-    """A listener: a live bar for each job in training, and a line for what is worth keeping.
+    """A listener: shows the jobs of an invocation, and prints a line for what is worth keeping.
 
     Args:
         console: where to write.
-        jobs: all of the invocation, in order.
+        jobs: all of them, in order.
+        published: test accuracies to set beside those measured, by experiment; none where they
+            are of something else.
     """
 
-    def __init__(self, console: Console, jobs: list[Job]):
+    def __init__(
+        self, console: Console, jobs: list[config.Job], published: dict[str, float] | None = None
+    ):
         self.console = console
-        self.numbers = {self._key(job): number for number, job in enumerate(jobs, 1)}
-        self.several_seeds = len({job.seed for job in jobs}) > 1
-        self.began: dict[tuple, float] = {}
-        self.tasks: dict[tuple, TaskID] = {}
-        self.bar = Progress(
-            TextColumn("[bold]{task.description}[/bold]\n[dim]{task.fields[figures]}[/dim]"),
-            BarColumn(bar_width=8),
-            TimeRemainingColumn(compact=True),
-            TextColumn("left"),
-            console=console,
-            disable=not console.is_terminal,
-            transient=True,
+        self.published = published or {}
+        seeds = len({job.seed for job in jobs}) > 1
+        self.rows = {
+            self._key(job): _Row(
+                job,
+                f"{config.label(job.experiment)}{f' · seed {job.seed}' * seeds}",
+                f"{job.experiment.title}{f' · seed {job.seed}' * seeds}",
+            )
+            for job in jobs
+        }
+        self.numbers = {key: number for number, key in enumerate(self.rows, 1)}
+        self.began = time.monotonic()
+        self.live = Live(
+            console=console, get_renderable=self.render, refresh_per_second=4, transient=True
         )
 
     def __enter__(self) -> "Display":
-        self.bar.start()
+        if self.console.is_terminal:
+            self.live.start()
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self.bar.stop()
+        self.live.stop()
 
     def __call__(self, event: events.Event) -> None:
         """Shows what happened."""
-        if isinstance(event, events.Progress):
-            self._progress(event)
-        elif text := self._line(event):
-            self._say(event.job, text)
-        key = self._key(event.job)
-        if isinstance(event, events.Started):
-            self.began[key] = time.monotonic()
-            if key not in self.tasks:
-                self.tasks[key] = self.bar.add_task(
-                    self._title(event.job), total=None, figures="compiling"
-                )
-        elif isinstance(event, events.Finished | events.Skipped | events.Failed):
-            with contextlib.suppress(KeyError):
-                self.bar.remove_task(self.tasks.pop(key))
+        row = self.rows[self._key(event.job)]
+        row.advance(event)
+        if text := self._line(row, event):
+            short = isinstance(event, events.Epoch) and self.console.is_terminal
+            self.console.print(
+                f"[dim]{self.numbers[self._key(event.job)]}/{len(self.rows)}[/dim] "
+                + f"[bold]{escape(row.title)}[/bold]  " * (not short)
+                + text,
+                highlight=False,
+                soft_wrap=not self.console.is_terminal,
+            )
 
     @staticmethod
-    def _key(job: Job) -> tuple:
+    def _key(job: config.Job) -> tuple:
         return job.experiment.name, job.seed
 
-    def _title(self, job: Job) -> str:
-        seed = f" · seed {job.seed}" if self.several_seeds else ""
-        return f"{escape(job.experiment.title)}{seed}"
-
-    def _say(self, job: Job, text: str) -> None:
-        self.console.print(
-            f"[dim]{self.numbers[self._key(job)]}/{len(self.numbers)}[/dim] "
-            f"[bold]{self._title(job)}[/bold]  {text}",
-            highlight=False,
-            soft_wrap=not self.console.is_terminal,
-        )
-
-    def _line(self, event: events.Event) -> str:
-        epochs = event.job.experiment.training.epochs
+    def _line(self, row: _Row, event: events.Event) -> str:
         match event:
-            case events.Started() if not self.console.is_terminal:
-                return f"training, at most {epochs} epochs"
-            case events.Resumed(_, epoch, step, _, differs):
+            case events.Started():
+                return f"training, at most {row.epochs} epochs"
+            case events.Resumed(_, step, history, shared, differs):
                 changes = ", ".join(f"{key} {a} -> {b}" for key, (a, b) in differs.items())
                 elsewhere = f"; not as it began, so its bits may differ: {escape(changes)}"
-                return f"goes on in epoch {epoch}, {step} steps into it{elsewhere * bool(differs)}"
-            case events.Epoch(_, [*_, last]) if not self.console.is_terminal:
+                whose = f"shares {shared} epochs with another run; " * bool(shared)
                 return (
-                    f"epoch {last['epoch']}/{epochs}: "
+                    f"{whose}goes on in epoch {len(history) + 1}, {step} steps into it"
+                    f"{elsewhere * bool(differs)}"
+                )
+            case events.Epoch(_, [*_, last]) if self.console.is_terminal:  # fits 80 columns
+                return (
+                    f"epoch {last['epoch']}/{row.epochs}: "
+                    f"loss {last['loss']:.3f}, val {last['val_loss']:.3f}; "
+                    f"accuracy {_percent(last['accuracy'])}, val {_percent(last['val_accuracy'])}"
+                )
+            case events.Epoch(_, [*_, last]):
+                return (
+                    f"epoch {last['epoch']}/{row.epochs}: "
                     f"loss {last['loss']:.4f}, accuracy {last['accuracy']:.4f}, "
                     f"val_loss {last['val_loss']:.4f}, val_accuracy {last['val_accuracy']:.4f}, "
                     f"{last['images_per_second']:.0f} images/s"
@@ -102,34 +185,103 @@ class Display:
                     f"already finished, test accuracy {accuracy:.2%} (run {run_id[:8]}; "
                     "--fresh trains it again)"
                 )
-            case events.Finished(job, summary):
-                seconds = time.monotonic() - self.began.get(self._key(job), time.monotonic())
+            case events.Finished(_, summary):
                 return (
                     f"[green]test accuracy {summary['test_accuracy']:.2%}[/green] after "
-                    f"{summary['epochs_run']} epochs, {seconds:.0f} s"
+                    f"{summary['epochs_run']} epochs, {duration(time.monotonic() - row.began)}"
                 )
             case events.Failed(_, reason):
                 return f"[red]failed:[/red] {escape(reason[:300])}"
         return ""
 
-    def _progress(self, event: events.Progress) -> None:
-        training, logs = event.job.experiment.training, event.logs
-        done = (event.epoch - 1) * event.steps + event.step
-        task = next(
-            (task for task in self.bar.tasks if task.id == self.tasks.get(self._key(event.job))),
-            None,
-        )
-        if task is None:
-            return  # of a worker that was lost and whose job is over
-        if task.total is None:  # the clock starts when compiling is over
-            self.bar.reset(task.id, total=training.epochs * event.steps, completed=done)
-        self.bar.update(
-            task.id,
-            completed=done,
-            figures=(
-                f"epoch {event.epoch}/{training.epochs} step {event.step}/{event.steps} "
-                f"{(task.speed or 0) * training.batch_size:.0f} img/s "
-                f"loss {logs['loss']:.3f} acc {logs['accuracy']:.3f} "
-                f"lr {logs['learning_rate']:.2g}"
+    def render(self) -> RenderableType:
+        """The table as it is now, no taller than the terminal."""
+        columns = [name for name in _COLUMNS if name != "published" or self.published]
+        shown, hidden = self._window(self.console.height - 5)
+        lines = [self._cells("", "rung", columns, "dim")]
+        for row in shown:
+            validated = [record["val_accuracy"] for record in row.history]
+            epoch = row.progress.epoch if row.progress else len(row.history)
+            cells = {
+                "epoch": f"{epoch}/{row.epochs}" * (row.state != "skipped"),
+                "validation": _percent(validated[-1] if validated else None),
+                "best": _percent(max(validated, default=None)),
+                "test": _percent(row.accuracy) or row.state * (row.state != "running"),
+                "published": _percent(self.published.get(row.job.experiment.name)),
+            }
+            style = _STYLES.get(row.state, "")
+            shown_cells = [cells[name] for name in columns]
+            lines.append(self._cells(_MARKS[row.state], row.label, shown_cells, style))
+            if row.state == "running":
+                lines.append(Text(f"    {self._doing(row)}", "cyan", no_wrap=True))
+        if hidden:
+            states = [row.state for row in hidden]
+            told = [f"{states.count(state)} {state}" for state in _MARKS if state in states]
+            lines.append(Text(f"  and {', '.join(told)}", "dim"))
+        rows = self.rows.values()
+        bar = ProgressBar(sum(row.epochs for row in rows), sum(row.done for row in rows))
+        over = sum(row.state not in ("waiting", "running") for row in rows)
+        left = self._left()
+        return Group(
+            *lines,
+            Padding(bar, 0),  # ends its line
+            Text(
+                f"{over} of {len(rows)} done in {duration(time.monotonic() - self.began)}"
+                + (f", about {duration(left)} left" if left is not None else "")
             ),
         )
+
+    def _cells(self, mark: str, title: str, cells: list[str], style: str) -> Text:
+        widths = list(_COLUMNS.values())[: len(cells)]
+        room = min(self.console.width, 100) - 2 - sum(widths)
+        text = f"{mark:2}{set_cell_size(title, max(room, 10))}"
+        text += "".join(cell.rjust(width) for cell, width in zip(cells, widths, strict=True))
+        return Text(text, style, no_wrap=True, overflow="ellipsis")
+
+    def _doing(self, row: _Row) -> str:
+        if row.phase:
+            batches = f" {row.phase.done}/{row.phase.total}" if row.phase.total else ""
+            return f"{row.phase.what}{batches}, {duration(time.monotonic() - row.since)}"
+        if not (p := row.progress):
+            return ""
+        return (
+            f"step {p.step}/{p.steps}, {row.rate:.0f} images/s, loss {p.logs['loss']:.3f}, "
+            f"accuracy {_percent(p.logs['accuracy'])}, rate {p.logs['learning_rate']:.2g}"
+        )
+
+    def _window(self, lines: int) -> tuple[list[_Row], list[_Row]]:
+        """The rows there is room for, in order, what runs first of all; and the others."""
+        by_state = {state: [] for state in _MARKS}
+        for row in self.rows.values():
+            by_state[row.state].append(row)
+        over = [row for row in self.rows.values() if row.state not in ("waiting", "running")][::-1]
+        chosen = []
+        for row in (*by_state["running"], *over[:3], *by_state["waiting"], *over[3:]):
+            lines -= 2 if row.state == "running" else 1
+            if lines < (len(chosen) + 1 < len(self.rows)):  # a line tells of those left out
+                break
+            chosen.append(id(row))
+        rows = self.rows.values()
+        return [r for r in rows if id(r) in chosen], [r for r in rows if id(r) not in chosen]
+
+    def _left(self) -> float | None:
+        """Seconds for all that is left, from what was measured so far; None before that.
+
+        A rung not yet run goes at the pace of one with the same network, else at the slowest.
+        """
+        measured = [row for row in self.rows.values() if row.pace]
+        if not measured:
+            return None
+        pace = {str(row.job.experiment.model): row.pace for row in measured}
+        aside = sum(row.aside for row in measured) / len(measured)
+        seconds, running = 0.0, 0
+        for row in self.rows.values():
+            each = pace.get(str(row.job.experiment.model), max(pace.values()))
+            seconds += (row.epochs - row.done) * each
+            if row.state == "waiting":
+                seconds += aside
+            elif row.state == "running":
+                running += 1
+                if not row.progress:  # it compiles
+                    seconds += max(aside - (time.monotonic() - row.began), 0)
+        return seconds / max(running, 1)

@@ -6,7 +6,6 @@ child is found again by what it is: config hash, dataset fingerprint and seed. R
 """
 
 import contextlib
-import csv
 import functools
 import hashlib
 import json
@@ -16,44 +15,36 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from importlib import metadata
-from pathlib import Path, PurePath
+from pathlib import Path
 
-import keras
 import mlflow
 import numpy as np
 import pandas as pd
 import psutil
-from filelock import FileLock
 from mlflow.data.code_dataset_source import CodeDatasetSource
 from mlflow.entities import DatasetInput, InputTag, Metric, Param, Run, RunStatus, RunTag
-from mlflow.exceptions import MlflowException
 from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 from mlflow.tracking.context.registry import resolve_tags
-from pydantic import ValidationError
-from sqlalchemy.exc import SQLAlchemyError
 
 from resnet import (
     Interrupted,
-    UserError,
     checkpoints,
     config,
     events,
     figures,
     leases,
-    models,
+    progression,
     records,
+    registry,
 )
 from resnet.config import Job
 from resnet.data import Dataset
 from resnet.leases import ABANDONED, Lease, Lost
-from resnet.records import Record
 from resnet.steps import numerics
-from resnet.store import FAILURES, ROOT, Store, connect, patient
+from resnet.store import FAILURES, ROOT, Store, patient
 from resnet.training import Outcome
 
-__all__ = ["Store", "connect"]
-
-_DESCRIPTION, _PARENT = "mlflow.note.content", "mlflow.parentRunId"
+DESCRIPTION, PARENT, CONTEXT = "mlflow.note.content", "mlflow.parentRunId", "mlflow.data.context"
 
 
 def identity(job: Job, dataset: Dataset) -> dict[str, str]:
@@ -223,7 +214,7 @@ class ChildRun:
         self.log_history(outcome.history)
         with tempfile.TemporaryDirectory() as temporary:
             folder = Path(temporary)
-            _save_results(
+            save_results(
                 folder,
                 predictions(dataset.y_test, outcome.probabilities),
                 dataset.classes,
@@ -236,14 +227,16 @@ class ChildRun:
             outcome.network.summary(line_length=110, print_fn=lines.append)
             (folder / "model_summary.txt").write_text("\n".join(lines), encoding="utf-8")
             self._call(self.client.log_artifacts, self.run_id, temporary)
-        self._call(self._log_model, outcome, dataset, job.experiment.data.pixel_scale)
+        model_id = self._call(registry.log_model, self.client, self.run_id, job, dataset, outcome)
+        tested_on = (dataset.name, _digest(dataset, "testing"))
         known = self._call(self.client.get_run, self.run_id).data.metrics
         moment = int(outcome.history[-1]["time"] * 1000)
         self._call(
             self.client.log_batch,
             self.run_id,
             [
-                Metric(key, value, moment, 0)
+                # the Models page ranks by what is linked to a model, the tests with their images
+                Metric(key, value, moment, 0, model_id, *(tested_on * key.startswith("test_")))
                 for key, value in outcome.summary().items()
                 if key not in known
             ],
@@ -253,28 +246,6 @@ class ChildRun:
         """Keeps what a failed run's process knew of the reason, if the store takes it."""
         with contextlib.suppress(*FAILURES):
             self.client.log_text(self.run_id, traceback, "traceback.txt")
-
-    def _log_model(self, outcome: Outcome, dataset: Dataset, pixel_scale: float) -> None:
-        experiment_id = self.client.get_run(self.run_id).info.experiment_id
-        mlflow.set_experiment(experiment_id=experiment_id)
-        for model in mlflow.search_logged_models(
-            [experiment_id],
-            filter_string=f"source_run_id = '{self.run_id}'",
-            output_format="list",
-        ):
-            self.client.delete_logged_model(model.model_id)  # of a run killed while logging it
-        example = dataset.x_test[:1].astype("float32") / np.float32(pixel_scale)
-        backend = keras.backend.backend()
-        mlflow.models.Model.log(  # what mlflow.keras.log_model calls, which takes no run
-            artifact_path=None,
-            flavor=mlflow.keras,
-            name="model",
-            run_id=self.run_id,
-            model=models.stock(outcome.network),
-            signature=mlflow.models.infer_signature(example, outcome.probabilities[:1]),
-            # stated, because finding them out would load the model in another process
-            pip_requirements=[f"{p}=={metadata.version(p)}" for p in ("keras", "numpy", backend)],
-        )
 
 
 def predictions(labels: np.ndarray, probabilities: np.ndarray) -> pd.DataFrame:
@@ -298,7 +269,7 @@ def predictions(labels: np.ndarray, probabilities: np.ndarray) -> pd.DataFrame:
     )
 
 
-def _save_results(
+def save_results(
     folder: Path,
     predicted: pd.DataFrame,
     classes: Sequence[str],
@@ -339,13 +310,13 @@ def take(
         store: where.
         job: what is to be trained.
         dataset: on which images.
-        tags: further tags.
+        tags: further tags, ``profile`` and ``modified`` among them.
         parent_id: the invocation's run.
         lease: what it is taken with.
         patiently: from :func:`resnet.store.patient`.
         fresh: give up what earlier invocations began or finished.
-        folder: of the checkpoint. Without one a run that has epochs is given up, lest its curves
-            go on with another training's.
+        folder: of the trajectory's states. Without any a run that has epochs is given up, lest its
+            curves go on with another training's.
 
     Returns:
         The run to train; the FINISHED one if that is done; None if another process is at it.
@@ -357,9 +328,9 @@ def take(
         return None
 
     def earlier(run: Run) -> bool:
-        return fresh and run.data.tags.get(_PARENT) != parent_id
+        return fresh and run.data.tags.get(PARENT) != parent_id
 
-    going_on, resumable = None, checkpoints.exists(folder)
+    going_on, resumable = None, checkpoints.visible(folder)
     for run in begun:
         if going_on or earlier(run) or not (resumable or "loss" not in run.data.metrics):
             patiently(_abandon, store, run)
@@ -369,7 +340,8 @@ def take(
         for run in patiently(store.search, **of, role="rung", status="FINISHED"):
             if not earlier(run):
                 return run
-        if fresh:
+        shared = {"trajectory": job.experiment.trajectory(), PARENT: parent_id}
+        if fresh and not patiently(store.search, **shared, seed=str(job.seed)):
             checkpoints.remove(folder)
     tags = (
         of
@@ -379,11 +351,13 @@ def take(
             "role": "rung",
             "rung": job.experiment.name,
             "title": job.experiment.title,
+            "trajectory": job.experiment.trajectory(),
             "dataset": dataset.name,
-            _PARENT: parent_id,
-            _DESCRIPTION: _description(job.experiment, dataset.name, dataset.fingerprint),
+            PARENT: parent_id,
+            DESCRIPTION: describe(job.experiment, dataset.name, dataset.fingerprint),
         }
     )
+    tags[SERIES] = series(tags)
     if going_on:
         run_id = going_on
         tags[leases.TAG] = lease.tag("claimed")
@@ -430,10 +404,10 @@ def child_run(
 
     with _ending(store, run_id, patiently), lease.kept(run_id, still_ours):
         if not run.inputs.dataset_inputs:
-            params = [Param(*item) for item in _params(job.experiment).items()]
+            params = [Param(*item) for item in settings(job.experiment).items()]
             call(lambda: store.client.log_batch(run_id, params=params))
             call(store.client.log_text, run_id, job.experiment.to_yaml(), "experiment.yaml")
-            call(store.client.log_inputs, run_id, _inputs_of(dataset))
+            call(store.client.log_inputs, run_id, inputs_of(dataset))
         monitor = SystemMetricsMonitor(run_id, resume_logging=True)
         monitor.start()
         try:
@@ -442,7 +416,13 @@ def child_run(
             monitor.finish()
 
 
-def _inputs_of(dataset: Dataset) -> list[DatasetInput]:
+def _digest(dataset: Dataset, context: str) -> str:
+    # of one name and digest MLflow would keep the first alone
+    return f"{dataset.fingerprint[:24]}-{context}"
+
+
+def inputs_of(dataset: Dataset) -> list[DatasetInput]:
+    """A dataset as MLflow keeps it with a run: its training and its test images."""
     return [
         DatasetInput(
             mlflow.data.from_numpy(
@@ -450,10 +430,9 @@ def _inputs_of(dataset: Dataset) -> list[DatasetInput]:
                 source=CodeDatasetSource({"source": dataset.source}),
                 targets=y,
                 name=dataset.name,
-                # of one name and digest MLflow would keep the first alone
-                digest=f"{dataset.fingerprint[:24]}-{context}",
+                digest=_digest(dataset, context),
             )._to_mlflow_entity(),
-            [InputTag(_CONTEXT, context)],
+            [InputTag(CONTEXT, context)],
         )
         for context, x, y in (
             ("training", dataset.x_train, dataset.y_train),
@@ -462,11 +441,30 @@ def _inputs_of(dataset: Dataset) -> list[DatasetInput]:
     ]
 
 
-def _params(experiment: config.Experiment) -> dict[str, str]:
+SERIES = "series"
+"""The tag that names what may be averaged: by it the UI's charts group runs."""
+
+
+def series(tags: dict[str, str], *further: str) -> str:
+    """One rung of one set, and of one configuration and one dataset however they are called.
+
+    Args:
+        tags: a run's, with all of ``resnet.records.TAGS`` but the last.
+        further: what else keeps it apart.
+
+    Returns:
+        ``02_augmentation · digits · quick · 1a2b3c4d``.
+    """
+    return f"{tags['rung']} · {progression.about(tags, *further)} · {records.identity(tags)}"
+
+
+def settings(experiment: config.Experiment) -> dict[str, str]:
+    """An experiment's values as params, each in JSON."""
     return {key: json.dumps(value) for key, value in experiment.flat().items()}
 
 
-def _description(experiment: config.Experiment, dataset: str, fingerprint: str) -> str:
+def describe(experiment: config.Experiment, dataset: str, fingerprint: str) -> str:
+    """A run's description in Markdown: what it is of, and what was assumed for it."""
     lines = [f"**{experiment.title}** on {dataset} ({fingerprint[:12]})"]
     lines += [f"- assumed `{key}`: {reason}" for key, reason in experiment.assumed.items()]
     return "\n".join(lines)
@@ -487,217 +485,3 @@ def _abandon(store: Store, run: Run) -> None:
     store.client.set_tag(run.info.run_id, leases.TAG, ABANDONED)
     if run.info.status == "RUNNING":
         _end(store, run.info.run_id, RunStatus.KILLED)
-
-
-_CONTEXT = "mlflow.data.context"
-_OF_THIS_STORE = ("role", "owner", "lease", "host", "recorded_run_id", "record_sha256")
-"""Tags that say where a run lies rather than what it is; MLflow's own are left out with them."""
-
-
-def recordable(store: Store) -> list[Run]:
-    """This store's own finished runs of the full profile without overrides, newest first."""
-    runs = store.search(role="rung", status="FINISHED", profile="full")
-    return [run for run in runs if not run.data.tags.get("modified")]
-
-
-def to_record(store: Store, run: Run) -> Record:
-    """Takes a finished run out of a store.
-
-    Args:
-        store: where it is.
-        run: own or restored; of a restored one the same record results.
-
-    Returns:
-        The record.
-
-    Raises:
-        UserError: an artifact is gone, or the run does not agree with itself.
-    """
-    run_id, tags = run.info.run_id, run.data.tags
-    source = f"run {run_id} ({run.info.run_name})"
-    with tempfile.TemporaryDirectory() as folder:
-
-        def artifact(name: str) -> Path:
-            return Path(
-                mlflow.artifacts.download_artifacts(
-                    run_id=run_id, artifact_path=name, dst_path=folder, tracking_uri=store.uri
-                )
-            )
-
-        try:
-            with artifact("confusion_matrix.csv").open(encoding="utf-8", newline="") as file:
-                classes = next(csv.reader(file))[1:]
-            histories = {
-                key: sorted(
-                    (metric.step, metric.timestamp, metric.value)
-                    for metric in store.client.get_metric_history(run_id, key)
-                )
-                for key in records.CURVES
-            }
-            return Record(
-                run_id=tags.get("recorded_run_id", run_id),
-                run_name=run.info.run_name,
-                start_time=run.info.start_time,
-                end_time=run.info.end_time,
-                tags={
-                    key: value
-                    for key, value in tags.items()
-                    if not (key.startswith("mlflow.") or key in _OF_THIS_STORE)
-                },
-                inputs=_inputs(run),
-                classes=classes,
-                experiment=artifact("experiment.yaml").read_text(encoding="utf-8").splitlines(),
-                final={
-                    key: value
-                    for key, value in run.data.metrics.items()
-                    if not (key in records.CURVES or key.startswith("system/"))
-                },
-                time=[moment for _, moment, _ in histories["loss"]],
-                curves={key: [value for *_, value in points] for key, points in histories.items()},
-                predictions=records.Predictions.of(pd.read_csv(artifact("test_predictions.csv"))),
-            )
-        except ValidationError as error:
-            raise records.explain(source, error) from None
-        except (MlflowException, OSError, ValueError, StopIteration) as error:
-            reason = config.one_line(error)
-            raise UserError(f"{source}: cannot be recorded: {reason[:300]}") from None
-
-
-def _inputs(run: Run) -> list[records.DataInput]:
-    found = []
-    for logged in run.inputs.dataset_inputs:
-        source = json.loads(logged.dataset.source)
-        path = source.get("tags", {}).get("source")
-        if path:  # this machine's folders mean nothing elsewhere; the digest says what was there
-            source["tags"]["source"] = PurePath(path).name
-        found.append(
-            records.DataInput(
-                name=logged.dataset.name,
-                digest=logged.dataset.digest,
-                source_type=logged.dataset.source_type,
-                source=json.dumps(source),
-                schema=logged.dataset.schema,
-                profile=logged.dataset.profile,
-                context=next(tag.value for tag in logged.tags if tag.key == _CONTEXT),
-            )
-        )
-    return sorted(found, key=lambda data: (data.context, data.digest))
-
-
-def restore(
-    store: Store,
-    found: dict[Path, Record],
-    tell: Callable[[Path], None] = lambda path: None,
-) -> int:
-    """Puts records into a store, each under the role ``recorded``, those that are not yet there.
-
-    A run under way has the role ``restoring``, and ``recorded`` is set last: what a killed
-    process leaves is removed by the next call, and nothing is there twice. A record that has
-    changed since it was restored, or whose restored files are gone, is put there anew.
-
-    Args:
-        store: where.
-        found: from :func:`resnet.records.load_all`.
-        tell: is told of each file whose run was put into the store.
-
-    Returns:
-        How many were put there.
-
-    Raises:
-        UserError: the store refuses a record; the line names its file.
-    """
-    store.checkpoints.mkdir(parents=True, exist_ok=True)
-    count = 0
-    with FileLock(store.checkpoints / "restore.lock"):
-        for run in store.search(role="restoring"):
-            store.client.delete_run(run.info.run_id)
-        there = {run.data.tags["recorded_run_id"]: run for run in store.search(role="recorded")}
-        for path, record in found.items():
-            earlier = there.get(record.run_id)
-            if (
-                earlier
-                and earlier.data.tags["record_sha256"] == record.sha256
-                and store.client.list_artifacts(earlier.info.run_id)
-            ):
-                continue
-            try:
-                run_id = _put_back(store, record)
-                if earlier:
-                    store.client.delete_run(earlier.info.run_id)
-                store.client.set_tag(run_id, "role", "recorded")
-            except (MlflowException, SQLAlchemyError, OSError) as error:
-                reason = config.one_line(error)
-                raise UserError(f"{path}: cannot be put into {store.uri}: {reason[:300]}") from None
-            count += 1
-            tell(path)
-    return count
-
-
-def _put_back(store: Store, record: Record) -> str:
-    client = store.client
-    run = client.create_run(
-        store.experiment_id,
-        start_time=record.start_time,
-        run_name=record.run_name,
-        tags=record.tags
-        | {
-            _DESCRIPTION: _description(
-                record.resolved, record.tags["dataset"], record.tags["dataset_fingerprint"]
-            ),
-            "role": "restoring",
-            "recorded_run_id": record.run_id,
-            "record_sha256": record.sha256,
-            "mlflow.parentRunId": _parent_of_records(store),
-        },
-    )
-    run_id = run.info.run_id
-    client.log_batch(run_id, params=[Param(*item) for item in _params(record.resolved).items()])
-    points = [
-        Metric(key, value, moment, epoch)
-        for key, values in record.curves.items()
-        for epoch, (moment, value) in enumerate(zip(record.time, values, strict=True), 1)
-    ] + [Metric(key, value, record.time[-1], 0) for key, value in record.final.items()]
-    for start in range(0, len(points), 1000):  # MLflow's limit a call
-        client.log_batch(run_id, points[start : start + 1000])
-    client.log_inputs(
-        run_id,
-        [
-            DatasetInput(
-                mlflow.entities.Dataset(
-                    data.name,
-                    data.digest,
-                    data.source_type,
-                    data.source,
-                    data.schema_,
-                    data.profile,
-                ),
-                [InputTag(_CONTEXT, data.context)],
-            )
-            for data in record.inputs
-        ],
-    )
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary)
-        (folder / "experiment.yaml").write_text("\n".join([*record.experiment, ""]), "utf-8")
-        _save_results(
-            folder,
-            record.predictions.frame(),
-            record.classes,
-            record.history,
-            record.resolved.title,
-        )
-        client.log_artifacts(run_id, temporary)
-    client.set_terminated(run_id, end_time=record.end_time)
-    return run_id
-
-
-def _parent_of_records(store: Store) -> str:
-    """The one run under which the UI shows all restored ones."""
-    parents = store.search(role="records")
-    if parents:
-        return parents[0].info.run_id
-    run = store.client.create_run(
-        store.experiment_id, run_name="recorded runs", tags={"role": "records"}
-    )
-    store.client.set_terminated(run.info.run_id)
-    return run.info.run_id

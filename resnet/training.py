@@ -2,14 +2,16 @@
 
 A run killed at any instant and started again ends with the same weights, curves, learning-rate
 drops and test accuracy as one never killed, bit for bit on the same machine: every random draw
-comes from (seed, epoch, position) or from state in the checkpoint, and the checkpoint holds the
-callbacks' counters and best weights, which Keras's ``BackupAndRestore`` forgets.
+comes from (seed, epoch, position) or from state in the checkpoint, and the callbacks, whose
+counters and best weights Keras's ``BackupAndRestore`` forgets, see every epoch again.
 """
 
+import hashlib
+import json
+import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import keras
@@ -42,7 +44,7 @@ class Outcome:
     learning_rate, images_per_second, epoch_seconds, and ``time``, when it ended (Unix, s).
     ``best_epoch`` is the best by what early stopping monitors, else by val_accuracy;
     ``tested_epoch`` the one whose weights were tested; ``stopped_epoch`` is 0 if early stopping
-    did not trigger.
+    did not trigger; ``shared_epochs`` were trained by another run.
     """
 
     network: keras.Model
@@ -50,6 +52,7 @@ class Outcome:
     best_epoch: int
     tested_epoch: int
     stopped_epoch: int
+    shared_epochs: int
     probabilities: np.ndarray
     test_loss: float
     test_accuracy: float
@@ -64,6 +67,7 @@ class Outcome:
             "tested_epoch": self.tested_epoch,
             "stopped_epoch": self.stopped_epoch,
             "epochs_run": len(self.history),
+            "shared_epochs": self.shared_epochs,
             "train_seconds": sum(record["epoch_seconds"] for record in self.history),
             "parameters": self.network.count_params(),
             "multiply_adds": models.multiply_adds(self.network),
@@ -213,105 +217,118 @@ def _mode(monitor: str) -> str:
     return "max" if monitor.endswith("accuracy") else "min"
 
 
-_COUNTERS = {
-    "early_stopping": ("wait", "best", "best_epoch", "stopped_epoch"),
-    "reduce_lr_on_plateau": ("wait", "best", "cooldown_counter"),
-}
-
-
-def callbacks_state(callbacks: dict[str, Any]) -> tuple[dict[str, Any], list[np.ndarray]]:
-    """What the callbacks must remember: their counters, and early stopping's best weights."""
-    counters = {
-        name: {counter: getattr(callback, counter) for counter in _COUNTERS[name]}
-        for name, callback in callbacks.items()
-    }
-    stop = callbacks.get("early_stopping")
-    return counters, list(stop.best_weights or []) if stop else []
-
-
-def restore_callbacks(
-    callbacks: dict[str, Any], counters: dict[str, Any], best_weights: list[np.ndarray]
-) -> None:
-    """Puts :func:`callbacks_state` back."""
-    for name, callback in callbacks.items():
-        for counter, value in counters[name].items():
-            setattr(callback, counter, value)
-    if best_weights:
-        callbacks["early_stopping"].best_weights = best_weights
-
-
 class _Run:
-    """A training in progress: everything a checkpoint holds, and nothing else."""
+    """A training in progress.
 
-    def __init__(self, steps: Steps, callbacks: dict[str, Any], folder: str | Path):
+    After every epoch its state is kept under the epoch's number and the learning rates so far:
+    where experiments differ in nothing else that shapes the weights, they share their states as
+    long as they share their rates. Going on after a stop and sharing another run's training are
+    the same: the states that there are are walked through, and the callbacks see what they saw.
+    """
+
+    def __init__(
+        self, experiment: config.Experiment, steps: Steps, callbacks: dict[str, Any], folder: str
+    ):
+        self.experiment = experiment
         self.steps = steps
         self.callbacks = callbacks
         self.folder = folder
         self.history: events.History = []
         self.step = 0  # done in the current epoch
         self.seconds = 0.0  # spent on them
+        self.shared_epochs = 0  # which another run has trained
         self.saved_at = time.monotonic()
         self.numerics = numerics()
+
+    @property
+    def due(self) -> bool:
+        """Whether there is a further epoch."""
+        more = len(self.history) < self.experiment.training.epochs
+        return more and not self.steps.network.stop_training
 
     @property
     def _variables(self) -> list:
         network = self.steps.network
         return [*network.variables, *network.optimizer.variables, *network.metrics_variables]
 
-    def save(self) -> None:
+    @property
+    def _state(self) -> str:
+        """Where the epoch in progress is kept, without the suffix."""
+        rates = [record["learning_rate"] for record in self.history]
+        rates.append(learning_rate(self.steps.network))
+        digest = hashlib.sha256(json.dumps(rates).encode()).hexdigest()
+        return f"{self.folder}/{len(rates):04d}-{digest[:16]}"
+
+    def save(self, record: dict[str, float] | None = None) -> None:
+        """Keeps the epoch in progress, or with its record the whole one."""
         self.steps.pull()
-        counters, best_weights = callbacks_state(self.callbacks)
         arrays = {f"variable_{i}": np.asarray(v) for i, v in enumerate(self._variables)}
-        arrays |= {f"best_{i}": weight for i, weight in enumerate(best_weights)}
         meta = {
-            "history": self.history,
+            "record": record,
             "step": self.step,
             "seconds": self.seconds,
-            "callbacks": counters,
-            "stop_training": self.steps.network.stop_training,
+            "trained_by": self.experiment.hash(),
             "numerics": self.numerics,
         }
-        checkpoints.save(self.folder, arrays, meta)
+        part = f"{self._state}.part.npz"
+        checkpoints.save(f"{self._state}.npz" if record else part, arrays, meta)
+        if record:
+            checkpoints.remove(part)
         self.saved_at = time.monotonic()
 
-    def restore(self) -> dict[str, tuple[str, str]] | None:
-        """Goes back to the checkpoint; returns in what ``numerics`` differ, None if none is."""
-        found = checkpoints.load(self.folder)
-        if found is None:
-            return None
-        arrays, meta = found
-        for i, variable in enumerate(self._variables):
-            variable.assign(arrays[f"variable_{i}"])
-        best = [arrays[f"best_{i}"] for i in range(sum(n.startswith("best_") for n in arrays))]
-        restore_callbacks(self.callbacks, meta["callbacks"], best)
-        self.history, self.step, self.seconds = meta["history"], meta["step"], meta["seconds"]
-        self.steps.network.stop_training = meta["stop_training"]
+    def follow(self) -> dict[str, tuple[str, str]]:
+        """Goes as far as this training, or one that it shares, ever came.
+
+        Returns:
+            In what ``numerics`` were different then, as (then, now).
+        """
+        differs: dict[str, tuple[str, str]] = {}
+
+        def restored(suffix: str) -> dict[str, Any] | None:
+            found = checkpoints.load(self._state + suffix) if self.due else None
+            if found is None:
+                return None
+            arrays, meta = found
+            for i, variable in enumerate(self._variables):
+                variable.assign(arrays[f"variable_{i}"])
+            then, now = meta["numerics"], self.numerics
+            for key in sorted(then.keys() | now.keys()):
+                if then.get(key) != now.get(key):
+                    differs[key] = then.get(key, "none"), now.get(key, "none")
+            return meta
+
+        while meta := restored(".npz"):
+            self.shared_epochs += meta["trained_by"] != self.experiment.hash()
+            self.end_epoch(meta["record"])
+        if meta := restored(".part.npz"):
+            self.step, self.seconds = meta["step"], meta["seconds"]
         self.steps.push()
-        now = self.numerics
-        then = meta.get("numerics", now)  # older checkpoints do not say
-        return {
-            key: (then.get(key, "none"), now.get(key, "none"))
-            for key in sorted(then.keys() | now.keys())
-            if then.get(key) != now.get(key)
-        }
+        return differs
+
+    def end_epoch(self, record: dict[str, float]) -> None:
+        """Lets the callbacks act on a whole epoch."""
+        for callback in self.callbacks.values():
+            callback.on_epoch_end(len(self.history), dict(record))
+        self.history.append(record)
+        self.step, self.seconds = 0, 0.0
 
 
 def train(
     experiment: config.Experiment,
     dataset: Dataset,
     seed: int,
-    folder: str | Path,
+    folder: str,
     listener: events.Listener = lambda event: None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Outcome:
-    """Trains one experiment, from its checkpoint if there is one, and tests it once at the end.
+    """Trains one experiment, from where it was or another has come, and tests it once at the end.
 
     Args:
         experiment: resolved.
         dataset: images and labels.
         seed: any non-negative integer.
-        folder: where the checkpoint lies, a path or URL. It must belong to this experiment,
-            dataset and seed alone, and stays when training has ended.
+        folder: where the states lie, a path or URL. It must belong to this dataset, seed and
+            :meth:`resnet.config.Experiment.trajectory`, and stays when training has ended.
         listener: is told what happens.
         should_stop: asked between steps; True writes a checkpoint and raises ``Interrupted``.
 
@@ -329,13 +346,14 @@ def train(
     steps = make_steps(
         network, dataset.x_train, dataset.y_train, scale, experiment.training.learning_rate
     )
-    run = _Run(steps, make_callbacks(experiment.training, network), folder)
-    differs = run.restore()
-    if differs is not None:
-        listener(events.Resumed(job, len(run.history) + 1, run.step, run.history, differs))
+    run = _Run(experiment, steps, make_callbacks(experiment.training, network), str(folder))
+    differs = run.follow()
+    if run.history or run.step:
+        listener(events.Resumed(job, run.step, run.history, run.shared_epochs, differs))
 
-    while len(run.history) < experiment.training.epochs and not network.stop_training:
+    while run.due:
         _epoch(job, run, plan, listener, should_stop)
+    listener(events.Phase(job, "testing"))
     return _finish(experiment, dataset, run)
 
 
@@ -377,9 +395,13 @@ def _epoch(
     # A stop from here on goes back to the end of the last step, which the running figures of
     # training belong to: they are kept while those of validation take their place.
     kept = [np.asarray(variable) for variable in network.metrics_variables]
-    began = time.monotonic()
+    began, told = time.monotonic(), 0.0
+    total = math.ceil(plan.validation_images / EVALUATION_BATCH)
     steps.reset()
-    for batch in plan.validation_batches(epoch):
+    for done, batch in enumerate(plan.validation_batches(epoch)):
+        if (now := time.monotonic()) - told > 0.2:
+            listener(events.Phase(job, "validating", done, total))
+            told = now
         if should_stop():
             for variable, value in zip(network.metrics_variables, kept, strict=True):
                 variable.assign(value)
@@ -389,22 +411,13 @@ def _epoch(
     logs |= {f"val_{name}": value for name, value in steps.logs().items()}
     validation_seconds = time.monotonic() - began
 
-    for callback in run.callbacks.values():
-        callback.on_epoch_end(epoch, dict(logs))
     images = min(plan.steps * plan.experiment.training.batch_size, len(plan.train))
-    run.history.append(
-        {"epoch": epoch + 1}
-        | logs
-        | {
-            "learning_rate": rate,
-            "images_per_second": images / run.seconds,
-            "epoch_seconds": run.seconds + validation_seconds,
-            "time": time.time(),
-        }
-    )
-    run.step, run.seconds = 0, 0.0
-    steps.reset()
-    run.save()
+    record = {"epoch": epoch + 1, **logs, "learning_rate": rate}
+    record["images_per_second"] = images / run.seconds
+    record["epoch_seconds"] = run.seconds + validation_seconds
+    record["time"] = time.time()
+    run.save(record)
+    run.end_epoch(record)
     listener(events.Epoch(job, run.history))
     new_rate = learning_rate(network)
     if new_rate != rate:
@@ -442,6 +455,7 @@ def _finish(experiment: config.Experiment, dataset: Dataset, run: _Run) -> Outco
         best_epoch=best_epoch,
         tested_epoch=tested_epoch,
         stopped_epoch=stopped_epoch,
+        shared_epochs=run.shared_epochs,
         probabilities=predicted,
         test_loss=float(-np.log(np.maximum(of_truth, keras.config.epsilon())).mean()),
         test_accuracy=float((predicted.argmax(axis=1) == dataset.y_test).mean()),

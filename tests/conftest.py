@@ -43,6 +43,23 @@ def dataset():
     return Dataset("bars", ("a", "b", "c", "d"), x[:160], y[:160], x[160:], y[160:], "test")
 
 
+@pytest.fixture(scope="session")
+def empty(tmp_path_factory):
+    """MLflow's tables without a run: made once, because making them takes seconds."""
+    from mlflow.tracking import MlflowClient
+
+    path = tmp_path_factory.mktemp("empty") / "mlflow.db"
+    MlflowClient(f"sqlite:///{path}").search_experiments()
+    return path
+
+
+@pytest.fixture
+def store(empty, tmp_path):
+    from report_store import Store
+
+    return Store.copy(empty, tmp_path)
+
+
 @pytest.fixture
 def command(tmp_path):
     """The real command line on a store of its own: ``command("--ladder", "1")``."""
@@ -54,6 +71,7 @@ def command(tmp_path):
 
     class Command:
         uri = environment["MLFLOW_TRACKING_URI"]
+        folder = tmp_path
         checkpoints = tmp_path / "checkpoints"
 
         @staticmethod

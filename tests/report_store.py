@@ -92,7 +92,7 @@ class Store:
 
     def add(
         self,
-        rung: str,
+        rung: str | config.Experiment,
         correct: np.ndarray,
         *,
         seed: int = 0,
@@ -110,8 +110,14 @@ class Store:
         n_train: int = 50_000,
         start: int | None = None,
     ) -> str:
-        """Adds a run; ``like`` names the experiment file of a rung that has none of its own."""
-        experiment = config.load(config.find()[like or rung])
+        """Adds a run, of a file's experiment by name or of any.
+
+        ``like`` names the experiment file of a rung that has none of its own.
+        """
+        if isinstance(rung, str):
+            experiment = config.load(config.find()[like or rung])
+        else:
+            experiment, rung = rung, rung.name
         history = curve(25, 0.9, 0.85) if history is None else history
         client = self.client
         run = client.create_run(

@@ -5,10 +5,12 @@ make test-cluster
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 
 import psutil
 import pytest
@@ -128,3 +130,24 @@ def test_no_run_is_lost(server, cluster, undisturbed, image_folder, tmp_path):
     assert {run.info.status for run in runs_of(server.uri)} == {"FINISHED"}
     assert {run.info.status for run in runs_of(server.uri, "ladder")} <= {"FINISHED", "KILLED"}
     assert not [path for path in (tmp_path / "shared").rglob("*") if path.is_file()]
+
+
+def test_two_drivers_in_two_folders_train_no_run_twice(server, image_folder, tmp_path):
+    """As on two machines: neither sees the other's locks and checkpoints."""
+    for name in ("one", "other"):
+        for part in ("resnet", "report", "experiments"):
+            shutil.copytree(ROOT / part, tmp_path / name / part)
+        shutil.copyfile(ROOT / "runner.py", tmp_path / name / "runner.py")
+    arguments = [*ARGUMENTS, "--set=training.epochs=6", SEEDS, f"--data={image_folder}"]
+    drivers = [
+        start(tmp_path / name, server.uri, *arguments, script=tmp_path / name / "runner.py")
+        for name in ("one", "other")
+    ]
+    outputs = [driver.communicate(timeout=600) for driver in drivers]
+    assert [driver.returncode for driver in drivers] == [0, 0], outputs
+    told = "".join(out for out, _ in outputs)
+    epochs = Counter(re.findall(r"(\S+ · seed \d)  epoch (\d)/6:", told))
+    assert set(epochs.values()) == {1} and len(epochs) == 4 * 6, told
+    assert "is at another process; waiting for it" in told
+    runs = [run for run in runs_of(server.uri) if "training.epochs=6" in run.data.tags["modified"]]
+    assert [run.info.status for run in runs] == ["FINISHED"] * 4

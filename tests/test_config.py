@@ -88,7 +88,7 @@ def test_resolved_yaml_loads_to_the_same_experiment(tmp_path):
         path = tmp_path / f"{name}.yaml"
         path.write_text(yaml.safe_dump(tree))
         again = config.load(path)
-        assert again == experiment
+        assert again == experiment.model_copy(update={"alternatives": {}})
         assert again.hash() == experiment.hash()
 
 

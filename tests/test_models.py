@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 
 from resnet import config, layers, models
+from resnet.steps import probabilities
 
 PATHS = config.find()
 
@@ -195,8 +196,8 @@ def test_a_saved_model_loads_in_plain_keras(tmp_path):
     import sys
 
     network = build("05_deeper_dropout", shape=(8, 8, 3))
-    x = np.random.default_rng(0).random((4, 8, 8, 3), "float32")
-    models.stock(network).save(tmp_path / "model.keras")
+    x = np.random.default_rng(0).integers(0, 256, (4, 8, 8, 3), "uint8")
+    models.served(network, 255.0).save(tmp_path / "model.keras")
     np.save(tmp_path / "x.npy", x)
     # in an empty folder and isolated mode, where this project cannot be imported by accident
     script = (
@@ -207,5 +208,5 @@ def test_a_saved_model_loads_in_plain_keras(tmp_path):
     )
     subprocess.run([sys.executable, "-I", "-c", script], cwd=tmp_path, check=True)
     np.testing.assert_allclose(
-        np.load(tmp_path / "y.npy"), network.predict(x, verbose=0), rtol=1e-5, atol=1e-6
+        np.load(tmp_path / "y.npy"), probabilities(network, x, 255.0), rtol=1e-5, atol=1e-6
     )

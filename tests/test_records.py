@@ -16,17 +16,11 @@ from typer.testing import CliRunner
 
 import runner
 from report import analysis, readme
-from resnet import UserError, data, records, tracking
+from resnet import UserError, data, recording, records
+from resnet.store import connect as connect_to
 
 FAST = ["--set=model.identity_blocks=[0,0,0]", "--set=training.epochs=2"]
 N = 1000
-
-
-@pytest.fixture(scope="session")
-def empty(tmp_path_factory):
-    path = tmp_path_factory.mktemp("empty") / "mlflow.db"
-    MlflowClient(f"sqlite:///{path}").search_experiments()
-    return path
 
 
 @pytest.fixture
@@ -37,7 +31,7 @@ def connected(empty, tmp_path):
         folder = tmp_path / name
         folder.mkdir()
         shutil.copyfile(empty, folder / "mlflow.db")
-        return tracking.connect(f"sqlite:///{folder / 'mlflow.db'}")
+        return connect_to(f"sqlite:///{folder / 'mlflow.db'}")
 
     return connect
 
@@ -47,7 +41,7 @@ def made_store(empty, folder):
     made = Store.copy(empty, folder)
     made.add(LADDER[0], right(N, 700), start=1_700_000_000_000)
     made.add(LADDER[1], right(N, 800), start=1_700_000_000_001, seed=3)
-    return tracking.connect(made.uri)
+    return connect_to(made.uri)
 
 
 @pytest.fixture(scope="session")
@@ -55,8 +49,8 @@ def sample(empty, tmp_path_factory):
     """Two records in a folder."""
     store = made_store(empty, tmp_path_factory.mktemp("sample"))
     folder = tmp_path_factory.mktemp("results")
-    for run in tracking.recordable(store):
-        records.save(tracking.to_record(store, run), folder)
+    for run in recording.recordable(store):
+        records.save(recording.to_record(store, run), folder)
     return folder
 
 
@@ -102,17 +96,17 @@ def everything(store):
 def test_a_real_run_out_and_back_in_loses_nothing(command, connected, image_folder, tmp_path):
     process = command("--ladder=2", f"--data={image_folder}", "--seed=7", *FAST)
     assert process.returncode == 0, process.err
-    own = tracking.connect(command.uri)
+    own = connect_to(command.uri)
     (run,) = own.search(role="rung")
-    record = tracking.to_record(own, run)
+    record = recording.to_record(own, run)
     path = records.save(record, tmp_path / "results")
     text = path.read_text(encoding="utf-8")
     assert str(tmp_path) not in text.replace(str(tmp_path / "results"), "")
 
     other = connected("other")
-    assert tracking.restore(other, {path: records.load(path)}) == 1
+    assert recording.restore(other, {path: records.load(path)}) == 1
     (back,) = other.search(role="recorded")
-    assert tracking.to_record(other, back) == record == records.load(path)
+    assert recording.to_record(other, back) == record == records.load(path)
 
     assert back.data.params == run.data.params
     assert back.data.metrics == {
@@ -129,7 +123,7 @@ def test_a_real_run_out_and_back_in_loses_nothing(command, connected, image_fold
     for name in kept:
         assert artifact(other, back, name) == artifact(own, run, name), name
     # neither is this store's own: its runner would train that job
-    assert not tracking.recordable(other)
+    assert not recording.recordable(other)
     assert not other.search(role="rung")
 
 
@@ -140,9 +134,9 @@ def artifact(store, run, name):
 
 def test_restoring_twice_changes_nothing(connected, sample):
     store, found = connected("store"), records.load_all(sample)
-    assert tracking.restore(store, found) == 2
+    assert recording.restore(store, found) == 2
     before = everything(store)
-    assert tracking.restore(store, found) == 0
+    assert recording.restore(store, found) == 0
     assert everything(store) == before
 
 
@@ -158,34 +152,34 @@ def test_killed_while_restoring_and_repeated(connected, sample, monkeypatch, poi
     with monkeypatch.context() as patch:
         patch.setattr(MlflowClient, point, kill)
         with pytest.raises(Killed):
-            tracking.restore(store, found)
+            recording.restore(store, found)
     with pytest.raises(UserError, match="has no runs"):
         analysis.load(store.uri)  # what is half there is not reported
-    assert tracking.restore(store, found) == 2
+    assert recording.restore(store, found) == 2
     again = {run.data.tags["rung"]: run for run in store.search(role="recorded")}
     assert {path.name for path in found} == {records.name(r.data.tags) for r in again.values()}
     for record in found.values():
         run = again[record.tags["rung"]]
-        assert tracking.to_record(store, run) == record
+        assert recording.to_record(store, run) == record
     assert len(store.client.search_runs([store.experiment_id])) == 3  # two and their parent
 
 
 def test_a_changed_record_takes_the_place_of_its_old_version(connected, sample):
     store, found = connected("store"), records.load_all(sample)
-    tracking.restore(store, found)
+    recording.restore(store, found)
     path, record = next(iter(found.items()))
     found[path] = record.model_copy(update={"tags": record.tags | {"device": "another"}})
-    assert tracking.restore(store, found) == 1
+    assert recording.restore(store, found) == 1
     runs = store.search(role="recorded")
     assert sorted(run.data.tags["device"] for run in runs) == ["A processor, 4 cores", "another"]
 
 
 def test_restoring_puts_back_what_is_gone(connected, sample):
     store, found = connected("store"), records.load_all(sample)
-    tracking.restore(store, found)
+    recording.restore(store, found)
     run = store.search(role="recorded")[0]
     shutil.rmtree(store.checkpoints.parent / "mlartifacts" / run.info.run_id)
-    assert tracking.restore(store, found) == 1
+    assert recording.restore(store, found) == 1
     for run in store.search(role="recorded"):
         assert artifact(store, run, "test_predictions.csv")
 
@@ -335,7 +329,7 @@ def test_only_full_unmodified_finished_runs_are_recorded(run, empty, tmp_path):
     own.add(LADDER[0], right(N, 700), profile="quick")
     own.add(LADDER[0], right(N, 700), modified="training.epochs=25")
     own.add(LADDER[0], right(N, 700), status="KILLED")
-    result = run(tracking.connect(own.uri), "--record")
+    result = run(connect_to(own.uri), "--record")
     assert isinstance(result.exception, UserError)
 
 
@@ -345,8 +339,8 @@ def test_only_full_unmodified_finished_runs_are_recorded(run, empty, tmp_path):
 def test_recorded_and_own_runs_stay_apart(empty, sample, tmp_path):
     made = Store.copy(empty, tmp_path)
     made.add(LADDER[0], right(N, 600))
-    store = tracking.connect(made.uri)
-    tracking.restore(store, records.load_all(sample))
+    store = connect_to(made.uri)
+    recording.restore(store, records.load_all(sample))
     recorded = analysis.load(store.uri)  # two rungs against one
     assert recorded.selection.shown.label.endswith("full profile, recorded runs")
     assert recorded.systems[0].accuracies == [0.7]
@@ -379,6 +373,7 @@ def test_the_readme_is_what_results_say():
 
 def test_the_readme_follows_the_records(sample, tmp_path):
     shutil.copy(ROOT / "README.md", tmp_path)
+    shutil.copytree(ROOT / "benchmarks", tmp_path / "benchmarks")
     readme.update(tmp_path)
     assert readme.stale(tmp_path) == ""
     assert (tmp_path / "README.md").read_text(encoding="utf-8").count("| not run | not run |") == 6
@@ -387,22 +382,19 @@ def test_the_readme_follows_the_records(sample, tmp_path):
     readme.update(tmp_path)
     assert readme.stale(tmp_path) == ""
     text = (tmp_path / "README.md").read_text(encoding="utf-8")
-    row = (
-        "| 70.0 % | undecided | 72.3 % | -2.3 | 67.1 to 72.8 %<br>1 seed, binomial | 25 epochs<br>"
-    )
-    assert row in text
+    assert "| 1 Template | 70.0 % | undecided | 72.3 % | -2.3 |\n" in text
     assert text.count("| not run | not run |") == 4
+    assert "published: 2 undecided, 3 not run." in text
+    text = (tmp_path / "docs" / "results.md").read_text(encoding="utf-8")
+    assert "| -2.3 | 67.1 to 72.8 %<br>1 seed, binomial | 25 epochs<br>" in text
     assert "python runner.py --ladder 2 --seeds 3\n" in text
     assert "On A processor, 4 cores (tensorflow)." in text
-    assert "published: 2 undecided, 3 not run." in text
     figure = tmp_path / readme.FIGURE
     figure.write_text("<svg/>", encoding="utf-8")
     assert readme.stale(tmp_path) == str(readme.FIGURE)
     shutil.rmtree(tmp_path / "results")
     readme.update(tmp_path)
     text = (tmp_path / "README.md").read_text(encoding="utf-8")
-    (tmp_path / "README.md").write_text(
-        text.replace("<!-- end of results -->\n", ""), encoding="utf-8"
-    )
+    (tmp_path / "README.md").write_text(text.replace(readme.END, ""), encoding="utf-8")
     with pytest.raises(UserError, match="lacks the line"):
         readme.stale(tmp_path)

@@ -1,10 +1,13 @@
 """The real command line in real processes, on a real MLflow database."""
 
+import os
 import random
 import re
 import shutil
 import signal
 import sqlite3
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -15,7 +18,7 @@ import psutil
 import pytest
 from mlflow.tracking import MlflowClient
 
-from resnet import training
+from resnet import config, training
 
 KILLED_AT = Path(__file__).parent / "killed_at.py"
 EPOCHS = 6
@@ -38,6 +41,26 @@ def runs_of(uri, role="rung"):
     return list(client.search_runs([experiment.experiment_id], f"tags.role = '{role}'"))
 
 
+def in_a_fresh_shell(line, folder):
+    """What a printed command does for who pastes it: no environment, nothing activated."""
+    environment = {"PATH": "/usr/bin:/bin", "HOME": str(folder), "COLUMNS": "200"}
+    return subprocess.run(
+        ["sh", "-c", line], cwd=folder, env=environment, capture_output=True, text=True
+    )
+
+
+def printed(text, after):
+    """The command that a line of the output ends with."""
+    return re.search(rf"{after}  ?(.+?)(?:  \(|$)", text, re.MULTILINE)[1]
+
+
+def project(folder):
+    """The project's own files in a folder of their own."""
+    for name in ("resnet", "report", "experiments", "runner.py"):
+        source = KILLED_AT.parent.parent / name
+        (shutil.copytree if source.is_dir() else shutil.copy)(source, folder / name)
+
+
 def record(uri, run, folder):
     """Everything of a run that must not depend on interruptions."""
     client = MlflowClient(uri)
@@ -48,11 +71,16 @@ def record(uri, run, folder):
         metrics = client.get_metric_history(run.info.run_id, key)
         assert len({metric.step for metric in metrics}) == len(metrics), f"{key} is doubled"
         histories[key] = sorted((metric.step, metric.value) for metric in metrics)
-    model = mlflow.keras.load_model(f"runs:/{run.info.run_id}/model")
+    model = mlflow.keras.load_model(model_of(run))
     probabilities = mlflow.artifacts.download_artifacts(
         run_id=run.info.run_id, artifact_path="test_probabilities.npy", dst_path=str(folder)
     )
     return histories, model.get_weights(), np.load(probabilities)
+
+
+def model_of(run):
+    tags = run.data.tags
+    return f"runs:/{run.info.run_id}/{tags['rung']}-seed{tags['seed']}"
 
 
 def assert_identical(a, b):
@@ -65,10 +93,6 @@ def assert_identical(a, b):
 @pytest.fixture(scope="module")
 def undisturbed(image_folder, tmp_path_factory):
     """What rungs 2 and 5 yield when nothing happens to them."""
-    import os
-    import subprocess
-    import sys
-
     folder = tmp_path_factory.mktemp("undisturbed")
     uri = f"sqlite:///{folder / 'mlflow.db'}"
     subprocess.run(
@@ -119,7 +143,7 @@ def assert_as_if_nothing_happened(command, undisturbed, folder):
             == 1
         )
     assert {run.info.status for run in runs_of(command.uri, "ladder")} <= {"FINISHED", "KILLED"}
-    assert not list(command.checkpoints.glob("*/checkpoint*"))
+    assert not list(command.checkpoints.glob("*/*.npz"))
 
 
 def test_killed_at_every_kind_of_moment(command, image_folder, undisturbed, tmp_path):
@@ -189,9 +213,9 @@ def test_ctrl_c_leaves_a_resumable_run_and_says_how_to_go_on(
     assert "Traceback" not in err
     assert [run.info.status for run in runs_of(command.uri)] == ["KILLED"]
     assert [run.info.status for run in runs_of(command.uri, "ladder")] == ["KILLED"]
-    process = command(*arguments)
-    assert process.returncode == 0
-    assert re.search(r"goes on in epoch [2-9]", process.out)
+    process = in_a_fresh_shell(printed(out, "go on with:"), tmp_path)
+    assert process.returncode == 0, process.stderr
+    assert re.search(r"goes on in epoch [2-9]", process.stdout)
     assert_as_if_nothing_happened(command, undisturbed, tmp_path)
 
 
@@ -257,9 +281,7 @@ def test_a_full_disk_costs_nothing(command, image_folder, undisturbed, tmp_path)
 
 
 def test_a_broken_rung_that_was_not_asked_for_stops_nothing(command, tmp_path):
-    for name in ("resnet", "report", "experiments", "runner.py"):
-        source = KILLED_AT.parent.parent / name
-        (shutil.copytree if source.is_dir() else shutil.copy)(source, tmp_path / name)
+    project(tmp_path)
     (tmp_path / "experiments" / "06_broken.yaml").write_text("extends: 05_deeper_dropout\nx: 1\n")
     options = {"script": tmp_path / "runner.py"}
     process = command("--ladder=1,2", "--data=digits", "--dry-run", **options)
@@ -267,6 +289,10 @@ def test_a_broken_rung_that_was_not_asked_for_stops_nothing(command, tmp_path):
     process = command("--ladder=6", "--data=digits", "--dry-run", **options)
     assert process.returncode == 2
     assert len(process.err.strip().splitlines()) == 1
+    process = command("--help", **options)
+    assert process.returncode == 0
+    for name in ("05_deeper_dropout", "06_broken", *config.keys()):
+        assert name in process.out
 
 
 def test_finished_work_is_skipped_and_fresh_trains_it_again(command, image_folder):
@@ -275,7 +301,14 @@ def test_finished_work_is_skipped_and_fresh_trains_it_again(command, image_folde
     again = command(*arguments)
     assert again.returncode == 0
     assert "already finished" in again.out
-    assert len(runs_of(command.uri)) == 1
+    assert "nothing was trained" in again.out
+    assert len(runs_of(command.uri)) == len(runs_of(command.uri, "ladder")) == 1
+    assert (command.checkpoints.parent / "reports" / "latest" / "report.html").exists()
+    process = in_a_fresh_shell(f"{printed(again.out, 'browse:')} --help", command.folder)
+    assert process.returncode == 0, process.stderr  # a server stays: that it starts is enough
+    process = command(*arguments, "--dry-run")
+    assert "as finished runs took" in process.out
+    assert "parameters" in process.out
     assert command(*arguments, "--fresh").returncode == 0
     first, second = runs_of(command.uri)
     assert first.data.metrics["test_loss"] == second.data.metrics["test_loss"]
@@ -338,17 +371,20 @@ def test_what_a_run_leaves_in_mlflow(command, image_folder, tmp_path):
         "mistakes.png",
     }
 
-    # the logged model alone gives the logged test accuracy again
+    # the logged model alone gives the logged probabilities again, from raw images
     from resnet import data
 
-    dataset = data.load(str(image_folder))
-    model = mlflow.keras.load_model(f"runs:/{run.info.run_id}/model")
-    assert type(model.get_layer("stage1_bn")) is keras.layers.BatchNormalization
-    predicted = model.predict(dataset.x_test.astype("float32") / 255, verbose=0)
-    assert (predicted.argmax(1) == dataset.y_test).mean() == metrics["test_accuracy"]
-    served = mlflow.pyfunc.load_model(f"runs:/{run.info.run_id}/model")
-    again = served.predict(dataset.x_test.astype("float32") / 255)
-    assert (np.asarray(again).argmax(1) == dataset.y_test).mean() == metrics["test_accuracy"]
+    x = data.load(str(image_folder)).x_test
+    logged = np.load(
+        mlflow.artifacts.download_artifacts(
+            run_id=run.info.run_id, artifact_path="test_probabilities.npy"
+        )
+    )
+    model = mlflow.keras.load_model(model_of(run))
+    assert type(model.layers[-1].get_layer("stage1_bn")) is keras.layers.BatchNormalization
+    np.testing.assert_allclose(model.predict(x, verbose=0), logged, rtol=1e-4, atol=1e-6)
+    again = mlflow.pyfunc.load_model(model_of(run)).predict(x)
+    np.testing.assert_allclose(again, logged, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -410,9 +446,47 @@ def test_a_failing_rung_does_not_cost_the_others_and_the_code_is_1(command, imag
     }
 
 
-def test_dry_run_counts_and_trains_nothing(command):
-    process = command("--ladder=1", "--dry-run")
+def test_the_dry_run_imports_no_engine_and_timing_counts_and_times(command, tmp_path):
+    script = tmp_path / "dry.py"
+    script.write_text(
+        "import sys; sys.path.insert(0, sys.argv.pop(1))\n"
+        "import runner\n"
+        "try: runner.entry()\n"
+        "finally: print('engines:', {'keras', 'tensorflow', 'jax', 'mlflow'} & set(sys.modules))\n"
+    )
+    root = Path(training.__file__).parent.parent
+    process = command(root, "--ladder=1", "--dry-run", script=script)
+    assert process.returncode == 0, process.err
+    assert "engines: set()" in process.out
+    process = command("--ladder=1", "--dry-run", "--timing")
     assert process.returncode == 0, process.err
     assert "316,394" in process.out
     assert "53.98 M" in process.out
+    assert re.search(r"about (\d+ h )?\d+ min( \d+ s)? on this machine", process.out)
+    process = command("--record")
+    assert process.returncode == 2
     assert not Path(command.uri.removeprefix("sqlite:///")).exists()
+    for told in (process.err, command().err):
+        process = in_a_fresh_shell(f"{printed(told, '(?:start with|try)')} --dry-run", tmp_path)
+        assert process.returncode == 0, process.stderr
+
+
+def test_a_missing_package_is_one_line_with_a_way_out_that_works(tmp_path):
+    project(tmp_path)
+    empty = tmp_path / "empty" / "bin" / "python"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", empty.parents[1]], check=True)
+    for words in (["runner.py", "--help"], ["-m", "report", "--help"]):
+        for ready in (False, True):
+            (tmp_path / ".venv").unlink(missing_ok=True)
+            if ready:
+                (tmp_path / ".venv").symlink_to(sys.prefix)
+            process = in_a_fresh_shell(f"{empty} {' '.join(words)}", tmp_path)
+            assert process.returncode == 2
+            assert process.stderr.count("\n") == 1
+            assert "is not installed" in process.stderr
+            way = printed(process.stderr, "try")
+            if ready:
+                assert way == f".venv/bin/python {' '.join(words)}"
+                assert "--tracking-uri" in in_a_fresh_shell(way, tmp_path).stdout
+            else:
+                assert way == "empty/bin/python -m pip install -e ."

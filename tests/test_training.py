@@ -1,4 +1,4 @@
-import json
+import uuid
 
 import keras
 import numpy as np
@@ -172,19 +172,43 @@ def small_network():
     return network
 
 
-def follow(network, callbacks, curve, between=lambda callbacks: callbacks):
-    """Feeds recorded curves to callbacks; the weights are set to the epoch's number."""
-    rates, stopped = [], None
+class Still:
+    """Steps that do nothing: the weights are set to the epoch's number instead."""
+
+    def __init__(self):
+        self.network = small_network()
+
+    def pull(self):
+        pass
+
+    push = pull
+
+
+def begin(e, folder):
+    steps = Still()
+    return training._Run(e, steps, training.make_callbacks(e.training, steps.network), folder)
+
+
+def set_to(network, epoch):
+    network.set_weights([np.full_like(w, epoch) for w in network.get_weights()])
+
+
+def keras_alone(callbacks, curve):
+    """Feeds recorded curves to stock callbacks; rates, where it stopped, the weights in the end."""
+    network, rates, stopped = small_network(), [], None
+    network.stop_training = False
+    for callback in callbacks:
+        callback.set_model(network)
+        callback.on_train_begin()
     for epoch, logs in enumerate(curve):
-        network.set_weights([np.full_like(w, epoch) for w in network.get_weights()])
+        set_to(network, epoch)
         rates.append(training.learning_rate(network))
-        for callback in callbacks.values():
+        for callback in callbacks:
             callback.on_epoch_end(epoch, dict(logs))
-        callbacks = between(callbacks)
         if network.stop_training:
             stopped = epoch
             break
-    for callback in callbacks.values():
+    for callback in callbacks:
         callback.on_train_end()
     return rates, stopped, network.get_weights()[0][0, 0]
 
@@ -201,8 +225,9 @@ points = st.tuples(
     curve=st.lists(points, min_size=1, max_size=40),
     name=st.sampled_from(["03_deeper_early_stopping", "04_lr_schedule"]),
     patience=st.sampled_from([(10, 5), (3, 1)]),
+    kills=st.sets(st.integers(1, 39), max_size=2),
 )
-def test_callbacks_act_as_keras_s_own_across_resumes(curve, name, patience):
+def test_callbacks_act_as_keras_s_own_across_resumes(curve, name, patience, kills):
     curve = [
         {"loss": loss, "accuracy": acc, "val_loss": loss, "val_accuracy": acc}
         for loss, acc in curve
@@ -213,39 +238,39 @@ def test_callbacks_act_as_keras_s_own_across_resumes(curve, name, patience):
             e, {"training": {"reduce_lr_on_plateau": {"patience": patience[1]}}}, "test"
         )
     # as the study writes them
-    stock = {
-        "stop": keras.callbacks.EarlyStopping(
+    stock = [
+        keras.callbacks.EarlyStopping(
             monitor="val_loss" if name.startswith("04") else "val_accuracy",
             patience=patience[0],
             min_delta=1e-4,
             restore_best_weights=True,
         )
-    }
+    ]
     if name.startswith("04"):
-        stock["reduce"] = keras.callbacks.ReduceLROnPlateau(
-            monitor="val_loss", factor=0.2, patience=patience[1], min_lr=1e-5
+        stock.append(
+            keras.callbacks.ReduceLROnPlateau(
+                monitor="val_loss", factor=0.2, patience=patience[1], min_lr=1e-5
+            )
         )
-    theirs = small_network()
-    theirs.stop_training = False
-    for callback in stock.values():
-        callback.set_model(theirs)
-        callback.on_train_begin()
-
-    ours = small_network()
-
-    def resume(callbacks):
-        """What a kill and a restart do: the state goes through JSON into new callbacks."""
-        counters, best = training.callbacks_state(callbacks)
-        rate, stopped = ours.optimizer.learning_rate.numpy(), ours.stop_training
-        fresh = training.make_callbacks(e.training, ours)
-        training.restore_callbacks(fresh, json.loads(json.dumps(counters)), best)
-        ours.optimizer.learning_rate.assign(rate)
-        ours.stop_training = stopped
-        return fresh
-
-    expected = follow(theirs, stock, curve)
-    got = follow(ours, training.make_callbacks(e.training, ours), curve, resume)
-    assert got == expected
+    folder = f"memory://{uuid.uuid4().hex}"
+    run = begin(e, folder)
+    for epoch, logs in enumerate(curve):
+        if not run.due:
+            break
+        network = run.steps.network
+        set_to(network, epoch)
+        record = logs | {"epoch": epoch + 1, "learning_rate": training.learning_rate(network)}
+        run.save(record)
+        run.end_epoch(record)
+        if epoch in kills:
+            run = begin(e, folder)
+            assert run.follow() == {}
+            assert run.history[-1] == record
+    stopped = len(run.history) - 1 if run.steps.network.stop_training else None
+    run.callbacks["early_stopping"].on_train_end()
+    rates = [record["learning_rate"] for record in run.history]
+    got = rates, stopped, run.steps.network.get_weights()[0][0, 0]
+    assert got == keras_alone(stock, curve[: e.training.epochs])
 
 
 @pytest.mark.parametrize(
@@ -291,10 +316,9 @@ def test_restored_weights_follow_the_setting(
     bit=st.integers(0, 7),
 )
 def test_a_damaged_checkpoint_is_told_in_one_line(tmp_path_factory, damage, where, bit):
-    folder = tmp_path_factory.mktemp("checkpoint")
-    path = folder / "checkpoint.npz"
+    path = tmp_path_factory.mktemp("checkpoint") / "state.npz"
     arrays = {"variable_0": np.arange(100.0)}
-    checkpoints.save(folder, arrays, {"history": [], "x": 0.1})
+    checkpoints.save(str(path), arrays, {"history": [], "x": 0.1})
     content = bytearray(path.read_bytes())
     position = int(where * len(content))
     if damage == "flip":
@@ -303,7 +327,7 @@ def test_a_damaged_checkpoint_is_told_in_one_line(tmp_path_factory, damage, wher
         content = content[: position if damage == "cut" else 0]
     path.write_bytes(content)
     try:
-        loaded, meta = checkpoints.load(folder)
+        loaded, meta = checkpoints.load(str(path))
     except UserError as error:
         assert str(error).isprintable()
         assert "--fresh" in str(error)
@@ -313,10 +337,10 @@ def test_a_damaged_checkpoint_is_told_in_one_line(tmp_path_factory, damage, wher
 
 
 def test_a_checkpoint_with_a_pickle_is_refused(tmp_path):
-    path = tmp_path / "checkpoint.npz"
+    path = tmp_path / "state.npz"
     np.savez(path, meta=np.array([{"a": 1}], dtype=object))
     with pytest.raises(UserError, match="damaged"):
-        checkpoints.load(tmp_path)
+        checkpoints.load(str(path))
 
 
 def test_resume_from_every_step_is_exact(dataset, tmp_path):
@@ -356,3 +380,39 @@ def assert_same_outcome(whole, parts):
         np.testing.assert_array_equal(a.numpy(), b.numpy())
     np.testing.assert_array_equal(whole.probabilities, parts.probabilities)
     assert (whole.best_epoch, whole.stopped_epoch) == (parts.best_epoch, parts.stopped_epoch)
+
+
+def test_what_shares_a_trajectory_is_trained_once_and_ends_with_the_same_bits(dataset, tmp_path):
+    """Epochs, monitors and a schedule are read out of one training until the rate drops."""
+
+    def of(epochs, monitor=None, schedule=False):
+        stop = {"monitor": monitor, "patience": 9, "min_delta": 0, "restore_best_weights": "always"}
+        plateau = {"monitor": "val_loss", "factor": 0.2, "patience": 1, "min_lr": 1e-5}
+        return experiment(
+            "02_augmentation",
+            **SMALL,
+            training={
+                "epochs": epochs,
+                "early_stopping": stop if monitor else None,
+                "reduce_lr_on_plateau": plateau | {"min_delta": 10.0} if schedule else None,
+            },
+        )
+
+    shared = {}  # the rate drops at the end of epoch 2, since no loss improves by 10
+    for e, epochs in (
+        (of(3), 0),
+        (of(4, "val_accuracy"), 3),
+        (of(4, "val_loss"), 4),
+        (of(4, "val_loss", schedule=True), 2),
+        (of(2), 2),
+    ):
+        outcome = training.train(e, dataset, 0, tmp_path / "shared")
+        assert outcome.shared_epochs == epochs
+        shared[e.hash()] = outcome
+        alone = training.train(e, dataset, 0, tmp_path / e.hash())
+        assert alone.shared_epochs == 0
+        assert_same_outcome(alone, outcome)
+    dropped = shared[of(4, "val_loss", schedule=True).hash()]
+    assert [round(record["learning_rate"], 6) for record in dropped.history][:4] == [
+        0.001, 0.001, 0.0002, 0.00004,
+    ]  # fmt: skip

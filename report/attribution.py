@@ -1,0 +1,230 @@
+"""What each change of a step earned, and what a row could have been where it had to assume.
+
+Both from runs of the experiments that :mod:`resnet.ablation` derives from the files as they are.
+"""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from statsmodels.formula.api import ols
+from statsmodels.stats.anova import anova_lm
+
+from report import statistics
+from report.analysis import Content, Step, System, compare
+from report.runs import Run
+from report.statistics import NO_INTERVAL, Interval
+from resnet import ablation
+from resnet.config import Experiment
+
+Subset = frozenset[str]
+
+
+def shapley(worth: dict[Subset, float]) -> dict[str, float]:
+    """Each factor's gain, averaged over all orders in which the factors may be added.
+
+    Args:
+        worth: what every subset of the factors reaches.
+
+    Returns:
+        The value by factor; together they are the gain of all factors over none.
+    """
+    factors = [factor for subset in worth if len(subset) == 1 for factor in subset]
+    n = len(factors)
+    return {
+        factor: sum(
+            (worth[subset | {factor}] - value) / (n * math.comb(n - 1, len(subset)))
+            for subset, value in worth.items()
+            if factor not in subset
+        )
+        for factor in factors
+    }
+
+
+class Factor(NamedTuple):
+    """What one factor of a step earned; ``shapley`` has a value a seed.
+
+    ``leave_one_out`` goes from the rung without it to the rung, ``add_one_in`` from the rung
+    before to that with it.
+    """
+
+    key: str
+    credited: bool
+    shapley: list[float]
+    leave_one_out: Step
+    add_one_in: Step
+
+    @property
+    def value(self) -> float:
+        """The mean over seeds."""
+        return float(np.mean(self.shapley))
+
+    @property
+    def interval(self) -> Interval:
+        """Student's over seeds; takes two."""
+        return statistics.t_interval(self.shapley) if len(self.shapley) > 1 else NO_INTERVAL
+
+
+@dataclass(frozen=True, eq=False)
+class Apart:
+    """A step some of whose subsets were run.
+
+    ``systems`` are all its subsets, the empty one first, with the runs of ``seeds``, which every
+    one has; ``missing`` are the seeds that an experiment lacks, by its name.
+    """
+
+    step: Step
+    systems: dict[Subset, System]
+    seeds: list[int]
+    missing: dict[str, list[int]]
+    credited: list[str]
+
+    @property
+    def whole(self) -> Step:
+        """From the rung before to the rung, on those seeds."""
+        none, *_, everything = self.systems.values()
+        return compare(none, everything)
+
+    @cached_property
+    def factors(self) -> list[Factor]:
+        """In the order of the schema; none without a seed that every subset has."""
+        by_seed = [
+            shapley({s: system.accuracies[i] for s, system in self.systems.items()})
+            for i in range(len(self.seeds))
+        ]
+        none, *_, everything = self.systems
+        return [
+            Factor(
+                key,
+                key in self.credited,
+                [values[key] for values in by_seed],
+                compare(self.systems[everything - {key}], self.systems[everything]),
+                compare(self.systems[none], self.systems[frozenset({key})]),
+            )
+            for key in (by_seed[0] if by_seed else ())
+        ]
+
+    def anova(self) -> pd.DataFrame:
+        """Main effects and interactions, with seeds as blocks; none from one seed.
+
+        ``effect`` is the mean difference that a factor makes, or how much more it makes with the
+        others than without; ``share`` is of the sum of squares. Where nothing is left to chance
+        there is no ``f`` and no ``p``.
+        """
+        if len(self.seeds) < 2:
+            return pd.DataFrame()
+        names = {f"f{i}": factor.key for i, factor in enumerate(self.factors)}
+        frame = pd.DataFrame(
+            {"seed": run.seed, "accuracy": run.metric("test_accuracy")}
+            | {name: (key in subset) - 0.5 for name, key in names.items()}
+            for subset, system in self.systems.items()
+            for run in system.runs
+        )
+        model = ols(f"accuracy ~ {' * '.join(names)} + C(seed)", frame).fit()
+        with np.errstate(divide="ignore", invalid="ignore"):
+            table = anova_lm(model, typ=2).rename(columns={"F": "f", "PR(>F)": "p"})
+        if model.ssr < 1e-12:  # less than any difference of shares of images: rounding
+            table[["f", "p"]] = math.nan
+        table["share"] = table["sum_sq"] / table["sum_sq"].sum()
+        table["effect"] = model.params
+        terms = table.dropna(subset="effect").assign(step=self.step.title)
+        factors = [" × ".join(map(names.get, term.split(":"))) for term in terms.index]
+        return terms.assign(factors=factors)
+
+
+def apart(content: Content) -> list[Apart]:
+    """The steps of which some subset was run that is no rung."""
+    begun = {run.rung.partition("~")[0] for run in content.parts if "=" not in run.rung}
+    found = []
+    for step in content.steps:
+        before, after = (content.known.get(system.name) for system in (step.before, step.after))
+        if not (before and after and after.name in begun):
+            continue
+        runs = {s: (e, _runs(content, e)) for s, e in ablation.subsets(before, after).items()}
+        between = [by_seed for _, by_seed in runs.values()][1:-1]
+        seeds = sorted({seed for by_seed in between for seed in by_seed})
+        if not seeds:  # what was run of it is not what the files say now
+            continue
+        complete = [s for s in seeds if all(s in by_seed for _, by_seed in runs.values())]
+        systems = {
+            subset: _system(step.after, e, [by_seed[seed] for seed in complete])
+            for subset, (e, by_seed) in runs.items()
+        }
+        missing = {e.name: [s for s in seeds if s not in by_seed] for e, by_seed in runs.values()}
+        missing = {name: lacking for name, lacking in missing.items() if lacking}
+        credited = content.study.credited.get(after.name, [])
+        found.append(Apart(step, systems, complete, missing, credited))
+    return found
+
+
+class Alternative(NamedTuple):
+    """One value that an assumption could have had; the step goes from the row as assumed to it."""
+
+    key: str
+    reason: str
+    step: Step
+
+
+class Varied(NamedTuple):
+    """A row over the alternatives that were run; ``untried`` is how many were not."""
+
+    system: System
+    alternatives: list[Alternative]
+    untried: int
+
+    @property
+    def tried(self) -> list[System]:
+        """The row as assumed, if it was run, and its alternatives."""
+        return [s for s in (self.system, *(a.step.after for a in self.alternatives)) if s.runs]
+
+    @property
+    def span(self) -> Interval:
+        """From the least to the greatest accuracy of those."""
+        values = [system.accuracy for system in self.tried]
+        return min(values), max(values)
+
+    @property
+    def explained(self) -> str:
+        """Whether the published accuracy lies in the span."""
+        if not self.system.comparable or math.isnan(self.system.published):
+            return "not comparable"
+        if self.system.doubtful:
+            return "undecided"
+        if self.span[0] <= self.system.published <= self.span[1]:
+            return "yes"
+        return "not by those run" if self.untried else "no"
+
+
+def varied(content: Content) -> list[Varied]:
+    """The rows of which an alternative was run."""
+    found = []
+    for system in content.systems:
+        if not (plan := content.known.get(system.name)):
+            continue
+        row = _system(system, plan, _runs(content, plan).values())
+        row = replace(row, doubtful=bool(content.selection.doubtful))  # whichever part it may be of
+        every = [
+            Alternative(*why, compare(row, _system(system, e, _runs(content, e).values())))
+            for why, e in ablation.alternatives(plan).items()
+        ]
+        if tried := [a for a in every if a.step.after.runs]:
+            found.append(Varied(row, tried, len(every) - len(tried) + (not row.runs)))
+    return found
+
+
+def _runs(content: Content, experiment: Experiment) -> dict[int, Run]:
+    """An experiment's runs by seed, under whichever name they were made."""
+    config_hash = experiment.hash()
+    return {
+        run.seed: run
+        for run in (*content.parts, *content.runs)
+        if run.tags["config_hash"] == config_hash and not math.isnan(run.metric("test_accuracy"))
+    }
+
+
+def _system(like: System, e: Experiment, runs: Iterable[Run]) -> System:
+    return replace(like, name=e.name, title=e.title, params=e.flat(), runs=tuple(runs))

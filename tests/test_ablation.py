@@ -1,0 +1,127 @@
+"""A step taken apart: which experiments there are, and that each is what its name says."""
+
+import pytest
+import yaml
+
+from resnet import UserError, ablation, config
+
+KNOWN = {name: config.load(path) for name, path in config.find().items()}
+RUNGS = [name for name in KNOWN if config.rung_number(name) is not None]
+
+
+def select(text, load=KNOWN.__getitem__):
+    return ablation.select(text, list(KNOWN), load)
+
+
+def step(number):
+    return KNOWN[RUNGS[number - 2]], KNOWN[RUNGS[number - 1]]
+
+
+@pytest.mark.parametrize(
+    ("number", "expected"),
+    [
+        (2, ["data.validation", "data.augmentation"]),
+        (3, ["model.identity_blocks", "training.early_stopping"]),
+        (4, ["training.epochs", "training.early_stopping", "training.reduce_lr_on_plateau"]),
+        (5, ["model.identity_blocks", "model.dropout", "training.epochs"]),
+    ],
+)
+def test_the_factors_of_the_study_s_steps(number, expected):
+    assert list(ablation.factors(*step(number))) == expected
+
+
+@pytest.mark.parametrize("number", [2, 3, 4, 5])
+def test_subsets_lie_between_the_two_rungs(number):
+    before, after = step(number)
+    found = ablation.subsets(before, after)
+    keys = list(ablation.factors(before, after))
+    assert len(found) == 2 ** len(keys)
+    assert found[frozenset()] == before
+    assert found[frozenset(keys)] == after
+    assert len({e.hash() for e in found.values()}) == len(found)
+    for chosen, e in found.items():
+        assert set(ablation.factors(before, e)) == chosen
+        assert set(ablation.factors(e, after)) == set(keys) - chosen
+        assert config.from_yaml(e.to_yaml(), "test").hash() == e.hash()
+        assert set(e.assumed) <= {*before.assumed, *after.assumed}
+        if e not in (before, after):
+            assert config.rung_number(e.name) is None
+
+
+def test_another_architecture_is_one_factor():
+    before, after = KNOWN["05_deeper_dropout"], KNOWN["vgg"]
+    keys = ["model", "training.epochs", "training.early_stopping", "training.reduce_lr_on_plateau"]
+    assert list(ablation.factors(before, after)) == keys
+    assert len(ablation.subsets(before, after)) == 16
+
+
+def test_a_subset_takes_its_assumptions_from_where_its_values_are():
+    before, after = step(4)
+    key = "training.reduce_lr_on_plateau.min_delta"
+    for chosen, e in ablation.subsets(before, after).items():
+        assert (key in e.assumed) == ("training.reduce_lr_on_plateau" in chosen)
+
+
+def test_how_many_trainings_the_steps_take():
+    """Rung 4's eight subsets are one trajectory until the rate drops, rung 5's are four."""
+    of = {n: {e.trajectory() for e in ablation.subsets(*step(n)).values()} for n in (2, 3, 4, 5)}
+    assert {n: len(found) for n, found in of.items()} == {2: 4, 3: 2, 4: 1, 5: 4}
+
+
+def test_what_is_selected():
+    assert [e.name for e in select("3")] == [
+        "02_augmentation",
+        "03_deeper_early_stopping~identity_blocks",
+        "03_deeper_early_stopping~early_stopping",
+        "03_deeper_early_stopping",
+    ]
+    both = [e.name for e in select("3,4")]
+    assert both.count("03_deeper_early_stopping") == 1
+    assert len(select("all")) == 5 + 2 + 2 + 6 + 6
+    with pytest.raises(UserError, match="no step leads to 01_template"):
+        select("1")
+    with pytest.raises(UserError, match="there is no rung 9"):
+        select("9")
+
+
+def test_a_broken_rung_is_never_stepped_over():
+    def load(name):
+        if name == "03_deeper_early_stopping":
+            raise UserError("broken")
+        return KNOWN[name]
+
+    assert select("5", load)[0].name == "04_lr_schedule"
+    for text in ("3", "4", "all", "assumed"):
+        with pytest.raises(UserError, match="broken"):
+            select(text, load)
+
+
+def test_alternatives_change_one_assumed_value_each():
+    names = [e.name for e in select("assumed")]
+    assert len(names) == len(set(names))
+    for e in KNOWN.values():
+        for (key, reason), other in ablation.alternatives(e).items():
+            assert reason
+            assert other.name in names
+            assert list(config.difference(e, other)) == [key]
+            assert key in e.assumed
+            assert key not in other.assumed
+            assert not other.alternatives.get(key)
+
+
+def test_alternatives_are_for_assumed_keys_alone_and_go_with_them(tmp_path):
+    base = KNOWN["01_template"].model_dump() | {"name": None}
+    del base["name"]
+    (tmp_path / "01_a.yaml").write_text(yaml.safe_dump(base))
+    (tmp_path / "02_b.yaml").write_text("extends: 01_a\nassumed: {training.epochs: null}\n")
+    assert "training.epochs" not in config.load(tmp_path / "02_b.yaml").alternatives
+    (tmp_path / "02_b.yaml").write_text(
+        "extends: 01_a\nalternatives: {training.batch_size: [{value: 64, reason: why not}]}\n"
+    )
+    with pytest.raises(UserError, match=r"training\.batch_size' is not among the assumed"):
+        config.load(tmp_path / "02_b.yaml")
+    (tmp_path / "02_b.yaml").write_text(
+        "extends: 01_a\nalternatives: {training.epochs: [{value: many, reason: why not}]}\n"
+    )
+    with pytest.raises(UserError, match=r"training\.epochs: 'many' is not"):
+        ablation.alternatives(config.load(tmp_path / "02_b.yaml"))

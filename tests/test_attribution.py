@@ -1,0 +1,329 @@
+"""Steps taken apart and assumptions varied: on random games, and on known runs in a real store."""
+
+from dataclasses import replace
+from itertools import combinations, pairwise
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from report_store import LADDER, curve, labels, right
+from rich.console import Console
+from scipy import stats
+from test_report import build, csv, read
+
+from report import analysis, attribution, claims, output, page, summary, tables
+from resnet import ablation, config
+
+N = 1000
+KNOWN = {name: config.load(path) for name, path in config.find().items()}
+EFFECTS = {
+    "training.epochs": 10,
+    "training.early_stopping": -4,
+    "training.reduce_lr_on_plateau": 30,
+}
+"""Of rung 4's factors, in test images of a thousand."""
+
+
+# --- Shapley values by their axioms ------------------------------------------------------------
+
+
+def subsets(n):
+    return [frozenset(c) for size in range(n + 1) for c in combinations("abcd"[:n], size)]
+
+
+def games(n):
+    return st.lists(st.floats(-1, 1), min_size=2**n, max_size=2**n).map(
+        lambda values: dict(zip(subsets(n), values, strict=True))
+    )
+
+
+GAMES = st.integers(2, 4).flatmap(games)
+
+
+@given(GAMES)
+@settings(deadline=None)
+def test_efficiency(worth):
+    """The values share out the whole gain."""
+    whole = worth[max(worth, key=len)] - worth[frozenset()]
+    assert sum(attribution.shapley(worth).values()) == pytest.approx(whole, abs=1e-12)
+
+
+@given(GAMES)
+@settings(deadline=None)
+def test_symmetry(worth):
+    """Two factors that may be exchanged get the same, and exchanged names exchange the values."""
+    swap = {"a": "b", "b": "a"}
+    swapped = {frozenset(swap.get(f, f) for f in s): v for s, v in worth.items()}
+    value = attribution.shapley(worth)
+    exchanged = attribution.shapley({s: swapped[s] for s in worth})
+    assert exchanged == pytest.approx({f: value[swap.get(f, f)] for f in value}, abs=1e-12)
+    even = attribution.shapley({s: worth[s] + swapped[s] for s in worth})
+    assert even["a"] == pytest.approx(even["b"], abs=1e-12)
+
+
+@given(GAMES)
+@settings(deadline=None)
+def test_null_factor(worth):
+    """What changes nothing, whatever else there is, gets nothing."""
+    value = attribution.shapley({s: worth[s - {"a"}] for s in worth})
+    assert value["a"] == 0
+    without = attribution.shapley({s: worth[s] for s in worth if "a" not in s})
+    assert {f: v for f, v in value.items() if f != "a"} == pytest.approx(without, abs=1e-12)
+
+
+@given(st.integers(2, 4).flatmap(lambda n: st.tuples(games(n), games(n))), st.floats(-3, 3))
+@settings(deadline=None)
+def test_linearity(two, weight):
+    one, other = two
+    both = attribution.shapley({s: one[s] + weight * other[s] for s in one})
+    a, b = attribution.shapley(one), attribution.shapley(other)
+    assert both == pytest.approx({f: a[f] + weight * b[f] for f in a}, abs=1e-12)
+
+
+# --- a step taken apart ------------------------------------------------------------------------
+
+
+def plans(rung=4):
+    return ablation.subsets(KNOWN[LADDER[rung - 2]], KNOWN[LADDER[rung - 1]])
+
+
+def made(plan, count, seed=0, **metrics):
+    """A run of an experiment with ``count`` of a thousand images right."""
+    truth, correct = labels(N), right(N, count, seed)
+    predicted = np.where(correct, truth, (truth + 1) % 10)
+    columns = {"label": truth, "predicted": predicted, "truth_probability": 0.5}
+    measured = {"test_accuracy": count / N, "epochs_run": 25.0, "train_seconds": 250.0}
+    return analysis.Run(
+        id=f"{plan.hash()[:8]}{seed}",
+        rung=plan.name,
+        title=plan.title,
+        seed=seed,
+        begun=pd.Timestamp(0),
+        tags={"config_hash": plan.hash()},
+        params=plan.flat(),
+        metrics=measured | metrics,
+        history=curve(25, 0.9, 0.8),
+        n_train=50_000,
+        source="",
+        predictions=pd.DataFrame(columns),
+    )
+
+
+def content_of(runs, **shown):
+    """A report's content from these runs, without a store."""
+    none = pd.DataFrame(columns=["rung", "config_hash"])
+    shown = {"dataset": "cifar10", "profile": "full", "modified": ""} | shown
+    chosen = analysis.selection.RunSet(fingerprint="", recorded=False, runs=none, **shown)
+    return analysis._content("", "", analysis.Selection(chosen, none, none, (), ()), list(runs))
+
+
+def additive(subset, seed):
+    return 800 + 7 * seed + sum(EFFECTS[key] for key in subset)
+
+
+def step_of(count, seeds=1, rung=4):
+    """The step to a rung, taken apart by runs with ``count(subset, seed)`` images right."""
+    seeds = range(seeds)
+    runs = [made(e, count(s, seed), seed) for s, e in plans(rung).items() for seed in seeds]
+    (apart,) = attribution.apart(content_of(runs))
+    assert apart.seeds == list(seeds)
+    assert not apart.missing
+    return apart
+
+
+def test_known_effects_from_one_seed():
+    apart = step_of(additive)
+    for factor in apart.factors:
+        effect = EFFECTS[factor.key] / N
+        assert factor.shapley == pytest.approx([effect])
+        assert factor.leave_one_out.gain == factor.add_one_in.gain == pytest.approx(effect)
+        assert np.isnan(factor.interval).all()  # one seed says nothing about recipes
+        low, high = factor.leave_one_out.interval
+        assert low < effect < high
+        assert "1 seed (seed 0): paired by image" in factor.leave_one_out.basis
+    assert [f.key for f in apart.factors if f.credited] == ["training.reduce_lr_on_plateau"]
+    assert apart.whole.gain == pytest.approx(sum(EFFECTS.values()) / N)
+    assert apart.anova().empty
+
+
+def test_what_only_works_together_is_shared():
+    """The rest of the gain apart, each of three gets a third, and alone none brings anything."""
+    apart = step_of(lambda subset, seed: 800 + 30 * (len(subset) == 3))
+    for factor in apart.factors:
+        assert factor.shapley == pytest.approx([0.01])
+        assert (factor.leave_one_out.gain, factor.add_one_in.gain) == pytest.approx((0.03, 0))
+
+
+def test_three_seeds_give_intervals_and_no_interaction():
+    noise = {(k, seed): (seed - 1) * (2 + i) for i, k in enumerate(EFFECTS) for seed in range(3)}
+    apart = step_of(lambda s, seed: additive(s, seed) + sum(noise[k, seed] for k in s), seeds=3)
+    for factor in apart.factors:
+        values = [(EFFECTS[factor.key] + noise[factor.key, seed]) / N for seed in range(3)]
+        assert factor.shapley == pytest.approx(values)
+        half = stats.t.ppf(0.975, 2) * np.std(values, ddof=1) / np.sqrt(3)
+        assert factor.interval == pytest.approx((factor.value - half, factor.value + half))
+        assert factor.add_one_in.interval == pytest.approx(factor.interval)
+    terms = {term.factors: term for term in apart.anova().itertuples()}
+    assert len(terms) == 7
+    for name, term in terms.items():
+        assert term.effect == pytest.approx(EFFECTS.get(name, 0) / N, abs=1e-9)
+        assert (term.share > 1e-9) == (" × " not in name)
+
+
+def test_the_analysis_of_variance_by_hand():
+    """Against the textbook's sums of squares for a design of two levels in blocks."""
+    generator = np.random.default_rng(0)
+    noise = {(s, seed): int(generator.integers(-9, 9)) for s in plans() for seed in range(3)}
+    apart = step_of(lambda s, seed: 800 + 20 * (len(s) == 3) + noise[s, seed], seeds=3)
+    y = np.array([system.accuracies for system in apart.systems.values()])
+    total = ((y - y.mean()) ** 2).sum()
+    signs = {
+        " × ".join(chosen): np.prod([[1 if k in s else -1 for s in plans()] for k in chosen], 0)
+        for size in (1, 2, 3)
+        for chosen in combinations(EFFECTS, size)
+    }
+    squares = {name: 3 * (sign @ y.mean(1)) ** 2 / 8 for name, sign in signs.items()}
+    blocks = 8 * ((y.mean(0) - y.mean()) ** 2).sum()
+    rest = (total - blocks - sum(squares.values())) / (7 * 2)
+    terms = {term.factors: term for term in apart.anova().itertuples()}
+    assert set(terms) == set(signs)
+    for name, term in terms.items():
+        assert term.share == pytest.approx(squares[name] / total)
+        assert term.f == pytest.approx(squares[name] / rest)
+        assert term.p == pytest.approx(stats.f.sf(squares[name] / rest, 1, 14))
+        factors = 1 + name.count("×")
+        assert term.effect == pytest.approx(2**factors * signs[name] @ y.mean(1) / 8)
+
+
+def test_nothing_left_to_chance_has_no_p():
+    terms = step_of(additive, seeds=2).anova()
+    assert len(terms) == 7
+    assert terms[["f", "p"]].isna().all(axis=None)
+
+
+def test_what_is_missing_is_told():
+    lacking = [("04_lr_schedule~epochs", 1), ("04_lr_schedule", 2)]
+    runs = [made(e, 800, seed) for e in plans().values() for seed in range(3)]
+    runs = [run for run in runs if (run.rung, run.seed) not in lacking]
+    runs.append(made(KNOWN[LADDER[3]], 840, seed=7))  # which nobody took apart
+    (apart,) = attribution.apart(content_of(runs))
+    assert apart.seeds == [0]
+    assert apart.missing == {name: [seed] for name, seed in lacking}
+
+
+def test_runs_are_found_by_what_they_are():
+    """A subset may have been run as another experiment; one without accuracy is none."""
+    runs = [made(e, 800) for e in plans().values()]
+    other, named = runs[1], runs[2]
+    runs[1] = replace(other, rung="01_template~other")
+    (apart,) = attribution.apart(content_of(runs))
+    assert apart.seeds == [0]
+    runs[2] = replace(named, metrics={})
+    (apart,) = attribution.apart(content_of(runs))
+    assert apart.missing == {named.rung: [0]}
+
+
+def test_what_the_files_no_longer_say_is_not_taken_apart():
+    runs = [made(e, 800) for e in plans().values()]
+    assert not attribution.apart(content_of(runs, modified="model.dropout=0.1"))
+    old = [replace(run, tags={"config_hash": "0" * 64}) for run in runs]
+    assert not attribution.apart(content_of(old))
+
+
+# --- assumptions varied ------------------------------------------------------------------------
+
+
+def test_the_range_over_what_was_assumed():
+    """72.3 % was published of the template, 87.9 % of the VGG-like network."""
+    rung, vgg = KNOWN[LADDER[0]], KNOWN["vgg"]
+    ten, fifty, first = ablation.alternatives(rung).values()
+    rule, wide = ablation.alternatives(vgg).values()
+    runs = [made(rung, 740), made(ten, 700), made(fifty, 760), made(vgg, 850), made(wide, 860)]
+    row, other = attribution.varied(content_of(runs))
+    assert row.span == pytest.approx((0.70, 0.76))
+    assert [a.step.gain for a in row.alternatives] == pytest.approx([-0.04, 0.02])
+    assert (row.explained, row.untried) == ("yes", 1)
+    assert (other.explained, other.untried) == ("not by those run", 1)
+    row, other = attribution.varied(content_of([*runs, made(rule, 870), made(first, 735)]))
+    assert (row.explained, other.explained) == ("yes", "no")
+    same = tables.ranges(content_of([made(ten, 700), made(fifty, 700)]))
+    assert same.shown()[1][:3] == ["1", "-", "70.0 %"]  # a range that is a point is shown
+    (row,) = attribution.varied(content_of([made(ten, 700), made(fifty, 710), made(first, 720)]))
+    assert (row.explained, row.untried) == ("not by those run", 1)  # the row itself was not run
+    content = content_of(runs)
+    stray = replace(content.selection, doubtful=frozenset({ten.name}))
+    (row, _) = attribution.varied(replace(content, selection=stray))
+    assert row.explained == "undecided"
+    (row, _) = attribution.varied(content_of(runs, dataset="pets"))
+    assert row.explained == "not comparable"
+
+
+# --- the page, and the ladder as it was --------------------------------------------------------
+
+
+def test_parts_are_no_systems(store):
+    """With subsets and alternatives in the store, the ladder's own tables are what they were."""
+    short = {"history": curve(4, 0.9, 0.8)}
+    for name in LADDER[:2]:
+        store.add(name, right(N, 800), start=1, **short)
+    before = analysis.load(store.uri)
+    shown = {name: table.shown() for name, table in tables.all_tables(before).items()}
+    text = (build(store) / output.PAGE).read_text()
+    assert "python runner.py --ablate all --seeds 0</code>" in text
+    validation, augmentation = list(plans(2).values())[1:-1]
+    store.add(validation, right(N, 796), start=2, **short)
+    text = (build(store) / output.PAGE).read_text()
+    assert "lacks 02_augmentation~augmentation (seed 0)." in text
+    assert "python runner.py --ablate 2 --seeds 0</code>" in text
+    store.add(augmentation, right(N, 830), start=2, metrics={"shared_epochs": 4}, **short)
+    fewer = next(iter(ablation.alternatives(KNOWN[LADDER[0]]).values()))
+    store.add(fewer, right(N, 700), start=2, **short)
+    store.add(fewer, right(N, 700), seed=1, status="FAILED", start=3, **short)
+    after = analysis.load(store.uri)
+    assert [s.name for s in after.systems] == [s.name for s in before.systems]
+    assert after.selection.shown.rungs == before.selection.shown.rungs == 2
+    changed = {n for n, table in tables.all_tables(after).items() if table.shown() != shown.get(n)}
+    assert changed == {"factors_02_augmentation", "parts", "alternatives", "ranges", "saved"}
+    assert page.headline(after) == page.headline(before)
+    assert page.tiles(after) == page.tiles(before)
+    console = Console(record=True, width=200)
+    summary.show(after, console)
+    assert console.export_text().count("taken apart on the page: rung 2") == 1
+    folder = build(store)
+    raw = csv(folder, "factors_02_augmentation", "key")
+    assert raw["shapley"].to_dict() == pytest.approx(
+        {"data.validation": -0.017, "data.augmentation": 0.017}
+    )
+    assert raw["add_one_in"].tolist() == pytest.approx([-0.004, 0.03])
+    assert raw["interval_low"].isna().all()
+    cells = read(folder)
+    assert not cells.problems
+    assert not [name for name in cells.files if not (folder / name).is_file()]
+    shown = cells.records("factors_02_augmentation")["augmentationdata, credited by the study"]
+    assert shown["Shapley value"] == "+1.7\n-"
+    text = (folder / output.PAGE).read_text()
+    assert "The whole step: +0.0 points, published +10.6." in text
+    assert "none is adopted because it comes closer" in text
+    assert (folder / "figures" / "factors_02_augmentation.svg").read_text().count("◆") == 1
+    saved = csv(folder, "saved", "what")
+    assert saved.loc["steps taken apart"].tolist() == [2, 1, 8, 4, 4 * 61]
+    assert saved.loc["in all"].tolist() == [5, 4, 20, 16, 4 * 61]
+
+
+def test_shared_epochs_count_once_in_the_time_of_all_runs(store):
+    four = {"history": curve(4, 0.9, 0.8)}
+    store.add(LADDER[0], right(N, 800), **four)
+    store.add(LADDER[1], right(N, 800), metrics={"shared_epochs": 3}, **four)
+    assert analysis.load(store.uri).seconds == pytest.approx((4 + 1) * 61)
+
+
+# --- what the study credits --------------------------------------------------------------------
+
+
+def test_what_is_credited_is_among_the_changes():
+    credited = claims.load_study().credited
+    assert list(credited) == list(LADDER[1:])
+    for before, after in pairwise(LADDER):
+        assert set(credited[after]) <= set(ablation.factors(KNOWN[before], KNOWN[after]))

@@ -1,0 +1,262 @@
+"""What a reader finds in MLflow: ladders, models under names, and the UI in a real browser."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import psutil
+import pytest
+from conftest import ROOT
+from mlflow.entities import LoggedModelStatus, Metric
+from report_store import LADDER, Store, right
+from services import free_port, wait_for
+
+from docs import screenshots
+from report import ui
+from resnet import data, progression, recording, records, registry, tracking, views
+from resnet.data import Dataset
+from resnet.store import connect
+
+N = 1000
+OF = {"dataset": "cifar10", "profile": "full", "modified": ""}
+
+
+def test_a_ladder_is_the_means_of_its_rungs_and_their_gains():
+    runs = [
+        ("05_deeper_dropout", "+ deeper + dropout", 0.9),
+        ("02_augmentation", "+ augmentation", 0.84),
+        ("01_template", "Template", 0.70),
+        ("01_template", "Template", 0.72),
+        ("vgg", "VGG-like network", 0.8),
+        ("06_mine", "mine | or yours", 0.91),
+        ("04_lr_schedule", "never tested", float("nan")),
+    ]
+    ladder = progression.table(runs)
+    assert list(ladder.index) == ["01_template", "02_augmentation", LADDER[4], "06_mine", "vgg"]
+    assert ladder["seeds"].tolist() == [2, 1, 1, 1, 1]
+    np.testing.assert_allclose(ladder["test_accuracy"], [0.71, 0.84, 0.9, 0.91, 0.8])
+    # rung 5 has none: rung 4 was not run; a baseline stands on no rung
+    np.testing.assert_allclose(ladder["gain"], [np.nan, 0.13, np.nan, 0.01, np.nan])
+    np.testing.assert_allclose(ladder["published"], [0.723, 0.829, 0.892, np.nan, 0.879])
+    text = progression.markdown(ladder, OF)
+    assert "| 2 + augmentation | 84.0 | +13.0 | 82.9 | 1 |" in text
+    assert r"mine \| or yours" in text
+    assert "not comparable" not in text
+    assert "not comparable" in progression.markdown(ladder, OF | {"dataset": "digits"})
+
+
+@pytest.fixture
+def store(empty, tmp_path):
+    """A ladder, recorded and restored, two seeds of its first rung, and another set's own run."""
+    (tmp_path / "first").mkdir()
+    first = Store.copy(empty, tmp_path / "first")
+    for number, rung in enumerate(LADDER):
+        first.add(rung, right(N, 700 + 50 * number), start=1_700_000_000_000)
+    first.add(LADDER[0], right(N, 700), seed=1, start=1_700_000_000_000)
+    kept = [
+        recording.to_record(connect(first.uri), r) for r in recording.recordable(connect(first.uri))
+    ]
+    for record in kept:
+        records.save(record, tmp_path / "results")
+    made = Store.copy(empty, tmp_path)
+    store = connect(made.uri)
+    recording.restore(store, records.load_all(tmp_path / "results"))
+    run_id = made.add(
+        LADDER[0], right(N, 300), profile="quick", dataset="digits", fingerprint="cd" * 32
+    )
+    made.tag(run_id, series=tracking.series(made.client.get_run(run_id).data.tags))
+    return store
+
+
+def ladder_of(store, run):
+    return {
+        key: {m.step: m.value for m in store.client.get_metric_history(run.info.run_id, key)}
+        for key in run.data.metrics
+    }
+
+
+def test_restored_runs_have_a_parent_that_is_their_ladder(store, tmp_path):
+    (parent,) = store.search(role="records")
+    held = ladder_of(store, parent)
+    assert sorted(held) == ["gain", "published", "test_accuracy"]
+    assert held["test_accuracy"] == pytest.approx({n: 0.65 + 0.05 * n for n in range(1, 6)})
+    assert held["gain"] == pytest.approx(dict.fromkeys(range(2, 6), 0.05))
+    assert held["published"][5] == 0.892
+    assert parent.inputs.dataset_inputs
+    children = store.search(role="recorded")
+    assert {run.data.tags["mlflow.parentRunId"] for run in children} == {parent.info.run_id}
+    # one series a rung: its seeds, and nobody else's runs
+    series = [(run.data.tags["series"], run.data.tags["rung"]) for run in children]
+    assert len({name for name, _ in series}) == len(set(series)) == len(LADDER)
+
+    gone = next(path for path in (tmp_path / "results").iterdir() if path.name.startswith("05"))
+    found = records.load_all(tmp_path / "results")
+    path, record = gone, found[gone]
+    found[path] = record.model_copy(update={"tags": record.tags | {"device": "another"}})
+    assert recording.restore(store, found) == 1
+    (again,) = store.search(role="records")
+    assert again.info.run_id != parent.info.run_id
+    children = store.search(role="recorded")
+    assert {run.data.tags["mlflow.parentRunId"] for run in children} == {again.info.run_id}
+
+
+def test_models_have_names_that_no_other_set_takes(empty, tmp_path):
+    made = Store.copy(empty, tmp_path)
+    store = connect(made.uri)
+
+    def add(rung, seed, validation, **more):
+        run_id = made.add(
+            rung, right(N, 700), seed=seed, metrics={"best_val_accuracy": validation}, **more
+        )
+        model = store.client.create_logged_model(store.experiment_id, f"{rung}-seed{seed}", run_id)
+        store.client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
+        return run_id
+
+    images = np.zeros((1, 8, 8, 3), "uint8"), np.zeros(1, "uint8")
+    dataset = Dataset("cifar10", ("a", "b"), *images, *images, "test")
+    of = {"fingerprint": dataset.fingerprint}
+    add(LADDER[0], 0, 0.99, modified="training.epochs=1", **of)
+    add(LADDER[0], 1, 0.99, status="KILLED", **of)
+    runs = {(rung, seed): add(rung, seed, 0.7 + 0.1 * (rung == LADDER[1]) + 0.01 * seed, **of)
+            for rung in LADDER[:2] for seed in (0, 1, 2)}  # fmt: skip
+    made.add(LADDER[2], right(N, 900), metrics={"best_val_accuracy": 0.9}, **of)  # without a model
+    for _ in range(2):  # the second time changes nothing
+        registry.register(store, dataset, "full")
+        versions = store.client.search_model_versions("name = 'resnet-ladder'")
+        assert {v.run_id for v in versions} == {runs[rung, 1] for rung in LADDER[:2]}
+        assert len(versions) == 2
+    aliases = store.client.get_registered_model("resnet-ladder").aliases
+    assert sorted(aliases) == ["best", "rung-1", "rung-2"]
+    assert aliases["best"] == aliases["rung-2"] != aliases["rung-1"]
+
+    add(LADDER[0], 0, 1.0, profile="quick", **of)
+    registry.register(store, dataset, "quick")
+    assert store.client.get_registered_model("resnet-ladder").aliases == aliases
+    assert sorted(store.client.get_registered_model("resnet-ladder-quick").aliases) == [
+        "best",
+        "rung-1",
+    ]
+
+
+@pytest.mark.skipif(not screenshots.chromium(), reason="there is no Chromium")
+def test_the_ui_in_a_browser(store):
+    """The address that is printed shows what it should, and Ctrl-C leaves nothing behind."""
+    (run,) = store.search(role="rung")
+    model = store.client.create_logged_model(
+        store.experiment_id, "01_template-seed0", run.info.run_id
+    )
+    accuracy = Metric("test_accuracy", 0.321, 0, 0, model.model_id, "digits", "cd")
+    store.client.log_batch(run.info.run_id, [accuracy])
+    store.client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
+
+    process = subprocess.Popen(
+        [sys.executable, "-m", "report.ui", "--no-open", "--tracking-uri", store.uri],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        address = process.stdout.readline().strip()
+        server, _, _ = address.partition("#")
+        at_work = psutil.Process(process.pid).children(recursive=True)
+        of_server = [c for c in at_work if {"mlflow", "uvicorn"} & {*c.cmdline()}]
+        assert len(of_server) == 2
+
+        page = screenshots.browse(address, "--dump-dom")
+        for rung in LADDER:
+            assert f"{rung} · cifar10 · recorded" in page
+        assert "01_template · digits · quick" in page
+        assert "Unassigned" not in page  # a parent among the rungs
+        assert "val_accuracy" in page
+
+        ladders = views.address(server, store.experiment_id, views.LADDERS)
+        page = screenshots.browse(ladders, "--dump-dom")
+        assert "recorded runs · cifar10" in page
+        assert "published" in page
+
+        experiment = f"{server}#/experiments/{store.experiment_id}"
+        (parent,) = store.search(role="records")
+        page = screenshots.browse(f"{experiment}/runs/{parent.info.run_id}", "--dump-dom")
+        assert "<td>+5.0</td>" in page.replace(' align="right"', "").replace(
+            ' style="text-align: right;"', ""
+        )
+        models = f"{experiment}/models?workflowType=machine_learning"
+        page = screenshots.browse(models, "--window-size=2500,900", "--dump-dom")
+        assert "01_template-seed0" in page
+        assert "0.321" in page
+    finally:
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=60) == 0
+    _, left = psutil.wait_procs(at_work, timeout=20)
+    assert not [child for child in left if child.status() != psutil.STATUS_ZOMBIE]
+
+
+def test_a_taken_port_is_one_line(command):
+    with ui.socket.create_server(("127.0.0.1", 0)) as taken:
+        process = subprocess.run(
+            [sys.executable, "-m", "report.ui", "--no-open", "--tracking-uri", command.uri,
+             f"--port={taken.getsockname()[1]}"],
+            cwd=ROOT, capture_output=True, text=True,
+        )  # fmt: skip
+    assert process.returncode == 2
+    assert len(process.stderr.strip().splitlines()) == 1
+    assert "is taken" in process.stderr
+
+
+@pytest.mark.slow
+def test_a_served_model_answers_raw_images(command, image_folder, tmp_path):
+    process = command("--ladder=1", f"--data={image_folder}", "--profile=quick")
+    assert process.returncode == 0, process.err
+    store = connect(command.uri)
+    (run,) = store.search(role="rung")
+    ranked = mlflow.search_logged_models(
+        [store.experiment_id],
+        order_by=[{"field_name": "metrics.test_accuracy", "dataset_name": "squares"}],
+        output_format="list",
+    )
+    assert [model.name for model in ranked] == ["01_template-seed0"]
+    assert {m.key for m in ranked[0].metrics if m.dataset_name == "squares"} == {
+        "test_accuracy",
+        "test_loss",
+    }
+    logged = np.load(
+        mlflow.artifacts.download_artifacts(
+            run_id=run.info.run_id, artifact_path="test_probabilities.npy"
+        )
+    )
+    port = free_port()
+    name = registry.registered_name("squares", "quick")
+    with (tmp_path / "server.log").open("w") as log:
+        server = subprocess.Popen(
+            [sys.executable, "-m", "mlflow", "models", "serve", f"--model-uri=models:/{name}@best",
+             "--env-manager=local", f"--port={port}"],
+            env=os.environ
+            | {
+                "MLFLOW_TRACKING_URI": command.uri,
+                # where it looks for uvicorn
+                "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+            },
+            stdout=log, stderr=log, start_new_session=True,
+        )  # fmt: skip
+        try:
+            address = f"http://127.0.0.1:{port}"
+            wait_for(lambda: urllib.request.urlopen(f"{address}/ping", timeout=5).close())
+            images = data.load(str(image_folder)).x_test
+            request = urllib.request.Request(
+                f"{address}/invocations",
+                json.dumps({"instances": images.tolist()}).encode(),
+                {"Content-Type": "application/json"},
+            )
+            with urllib.request.urlopen(request, timeout=120) as answer:
+                probabilities = np.array(json.load(answer)["predictions"])
+        finally:
+            os.killpg(server.pid, signal.SIGTERM)
+            server.wait(timeout=60)
+    np.testing.assert_allclose(probabilities, logged, rtol=1e-4, atol=1e-6)
+    assert probabilities.std() > 0.01  # it is no constant
