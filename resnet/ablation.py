@@ -133,7 +133,8 @@ def select(text: str, names: list[str], load: Callable[[str], Experiment]) -> li
 
     Returns:
         All subsets of the steps that lead to those rungs, each experiment once; or every
-        experiment that has alternatives, with them.
+        experiment that has alternatives, with them. What stands in a file of its own comes
+        first: an interrupted ablation has the ladder.
 
     Raises:
         UserError: the text names nothing there is, or rung 1, to which no step leads; or a file
@@ -151,4 +152,7 @@ def select(text: str, names: list[str], load: Callable[[str], Experiment]) -> li
         if first := [name for name in chosen if name not in before]:
             raise UserError(f"--ablate {text}: no step leads to {first[0]}")
         groups = [subsets(load(before[name]), load(name)).values() for name in chosen]
-    return list({e.hash(): e for e in reversed(list(chain(*groups)))}.values())[::-1]
+    found: dict[str, Experiment] = {}
+    for experiment in sorted(chain(*groups), key=lambda e: "~" in e.name):
+        found.setdefault(experiment.hash(), experiment)
+    return list(found.values())

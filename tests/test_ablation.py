@@ -71,11 +71,12 @@ def test_how_many_trainings_the_steps_take():
 def test_what_is_selected():
     assert [e.name for e in select("3")] == [
         "02_augmentation",
+        "03_deeper_early_stopping",
         "03_deeper_early_stopping~identity_blocks",
         "03_deeper_early_stopping~early_stopping",
-        "03_deeper_early_stopping",
     ]
     both = [e.name for e in select("3,4")]
+    assert both[:3] == ["02_augmentation", "03_deeper_early_stopping", "04_lr_schedule"]
     assert both.count("03_deeper_early_stopping") == 1
     assert len(select("all")) == 5 + 2 + 2 + 6 + 6
     with pytest.raises(UserError, match="no step leads to 01_template"):
