@@ -156,6 +156,8 @@ class Display:
             case events.Resumed(_, step, history, shared, differs):
                 changes = ", ".join(f"{key} {a} -> {b}" for key, (a, b) in differs.items())
                 elsewhere = f"; not as it began, so its bits may differ: {escape(changes)}"
+                if shared == len(history) == row.epochs:
+                    return f"shares all {shared} epochs with another run{elsewhere * bool(differs)}"
                 whose = f"shares {shared} epochs with another run; " * bool(shared)
                 return (
                     f"{whose}goes on in epoch {len(history) + 1}, {step} steps into it"

@@ -80,7 +80,8 @@ def record(uri, run, folder):
 
 def model_of(run):
     tags = run.data.tags
-    return f"runs:/{run.info.run_id}/{tags['rung']}-seed{tags['seed']}"
+    rung = re.sub("[~+]", "_", tags["rung"])  # of a part of a step; MLflow allows no such name
+    return f"runs:/{run.info.run_id}/{rung}-seed{tags['seed']}"
 
 
 def assert_identical(a, b):
@@ -93,23 +94,28 @@ def assert_identical(a, b):
 @pytest.fixture(scope="module")
 def undisturbed(image_folder, tmp_path_factory):
     """What rungs 2 and 5 yield when nothing happens to them."""
+    records = left_alone(ladder_arguments(image_folder), tmp_path_factory)
+    assert set(records) == {"02_augmentation", "05_deeper_dropout"}
+    histories = records["05_deeper_dropout"][0]
+    assert len({rate for _, rate in histories["learning_rate"]}) > 1, "the rate never dropped"
+    return records
+
+
+def left_alone(arguments, tmp_path_factory):
+    """What the runs of a command yield, by experiment, when nothing happens to them."""
     folder = tmp_path_factory.mktemp("undisturbed")
     uri = f"sqlite:///{folder / 'mlflow.db'}"
     subprocess.run(
-        [sys.executable, KILLED_AT, "never", "0", *ladder_arguments(image_folder)],
+        [sys.executable, KILLED_AT, "never", "0", *arguments],
         env=os.environ | {"MLFLOW_TRACKING_URI": uri, "XDG_CACHE_HOME": str(folder / "cache")},
         check=True,
         capture_output=True,
         cwd=folder,
     )
-    records = {
+    return {
         run.data.tags["rung"]: record(uri, run, tmp_path_factory.mktemp("record"))
         for run in runs_of(uri)
     }
-    assert set(records) == {"02_augmentation", "05_deeper_dropout"}
-    histories = records["05_deeper_dropout"][0]
-    assert len({rate for _, rate in histories["learning_rate"]}) > 1, "the rate never dropped"
-    return records
 
 
 def ladder_arguments(image_folder):
@@ -169,6 +175,33 @@ def test_killed_at_every_kind_of_moment(command, image_folder, undisturbed, tmp_
     process = command("never", 0, *arguments, script=KILLED_AT)
     assert process.returncode == 0, process.err
     assert "already finished" in process.out  # rung 2, between the kills
+    assert_as_if_nothing_happened(command, undisturbed, tmp_path)
+
+
+def test_killed_in_a_shared_training(command, image_folder, tmp_path_factory, tmp_path):
+    """Four runs read one training out, each killed on its way; rung 4's leaves it half-way."""
+    # without early stopping rung 3 has 40 steps: the second kill strikes in what is rung 4's own
+    arguments = [
+        "--ablate=4",
+        "--profile=quick",
+        f"--data={image_folder}",
+        "--set=model.identity_blocks=[0,0,0]",
+        "--set=training.early_stopping.patience=8",
+    ]
+    undisturbed = left_alone(arguments, tmp_path_factory)
+    assert len(undisturbed) == 4
+    shared = {
+        name: histories["shared_epochs"][0][1] for name, (histories, *_) in undisturbed.items()
+    }
+    assert shared["03_deeper_early_stopping"] == 0
+    assert all(shared[name] > 0 for name in shared if name != "03_deeper_early_stopping")
+    rates = undisturbed["04_lr_schedule"][0]["learning_rate"]
+    assert len(rates) > shared["04_lr_schedule"], "nothing of it is its own"
+    for point, nth in (("step", 12), ("step", 45), ("model", 2)):
+        process = command(point, nth, *arguments, script=KILLED_AT)
+        assert process.returncode == -signal.SIGKILL, (point, nth, process.out, process.err)
+    process = command("never", 0, *arguments, script=KILLED_AT)
+    assert process.returncode == 0, process.err
     assert_as_if_nothing_happened(command, undisturbed, tmp_path)
 
 
