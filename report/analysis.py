@@ -201,13 +201,14 @@ class Step:
 
 
 def compare(before: System, after: System) -> Step:
-    """What the step from one system to another brought."""
+    """What the step from one system to another brought; paired by image only on the same data."""
     later = {run.seed: run for run in after.runs}
     pairs = [(run, later[run.seed]) for run in before.runs if run.seed in later]
     gains = [b.metric("test_accuracy") - a.metric("test_accuracy") for a, b in pairs]
     gains = [gain for gain in gains if not math.isnan(gain)]
+    same_images = len({run.tags.get("dataset_fingerprint") for pair in pairs for run in pair}) < 2
     by_image = []
-    for a, b in pairs:
+    for a, b in pairs if same_images else ():
         if a.n_test and b.n_test and a.predictions["label"].equals(b.predictions["label"]):
             same = a.predictions["predicted"] == b.predictions["predicted"]
             won, lost = (~a.correct & b.correct).sum(), (a.correct & ~b.correct).sum()
@@ -226,7 +227,8 @@ def compare(before: System, after: System) -> Step:
         interval, p = DescrStatsW(b.correct.astype(int) - a.correct).zconfint_mean(), median
         basis = f"1 seed (seed {a.seed}): paired by image; McNemar"
     else:
-        basis = "1 seed; its predictions are gone"
+        basis = "1 seed" + "; its predictions are gone" * same_images
+    basis += "; other images" * (not same_images)
     gain = float(np.mean(gains)) if gains else math.nan
     return Step(before, after, gains, gain, interval, p, basis, median, *means)
 
