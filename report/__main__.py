@@ -21,6 +21,7 @@ EXAMPLES = {
     "--profile quick": "the runs of  make quick",
     "--recorded": "the runs that  runner.py --restore  brought",
     "--dataset ca52ba6d": "by the beginning of a fingerprint",
+    "--compare training.epochs=2": "beside the ladder, runs with that --set",
 }
 
 
@@ -62,6 +63,14 @@ def main(
             show_default="those with more rungs, your own if equal",
         ),
     ] = None,
+    compare: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Another set beside: its --set overrides, profile, dataset, recorded, own, or its "
+            "whole name as the page lists it; may be repeated.",
+            metavar="SET",
+        ),
+    ] = None,
     experiment: Annotated[
         str, typer.Option(help="MLflow experiment.", metavar="NAME")
     ] = "resnet-ladder",
@@ -71,9 +80,10 @@ def main(
 
     It reads MLflow and changes nothing there. Runs of different datasets, profiles or
     modifications are never mixed, nor are recorded runs and your own; the page says which it
-    shows and which others there are.
+    shows and which others there are. --compare sets others beside, in a section of their own.
     """
     chosen = {"dataset": dataset, "profile": profile, "modified": modified, "recorded": recorded}
+    chosen["compare"] = compare or ()
     with console.status("reading runs"):  # the imports take seconds
         from report import analysis, output
 
@@ -90,6 +100,8 @@ def main(
     path = (out / output.PAGE).resolve()
     say(f"wrote {escape(str(path))}")
     say(f"[dim]{escape(content.selection.shown.label)}[/dim]")
+    for other in content.compared:
+        say(f"[dim]compared with {escape(other.selection.shown.label)}[/dim]")
     if open_ and not webbrowser.open(path.as_uri()):
         raise UserError(f"--open: there is no browser to open {path} with")
 

@@ -3,7 +3,8 @@
 import hashlib
 import math
 import re
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
 from typing import Any
@@ -233,12 +234,22 @@ def compare(before: System, after: System) -> Step:
     return Step(before, after, gains, gain, interval, p, basis, median, *means)
 
 
+def holm(steps: Sequence[Step]) -> dict[str, float]:
+    """Holm-corrected p by the later system's name, over the steps that have a p."""
+    measured = [step for step in steps if not math.isnan(step.p)]
+    if not measured:
+        return {}
+    p_values = multipletests([step.p for step in measured], method="holm")[1]
+    return {step.after.name: p for step, p in zip(measured, p_values, strict=True)}
+
+
 @dataclass(frozen=True, eq=False)
 class Content:
     """A report's content.
 
     ``parts`` are runs of what :mod:`resnet.ablation` made of the ladder; ``known`` are the
     experiment files as they are now, in the profile shown, none where runs were modified.
+    ``compared`` are other sets' contents, from which nothing of the rest is computed.
     """
 
     uri: str
@@ -252,6 +263,16 @@ class Content:
     notes: tuple[str, ...]
     parts: tuple[Run, ...]
     known: dict[str, config.Experiment]
+    compared: tuple["Content", ...] = ()
+
+    def beside(self, other: "Content") -> list[Step]:
+        """From every system to the same one of another set, if either was run."""
+        mine, theirs = ({s.name: s for s in content.systems} for content in (self, other))
+        pairs = [
+            [systems.get(name, replace(s, runs=())) for systems in (mine, theirs)]
+            for name, s in (mine | theirs).items()
+        ]
+        return [compare(a, b) for a, b in pairs if a.runs or b.runs]
 
     @property
     def runs(self) -> list[Run]:
@@ -271,15 +292,6 @@ class Content:
     def rungs(self) -> list[System]:
         """The numbered systems."""
         return [s for s in self.systems if config.rung_number(s.name) is not None]
-
-    @cached_property
-    def corrected(self) -> dict[str, float]:
-        """Holm-corrected p by the later rung's name, over the steps that have a p."""
-        measured = [step for step in self.steps if not math.isnan(step.p)]
-        if not measured:
-            return {}
-        p_values = multipletests([step.p for step in measured], method="holm")[1]
-        return {step.after.name: p for step, p in zip(measured, p_values, strict=True)}
 
     @property
     def best(self) -> System | None:
@@ -321,7 +333,7 @@ def load(uri: str, *, experiment: str = runs.EXPERIMENT, **chosen: Any) -> Conte
     Args:
         uri: MLflow tracking URI.
         experiment: MLflow experiment.
-        **chosen: ``dataset``, ``profile``, ``modified`` and ``recorded`` as
+        **chosen: ``dataset``, ``profile``, ``modified``, ``recorded`` and ``compare`` as
             :func:`report.selection.select` takes them.
 
     Returns:
@@ -330,8 +342,12 @@ def load(uri: str, *, experiment: str = runs.EXPERIMENT, **chosen: Any) -> Conte
     Raises:
         UserError: the store cannot be read, or nothing in it matches.
     """
-    chosen = selection.select(runs.search(uri, experiment), **chosen)
-    return _content(uri, experiment, chosen, runs.load(uri, chosen.finished))
+    one = selection.select(runs.search(uri, experiment), **chosen)
+    shown, *others = (
+        _content(uri, experiment, each, runs.load(uri, each.finished))
+        for each in (one, *one.compared)
+    )
+    return replace(shown, compared=tuple(others))
 
 
 def planned() -> Content:

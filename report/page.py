@@ -116,6 +116,7 @@ def render(content: Content, made: dict[str, Table], drawn: dict[str, tuple[Figu
         headline=headline(content),
         tiles=tiles(content),
         made=f"{datetime.now(UTC):%d %B %Y, %H:%M} UTC".lstrip("0"),
+        others=[(c.selection.shown, c.notes) for c in content.compared],
         begun=" to ".join(dict.fromkeys(f"{d:%Y-%m-%d}" for d in (min(begun), max(begun))))
         if begun
         else "",

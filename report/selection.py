@@ -3,7 +3,8 @@
 Recorded runs, which came with the project, and runs of one's own are kept apart as well.
 """
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 
 import pandas as pd
 
@@ -39,6 +40,12 @@ class RunSet:
         label = f"{label}, modified: {self.modified}" if self.modified else label
         return f"{label}, recorded runs" if self.recorded else label
 
+    def named(self, text: str) -> bool:
+        """Whether a text is the label, or says one of the things in which sets differ."""
+        role = "recorded" if self.recorded else "own"
+        known = bool(text) and self.fingerprint.startswith(text.lower())
+        return known or text in (self.label, self.dataset, self.profile, self.modified, role)
+
     @property
     def reservation(self) -> str:
         """Why the published figures are no like-for-like comparison; empty if they are."""
@@ -57,7 +64,8 @@ class Selection:
     """The set shown: its newest finished run a (rung, seed), and what was left out and why.
 
     ``doubtful`` are rungs of which a finished run may be missing here, because it lacks a tag
-    that says where it belongs; an empty name stands for any rung.
+    that says where it belongs; an empty name stands for any rung. ``compared`` are selections of
+    other sets, which were asked for by name.
     """
 
     shown: RunSet
@@ -66,6 +74,7 @@ class Selection:
     notes: tuple[str, ...]
     others: tuple[RunSet, ...]
     doubtful: frozenset[str] = frozenset()
+    compared: tuple["Selection", ...] = ()
 
 
 def run_sets(frame: pd.DataFrame) -> list[RunSet]:
@@ -88,6 +97,7 @@ def select(
     profile: str | None = None,
     modified: str | None = None,
     recorded: bool | None = None,
+    compare: Iterable[str] = (),
 ) -> Selection:
     """Chooses the set to show, and its runs.
 
@@ -97,13 +107,16 @@ def select(
         profile: ``full``, ``quick``, ...
         modified: the ``--set`` overrides, separated by blanks; "" for none.
         recorded: restored records, or this store's own runs.
+        compare: names other sets to set beside: an override text, a profile, a dataset as above,
+            ``recorded``, ``own`` or a whole label; of several sets the one most like the shown.
 
     Returns:
         The selection. Where a rung was run in several configurations under one name, the one of
         its newest finished run counts, and a note says so.
 
     Raises:
-        UserError: there is no such set; the line names those there are.
+        UserError: there is no such set, or ``compare`` does not name one alone; the line names
+            those there are.
     """
     if frame.empty or frame["lacks"].all():
         raise nothing_run("the experiment has no runs")
@@ -124,6 +137,28 @@ def select(
             f"there are: {there}"
         )
     shown = wanted[0]
+    beside = dict.fromkeys(_beside(text, shown, everything) for text in compare)
+    first, *others = (_selection(s, everything, stray) for s in (shown, *beside))
+    return replace(first, compared=tuple(others))
+
+
+def _beside(text: str, shown: RunSet, everything: list[RunSet]) -> RunSet:
+    def unlike(s: RunSet) -> int:
+        keys = ("fingerprint", "profile", "modified", "recorded")
+        return sum(getattr(s, key) != getattr(shown, key) for key in keys)
+
+    found = [s for s in everything if s.named(text) and not shown.named(text)]
+    nearest = [s for s in found if unlike(s) == min(map(unlike, found))]
+    if len(nearest) != 1:
+        there = nearest or [s for s in everything if s is not shown]
+        raise UserError(
+            f"--compare {text!r} names {'several sets' if nearest else 'no other set'} of runs; "
+            f"name one of: {'; '.join(s.label for s in there[:10]) or 'none, there is no other'}"
+        )
+    return nearest[0]
+
+
+def _selection(shown: RunSet, everything: list[RunSet], stray: pd.DataFrame) -> Selection:
     finished, unfinished, notes = _newest(shown.runs)
     notes += [
         f"run {row.run_id[:8]} lacks the tag {row.lacks!r}: it may belong here, so nothing is "

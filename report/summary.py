@@ -17,6 +17,13 @@ def show(content: Content, console: Console) -> None:
     console.print(to_terminal(tables.judged(content)))
     if steps := [step.step.after.short for step in attribution.apart(content) if step.seeds]:
         console.print(f"taken apart on the page: rung {', '.join(steps)}", highlight=False)
+    for i, other in enumerate(content.compared):
+        table = tables.compared(content, i)
+        console.print(to_terminal(table))
+        settings = table.frame.groupby("different_settings", sort=False)["rung"]
+        told = [f"{', '.join(map(tables.short, of))}: {text}" for text, of in settings if text]
+        for line in (*told, *(f"compared: {note}" for note in other.notes)):
+            console.print(f"[dim]{escape(line)}[/dim]", highlight=False)
     for note in page.missing(content):
         console.print(f"[dim]{escape(note)}[/dim]", highlight=False)
     reservation(content, console)

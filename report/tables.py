@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from report import attribution, statistics
-from report.analysis import Content, Step, System, by_class, confusion
+from report.analysis import Content, Step, System, by_class, confusion, holm
 from report.attribution import Apart, Factor
 from report.claims import QUANTITIES, Bound, Judgement
 from report.runs import Run
@@ -236,6 +236,8 @@ def all_tables(content: Content) -> dict[str, Table]:
         *(table(content) for table in (assumptions, contradictions, runs, curves)),
         *(table(content) for table in (anova, parts, alternatives, ranges, saved)),
         *map(factors, attribution.apart(content)),
+        *(compared(content, i) for i in range(len(content.compared))),
+        *(unlike(content, i) for i in range(len(content.compared))),
         environment(content),
     ]
     return {table.name: table for table in made}
@@ -350,23 +352,71 @@ def _step_fields(content: Content) -> list[Field]:
 
 def comparison(name: str, caption: str, content: Content, steps: tuple[Step, ...]) -> Table:
     """Paired comparisons of two systems each."""
-    corrected = content.corrected if steps is content.steps else {}
-    count = number(",.4g")
-    fields = [
-        *_step_fields(content),
-        Field("gain", "", "gain", points, "number"),
-        Field("interval", "", "95 % interval", lambda i: span(i, points), "number"),
+    fields = [*_step_fields(content), *_paired_fields("gain", steps, steps is content.steps)]
+    return Table(name, caption, fields, steps)
+
+
+def _paired_fields(gain: str, steps: Sequence[Step], together: bool = True) -> list[Field]:
+    """What a paired comparison says; ``together`` corrects the p of all steps."""
+    corrected = holm(steps) if together else {}
+    count, both = number(",.4g"), "page terminal"
+    return [
+        Field(gain, "gain", gain, points, "number", both),
+        Field("interval", "", "95 % interval", lambda i: span(i, points), "number", both),
         Field("seeds", lambda s: len(s.gains)),
         Field("p", "", "p", p_value, "number"),
         Field("p_holm", lambda s: corrected.get(s.after.name, math.nan),
-              "p (Holm)" * (steps is content.steps), p_value, "number"),
+              "p (Holm)" * together, p_value, "number"),
         Field("mcnemar_p", "", "McNemar p", p_value, "number"),
         Field("agreement", "", "agreement", percent, "number"),
         Field("newly_right", "", "newly right", count, "number"),
         Field("newly_wrong", "", "newly wrong", count, "number"),
         Field("evidence", "basis", "evidence"),
     ]  # fmt: skip
-    return Table(name, caption, fields, steps)
+
+
+def compared(content: Content, i: int) -> Table:
+    """Rung by rung the set shown and the i-th compared, which is of no other table."""
+    other = content.compared[i]
+    labels = [c.selection.shown.label for c in (content, other)]
+    steps = content.beside(other)
+
+    def told(s: System) -> str:
+        seeds = f"seed{'s' * (len(s.runs) > 1)} {seed_list(s.runs)}"
+        return f"{percent(s.accuracy)}\n{seeds}" if s.runs else s.waiting
+
+    def changes(s: Step) -> str:
+        both = s.before.runs and s.after.runs
+        return "; ".join(config.changes(s.before.params, s.after.params)) if both else ""
+
+    fields = [
+        Field("", "before.heading", "rung"),
+        Field("", lambda s: f"{s.before.heading}\n{s.basis}", "rung", on="terminal"),
+        Field("", lambda s: told(s.before), "accuracy, shown", kind="lines"),
+        Field("", lambda s: told(s.after), "accuracy, compared", kind="lines"),
+        *_raw(rung="before.name", shown_set=lambda s: labels[0], compared_set=lambda s: labels[1]),
+        Field("shown", "before.accuracy", "shown", percent, "number", "terminal"),
+        Field("compared", "after.accuracy", "compared", percent, "number", "terminal"),
+        *_paired_fields("difference", steps),
+        Field("different_settings", changes, "different settings", _list, "fold"),
+        *_raw(shown_runs=lambda s: " ".join(run.id for run in s.before.runs)),
+        *_raw(compared_runs=lambda s: " ".join(run.id for run in s.after.runs)),
+    ]
+    caption = f"Shown: {labels[0]}. Compared: {labels[1]}"
+    return Table(f"compared_{i + 1}", caption, fields, steps)
+
+
+def unlike(content: Content, i: int) -> Table:
+    """In what data, software and hardware the set shown and the i-th compared differ."""
+    shown, other = (
+        {"set": c.selection.shown.label, **dict(environment(c).items)}
+        for c in (content, content.compared[i])
+    )
+    values = [(what, shown.get(what, NONE), other.get(what, NONE)) for what in shown | other]
+    columns = {"what": "what", "shown": "shown", "compared": "compared"}
+    rows = [row for row in values if row[1] != row[2]]
+    caption = f"In what {other['set']} differs"
+    return _plain(f"compared_{i + 1}_sets", caption, columns, rows)
 
 
 def power(content: Content) -> Table:
@@ -627,6 +677,8 @@ def report_command(content: Content) -> str:
     words = ["python", "-m", "report", "--dataset", shown.fingerprint[:12] or shown.dataset]
     words += ["--profile", shown.profile, "--modified", shown.modified]
     words += ["--recorded" if shown.recorded else "--own"]
+    for other in content.compared:
+        words += ["--compare", other.selection.shown.label]
     return shlex.join([*words, "--experiment", content.experiment])
 
 

@@ -1,0 +1,271 @@
+"""Another set of runs beside the ladder: on purpose, in one place, and never paired wrongly."""
+
+import re
+import shlex
+import shutil
+
+import numpy as np
+import pytest
+from conftest import ROOT
+from report_store import FINGERPRINT, LADDER, Store, right
+from rich.console import Console
+from scipy import stats
+from test_report import CHROMIUM, browsed, build, csv, fails_in_one_line, read, report, verdicts
+
+from report import analysis, output, runs, selection, summary, tables
+from resnet import UserError, config
+
+N = 1000
+EPOCHS = "training.epochs=2"
+SHOWN = f"cifar10 ({FINGERPRINT[:12]}), full profile"
+MINE = f"{SHOWN}, modified: {EPOCHS}"
+RECORDED = f"{SHOWN}, recorded runs"
+DIGITS = "digits (cdcdcdcdcdcd), quick profile"
+COUNTS = {0: (720, 725, 730), 1: (830, 829, 845), 2: (834, 840, 838)}
+"""By rung, of seeds 0, 1 and 2."""
+OTHERS = {1: (800, 790, 795), 2: (750,)}
+"""With two epochs: of seeds 1, 2 and 3, and of seed 0."""
+
+
+def changed(rung, tree):
+    return config.change(config.load(config.find()[rung]), tree, "--set")
+
+
+@pytest.fixture(scope="session")
+def sets(empty, tmp_path_factory):
+    """A ladder of three rungs and, beside it, modified, recorded and other data's runs."""
+    store = Store.copy(empty, tmp_path_factory.mktemp("sets"))
+    for i, counts in COUNTS.items():
+        for seed, count in enumerate(counts):
+            store.add(LADDER[i], right(N, count, seed), seed=seed)
+        digits = {"dataset": "digits", "fingerprint": "cd" * 32, "profile": "quick"}
+        store.add(LADDER[i], right(N, 900), **digits)
+    two = {"training": {"epochs": 2}}
+    for i, counts in OTHERS.items():
+        for seed, count in enumerate(counts, start=int(len(counts) > 1)):
+            store.add(changed(LADDER[i], two), right(N, count, seed), seed=seed, modified=EPOCHS)
+    store.add("06_mine", right(N, 700), like=LADDER[4], title="Mine", modified=EPOCHS)
+    recorded = {"role": "recorded", "device": "Another processor"}
+    store.add(LADDER[0], right(N, 720), tags=recorded)
+    return store
+
+
+@pytest.fixture(scope="session")
+def folder(sets, tmp_path_factory):
+    """The report with three sets beside."""
+    out = tmp_path_factory.mktemp("compared") / "out"
+    return build(sets, out, compare=[EPOCHS, "recorded", "digits"])
+
+
+def paired(before, after):
+    """Difference and interval of one run less another, by image."""
+    d = after.astype(int) - before
+    half = stats.norm.ppf(0.975) * d.std(ddof=1) / np.sqrt(len(d))
+    return d.mean(), d.mean() - half, d.mean() + half
+
+
+def test_rung_by_rung_over_the_seeds_in_common(folder):
+    raw, cells = csv(folder, "compared_1", "rung"), read(folder).records("compared_1")
+    gains = (np.array(OTHERS[1][:2]) - COUNTS[1][1:]) / N
+    half = stats.t.ppf(0.975, 1) * gains.std(ddof=1) / np.sqrt(2)
+    row = raw.loc[LADDER[1]]
+    expected = (gains.mean(), gains.mean() - half, gains.mean() + half)
+    found = ["difference", "interval_low", "interval_high"]
+    assert tuple(row[found]) == pytest.approx(expected)
+    assert (row["shown"], row["compared"]) == pytest.approx(
+        (np.mean(COUNTS[1]) / N, np.mean(OTHERS[1]) / N)
+    )
+    shown = cells["2 + augmentation"]
+    assert shown["accuracy, shown"] == "83.5 %\nseeds 0-2"
+    assert shown["accuracy, compared"] == "79.5 %\nseeds 1-3"
+    assert shown["evidence"] == "2 seeds: paired t"
+    assert shown["different settings"].endswith("training.epochs: 25 -> 2")
+    one = paired(right(N, COUNTS[2][0]), right(N, OTHERS[2][0]))
+    assert tuple(raw.loc[LADDER[2], found]) == pytest.approx(one)
+    assert raw.loc[LADDER[2], "evidence"] == "1 seed (seed 0): paired by image; McNemar"
+    p = stats.ttest_1samp(gains, 0).pvalue
+    least = min(p, raw.loc[LADDER[2], "p"])
+    assert row["p"] == pytest.approx(p)
+    assert raw["p_holm"].min() == pytest.approx(2 * least)
+    assert set(raw["shown_set"]) == {SHOWN}
+    assert set(raw["compared_set"]) == {MINE}
+
+
+def test_a_rung_that_one_of_the_two_lacks(folder):
+    cells = read(folder).records("compared_1")
+    assert set(cells) == {
+        "1 Template", "2 + augmentation", "3 + deeper + early stopping", "6 Mine",
+    }  # fmt: skip
+    lacking = {"1 Template": "accuracy, compared", "6 Mine": "accuracy, shown"}
+    for name, where in lacking.items():
+        row = cells[name]
+        assert row[where] == "not run"
+        assert "not run" in row["evidence"]
+        nothing = ("difference", "95 % interval", "p", "agreement", "different settings")
+        assert {row[heading] for heading in nothing} == {"-"}
+
+
+def test_other_images_are_never_paired(folder, sets):
+    """Their labels and predictions are there, and equal: only the fingerprint tells."""
+    raw = csv(folder, "compared_3", "rung")
+    assert raw.loc[LADDER[0], "difference"] == pytest.approx(0.18)
+    empty = ["interval_low", "p", "mcnemar_p", "agreement", "newly_right", "newly_wrong"]
+    assert raw[empty].isna().all(axis=None)
+    assert set(raw["evidence"]) == {"1 seed; other images"}
+    text = (folder / output.PAGE).read_text()
+    assert text.count("The images differ") == 1
+    assert text.index(f"Compared: {DIGITS}") < text.index("The images differ")
+    differ = read(folder).records("compared_3_sets")
+    assert (differ["dataset"]["shown"], differ["dataset"]["compared"]) == ("cifar10", "digits")
+
+
+def test_several_seeds_on_other_images_say_so(store):
+    for seed in range(2):
+        store.add(LADDER[0], right(N, 700 + seed, seed), seed=seed)
+        other = {"dataset": "pets", "fingerprint": "cd" * 32, "start": 1}
+        store.add(LADDER[0], right(N, 800 + 3 * seed, seed), seed=seed, **other)
+    content = analysis.load(store.uri, dataset="cifar10", compare=["pets"])
+    (step,) = content.beside(content.compared[0])
+    assert step.basis == "2 seeds: paired t; other images"
+    assert np.isnan(step.mcnemar_p)
+    assert step.gain == pytest.approx(0.101)
+    assert step.interval[0] < step.gain < step.interval[1]
+
+
+def test_the_same_images_agree_and_differ_in_the_device(folder):
+    raw = csv(folder, "compared_2", "rung").loc[LADDER[0]]
+    assert (raw["difference"], raw["agreement"]) == (0, 1)
+    differ = read(folder).records("compared_2_sets")
+    assert differ["set"]["compared"] == RECORDED
+    assert differ["device"]["compared"] == "Another processor"
+    assert not {"dataset", "fingerprint", "keras"} & set(differ)
+
+
+def without_the_section(folder):
+    text = (folder / output.PAGE).read_text()
+    text = re.sub(r'<section aria-labelledby="compared">.*?</section>\s*', "", text, flags=re.S)
+    text = re.sub(r'<li><a href="#compared">.*?\n|Report of .*?UTC', "", text)
+    return re.sub(r" --compare '.*?'", "", re.sub(r"&#39;", "'", text))
+
+
+def test_nothing_else_changes(sets, folder, tmp_path):
+    """Every table and figure, and the page but for the section, its link and the command."""
+    plain = build(sets, tmp_path / "plain")
+    assert "compared" not in (plain / output.PAGE).read_text().partition("<body>")[2]
+    files = {p.relative_to(plain): p.read_bytes() for p in plain.rglob("*") if p.is_file()}
+    for name, content in files.items():
+        if name.parts[0] in ("tables", "figures"):
+            assert (folder / name).read_bytes() == content, name
+    more = {p.relative_to(folder) for p in folder.rglob("*") if p.is_file()} - set(files)
+    kinds = {f"compared_{i}{part}" for i in (1, 2, 3) for part in ("", "_sets")}
+    assert {path.stem for path in more} == kinds
+    assert without_the_section(folder).split() == without_the_section(plain).split()
+    contents = [analysis.load(sets.uri, compare=names) for names in ((), (EPOCHS, "digits"))]
+    assert verdicts(contents[0]) == verdicts(contents[1])
+    told = [[s.label for s in c.selection.others] for c in contents]
+    assert told[0] == told[1]
+
+
+def test_the_command_makes_the_same_report(sets, folder):
+    content = analysis.load(sets.uri, compare=[EPOCHS, "recorded", "digits"])
+    words = shlex.split(tables.report_command(content))
+    named = [words[i + 1] for i, word in enumerate(words) if word == "--compare"]
+    assert named == [MINE, RECORDED, DIGITS]
+    again = analysis.load(sets.uri, compare=named)
+    assert [c.selection.shown.label for c in again.compared] == named
+
+
+def labels(frame, *names, **chosen):
+    """Of the set shown, and of those beside."""
+    found = selection.select(frame, compare=names, **chosen)
+    return [each.shown.label for each in (found, *found.compared)]
+
+
+def test_names(sets):
+    frame = runs.search(sets.uri)
+    for name, label in (
+        (EPOCHS, MINE),
+        ("recorded", RECORDED),
+        ("quick", DIGITS),
+        ("CDCD", DIGITS),
+    ):
+        assert labels(frame, name) == labels(frame, label, name) == [SHOWN, label]
+    assert labels(frame, DIGITS, EPOCHS) == [SHOWN, DIGITS, MINE]
+    assert labels(frame, "", modified=EPOCHS) == [MINE, SHOWN]  # the ladder beside a trial
+    # not a part of a text, and nothing that is so of the set shown as well
+    for name in ("training.epochs=", "training.epochs=20", "full", "own", "cifar10", ""):
+        with pytest.raises(UserError, match="names no other set of runs") as error:
+            labels(frame, name)
+        assert all(label in str(error.value) for label in (MINE, RECORDED, DIGITS))
+    with pytest.raises(UserError, match=r"none, there is no other$"):
+        labels(frame[frame["role"] == "recorded"], "own")
+
+
+def test_of_several_sets_the_one_most_like_the_shown(store):
+    other = {"dataset": "pets", "fingerprint": "cd" * 32}
+    store.add(LADDER[0], right(N, 700))
+    store.add(LADDER[0], right(N, 600), modified=EPOCHS)
+    store.add(LADDER[0], right(N, 500), modified=EPOCHS, **other)
+    store.add(LADDER[0], right(N, 400), profile="quick", modified=EPOCHS)
+    store.add(LADDER[0], right(N, 300), profile="quick", **other)
+    frame = runs.search(store.uri)
+    assert labels(frame, EPOCHS) == [SHOWN, MINE]
+    with pytest.raises(UserError, match="names several sets of runs; name one of: ") as error:
+        labels(frame, "quick")
+    assert str(error.value).count("quick profile") == 2
+    assert "full profile" not in str(error.value)
+
+
+def test_what_the_compared_set_leaves_out_is_said(store):
+    store.add(LADDER[0], right(N, 700))
+    ids = [store.add(LADDER[0], right(N, 600), modified=EPOCHS, start=i) for i in (1, 2)]
+    store.artifact(ids[1], "test_predictions.csv").unlink()
+    folder = build(store, compare=[EPOCHS])
+    text = (folder / output.PAGE).read_text()
+    section = text[text.index('id="compared"') :]
+    assert "1 older run(s) of the same seed left out" in section
+    assert "test_predictions.csv is gone" in section
+    row = csv(folder, "compared_1", "rung").loc[LADDER[0]]
+    assert row["difference"] == pytest.approx(-0.1)
+    assert np.isnan(row["interval_low"])
+
+
+@pytest.mark.parametrize("width", [80, 160])
+def test_in_the_terminal(sets, width):
+    plain, text = "", ""
+    for names in ((), (EPOCHS, "digits")):
+        console = Console(record=True, width=width)
+        summary.show(analysis.load(sets.uri, compare=names), console)
+        plain, text = text, console.export_text()
+    assert "…" not in text
+    assert "2, 3: training.epochs: 25 -> 2" in text
+    assert MINE in " ".join(text.split())
+    assert re.search(r"83\.5 % +79\.5 % +-4\.2", text)
+    assert "other images" in text
+    assert "compared" not in plain
+    assert set(plain.splitlines()) <= set(text.splitlines())
+
+
+def test_command_line(sets, tmp_path):
+    """With the words of the document, whose runs are those of the fixture."""
+    text = (ROOT / "docs" / "own-rung.md").read_text("utf-8")
+    assert re.search(r"runner\.py --ladder \d --set (\S+)", text)[1] == EPOCHS
+    words = shlex.split(re.search(r"-m report (--compare .*)", text)[1])
+    uri = ("--tracking-uri", sets.uri)
+    made = report(*uri, "--out", tmp_path / "out", *words)
+    assert (made.returncode, made.stderr) == (0, ""), made
+    assert f"compared with {MINE}\n" in made.stdout
+    assert (tmp_path / "out" / "tables" / "compared_1.tex").exists()
+    nothing = report(*uri, "--out", tmp_path / "none", "--compare", "epochs")
+    fails_in_one_line(nothing, "--compare 'epochs'", MINE)
+    assert not (tmp_path / "none").exists()
+    assert f"--compare {EPOCHS}" in report("--help").stdout
+
+
+@pytest.mark.skipif(not CHROMIUM, reason="there is no chromium")
+def test_no_table_is_wider_than_the_page(folder, tmp_path):
+    shutil.copytree(folder, tmp_path / "out")
+    script = """async () => [...document.querySelectorAll(".scroll")]
+      .filter((s) => s.scrollWidth > s.clientWidth + 1)
+      .map((s) => s.getAttribute("aria-label"))"""
+    assert browsed(tmp_path / "out", tmp_path, script) == []
