@@ -2,7 +2,7 @@
 
     python -m benchmarks.training_step [--turns 7] [--rungs 1,5]
 
-Batch 32 of 32x32 images with the rung's network, no augmentation on any side.
+Batch 32 of 32x32 images with the rung's network, no augmentation and oneDNN on every side.
 """
 
 import argparse

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import resnet  # noqa: F401 - before any test imports Keras: it chooses TensorFlow's kernels
+
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 ROOT = Path(__file__).resolve().parent.parent
