@@ -85,16 +85,17 @@ def _hardware(content: Content) -> str:
 
 
 def _commands(system: System, content: Content) -> list[str]:
-    """What trains a row's runs, a line for each backend; of a row not run, its first seed."""
+    """What trains a row's runs, a line for each engine; of a row not run, its first seed."""
     data = shlex.join(tables.data_option(content.runs[0])) if content.runs else ""
     start = f"python runner.py --ladder {system.short} --seeds"
-    by_backend: dict[str, list[Run]] = {} if system.runs else {"tensorflow": []}
+    of_engine: dict[tuple[str, str], list[Run]] = {} if system.runs else {("tensorflow", ""): []}
     for run in system.runs:
-        by_backend.setdefault(run.tags["backend"], []).append(run)
+        threads = shlex.join(tables.threads_option(run))
+        of_engine.setdefault((run.tags["backend"], threads), []).append(run)
     return [
         f"{'' if backend == 'tensorflow' else f'KERAS_BACKEND={backend} '}{start} "
-        f"{tables.seed_list(runs) or 0} {data}".rstrip()
-        for backend, runs in by_backend.items()
+        + " ".join(filter(None, (tables.seed_list(runs) or "0", data, threads)))
+        for (backend, threads), runs in of_engine.items()
     ]
 
 

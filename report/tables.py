@@ -658,14 +658,20 @@ def data_option(run: Run) -> list[str]:
     return ["--data", "digits" if dataset == "digits" else run.source or f"PATH-OF-{dataset}"]
 
 
+def threads_option(run: Run) -> list[str]:
+    """The runner's option for a run's threads, on which its bits depend."""
+    known = run.tags.get("backend") == "tensorflow" and "threads" in run.tags
+    return ["--cpus-per-run", run.tags["threads"]] if known else []
+
+
 def rerun_command(run: Run) -> str:
-    """The command that repeats a run."""
+    """The command that repeats a run, bit for bit on a processor of the same kind."""
     tags = run.tags
     words = ["python", "runner.py", "--ladder", short(run.rung), "--seed", str(run.seed)]
     profile = tags.get("profile", "full")
     if profile not in ("full", ""):
         words += ["--profile", profile]
-    words += data_option(run)
+    words += data_option(run) + threads_option(run)
     for override in re.split(r"\s+(?=[\w.]+=)", tags.get("modified", "")):
         words += ["--set", override] if override else []
     return shlex.join([*words, "--fresh"])

@@ -387,7 +387,7 @@ def test_the_readme_follows_the_records(sample, tmp_path):
     assert "published: 2 undecided, 3 not run." in text
     text = (tmp_path / "docs" / "results.md").read_text(encoding="utf-8")
     assert "| -2.3 | 67.1 to 72.8 %<br>1 seed, binomial | 25 epochs<br>" in text
-    assert "python runner.py --ladder 2 --seeds 3\n" in text
+    assert "python runner.py --ladder 2 --seeds 3 --cpus-per-run 4\n" in text
     assert "On A processor, 4 cores (tensorflow)." in text
     figure = tmp_path / readme.FIGURE
     figure.write_text("<svg/>", encoding="utf-8")

@@ -378,7 +378,9 @@ def test_provenance_and_assumptions(full):
     _, folder = full
     cells = read(folder)
     for row in list(cells.records("runs").values()):
-        assert re.fullmatch(r"python runner\.py --ladder \w+ --seed 0 --fresh", row["again with"])
+        assert re.fullmatch(
+            r"python runner\.py --ladder \w+ --seed 0 --cpus-per-run 4 --fresh", row["again with"]
+        )
     facts = {name: row["value"] for name, row in cells.records("environment").items()}
     assert facts["fingerprint"] == FINGERPRINT
     assert facts["training and test images"] == "50,000 and 10,000"
@@ -914,7 +916,7 @@ def test_modified_runs_are_rerun_as_they_were(store):
     content = analysis.load(store.uri)
     assert tables.rerun_command(content.runs[0]) == (
         "python runner.py --ladder 1 --seed 0 "
-        "--set training.epochs=2 --set model.dropout=0.1 --fresh"
+        "--cpus-per-run 4 --set training.epochs=2 --set model.dropout=0.1 --fresh"
     )
     assert all(not system.changes for system in content.systems[1:3])
 
