@@ -32,15 +32,16 @@ ui: .venv/ready  ## the runs in the MLflow UI, on 127.0.0.1
 screenshots: .venv/ready  ## the README's pictures, from results/ (Chromium must be there)
 	$(BIN)/python docs/screenshots.py
 
-test: .venv/ready lint  ## ruff and pytest
+test: .venv/ready lint  ## lint and pytest
 	$(BIN)/python -m pytest
 
 test-cluster: .venv/ready  ## many machines: Ray, PostgreSQL (its programs must be there), faults
 	$(BIN)/python -m pytest -m cluster
 
-lint: .venv/ready  ## ruff alone
+lint: .venv/ready  ## style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 
 jax: .venv-jax/ready  ## Keras on JAX, without TensorFlow
 
@@ -70,4 +71,4 @@ lock:  ## both locks, with the newest versions that fit
 	touch $@
 
 clean:  ## the environment and caches; results (mlflow.db, mlartifacts, checkpoints) stay
-	rm -rf .venv .venv-jax .pytest_cache .ruff_cache .hypothesis build *.egg-info
+	rm -rf .venv .venv-jax .*_cache .coverage .hypothesis build *.egg-info

@@ -16,7 +16,7 @@ with shell.packages():
     from rich.markup import escape
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
-    from resnet import Interrupted, UserError, ablation, cli, config
+    from resnet import Interrupted, UserError, ablation, cli, config, machine
     from resnet.cli import console, say
     from resnet.quiet import quiet_start
 
@@ -431,8 +431,7 @@ def main(
         profile=profile,
         modified=" ".join(set_ or []),
     )
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    cpus = cpus_per_run or int(os.environ.get("TF_NUM_INTRAOP_THREADS", 0)) or cores
+    cpus = cpus_per_run or int(os.environ.get("TF_NUM_INTRAOP_THREADS", 0)) or machine.cores()
     # the same on every node of a cluster, whatever it has
     set_engine((jobs or 1) > 1, cpus if cpus_per_run or ray else None)
     if dry_run:

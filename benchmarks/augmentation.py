@@ -8,6 +8,8 @@ they offer: each resamples by itself, so that an image is resampled three times.
 
 import argparse
 import os
+from collections.abc import Callable
+from typing import cast
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -17,14 +19,14 @@ from benchmarks.sides import compare, report, serve
 from resnet import config
 
 BATCH, BATCHES = 32, 40
-STUDY = config.load(config.find()["02_augmentation"]).data.augmentation
+STUDY = cast(config.Augmentation, config.load(config.find()["02_augmentation"]).data.augmentation)
 
 
 def images() -> np.ndarray:
     return np.random.default_rng(0).random((BATCH * BATCHES, 32, 32, 3), "float32")
 
 
-def this_project():
+def this_project() -> Callable[[], float]:
     import tensorflow as tf
 
     from resnet import augment
@@ -33,7 +35,7 @@ def this_project():
     generator = np.random.default_rng(0)
     apply = tf.function(augment.apply)
 
-    def work():
+    def work() -> float:
         drawn = augment.draw(STUDY, generator, len(x), (32, 32))
         transforms = augment.projective(drawn, (32, 32))
         for i in range(0, len(x), BATCH):
@@ -43,13 +45,13 @@ def this_project():
     return work
 
 
-def image_data_generator():
+def image_data_generator() -> Callable[[], float]:
     from keras.src.legacy.preprocessing.image import ImageDataGenerator
 
     settings = STUDY.model_dump()
     flow = ImageDataGenerator(**settings).flow(images(), batch_size=BATCH, shuffle=False)
 
-    def work():
+    def work() -> float:
         for i in range(BATCHES):
             flow[i]
         return BATCH * BATCHES
@@ -57,7 +59,7 @@ def image_data_generator():
     return work
 
 
-def keras_layers():
+def keras_layers() -> Callable[[], float]:
     import keras
     import tensorflow as tf
 
@@ -78,7 +80,7 @@ def keras_layers():
     x = tf.constant(images())
     apply = tf.function(lambda batch: layers(batch, training=True))
 
-    def work():
+    def work() -> float:
         for i in range(0, len(x), BATCH):
             apply(x[i : i + BATCH])
         return len(x)

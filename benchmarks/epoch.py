@@ -13,7 +13,9 @@ import queue
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -22,6 +24,7 @@ import numpy as np
 from benchmarks.sides import compare, report, serve
 from resnet import config
 
+Side = tuple[Callable[[], float], Callable[[], dict]]
 EXPERIMENT = config.load(config.find()["02_augmentation"])
 
 
@@ -30,7 +33,7 @@ def images(n: int) -> tuple[np.ndarray, np.ndarray]:
     return generator.integers(0, 256, (n, 32, 32, 3), "uint8"), np.arange(n, dtype="uint8") % 10
 
 
-def plain_script(n: int):
+def plain_script(n: int) -> Side:
     import keras
     from keras.src.legacy.preprocessing.image import ImageDataGenerator
 
@@ -40,12 +43,12 @@ def plain_script(n: int):
     x, y = x.astype("float32") / 255, keras.utils.to_categorical(y, 10)
     network = models.stock(models.build(EXPERIMENT.model, (32, 32, 3), 10, seed=0))
     network.compile("adam", "categorical_crossentropy", metrics=["accuracy"])
-    settings = EXPERIMENT.data.augmentation.model_dump()
+    settings = EXPERIMENT.model_dump()["data"]["augmentation"]
     generator = ImageDataGenerator(**settings, validation_split=0.2)
     training = generator.flow(x, y, batch_size=32, subset="training")
     validation = generator.flow(x, y, batch_size=32, subset="validation")
 
-    def work():
+    def work() -> float:
         network.fit(
             training,
             steps_per_epoch=training.n // 32,
@@ -58,7 +61,7 @@ def plain_script(n: int):
     return work, dict
 
 
-def this_project(n: int):
+def this_project(n: int) -> Side:
     from resnet import Interrupted, events, ladder, steps, tracking
     from resnet.data import Dataset
     from resnet.store import connect
@@ -67,23 +70,25 @@ def this_project(n: int):
     dataset = Dataset("noise", tuple("abcdefghij"), x, y, x[:100], y[:100], "benchmarks.epoch")
     changes = {"training": {"epochs": 1000}}
     job = config.Job(config.change(EXPERIMENT, changes, "benchmark"), 0)
-    permits, done, ending = queue.Queue(), queue.Queue(), threading.Event()
+    permits: queue.Queue[None] = queue.Queue()
+    done: queue.Queue[None] = queue.Queue()
+    ending = threading.Event()
     spent = {"steps": 0.0, "epochs": 0.0}
 
-    def timed(function):
-        def wrapper(*arguments):
+    def timed(function: Callable) -> Callable:
+        def wrapper(*arguments: Any) -> None:
             began = time.perf_counter()
             function(*arguments)
             spent["steps"] += time.perf_counter() - began
 
         return wrapper
 
-    def one_at_a_time(event):
+    def one_at_a_time(event: events.Event) -> None:
         if isinstance(event, events.Epoch):
             done.put(None)
             permits.get()
 
-    def train():
+    def train() -> None:
         with tempfile.TemporaryDirectory() as folder:
             store = connect(f"sqlite:///{Path(folder) / 'mlflow.db'}")
             with tracking.parent_run(store, "benchmark", {}) as parent_id:
@@ -96,7 +101,7 @@ def this_project(n: int):
 
     thread = threading.Thread(target=train)
 
-    def work():
+    def work() -> float:
         began = time.perf_counter()
         if thread.ident is None:
             thread.start()  # the first epoch compiles and is not counted
@@ -107,11 +112,12 @@ def this_project(n: int):
         if spent["steps"] == 0:
             spent["epochs"] = 0.0
             engine = steps._TensorFlowSteps
-            engine.train, engine.test = timed(engine.train), timed(engine.test)
+            for name in ("train", "test"):
+                setattr(engine, name, timed(getattr(engine, name)))
             spent["steps"] = 1e-12
         return n - int(n * 0.2)
 
-    def overhead():
+    def overhead() -> dict:
         share = 1 - spent["steps"] / spent["epochs"]
         ending.set()
         permits.put(None)

@@ -20,6 +20,7 @@ import threading
 import time
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
@@ -86,7 +87,7 @@ class Driver:
 
     def _read(self, process: subprocess.Popen) -> None:
         with (self.folder / "out.log").open("a") as log:
-            for line in process.stdout:
+            for line in process.stdout or ():
                 self.lines += " epoch " in line
                 log.write(line)
                 log.flush()
@@ -101,7 +102,7 @@ def workers() -> list[psutil.Process]:
     return found
 
 
-def strike(kind: str, driver: Driver, moment: random.Random, cluster, server) -> bool:
+def strike(kind: str, driver: Driver, moment: random.Random, cluster: Any, server: Any) -> bool:
     """One fault; False if there was nothing to hit."""
     pause = moment.uniform(1, 10)
     faults = Path(os.environ["FAULTS"])
@@ -140,12 +141,28 @@ def strike(kind: str, driver: Driver, moment: random.Random, cluster, server) ->
     return True
 
 
-HERE = ("worker killed", "worker terminated", "driver killed", "driver terminated", "disk full")
-HERE = (*HERE, "clock jumped")
+HERE = (
+    "worker killed",
+    "worker terminated",
+    "driver killed",
+    "driver terminated",
+    "disk full",
+    "clock jumped",
+)
 MANY = (*HERE, "node removed", "node terminated", "server stopped")
 
 
-def ladder(folder: Path, kinds, moment, wanted, counts, uri, cluster, server, *arguments) -> None:
+def ladder(
+    folder: Path,
+    kinds: tuple[str, ...],
+    moment: random.Random,
+    wanted: int,
+    counts: Counter[str],
+    uri: str,
+    cluster: Any,
+    server: Any,
+    *arguments: str,
+) -> None:
     driver = Driver(folder, f"--tracking-uri={uri}", *arguments)
     left, restarts = wanted, 0
     while True:
@@ -202,7 +219,7 @@ def main() -> None:
     parser.add_argument("--each", type=int, default=10, help="faults a ladder")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
-    moment, counts = random.Random(arguments.seed), Counter()
+    moment, counts = random.Random(arguments.seed), Counter[str]()
     top = Path(tempfile.mkdtemp(prefix="faults-"))
     (top / "sitecustomize.py").write_text(CUSTOMIZE)
     os.environ |= {"FAULTS": str(top), "COLUMNS": "200", "RAY_DEDUP_LOGS": "0"}
@@ -222,18 +239,19 @@ def main() -> None:
 
     from ray.cluster_utils import Cluster
 
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
+    cluster: Any = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
     cluster.nodes = [cluster.add_node(num_cpus=2), cluster.add_node(num_cpus=2)]
     with Postgres() as database, Server(database.uri, top) as server:
         while sum(counts.values()) < arguments.faults:
             folder = top / f"ladder{ladders}"
             folder.mkdir()
             if ladders % 2:
-                uri, kinds = server.uri, MANY
+                uri, kinds = server.uri, tuple(MANY)
                 further = [f"--ray={cluster.address}", "--cpus-per-run=2"]
                 further += [f"--checkpoints={folder / 'checkpoints'}"]
             else:
-                uri, kinds, further = f"sqlite:///{folder / 'mlflow.db'}", HERE, ["--jobs=2"]
+                uri, kinds = f"sqlite:///{folder / 'mlflow.db'}", HERE
+                further = ["--jobs=2"]
             wanted = min(arguments.each, arguments.faults - sum(counts.values()))
             ladder(folder, kinds, moment, wanted, counts, uri, cluster, server, *common, *further)
             worse, lost = compare(uri, folder, expected)

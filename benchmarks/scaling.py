@@ -28,6 +28,7 @@ def run(*arguments: str) -> tuple[float, float]:
     process = subprocess.Popen(
         [sys.executable, *arguments], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
     )
+    assert process.stderr  # it is a pipe
     errors = process.stderr.read().decode()
     _, status, usage = os.wait4(process.pid, 0)
     if status:

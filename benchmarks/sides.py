@@ -13,9 +13,11 @@ import time
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import psutil
+
+from resnet.machine import processor
 
 RESULTS = Path(__file__).resolve().parent / "results"
 
@@ -52,7 +54,7 @@ def compare(
         By name, the rate of every turn, and the further figures. A side that cannot start is
         left out, with a line that says why.
     """
-    processes = {}
+    processes: dict[str, tuple[subprocess.Popen[str], IO[str], IO[str]]] = {}
     for name, arguments in sides.items():
         process = subprocess.Popen(
             [sys.executable, *arguments],
@@ -61,8 +63,9 @@ def compare(
             stderr=subprocess.PIPE,
             text=True,
         )
+        assert process.stdin and process.stdout  # they are pipes
         if process.stdout.readline().strip() == "ready":
-            processes[name] = process
+            processes[name] = process, process.stdin, process.stdout
             print(f"ready: {name}", file=sys.stderr)
         else:
             reason = process.communicate()[1].strip().splitlines()[-1:]
@@ -71,20 +74,16 @@ def compare(
     for turn in range(turns):
         # every other round backwards, so that no side always follows the same one
         for name in list(processes)[:: 1 if turn % 2 == 0 else -1]:
-            processes[name].stdin.write("go\n")
-            processes[name].stdin.flush()
-            rates[name].append(float(processes[name].stdout.readline()))
-    further = {name: json.loads(process.communicate()[0]) for name, process in processes.items()}
+            _, asked, answers = processes[name]
+            asked.write("go\n")
+            asked.flush()
+            rates[name].append(float(answers.readline()))
+    further = {name: json.loads(p.communicate()[0]) for name, (p, *_) in processes.items()}
     return rates, further
 
 
 def machine() -> dict[str, Any]:
     """What the figures were taken on."""
-    model = platform.processor()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        names = [line for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
-        model = names[0].partition(":")[2].strip() if names else model
     versions = {}
     for package in ("tensorflow", "keras", "jax", "torch", "numpy"):
         try:
@@ -92,7 +91,7 @@ def machine() -> dict[str, Any]:
         except metadata.PackageNotFoundError:
             continue
     return {
-        "processor": model,
+        "processor": processor(),
         "cores": psutil.cpu_count(),
         "memory_gib": round(psutil.virtual_memory().total / 2**30),
         "system": platform.system(),

@@ -1,10 +1,14 @@
 """The study's residual network in PyTorch, for the comparison of speed."""
 
-from torch import nn
+from collections.abc import Sequence
+
+from torch import Tensor, nn
 
 
 class Bottleneck(nn.Module):
-    def __init__(self, channels, filters, stride=1, shortcut=False):
+    def __init__(
+        self, channels: int, filters: tuple[int, ...], stride: int = 1, shortcut: bool = False
+    ):
         super().__init__()
         f1, f2, f3 = filters
         self.main = nn.Sequential(
@@ -26,11 +30,11 @@ class Bottleneck(nn.Module):
         )
         self.relu = nn.ReLU()
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         return self.relu(self.main(x) + self.shortcut(x))
 
 
-def residual_network(identity_blocks, dropout):
+def residual_network(identity_blocks: Sequence[int], dropout: float) -> nn.Module:
     """Logits (batch, 10) from images (batch, 3, 32, 32)."""
     layers = [
         nn.Conv2d(3, 64, 3, padding=1),

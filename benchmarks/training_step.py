@@ -8,6 +8,7 @@ Batch 32 of 32x32 images with the rung's network, no augmentation and oneDNN on 
 import argparse
 import os
 import time
+from collections.abc import Callable
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -30,7 +31,7 @@ def experiment(rung: str) -> config.Experiment:
     return config.load(paths[config.select(rung, paths)[0]])
 
 
-def this_project(rung: str):
+def this_project(rung: str) -> Callable[[], float]:
     from resnet import models
     from resnet.steps import groups, make_steps
 
@@ -39,7 +40,7 @@ def this_project(rung: str):
     steps = make_steps(network, x, y, 255, 1e-3)
     order = np.arange(len(x), dtype="int32").reshape(STEPS, BATCH)
 
-    def work():
+    def work() -> float:
         for batches in groups([(positions, None) for positions in order], steps.per_call):
             steps.train(batches)
         steps.logs()  # waits for the device
@@ -48,7 +49,7 @@ def this_project(rung: str):
     return work
 
 
-def plain_script(rung: str):
+def plain_script(rung: str) -> Callable[[], float]:
     """What a student would paste: stock layers, arrays, ``model.fit``."""
     import keras
 
@@ -59,31 +60,33 @@ def plain_script(rung: str):
     network = models.stock(models.build(experiment(rung).model, (32, 32, 3), 10, seed=0))
     network.compile("adam", "categorical_crossentropy", metrics=["accuracy"])
 
-    def work():
+    def work() -> float:
         network.fit(x, y, batch_size=BATCH, verbose=0)
         return len(x)
 
     return work
 
 
-def pytorch(rung: str, compiled: bool):
+def pytorch(rung: str, compiled: bool) -> Callable[[], float]:
     import torch
     from torch import nn
 
     from benchmarks.torch_network import residual_network
 
     model = experiment(rung).model
+    if not isinstance(model, config.Residual):
+        raise SystemExit("there is no VGG in PyTorch here")
     network = residual_network(model.identity_blocks, model.dropout)
     network = network.to(memory_format=torch.channels_last) if compiled else network
     optimizer = torch.optim.Adam(network.parameters(), 1e-3, eps=1e-7)
     loss = nn.CrossEntropyLoss()
     run = torch.compile(network) if compiled else network
-    x, y = images()
-    x = torch.from_numpy(x).permute(0, 3, 1, 2).float() / 255
+    raw, classes = images()
+    x = torch.from_numpy(raw).permute(0, 3, 1, 2).float() / 255
     x = x.contiguous(memory_format=torch.channels_last) if compiled else x.contiguous()
-    y = torch.from_numpy(y)
+    y = torch.from_numpy(classes)
 
-    def work():
+    def work() -> float:
         for i in range(0, len(x), BATCH):
             optimizer.zero_grad()
             loss(run(x[i : i + BATCH]), y[i : i + BATCH]).backward()
@@ -93,7 +96,7 @@ def pytorch(rung: str, compiled: bool):
     return work
 
 
-def gemm(rung: str):
+def gemm(rung: str) -> Callable[[], float]:
     """The rate at which a float32 matrix product would train: 3 passes of 2 operations a MAC."""
     from resnet import models
 
@@ -101,7 +104,7 @@ def gemm(rung: str):
     operations = 6 * models.multiply_adds(network)
     a = np.random.default_rng(0).random((2048, 2048), "float32")
 
-    def work():
+    def work() -> float:
         began, done = time.perf_counter(), 0
         while time.perf_counter() - began < 1:
             a @ a

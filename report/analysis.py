@@ -120,11 +120,10 @@ class System:
         """P of the two one-sided tests that the accuracy lies outside of ``band``."""
         if not self.comparable or math.isnan(self.published) or math.isnan(self.interval[0]):
             return math.nan
-        ends = self.band.min, self.band.max
         if len(self.accuracies) > 1:
-            return statistics.equivalent_over_seeds(self.accuracies, *ends)
+            return statistics.equivalent_over_seeds(self.accuracies, *self.band.ends)
         run = self.runs[0]
-        return statistics.equivalent_of_one(int(run.correct.sum()), run.n_test, *ends)
+        return statistics.equivalent_of_one(int(run.correct.sum()), run.n_test, *self.band.ends)
 
     @property
     def floor(self) -> float:
@@ -368,7 +367,7 @@ def _content(uri: str, experiment: str, chosen: Selection, measured: list[Run]) 
     known, broken = _known_experiments(chosen.shown.profile)
     comparable = not chosen.shown.reservation
     names = dict.fromkeys([*study.ladder, *study.published, *by_rung, *waiting])
-    ladder = sorted((n for n in names if config.rung_number(n) is not None), key=config.rung_number)
+    ladder = config.rungs(names)
     systems: dict[str, System] = {}
     before = None
     for name in [*ladder, *(n for n in names if n not in ladder)]:

@@ -132,7 +132,7 @@ class Apart:
         table["share"] = table["sum_sq"] / table["sum_sq"].sum()
         table["effect"] = model.params
         terms = table.dropna(subset="effect").assign(step=self.step.title)
-        factors = [" × ".join(map(names.get, term.split(":"))) for term in terms.index]
+        factors = [" × ".join(names[name] for name in term.split(":")) for term in terms.index]
         return terms.assign(factors=factors)
 
 

@@ -4,7 +4,7 @@
 """
 
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -57,10 +57,15 @@ class Bound(_Strict):
             raise ValueError(f"min {self.min} is over max {self.max}")
         return self
 
+    @property
+    def ends(self) -> Interval:
+        """Both, infinite where there is none."""
+        bottom = -math.inf if self.min is None else self.min
+        return bottom, math.inf if self.max is None else self.max
+
     def judge(self, low: float, high: float) -> Verdict:
         """Holds if all of the interval lies inside, fails if none does; without one undecided."""
-        bottom = -math.inf if self.min is None else self.min
-        top = math.inf if self.max is None else self.max
+        bottom, top = self.ends
         if bottom <= low and high <= top:
             return "holds"
         return "fails" if high < bottom or low > top else "undecided"
@@ -126,8 +131,7 @@ class Study(_Strict):
     @property
     def ladder(self) -> list[str]:
         """The numbered rungs in order, without what they are compared with."""
-        rungs = [name for name in self.published if config.rung_number(name) is not None]
-        return sorted(rungs, key=config.rung_number)
+        return config.rungs(self.published)
 
 
 def load_study(path: Path = config.EXPERIMENTS / "claims.yaml") -> Study:
@@ -168,6 +172,11 @@ class Seed(NamedTuple):
         """Of the claim's rung."""
         return self.runs[self.claim.rung]
 
+    @property
+    def against(self) -> str:
+        """What it is compared with, where the quantity compares."""
+        return str(self.claim.against)
+
     def weighted(self, weights: dict[str, float]) -> Measured:
         """A weighted sum of test accuracies, with what the test set's size leaves open in it."""
         chosen = [self.runs[rung] for rung in weights]
@@ -178,7 +187,7 @@ class Seed(NamedTuple):
         if len(chosen) == 1:
             return Measured(value, chosen[0].interval, f"binomial, {n:,} test images")
         # by image, because two intervals would count twice how hard each image is
-        scores = sum(weight * self.runs[rung].correct for rung, weight in weights.items())
+        scores = np.sum([w * self.runs[rung].correct for rung, w in weights.items()], axis=0)
         interval = DescrStatsW(scores).zconfint_mean()
         return Measured(value, interval, f"paired by {n:,} test images")
 
@@ -322,8 +331,8 @@ def _lead(seed: Seed) -> Measured:
     gains = {after: accuracy[after] - accuracy[before] for before, after in pairwise(ladder)}
     if any(map(math.isnan, gains.values())):
         return Measured(math.nan)
-    rival = max((name for name in gains if name != rung), key=gains.get)
-    weights: Counter = Counter()
+    rival = max((name for name in gains if name != rung), key=gains.__getitem__)
+    weights: dict[str, float] = defaultdict(float)
     for name, sign in ((rung, 1.0), (rival, -1.0)):
         weights[name] += sign
         weights[ladder[ladder.index(name) - 1]] -= sign
@@ -339,7 +348,7 @@ def _final_validation(seed: Seed) -> Measured:
 
 
 def _gap_ratio(seed: Seed) -> Measured:
-    before = gap(seed.runs[seed.claim.against])
+    before = gap(seed.runs[seed.against])
     return Measured(gap(seed.run) / before if before > 0 else math.nan)
 
 
@@ -367,7 +376,7 @@ QUANTITIES: dict[str, Quantity] = {
     "test_gain": Quantity(
         "points",
         "test accuracy less that of the system named by 'against'",
-        lambda seed: seed.weighted({seed.claim.rung: 1, seed.claim.against: -1}),
+        lambda seed: seed.weighted({seed.claim.rung: 1, seed.against: -1}),
         compares=True,
     ),
     "gain_lead": Quantity(

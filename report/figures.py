@@ -24,8 +24,8 @@ from report.analysis import Content, System
 from report.tables import percent, plain, points
 
 TEMPLATES = Path(__file__).parent / "templates"
-STYLE = {"fname": TEMPLATES / "report.mplstyle"}
-PALETTE = dict(
+STYLE = TEMPLATES / "report.mplstyle"
+PALETTE: dict[str, str] = dict(
     re.findall(
         r"--(\w+): (#\w{6})", (TEMPLATES / "report.css").read_text(encoding="utf-8").split("}")[0]
     )
@@ -103,7 +103,7 @@ def progression(content: Content) -> Figure:
         (_label(s.heading), s.published, s.accuracy, s.interval, s.accuracies, s.waiting)
         for s in content.systems
     ]
-    with rc_context(**STYLE):
+    with rc_context(fname=STYLE):
         figure = _dots(rows, percent, "test accuracy")
         figure.axes[0].xaxis.set_major_formatter(_PERCENT)
         return figure
@@ -122,7 +122,7 @@ def gains(content: Content) -> Figure:
         (_label(s.title), s.published, s.gain, s.interval, s.gains, "not run")
         for s in (*content.steps, *content.rivals)
     ]
-    with rc_context(**STYLE):
+    with rc_context(fname=STYLE):
         return _gains(rows)
 
 
@@ -142,7 +142,7 @@ def factors(apart: attribution.Apart) -> Figure:
         for f in found
     ]
     rows.append(("whole step", published, whole.gain, whole.interval, whole.gains, ""))
-    with rc_context(**STYLE):
+    with rc_context(fname=STYLE):
         figure = _gains(rows)
         for y, factor in enumerate(found):
             for above, marker, colour, label, step in (
@@ -154,7 +154,9 @@ def factors(apart: attribution.Apart) -> Figure:
         return _legend(figure)
 
 
-def _panels(height: float, ratios: list[int], accuracy: str, below: str) -> tuple[Figure, ...]:
+def _panels(
+    height: float, ratios: list[int], accuracy: str, below: str
+) -> tuple[Figure, Axes, Axes]:
     """Accuracy above something on a log scale, against the epoch."""
     figure = Figure(figsize=(WIDTH, height))
     upper, lower = figure.subplots(2, sharex=True, height_ratios=ratios)
@@ -184,7 +186,7 @@ def _line(axes: Axes, system: System, key: str, label: str, colour: str, style: 
 
 def validation(systems: list[System]) -> Figure:
     """Every system's validation accuracy, with the learning rates below."""
-    with rc_context(**STYLE):
+    with rc_context(fname=STYLE):
         figure, upper, lower = _panels(4.2, [4, 1], "validation accuracy", "learning rate")
         for i, s in enumerate(systems, 1):
             colour = PALETTE.get(f"rung{s.short}", PALETTE["other"])
@@ -208,7 +210,7 @@ def _limits(systems: list[System]) -> dict[str, tuple[float, float]]:
 
 def curves(system: System, limits: dict[str, tuple[float, float]]) -> Figure:
     """Training and validation accuracy and loss by epoch, on axes that all systems share."""
-    with rc_context(**STYLE):
+    with rc_context(fname=STYLE):
         figure, upper, lower = _panels(3.9, [1, 1], "accuracy", "loss")
         for axes, key in ((upper, "accuracy"), (lower, "loss")):
             _line(axes, system, key, "training", PALETTE["training"])
@@ -253,12 +255,12 @@ def readings(figure: Figure) -> str:
         form = percent if axes.yaxis.get_major_formatter() is _PERCENT else "{:.4g}".format
         lines = [
             {
-                "label": line.get_label().replace("\n", " "),
-                "colour": _variables(line.get_color()),
-                "points": [[int(x), form(y)] for x, y in zip(*line.get_data(), strict=True)],
+                "label": str(line.get_label()).replace("\n", " "),
+                "colour": _variables(str(line.get_color())),
+                "points": [[int(x), form(y)] for x, y in np.asarray(line.get_xydata())],
             }
             for line in axes.lines
-            if not line.get_label().startswith("_") and len(line.get_xdata()) > 2
+            if not str(line.get_label()).startswith("_") and len(np.asarray(line.get_xdata())) > 2
         ]
         box = axes.get_position()
         if lines:
@@ -276,7 +278,7 @@ def to_svg(figure: Figure, title: str, description: str | None = None) -> str:
         description: goes into its metadata.
     """
     text = StringIO()
-    with rc_context(**STYLE):
+    with rc_context(fname=STYLE):
         metadata = {"Date": None, "Title": title, "Description": description}
         figure.savefig(text, format="svg", metadata=metadata)
     return text.getvalue()

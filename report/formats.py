@@ -56,9 +56,12 @@ def to_terminal(table: Table, items: list | None = None) -> RichTable:
     made = RichTable(title=escape(table.caption), box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     fields = table.at("terminal")
     for f in fields:  # only a rung's title may take several lines
-        right = "right" if f.kind == "number" else "left"
-        first = f is fields[0]
-        made.add_column(f.heading, justify=right, no_wrap=not first, overflow="fold")
+        made.add_column(
+            f.heading,
+            justify="right" if f.kind == "number" else "left",
+            no_wrap=f is not fields[0],
+            overflow="fold",
+        )
     for item in table.items if items is None else items:
         cells = [escape(f.form(f.value(item))) for f in fields]
         made.add_row(*(f"[{_COLOURS.get(c, 'dim')}]{c}[/]" if f.kind == "verdict" else c

@@ -86,7 +86,7 @@ def _fill(content: Content, folder: Path) -> None:
         svg = figures.to_svg(figure, name.replace("_", " "))
         (pictures / f"{name}.svg").write_text(svg, encoding="utf-8")
         drawn[name] = figure, svg
-    with rc_context(**figures.STYLE):
+    with rc_context(fname=figures.STYLE):
         drawn["progression"][0].savefig(pictures / "progression.png", dpi=200)
     made = tables.all_tables(content)
     formats.write(made, folder / "tables")

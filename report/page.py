@@ -3,6 +3,7 @@
 import base64
 import hashlib
 from collections import Counter
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from functools import partial
 
@@ -20,13 +21,13 @@ SYMBOLS = {"holds": "✓", "fails": "✗", "undecided": "?", "not run": "·", "n
 """The verdicts in the order of every count."""
 
 
-def counts(verdicts: list[str]) -> dict[str, int]:
+def counts(verdicts: Iterable[str]) -> dict[str, int]:
     """How many there are of each verdict, those that there are none of left out."""
     found = Counter(verdicts)
     return {verdict: found[verdict] for verdict in SYMBOLS if found[verdict]}
 
 
-def told(verdicts: list[str]) -> str:
+def told(verdicts: Iterable[str]) -> str:
     """``4 hold, 2 fail, 13 undecided``."""
     verb = {"holds": "hold", "fails": "fail"}
     return ", ".join(f"{n} {verb.get(v, v)}" for v, n in counts(verdicts).items())

@@ -8,7 +8,7 @@ import contextlib
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -28,13 +28,14 @@ from statsmodels.stats.proportion import proportion_confint
 from report import statistics
 from resnet import UserError, config
 from resnet.records import CURVES, TAGS
-from resnet.store import EXPERIMENT, check, nothing_run
+from resnet.store import EXPERIMENT, check, data_of, nothing_run
 
 ROLES = ("rung", "recorded")
 """Of runs of a rung; the second is of restored records."""
 IDENTITY = ["rung", "seed", "config_hash", "dataset", "dataset_fingerprint", "profile", "modified"]
 """Tags without which it is not known what a run is evidence of."""
 PREDICTIONS = {"label": "int64", "predicted": "int64", "truth_probability": "float64"}
+NO_PREDICTIONS = pd.DataFrame(columns=[*PREDICTIONS])
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,7 +43,7 @@ class Run:
     """One finished run: what its experiment was, and everything it measured.
 
     ``history`` is indexed by epoch (from 1) with the columns ``CURVES``; ``predictions`` has a row
-    a test image with the columns ``PREDICTIONS``, None if it is gone.
+    a test image with the columns ``PREDICTIONS``, none if they are gone.
     """
 
     id: str
@@ -57,7 +58,7 @@ class Run:
     n_train: int
     source: str
     classes: tuple[str, ...] = ()
-    predictions: pd.DataFrame | None = None
+    predictions: pd.DataFrame = field(default_factory=lambda: NO_PREDICTIONS)
     assumed: dict[str, str] = field(default_factory=dict)
     gaps: tuple[str, ...] = ()
 
@@ -74,26 +75,24 @@ class Run:
     @property
     def n_test(self) -> int:
         """Test images whose predictions are there."""
-        return 0 if self.predictions is None else len(self.predictions)
+        return len(self.predictions)
 
     @cached_property
-    def correct(self) -> np.ndarray | None:
+    def correct(self) -> np.ndarray:
         """Which test images were told right: bool, shape (images,)."""
-        if self.predictions is None:
-            return None
         return (self.predictions["label"] == self.predictions["predicted"]).to_numpy()
 
     @property
     def interval(self) -> statistics.Interval:
         """Wilson's, of the accuracy: what the test set's size leaves open."""
-        if self.predictions is None:
+        if not self.n_test:
             return statistics.NO_INTERVAL
         return proportion_confint(int(self.correct.sum()), self.n_test, method="wilson")
 
     @cached_property
     def floor(self) -> float:
         """:func:`report.statistics.seed_floor` of this run, NaN without predictions."""
-        if self.predictions is None:
+        if not self.n_test:
             return np.nan
         return statistics.seed_floor(self.predictions["truth_probability"].to_numpy())
 
@@ -208,7 +207,7 @@ def _load(client: MlflowClient, uri: str, row: Any, folder: Path) -> Run:
     gaps: list[str] = []
     folder.mkdir()
 
-    def artifact(name: str, read):
+    def artifact(name: str, read: Callable[[Path], Any]) -> Any:
         """What ``read`` makes of an artifact; None, and a line in ``gaps``, if it cannot."""
         # by its own address: of a run's id MLflow would first ask whether it is a model's
         address = {"artifact_uri": f"{run.info.artifact_uri}/{name}", "dst_path": str(folder)}
@@ -251,7 +250,7 @@ def _load(client: MlflowClient, uri: str, row: Any, folder: Path) -> Run:
         n_train=n_train,
         source=source,
         classes=classes or (),
-        predictions=predictions,
+        predictions=NO_PREDICTIONS if predictions is None else predictions,
         assumed=assumed if isinstance(assumed, dict) else {},
         gaps=tuple(gaps),
     )
@@ -276,7 +275,7 @@ def _decode(value: str) -> Any:
 
 def _training_data(run: mlflow.entities.Run) -> tuple[int, str]:
     """How many training images there were, and where they came from; (0, "") if not logged."""
-    for logged in run.inputs.dataset_inputs:
+    for logged in data_of(run):
         if any(tag.value == "training" for tag in logged.tags):
             profile = _decode(logged.dataset.profile or "null")
             source = _decode(logged.dataset.source or "null")

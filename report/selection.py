@@ -84,8 +84,9 @@ def run_sets(frame: pd.DataFrame) -> list[RunSet]:
     finished, own before recorded ones, then the newest.
     """
     found = []
-    for (*key, role), runs in frame.groupby(KEYS, sort=False):
-        found.append(RunSet(runs["dataset"].iloc[0], *key, role == "recorded", runs))
+    for (fingerprint, profile, modified, role), runs in frame.groupby(KEYS, sort=False):
+        of = runs["dataset"].iloc[0], fingerprint, profile, modified
+        found.append(RunSet(*of, role == "recorded", runs))
     found.sort(key=lambda s: s.runs["start_time"].max(), reverse=True)
     found.sort(key=lambda s: (bool(s.modified), s.profile != "full", -s.rungs, s.recorded))
     return found

@@ -56,7 +56,7 @@ class Table:
     """A table under one file name.
 
     ``anchor`` gives a row's address in the page, ``shade`` the depth (0 to 1) of a heat map's cell
-    by item and heading.
+    by item and value.
     """
 
     name: str
@@ -64,7 +64,7 @@ class Table:
     fields: Sequence[Field]
     items: Sequence[Any]
     anchor: Callable[[Any], str] | None = None
-    shade: Callable[[Any, str], float] | None = None
+    shade: Callable[[Any, Any], float] | None = None
 
     def at(self, place: str) -> list[Field]:
         """The fields that stand at a place."""
@@ -155,11 +155,10 @@ def bound(limits: Bound, unit: str) -> str:
 
     if unit == "epoch" and limits.max == 0:
         return "never"
-    if limits.min is None:
-        return f"at most {end(limits.max)}"
-    if limits.max is None:
-        return f"at least {end(limits.min)}"
-    return span((limits.min, limits.max), end)
+    low, high = limits.ends
+    if math.isinf(low):
+        return f"at most {end(high)}"
+    return f"at least {end(low)}" if math.isinf(high) else span((low, high), end)
 
 
 def to_limits(value: float, interval: tuple[float, float], limits: Bound, unit: str) -> list[str]:
@@ -440,8 +439,12 @@ def networks(content: Content) -> Table:
     """The last rung beside the baselines: what the YAML says, and what was measured."""
     systems = list(dict.fromkeys(s for step in content.rivals for s in (step.after, step.before)))
     settings = dict.fromkeys(key for s in systems for key in s.params)
-    facts = {
-        **{key: lambda s, key=key: setting(s.params, key) for key in settings},
+
+    def of_params(key: str) -> Callable[[System], str]:
+        return lambda s: setting(s.params, key)
+
+    facts: dict[str, Callable[[System], str]] = {
+        **{key: of_params(key) for key in settings},
         "parameters": lambda s: number()(s.mean("parameters")),
         "multiply-adds": lambda s: number()(s.mean("multiply_adds")),
         "training time": lambda s: duration(s.mean("train_seconds")),

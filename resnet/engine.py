@@ -5,6 +5,7 @@ run the steps since the last checkpoint: Ray starts the task again, wherever the
 happens travels through one small actor beside the driver.
 """
 
+import logging
 import os
 import signal
 import time
@@ -107,7 +108,8 @@ def run(
             retry_exceptions=False,
         )(_task)
         shared = ray.put(dataset), ray.cloudpickle.dumps(work), post, _environment(gpus)
-        waiting, running, done = list(enumerate(jobs)), {}, []
+        waiting, done = list(enumerate(jobs)), []
+        running: dict[Any, Job] = {}
         while waiting or running:
             stop = should_stop()
             if stop:
@@ -145,7 +147,7 @@ def _shared(job: Job) -> tuple[str, int]:
 
 def _start(processes: int | None, address: str | None, gpus: float | None, dataset: Dataset) -> Any:
     """Starts Ray here or joins a cluster; returns the module."""
-    here = {}
+    here: dict[str, Any] = {}
     if not address:
         os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # it listens on 127.0.0.1 alone
         size = sum(array.nbytes for array in (dataset.x_train, dataset.x_test))
@@ -157,7 +159,7 @@ def _start(processes: int | None, address: str | None, gpus: float | None, datas
 
     handler = signal.getsignal(signal.SIGTERM)  # Ray sets its own
     try:
-        ray.init(address or "local", log_to_driver=False, logging_level="ERROR", **here)
+        ray.init(address or "local", log_to_driver=False, logging_level=logging.ERROR, **here)
     except (ConnectionError, ValueError, RuntimeError, ImportError) as error:
         raise UserError(
             f"--ray {address}: there is no cluster to join: {' '.join(str(error).split())[:300]}"
@@ -243,7 +245,9 @@ def _ask(ray: Any, method: Any, *arguments: Any) -> Any:
         return None
 
 
-def _task(number: int, job: Job, dataset: Dataset, work: bytes, post: Any, environment: tuple):
+def _task(
+    number: int, job: Job, dataset: Dataset, work: bytes, post: Any, environment: tuple
+) -> events.Event | None:
     """One run in a worker; None if it was interrupted."""
     import ray
 

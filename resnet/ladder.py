@@ -12,7 +12,6 @@ from pathlib import Path
 import keras
 import numpy as np
 from filelock import FileLock, Timeout
-from mlflow.entities import Run
 
 from resnet import (
     Interrupted,
@@ -125,7 +124,15 @@ class Ladder:
             lock.release()
             keras.backend.clear_session()
 
-    def _take(self, job, dataset, folder, lock, lease, patiently) -> Run | None:
+    def _take(
+        self,
+        job: Job,
+        dataset: Dataset,
+        folder: str,
+        lock: FileLock,
+        lease: Lease,
+        patiently: Callable,
+    ) -> tracking.Run | None:
         """The run, unless another process is at it."""
         try:
             if not lock.is_locked:
@@ -155,7 +162,15 @@ class Ladder:
                 checkpoints.remove(folder)
 
 
-def _train(job, dataset, folder, child, listener, should_stop, lost) -> dict[str, float]:
+def _train(
+    job: Job,
+    dataset: Dataset,
+    folder: str,
+    child: tracking.ChildRun,
+    listener: events.Listener,
+    should_stop: Callable[[], bool],
+    lost: int,
+) -> dict[str, float]:
     """Trains one run and records it; returns its summary."""
 
     def record(event: events.Event) -> None:
@@ -263,7 +278,14 @@ def run(
     return sum(isinstance(event, events.Failed) for event in done), parent_id
 
 
-def _conclude(store, parent_id, done, dataset, tags, patiently) -> None:
+def _conclude(
+    store: Store,
+    parent_id: str,
+    done: list[events.Event],
+    dataset: Dataset,
+    tags: dict[str, str],
+    patiently: Callable,
+) -> None:
     """Makes the invocation's run show what became of the ladder, and registers its models."""
     measured = [
         (
@@ -274,7 +296,7 @@ def _conclude(store, parent_id, done, dataset, tags, patiently) -> None:
             else event.summary["test_accuracy"],
         )
         for event in done
-        if not isinstance(event, events.Failed)
+        if isinstance(event, events.Skipped | events.Finished)
     ]
     of = tags | {"dataset": dataset.name}
     progression.log(store, parent_id, measured, of, tracking.inputs_of(dataset), patiently)
@@ -324,11 +346,10 @@ def estimate(
 
     def rate(step: Callable, calls: Iterable[list[Batch]], seconds: float) -> float:
         """Images a second, of calls of one size; the first two compile and are not counted."""
-        calls = list(islice(calls, 4))
+        first, *others = islice(calls, 4)
+        same = [first, *(call for call in others if len(call[0][0]) == len(first[0][0]))]
         done, began = 0, time.monotonic()
-        for number, call in enumerate(
-            cycle(c for c in calls if len(c[0][0]) == len(calls[0][0][0]))
-        ):
+        for number, call in enumerate(cycle(same)):
             step([(positions % len(images), transforms) for positions, transforms in call])
             steps.logs()  # waits for the device
             if number < 2:
@@ -336,7 +357,8 @@ def estimate(
                 continue
             done += sum(len(positions) for positions, _ in call)
             if time.monotonic() - began > seconds:
-                return done / (time.monotonic() - began)
+                break
+        return done / (time.monotonic() - began)
 
     training_rate = rate(steps.train, groups(plan.batches(0), steps.per_call), budget)
     validation_rate = rate(

@@ -1,12 +1,14 @@
 """Keras's layers with the same mathematics in faster code; each has the stock layer's name."""
 
+from typing import Any
+
 import keras
 from keras import ops
 
 
 @ops.custom_gradient
-def _add_inert_bias(outputs, bias):
-    def gradient(*arguments, upstream=None):
+def _add_inert_bias(outputs: Any, bias: Any) -> Any:
+    def gradient(*arguments: Any, upstream: Any = None) -> tuple[Any, Any]:
         upstream = arguments[0] if upstream is None else upstream
         return upstream, ops.zeros_like(bias)
 
@@ -26,7 +28,7 @@ class Conv2D(keras.layers.Conv2D):
     Input: float (batch, height, width, channels).
     """
 
-    def call(self, inputs):
+    def call(self, inputs: Any) -> Any:
         """Convolves ``inputs``, and adds the bias."""
         # a tensor, since a variable could not go through a custom gradient
         bias = ops.copy(self.bias)
@@ -49,7 +51,7 @@ class BatchNormalization(keras.layers.BatchNormalization):
     Input and output: float32 (batch, height, width, channels).
     """
 
-    def call(self, inputs, training=None, mask=None):
+    def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
         """Normalises ``inputs`` by the batch (training) or the moving statistics."""
         fused = (
             keras.backend.backend() == "tensorflow"

@@ -6,6 +6,7 @@ VGG-like network after Simonyan and Zisserman (2014). Layer names tell stage, bl
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -24,7 +25,7 @@ from resnet import config
 from resnet.layers import BatchNormalization, Conv2D
 
 
-def identity_block(x, filters: Sequence[int], name: str, momentum: float = 0.99):
+def identity_block(x: Any, filters: Sequence[int], name: str, momentum: float = 0.99) -> Any:
     """Bottleneck block whose shortcut is the identity (the study's ``identity_block``).
 
     Args:
@@ -39,7 +40,7 @@ def identity_block(x, filters: Sequence[int], name: str, momentum: float = 0.99)
     return _bottleneck(x, x, filters, 1, name, momentum)
 
 
-def convolutional_block(x, filters: Sequence[int], name: str, momentum: float = 0.99):
+def convolutional_block(x: Any, filters: Sequence[int], name: str, momentum: float = 0.99) -> Any:
     """Bottleneck block that halves height and width (the study's ``convolutional_block``).
 
     The first 1x1 convolution and the shortcut's have stride 2.
@@ -58,7 +59,9 @@ def convolutional_block(x, filters: Sequence[int], name: str, momentum: float = 
     return _bottleneck(x, shortcut, filters, 2, name, momentum)
 
 
-def _bottleneck(x, shortcut, filters, strides, name, momentum):
+def _bottleneck(
+    x: Any, shortcut: Any, filters: Sequence[int], strides: int, name: str, momentum: float
+) -> Any:
     for i, (f, kernel, stride) in enumerate(
         zip(filters, (1, 3, 1), (strides, 1, 1), strict=True), 1
     ):
@@ -172,7 +175,7 @@ def build(
     Returns:
         The network, uncompiled. Equal seeds give equal weights on every backend.
     """
-    common = {
+    common: dict[str, Any] = {
         "input_shape": input_shape,
         "classes": classes,
         "dropout": model.dropout,

@@ -39,9 +39,10 @@ def show(
         uri: the store whose finished runs tell the time; it need not be there.
         timing: build the networks and time some steps on this machine instead.
     """
-    n, shape, classes, fingerprint = 50_000, (32, 32, 3), 10, CIFAR10_FINGERPRINT
+    n, height, width, channels = 50_000, 32, 32, 3
+    classes, fingerprint = 10, CIFAR10_FINGERPRINT
     if dataset:
-        n, *shape = dataset.x_train.shape
+        n, height, width, channels = dataset.x_train.shape
         classes, fingerprint = len(dataset.classes), dataset.fingerprint
     firsts = {job.experiment.name: job for job in due if job.seed == due[0].seed}
     if timing:
@@ -50,12 +51,10 @@ def show(
         known = {}
         for name, job in firsts.items():
             with console.status(f"timing {escape(job.experiment.title)}"):
-                known[name] = vars(estimate(job, n, classes, tuple(shape)))
+                known[name] = vars(estimate(job, n, classes, (height, width, channels)))
     else:
         known = _past(firsts, fingerprint, uri)
-    table = Table(
-        title=f"Plan for {n:,} training images of {shape[0]}x{shape[1]}", box=box.SIMPLE_HEAD
-    )
+    table = Table(title=f"Plan for {n:,} training images of {height}x{width}", box=box.SIMPLE_HEAD)
     table.add_column("rung")
     columns = [name for name in _COLUMNS if any(name in figures for figures in known.values())]
     for heading in ("epochs", *(_COLUMNS[name][0] for name in columns)):

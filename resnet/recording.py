@@ -20,7 +20,7 @@ from pydantic import ValidationError
 
 from resnet import UserError, config, progression, records, tracking
 from resnet.records import Record
-from resnet.store import FAILURES, Store, mask
+from resnet.store import FAILURES, Store, data_of, mask
 
 _OF_THIS_STORE = (
     "role",
@@ -105,7 +105,7 @@ def to_record(store: Store, run: Run) -> Record:
 
 def _inputs(run: Run) -> list[records.DataInput]:
     found = []
-    for logged in run.inputs.dataset_inputs:
+    for logged in data_of(run):
         source = json.loads(logged.dataset.source)
         path = source.get("tags", {}).get("source")
         if path:  # this machine's folders mean nothing elsewhere; the digest says what was there
@@ -246,7 +246,8 @@ def _gather(store: Store) -> None:
 
     A parent whose runs have changed is made anew, and has its role last, as they do.
     """
-    sets, parents = {}, set()
+    sets: dict[tuple[str, ...], tuple[dict[str, str], list[Run]]] = {}
+    parents = set()
     for run in store.search(role="recorded"):
         tags = {key: run.data.tags[key] for key in ("dataset", "profile", "modified")}
         of = (run.data.tags["dataset_fingerprint"], *tags.values())
@@ -277,7 +278,7 @@ def _parent(store: Store, tags: dict[str, str], runs: list[Run], held: str) -> s
         (run.data.tags["rung"], run.data.tags["title"], run.data.metrics["test_accuracy"])
         for run in runs
     ]
-    inputs = {data.dataset.digest: data for run in runs for data in run.inputs.dataset_inputs}
+    inputs = {data.dataset.digest: data for run in runs for data in data_of(run)}
     progression.log(store, parent_id, measured, tags, list(inputs.values()))
     client.set_terminated(parent_id, end_time=max(run.info.end_time for run in runs))
     client.set_tag(parent_id, "role", "records")

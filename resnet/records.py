@@ -86,7 +86,7 @@ class DataInput(_Strict):
     source_type: Annotated[str, Field(min_length=1, max_length=36)]
     source: str
     """JSON; a local file is named without its folders, which mean nothing elsewhere."""
-    schema_: Annotated[str | None, Field(alias="schema")]
+    schema_: str | None = Field(alias="schema")
     profile: str | None
     context: str
 

@@ -11,14 +11,13 @@ import platform
 from collections.abc import Callable, Iterable, Iterator
 from importlib import metadata
 from itertools import groupby, islice
-from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
-from resnet import augment
+from resnet import augment, machine
 
 EVALUATION_BATCH = 256  # larger than the training batch: inference does not depend on it
 
@@ -104,7 +103,7 @@ class _TensorFlowSteps(Steps):
         import tensorflow as tf
 
         def step(of_network: Callable) -> Callable:
-            def run(positions, transforms):
+            def run(positions: Any, transforms: Any) -> Any:
                 return of_network(self._look_up(self._images, self._labels, positions, transforms))
 
             return tf.function(run, reduce_retracing=True)
@@ -130,8 +129,8 @@ class _JaxSteps(Steps):
         self.per_call = 1 if jax.default_backend() == "cpu" else 50
 
         @jax.jit
-        def train(state, images, labels, positions, transforms):
-            def step(state, batch):
+        def train(state: Any, images: Any, labels: Any, positions: Any, transforms: Any) -> Any:
+            def step(state: Any, batch: Any) -> tuple[Any, None]:
                 _, state = self.network.train_step(state, self._look_up(images, labels, *batch))
                 return state, None
 
@@ -141,7 +140,7 @@ class _JaxSteps(Steps):
             return jax.lax.scan(step, state, batches)[0]
 
         @jax.jit
-        def test(state, images, labels, positions, transforms):
+        def test(state: Any, images: Any, labels: Any, positions: Any, transforms: Any) -> Any:
             trainable, fixed, _, metrics = state
             data = self._look_up(images, labels, positions, transforms)
             _, (_, _, metrics) = self.network.test_step((trainable, fixed, metrics), data)
@@ -169,8 +168,9 @@ class _JaxSteps(Steps):
 
     def train(self, batches: list[Batch]) -> None:
         positions = np.stack([positions for positions, _ in batches])
-        transforms = None if batches[0][1] is None else np.stack([t for _, t in batches])
-        self._state = self._train(self._state, self._images, self._labels, positions, transforms)
+        transforms = [t for _, t in batches if t is not None]
+        stacked = np.stack(transforms) if transforms else None
+        self._state = self._train(self._state, self._images, self._labels, positions, stacked)
 
     def test(self, batch: Batch) -> None:
         metrics = self._test(self._state, self._images, self._labels, *batch)
@@ -224,13 +224,12 @@ def numerics() -> dict[str, str]:
 
 
 def _threads() -> int:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     if keras.backend.backend() != "tensorflow":
-        return cores
+        return machine.cores()
     import tensorflow as tf
 
     chosen = tf.config.threading.get_intra_op_parallelism_threads()
-    return chosen or int(os.environ.get("TF_NUM_INTRAOP_THREADS", 0)) or cores
+    return chosen or int(os.environ.get("TF_NUM_INTRAOP_THREADS", 0)) or machine.cores()
 
 
 def _device() -> str:
@@ -245,13 +244,7 @@ def _device() -> str:
 
         for gpu in tf.config.list_physical_devices("GPU"):
             return tf.config.experimental.get_device_details(gpu).get("device_name", "GPU")
-    model = platform.processor() or platform.machine()
-    with contextlib.suppress(OSError):  # Linux keeps the processor's name there
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                model = line.partition(":")[2].strip()
-                break
-    return f"{model}, {os.cpu_count()} cores"
+    return f"{machine.processor()}, {os.cpu_count()} cores"
 
 
 def groups(batches: Iterable[Batch], size: int) -> Iterator[list[Batch]]:

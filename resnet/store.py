@@ -10,7 +10,7 @@ import shlex
 import socket
 import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
 import mlflow
 import sqlalchemy
 from filelock import FileLock
-from mlflow.entities import Run
+from mlflow.entities import DatasetInput, Run
 from mlflow.exceptions import MlflowException, RestException
 from mlflow.protos.databricks_pb2 import TEMPORARILY_UNAVAILABLE, ErrorCode
 from mlflow.store.db.db_types import DATABASE_ENGINES
@@ -78,16 +78,22 @@ class Store:
             f"attributes.status = '{value}'" if key == "status" else f"tags.{key} = '{value}'"
             for key, value in conditions.items()
         ]
-        found, page = [], None
+        found: list[Run] = []
+        page = None
         while page is None or page.token:
             page = self.client.search_runs(
                 [self.experiment_id],
                 " and ".join(parts),
                 order_by=["attributes.start_time DESC"],
-                page_token=page and page.token,
+                page_token=None if page is None else page.token,
             )
             found += page
         return found
+
+
+def data_of(run: Run) -> list[DatasetInput]:
+    """The datasets logged with a run."""
+    return run.inputs.dataset_inputs if run.inputs else []
 
 
 def mask(text: object) -> str:
@@ -145,7 +151,8 @@ def connect(uri: str | None = None, *, create: bool = True) -> Store:
     if not create:
         check(uri)
     scheme = urlsplit(uri).scheme
-    artifacts, lock = None, contextlib.nullcontext()
+    artifacts: str | None = None
+    lock: contextlib.AbstractContextManager = contextlib.nullcontext()
     if uri.startswith("sqlite:///"):
         database = Path(uri.removeprefix("sqlite:///")).resolve()
         if not database.parent.is_dir():
@@ -172,9 +179,13 @@ def connect(uri: str | None = None, *, create: bool = True) -> Store:
             if experiment is None and not create:
                 raise nothing_run(f"{mask(uri)} holds no experiment {EXPERIMENT!r}", uri)
             if experiment is None:
-                with contextlib.suppress(MlflowException):  # another runner was first
-                    client.create_experiment(EXPERIMENT, artifact_location=artifacts)
-                experiment = client.get_experiment_by_name(EXPERIMENT)
+                try:
+                    made = client.create_experiment(EXPERIMENT, artifact_location=artifacts)
+                    experiment = client.get_experiment(made)
+                except MlflowException:
+                    experiment = client.get_experiment_by_name(EXPERIMENT)
+                    if experiment is None:
+                        raise  # else another runner was first
             if experiment.lifecycle_stage == "active":
                 for key, text in views.tags(experiment.experiment_id).items():
                     if key not in experiment.tags:  # a reader may have changed it
@@ -195,7 +206,7 @@ def connect(uri: str | None = None, *, create: bool = True) -> Store:
 
 
 @contextlib.contextmanager
-def _hurried():
+def _hurried() -> Iterator[None]:
     """For a first contact: a store that is not there should be said so soon."""
     hurry = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "5"}
     kept = {name: os.environ[name] for name in hurry}

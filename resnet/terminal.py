@@ -253,11 +253,11 @@ class Display:
 
     def _window(self, lines: int) -> tuple[list[_Row], list[_Row]]:
         """The rows there is room for, in order, what runs first of all; and the others."""
-        by_state = {state: [] for state in _MARKS}
+        by_state: dict[str, list[_Row]] = {state: [] for state in _MARKS}
         for row in self.rows.values():
             by_state[row.state].append(row)
         over = [row for row in self.rows.values() if row.state not in ("waiting", "running")][::-1]
-        chosen = []
+        chosen: list[int] = []
         for row in (*by_state["running"], *over[:3], *by_state["waiting"], *over[3:]):
             lines -= 2 if row.state == "running" else 1
             if lines < (len(chosen) + 1 < len(self.rows)):  # a line tells of those left out

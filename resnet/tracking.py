@@ -16,12 +16,13 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
-import mlflow
 import numpy as np
 import pandas as pd
 import psutil
 from mlflow.data.code_dataset_source import CodeDatasetSource
+from mlflow.data.numpy_dataset import from_numpy
 from mlflow.entities import DatasetInput, InputTag, Metric, Param, Run, RunStatus, RunTag
 from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 from mlflow.tracking.context.registry import resolve_tags
@@ -41,7 +42,7 @@ from resnet.config import Job
 from resnet.data import Dataset
 from resnet.leases import ABANDONED, Lease, Lost
 from resnet.steps import numerics
-from resnet.store import FAILURES, ROOT, Store, patient
+from resnet.store import FAILURES, ROOT, Store, data_of, patient
 from resnet.training import Outcome
 
 DESCRIPTION, PARENT, CONTEXT = "mlflow.note.content", "mlflow.parentRunId", "mlflow.data.context"
@@ -392,8 +393,8 @@ def child_run(
     """
     run_id, of = run.info.run_id, identity(job, dataset)
 
-    def call(function: Callable, *arguments):
-        def confirmed():
+    def call(function: Callable, *arguments: Any) -> Any:
+        def confirmed() -> Any:
             lease.confirm()
             return function(*arguments)
 
@@ -403,7 +404,7 @@ def child_run(
         return lease.ours(run_id, unfinished(store, of))
 
     with _ending(store, run_id, patiently), lease.kept(run_id, still_ours):
-        if not run.inputs.dataset_inputs:
+        if not data_of(run):
             params = [Param(*item) for item in settings(job.experiment).items()]
             call(lambda: store.client.log_batch(run_id, params=params))
             call(store.client.log_text, run_id, job.experiment.to_yaml(), "experiment.yaml")
@@ -425,7 +426,7 @@ def inputs_of(dataset: Dataset) -> list[DatasetInput]:
     """A dataset as MLflow keeps it with a run: its training and its test images."""
     return [
         DatasetInput(
-            mlflow.data.from_numpy(
+            from_numpy(
                 x,
                 source=CodeDatasetSource({"source": dataset.source}),
                 targets=y,

@@ -171,7 +171,7 @@ class Plan:
         return augment.projective(parameters, self.image_shape)
 
 
-def _slices(order, transforms, size):
+def _slices(order: np.ndarray, transforms: np.ndarray | None, size: int) -> Iterator[Batch]:
     for start in range(0, len(order), size):
         part = slice(start, start + size)
         yield order[part], None if transforms is None else transforms[part]

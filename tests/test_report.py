@@ -687,7 +687,7 @@ def test_no_gap_in_a_run_makes_any_verdict_firmer(data, accuracies, drop):
         run = gapped[i]
         gap = data.draw(st.sampled_from(["predictions", "metric", "param", "epochs", "end"]))
         if gap == "predictions":
-            run = replace(run, predictions=None)
+            run = replace(run, predictions=run.predictions[:0])
         elif gap == "metric":
             gone = data.draw(st.sampled_from(["test_accuracy", "epochs_run", "stopped_epoch"]))
             run = replace(run, metrics={k: v for k, v in run.metrics.items() if k != gone})
