@@ -38,10 +38,11 @@ test: .venv/ready lint  ## lint and pytest
 test-cluster: .venv/ready  ## many machines: Ray, PostgreSQL (its programs must be there), faults
 	$(BIN)/python -m pytest -m cluster
 
-lint: .venv/ready  ## style and types
+lint: .venv/ready  ## style, types, and the direction of imports
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
 
 jax: .venv-jax/ready  ## Keras on JAX, without TensorFlow
 

@@ -1,8 +1,17 @@
 """The library behind the ladder: one module per job, imported in one direction only.
 
-``shell`` -> ``config`` -> ``data`` -> ``augment``/``layers``/``models`` ->
-``events``/``checkpoints`` -> ``training`` -> ``store``/``leases``/``tracking`` -> ``engine`` ->
-``ladder`` -> ``terminal``/``cli`` -> ``plan``: nothing on the left imports anything to its right.
+A module imports from the rows below its own; ``make lint`` holds it to that::
+
+    plan
+    cli  terminal  ladder  engine  recording
+    tracking
+    registry
+    leases  progression
+    training  store
+    models  steps  figures
+    layers  augment  data  events  checkpoints  records  ablation
+    config  archives
+    shell  views  machine  quiet
 """
 
 import os

@@ -3,12 +3,22 @@
 import functools
 import re
 import shutil
+import tomllib
 
 import yaml
 from conftest import ROOT
 
+import resnet
 from report import claims
 from resnet import config
+
+
+def test_the_rows_of_imports_are_told_as_they_are_checked():
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["importlinter"]
+    (checked,) = (c["layers"] for c in settings["contracts"] if c.get("containers") == ["resnet"])
+    told = "\n".join(row.replace(" | ", "  ") for row in checked)
+    assert f"```\n{told}\n```" in (ROOT / "docs" / "architecture.md").read_text("utf-8")
+    assert told in re.sub("^ +", "", resnet.__doc__, flags=re.MULTILINE)
 
 
 def test_a_rung_of_ones_own(tmp_path, monkeypatch):
