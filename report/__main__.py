@@ -13,7 +13,7 @@ with shell.packages():
 
     from resnet import UserError, cli
     from resnet.cli import console, say
-    from resnet.shell import DEFAULT_URI
+    from resnet.shell import DEFAULT_URI, EXPERIMENT
 
 EXAMPLES = {
     "--open": "the page, in reports/latest, shown",
@@ -73,7 +73,7 @@ def main(
     ] = None,
     experiment: Annotated[
         str, typer.Option(help="MLflow experiment.", metavar="NAME")
-    ] = "resnet-ladder",
+    ] = EXPERIMENT,
     tracking_uri: cli.TrackingUri = None,
 ) -> None:
     """Writes the report: does the ladder hold, claim by claim, with evidence.

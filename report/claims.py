@@ -13,7 +13,7 @@ from typing import Annotated, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 from statsmodels.stats.proportion import proportion_confint
 from statsmodels.stats.weightstats import DescrStatsW
 
@@ -21,6 +21,7 @@ from report import statistics
 from report.runs import Run
 from report.statistics import NO_INTERVAL, Interval
 from resnet import UserError, config
+from resnet.config import Strict
 
 Verdict = Literal["holds", "fails", "undecided", "not run", "not comparable"]
 Unit = Literal["accuracy", "points", "epoch", "ratio"]
@@ -39,11 +40,7 @@ FACTORS = {
 """Whatever :func:`resnet.ablation.factors` may name, by section."""
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Bound(_Strict):
+class Bound(Strict):
     """Where a quantity must lie, ends included."""
 
     min: Finite | None = None
@@ -71,7 +68,7 @@ class Bound(_Strict):
         return "fails" if high < bottom or low > top else "undecided"
 
 
-class Claim(_Strict):
+class Claim(Strict):
     """One statement of the study; ``against`` is the system that ``rung`` is compared with."""
 
     id: Annotated[str, Field(pattern=r"^[\w-]+$")]
@@ -91,7 +88,7 @@ class Claim(_Strict):
         return self
 
 
-class Contradiction(_Strict):
+class Contradiction(Strict):
     """What the study leaves open or says in two ways, and how this project settled it."""
 
     topic: Text
@@ -99,7 +96,7 @@ class Contradiction(_Strict):
     settled: Text
 
 
-class Study(_Strict):
+class Study(Strict):
     """``experiments/claims.yaml``."""
 
     published: dict[str, Annotated[float, Field(gt=0, lt=1)]]
@@ -134,7 +131,7 @@ class Study(_Strict):
         return config.rungs(self.published)
 
 
-def load_study(path: Path = config.EXPERIMENTS / "claims.yaml") -> Study:
+def load_study(path: Path = config.CLAIMS) -> Study:
     """Reads the study's statements.
 
     Raises:

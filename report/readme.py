@@ -17,8 +17,8 @@ from report.formats import to_markdown
 from report.runs import Run
 from resnet import UserError, cli, records
 from resnet.quiet import quiet_start
+from resnet.shell import ROOT
 
-ROOT = Path(__file__).resolve().parent.parent
 FIGURE = Path("docs/progression.svg")
 WRITTEN = "<!-- written by  make readme ; changes by hand are lost -->\n"
 END = "<!-- end of what is written -->\n"

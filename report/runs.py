@@ -28,7 +28,8 @@ from statsmodels.stats.proportion import proportion_confint
 from report import statistics
 from resnet import UserError, config
 from resnet.records import CURVES, TAGS
-from resnet.store import EXPERIMENT, check, data_of, nothing_run
+from resnet.shell import EXPERIMENT
+from resnet.store import check, data_of, nothing_run
 
 ROLES = ("rung", "recorded")
 """Of runs of a rung; the second is of restored records."""

@@ -18,8 +18,9 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from resnet import UserError
+from resnet.shell import ROOT
 
-EXPERIMENTS = Path(__file__).resolve().parent.parent / "experiments"
+EXPERIMENTS = ROOT / "experiments"
 CLAIMS = EXPERIMENTS / "claims.yaml"
 
 Monitor = Literal["accuracy", "loss", "val_accuracy", "val_loss"]
@@ -30,13 +31,13 @@ Delta = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Rate = Annotated[float, Field(gt=0, le=10, allow_inf_nan=False)]
 
 
-class _Strict(BaseModel):
+class Strict(BaseModel):
     """Refuses unknown keys and silent conversions (``"25"`` or ``true`` is not 25)."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
-class Residual(_Strict):
+class Residual(Strict):
     """The study's bottleneck residual network; see :func:`resnet.models.residual_network`."""
 
     architecture: Literal["residual"]
@@ -47,7 +48,7 @@ class Residual(_Strict):
     batch_norm_momentum: Momentum
 
 
-class VGG(_Strict):
+class VGG(Strict):
     """The comparison of the study's section 4; see :func:`resnet.models.vgg_like`."""
 
     architecture: Literal["vgg"]
@@ -58,7 +59,7 @@ class VGG(_Strict):
     batch_norm_momentum: Momentum
 
 
-class Augmentation(_Strict):
+class Augmentation(Strict):
     """The random affine transform, named as in Keras's ``ImageDataGenerator``."""
 
     rotation_range: Annotated[float, Field(ge=0, le=180, allow_inf_nan=False)]
@@ -72,7 +73,7 @@ class Augmentation(_Strict):
     horizontal_flip: bool
 
 
-class Validation(_Strict):
+class Validation(Strict):
     """Which training images are held out, and how they are looked at."""
 
     fraction: Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)]
@@ -83,7 +84,7 @@ class Validation(_Strict):
     """Leave out the last, incomplete batch (the study's ``n // 32`` validation steps)."""
 
 
-class Data(_Strict):
+class Data(Strict):
     """How images become batches."""
 
     pixel_scale: Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -92,7 +93,7 @@ class Data(_Strict):
     augmentation: Augmentation | None
 
 
-class EarlyStopping(_Strict):
+class EarlyStopping(Strict):
     """Keras's callback of that name."""
 
     monitor: Monitor
@@ -102,7 +103,7 @@ class EarlyStopping(_Strict):
     """``always`` is Keras 3's rule, ``when_stopped`` Keras 2's (only if stopping triggered)."""
 
 
-class ReduceLROnPlateau(_Strict):
+class ReduceLROnPlateau(Strict):
     """Keras's callback of that name, without cooldown."""
 
     monitor: Monitor
@@ -112,7 +113,7 @@ class ReduceLROnPlateau(_Strict):
     min_lr: Delta
 
 
-class Training(_Strict):
+class Training(Strict):
     """Adam on the categorical cross-entropy."""
 
     epochs: Count
@@ -122,14 +123,14 @@ class Training(_Strict):
     reduce_lr_on_plateau: ReduceLROnPlateau | None
 
 
-class Alternative(_Strict):
+class Alternative(Strict):
     """A value that an assumption could have had as well."""
 
     value: Any
     reason: str
 
 
-class Experiment(_Strict):
+class Experiment(Strict):
     """One fully explicit experiment.
 
     ``assumed`` maps each key (``training.epochs``) whose value the study does not state to the
@@ -177,7 +178,7 @@ class Job:
     seed: int
 
 
-class Profile(_Strict):
+class Profile(Strict):
     """A named variation of every rung, for trying the machinery; ``experiments/profiles``."""
 
     description: str
@@ -312,7 +313,7 @@ def _allowed(location: tuple) -> str:
         if field is None:
             return ""
         options = [field.annotation, *getattr(field.annotation, "__args__", ())]
-        model = next((o for o in options if isinstance(o, type) and issubclass(o, _Strict)), None)
+        model = next((o for o in options if isinstance(o, type) and issubclass(o, Strict)), None)
     return ", ".join(model.model_fields) if model else ""
 
 

@@ -11,7 +11,6 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 # read when Ray is imported
@@ -21,8 +20,8 @@ os.environ.setdefault("RAY_worker_niceness", "0")
 from resnet import Interrupted, UserError, checkpoints, events
 from resnet.config import Job
 from resnet.data import Dataset
+from resnet.shell import ROOT
 
-ROOT = Path(__file__).resolve().parent.parent
 # what bits, devices and the way to the store depend on: a worker gets the driver's
 _PREFIXES = ("KERAS_", "TF_", "XLA_", "JAX_", "ONEDNN_", "OMP_", "MLFLOW_")
 _OURS = "CUDA_VISIBLE_DEVICES"  # unless Ray deals out the GPUs

@@ -17,11 +17,13 @@ from typing import Annotated, Literal
 
 import numpy as np
 import pandas as pd
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from resnet import UserError, config
+from resnet.config import Strict
+from resnet.shell import ROOT
 
-FOLDER = Path(__file__).resolve().parent.parent / "results"
+FOLDER = ROOT / "results"
 CURVES = (
     "loss",
     "accuracy",
@@ -52,10 +54,6 @@ Moment = Annotated[int, Field(ge=0, lt=2**53)]
 """Unix time in milliseconds."""
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-
-
 def pack(numbers: np.ndarray) -> str:
     """Packs an array of small whole numbers: base64 of its zlib-compressed little-endian bytes."""
     return base64.b64encode(zlib.compress(numbers.tobytes(), 9)).decode("ascii")
@@ -78,7 +76,7 @@ def unpack(text: str, dtype: str, count: int) -> np.ndarray:
     return np.frombuffer(content, dtype)
 
 
-class DataInput(_Strict):
+class DataInput(Strict):
     """A dataset as MLflow keeps it with the run."""
 
     name: Annotated[str, Field(min_length=1, max_length=500)]
@@ -91,7 +89,7 @@ class DataInput(_Strict):
     context: str
 
 
-class Predictions(_Strict):
+class Predictions(Strict):
     """What became of each test image, packed by :func:`pack`."""
 
     images: Annotated[int, Field(ge=1, le=10_000_000)]
@@ -125,7 +123,7 @@ class Predictions(_Strict):
         )
 
 
-class Record(_Strict):
+class Record(Strict):
     """One finished run.
 
     ``curves`` maps each of ``CURVES`` to one value an epoch, ``time`` says when each epoch ended,

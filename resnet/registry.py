@@ -16,7 +16,8 @@ from mlflow.tracking import MlflowClient
 from resnet import config, models
 from resnet.config import Job
 from resnet.data import Dataset
-from resnet.store import EXPERIMENT, Store
+from resnet.shell import EXPERIMENT
+from resnet.store import Store
 from resnet.training import Outcome
 
 

@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+EXPERIMENT = "resnet-ladder"
+"""The MLflow experiment of all runs."""
 DEFAULT_URI = f"sqlite:///{ROOT / 'mlflow.db'}"
 OWN = ROOT / ".venv"
 """The environment that the Makefile makes."""

@@ -33,9 +33,8 @@ from mlflow.tracking import MlflowClient
 from sqlalchemy.exc import NoSuchModuleError, OperationalError, SQLAlchemyError
 
 from resnet import Interrupted, UserError, config, views
-from resnet.shell import DEFAULT_URI, ROOT, command, hide, typed
+from resnet.shell import DEFAULT_URI, EXPERIMENT, ROOT, command, hide, typed
 
-EXPERIMENT = "resnet-ladder"
 FAILURES = (MlflowException, SQLAlchemyError, OSError)
 """What a store raises."""
 PATIENCE = 3600.0
