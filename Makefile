@@ -1,44 +1,53 @@
 # Everything runs in .venv, made once from requirements.lock (every version pinned with hashes).
-# PYTHON may be any of 3.11 to 3.13:  make quick PYTHON=python3.12
+# PYTHON may be any of 3.11 to 3.13, VENV another folder:
+#   make test PYTHON=python3.12 VENV=.venv-3.12
 PYTHON ?= python3
-BIN := .venv/bin
+VENV ?= .venv
+BIN := $(VENV)/bin
 
-.PHONY: help recorded quick ladder report readme ui screenshots test test-cluster lint jax test-jax
-.PHONY: lock clean
+.PHONY: help recorded quick ladder report readme ui screenshots test test-cluster coverage smoke
+.PHONY: lint jax test-jax lock clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
-recorded: .venv/ready  ## the recorded runs and their report: results without training
+recorded: $(VENV)/ready  ## the recorded runs and their report: results without training
 	$(BIN)/python runner.py --restore
 	$(BIN)/python -m report --recorded --out reports/recorded \
 		$(if $(DISPLAY)$(WAYLAND_DISPLAY)$(filter Darwin,$(shell uname)),--open)
 
-quick: .venv/ready  ## the whole ladder on bundled digits, in minutes
+quick: $(VENV)/ready  ## the whole ladder on bundled digits, in minutes
 	$(BIN)/python runner.py --ladder all,vgg --profile quick
 
-ladder: .venv/ready  ## the reproduction: five rungs on CIFAR-10
+ladder: $(VENV)/ready  ## the reproduction: five rungs on CIFAR-10
 	$(BIN)/python runner.py --ladder all
 
-report: .venv/ready  ## the page, the tables and the figures, from what mlflow.db holds
+report: $(VENV)/ready  ## the page, the tables and the figures, from what mlflow.db holds
 	$(BIN)/python -m report
 
-readme: .venv/ready  ## the README's results and their figure, from results/
+readme: $(VENV)/ready  ## the README's results and their figure, from results/
 	$(BIN)/python -m report.readme
 
-ui: .venv/ready  ## the runs in the MLflow UI, on 127.0.0.1
+ui: $(VENV)/ready  ## the runs in the MLflow UI, on 127.0.0.1
 	$(BIN)/python -m report.ui
 
-screenshots: .venv/ready  ## the README's pictures, from results/ (Chromium must be there)
+screenshots: $(VENV)/ready  ## the README's pictures, from results/ (Chromium must be there)
 	$(BIN)/python docs/screenshots.py
 
-test: .venv/ready lint  ## lint and pytest
-	$(BIN)/python -m pytest
+test: $(VENV)/ready lint  ## lint and pytest
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
-test-cluster: .venv/ready  ## many machines: Ray, PostgreSQL (its programs must be there), faults
+test-cluster: $(VENV)/ready  ## many machines: Ray, PostgreSQL (its programs must be there), faults
 	$(BIN)/python -m pytest -m cluster
 
-lint: .venv/ready  ## style, types, and the direction of imports
+coverage: $(VENV)/ready  ## the tests' coverage, a line a file, and htmlcov/
+	$(BIN)/python -m pytest -n 2 --dist worksteal --cov --cov-report term:skip-covered --cov-report html
+
+smoke: $(VENV)/ready  ## one epoch of rung 1 and its report, into a store that is thrown away
+	folder=$$(mktemp -d) && $(BIN)/python runner.py --ladder 1 --profile quick \
+		--set training.epochs=1 --tracking-uri sqlite:///$$folder/mlflow.db && rm -r $$folder
+
+lint: $(VENV)/ready  ## style, types, and the direction of imports
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -49,27 +58,32 @@ jax: .venv-jax/ready  ## Keras on JAX, without TensorFlow
 test-jax: .venv-jax/ready  ## its tests
 	KERAS_BACKEND=jax .venv-jax/bin/python -m pytest tests/test_backends.py tests/test_jax.py
 
-# Needs uv. The extras are in the locks, so that one environment serves every target.
-COMPILE := uv pip compile --universal --extra test --extra postgresql --generate-hashes \
+# The extras are in the locks, so that one environment serves every target.
+COMPILE := $(BIN)/uv pip compile --universal --extra test --extra postgresql --generate-hashes \
 	--no-emit-index-url --no-header --quiet
 
-lock:  ## both locks, with the newest versions that fit
+lock: $(VENV)/ready  ## both locks, with the newest versions that fit
 	$(COMPILE) --upgrade --output-file requirements.lock pyproject.toml
 	echo "tensorflow ; python_version < '3'" > .without-tensorflow
 	$(COMPILE) --extra jax --override .without-tensorflow --constraint requirements.lock \
 		--output-file requirements-jax.lock pyproject.toml
 	rm .without-tensorflow
 
-.venv/ready: requirements.lock
+# uv takes a fifth of pip's time; where it cannot reach the packages (pip has its own settings, of a
+# mirror or a proxy), pip installs them.
+PIP = $(1)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps
+
+$(VENV)/ready: requirements.lock
 .venv-jax/ready: requirements-jax.lock
 %/ready: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14) and "Python 3.11 to 3.13 is needed, this is " + sys.version.split()[0] + "; name another: make PYTHON=python3.12")'
 	$(PYTHON) -m venv $*
-	$*/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes \
-		-r $(filter %.lock,$^)
-	$*/bin/python -m pip install --quiet --disable-pip-version-check --no-deps \
-		--no-build-isolation --editable .
+	sed -n '/^uv==/,/[^\\]$$/p' $(filter %.lock,$^) > $*/uv.txt
+	$(call PIP,$*) --require-hashes -r $*/uv.txt
+	$*/bin/uv pip install --quiet --python $*/bin/python --no-deps --require-hashes \
+		-r $(filter %.lock,$^) || $(call PIP,$*) --require-hashes -r $(filter %.lock,$^)
+	$(call PIP,$*) --no-build-isolation --editable .
 	touch $@
 
 clean:  ## the environment and caches; results (mlflow.db, mlartifacts, checkpoints) stay
-	rm -rf .venv .venv-jax .*_cache .coverage .hypothesis build *.egg-info
+	rm -rf .venv .venv-jax .venv-3.* .*_cache .coverage htmlcov .hypothesis build *.egg-info
