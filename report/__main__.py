@@ -6,7 +6,7 @@ with shell.packages():
     import webbrowser
     from functools import partial
     from pathlib import Path
-    from typing import Annotated
+    from typing import Annotated, Any
 
     import typer
     from rich.markup import escape
@@ -82,8 +82,13 @@ def main(
     modifications are never mixed, nor are recorded runs and your own; the page says which it
     shows and which others there are. --compare sets others beside, in a section of their own.
     """
-    chosen = {"dataset": dataset, "profile": profile, "modified": modified, "recorded": recorded}
-    chosen["compare"] = compare or ()
+    chosen: dict[str, Any] = {
+        "dataset": dataset,
+        "profile": profile,
+        "modified": modified,
+        "recorded": recorded,
+        "compare": compare or (),
+    }
     with console.status("reading runs"):  # the imports take seconds
         from report import analysis, output
 
