@@ -92,8 +92,9 @@ def residual_network(
     Returns:
         Model from images (batch, *input_shape) to probabilities (batch, classes).
     """
+    # shapes below are of the study's 32x32 images, without the batch
     image = Input(input_shape, name="image")
-    x = Conv2D(64, 3, padding="same", name="stage1_conv")(image)
+    x = Conv2D(64, 3, padding="same", name="stage1_conv")(image)  # (32, 32, 64)
     x = BatchNormalization(momentum=momentum, name="stage1_bn")(x)
     x = Activation("relu", name="stage1_relu")(x)
 
@@ -104,6 +105,7 @@ def residual_network(
         strict=True,
     )
     for stage, filters, count in stages:
+        # stage 2 stays (32, 32, 64); stages 3 and 4 become (16, 16, 128) and (8, 8, 256)
         block = 1
         if stage > 2:
             x = convolutional_block(x, filters, f"stage{stage}_block1", momentum)
@@ -111,8 +113,8 @@ def residual_network(
         for b in range(block, block + count):
             x = identity_block(x, filters, f"stage{stage}_block{b}", momentum)
 
-    x = AveragePooling2D(2, padding="same", name="head_pool")(x)
-    x = Flatten(name="head_flatten")(x)
+    x = AveragePooling2D(2, padding="same", name="head_pool")(x)  # (4, 4, 256)
+    x = Flatten(name="head_flatten")(x)  # (4096,)
     if dropout:
         x = Dropout(dropout, name="head_dropout")(x)
     probabilities = Dense(classes, activation="softmax", name="head_classifier")(x)
@@ -196,6 +198,7 @@ def _initialize(network: keras.Model, seed: int) -> None:
 
     Each layer draws by its name: a rung that adds a layer starts all others from the same weights.
     """
+    # NumPy's draws and not Keras's initialisers, whose bits are other ones on each backend
     for layer in network.layers:
         generator = np.random.default_rng([seed, *layer.name.encode()])
         if isinstance(layer, keras.layers.Conv2D | Dense):
