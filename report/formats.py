@@ -53,7 +53,12 @@ def to_latex(table: Table) -> str:
 
 def to_terminal(table: Table, items: list | None = None) -> RichTable:
     """The table for a terminal, some of its items only if any are given."""
-    made = RichTable(title=escape(table.caption), box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    made = RichTable(
+        title=f"\n{escape(table.caption)}",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        show_edge=False,  # a claim's longest name needs the room in 80 columns
+    )
     fields = table.at("terminal")
     for f in fields:  # only a rung's title may take several lines
         made.add_column(
