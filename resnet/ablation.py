@@ -145,7 +145,7 @@ def select(text: str, names: list[str], load: Callable[[str], Experiment]) -> li
         groups = [[e, *alternatives(e).values()] for e in loaded if e.alternatives]
     else:
         before = {after: first for first, after in pairwise(config.rungs(names))}
-        chosen = config.select(text, names)
+        chosen = config.select(text, names, "--ablate")
         if text == "all":
             chosen = chosen[1:]
         if first := [name for name in chosen if name not in before]:

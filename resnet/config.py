@@ -538,12 +538,13 @@ def label(experiment: Experiment) -> str:
     return f"{rung_number(experiment.name) or experiment.name} {experiment.title}"
 
 
-def select(text: str, names: Iterable[str]) -> list[str]:
-    """Which experiments a ``--ladder`` value means.
+def select(text: str, names: Iterable[str], option: str = "--ladder") -> list[str]:
+    """Which experiments an option's value means.
 
     Args:
         text: comma-separated: ``all`` (the numbered rungs), numbers, ranges ``1-3``, names.
         names: the experiments there are.
+        option: to be named in an error.
 
     Returns:
         Names in the ladder's order, each once.
@@ -563,7 +564,7 @@ def select(text: str, names: Iterable[str]) -> list[str]:
             missing = [str(number) for number in wanted if number not in rungs]
             if missing or not wanted:
                 raise UserError(
-                    f"--ladder {part}: there is no rung {missing[0] if missing else part}; "
+                    f"{option} {part}: there is no rung {missing[0] if missing else part}; "
                     f"allowed: 1 to {max(rungs, default=0)}"
                 )
             chosen.update(rungs[number] for number in wanted)
@@ -571,7 +572,7 @@ def select(text: str, names: Iterable[str]) -> list[str]:
             chosen.add(part)
         else:
             raise UserError(
-                f"--ladder {_short(part)}: allowed: all, numbers such as 2,5 or 1-3, "
+                f"{option} {_short(part)}: allowed: all, numbers such as 2,5 or 1-3, "
                 f"or a name: {', '.join(names)}"
             )
     return [name for name in names if name in chosen]

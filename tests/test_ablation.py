@@ -81,7 +81,7 @@ def test_what_is_selected():
     assert len(select("all")) == 5 + 2 + 2 + 6 + 6
     with pytest.raises(UserError, match="no step leads to 01_template"):
         select("1")
-    with pytest.raises(UserError, match="there is no rung 9"):
+    with pytest.raises(UserError, match="--ablate 9: there is no rung 9"):
         select("9")
 
 

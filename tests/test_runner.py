@@ -179,7 +179,7 @@ def test_killed_at_every_kind_of_moment(command, image_folder, undisturbed, tmp_
 
 
 def test_killed_in_a_shared_training(command, image_folder, tmp_path_factory, tmp_path):
-    """Four runs read one training out, each killed on its way; rung 4's leaves it half-way."""
+    """Four runs read one training out, killed in what they share and in what is rung 4's own."""
     # without early stopping rung 3 has 40 steps: the second kill strikes in what is rung 4's own
     arguments = [
         "--ablate=4",
