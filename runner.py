@@ -298,10 +298,10 @@ def restore(tracking_uri: str | None) -> None:
     """
     with console.status("starting"), quiet_start():
         from resnet import recording, records
-        from resnet.store import connect
+        from resnet.store import connect, nothing_run
     found = records.load_all(records.FOLDER)
     if not found:
-        raise UserError(f"--restore: there is no record in {records.FOLDER}")
+        raise nothing_run(f"there is no record in {records.FOLDER}", tracking_uri)
     store = connect(tracking_uri)
     new = recording.restore(store, found, lambda path: say(f"restored {escape(path.stem)}"))
     others = ", the others were there" * (new < len(found))

@@ -1,6 +1,7 @@
 """Runs out of a store into text and back, on real MLflow stores."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -295,6 +296,8 @@ def test_record_and_restore(run, empty, connected, tmp_path):
     (tmp_path / "own").mkdir()
     own = made_store(empty, tmp_path / "own")
     assert "holds no such run" in str(run(connected("bare"), "--record").exception)
+    nothing = str(run(connected("none"), "--restore").exception)
+    assert re.search(r"no record in .*start with .*runner\.py --ladder", nothing)
     result = run(own, "--record", "--ladder", "2", "--seeds", "3")
     assert result.exit_code == 0, result
     (path,) = records.FOLDER.iterdir()
