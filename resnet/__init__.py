@@ -17,7 +17,7 @@ A module imports from the rows below its own; ``make lint`` holds it to that::
 import os
 
 # Left alone, TensorFlow uses oneDNN's kernels only where the processor has AVX-512. With AVX2 its
-# own gradients of a 3x3 convolution are several times slower: 128 against 203 images/s in rung 1's
+# own gradients of a 3x3 convolution are several times slower: 131 against 181 images/s in rung 1's
 # training step. It is read when TensorFlow is imported, and bits depend on it.
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
