@@ -4,11 +4,14 @@
 
 Half of the ladders run on this machine (two processes, a database file), half on a Ray cluster of
 two nodes with MLflow's server over PostgreSQL. Every ladder is compared with undisturbed runs of
-the same settings. The table goes to ``docs/faults.md``.
+the same settings. It takes hours and may itself be interrupted: what each ladder came to is kept in
+``benchmarks/results/faults.json``, from which the same command goes on (without the file it begins
+anew) and makes the table in ``docs/faults.md``.
 """
 
 import argparse
 import contextlib
+import json
 import os
 import random
 import shutil
@@ -31,6 +34,7 @@ from services import Postgres, Server  # noqa: E402
 from test_cluster import ARGUMENTS  # noqa: E402
 from test_runner import assert_identical, record, runs_of  # noqa: E402
 
+DONE = ROOT / "benchmarks" / "results" / "faults.json"
 SEEDS = (0, 1)
 # Every Python of a ladder imports this first: two of the faults are switched on by a file.
 CUSTOMIZE = """
@@ -141,7 +145,7 @@ def strike(kind: str, driver: Driver, moment: random.Random, cluster: Any, serve
     return True
 
 
-HERE = (
+HERE: tuple[str, ...] = (
     "worker killed",
     "worker terminated",
     "driver killed",
@@ -157,14 +161,14 @@ def ladder(
     kinds: tuple[str, ...],
     moment: random.Random,
     wanted: int,
-    counts: Counter[str],
     uri: str,
     cluster: Any,
     server: Any,
     *arguments: str,
-) -> None:
+) -> Counter[str]:
+    """Disturbs one ladder until it is done all the same; returns the faults."""
     driver = Driver(folder, f"--tracking-uri={uri}", *arguments)
-    left, restarts = wanted, 0
+    left, restarts, counts = wanted, 0, Counter[str]()
     while True:
         until, lines = time.monotonic() + moment.uniform(0, 6), driver.lines
         while driver.process.poll() is None and (
@@ -173,17 +177,17 @@ def ladder(
             time.sleep(0.1)  # a fault strikes while something is going on
         code = driver.process.poll()
         if code == 0:
-            return
+            return counts
         if code is not None:  # a run failed or was interrupted: the same command again
             restarts += 1
             if restarts > 10 + 2 * wanted:
                 raise SystemExit(f"{folder}: exit code {code}, again and again")
             driver.start()
         elif left:
-            kind = moment.choice(kinds)
-            if strike(kind, driver, moment, cluster, server):
-                counts[kind] += 1
-                left -= 1
+            for kind in moment.sample(kinds, min(left, moment.randint(1, 3))):  # seldom alone
+                if strike(kind, driver, moment, cluster, server):
+                    counts[kind] += 1
+                    left -= 1
         else:
             driver.process.wait()
 
@@ -216,16 +220,14 @@ def forget(uri: str) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--faults", type=int, default=200)
-    parser.add_argument("--each", type=int, default=10, help="faults a ladder")
-    parser.add_argument("--seed", type=int, default=0)
-    arguments = parser.parse_args()
-    moment, counts = random.Random(arguments.seed), Counter[str]()
+    parser.add_argument("--each", type=int, default=20, help="faults a ladder")
+    wanted = parser.parse_args()
     top = Path(tempfile.mkdtemp(prefix="faults-"))
     (top / "sitecustomize.py").write_text(CUSTOMIZE)
     os.environ |= {"FAULTS": str(top), "COLUMNS": "200", "RAY_DEDUP_LOGS": "0"}
     os.environ["PYTHONPATH"] = f"{top}{os.pathsep}{ROOT}"
     common = [f"--data={images(top / 'squares')}", f"--seeds={SEEDS[0]}-{SEEDS[-1]}"]
-    began, ladders, runs, differences, losses = time.monotonic(), 0, 0, 0, 0
+    done: list[dict[str, Any]] = json.loads(DONE.read_text()) if DONE.exists() else []
 
     reference = top / "reference"
     reference.mkdir()
@@ -242,59 +244,74 @@ def main() -> None:
     cluster: Any = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
     cluster.nodes = [cluster.add_node(num_cpus=2), cluster.add_node(num_cpus=2)]
     with Postgres() as database, Server(database.uri, top) as server:
-        while sum(counts.values()) < arguments.faults:
-            folder = top / f"ladder{ladders}"
+        while (left := wanted.faults - total(done).total()) > 0:
+            began, number = time.monotonic(), len(done)
+            folder = top / f"ladder{number}"
             folder.mkdir()
-            if ladders % 2:
-                uri, kinds = server.uri, tuple(MANY)
+            if number % 2:
+                uri, kinds = server.uri, MANY
                 further = [f"--ray={cluster.address}", "--cpus-per-run=2"]
                 further += [f"--checkpoints={folder / 'checkpoints'}"]
             else:
                 uri, kinds = f"sqlite:///{folder / 'mlflow.db'}", HERE
                 further = ["--jobs=2"]
-            wanted = min(arguments.each, arguments.faults - sum(counts.values()))
-            ladder(folder, kinds, moment, wanted, counts, uri, cluster, server, *common, *further)
-            worse, lost = compare(uri, folder, expected)
-            ladders, runs = ladders + 1, runs + len(expected)
-            differences, losses = differences + worse, losses + lost
-            print(
-                f"{time.monotonic() - began:.0f} s: {ladders} ladders, {runs} runs, "
-                f"{sum(counts.values())} faults, {differences} differences, {losses} losses",
-                flush=True,
+            moment = random.Random(number)
+            counts = ladder(
+                *(folder, kinds, moment, min(wanted.each, left), uri, cluster, server),
+                *(*common, *further),
             )
+            differences, losses = compare(uri, folder, expected)
+            outcome = {"runs": len(expected), "differences": differences, "losses": losses}
+            seconds = round(time.monotonic() - began)
+            done.append({"commit": commit(), "faults": counts, **outcome, "seconds": seconds})
+            DONE.write_text(json.dumps(done, indent=1) + "\n")
+            print(done[-1], flush=True)
             if uri == server.uri:
                 forget(uri)
-            if not (worse or lost):
+            if not (differences or losses):
                 shutil.rmtree(folder)
     cluster.shutdown()
-    describe = ["git", "-C", str(ROOT), "describe", "--always", "--dirty"]
-    commit = subprocess.run(describe, capture_output=True, text=True).stdout.strip() or "unknown"
-    lines = [
+    table = "\n".join(lines(done)) + "\n"
+    (ROOT / "docs" / "faults.md").write_text(table)
+    print(table)
+    if any(ladder["differences"] or ladder["losses"] for ladder in done):
+        raise SystemExit(1)
+
+
+def commit() -> str:
+    describe = ["git", "-C", str(ROOT), "describe", "--always", "--exclude=*"]
+    return subprocess.run(describe, capture_output=True, text=True).stdout.strip() or "unknown"
+
+
+def total(done: list[dict[str, Any]]) -> Counter[str]:
+    """The faults of all ladders, by kind."""
+    return sum((Counter(ladder["faults"]) for ladder in done), Counter[str]())
+
+
+def lines(done: list[dict[str, Any]]) -> list[str]:
+    """The document."""
+    counts = total(done)
+    sums = {key: sum(ladder[key] for ladder in done) for key in ("runs", "differences", "losses")}
+    return [
         "# Random faults",
         "",
         "Written by `python -m benchmarks.faults`; changes by hand are lost.",
         "",
-        f"{ladders} ladders of {len(expected)} runs, half of them with `--jobs 2` on this machine "
-        "and a database file, half on a Ray cluster of two nodes with MLflow's server over "
-        "PostgreSQL, were disturbed at random moments and compared with undisturbed runs of the "
-        "same settings: weights, curves and test probabilities bit for bit, no metric twice, "
-        "nothing left running.",
+        f"{len(done)} ladders of {len(SEEDS) * 2} runs, half of them with `--jobs 2` on this "
+        "machine and a database file, half on a Ray cluster of two nodes with MLflow's server over "
+        "PostgreSQL, were disturbed at random moments, by one to three faults at a time, and "
+        "compared with undisturbed runs of the same settings: weights, curves and test "
+        "probabilities bit for bit, no metric twice, nothing left running.",
         "",
         "| fault | times |",
         "| --- | ---: |",
         *(f"| {kind} | {counts[kind]} |" for kind in MANY),
-        f"| **faults** | **{sum(counts.values())}** |",
-        f"| runs | {runs} |",
-        f"| differences | {differences} |",
-        f"| losses | {losses} |",
+        f"| **faults** | **{counts.total()}** |",
+        *(f"| {key} | {value} |" for key, value in sums.items()),
         "",
-        f"Commit {commit}, seed {arguments.seed}, {(time.monotonic() - began) / 60:.0f} minutes on "
-        f"{os.cpu_count()} cores.",
+        f"Commit {', '.join(sorted({ladder['commit'] for ladder in done}))}; "
+        f"{sum(ladder['seconds'] for ladder in done) / 60:.0f} minutes on {os.cpu_count()} cores.",
     ]
-    (ROOT / "docs" / "faults.md").write_text("\n".join(lines) + "\n")
-    print("\n".join(lines))
-    if differences or losses:
-        raise SystemExit(1)
 
 
 if __name__ == "__main__":
