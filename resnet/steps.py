@@ -57,10 +57,10 @@ class Steps:
         self._images = ops.convert_to_tensor(images, "uint8")
         self._labels = ops.one_hot(labels, network.output.shape[-1])  # (n, classes)
         self._pixel_scale = pixel_scale
-        # metrics and optimizer make their variables on first use, which must not be while tracing
-        network.evaluate(
-            images[:1] / np.float32(pixel_scale), self._labels[:1], verbose=0, batch_size=1
-        )
+        # loss, metrics and optimizer make their variables on first use, which must not be in tracing
+        some = self._labels[:1]
+        network.compute_loss(y=some, y_pred=some)
+        network.compute_metrics(None, some, some)
         network.optimizer.build(network.trainable_variables)
         self._compile()
         self.reset()
@@ -108,7 +108,7 @@ class _TensorFlowSteps(Steps):
             def run(positions: Any, transforms: Any) -> Any:
                 return of_network(self._look_up(self._images, self._labels, positions, transforms))
 
-            return tf.function(run, reduce_retracing=True)
+            return tf.function(run, reduce_retracing=True, autograph=False)
 
         self._train = step(self.network.train_step)
         self._test = step(self.network.test_step)
