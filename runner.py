@@ -433,7 +433,7 @@ def main(
     )
     cpus = cpus_per_run or int(os.environ.get("TF_NUM_INTRAOP_THREADS", 0)) or machine.cores()
     # the same on every node of a cluster, whatever it has
-    set_engine((jobs or 1) > 1, cpus if cpus_per_run or ray else None)
+    set_engine(bool(ray) or (jobs or 1) > 1, cpus if cpus_per_run or ray else None)
     if dry_run:
         return plan(request, timing)
 

@@ -8,6 +8,7 @@ import contextlib
 import io
 import json
 import os
+import socket
 import uuid
 import zipfile
 from pathlib import Path
@@ -42,7 +43,7 @@ def write(url: str, content: bytes) -> None:
     if not isinstance(system, LocalFileSystem):
         system.pipe_file(path, content)
         return
-    aside = Path(path).with_suffix(".tmp")
+    aside = Path(f"{path}.{socket.gethostname()}.tmp")  # another machine may be at it too
     try:
         with aside.open("wb") as file:
             file.write(content)
@@ -86,15 +87,19 @@ def load(url: str) -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:
     """Reads what :func:`save` wrote, if anything; nothing in it is ever unpickled.
 
     Raises:
-        UserError: the file is damaged.
+        UserError: the file is damaged or cannot be read.
     """
     system, path = url_to_fs(url)
     try:
-        with np.load(io.BytesIO(system.cat_file(path)), allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
-        return arrays, json.loads(arrays.pop("meta").tobytes())
+        content = system.cat_file(path)
     except FileNotFoundError:
         return None
+    except OSError as error:
+        raise UserError(f"{path}: the checkpoint cannot be read: {one_line(error)}") from None
+    try:
+        with np.load(io.BytesIO(content), allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+        return arrays, json.loads(arrays.pop("meta").tobytes())
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise UserError(
             f"{path}: the checkpoint is damaged ({' '.join(str(error).split())}); "

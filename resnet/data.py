@@ -207,7 +207,11 @@ def _official(progress: Progress) -> Arrays:
         with urllib.request.urlopen(OFFICIAL, timeout=TIMEOUT) as answer, path.open("wb") as file:
             while chunk := answer.read(1 << 18):
                 file.write(chunk)
-                progress("downloading CIFAR-10", file.tell(), int(answer.headers["Content-Length"]))
+                progress(
+                    "downloading CIFAR-10",
+                    file.tell(),
+                    int(answer.headers.get("Content-Length", 0)),
+                )
         _verify(path, OFFICIAL_SHA256)
         return archives.read(path, progress)[1:]
 

@@ -266,11 +266,11 @@ def _task(
         post.put.remote(number, event)
 
     lost = _ask(ray, post.begin, number) or 0
-    if should_stop():
-        return None
-    if lost:
-        listener(events.Told(job, f"its worker was lost ({lost} in a row); it begins again"))
     try:
+        if should_stop():
+            raise Interrupted
+        if lost:
+            listener(events.Told(job, f"its worker was lost ({lost} in a row); it begins again"))
         return ray.cloudpickle.loads(work)(job, dataset, listener, should_stop, lost)
     except Interrupted:
         if not stop:  # it is this worker or its node alone that must go: Ray starts the run anew

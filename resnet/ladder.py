@@ -90,11 +90,25 @@ class Ladder:
         folder = f"{self.checkpoints}/{place}"
         patiently = patient(self.store, lambda text: listener(events.Told(job, text)), should_stop)
         lock = self.lock(place)
+
+        def taken(lease: Lease) -> tracking.Run | None:
+            """The run, unless another process is at it."""
+            try:
+                if not lock.is_locked:
+                    lock.acquire(timeout=0)
+            except Timeout:
+                return None
+            return tracking.take(
+                *(self.store, job, dataset, self.tags, self.parent_id, lease, patiently),
+                fresh=self.fresh,
+                folder=folder,
+            )
+
         try:
             while True:
                 lease = Lease(self.store, Path(lock.lock_file))
                 waited = False
-                while not (run := self._take(job, dataset, folder, lock, lease, patiently)):
+                while not (run := taken(lease)):
                     if not waited:
                         listener(events.Told(job, "is at another process; waiting for it"))
                     waited = True
@@ -123,33 +137,6 @@ class Ladder:
         finally:
             lock.release()
             keras.backend.clear_session()
-
-    def _take(
-        self,
-        job: Job,
-        dataset: Dataset,
-        folder: str,
-        lock: FileLock,
-        lease: Lease,
-        patiently: Callable,
-    ) -> tracking.Run | None:
-        """The run, unless another process is at it."""
-        try:
-            if not lock.is_locked:
-                lock.acquire(timeout=0)
-        except Timeout:
-            return None
-        return tracking.take(
-            self.store,
-            job,
-            dataset,
-            self.tags,
-            self.parent_id,
-            lease,
-            patiently,
-            fresh=self.fresh,
-            folder=folder,
-        )
 
     def forget(self, job: Job, dataset: Dataset) -> None:
         """Removes a trajectory's states, unless a run that was begun on it still needs them."""
@@ -246,9 +233,15 @@ def run(
         listener(events.Told(jobs[0], text))
 
     patiently = patient(store, tell, should_stop)
+
+    def over(job: Job) -> bool:
+        of = tracking.identity(job, dataset)
+        finished = patiently(store.search, **of, role="rung", status="FINISHED")
+        # begun anew it goes on, whatever was finished before
+        return bool(finished) and not patiently(tracking.unfinished, store, of)
+
     idle = not (fresh or patiently(store.search, role="ladder", status="RUNNING")) and all(
-        patiently(store.search, **tracking.identity(job, dataset), role="rung", status="FINISHED")
-        for job in jobs
+        map(over, jobs)
     )
     parent = (
         contextlib.nullcontext("")  # a run that would hold nothing
@@ -304,20 +297,9 @@ def _conclude(
         patiently(registry.register, store, dataset, tags["profile"])
 
 
-@dataclass(frozen=True)
-class Estimate:
-    """What a job will take, from a few steps on this machine."""
-
-    parameters: int
-    multiply_adds: int
-    images_per_second: float
-    time: float
-    """Seconds for all epochs, validation included; more than it takes if early stopping ends it."""
-
-
 def estimate(
     job: Job, n_train: int, n_classes: int, shape: tuple[int, int, int], budget: float = 3.0
-) -> Estimate:
+) -> dict[str, float]:
     """Counts the job's network and times some of its steps on random images.
 
     Args:
@@ -328,11 +310,11 @@ def estimate(
         budget: seconds to spend on training steps, and half as many on validation steps.
 
     Returns:
-        The estimate.
+        ``parameters``, ``multiply_adds``, ``images_per_second``, and ``time``: seconds for all
+        epochs, validation included, more than it takes if early stopping ends it.
     """
     experiment = job.experiment
     network = models.build(experiment.model, shape, n_classes, job.seed)
-    counted = network.count_params(), models.multiply_adds(network)
     plan = training.Plan.make(experiment, n_train, shape[:2], job.seed)
     generator = np.random.default_rng(0)
     images = generator.integers(0, 256, (256, *shape), "uint8")
@@ -365,4 +347,9 @@ def estimate(
         lambda batches: steps.test(*batches), groups(plan.validation_batches(0), 1), budget / 2
     )
     epoch = len(plan.train) / training_rate + plan.validation_images / validation_rate
-    return Estimate(*counted, training_rate, epoch * experiment.training.epochs)
+    return {
+        "parameters": network.count_params(),
+        "multiply_adds": models.multiply_adds(network),
+        "images_per_second": training_rate,
+        "time": epoch * experiment.training.epochs,
+    }

@@ -51,7 +51,7 @@ def show(
         known = {}
         for name, job in firsts.items():
             with console.status(f"timing {escape(job.experiment.title)}"):
-                known[name] = vars(estimate(job, n, classes, (height, width, channels)))
+                known[name] = estimate(job, n, classes, (height, width, channels))
     else:
         known = _past(firsts, fingerprint, uri)
     table = Table(title=f"Plan for {n:,} training images of {height}x{width}", box=box.SIMPLE_HEAD)

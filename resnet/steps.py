@@ -57,7 +57,7 @@ class Steps:
         self._images = ops.convert_to_tensor(images, "uint8")
         self._labels = ops.one_hot(labels, network.output.shape[-1])  # (n, classes)
         self._pixel_scale = pixel_scale
-        # loss, metrics and optimizer make their variables on first use, which must not be in tracing
+        # loss, metrics and optimizer make variables on first use, which must not be while tracing
         some = self._labels[:1]
         network.compute_loss(y=some, y_pred=some)
         network.compute_metrics(None, some, some)
@@ -202,7 +202,7 @@ def numerics() -> dict[str, str]:
         that the processor has, with the variables that withhold it from the engine), and
         ``version.<package>``.
     """
-    found = np.show_config(mode="dicts")["SIMD Extensions"]["found"]
+    found = np.show_config(mode="dicts")["SIMD Extensions"].get("found")
     limits = {"tensorflow": ("ONEDNN_MAX_CPU_ISA", "TF_ENABLE_ONEDNN_OPTS"), "jax": ("XLA_FLAGS",)}
     backend = keras.backend.backend()
     facts = {

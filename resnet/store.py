@@ -259,6 +259,7 @@ def follow(uri: str) -> None:
                     ("experiments", "artifact_location"),
                     ("runs", "artifact_uri"),
                     ("logged_models", "artifact_location"),
+                    ("model_versions", "storage_location"),
                 ):
                     if old != new:
                         connection.execute(

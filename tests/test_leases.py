@@ -207,10 +207,13 @@ def test_a_moved_store_finds_its_artifacts(tmp_path):
     where = store.connect(f"sqlite:///{old / 'mlflow.db'}")
     run = where.client.create_run(where.experiment_id)
     where.client.log_text(run.info.run_id, "here", "a.txt")
+    where.client.create_registered_model("model")
+    where.client.create_model_version("model", run.info.artifact_uri, run.info.run_id)
     shutil.move(old, tmp_path / "new % folder")
     moved = store.connect(f"sqlite:///{tmp_path / 'new % folder' / 'mlflow.db'}")
     path = moved.client.download_artifacts(run.info.run_id, "a.txt", str(tmp_path))
     assert Path(path).read_text() == "here"
+    assert "/new%20%25%20folder/" in moved.client.get_model_version_download_uri("model", "1")
     with sqlite3.connect(tmp_path / "new % folder" / "mlflow.db") as database:
         (count,) = database.execute("SELECT count(*) FROM runs WHERE artifact_uri LIKE '%/old/%'")
         assert count == (0,)
