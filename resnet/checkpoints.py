@@ -5,6 +5,7 @@ aside, flushed to the disk, then renamed; an object store does as much with each
 """
 
 import contextlib
+import hashlib
 import io
 import json
 import os
@@ -20,6 +21,11 @@ from fsspec.implementations.local import LocalFileSystem
 
 from resnet import UserError
 from resnet.config import one_line
+
+
+def name(rates: list[float]) -> str:
+    """What a training's state is called: after its epoch, from 1, and all learning rates so far."""
+    return f"{len(rates):04d}-{hashlib.sha256(json.dumps(rates).encode()).hexdigest()[:16]}"
 
 
 def save(url: str, arrays: dict[str, np.ndarray], meta: dict[str, Any]) -> None:

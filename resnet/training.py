@@ -6,8 +6,6 @@ comes from (seed, epoch, position) or from state in the checkpoint, and the call
 counters and best weights Keras's ``BackupAndRestore`` forgets, see every epoch again.
 """
 
-import hashlib
-import json
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -256,8 +254,7 @@ class _Run:
         """Where the epoch in progress is kept, without the suffix."""
         rates = [record["learning_rate"] for record in self.history]
         rates.append(learning_rate(self.steps.network))
-        digest = hashlib.sha256(json.dumps(rates).encode()).hexdigest()
-        return f"{self.folder}/{len(rates):04d}-{digest[:16]}"
+        return f"{self.folder}/{checkpoints.name(rates)}"
 
     def save(self, record: dict[str, float] | None = None) -> None:
         """Keeps the epoch in progress, or with its record the whole one."""

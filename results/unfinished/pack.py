@@ -1,13 +1,12 @@
 """Makes the states of a training under way small enough for git.
 
-    python results/unfinished/pack.py checkpoints results/unfinished
+    .venv/bin/python results/unfinished/pack.py checkpoints results/unfinished
 
 Going on needs every epoch's figures, but the weights of few epochs alone: the newest, the best so
 far by each monitor, and those where another run may part from this one (its last epoch, or where
 the learning rate of rungs 4 and 5 drops). In all others they become NaN, which no result survives.
 """
 
-import hashlib
 import json
 import sys
 from collections.abc import Iterator
@@ -15,44 +14,43 @@ from pathlib import Path
 
 import numpy as np
 
+from resnet import checkpoints
+
 LAST = (25, 50, 75)
 """Epochs after which some rung ends."""
 PATIENCE, MIN_DELTA = 5, 1e-4
-"""Of rung 4's ReduceLROnPlateau."""
+"""Of rung 4's ReduceLROnPlateau; the latter of early stopping too."""
 
 
 def needed(records: list[dict[str, float]]) -> set[int]:
     """Numbers of the epochs, from 1, whose weights somebody may read again."""
-    losses = [record["val_loss"] for record in records]
-    accuracies = [record["val_accuracy"] for record in records]
-    kept = {len(records), 1 + int(np.argmin(losses)), 1 + int(np.argmax(accuracies)), *LAST}
-    best, waited = np.inf, 0
-    for epoch, loss in enumerate(losses, 1):
-        waited = 0 if loss < best - MIN_DELTA else waited + 1
-        best = min(best, loss) if not waited else best
-        if waited >= PATIENCE:
-            kept.add(epoch)
-            waited = 0
+    kept = {len(records), *LAST}
+    for monitor, sign in (("val_accuracy", -1), ("val_loss", 1)):
+        best, best_epoch, waited = np.inf, 1, 0
+        for epoch, record in enumerate(records, 1):
+            waited += 1
+            value = sign * record[monitor]
+            if np.float32(value + MIN_DELTA) < np.float32(best):  # as Keras's callbacks compare
+                best, best_epoch, waited = value, epoch, 0
+            if waited == PATIENCE:
+                kept.add(epoch)
+                waited = 0
+        kept.add(best_epoch)
     return kept
 
 
 def paths(records: dict[str, dict], rates: tuple[float, ...] = ()) -> Iterator[list[str]]:
     """The ways through the states, by their names: one of each schedule of learning rates."""
     further = [
-        (name, (*rates, record["learning_rate"]))
-        for name, record in records.items()
-        if name == _name([*rates, record["learning_rate"]])
+        (name, rate)
+        for name, rate in ((name, record["learning_rate"]) for name, record in records.items())
+        if name == checkpoints.name([*rates, rate])
     ]
-    for name, longer in further:
-        for path in paths(records, longer):
+    for name, rate in further:
+        for path in paths(records, (*rates, rate)):
             yield [name, *path]
     if not further:
         yield []
-
-
-def _name(rates: list[float]) -> str:
-    digest = hashlib.sha256(json.dumps(rates).encode()).hexdigest()  # as in resnet.training
-    return f"{len(rates):04d}-{digest[:16]}"
 
 
 def pack(source: Path, target: Path) -> None:
@@ -62,10 +60,11 @@ def pack(source: Path, target: Path) -> None:
         old.unlink()
     states = {path.name.removesuffix(".npz"): dict(np.load(path)) for path in source.glob("*.npz")}
     records = {
-        name: json.loads(arrays["meta"].tobytes())["record"] for name, arrays in states.items()
+        name: record
+        for name, arrays in states.items()
+        if (record := json.loads(arrays["meta"].tobytes())["record"])
     }
-    records = {name: record for name, record in records.items() if record}
-    kept = {name for name in states if name not in records}
+    kept = states.keys() - records.keys()  # an epoch in progress
     for path in paths(records):
         epochs = needed([records[name] for name in path])
         kept |= {name for epoch, name in enumerate(path, 1) if epoch in epochs}

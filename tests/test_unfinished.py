@@ -1,0 +1,64 @@
+"""States packed for git: who goes on from them ends with the same bits."""
+
+import importlib.util
+
+import keras
+import numpy as np
+import pytest
+from conftest import ROOT
+from hypothesis import given
+from hypothesis import strategies as st
+from test_training import SMALL, assert_same_outcome, experiment
+
+from resnet import Interrupted, training
+
+_spec = importlib.util.spec_from_file_location("pack", ROOT / "results" / "unfinished" / "pack.py")
+pack = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(pack)
+
+# rounded, so that values are often equal or less than the callbacks' delta apart
+FIGURE = st.floats(0, 0.002).map(lambda value: round(value, 5))
+
+
+@given(st.lists(st.tuples(FIGURE, FIGURE), min_size=1, max_size=20))
+def test_the_weights_that_keras_s_callbacks_ask_for_are_kept(curves):
+    records = [{"val_loss": loss, "val_accuracy": accuracy} for loss, accuracy in curves]
+    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
+    model.compile("adam", "mse")
+    stops = [
+        keras.callbacks.EarlyStopping(m, 1e-4, 100, mode=mode)
+        for m, mode in (("val_loss", "min"), ("val_accuracy", "max"))
+    ]
+    plateau = keras.callbacks.ReduceLROnPlateau("val_loss", 0.2, 5, min_delta=1e-4, mode="min")
+    for callback in (*stops, plateau):
+        callback.set_model(model)
+        callback.on_train_begin()
+    asked = set()
+    for epoch, record in enumerate(records, 1):
+        before = float(model.optimizer.learning_rate)
+        for callback in (*stops, plateau):
+            callback.on_epoch_end(epoch - 1, dict(record))
+        if float(model.optimizer.learning_rate) != before:
+            asked.add(epoch)
+    asked |= {stop.best_epoch + 1 for stop in stops} | {len(records)}
+    assert asked <= pack.needed(records)
+
+
+@pytest.mark.parametrize("batches", [22, 29])
+def test_going_on_from_packed_states_is_exact(dataset, tmp_path, batches):
+    """In the fifth and the sixth epoch."""
+    e = experiment(
+        "05_deeper_dropout",
+        **SMALL,
+        training={"epochs": 6, "reduce_lr_on_plateau": {"patience": 5, "min_delta": 10.0}},
+    )
+    whole = training.train(e, dataset, 0, tmp_path / "whole")
+    calls = iter(range(batches))
+    with pytest.raises(Interrupted):
+        training.train(
+            e, dataset, 0, tmp_path / "begun", should_stop=lambda: next(calls, None) is None
+        )
+    pack.pack(tmp_path / "begun", tmp_path / "packed")
+    states = [dict(np.load(path)) for path in (tmp_path / "packed").glob("*.npz")]
+    assert any(np.isnan(array).all() for state in states for array in state.values())
+    assert_same_outcome(whole, training.train(e, dataset, 0, tmp_path / "packed"))
