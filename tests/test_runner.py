@@ -334,9 +334,14 @@ def test_finished_work_is_skipped_and_fresh_trains_it_again(command, image_folde
     process = command(*arguments, "--dry-run")
     assert "as finished runs took" in process.out
     assert "parameters" in process.out
-    assert command(*arguments, "--fresh").returncode == 0
+    assert command("full", 5, *arguments, "--fresh", script=KILLED_AT).returncode == 1
+    process = command(*arguments)  # what was begun anew goes on, as a ladder of its own
+    assert process.returncode == 0, process.err
+    assert "nothing was trained" not in process.out
     first, second = runs_of(command.uri)
     assert first.data.metrics["test_loss"] == second.data.metrics["test_loss"]
+    parents = {run.info.run_id: run.info.status for run in runs_of(command.uri, "ladder")}
+    assert parents[first.data.tags["mlflow.parentRunId"]] == "FINISHED"
 
 
 def test_two_runners_at_once_on_a_fresh_database(command, image_folder):
