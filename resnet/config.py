@@ -11,6 +11,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -302,9 +303,8 @@ def _merge(base: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _allowed(location: tuple) -> str:
-    """What the schema allows at a place, as a hint for an unknown key."""
-    model: Any = Experiment
+def _allowed(model: Any, location: tuple) -> str:
+    """What a schema allows at a place, as a hint for an unknown key."""
     for part in location:
         if part in ("residual", "vgg"):
             model = Residual if part == "residual" else VGG
@@ -317,14 +317,15 @@ def _allowed(location: tuple) -> str:
     return ", ".join(model.model_fields) if model else ""
 
 
-def _explain(source: str, error: ValidationError) -> UserError:
-    """One line for pydantic's first complaint: file, key, value and what is allowed."""
+def _explain(source: str, error: ValidationError, model: type[Strict]) -> UserError:
+    """One line for pydantic's complaint: file, key, value and what is allowed."""
     errors = error.errors(include_url=False, include_context=False)
-    first = errors[0]
+    # a mistyped key is also missing
+    first = min(errors, key=lambda error: error["type"] != "extra_forbidden")
     location = first["loc"]
     key = ".".join(str(part) for part in location if part not in ("residual", "vgg"))
     if first["type"] == "extra_forbidden":
-        allowed = _allowed(location[:-1])
+        allowed = _allowed(model, location[:-1])
         close = difflib.get_close_matches(str(location[-1]), allowed.split(", "), n=1)
         hint = f" (did you mean {close[0]!r}?)" if close else ""
         text = f"{one_line(key)}: unknown key{hint}; allowed: {allowed}"
@@ -347,7 +348,7 @@ def _resolve(source: str, base: dict[str, Any], changes: dict[str, Any]) -> Expe
     try:
         experiment = Experiment.model_validate(tree)
     except ValidationError as error:
-        raise _explain(source, error) from None
+        raise _explain(source, error, Experiment) from None
     known = experiment.flat()
 
     def exists(key: str) -> bool:
@@ -421,7 +422,7 @@ def from_yaml(text: str, source: str) -> Experiment:
     try:
         return Experiment.model_validate(_parse_yaml(text))
     except ValidationError as error:
-        raise _explain(source, error) from None
+        raise _explain(source, error, Experiment) from None
     except ValueError as error:
         raise UserError(f"{source}: {error}") from None
 
@@ -490,7 +491,7 @@ def load_profile(name: str, folder: Path = EXPERIMENTS) -> Profile:
     try:
         return Profile.model_validate(read_yaml(path))
     except ValidationError as error:
-        raise _explain(str(path), error) from None
+        raise _explain(str(path), error, Profile) from None
 
 
 def apply_profile(experiment: Experiment, name: str) -> Experiment:
@@ -550,30 +551,36 @@ def select(text: str, names: Iterable[str], option: str = "--ladder") -> list[st
         Names in the ladder's order, each once.
 
     Raises:
-        UserError: a part names nothing there is.
+        UserError: a part names nothing there is, or two of the chosen have one number.
     """
     names = list(names)
-    rungs = {number: name for name in names if (number := rung_number(name)) is not None}
+    numbers = {name: number for name in names if (number := rung_number(name)) is not None}
     chosen: set[str] = set()
     for part in (part.strip() for part in text.split(",")):
         span = re.fullmatch(r"([0-9]{1,4})(?:-([0-9]{1,4}))?", part)
         if part == "all":
-            chosen.update(rungs.values())
+            chosen.update(numbers)
         elif span and span[1]:
             wanted = range(int(span[1]), int(span[2] or span[1]) + 1)
-            missing = [str(number) for number in wanted if number not in rungs]
+            missing = [str(number) for number in wanted if number not in numbers.values()]
             if missing or not wanted:
                 raise UserError(
                     f"{option} {part}: there is no rung {missing[0] if missing else part}; "
-                    f"allowed: 1 to {max(rungs, default=0)}"
+                    f"allowed: 1 to {max(numbers.values(), default=0)}"
                 )
-            chosen.update(rungs[number] for number in wanted)
+            chosen.update(name for name, number in numbers.items() if number in wanted)
         elif part in names:
             chosen.add(part)
         else:
             raise UserError(
                 f"{option} {_short(part)}: allowed: all, numbers such as 2,5 or 1-3, "
                 f"or a name: {', '.join(names)}"
+            )
+    for one, other in pairwise(rungs(chosen)):
+        if numbers[one] == numbers[other]:
+            raise UserError(
+                f"{option} {_short(text)}: {', '.join(sorted((one, other)))}: there are two of "
+                f"number {numbers[one]}; name one of them, or give one another number"
             )
     return [name for name in names if name in chosen]
 

@@ -143,9 +143,8 @@ class Ladder:
         place = self.place(job, dataset)
         folder = f"{self.checkpoints}/{place}"
         with contextlib.suppress(Timeout), self.lock(place).acquire(timeout=0):
-            begun = {"trajectory": job.experiment.trajectory(), "seed": str(job.seed)}
-            begun["dataset_fingerprint"] = dataset.fingerprint
-            if checkpoints.visible(folder) and not tracking.unfinished(self.store, begun):
+            begun = tracking.unfinished(self.store, tracking.sharing(job, dataset))
+            if checkpoints.visible(folder) and not begun:
                 checkpoints.remove(folder)
 
 

@@ -32,7 +32,9 @@ def table(runs: Sequence[tuple[str, str, float]]) -> pd.DataFrame:
     ladder["number"] = [config.rung_number(name) for name in ladder.index]
     published = config.read_yaml(config.CLAIMS)["published"]
     ladder["published"] = [published.get(name) for name in ladder.index]
-    of_number = ladder.dropna(subset="number").set_index("number")["test_accuracy"]
+    # of two rungs of one number neither is the one before
+    numbered = ladder.dropna(subset="number").drop_duplicates("number", keep=False)
+    of_number = numbered.set_index("number")["test_accuracy"]
     before = (ladder["number"] - 1).map(of_number)
     ladder["gain"] = (ladder["test_accuracy"] - before).round(10)  # equal gains are drawn equal
     return ladder.astype({"number": float, "published": float, "gain": float})

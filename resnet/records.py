@@ -17,7 +17,7 @@ from typing import Annotated, Literal
 
 import numpy as np
 import pandas as pd
-from pydantic import Field, ValidationError, model_validator
+from pydantic import ConfigDict, Field, ValidationError, model_validator
 
 from resnet import UserError, config
 from resnet.config import Strict
@@ -103,7 +103,7 @@ class Predictions(Strict):
     @classmethod
     def of(cls, frame: pd.DataFrame) -> "Predictions":
         """Packs the columns ``label``, ``predicted`` and ``truth_probability``."""
-        steps = (frame["truth_probability"] * PRECISION).round()
+        steps = (frame["truth_probability"].fillna(0) * PRECISION).round()
         return cls(
             images=len(frame),
             label=pack(frame["label"].to_numpy("uint8")),
@@ -130,6 +130,9 @@ class Record(Strict):
     ``final`` holds the metrics with a single value. ``experiment`` is the resolved YAML, a list
     of lines.
     """
+
+    # a loss may have become NaN, which would be written null
+    model_config = ConfigDict(ser_json_inf_nan="constants")
 
     format: Literal[2] = 2
     run_id: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]

@@ -138,7 +138,7 @@ def register(store: Store, dataset: Dataset, profile: str) -> None:
         if (version := _version(store, name, row.run))
     }
     aliases = {
-        f"rung-{number}" if (number := config.rung_number(rung)) else _plain(rung): version
+        f"rung-{config.rung_number(rung) or _plain(rung)}": version  # v2 alone is no alias
         for rung, version in versions.items()
     }
     rungs = chosen[chosen["rung"].isin(versions) & chosen["rung"].map(config.rung_number).notna()]

@@ -230,6 +230,8 @@ def _try_database(uri: str) -> None:
             f"{mask(uri)}: the database's driver is not installed ({error}); for PostgreSQL:   "
             + command("-m", "pip", "install", "-e", f"{typed(ROOT)}[postgresql]")
         ) from None
+    except ValueError as error:  # a port that is no number
+        raise UserError(f"{mask(uri)}: is no database's address: {mask(error)}") from None
 
 
 def follow(uri: str) -> None:

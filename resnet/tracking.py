@@ -57,6 +57,12 @@ def identity(job: Job, dataset: Dataset) -> dict[str, str]:
     }
 
 
+def sharing(job: Job, dataset: Dataset) -> dict[str, str]:
+    """The tags of the runs that go on from the same states."""
+    same = identity(job, dataset) | {"trajectory": job.experiment.trajectory()}
+    return {key: value for key, value in same.items() if key != "config_hash"}
+
+
 @functools.cache
 def environment() -> dict[str, str]:
     """Tags that say what produced a run: code, claims, versions, hardware."""
@@ -341,8 +347,10 @@ def take(
         for run in patiently(store.search, **of, role="rung", status="FINISHED"):
             if not earlier(run):
                 return run
-        shared = {"trajectory": job.experiment.trajectory(), PARENT: parent_id}
-        if fresh and not patiently(store.search, **shared, seed=str(job.seed)):
+        same = sharing(job, dataset)
+        if fresh and not patiently(store.search, **same, **{PARENT: parent_id}):
+            for run in patiently(unfinished, store, same):  # it would go on without its states
+                patiently(_abandon, store, run)
             checkpoints.remove(folder)
     tags = (
         of

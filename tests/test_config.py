@@ -124,6 +124,14 @@ def test_select_refuses(text):
         config.select(text, NAMES)
 
 
+def test_two_rungs_of_one_number_are_refused_unless_one_is_named():
+    names = [*NAMES, "06_mine", "06_other"]
+    for text in ("all", "5-6", "06_mine,06_other"):
+        with pytest.raises(UserError, match="06_mine, 06_other: there are two of number 6"):
+            config.select(text, names)
+    assert config.select("1,06_other", names) == [NAMES[0], "06_other"]
+
+
 @pytest.mark.parametrize(
     ("content", "words"),
     [
@@ -159,6 +167,13 @@ def test_a_mistake_is_one_line_that_names_it(tmp_path, content, words):
     assert str(path) in message
     for word in words:
         assert word in message
+
+
+def test_a_profile_s_mistake_names_a_profile_s_keys(tmp_path):
+    (tmp_path / "profiles").mkdir()
+    (tmp_path / "profiles" / "mine.yaml").write_text("description: x\ndata: digits\nchange: {}")
+    with pytest.raises(UserError, match=r"did you mean 'changes'.*allowed: descr"):
+        config.load_profile("mine", tmp_path)
 
 
 def test_a_longer_cycle_is_named(tmp_path):

@@ -125,14 +125,21 @@ def test_without_its_checkpoint_a_run_with_epochs_is_given_up(shared, dataset, t
 
 def test_fresh_gives_up_what_others_began_but_not_its_own(shared, dataset, tmp_path):
     lock = tmp_path / "lock"
-    old = tracking.take(
-        shared, JOB, dataset, TAGS, "earlier", Lease(shared, lock), patiently,
-        fresh=False, folder=str(tmp_path / "none"),
+    longer = Job(experiment("01_template", **SMALL, training={"epochs": 3}), JOB.seed)
+    old, of_its_states = (
+        tracking.take(
+            shared, job, dataset, TAGS, "earlier", Lease(shared, lock), patiently,
+            fresh=False, folder=str(tmp_path / "none"),
+        )
+        for job in (JOB, longer)
     )  # fmt: skip
     new = take(shared, Lease(shared, lock), dataset, tmp_path, fresh=True)
     again = take(shared, Lease(shared, lock), dataset, tmp_path, fresh=True)  # its worker was lost
     assert old.info.run_id != new.info.run_id == again.info.run_id
-    assert shared.client.get_run(old.info.run_id).info.status == "KILLED"
+    for gone in (old, of_its_states):
+        assert shared.client.get_run(gone.info.run_id).info.status == "KILLED"
+    (left,) = tracking.unfinished(shared, tracking.sharing(JOB, dataset))
+    assert left.info.run_id == new.info.run_id
 
 
 # -- checkpoints --------------------------------------------------------------------------------

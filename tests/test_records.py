@@ -1,12 +1,14 @@
 """Runs out of a store into text and back, on real MLflow stores."""
 
 import json
+import math
 import re
 import shutil
 from pathlib import Path
 
 import mlflow
 import numpy as np
+import pandas as pd
 import pytest
 from conftest import ROOT
 from hypothesis import HealthCheck, given, settings
@@ -131,6 +133,20 @@ def test_a_real_run_out_and_back_in_loses_nothing(command, connected, image_fold
 def artifact(store, run, name):
     uri = f"runs:/{run.info.run_id}/{name}"
     return Path(mlflow.artifacts.download_artifacts(uri, tracking_uri=store.uri)).read_bytes()
+
+
+def test_a_run_whose_loss_became_nan_is_recorded_and_restored(connected, text, tmp_path):
+    tree = json.loads(text)
+    tree["curves"]["loss"][-1] = tree["final"]["test_loss"] = math.nan
+    record = records.Record.model_validate_json(json.dumps(tree))
+    loaded = records.load(path := records.save(record, tmp_path))
+    assert loaded.sha256 == record.sha256
+    store = connected("store")
+    assert recording.restore(store, {path: loaded}) == 1
+    (run,) = store.search(role="recorded")
+    assert math.isnan(run.data.metrics["loss"])
+    frame = pd.DataFrame({"label": [1], "predicted": [0], "truth_probability": [math.nan]})
+    assert records.Predictions.of(frame).frame()["truth_probability"].tolist() == [0]
 
 
 def test_restoring_twice_changes_nothing(connected, sample):

@@ -37,6 +37,8 @@ def test_a_ladder_is_the_means_of_its_rungs_and_their_gains():
         ("06_mine", "mine | or yours", 0.91),
         ("04_lr_schedule", "never tested", float("nan")),
     ]
+    with_two_sixth = progression.table([*runs, ("06_b", "", 0.8), ("07_c", "", 0.9)])
+    assert with_two_sixth["gain"].isna()["07_c"]
     ladder = progression.table(runs)
     assert list(ladder.index) == ["01_template", "02_augmentation", LADDER[4], "06_mine", "vgg"]
     assert ladder["seeds"].tolist() == [2, 1, 1, 1, 1]
