@@ -6,7 +6,7 @@ with shell.packages():
     import contextlib
     import os
     import signal
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from dataclasses import dataclass
     from functools import partial
     from types import FrameType
@@ -38,22 +38,23 @@ EXAMPLES = {
 }
 
 
-class Stop:
-    """Ctrl-C and SIGTERM: the first asks training to save and stop, the second cuts it off."""
+@contextlib.contextmanager
+def stoppable() -> Iterator[Callable[[], bool]]:
+    """Ctrl-C and SIGTERM: the first makes what is yielded true, the second cuts training off."""
+    asked: list[int] = []
 
-    def __init__(self) -> None:
-        self.asked = False
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._handle)
-
-    def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self.asked:
+    def handle(number: int, frame: FrameType | None) -> None:
+        if asked:
             raise KeyboardInterrupt
-        self.asked = True
+        asked.append(number)
         say("[yellow]stopping after this step; once more cuts it off[/yellow]")
 
-    def __call__(self) -> bool:
-        return self.asked
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: bool(asked)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def parse_seeds(text: str) -> list[int]:
@@ -186,7 +187,7 @@ def train(request: Request, several: Callable | None, **options: Any) -> None:
     display = terminal.Display(console, request.due, published(dataset, **tags))
     again = shell.again(store.uri)
     try:
-        with display:
+        with display, stoppable() as should_stop:
             failures, parent_id = ladder.run(
                 request.due,
                 dataset,
@@ -195,7 +196,7 @@ def train(request: Request, several: Callable | None, **options: Any) -> None:
                 name=f"{request.what} · {dataset.name} · seed {request.seeds}",
                 tags=tags,
                 at_once=several and several(),
-                should_stop=Stop(),
+                should_stop=should_stop,
                 **options,
             )
     except (Interrupted, KeyboardInterrupt):
