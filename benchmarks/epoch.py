@@ -8,6 +8,7 @@ grow, and the study's are of 50,000 images.
 """
 
 import argparse
+import contextlib
 import os
 import queue
 import tempfile
@@ -71,7 +72,7 @@ def this_project(n: int) -> Side:
     changes = {"training": {"epochs": 1000}}
     job = config.Job(config.change(EXPERIMENT, changes, "benchmark"), 0)
     permits: queue.Queue[None] = queue.Queue()
-    done: queue.Queue[None] = queue.Queue()
+    done: queue.Queue[events.Event | None] = queue.Queue()
     ending = threading.Event()
     spent = {"steps": 0.0, "epochs": 0.0}
 
@@ -94,12 +95,10 @@ def this_project(n: int) -> Side:
             with tracking.parent_run(store, "benchmark", {}) as parent_id:
                 tags = {"profile": "full", "modified": ""}
                 shared = ladder.Ladder(store, tags, parent_id, False, str(store.checkpoints))
-                try:
-                    shared.run(job, dataset, one_at_a_time, ending.is_set)
-                except Interrupted:
-                    done.put(None)
+                with contextlib.suppress(Interrupted):
+                    done.put(shared.run(job, dataset, one_at_a_time, ending.is_set))
 
-    thread = threading.Thread(target=train)
+    thread = threading.Thread(target=train, daemon=True)
 
     def work() -> float:
         began = time.perf_counter()
@@ -107,7 +106,8 @@ def this_project(n: int) -> Side:
             thread.start()  # the first epoch compiles and is not counted
         else:
             permits.put(None)
-        done.get()
+        if failed := done.get():
+            raise SystemExit(str(failed))
         spent["epochs"] += time.perf_counter() - began
         if spent["steps"] == 0:
             spent["epochs"] = 0.0

@@ -25,12 +25,14 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import psutil
+
+from benchmarks.sides import commit
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests"))  # real servers, and what of a run must not differ
-from services import Postgres, Server  # noqa: E402
+from conftest import squares  # noqa: E402
+from services import Postgres, Server, binary, copy, workers  # noqa: E402
 from test_cluster import ARGUMENTS  # noqa: E402
 from test_runner import assert_identical, record, runs_of  # noqa: E402
 
@@ -56,21 +58,6 @@ os.fsync, time.time = full, jumping
 """
 
 
-def images(folder: Path) -> Path:
-    from PIL import Image
-
-    generator = np.random.default_rng(0)
-    for split, count in (("train", 200), ("test", 40)):
-        for index in range(count):
-            row, column = divmod(index % 4, 2)
-            pixels = generator.integers(0, 120, (8, 8, 3), "uint8")
-            pixels[4 * row : 4 * row + 4, 4 * column : 4 * column + 4] += 80
-            path = folder / split / f"class{index % 4}" / f"{index:05d}.png"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(pixels).save(path)
-    return folder
-
-
 class Driver:
     """The ladder's command, started again until it has done its work."""
 
@@ -79,9 +66,10 @@ class Driver:
         self.start()
 
     def start(self) -> None:
+        runner = self.folder.parent / "runner.py"
         with (self.folder / "errors.log").open("ab") as errors:
             self.process = subprocess.Popen(
-                [sys.executable, ROOT / "runner.py", *ARGUMENTS, *self.arguments],
+                [sys.executable, runner, *ARGUMENTS, *self.arguments],
                 cwd=self.folder,
                 stdout=subprocess.PIPE,
                 stderr=errors,
@@ -97,17 +85,10 @@ class Driver:
                 log.flush()
 
 
-def workers() -> list[psutil.Process]:
-    found = []
-    for process in psutil.process_iter():
-        with contextlib.suppress(psutil.Error):
-            if process.name().startswith("ray::_task"):
-                found.append(process)
-    return found
-
-
 def strike(kind: str, driver: Driver, moment: random.Random, cluster: Any, server: Any) -> bool:
     """One fault; False if there was nothing to hit."""
+    if driver.process.poll() is not None:
+        return False
     pause = moment.uniform(1, 10)
     faults = Path(os.environ["FAULTS"])
     if kind.startswith("worker"):
@@ -222,11 +203,14 @@ def main() -> None:
     parser.add_argument("--faults", type=int, default=200)
     parser.add_argument("--each", type=int, default=20, help="faults a ladder")
     wanted = parser.parse_args()
+    if not binary("initdb"):
+        raise SystemExit("PostgreSQL's server programs are not here")
     top = Path(tempfile.mkdtemp(prefix="faults-"))
+    copy(top)  # the campaign keeps its reports to itself, and the tree may change meanwhile
     (top / "sitecustomize.py").write_text(CUSTOMIZE)
     os.environ |= {"FAULTS": str(top), "COLUMNS": "200", "RAY_DEDUP_LOGS": "0"}
-    os.environ["PYTHONPATH"] = f"{top}{os.pathsep}{ROOT}"
-    common = [f"--data={images(top / 'squares')}", f"--seeds={SEEDS[0]}-{SEEDS[-1]}"]
+    os.environ["PYTHONPATH"] = str(top)
+    common = [f"--data={squares(top / 'squares')}", f"--seeds={SEEDS[0]}-{SEEDS[-1]}"]
     done: list[dict[str, Any]] = json.loads(DONE.read_text()) if DONE.exists() else []
 
     reference = top / "reference"
@@ -275,12 +259,8 @@ def main() -> None:
     (ROOT / "docs" / "faults.md").write_text(table)
     print(table)
     if any(ladder["differences"] or ladder["losses"] for ladder in done):
-        raise SystemExit(1)
-
-
-def commit() -> str:
-    describe = ["git", "-C", str(ROOT), "describe", "--always", "--exclude=*"]
-    return subprocess.run(describe, capture_output=True, text=True).stdout.strip() or "unknown"
+        raise SystemExit(f"what there is of them: {top}")
+    shutil.rmtree(top)
 
 
 def total(done: list[dict[str, Any]]) -> Counter[str]:
@@ -297,8 +277,8 @@ def lines(done: list[dict[str, Any]]) -> list[str]:
         "",
         "Written by `python -m benchmarks.faults`; changes by hand are lost.",
         "",
-        f"{len(done)} ladders of {len(SEEDS) * 2} runs, half of them with `--jobs 2` on this "
-        "machine and a database file, half on a Ray cluster of two nodes with MLflow's server over "
+        f"{len(done)} ladders of {len(SEEDS) * 2} runs, in turn with `--jobs 2` on this "
+        "machine and a database file and on a Ray cluster of two nodes with MLflow's server over "
         "PostgreSQL, were disturbed at random moments, by one to three faults at a time, and "
         "compared with undisturbed runs of the same settings: weights, curves and test "
         "probabilities bit for bit, no metric twice, nothing left running.",

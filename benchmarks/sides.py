@@ -9,6 +9,7 @@ import platform
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from importlib import metadata
@@ -17,7 +18,7 @@ from typing import IO, Any
 
 import psutil
 
-from resnet.machine import processor
+from resnet.machine import instruction_set, processor
 
 RESULTS = Path(__file__).resolve().parent / "results"
 
@@ -54,32 +55,48 @@ def compare(
         By name, the rate of every turn, and the further figures. A side that cannot start is
         left out, with a line that says why.
     """
-    processes: dict[str, tuple[subprocess.Popen[str], IO[str], IO[str]]] = {}
+    processes: dict[str, tuple[subprocess.Popen[str], IO[str], IO[str], IO[str]]] = {}
+
+    def last_of(log: IO[str]) -> str:
+        log.seek(0)
+        return " ".join(log.read().strip().splitlines()[-1:])
+
     for name, arguments in sides.items():
+        # not a pipe, which would fill up unread; open as long as the process is
+        log: IO[str] = tempfile.TemporaryFile("w+")  # noqa: SIM115
         process = subprocess.Popen(
             [sys.executable, *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stderr=log,
             text=True,
         )
         assert process.stdin and process.stdout  # they are pipes
         if process.stdout.readline().strip() == "ready":
-            processes[name] = process, process.stdin, process.stdout
+            processes[name] = process, process.stdin, process.stdout, log
             print(f"ready: {name}", file=sys.stderr)
         else:
-            reason = process.communicate()[1].strip().splitlines()[-1:]
-            print(f"left out: {name}: {' '.join(reason)}", file=sys.stderr)
+            process.wait()
+            print(f"left out: {name}: {last_of(log)}", file=sys.stderr)
     rates: dict[str, list[float]] = {name: [] for name in processes}
     for turn in range(turns):
         # every other round backwards, so that no side always follows the same one
         for name in list(processes)[:: 1 if turn % 2 == 0 else -1]:
-            _, asked, answers = processes[name]
+            _, asked, answers, log = processes[name]
             asked.write("go\n")
             asked.flush()
-            rates[name].append(float(answers.readline()))
+            if not (answer := answers.readline()):
+                raise SystemExit(f"{name} ended: {last_of(log)}")
+            rates[name].append(float(answer))
     further = {name: json.loads(p.communicate()[0]) for name, (p, *_) in processes.items()}
     return rates, further
+
+
+def commit() -> str:
+    """This project's, ``-dirty`` if anything was changed since."""
+    describe = ["git", "describe", "--always", "--dirty", "--exclude=*"]
+    done = subprocess.run(describe, cwd=RESULTS.parent, capture_output=True, text=True)
+    return done.stdout.strip() or "unknown"
 
 
 def machine() -> dict[str, Any]:
@@ -91,7 +108,9 @@ def machine() -> dict[str, Any]:
         except metadata.PackageNotFoundError:
             continue
     return {
+        "commit": commit(),
         "processor": processor(),
+        "instructions": instruction_set(),
         "cores": psutil.cpu_count(),
         "memory_gib": round(psutil.virtual_memory().total / 2**30),
         "system": platform.system(),
@@ -141,12 +160,10 @@ def report(
 def write(name: str, figures: dict[str, Any], lines: list[str]) -> None:
     """Writes ``results/<name>.json`` and ``.md``, the machine with them, and prints the latter."""
     host = machine()
-    while lines and not lines[-1]:
-        lines = lines[:-1]
-    lines = [*lines, "", "On " + ", ".join(f"{key} {value}" for key, value in host.items()) + "."]
+    told = ", ".join(f"{key} {value}" for key, value in host.items())
+    text = "\n".join(lines).rstrip() + f"\n\nOn {told}.\n"
     RESULTS.mkdir(exist_ok=True)
-    (RESULTS / f"{name}.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    (RESULTS / f"{name}.json").write_text(
-        json.dumps(figures | {"machine": host}, indent=1) + "\n", encoding="utf-8"
-    )
-    print("\n".join(lines))
+    (RESULTS / f"{name}.md").write_text(text, encoding="utf-8")
+    figures = figures | {"machine": host}
+    (RESULTS / f"{name}.json").write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+    print(text, end="")

@@ -202,7 +202,6 @@ def numerics() -> dict[str, str]:
         that the processor has, with the variables that withhold it from the engine), and
         ``version.<package>``.
     """
-    found = np.show_config(mode="dicts")["SIMD Extensions"].get("found")
     limits = {"tensorflow": ("ONEDNN_MAX_CPU_ISA", "TF_ENABLE_ONEDNN_OPTS"), "jax": ("XLA_FLAGS",)}
     backend = keras.backend.backend()
     facts = {
@@ -210,7 +209,7 @@ def numerics() -> dict[str, str]:
         "device": _device(),
         "threads": str(_threads()),
         "instruction_set": " ".join(
-            [found[-1] if found else platform.machine()]
+            [machine.instruction_set()]
             + [
                 f"{name}={os.environ[name]}"
                 for name in limits.get(backend, ())

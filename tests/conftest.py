@@ -17,8 +17,11 @@ ROOT = Path(__file__).resolve().parent.parent
 
 @pytest.fixture(scope="session")
 def image_folder(tmp_path_factory):
+    return squares(tmp_path_factory.mktemp("images") / "squares")
+
+
+def squares(folder):
     """An image folder of 200 training and 40 test images, 8x8, in four learnable classes."""
-    folder = tmp_path_factory.mktemp("images") / "squares"
     generator = np.random.default_rng(0)
     for split, count in (("train", 200), ("test", 40)):
         for index in range(count):

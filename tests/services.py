@@ -1,4 +1,4 @@
-"""Real servers for the cluster tests and the fault campaign: PostgreSQL and MLflow."""
+"""What the cluster tests and the fault campaign need: real servers, a project of their own."""
 
 import contextlib
 import os
@@ -11,6 +11,8 @@ import tempfile
 import time
 import urllib.request
 from pathlib import Path
+
+import psutil
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -25,6 +27,24 @@ def binary(name: str) -> str | None:
     """A program of PostgreSQL's, which Debian keeps off the PATH."""
     found = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"))
     return shutil.which(name) or (str(found[-1]) if found else None)
+
+
+def copy(folder: Path) -> Path:
+    """A copy of the project, which keeps its reports and locks to itself; its runner."""
+    for part in ("resnet", "report", "experiments"):
+        shutil.copytree(ROOT / part, folder / part)
+    return Path(shutil.copyfile(ROOT / "runner.py", folder / "runner.py"))
+
+
+def workers() -> list[psutil.Process]:
+    """Those that train in a project of this process's PYTHONPATH: there may be others' too."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            ours = process.environ().get("PYTHONPATH") == os.environ["PYTHONPATH"]
+            if ours and process.name().startswith("ray::_task"):
+                found.append(process)
+    return found
 
 
 class Service:

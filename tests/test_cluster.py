@@ -5,16 +5,14 @@ make test-cluster
 
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections import Counter
 
-import psutil
 import pytest
-from services import ROOT, Postgres, Server, binary
+from services import ROOT, Postgres, Server, binary, copy, workers
 from test_runner import assert_identical, record, runs_of
 
 pytestmark = [
@@ -80,22 +78,23 @@ def read_until(process, pattern, times=1):
     raise AssertionError(f"{pattern!r} never came:\n{''.join(lines)}\n{process.stderr.read()}")
 
 
-def workers():
-    return [p for p in psutil.process_iter() if p.name().startswith("ray::_task")]
+@pytest.fixture
+def project(tmp_path):
+    return copy(tmp_path / "project")
 
 
 @pytest.fixture
-def cluster(monkeypatch):
+def cluster(monkeypatch, project):
     from ray.cluster_utils import Cluster
 
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("PYTHONPATH", str(project.parent))
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
     cluster.nodes = [cluster.add_node(num_cpus=2), cluster.add_node(num_cpus=2)]
     yield cluster
     cluster.shutdown()
 
 
-def test_no_run_is_lost(server, cluster, undisturbed, image_folder, tmp_path):
+def test_no_run_is_lost(server, project, cluster, undisturbed, image_folder, tmp_path):
     """A worker, a node, the server and the driver are lost; the results are the same bits."""
     arguments = [
         *ARGUMENTS,
@@ -105,7 +104,7 @@ def test_no_run_is_lost(server, cluster, undisturbed, image_folder, tmp_path):
         "--cpus-per-run=2",
         f"--checkpoints={tmp_path / 'shared'}",
     ]
-    driver = start(tmp_path, server.uri, *arguments)
+    driver = start(tmp_path, server.uri, *arguments, script=project)
     read_until(driver, r"epoch 3/")
     workers()[0].kill()
     read_until(driver, r"its worker was lost")
@@ -120,7 +119,7 @@ def test_no_run_is_lost(server, cluster, undisturbed, image_folder, tmp_path):
     read_until(driver, r"epoch \d+/", times=3)
     driver.send_signal(signal.SIGKILL)
     driver.wait()
-    driver = start(tmp_path, server.uri, *arguments)
+    driver = start(tmp_path, server.uri, *arguments, script=project)
     out, err = driver.communicate(timeout=600)
     assert driver.returncode == 0, out + err
     found = records(server.uri, tmp_path)
@@ -134,13 +133,9 @@ def test_no_run_is_lost(server, cluster, undisturbed, image_folder, tmp_path):
 
 def test_two_drivers_in_two_folders_train_no_run_twice(server, image_folder, tmp_path):
     """As on two machines: neither sees the other's locks and checkpoints."""
-    for name in ("one", "other"):
-        for part in ("resnet", "report", "experiments"):
-            shutil.copytree(ROOT / part, tmp_path / name / part)
-        shutil.copyfile(ROOT / "runner.py", tmp_path / name / "runner.py")
     arguments = [*ARGUMENTS, "--set=training.epochs=6", SEEDS, f"--data={image_folder}"]
     drivers = [
-        start(tmp_path / name, server.uri, *arguments, script=tmp_path / name / "runner.py")
+        start(tmp_path, server.uri, *arguments, script=copy(tmp_path / name))
         for name in ("one", "other")
     ]
     outputs = [driver.communicate(timeout=600) for driver in drivers]
