@@ -44,11 +44,11 @@ class Conv2D(keras.layers.Conv2D):
 
 
 class BatchNormalization(keras.layers.BatchNormalization):
-    """``keras.layers.BatchNormalization`` that trains with TensorFlow's fused kernel.
+    """``keras.layers.BatchNormalization`` of channels, with TensorFlow's fused kernel to train.
 
     Outputs, gradients and moving statistics equal the stock layer's within float32 rounding:
     the variance that enters the moving average is the biased one, as in Keras. Inference, other
-    backends, and settings the kernel does not cover run the stock code.
+    backends and other precisions run the stock code.
 
     Input and output: float32 (batch, height, width, channels).
     """
@@ -59,12 +59,6 @@ class BatchNormalization(keras.layers.BatchNormalization):
             keras.backend.backend() == "tensorflow"
             and training
             and self.trainable
-            and mask is None
-            and len(inputs.shape) == 4
-            and self.axis in (3, -1)
-            and self.scale
-            and self.center
-            and not self.renorm
             and self.compute_dtype == "float32"
         )
         if not fused:

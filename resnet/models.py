@@ -78,7 +78,7 @@ def residual_network(
     classes: int = 10,
     identity_blocks: Sequence[int] = (5, 3, 1),
     dropout: float = 0.0,
-    momentum: float = 0.99,
+    batch_norm_momentum: float = 0.99,
 ) -> keras.Model:
     """The study's ``ResidualNetwork``; the defaults are the template's of rungs 1 and 2.
 
@@ -87,7 +87,7 @@ def residual_network(
         classes: number of classes.
         identity_blocks: identity blocks of stages 2, 3 and 4.
         dropout: rate before the classifier; 0 leaves the layer out.
-        momentum: of the moving averages of batch normalisation.
+        batch_norm_momentum: of the moving averages of batch normalisation.
 
     Returns:
         Model from images (batch, *input_shape) to probabilities (batch, classes).
@@ -95,7 +95,7 @@ def residual_network(
     # shapes below are of the study's 32x32 images, without the batch
     image = Input(input_shape, name="image")
     x = Conv2D(64, 3, padding="same", name="stage1_conv")(image)  # (32, 32, 64)
-    x = BatchNormalization(momentum=momentum, name="stage1_bn")(x)
+    x = BatchNormalization(momentum=batch_norm_momentum, name="stage1_bn")(x)
     x = Activation("relu", name="stage1_relu")(x)
 
     stages = zip(
@@ -108,10 +108,10 @@ def residual_network(
         # stage 2 stays (32, 32, 64); stages 3 and 4 become (16, 16, 128) and (8, 8, 256)
         block = 1
         if stage > 2:
-            x = convolutional_block(x, filters, f"stage{stage}_block1", momentum)
+            x = convolutional_block(x, filters, f"stage{stage}_block1", batch_norm_momentum)
             block = 2
         for b in range(block, block + count):
-            x = identity_block(x, filters, f"stage{stage}_block{b}", momentum)
+            x = identity_block(x, filters, f"stage{stage}_block{b}", batch_norm_momentum)
 
     x = AveragePooling2D(2, padding="same", name="head_pool")(x)  # (4, 4, 256)
     x = Flatten(name="head_flatten")(x)  # (4096,)
@@ -128,7 +128,7 @@ def vgg_like(
     convolutions: int = 3,
     dense: Sequence[int] = (128, 128),
     dropout: float = 0.2,
-    momentum: float = 0.99,
+    batch_norm_momentum: float = 0.99,
 ) -> keras.Model:
     """The VGG-like network the study compares with (section 4, only sketched there).
 
@@ -139,7 +139,7 @@ def vgg_like(
         convolutions: in a group, each with batch normalisation and ReLU.
         dense: units of the fully connected layers.
         dropout: rate before the classifier; 0 leaves the layer out.
-        momentum: of the moving averages of batch normalisation.
+        batch_norm_momentum: of the moving averages of batch normalisation.
 
     Returns:
         Model from images (batch, *input_shape) to probabilities (batch, classes).
@@ -148,7 +148,7 @@ def vgg_like(
     for g, f in enumerate(filters, 1):
         for c in range(1, convolutions + 1):
             x = Conv2D(f, 3, padding="same", name=f"group{g}_conv{c}")(x)
-            x = BatchNormalization(momentum=momentum, name=f"group{g}_bn{c}")(x)
+            x = BatchNormalization(momentum=batch_norm_momentum, name=f"group{g}_bn{c}")(x)
             x = Activation("relu", name=f"group{g}_relu{c}")(x)
         x = MaxPooling2D(2, name=f"group{g}_pool")(x)
     x = Flatten(name="head_flatten")(x)
@@ -177,18 +177,8 @@ def build(
     Returns:
         The network, uncompiled. Equal seeds give equal weights on every backend.
     """
-    common: dict[str, Any] = {
-        "input_shape": input_shape,
-        "classes": classes,
-        "dropout": model.dropout,
-        "momentum": model.batch_norm_momentum,
-    }
-    if model.architecture == "vgg":
-        network = vgg_like(
-            filters=model.filters, convolutions=model.convolutions, dense=model.dense, **common
-        )
-    else:
-        network = residual_network(identity_blocks=model.identity_blocks, **common)
+    make = vgg_like if model.architecture == "vgg" else residual_network
+    network = make(input_shape, classes, **model.model_dump(exclude={"architecture"}))
     _initialize(network, seed)
     return network
 

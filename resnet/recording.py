@@ -112,12 +112,7 @@ def _inputs(run: Run) -> list[records.DataInput]:
             source["tags"]["source"] = PurePath(path).name
         found.append(
             records.DataInput(
-                name=logged.dataset.name,
-                digest=logged.dataset.digest,
-                source_type=logged.dataset.source_type,
-                source=json.dumps(source),
-                schema=logged.dataset.schema,
-                profile=logged.dataset.profile,
+                **logged.dataset.to_dictionary() | {"source": json.dumps(source)},
                 context=next(tag.value for tag in logged.tags if tag.key == tracking.CONTEXT),
             )
         )
@@ -213,14 +208,7 @@ def _put_back(store: Store, record: Record) -> str:
         run_id,
         [
             DatasetInput(
-                mlflow.entities.Dataset(
-                    data.name,
-                    data.digest,
-                    data.source_type,
-                    data.source,
-                    data.schema_,
-                    data.profile,
-                ),
+                mlflow.entities.Dataset(**data.model_dump(exclude={"context"}, by_alias=True)),
                 [InputTag(tracking.CONTEXT, data.context)],
             )
             for data in record.inputs

@@ -189,20 +189,13 @@ def make_callbacks(training: config.Training, network: keras.Model) -> dict[str,
     callbacks: dict[str, Any] = {}
     if stop := training.early_stopping:
         callbacks["early_stopping"] = keras.callbacks.EarlyStopping(
-            monitor=stop.monitor,
-            patience=stop.patience,
-            min_delta=stop.min_delta,
+            **stop.model_dump(exclude={"restore_best_weights"}),
             mode=_mode(stop.monitor),
             restore_best_weights=stop.restore_best_weights != "never",
         )
     if reduce := training.reduce_lr_on_plateau:
         callbacks["reduce_lr_on_plateau"] = keras.callbacks.ReduceLROnPlateau(
-            monitor=reduce.monitor,
-            factor=reduce.factor,
-            patience=reduce.patience,
-            min_delta=reduce.min_delta,
-            min_lr=reduce.min_lr,
-            mode=_mode(reduce.monitor),
+            **reduce.model_dump(), mode=_mode(reduce.monitor)
         )
     network.stop_training = False
     for callback in callbacks.values():
