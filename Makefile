@@ -22,7 +22,7 @@ quick: $(VENV)/ready  ## the whole ladder on bundled digits, in minutes
 ladder: $(VENV)/ready  ## the reproduction: five rungs on CIFAR-10
 	$(BIN)/python runner.py --ladder all
 
-report: $(VENV)/ready  ## the page, the tables and the figures, from what mlflow.db holds
+report: $(VENV)/ready  ## page, tables and figures, from what mlflow.db holds
 	$(BIN)/python -m report
 
 readme: $(VENV)/ready  ## the README's results and their figure, from results/
@@ -37,13 +37,13 @@ screenshots: $(VENV)/ready  ## the README's pictures, from results/ (Chromium mu
 test: $(VENV)/ready lint  ## lint and pytest
 	$(BIN)/python -m pytest -n 2 --dist worksteal
 
-test-cluster: $(VENV)/ready  ## many machines: Ray, PostgreSQL (its programs must be there), faults
+test-cluster: $(VENV)/ready  ## Ray, a server and PostgreSQL (must be there), faults
 	$(BIN)/python -m pytest -m cluster
 
 coverage: $(VENV)/ready  ## the tests' coverage, a line a file, and htmlcov/
 	$(BIN)/python -m pytest -n 2 --dist worksteal --cov --cov-report term:skip-covered --cov-report html
 
-smoke: $(VENV)/ready  ## one epoch of a small rung 1 and its report, into a store that is thrown away
+smoke: $(VENV)/ready  ## one epoch of a small rung and its report, thrown away
 	folder=$$(mktemp -d) && $(BIN)/python runner.py --ladder 1 --profile quick \
 		--set training.epochs=1 --set 'model.identity_blocks=[0,0,0]' \
 		--tracking-uri sqlite:///$$folder/mlflow.db && rm -r $$folder
@@ -86,5 +86,5 @@ $(VENV)/ready: requirements.lock
 	$(call PIP,$*) --no-build-isolation --editable .
 	touch $@
 
-clean:  ## the environment and caches; results (mlflow.db, mlartifacts, checkpoints) stay
+clean:  ## environment and caches go, results stay
 	rm -rf .venv .venv-jax .venv-3.* .*_cache .coverage htmlcov .hypothesis build *.egg-info

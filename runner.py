@@ -314,7 +314,10 @@ def restore(tracking_uri: str | None) -> None:
 
 def main(
     ladder: Annotated[
-        str, typer.Option(help="What to run: all, 1-3, 2,5, vgg, or names.", metavar="RUNGS")
+        str,
+        typer.Option(
+            help="What to run: all (the rungs); 1-3; 2,5; vgg; or names.", metavar="RUNGS"
+        ),
     ] = "",
     ablate: Annotated[
         str,

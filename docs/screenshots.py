@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from report import analysis, output, ui  # noqa: E402
-from resnet import views  # noqa: E402
+from resnet import cli, views  # noqa: E402
 
 ELSEWHERE = "10.1.1.1"
 """Stands for 127.0.0.1 in the pictures' browser: to a server on the same machine MLflow's page
@@ -79,7 +79,6 @@ def main() -> None:
         with ui.served(uri) as (server, _):
             server = server.replace("127.0.0.1", ELSEWHERE)
             pages["mlflow"] = views.address(server, experiment_id)
-            pages["mlflow-ladder"] = views.address(server, experiment_id, views.LADDERS)
             for name, page in pages.items():
                 picture = arguments.out / f"{name}.png"
                 browse(page, f"--screenshot={picture}")
@@ -87,4 +86,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    cli.run(main)

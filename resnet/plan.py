@@ -7,6 +7,7 @@ from statistics import fmean
 
 from rich import box
 from rich.markup import escape
+from rich.padding import Padding
 from rich.table import Table
 
 from resnet import UserError, config
@@ -74,10 +75,11 @@ def show(
         before = ladder.get(base) if "=" in part else previous.get(base)
         console.print(f"[bold]{escape(experiment.name)}[/bold]", highlight=False)
         for change in config.changes(before.flat(), experiment.flat()) if before else ():
-            console.print(f"  {escape(change)}", highlight=False)
+            console.print(Padding.indent(escape(change), 2), highlight=False)
         for key, reason in experiment.assumed.items():
             if before is None or key not in before.assumed:
-                console.print(f"  [dim]assumed {key}: {escape(reason)}[/dim]", highlight=False)
+                told = f"[dim]assumed {key}: {escape(reason)}[/dim]"
+                console.print(Padding.indent(told, 2), highlight=False)
     seeds = len(due) // len(firsts)
     told = "--timing tells how long it takes on this machine"
     if len(known) == len(firsts):

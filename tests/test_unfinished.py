@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 from conftest import ROOT
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_training import SMALL, assert_same_outcome, experiment
 
@@ -20,6 +20,7 @@ _spec.loader.exec_module(pack)
 FIGURE = st.floats(0, 0.002).map(lambda value: round(value, 5))
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(FIGURE, FIGURE), min_size=1, max_size=20))
 def test_the_weights_that_keras_s_callbacks_ask_for_are_kept(curves):
     records = [{"val_loss": loss, "val_accuracy": accuracy} for loss, accuracy in curves]

@@ -55,9 +55,6 @@ def paths(records: dict[str, dict], rates: tuple[float, ...] = ()) -> Iterator[l
 
 def pack(source: Path, target: Path) -> None:
     """Packs one trajectory's folder; states in the target that are gone in the source go too."""
-    target.mkdir(parents=True, exist_ok=True)
-    for old in target.glob("*.npz"):
-        old.unlink()
     states = {path.name.removesuffix(".npz"): dict(np.load(path)) for path in source.glob("*.npz")}
     records = {
         name: record
@@ -68,6 +65,9 @@ def pack(source: Path, target: Path) -> None:
     for path in paths(records):
         epochs = needed([records[name] for name in path])
         kept |= {name for epoch, name in enumerate(path, 1) if epoch in epochs}
+    target.mkdir(parents=True, exist_ok=True)
+    for old in target.glob("*.npz"):
+        old.unlink()
     for name, arrays in states.items():
         if name not in kept:
             for key, array in arrays.items():
