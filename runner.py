@@ -405,7 +405,7 @@ def main(
     ] = False,
     tracking_uri: cli.TrackingUri = None,
 ) -> None:
-    """Runs the study's experiment ladder: five steps from 72.3 % to 89.2 % on CIFAR-10.
+    """Runs the study's experiment ladder: five rungs from 72.3 % to 89.2 % on CIFAR-10.
 
     Runs go to MLflow. Finished work is skipped; interrupted work goes on where it stopped.
     """

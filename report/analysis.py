@@ -204,8 +204,9 @@ def compare(before: System, after: System) -> Step:
     """What the step from one system to another brought; paired by image only on the same data."""
     later = {run.seed: run for run in after.runs}
     pairs = [(run, later[run.seed]) for run in before.runs if run.seed in later]
-    gains = [b.metric("test_accuracy") - a.metric("test_accuracy") for a, b in pairs]
-    gains = [gain for gain in gains if not math.isnan(gain)]
+    gains_of = [b.metric("test_accuracy") - a.metric("test_accuracy") for a, b in pairs]
+    pairs = [pair for pair, gain in zip(pairs, gains_of, strict=True) if not math.isnan(gain)]
+    gains = [gain for gain in gains_of if not math.isnan(gain)]
     same_images = len({run.tags.get("dataset_fingerprint") for pair in pairs for run in pair}) < 2
     by_image = []
     for a, b in pairs if same_images else ():
@@ -281,11 +282,8 @@ class Content:
     @property
     def seconds(self) -> float:
         """Training time of all runs shown; epochs that one shares with another count once."""
-        return sum(
-            run.metrics["train_seconds"] * (1 - run.shared)
-            for run in self.runs
-            if {"train_seconds", "epochs_run"} <= run.metrics.keys()
-        )
+        own = [run.metric("train_seconds") * (1 - run.shared) for run in self.runs]
+        return float(np.nansum(own))
 
     @property
     def rungs(self) -> list[System]:
@@ -301,9 +299,10 @@ class Content:
 
     @property
     def pictured(self) -> Run | None:
-        """The best system's first run with predictions: the confusion matrix is of this one."""
-        candidates = self.best.runs if self.best else ()
-        return next((run for run in candidates if run.n_test), None)
+        """The best rung's first run with predictions, or the next best's: of it is the matrix."""
+        measured = [s for s in self.systems if s.accuracies]
+        best = sorted(measured, key=lambda s: (s in self.rungs, s.accuracy), reverse=True)
+        return next((run for s in best for run in s.runs if run.n_test), None)
 
     @cached_property
     def mistakes(self) -> bytes | None:
@@ -361,17 +360,14 @@ def _content(uri: str, experiment: str, chosen: Selection, measured: list[Run]) 
     waiting = _waiting(uri, chosen)
     parts = tuple(run for run in measured if "~" in run.rung)
     whole = tuple(run for run in measured if "~" not in run.rung)
-    by_rung: dict[str, list[Run]] = {}
-    for run in whole:
-        by_rung.setdefault(run.rung, []).append(run)
     known, broken = _known_experiments(chosen.shown.profile)
     comparable = not chosen.shown.reservation
-    names = dict.fromkeys([*study.ladder, *study.published, *by_rung, *waiting])
+    names = dict.fromkeys([*study.ladder, *study.published, *(r.rung for r in whole), *waiting])
     ladder = config.rungs(names)
     systems: dict[str, System] = {}
     before = None
     for name in [*ladder, *(n for n in names if n not in ladder)]:
-        own, plan = by_rung.get(name, []), known.get(name)
+        own, plan = [run for run in whole if run.rung == name], known.get(name)
         params = own[0].params if own else plan.flat() if plan else {}
         # what was modified is not in the files: they say nothing about the rungs not run
         said = params if own or not chosen.shown.modified else {}

@@ -32,12 +32,8 @@ GAP_EPOCHS = 3
 """A gap of curves is averaged over that many last epochs: validation accuracy jumps about."""
 SLOPE_EPOCHS = 10
 """Epochs before and after a drop of the learning rate over which slopes are fitted."""
-FACTORS = {
-    "model": config.Residual.model_fields | config.VGG.model_fields,
-    "data": config.Data.model_fields,
-    "training": config.Training.model_fields,
-}
-"""Whatever :func:`resnet.ablation.factors` may name, by section."""
+FACTORS = {".".join(key.split(".")[:2]) for key in config.keys()}  # noqa: SIM118 - a module's function
+"""Whatever :func:`resnet.ablation.factors` may name."""
 
 
 class Bound(Strict):
@@ -120,9 +116,9 @@ class Study(Strict):
         for rung, keys in self.credited.items():
             if rung not in self.ladder[1:]:
                 raise ValueError(f"credited: {rung!r} is no step of the ladder")
-            for section, _, name in (key.partition(".") for key in keys):
-                if name not in FACTORS.get(section, ()):
-                    raise ValueError(f"credited: {rung}: there is no factor '{section}.{name}'")
+            for key in keys:
+                if key not in FACTORS:
+                    raise ValueError(f"credited: {rung}: there is no factor {key!r}")
         return self
 
     @property
@@ -241,10 +237,6 @@ class Evidence:
             if set(rungs) <= set(found[seed])
         }
 
-    def doubts(self, rungs: list[str]) -> bool:
-        """Whether a run of one of these rungs may be missing here."""
-        return bool(self.doubtful & {"", *rungs})
-
 
 def judge(claim: Claim, evidence: Evidence) -> Judgement:
     """Judges one claim, by an interval or not at all.
@@ -286,13 +278,13 @@ def judge(claim: Claim, evidence: Evidence) -> Judgement:
     elif len(set(values)) == 1:
         value, told = values[0], f"{len(values)} seeds: all the same"
         interval = value, value
-    elif all(map(math.isfinite, values)):
+    elif not (never := sum(v == math.inf or (v == 0 and quantity.unit == "epoch") for v in values)):
         value, told = float(np.mean(values)), f"{len(values)} seeds: t interval"
         interval = statistics.t_interval(values)
     else:  # it never happened in some run, so that there is no mean
-        told = f"{len(values)} seeds: never in {sum(map(math.isinf, values))} of them, no mean"
+        told = f"{len(values)} seeds: never in {never} of them, no mean"
     verdict = claim.bound.judge(*interval)
-    if evidence.doubts(rungs):
+    if evidence.doubtful & {"", *rungs}:
         verdict, told = "undecided", f"{told}; a run may be missing here"
     if not evidence.comparable:
         verdict = "not comparable"

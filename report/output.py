@@ -16,6 +16,7 @@ from mlflow.tracking import MlflowClient
 from report import figures, formats, page, tables
 from report.analysis import Content
 from resnet import UserError
+from resnet.store import mask
 
 MANIFEST = "manifest.json"
 PAGE = "report.html"
@@ -109,5 +110,4 @@ def attach(uri: str, run_id: str, folder: Path) -> None:
     try:
         MlflowClient(uri).log_artifacts(run_id, str(folder), "report")
     except (MlflowException, OSError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"{uri}: does not take the report: {reason[:300]}") from None
+        raise UserError(f"{mask(uri)}: does not take the report: {mask(error)[:300]}") from None

@@ -39,13 +39,13 @@ def headline(content: Content) -> str:
     ran = [s for s in rungs if s.runs]
     if shown.reservation:
         what = "Machinery check" if shown.profile != "full" else "Not the study's experiment"
-        best = content.best
+        best = content.best if ran else None
         reached = f", the best with {tables.percent(best.accuracy)}" if best else ""
         return (
             f"{what}: {len(ran)} of {len(rungs)} rungs ran{reached}. These runs are "
             f"{shown.reservation}, so that nothing here is held against the study."
         )
-    verdicts = [s.verdict for s in rungs if s.verdict != "not comparable"]
+    verdicts = [s.verdict for s in rungs if s.published == s.published]
     return (
         f"The {len(verdicts)} accuracies, within {100 * content.study.tolerance:g} points of those "
         f"published: {told(verdicts)}. The {len(content.claims)} further claims: "
@@ -67,7 +67,8 @@ def missing(content: Content) -> list[str]:
 def tiles(content: Content) -> list[tuple[str, str, str, dict[str, int]]]:
     """What stands at the top: a name, a figure, what to add, and verdicts to draw."""
     ran = [s for s in content.systems if s.runs]
-    verdicts = counts([s.verdict for s in content.rungs])
+    published = [s.verdict for s in content.rungs if s.published == s.published]
+    verdicts = counts(published)
     claims = counts([j.verdict for j in content.claims])
     seeds = tables.whole([float(len(s.runs)) for s in ran])
     spread = [s.deviation for s in ran if s.deviation == s.deviation]
@@ -79,10 +80,10 @@ def tiles(content: Content) -> list[tuple[str, str, str, dict[str, int]]]:
         first = ("rungs run", f"{sum(bool(s.runs) for s in content.rungs)} of {len(content.rungs)}")
         second = ("claims measured", f"{sum(j.value == j.value for j in content.claims)}")
     else:
-        first = ("reproduced", f"{verdicts.get('holds', 0)} of {len(content.rungs)}")
+        first = ("reproduced", f"{verdicts.get('holds', 0)} of {len(published)}")
         second = ("claims that hold", f"{claims.get('holds', 0)}")
     return [
-        (*first, told([s.verdict for s in content.rungs]), verdicts),
+        (*first, told(published), verdicts),
         (second[0], f"{second[1]} of {len(content.claims)}",
          told([j.verdict for j in content.claims]), claims),
         ("seeds a rung", seeds, noise, {}),

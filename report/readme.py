@@ -88,14 +88,13 @@ def _commands(system: System, content: Content) -> list[str]:
     """What trains a row's runs, a line for each engine; of a row not run, its first seed."""
     data = shlex.join(tables.data_option(content.runs[0])) if content.runs else ""
     start = f"python runner.py --ladder {system.short} --seeds"
-    of_engine: dict[tuple[str, str], list[Run]] = {} if system.runs else {("tensorflow", ""): []}
+    of_engine: dict[tuple[str, str], list[Run]] = {} if system.runs else {("", ""): []}
     for run in system.runs:
         threads = shlex.join(tables.threads_option(run))
-        of_engine.setdefault((run.tags["backend"], threads), []).append(run)
+        of_engine.setdefault((tables.engine(run), threads), []).append(run)
     return [
-        f"{'' if backend == 'tensorflow' else f'KERAS_BACKEND={backend} '}{start} "
-        + " ".join(filter(None, (tables.seed_list(runs) or "0", data, threads)))
-        for (backend, threads), runs in of_engine.items()
+        engine + " ".join(filter(None, (start, tables.seed_list(runs) or "0", data, threads)))
+        for (engine, threads), runs in of_engine.items()
     ]
 
 

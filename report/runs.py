@@ -29,7 +29,7 @@ from report import statistics
 from resnet import UserError, config
 from resnet.records import CURVES, TAGS
 from resnet.shell import EXPERIMENT
-from resnet.store import check, data_of, nothing_run
+from resnet.store import check, data_of, follow, mask, nothing_run, try_database
 
 ROLES = ("rung", "recorded")
 """Of runs of a rung; the second is of restored records."""
@@ -93,7 +93,7 @@ class Run:
     @cached_property
     def floor(self) -> float:
         """:func:`report.statistics.seed_floor` of this run, NaN without predictions."""
-        if not self.n_test:
+        if not self.predictions["truth_probability"].any():  # gone, or it diverged
             return np.nan
         return statistics.seed_floor(self.predictions["truth_probability"].to_numpy())
 
@@ -101,7 +101,10 @@ class Run:
     def validation_images(self) -> int:
         """Images in an epoch's validation figure; 0 if the run does not say how many."""
         try:
-            held_out = int(self.n_train * float(self.params["data.validation.fraction"]))
+            fraction = float(self.params["data.validation.fraction"])
+            last = self.params["data.validation.subset"] == "last"  # as training.split has it
+            n = self.n_train
+            held_out = n - int(n * (1 - fraction)) if last else int(n * fraction)
             batch = int(self.params["training.batch_size"])
             drop = self.params["data.validation.drop_remainder"]
         except (KeyError, TypeError, ValueError):
@@ -120,8 +123,8 @@ def _reading(uri: str) -> Iterator[None]:
     try:
         yield
     except (MlflowException, SQLAlchemyError, OSError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"{uri}: cannot be read as a tracking store: {reason[:300]}") from None
+        told = f"{mask(uri)}: cannot be read as a tracking store: {mask(error)[:300]}"
+        raise UserError(told) from None
 
 
 def search(uri: str, experiment_name: str = EXPERIMENT) -> pd.DataFrame:
@@ -141,9 +144,11 @@ def search(uri: str, experiment_name: str = EXPERIMENT) -> pd.DataFrame:
     """
     check(uri)
     with _reading(uri):
+        try_database(uri)
+        follow(uri)  # of a store that was moved, else nothing is changed there
         mlflow.set_tracking_uri(uri)
         if mlflow.get_experiment_by_name(experiment_name) is None:
-            raise nothing_run(f"{uri} holds no experiment {experiment_name!r}", uri)
+            raise nothing_run(f"{mask(uri)} holds no experiment {experiment_name!r}", uri)
         frame = mlflow.search_runs(
             experiment_names=[experiment_name], order_by=["attributes.start_time DESC"]
         )

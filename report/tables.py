@@ -9,7 +9,7 @@ import re
 import shlex
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from operator import attrgetter, itemgetter
+from operator import attrgetter, itemgetter, methodcaller
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,7 +21,7 @@ from report.attribution import Apart, Factor
 from report.claims import QUANTITIES, Bound, Judgement
 from report.runs import Run
 from resnet import config
-from resnet.shell import duration
+from resnet.shell import DEFAULT_URI, duration, hide
 
 NONE = "-"
 
@@ -249,7 +249,7 @@ def published_heading(content: Content) -> str:
 
 def progression(content: Content) -> Table:
     """Rung by rung: published, reproduced, verdict, cost, what changed."""
-    gains = {step.after.name: step.after.accuracy - step.before.accuracy for step in content.steps}
+    gains = {step.after.name: step.gain for step in content.steps}
     heading = published_heading(content)
 
     def told(s: System) -> list[str]:
@@ -281,9 +281,6 @@ def progression(content: Content) -> Table:
     def gain(s: System) -> float:
         return gains.get(s.name, math.nan)
 
-    def mean(metric: str) -> Callable[[System], float]:
-        return lambda s: s.mean(metric)
-
     everywhere = "page terminal readme results"
     verdict_on = "page" if content.selection.shown.reservation else everywhere
     fields = [
@@ -299,12 +296,24 @@ def progression(content: Content) -> Table:
         Field("", further, "one further run", kind="lines"),
         Field("", spread, "deviation", kind="lines"),
         Field("", training, "training", str, "lines", "page results"),
-        Field("train_seconds", mean("train_seconds"), "time", duration, "number", "terminal"),
+        Field(
+            "train_seconds",
+            methodcaller("mean", "train_seconds"),
+            "time",
+            duration,
+            "number",
+            "terminal",
+        ),
         Field("", size, "parameters", kind="lines"),
         Field("what_changed", lambda s: "; ".join(s.changes), "what changed", _list, "fold"),
         *_raw("title", "interval", "further", "deviation", rung="name", evidence="basis"),
         *_raw(reproduced="accuracy", published_is="place", seed_floor="floor"),
-        *_raw(**{key: mean(key) for key in ("parameters", "multiply_adds", "epochs_run")}),
+        *_raw(
+            **{
+                key: methodcaller("mean", key)
+                for key in ("parameters", "multiply_adds", "epochs_run")
+            }
+        ),
     ]
     caption = f"Test accuracy, {content.selection.shown.label}"
     return Table("progression", caption, fields, content.systems, attrgetter("slug"))
@@ -337,7 +346,7 @@ def judged(content: Content) -> Table:
         *_raw(against="claim.against", text="claim.text", quantity="claim.quantity"),
     ]
     anchor = attrgetter("claim.id")
-    return Table("claims", "The study's claims, judged", fields, content.claims, anchor)
+    return Table("claims", "The claims, judged", fields, content.claims, anchor)
 
 
 def _step_fields(content: Content) -> list[Field]:
@@ -500,7 +509,7 @@ def confusion_matrix(content: Content) -> Table:
     run = content.pictured
     counts = confusion(run) if run else pd.DataFrame()
     small = len(counts) <= 30  # more are for machines only
-    fields = [Field("true", itemgetter(0), "true \\ predicted" * small)]
+    fields = [Field("true class", itemgetter(0), "true \\ predicted" * small)]
     fields += [Field(k, itemgetter(i), k * small, str, "cell") for i, k in enumerate(counts, 1)]
     return Table(
         "confusion_matrix",
@@ -639,11 +648,12 @@ def saved(content: Content) -> Table:
 
 def ablate_command(content: Content, what: str, seeds: Iterable[int] = (0,)) -> str:
     """The command that makes runs of the ladder's parts."""
-    shown, some = content.selection.shown, (*content.runs, *content.parts)[:1]
+    shown = content.selection.shown
     chosen = ",".join(map(str, sorted({*seeds})))
     words = ["python", "runner.py", "--ablate", what, "--seeds", chosen]
     words += ["--profile", shown.profile] if shown.profile != "full" else []
-    return shlex.join([*words, *(data_option(some[0]) if some else ())])
+    some = next(iter((*content.runs, *content.parts)), None)
+    return engine(some) + shlex.join(words + data_option(some)) if some else shlex.join(words)
 
 
 def contradictions(content: Content) -> Table:
@@ -656,9 +666,15 @@ def contradictions(content: Content) -> Table:
 def data_option(run: Run) -> list[str]:
     """The runner's option for a run's images."""
     dataset = run.tags.get("dataset", "")
-    if dataset == "cifar10":
-        return []
+    if dataset == "cifar10":  # the full profile's
+        return [] if run.tags.get("profile", "full") in ("full", "") else ["--data", dataset]
     return ["--data", "digits" if dataset == "digits" else run.source or f"PATH-OF-{dataset}"]
+
+
+def engine(run: Run) -> str:
+    """What stands before the command of a run's engine."""
+    backend = run.tags.get("backend", "tensorflow")
+    return "" if backend == "tensorflow" else f"KERAS_BACKEND={shlex.quote(backend)} "
 
 
 def threads_option(run: Run) -> list[str]:
@@ -677,7 +693,7 @@ def rerun_command(run: Run) -> str:
     words += data_option(run) + threads_option(run)
     for override in re.split(r"\s+(?=[\w.]+=)", tags.get("modified", "")):
         words += ["--set", override] if override else []
-    return shlex.join([*words, "--fresh"])
+    return engine(run) + shlex.join([*words, "--fresh"])
 
 
 def report_command(content: Content) -> str:
@@ -688,6 +704,7 @@ def report_command(content: Content) -> str:
     words += ["--recorded" if shown.recorded else "--own"]
     for other in content.compared:
         words += ["--compare", other.selection.shown.label]
+    words += ["--tracking-uri", hide(content.uri)] if content.uri != DEFAULT_URI else []
     return shlex.join([*words, "--experiment", content.experiment])
 
 
@@ -703,24 +720,24 @@ def runs(content: Content) -> Table:
     def tag(name: str) -> Callable[[Run], str]:
         return lambda run: run.tags.get(name, "")
 
-    def metric(name: str) -> Callable[[Run], float]:
-        return lambda run: run.metric(name)
-
     metrics = sorted({key for run in content.runs for key in run.metrics if "/" not in key})
     tags = ("dataset", "dataset_fingerprint", "profile", "modified", "git_commit", "git_dirty")
     fields = [
         Field("run_id", "id", "run", kind="id"),
         Field("rung", "", "rung", short),
         Field("seed", "", "seed", kind="number"),
-        Field("", metric("test_accuracy"), "test accuracy", percent, "number"),
+        Field("", methodcaller("metric", "test_accuracy"), "test accuracy", percent, "number"),
         Field("seed_floor", "floor", "floor", deviation, "number"),
-        Field("", metric("train_seconds"), "training time", duration, "number"),
+        Field("", methodcaller("metric", "train_seconds"), "training time", duration, "number"),
         Field("begun", "", "begun (UTC)", lambda t: f"{t:%Y-%m-%d %H:%M}", "lines"),
         Field("config_hash", tag("config_hash"), "configuration", lambda text: text[:12], "mono"),
         Field("", _code, "code (git commit)", kind="mono"),
         Field("again_with", rerun_command, "again with", kind="copy"),
         *_raw("title", published=lambda run: published[run.rung]),
-        *_raw(**{name: tag(name) for name in tags}, **{name: metric(name) for name in metrics}),
+        *_raw(
+            **{name: tag(name) for name in tags},
+            **{name: methodcaller("metric", name) for name in metrics},
+        ),
     ]
     return Table("runs", "Runs shown", fields, content.runs, lambda run: run.id[:8])
 
@@ -751,7 +768,9 @@ def environment(content: Content) -> Table:
     facts = {
         "dataset": shown.dataset,
         "fingerprint": shown.fingerprint,
-        "training and test images": each(f"{r.n_train:,} and {r.n_test:,}" for r in content.runs),
+        "training and test images": each(
+            f"{r.n_train:,} and {r.n_test:,}" for r in content.runs if r.n_test
+        ),
         "profile": shown.profile,
         "modified settings": shown.modified or "none",
         "seeds": ", ".join(map(str, sorted({run.seed for run in content.runs}))),

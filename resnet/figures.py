@@ -51,6 +51,9 @@ def confusion(table: pd.DataFrame) -> Figure:
     axes = figure.subplots()
     share = table.div(table.sum(axis=1).clip(lower=1), axis=0)
     axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
+    axes.set(xlabel="predicted", ylabel="true")
+    if len(table) > 30:
+        return figure  # too many to be read
     for row in range(len(table)):
         for column in range(len(table.columns)):
             colour = "white" if share.iat[row, column] > 0.5 else "black"
@@ -59,7 +62,6 @@ def confusion(table: pd.DataFrame) -> Figure:
         range(len(table.columns)), table.columns, rotation=45, ha="right", parse_math=False
     )
     axes.set_yticks(range(len(table)), table.index, parse_math=False)
-    axes.set(xlabel="predicted", ylabel="true")
     return figure
 
 

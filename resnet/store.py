@@ -168,8 +168,7 @@ def connect(uri: str | None = None, *, create: bool = True) -> Store:
             f"server, or that of a database ({', '.join(DATABASE_ENGINES)})"
         )
     try:
-        if artifacts and not uri.startswith("sqlite"):
-            _try_database(uri)
+        try_database(uri)
         with lock, _hurried():
             follow(uri)
             mlflow.set_tracking_uri(uri)
@@ -216,8 +215,15 @@ def _hurried() -> Iterator[None]:
         os.environ.update(kept)
 
 
-def _try_database(uri: str) -> None:
-    """One connection, since MLflow would try for half an hour."""
+def try_database(uri: str) -> None:
+    """Connects to a database's server once, if it is one, since MLflow would try for long.
+
+    Raises:
+        UserError: its driver is not installed, or the address is none.
+        OSError, SQLAlchemyError: it cannot be reached.
+    """
+    if urlsplit(uri).scheme.partition("+")[0] not in {*DATABASE_ENGINES} - {"sqlite"}:
+        return
     try:
         engine = sqlalchemy.create_engine(uri)
         if engine.url.host:

@@ -368,6 +368,7 @@ def take(
     )
     tags[SERIES] = series(tags)
     if going_on:
+        tags.pop("claims_sha256")  # the bounds that there were when it began
         run_id = going_on
         tags[leases.TAG] = lease.tag("claimed")
         patiently(store.client.log_batch, run_id, tags=[RunTag(k, v) for k, v in tags.items()])

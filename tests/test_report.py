@@ -320,7 +320,7 @@ def test_confusion_and_accuracy_by_class(full):
             assert tidy.loc[(name, label), "accuracy"] == pytest.approx(expected)
             assert tidy.loc[(name, label), "images"] == (truth == k).sum()
             assert heat.loc[label, name] == pytest.approx(expected)
-    counts = csv(folder, "confusion_matrix", "true")
+    counts = csv(folder, "confusion_matrix", "true class")
     correct = right(10_000, 8920)  # of the best rung
     assert counts.loc["cat", "cat"] == (correct & (truth == 3)).sum()
     assert counts.loc["cat", "deer"] == (~correct & (truth == 3)).sum()
@@ -520,6 +520,16 @@ def test_epochs_that_never_came(store):
     judged = claims.judge(drop, evidence(store))
     assert judged.verdict == "undecided"
     assert "never in 2 of them" in judged.evidence
+
+
+def test_a_mean_of_epochs_counts_none_that_never_came(store):
+    for seed, stopped in enumerate((20.0, 0.0, 22.0)):
+        store.add(LADDER[2], right(N, 800), seed=seed, metrics={"stopped_epoch": stopped})
+    judged = {j.claim.id: j for j in analysis.load(store.uri).claims}["early-stop-idle"]
+    assert (judged.verdict, judged.evidence) == (
+        "undecided",
+        "3 seeds: never in 1 of them, no mean",
+    )
 
 
 def test_slope_ratio(store):
@@ -919,6 +929,33 @@ def test_modified_runs_are_rerun_as_they_were(store):
         "--cpus-per-run 4 --set training.epochs=2 --set model.dropout=0.1 --fresh"
     )
     assert all(not system.changes for system in content.systems[1:3])
+    assert f"--tracking-uri {store.uri}" in tables.report_command(content)
+
+
+def test_commands_name_images_and_engine_where_they_are_not_the_default(store):
+    """The quick profile's images are the digits."""
+    store.add(LADDER[0], right(N, 700), profile="quick", tags={"backend": "jax"})
+    content = analysis.load(store.uri)
+    for command in (tables.rerun_command(content.runs[0]), tables.ablate_command(content, "2")):
+        assert command.startswith("KERAS_BACKEND=jax python runner.py --")
+        assert "--profile quick --data cifar10" in command
+
+
+def test_a_seed_without_its_accuracy_is_not_the_pair_that_is_compared(store):
+    for rung, seed, count in ((0, 0, 700), (0, 1, 700), (1, 0, 800), (1, 1, 820)):
+        gone = {"test_accuracy": math.nan} if (rung, seed) == (0, 0) else {}
+        store.add(LADDER[rung], right(N, count), seed=seed, metrics=gone)
+    step = analysis.load(store.uri).steps[0]
+    assert step.gains == pytest.approx([0.12])
+    assert step.basis.startswith("1 seed (seed 1): paired by image")
+
+
+def test_a_rung_of_ones_own_is_none_of_those_published(store):
+    store.add(LADDER[0], right(N, 720))
+    store.add("06_mine", right(N, 900), like=LADDER[4])
+    content = analysis.load(store.uri)
+    assert page.headline(content).startswith("The 5 accuracies")
+    assert page.tiles(content)[0][1] == "0 of 5"
 
 
 def test_the_newest_configuration_and_run_count(store):
@@ -980,6 +1017,10 @@ def test_deleted_and_damaged_artifacts_are_told(store):
     assert content.pictured.classes == tuple(map(str, range(10)))  # their names were in the matrix
     text = (output.write(content, store.folder / "out") / output.PAGE).read_text()
     assert "The images of its mistakes are gone." in text
+    vgg = store.add("vgg", right(N, 600))  # the rungs' best was 3 of 4, whose predictions are gone
+    store.artifact(ids[3], "test_predictions.csv").unlink()
+    assert analysis.load(store.uri).pictured.id == vgg
+    store.client.delete_run(vgg)
     store.client.delete_run(ids[3])
     assert "No run shown has predictions" in (build(store) / output.PAGE).read_text()
 
@@ -1339,6 +1380,18 @@ def test_corrupt_stores(tmp_path, two_seeds):
         analysis.load(uri)
     with pytest.raises(UserError):
         analysis.load("gopher://host")
+    secret = "postgresql+psycopg2://me:s3cret@127.0.0.1:1/x"
+    with pytest.raises(UserError, match=r"me:\*\*\*@") as error:
+        analysis.load(secret)
+    assert "s3cret" not in str(error.value)
+
+
+def test_a_store_that_was_moved_is_read_with_its_artifacts(tmp_path, empty):
+    (tmp_path / "old").mkdir()
+    Store.copy(empty, tmp_path / "old").add(LADDER[0], right(N, 720))
+    (tmp_path / "old").rename(tmp_path / "new")
+    content = analysis.load(f"sqlite:///{tmp_path / 'new' / 'mlflow.db'}")
+    assert content.runs[0].n_test == N
 
 
 def test_command_line(two_seeds, tmp_path):
