@@ -17,7 +17,7 @@ import numpy as np
 from benchmarks.sides import compare, report, serve
 from resnet import config
 
-BATCH, STEPS = 32, 48  # few steps would weigh down ``fit``, which has a fixed cost a call
+BATCH, STEPS = 32, 24  # few steps would weigh down ``fit``, which has a fixed cost a call
 
 
 def images() -> tuple[np.ndarray, np.ndarray]:
