@@ -61,6 +61,7 @@ def cluster(folder: Path, project: Path) -> Iterator[list[str]]:
     """The options for two nodes and a server."""
     from ray.cluster_utils import Cluster
 
+    folder.mkdir()
     os.environ["PYTHONPATH"] = str(project)
     nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
     nodes.add_node(num_cpus=2)

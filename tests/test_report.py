@@ -686,7 +686,7 @@ def made_run(rung, seed, percent, drop, **gaps):
 
 
 @given(st.data(), st.lists(SEEDS, min_size=5, max_size=5), st.integers(3, 28))
-@settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.too_slow])
+@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 def test_no_gap_in_a_run_makes_any_verdict_firmer(data, accuracies, drop):
     """Over arbitrary accuracies and seeds, with arbitrary parts of arbitrary runs gone."""
     study, whole = claims.load_study(), []
