@@ -6,6 +6,7 @@ It imports no Keras, so that the report and a cluster's nodes may use it at litt
 import contextlib
 import logging
 import os
+import re
 import shlex
 import socket
 import sqlite3
@@ -282,7 +283,9 @@ def follow(uri: str) -> None:
 def patient(
     store: Store, tell: Callable[[str], None], should_stop: Callable[[], bool]
 ) -> Callable[..., Any]:
-    """A way to call a store that may go away: it is waited for, and the call repeated.
+    """A way to call a store that may go away, or that others call at the same moment.
+
+    It is waited for, and the call repeated.
 
     Args:
         store: which.
@@ -295,11 +298,15 @@ def patient(
     """
 
     def call(function: Callable, *arguments: Any, **options: Any) -> Any:
-        began, told = time.monotonic(), False
+        began, told, collisions = time.monotonic(), False, 0
         while True:
             try:
                 result = function(*arguments, **options)
             except FAILURES as error:
+                # MLflow looks for a dataset, then makes it, and so did another run meanwhile
+                if collisions < 5 and re.search("IntegrityError|UniqueViolation", str(error)):
+                    collisions += 1
+                    continue
                 if not _away(store, error) or time.monotonic() - began > PATIENCE:
                     raise
                 if not told:
