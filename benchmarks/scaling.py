@@ -30,15 +30,17 @@ from services import Server, copy  # noqa: E402
 def run(project: Path, *arguments: str) -> tuple[float, float]:
     """Seconds and peak memory (MiB) of a command of this project."""
     began = time.perf_counter()
-    process = subprocess.Popen(
-        [sys.executable, *arguments], cwd=project, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
-    )
-    assert process.stderr  # it is a pipe
-    errors = process.stderr.read().decode()
-    _, status, usage = os.wait4(process.pid, 0)
-    if status:
-        raise SystemExit(f"{arguments} failed: {errors}")
-    return time.perf_counter() - began, usage.ru_maxrss / 1024
+    with tempfile.TemporaryFile("w+") as log:
+        process = subprocess.Popen(
+            [sys.executable, *arguments], cwd=project, stdout=log, stderr=subprocess.STDOUT
+        )
+        _, status, usage = os.wait4(process.pid, 0)
+        if status:
+            log.seek(0)
+            raise SystemExit(f"{arguments} failed: {log.read()}")
+    seconds = time.perf_counter() - began
+    print(f"{seconds:.1f} s: {' '.join(arguments)}", file=sys.stderr)
+    return seconds, usage.ru_maxrss / 1024
 
 
 def ladder(project: Path, seeds: int, jobs: int, *where: str) -> float:
