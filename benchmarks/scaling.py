@@ -104,7 +104,7 @@ def main() -> None:
                 took, memory["report", runs, ""] = run(project, "-m", "report", *out)
                 seconds["report", runs, ""].append(took)
     lines = [
-        "**Scaling** (whole commands, start included; median and range over the turns)",
+        f"**Scaling** (whole commands, start included; median and range of {turns})",
         "",
         "| what | runs | jobs | seconds | range | peak MiB |",
         "| --- | ---: | ---: | ---: | ---: | ---: |",
