@@ -9,7 +9,7 @@ import re
 import shlex
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from operator import attrgetter, itemgetter, methodcaller
+from operator import attrgetter, itemgetter
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -281,6 +281,9 @@ def progression(content: Content) -> Table:
     def gain(s: System) -> float:
         return gains.get(s.name, math.nan)
 
+    def mean(metric: str) -> Callable[[System], float]:
+        return lambda s: s.mean(metric)
+
     everywhere = "page terminal readme results"
     verdict_on = "page" if content.selection.shown.reservation else everywhere
     fields = [
@@ -296,24 +299,12 @@ def progression(content: Content) -> Table:
         Field("", further, "one further run", kind="lines"),
         Field("", spread, "deviation", kind="lines"),
         Field("", training, "training", str, "lines", "page results"),
-        Field(
-            "train_seconds",
-            methodcaller("mean", "train_seconds"),
-            "time",
-            duration,
-            "number",
-            "terminal",
-        ),
+        Field("train_seconds", mean("train_seconds"), "time", duration, "number", "terminal"),
         Field("", size, "parameters", kind="lines"),
         Field("what_changed", lambda s: "; ".join(s.changes), "what changed", _list, "fold"),
         *_raw("title", "interval", "further", "deviation", rung="name", evidence="basis"),
         *_raw(reproduced="accuracy", published_is="place", seed_floor="floor"),
-        *_raw(
-            **{
-                key: methodcaller("mean", key)
-                for key in ("parameters", "multiply_adds", "epochs_run")
-            }
-        ),
+        *_raw(**{key: mean(key) for key in ("parameters", "multiply_adds", "epochs_run")}),
     ]
     caption = f"Test accuracy, {content.selection.shown.label}"
     return Table("progression", caption, fields, content.systems, attrgetter("slug"))
@@ -720,24 +711,24 @@ def runs(content: Content) -> Table:
     def tag(name: str) -> Callable[[Run], str]:
         return lambda run: run.tags.get(name, "")
 
+    def metric(name: str) -> Callable[[Run], float]:
+        return lambda run: run.metric(name)
+
     metrics = sorted({key for run in content.runs for key in run.metrics if "/" not in key})
     tags = ("dataset", "dataset_fingerprint", "profile", "modified", "git_commit", "git_dirty")
     fields = [
         Field("run_id", "id", "run", kind="id"),
         Field("rung", "", "rung", short),
         Field("seed", "", "seed", kind="number"),
-        Field("", methodcaller("metric", "test_accuracy"), "test accuracy", percent, "number"),
+        Field("", metric("test_accuracy"), "test accuracy", percent, "number"),
         Field("seed_floor", "floor", "floor", deviation, "number"),
-        Field("", methodcaller("metric", "train_seconds"), "training time", duration, "number"),
+        Field("", metric("train_seconds"), "training time", duration, "number"),
         Field("begun", "", "begun (UTC)", lambda t: f"{t:%Y-%m-%d %H:%M}", "lines"),
         Field("config_hash", tag("config_hash"), "configuration", lambda text: text[:12], "mono"),
         Field("", _code, "code (git commit)", kind="mono"),
         Field("again_with", rerun_command, "again with", kind="copy"),
         *_raw("title", published=lambda run: published[run.rung]),
-        *_raw(
-            **{name: tag(name) for name in tags},
-            **{name: methodcaller("metric", name) for name in metrics},
-        ),
+        *_raw(**{name: tag(name) for name in tags}, **{name: metric(name) for name in metrics}),
     ]
     return Table("runs", "Runs shown", fields, content.runs, lambda run: run.id[:8])
 
