@@ -202,11 +202,12 @@ class Step:
 
 def compare(before: System, after: System) -> Step:
     """What the step from one system to another brought; paired by image only on the same data."""
-    later = {run.seed: run for run in after.runs}
-    pairs = [(run, later[run.seed]) for run in before.runs if run.seed in later]
-    gains_of = [b.metric("test_accuracy") - a.metric("test_accuracy") for a, b in pairs]
-    pairs = [pair for pair, gain in zip(pairs, gains_of, strict=True) if not math.isnan(gain)]
-    gains = [gain for gain in gains_of if not math.isnan(gain)]
+    earlier, later = (
+        {run.seed: run for run in s.runs if not math.isnan(run.metric("test_accuracy"))}
+        for s in (before, after)
+    )
+    pairs = [(run, later[seed]) for seed, run in earlier.items() if seed in later]
+    gains = [b.metric("test_accuracy") - a.metric("test_accuracy") for a, b in pairs]
     same_images = len({run.tags.get("dataset_fingerprint") for pair in pairs for run in pair}) < 2
     by_image = []
     for a, b in pairs if same_images else ():
