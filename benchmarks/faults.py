@@ -281,8 +281,9 @@ def lines(done: list[dict[str, Any]]) -> list[str]:
         "machine and a database file and on a Ray cluster of two nodes with MLflow's server over "
         "PostgreSQL, were disturbed at random moments, by one to three faults at a time, and "
         "compared with undisturbed runs of the same settings: weights, curves and test "
-        "probabilities bit for bit, no metric twice, nothing left running. A run that failed on the "
-        "way, as on a full disk, was begun again by the same command; how often is not counted.",
+        "probabilities bit for bit, no metric twice, nothing left running. A run that failed "
+        "on the way, as on a full disk, was begun again by the same command; how often is not "
+        "counted.",
         "",
         "| fault | times |",
         "| --- | ---: |",
