@@ -124,6 +124,19 @@ def test_without_its_checkpoint_a_run_with_epochs_is_given_up(shared, dataset, t
     assert shared.client.get_run(run.info.run_id).info.status == "KILLED"
 
 
+def test_a_run_taken_up_keeps_the_hash_of_the_claims_as_it_began(
+    shared, dataset, tmp_path, monkeypatch
+):
+    lock = tmp_path / "lock"
+    begun = take(shared, Lease(shared, lock), dataset, tmp_path)
+    later = tracking.environment() | {"claims_sha256": "edited", "host": "elsewhere"}
+    monkeypatch.setattr(tracking, "environment", lambda: later)
+    again = take(shared, Lease(shared, lock), dataset, tmp_path)
+    assert again.info.run_id == begun.info.run_id
+    assert again.data.tags["host"] == "elsewhere"
+    assert again.data.tags["claims_sha256"] == begun.data.tags["claims_sha256"] != "edited"
+
+
 def test_fresh_gives_up_what_others_began_but_not_its_own(shared, dataset, tmp_path):
     lock = tmp_path / "lock"
     longer = Job(experiment("01_template", **SMALL, training={"epochs": 3}), JOB.seed)

@@ -1,5 +1,6 @@
 """Runs out of a store into text and back, on real MLflow stores."""
 
+import dataclasses
 import json
 import math
 import re
@@ -147,6 +148,10 @@ def test_a_run_whose_loss_became_nan_is_recorded_and_restored(connected, text, t
     assert math.isnan(run.data.metrics["loss"])
     frame = pd.DataFrame({"label": [1], "predicted": [0], "truth_probability": [math.nan]})
     assert records.Predictions.of(frame).frame()["truth_probability"].tolist() == [0]
+    whole = analysis.load(store.uri).runs[0]
+    frame = whole.predictions.assign(truth_probability=0.0)
+    assert whole.floor > 0
+    assert math.isnan(dataclasses.replace(whole, predictions=frame).floor)
 
 
 def test_restoring_twice_changes_nothing(connected, sample):
