@@ -144,7 +144,11 @@ def select(text: str, names: list[str], load: Callable[[str], Experiment]) -> li
         loaded = [load(name) for name in names]
         groups = [[e, *alternatives(e).values()] for e in loaded if e.alternatives]
     else:
-        before = {after: first for first, after in pairwise(config.rungs(names))}
+        before = {
+            after: first
+            for first, after in pairwise(config.rungs(names))
+            if config.rung_number(first) != config.rung_number(after)
+        }
         chosen = config.select(text, names, "--ablate")
         if text == "all":
             chosen = chosen[1:]

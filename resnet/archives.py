@@ -134,14 +134,18 @@ class _Header(tarfile.TarInfo):
     """A tar header that is trusted less than tarfile trusts it."""
 
     @classmethod
-    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+    def fromtarfile(cls, archive: tarfile.TarFile) -> Self:
         try:
-            header = super().frombuf(buf, encoding, errors)
+            return super().fromtarfile(archive)
         except tarfile.EOFHeaderError:  # type: ignore[attr-defined] # typeshed lacks it
             raise
         except tarfile.HeaderError as broken:
             # tarfile takes a damaged or missing header for the end: images would be lost unseen.
             raise tarfile.ReadError(f"damaged or truncated ({broken})") from broken
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+        header = super().frombuf(buf, encoding, errors)
         # tarfile reads extended headers into memory whole, before it yields their member.
         if header.size > MAX_BATCH_BYTES:
             raise tarfile.ReadError(f"{header.name!r} is larger than any image or batch")

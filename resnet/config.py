@@ -82,7 +82,7 @@ class Validation(Strict):
     augmented: bool
     """The study's generator augments its validation images too."""
     drop_remainder: bool
-    """Leave out the last, incomplete batch (the study's ``n // 32`` validation steps)."""
+    """Leave out the last, incomplete batch, of training too (the study's ``n // 32`` steps)."""
 
 
 class Data(Strict):
@@ -177,6 +177,8 @@ class Job:
 
     experiment: Experiment
     seed: int
+    modified: str = ""
+    """The ``--set`` overrides: such runs stand apart, even where a rung had the value already."""
 
 
 class Profile(Strict):
@@ -328,7 +330,7 @@ def _explain(source: str, error: ValidationError, model: type[Strict]) -> UserEr
         allowed = _allowed(model, location[:-1])
         close = difflib.get_close_matches(str(location[-1]), allowed.split(", "), n=1)
         hint = f" (did you mean {close[0]!r}?)" if close else ""
-        text = f"{one_line(key)}: unknown key{hint}; allowed: {allowed}"
+        text = f"{one_line(key)}: unknown key{hint}" + f"; allowed: {allowed}" * bool(allowed)
     elif first["type"] == "missing":
         text = f"{one_line(key)}: is missing"
     else:
@@ -351,23 +353,25 @@ def _resolve(source: str, base: dict[str, Any], changes: dict[str, Any]) -> Expe
         raise _explain(source, error, Experiment) from None
     known = experiment.flat()
 
-    def exists(key: str) -> bool:
-        return any(k == key or k.startswith(f"{key}.") for k in known)
+    def within(key: str, keys: Iterable[str]) -> bool:
+        return any(k == key or k.startswith(f"{key}.") for k in keys)
 
     for key, reason in (own or {}).items():
-        if not exists(key) and reason is not None:
+        if not within(key, known) and reason is not None:
             raise UserError(f"{source}: assumed: {_short(key)} is not a key of this experiment")
+    # a reason goes with the part or the value that it was for, unless it is given anew
+    old = dict(_flatten(base))
+    new = [key for key, value in known.items() if key not in old or old[key] != value]
+    kept = [
+        key
+        for key in experiment.assumed
+        if within(key, known) and (key in (own or ()) or not within(key, new))
+    ]
     for key in changes.get("alternatives", ()):
-        if key not in experiment.assumed:
+        if key not in kept:
             raise UserError(f"{source}: alternatives: {_short(key)} is not among the assumed keys")
-    # what was assumed of a part that is gone is gone with it
-    return _assuming(experiment, [key for key in experiment.assumed if exists(key)])
-
-
-def _assuming(experiment: Experiment, keys: list[str]) -> Experiment:
-    """An experiment of whose assumptions only those on ``keys`` are left."""
     left = {
-        field: {key: value for key, value in getattr(experiment, field).items() if key in keys}
+        field: {key: value for key, value in getattr(experiment, field).items() if key in kept}
         for field in ("assumed", "alternatives")
     }
     return experiment.model_copy(update=left)
@@ -441,12 +445,7 @@ def change(experiment: Experiment, changes: dict[str, Any], source: str) -> Expe
     Raises:
         UserError: the result is not a valid experiment.
     """
-    changed = _resolve(source, experiment.model_dump(), changes)
-    keys = difference(experiment, changed)
-    same = [
-        key for key in changed.assumed if not any(k == key or k.startswith(f"{key}.") for k in keys)
-    ]
-    return _assuming(changed, same)
+    return _resolve(source, experiment.model_dump(), changes)
 
 
 def parse_override(text: str) -> dict[str, Any]:
@@ -508,7 +507,9 @@ def apply_profile(experiment: Experiment, name: str) -> Experiment:
 
 def _where_present(tree: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     return {
-        key: _where_present(tree[key], value) if isinstance(tree.get(key), dict) else value
+        key: _where_present(tree[key], value)
+        if isinstance(tree.get(key), dict) and isinstance(value, dict)
+        else value
         for key, value in changes.items()
         if not (isinstance(value, dict) and key in tree and tree[key] is None)
     }
@@ -516,7 +517,11 @@ def _where_present(tree: dict[str, Any], changes: dict[str, Any]) -> dict[str, A
 
 def find(folder: Path = EXPERIMENTS) -> dict[str, Path]:
     """Every experiment file by name, the numbered rungs first, in order."""
-    paths = [*sorted(folder.glob("[0-9]*_*.yaml")), *sorted(folder.glob("baselines/*.yaml"))]
+    numbered = folder.glob("[0-9]*_*.yaml")
+    paths = [
+        *sorted(numbered, key=lambda path: (rung_number(path.stem) or 0, path.stem)),
+        *sorted(folder.glob("baselines/*.yaml")),
+    ]
     return {path.stem: path for path in paths}
 
 
@@ -583,13 +588,6 @@ def select(text: str, names: Iterable[str], option: str = "--ladder") -> list[st
                 f"number {numbers[one]}; name one of them, or give one another number"
             )
     return [name for name in names if name in chosen]
-
-
-def difference(before: Experiment, after: Experiment) -> dict[str, tuple[Any, Any]]:
-    """The keys whose values differ, as ``{key: (before, after)}``; absent counts as None."""
-    old, new = before.flat(), after.flat()
-    keys = [*new, *(key for key in old if key not in new)]
-    return {k: (old.get(k), new.get(k)) for k in keys if old.get(k) != new.get(k)}
 
 
 def changes(before: dict[str, Any], after: dict[str, Any]) -> tuple[str, ...]:

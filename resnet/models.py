@@ -21,7 +21,7 @@ from keras.layers import (
     MaxPooling2D,
 )
 
-from resnet import config
+from resnet import UserError, config
 from resnet.layers import BatchNormalization, Conv2D
 
 
@@ -178,7 +178,11 @@ def build(
         The network, uncompiled. Equal seeds give equal weights on every backend.
     """
     make = vgg_like if model.architecture == "vgg" else residual_network
-    network = make(input_shape, classes, **model.model_dump(exclude={"architecture"}))
+    try:
+        network = make(input_shape, classes, **model.model_dump(exclude={"architecture"}))
+    except ValueError:  # pooling leaves nothing
+        size = " x ".join(map(str, input_shape[:2]))
+        raise UserError(f"model: images of {size} are too small for this network") from None
     _initialize(network, seed)
     return network
 

@@ -117,9 +117,14 @@ class Plan:
         if plan.steps < 1 or plan.validation_images < 1:
             raise UserError(
                 f"training.batch_size: {batch} is too large for {len(plan.train)} training and "
-                f"{len(plan.validation)} validation images; choose a smaller one"
+                f"{len(plan.validation)} validation images; choose a smaller one, or more images"
             )
         return plan
+
+    def same_classes(self, labels: np.ndarray) -> bool:
+        """Whether the classes trained on, of labels (n,), are those that validate."""
+        train, validation = (np.unique(labels[part]) for part in (self.train, self.validation))
+        return np.array_equal(train, validation)
 
     @property
     def steps(self) -> int:
@@ -371,12 +376,12 @@ def _epoch(
         pause_if_asked()
         steps.train(batches)
         run.step += len(batches)
+        if time.monotonic() - told > 0.2 or run.step == plan.steps:
+            logs = steps.logs() | {"learning_rate": rate}  # waits for the device
+            listener(events.Progress(job, epoch + 1, run.step, plan.steps, logs))
+            told = time.monotonic()
         now = time.monotonic()
         run.seconds = now - began
-        if now - told > 0.2 or run.step == plan.steps:
-            logs = steps.logs() | {"learning_rate": rate}
-            listener(events.Progress(job, epoch + 1, run.step, plan.steps, logs))
-            told = now
         if now - run.saved_at > CHECKPOINT_SECONDS:
             run.save()
             began = time.monotonic() - run.seconds  # saving is not training

@@ -15,6 +15,12 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 ROOT = Path(__file__).resolve().parent.parent
 
 
+def changed_keys(before, after):
+    """The keys in which two experiments differ; absent counts as None."""
+    old, new = before.flat(), after.flat()
+    return [key for key in {**new, **old} if old.get(key) != new.get(key)]
+
+
 @pytest.fixture(scope="session")
 def image_folder(tmp_path_factory):
     return squares(tmp_path_factory.mktemp("images") / "squares")

@@ -2,7 +2,9 @@
 
 import pytest
 import yaml
+from conftest import changed_keys
 
+import runner
 from resnet import UserError, ablation, config
 
 KNOWN = {name: config.load(path) for name, path in config.find().items()}
@@ -104,7 +106,7 @@ def test_alternatives_change_one_assumed_value_each():
         for (key, reason), other in ablation.alternatives(e).items():
             assert reason
             assert other.name in names
-            assert list(config.difference(e, other)) == [key]
+            assert changed_keys(e, other) == [key]
             assert key in e.assumed
             assert key not in other.assumed
             assert not other.alternatives.get(key)
@@ -117,12 +119,24 @@ def test_alternatives_are_for_assumed_keys_alone_and_go_with_them(tmp_path):
     (tmp_path / "02_b.yaml").write_text("extends: 01_a\nassumed: {training.epochs: null}\n")
     assert "training.epochs" not in config.load(tmp_path / "02_b.yaml").alternatives
     (tmp_path / "02_b.yaml").write_text(
-        "extends: 01_a\nalternatives: {training.batch_size: [{value: 64, reason: why not}]}\n"
+        "extends: 01_a\nalternatives: {model.dropout: [{value: 0.5, reason: why not}]}\n"
     )
-    with pytest.raises(UserError, match=r"training\.batch_size' is not among the assumed"):
+    with pytest.raises(UserError, match=r"model\.dropout' is not among the assumed"):
         config.load(tmp_path / "02_b.yaml")
     (tmp_path / "02_b.yaml").write_text(
         "extends: 01_a\nalternatives: {training.epochs: [{value: many, reason: why not}]}\n"
     )
     with pytest.raises(UserError, match=r"training\.epochs: 'many' is not"):
         ablation.alternatives(config.load(tmp_path / "02_b.yaml"))
+
+
+def test_to_one_of_two_rungs_of_a_number_leads_no_step():
+    names = [*RUNGS, "06_mine", "06_other"]
+    with pytest.raises(UserError, match="no step leads to 06_other"):
+        ablation.select("06_other", names, KNOWN.__getitem__)
+
+
+def test_parts_that_set_makes_equal_are_one():
+    chosen = runner.choose("", "4", "full", ["training.epochs=30"])
+    assert len(chosen) == len({e.hash() for e in chosen}) == 4
+    assert {"03_deeper_early_stopping", "04_lr_schedule"} <= {e.name for e in chosen}

@@ -4,6 +4,7 @@ import string
 
 import pytest
 import yaml
+from conftest import changed_keys
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
@@ -75,7 +76,7 @@ def test_files_state_only_what_they_change():
         )
         if child.model.architecture != parent.model.architecture:
             stated = {k: v for k, v in stated.items() if not k.startswith("model.")}
-        changed = config.difference(parent, child)
+        changed = changed_keys(parent, child)
         # rung 2 repeats epochs: 25 because the study states there what rung 1 assumes
         assert set(stated) - set(changed) <= {"training.epochs"}, path.name
 
@@ -294,3 +295,25 @@ def test_a_profile_varies_only_the_parts_that_a_rung_has(monkeypatch):
     changes["training"]["early_stoping"] = {"patience": 2}
     with pytest.raises(UserError, match="did you mean 'early_stopping'"):
         config.apply_profile(config.load(paths["01_template"]), "quick")
+    changes.clear()
+    changes.clear()
+    changes |= {"training": {"early_stopping": None}, "data": {"augmentation": None}}
+    off = config.apply_profile(config.load(paths["04_lr_schedule"]), "quick")
+    assert off.training.early_stopping is off.data.augmentation is None
+
+
+def test_a_reason_goes_with_the_value_that_it_was_for(tmp_path):
+    for name in ("01_template", "02_augmentation"):
+        (tmp_path / f"{name}.yaml").write_text(PATHS[name].read_text())
+    path = tmp_path / "03_mine.yaml"
+    path.write_text("extends: 02_augmentation\ntraining: {learning_rate: 0.01}\n")
+    before, mine = load("02_augmentation").assumed, config.load(path).assumed
+    assert before.keys() - mine.keys() == {"training.learning_rate"}
+    path.write_text(path.read_text() + "assumed: {training.learning_rate: a guess}\n")
+    assert config.load(path).assumed == before | {"training.learning_rate": "a guess"}
+
+
+def test_rungs_stand_in_the_order_of_their_numbers(tmp_path):
+    for name in ("10_x", "6_y", "07_z"):
+        (tmp_path / f"{name}.yaml").touch()
+    assert list(config.find(tmp_path)) == ["6_y", "07_z", "10_x"]

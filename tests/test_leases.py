@@ -15,7 +15,17 @@ import pytest
 from mlflow.exceptions import MlflowException
 from test_training import SMALL, assert_same_outcome, experiment
 
-from resnet import Interrupted, UserError, checkpoints, events, leases, store, tracking, training
+from resnet import (
+    Interrupted,
+    UserError,
+    checkpoints,
+    engine,
+    events,
+    leases,
+    store,
+    tracking,
+    training,
+)
 from resnet.config import Job
 from resnet.leases import Lease, Lost
 
@@ -156,6 +166,12 @@ def test_fresh_gives_up_what_others_began_but_not_its_own(shared, dataset, tmp_p
     assert left.info.run_id == new.info.run_id
 
 
+def test_runs_with_set_stand_apart_and_share_their_states(dataset):
+    changed = dataclasses.replace(JOB, modified="training.epochs=2")  # what it has already
+    assert tracking.identity(changed, dataset) != tracking.identity(JOB, dataset)
+    assert tracking.sharing(changed, dataset) == tracking.sharing(JOB, dataset)
+
+
 def test_runs_that_log_one_new_dataset_at_once_all_do(tmp_path, dataset):
     """MLflow refuses all but one (in a third of such calls, when this was written)."""
     where = store.connect(f"sqlite:///{tmp_path / 'mlflow.db'}")
@@ -224,6 +240,12 @@ def test_where_no_checkpoint_can_be_written_is_told_in_one_line(tmp_path, place)
 
 
 # -- the store ----------------------------------------------------------------------------------
+
+
+def test_a_cluster_that_is_not_there_is_one_line_at_once(dataset):
+    for address in ("127.0.0.1:1", "127.0.0.1"):
+        with pytest.raises(UserError, match=f"--ray {address}: there is no cluster to join"):
+            engine._start(None, address, None, dataset)
 
 
 def test_a_store_that_goes_away_is_waited_for_and_nothing_is_doubled(shared, monkeypatch):

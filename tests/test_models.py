@@ -2,7 +2,7 @@ import keras
 import numpy as np
 import pytest
 
-from resnet import config, layers, models
+from resnet import UserError, config, layers, models
 from resnet.steps import probabilities
 
 PATHS = config.find()
@@ -70,6 +70,11 @@ def test_the_vgg_like_network():
     assert kinds.count("MaxPooling2D") == 3
     assert kinds[-5:] == ["Flatten", "Dense", "Dense", "Dropout", "Dense"]
     assert network.get_layer("head_dropout").rate == 0.2
+
+
+def test_images_too_small_for_the_network_are_said_in_one_line():
+    with pytest.raises(UserError, match="images of 4 x 4 are too small"):
+        build("vgg", shape=(4, 4, 3))
 
 
 def test_weights_follow_the_seed_alone_and_keras_s_default_distribution():

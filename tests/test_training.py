@@ -89,6 +89,13 @@ def test_too_few_images_is_said_in_one_line():
         training.Plan.make(experiment("02_augmentation"), 30, (8, 8), seed=0)
 
 
+def test_a_class_that_only_validates_is_noticed():
+    plan = training.Plan.make(experiment("02_augmentation"), 200, (8, 8), seed=0)
+    mixed = np.arange(200) % 4
+    assert plan.same_classes(mixed)
+    assert not plan.same_classes(np.sort(mixed))
+
+
 # -- the loop -----------------------------------------------------------------------------------
 
 
