@@ -89,7 +89,8 @@ def choose(ladder: str, ablate: str, profile: str, overrides: list[str]) -> list
         experiments = [
             config.change(e, changes, f"--set {override}: {e.name}") for e in experiments
         ]
-    return experiments
+    # parts of a step that an override made equal are one
+    return list({(e.name if ladder else e.hash()): e for e in reversed(experiments)}.values())[::-1]
 
 
 def resolve(name: str, profile: str) -> config.Experiment:
@@ -193,7 +194,7 @@ def train(request: Request, several: Callable | None, **options: Any) -> None:
                 dataset,
                 store,
                 display,
-                name=f"{request.what} · {dataset.name} · seed {request.seeds}",
+                name=f"{request.what} · {dataset.name} · seed {request.seeds}"[:250],  # MLflow's
                 tags=tags,
                 at_once=several and several(),
                 should_stop=should_stop,
@@ -201,6 +202,8 @@ def train(request: Request, several: Callable | None, **options: Any) -> None:
             )
     except (Interrupted, KeyboardInterrupt):
         say(f"[yellow]interrupted;[/yellow] go on with:  {escape(again)}")
+        if options["fresh"]:
+            say("what --fresh had not come to yet stays as it was")
         raise typer.Exit(130) from None
     except FAILURES as error:
         raise UserError(
@@ -419,6 +422,8 @@ def main(
         raise UserError(
             "--ray: the nodes do not see a file here; give the --tracking-uri of a server"
         )
+    if gpus_per_run and gpus_per_run > 1 and gpus_per_run % 1:
+        raise UserError(f"--gpus-per-run {gpus_per_run:g}: beyond one only whole ones")
     chosen = parse_seeds(seeds) if seeds is not None else [seed or 0]
     if restore_:
         return restore(tracking_uri)
@@ -426,16 +431,18 @@ def main(
         names = config.select(ladder, config.find()) if ladder else []
         return record(tracking_uri, names, None if seed is seeds is None else chosen)
     experiments = choose(ladder, ablate, profile, set_ or [])
+    # in whatever order, the same; of two values of a key the last counts
+    modified = " ".join(sorted({text.partition("=")[0]: text for text in set_ or []}.values()))
     request = Request(
         what=f"ladder {ladder}" if ladder else f"ablation {ablate}",
         seeds=seeds or str(chosen[0]),
-        due=[config.Job(experiment, s) for s in chosen for experiment in experiments],
+        due=[config.Job(experiment, s, modified) for s in chosen for experiment in experiments],
         data=data or ("cifar10" if profile == "full" else config.load_profile(profile).data),
         tracking_uri=tracking_uri,
         profile=profile,
-        modified=" ".join(set_ or []),
+        modified=modified,
     )
-    cpus = cpus_per_run or int(os.environ.get("TF_NUM_INTRAOP_THREADS", 0)) or machine.cores()
+    cpus = cpus_per_run or int(os.environ.get("TF_NUM_INTRAOP_THREADS") or 0) or machine.cores()
     # the same on every node of a cluster, whatever it has
     set_engine(bool(ray) or (jobs or 1) > 1, cpus if cpus_per_run or ray else None)
     if dry_run:

@@ -12,7 +12,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
 import webbrowser
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -21,7 +20,7 @@ from typing import Annotated
 
 import typer
 
-from resnet import UserError, cli, views
+from resnet import UserError, cli, shell, views
 
 PORT = 5000
 
@@ -82,7 +81,7 @@ def served(uri: str, port: int | None = None) -> Iterator[tuple[str, subprocess.
             start_new_session=True,  # Ctrl-C is for this process, which ends it
         )
         try:
-            while not _answers(address):
+            while not _answers(port):
                 if server.poll() is not None:
                     log.seek(0)
                     last = (log.read().strip().splitlines() or ["it says nothing"])[-1]
@@ -106,12 +105,10 @@ def _free(ports: Sequence[int]) -> int:
     raise UserError(f"--port: {ports[-1]} is taken; leave it out to have the next free one")
 
 
-def _answers(address: str) -> bool:
-    try:
-        with urllib.request.urlopen(f"{address}health", timeout=5):  # noqa: S310 - http
-            return True
-    except OSError:
-        return False
+def _answers(port: int) -> bool:  # it listens once it is ready; a request might go to a proxy
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=5):
+        return True
+    return False
 
 
 def main(
@@ -148,7 +145,7 @@ def main(
 
 
 def _show(address: str, in_browser: bool) -> None:
-    print(address, flush=True)
+    print(shell.hide(address), flush=True)
     displays = sys.platform != "linux" or {"DISPLAY", "WAYLAND_DISPLAY"} & {*os.environ}
     if in_browser and displays:
         webbrowser.open(address)

@@ -80,7 +80,8 @@ def run(command: Callable[[], None]) -> None:
         with shell.packages():
             command()
     except UserError as error:
-        errors.print(f"[red]error:[/red] {escape(str(error))}", highlight=False, soft_wrap=True)
+        text = escape(shell.hide(str(error)))
+        errors.print(f"[red]error:[/red] {text}", highlight=False, soft_wrap=True)
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)

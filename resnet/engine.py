@@ -8,6 +8,7 @@ happens travels through one small actor beside the driver.
 import logging
 import os
 import signal
+import socket
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -95,12 +96,14 @@ def run(
     ray = _start(processes, address, gpus, dataset)
     try:
         here = _node(ray, ray.get_runtime_context().get_node_id())
+        cpus = cpus if address else 1
+        able = _able(ray, cpus, gpus)
         if address:
-            _check_nodes(ray, folder, cpus, gpus)
+            _check_nodes(ray, folder, able, gpus)
         dataset.fingerprint  # noqa: B018 - computed once here and not in every worker
         post = ray.remote(num_cpus=0, max_restarts=-1, scheduling_strategy=here)(_Post).remote()
         task = ray.remote(
-            num_cpus=cpus if address else 1,
+            num_cpus=cpus,
             num_gpus=gpus or 0,
             max_calls=1,
             max_retries=-1,
@@ -158,11 +161,13 @@ def _start(processes: int | None, address: str | None, gpus: float | None, datas
 
     handler = signal.getsignal(signal.SIGTERM)  # Ray sets its own
     try:
+        if address and address != "auto" and "://" not in address:  # Ray would try for minutes
+            host, _, port = address.rpartition(":")
+            socket.create_connection((host, int(port)), timeout=5).close()
         ray.init(address or "local", log_to_driver=False, logging_level=logging.ERROR, **here)
-    except (ConnectionError, ValueError, RuntimeError, ImportError) as error:
-        raise UserError(
-            f"--ray {address}: there is no cluster to join: {' '.join(str(error).split())[:300]}"
-        ) from None
+    except (OSError, ValueError, RuntimeError, ImportError) as error:
+        what = f"--ray {address}: there is no cluster to join" if address else "Ray does not start"
+        raise UserError(f"{what}: {' '.join(str(error).split())[:300]}") from None
     finally:
         signal.signal(signal.SIGTERM, handler)
     return ray
@@ -184,8 +189,8 @@ def _adopt(names: tuple[str, ...], environment: dict[str, str]) -> None:
     os.environ.update(environment)
 
 
-def _check_nodes(ray: Any, folder: str, cpus: int, gpus: float | None) -> None:
-    """Refuses a cluster that could not train, before the first step."""
+def _able(ray: Any, cpus: int, gpus: float | None) -> dict[str, str]:
+    """The nodes that have room for a run, and where they are."""
     needs = {"CPU": cpus, "GPU": gpus or 0}
     able = {
         node["NodeID"]: node["NodeManagerAddress"]
@@ -194,9 +199,14 @@ def _check_nodes(ray: Any, folder: str, cpus: int, gpus: float | None) -> None:
     }
     if not able:
         raise UserError(
-            f"--ray: no node has {cpus} CPUs and {gpus or 0} GPUs; --cpus-per-run and "
-            "--gpus-per-run say what a run takes up"
+            f"no machine has {cpus} CPUs and {gpus or 0:g} GPUs for a run; --cpus-per-run and "
+            "--gpus-per-run say what it takes up"
         )
+    return able
+
+
+def _check_nodes(ray: Any, folder: str, able: dict[str, str], gpus: float | None) -> None:
+    """Refuses a cluster that could not train, before the first step."""
     probe = checkpoints.prepare(folder)
     look = ray.remote(num_cpus=0, max_calls=1)(_look)
     try:

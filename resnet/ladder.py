@@ -1,6 +1,7 @@
 """Which runs are due, in what order, and what happens to each."""
 
 import contextlib
+import os
 import time
 import traceback
 from collections import Counter
@@ -116,6 +117,8 @@ class Ladder:
                         raise Interrupted
                     time.sleep(1)
                 if run.info.status == "FINISHED":
+                    if (known := run.data.tags["rung"]) != job.experiment.name:
+                        listener(events.Told(job, f"the same as {known}, as which it was trained"))
                     accuracy = run.data.metrics.get("test_accuracy", float("nan"))
                     return events.Skipped(job, run.info.run_id, accuracy)
                 listener(events.Started(job))
@@ -131,7 +134,7 @@ class Ladder:
         except Interrupted:
             raise
         except UserError as error:
-            return events.Failed(job, str(error))
+            return events.Failed(job, hide(str(error)))
         except Exception as error:
             return events.Failed(job, mask(f"{type(error).__name__}: {error}"))
         finally:
@@ -223,14 +226,24 @@ def run(
             cannot be used.
     """
     folder = folder or str(store.checkpoints)
-    shape = dataset.x_train.shape
-    for job in jobs:  # before the first hours are spent
-        training.Plan.make(job.experiment, shape[0], shape[1:3], job.seed)
-    checkpoints.remove(checkpoints.prepare(folder))
+    if "://" not in folder:
+        folder = os.path.abspath(folder)  # noqa: PTH100 - workers have a folder of their own
 
     def tell(text: str) -> None:
         listener(events.Told(jobs[0], text))
 
+    shape = dataset.x_train.shape
+    apart: dict[str, None] = {}
+    for job in jobs:  # before the first hours are spent
+        plan = training.Plan.make(job.experiment, shape[0], shape[1:3], job.seed)
+        if not plan.same_classes(dataset.y_train):  # Keras's generator refuses, its fit does not
+            apart[job.experiment.name] = None
+    if apart:
+        tell(
+            f"{', '.join(apart)}: the images that validate are of other classes than those that "
+            "train, since they are taken by the order of their file names: number them mixed"
+        )
+    checkpoints.remove(checkpoints.prepare(folder))
     patiently = patient(store, tell, should_stop)
 
     def over(job: Job) -> bool:
@@ -245,7 +258,7 @@ def run(
     parent = (
         contextlib.nullcontext("")  # a run that would hold nothing
         if idle
-        else tracking.parent_run(store, name, tags | {"dataset": dataset.name}, tell, should_stop)
+        else tracking.parent_run(store, name, tags | {"dataset": dataset.name}, patiently)
     )
     with parent as parent_id:
         ladder = Ladder(store, tags, parent_id, fresh, folder)

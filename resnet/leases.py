@@ -29,9 +29,11 @@ class Lost(Exception):  # noqa: N818 - not an error
 
 
 def machine() -> str:
-    """Names this machine, until it is started anew."""
-    boot = Path("/proc/sys/kernel/random/boot_id")
-    return f"{socket.gethostname()}:{boot.read_text().strip() if boot.exists() else uuid.getnode()}"
+    """Names this machine, or container, until it is started anew."""
+    boot, space = Path("/proc/sys/kernel/random/boot_id"), Path("/proc/self/ns/mnt")
+    own = boot.read_text().strip() if boot.exists() else uuid.getnode()
+    # of two containers on one host each has its own files and processes
+    return f"{socket.gethostname()}:{own}:{space.readlink() if space.is_symlink() else ''}"
 
 
 def _read(run: Run) -> dict[str, str]:

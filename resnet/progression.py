@@ -1,5 +1,6 @@
 """A parent run as the ladder itself: accuracy, published figure and gain by rung, and the table."""
 
+import operator
 import time
 from collections.abc import Callable, Sequence
 
@@ -46,7 +47,7 @@ def log(
     runs: Sequence[tuple[str, str, float]],
     tags: dict[str, str],
     inputs: list[DatasetInput],
-    call: Callable = lambda function, *arguments, **options: function(*arguments, **options),
+    call: Callable = operator.call,
 ) -> None:
     """Makes a parent run show its ladder; metrics have the rung's number as their step.
 

@@ -230,7 +230,7 @@ def _threads() -> int:
     import tensorflow as tf
 
     chosen = tf.config.threading.get_intra_op_parallelism_threads()
-    return chosen or int(os.environ.get("TF_NUM_INTRAOP_THREADS", 0)) or machine.cores()
+    return chosen or int(os.environ.get("TF_NUM_INTRAOP_THREADS") or 0) or machine.cores()
 
 
 def _device() -> str:

@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # read when imported
 os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
@@ -30,6 +29,7 @@ from mlflow.entities import DatasetInput, Run
 from mlflow.exceptions import MlflowException, RestException
 from mlflow.protos.databricks_pb2 import TEMPORARILY_UNAVAILABLE, ErrorCode
 from mlflow.store.db.db_types import DATABASE_ENGINES
+from mlflow.store.tracking import SEARCH_MAX_RESULTS_THRESHOLD
 from mlflow.tracking import MlflowClient
 from sqlalchemy.exc import NoSuchModuleError, OperationalError, SQLAlchemyError
 
@@ -78,17 +78,14 @@ class Store:
             f"attributes.status = '{value}'" if key == "status" else f"tags.{key} = '{value}'"
             for key, value in conditions.items()
         ]
-        found: list[Run] = []
-        page = None
-        while page is None or page.token:
-            page = self.client.search_runs(
+        return list(
+            self.client.search_runs(
                 [self.experiment_id],
                 " and ".join(parts),
+                max_results=SEARCH_MAX_RESULTS_THRESHOLD,  # 50,000
                 order_by=["attributes.start_time DESC"],
-                page_token=None if page is None else page.token,
             )
-            found += page
-        return found
+        )
 
 
 def data_of(run: Run) -> list[DatasetInput]:
@@ -150,7 +147,7 @@ def connect(uri: str | None = None, *, create: bool = True) -> Store:
     uri = uri or DEFAULT_URI
     if not create:
         check(uri)
-    scheme = urlsplit(uri).scheme
+    scheme = uri.partition(":")[0].lower()
     artifacts: str | None = None
     lock: contextlib.AbstractContextManager = contextlib.nullcontext()
     if uri.startswith("sqlite:///"):
@@ -223,7 +220,7 @@ def try_database(uri: str) -> None:
         UserError: its driver is not installed, or the address is none.
         OSError, SQLAlchemyError: it cannot be reached.
     """
-    if urlsplit(uri).scheme.partition("+")[0] not in {*DATABASE_ENGINES} - {"sqlite"}:
+    if uri.partition(":")[0].partition("+")[0] not in {*DATABASE_ENGINES} - {"sqlite"}:
         return
     try:
         engine = sqlalchemy.create_engine(uri)

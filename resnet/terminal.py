@@ -156,13 +156,11 @@ class Display:
             case events.Resumed(_, step, history, shared, differs):
                 changes = ", ".join(f"{key} {a} -> {b}" for key, (a, b) in differs.items())
                 elsewhere = f"; not as it began, so its bits may differ: {escape(changes)}"
-                if shared == len(history) == row.epochs:
-                    return f"shares all {shared} epochs with another run{elsewhere * bool(differs)}"
                 whose = f"shares {shared} epochs with another run; " * bool(shared)
-                return (
-                    f"{whose}goes on in epoch {len(history) + 1}, {step} steps into it"
-                    f"{elsewhere * bool(differs)}"
-                )
+                where = f"goes on in epoch {len(history) + 1}, {step} steps into it"
+                if len(history) == row.epochs:
+                    where = "all epochs are trained"
+                return f"{whose}{where}{elsewhere * bool(differs)}"
             case events.Epoch(_, [*_, last]) if self.console.is_terminal:  # fits 80 columns
                 return (
                     f"epoch {last['epoch']}/{row.epochs}: "

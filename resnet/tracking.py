@@ -1,14 +1,15 @@
-"""Everything that knows MLflow: where runs go, what they hold, which are finished.
+"""Runs in MLflow: what they hold, which are begun or finished.
 
 One experiment ``resnet-ladder``; one parent run an invocation, one child a (rung, seed). A
-child is found again by what it is: config hash, dataset fingerprint and seed. Restored records
-(role ``recorded``) stand beside them and are never taken for this store's own runs.
+child is found again by what it is: config hash, dataset fingerprint, seed and ``--set``.
+Restored records (role ``recorded``) stand beside them and are never taken for this store's own.
 """
 
 import contextlib
 import functools
 import hashlib
 import json
+import operator
 import socket
 import subprocess
 import tempfile
@@ -42,7 +43,7 @@ from resnet.config import Job
 from resnet.data import Dataset
 from resnet.leases import ABANDONED, Lease, Lost
 from resnet.steps import numerics
-from resnet.store import FAILURES, ROOT, Store, data_of, patient
+from resnet.store import FAILURES, ROOT, Store, data_of
 from resnet.training import Outcome
 
 DESCRIPTION, PARENT, CONTEXT = "mlflow.note.content", "mlflow.parentRunId", "mlflow.data.context"
@@ -54,13 +55,14 @@ def identity(job: Job, dataset: Dataset) -> dict[str, str]:
         "config_hash": job.experiment.hash(),
         "dataset_fingerprint": dataset.fingerprint,
         "seed": str(job.seed),
+        "modified": job.modified,
     }
 
 
 def sharing(job: Job, dataset: Dataset) -> dict[str, str]:
     """The tags of the runs that go on from the same states."""
     same = identity(job, dataset) | {"trajectory": job.experiment.trajectory()}
-    return {key: value for key, value in same.items() if key != "config_hash"}
+    return {key: value for key, value in same.items() if key not in ("config_hash", "modified")}
 
 
 @functools.cache
@@ -93,11 +95,7 @@ def _git(*arguments: str) -> str:
 
 @contextlib.contextmanager
 def parent_run(
-    store: Store,
-    name: str,
-    tags: dict[str, str],
-    tell: Callable[[str], None] = lambda text: None,
-    should_stop: Callable[[], bool] = lambda: False,
+    store: Store, name: str, tags: dict[str, str], patiently: Callable = operator.call
 ) -> Iterator[str]:
     """The invocation's own run; yields its id and ends it, whatever happens.
 
@@ -108,10 +106,8 @@ def parent_run(
         store: where.
         name: shown in the UI.
         tags: what the invocation is about.
-        tell: is told when the store has gone and when it is back.
-        should_stop: asked while the store is waited for.
+        patiently: from :func:`resnet.store.patient`.
     """
-    patiently = patient(store, tell, should_stop)
     began, process = time.monotonic(), psutil.Process()
     elsewhere = {}
     for run in patiently(store.search, role="ladder", status="RUNNING"):
@@ -413,10 +409,11 @@ def child_run(
         return lease.ours(run_id, unfinished(store, of))
 
     with _ending(store, run_id, patiently), lease.kept(run_id, still_ours):
+        # again when it goes on: its name may be another by now
+        call(store.client.log_text, run_id, job.experiment.to_yaml(), "experiment.yaml")
         if not data_of(run):
             params = [Param(*item) for item in settings(job.experiment).items()]
             call(lambda: store.client.log_batch(run_id, params=params))
-            call(store.client.log_text, run_id, job.experiment.to_yaml(), "experiment.yaml")
             call(store.client.log_inputs, run_id, inputs_of(dataset))
         monitor = SystemMetricsMonitor(run_id, resume_logging=True)
         monitor.start()
