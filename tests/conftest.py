@@ -1,8 +1,10 @@
 """Small real inputs shared by the tests."""
 
 import os
+import shutil
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -72,8 +74,9 @@ def store(empty, tmp_path):
 
 
 @pytest.fixture
-def command(tmp_path):
+def command(empty, tmp_path):
     """The real command line on a store of its own: ``command("--ladder", "1")``."""
+    shutil.copyfile(empty, tmp_path / "mlflow.db")
     environment = os.environ | {
         "XDG_CACHE_HOME": str(tmp_path / "cache"),
         "MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path / 'mlflow.db'}",
@@ -104,3 +107,25 @@ def command(tmp_path):
             return process
 
     return Command()
+
+
+@pytest.fixture
+def here(command, monkeypatch, capfd):
+    """``command`` within this process, where being a process is not what is tested."""
+    import runner
+    from resnet import cli
+
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", command.uri)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(command.folder / "cache"))
+    monkeypatch.chdir(command.folder)
+    monkeypatch.setattr(cli.console, "width", 200)
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)  # Typer sets its own
+
+    def here(*arguments):
+        monkeypatch.setattr(sys, "argv", ["runner.py", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            runner.entry()
+        out, err = capfd.readouterr()
+        return SimpleNamespace(returncode=ended.value.code or 0, out=out, err=err)
+
+    return here

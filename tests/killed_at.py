@@ -1,8 +1,11 @@
 """The real runner, killed (SIGKILL, by itself) at a chosen point, or its disk full from then on.
 
-    killed_at.py POINT N ARGS...
+    killed_at.py "POINT N" ARGS...
+    killed_at.py "POINT N, POINT N, never 0" ARGS...
 
-A checkpoint is written after every step, so that a kill often finds one in mid-epoch.
+Of several points each has a process of its own, one after the other; all but the last are killed.
+They are forked once everything is imported, which takes most of a start. A checkpoint is written
+after every step, so that a kill often finds one in mid-epoch.
 """
 
 import errno
@@ -99,8 +102,13 @@ POINTS = {
 }
 
 if __name__ == "__main__":
-    point, nth = sys.argv[1], int(sys.argv[2])
-    del sys.argv[1:3]
+    *killed, last = [part.rsplit(maxsplit=1) for part in sys.argv.pop(1).split(",")]
     training.CHECKPOINT_SECONDS = 0
-    POINTS[point](nth)
+    for point, nth in killed:
+        if not (child := os.fork()):
+            last = point, nth
+            break
+        ended = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        assert ended == -signal.SIGKILL, (point, nth, ended)
+    POINTS[last[0].strip()](int(last[1]))
     runner.entry()

@@ -30,12 +30,9 @@ def test_the_quick_profile(command):
 @pytest.mark.slow
 def test_resume_after_a_kill_is_exact(command, image_folder):
     arguments = ladder_arguments(image_folder)[1:]
-    assert command("step", 3, "--ladder=5", *arguments, script=KILLED_AT).returncode == -9
-    assert command("model", 1, "--ladder=5", *arguments, script=KILLED_AT).returncode == -9
-    assert command("never", 0, "--ladder=5", *arguments, script=KILLED_AT).returncode == 0
-    assert (
-        command("never", 0, "--ladder=5", "--fresh", *arguments, script=KILLED_AT).returncode == 0
-    )
+    for points, *further in (("step 3, model 1, never 0",), ("never 0", "--fresh")):
+        process = command(points, "--ladder=5", *arguments, *further, script=KILLED_AT)
+        assert process.returncode == 0, process.err
     killed, undisturbed = (
         record(command.uri, run, command.checkpoints.parent) for run in runs_of(command.uri)
     )

@@ -34,12 +34,19 @@ JOB = Job(experiment("01_template", **SMALL, training={"epochs": 2}), 0)
 
 
 @pytest.fixture
-def shared(tmp_path, monkeypatch):
+def own(empty, tmp_path):
+    """A store of the test's own."""
+    shutil.copyfile(empty, tmp_path / "mlflow.db")
+    return store.connect(f"sqlite:///{tmp_path / 'mlflow.db'}")
+
+
+@pytest.fixture
+def shared(own, monkeypatch):
     """A real store that takes itself for one of many machines, with short leases."""
     monkeypatch.setattr(store.Store, "shared", True)
     monkeypatch.setattr(leases, "SECONDS", 2.0)
     monkeypatch.setattr(leases, "SETTLE", 0.3)
-    return store.connect(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    return own
 
 
 def patiently(function, *arguments, **options):
@@ -172,14 +179,13 @@ def test_runs_with_set_stand_apart_and_share_their_states(dataset):
     assert tracking.sharing(changed, dataset) == tracking.sharing(JOB, dataset)
 
 
-def test_runs_that_log_one_new_dataset_at_once_all_do(tmp_path, dataset):
+def test_runs_that_log_one_new_dataset_at_once_all_do(own, dataset):
     """MLflow refuses all but one (in a third of such calls, when this was written)."""
-    where = store.connect(f"sqlite:///{tmp_path / 'mlflow.db'}")
-    client, call = where.client, store.patient(where, print, lambda: False)
+    client, call = own.client, store.patient(own, print, lambda: False)
     failed = []
     for number in range(6):
         inputs = tracking.inputs_of(dataclasses.replace(dataset, name=f"new{number}"))
-        runs = [client.create_run(where.experiment_id).info.run_id for _ in range(4)]
+        runs = [client.create_run(own.experiment_id).info.run_id for _ in range(4)]
         together = threading.Barrier(len(runs))
 
         def log(run_id, together=together, inputs=inputs):
@@ -271,9 +277,10 @@ def test_a_store_that_goes_away_is_waited_for_and_nothing_is_doubled(shared, mon
         )
 
 
-def test_a_moved_store_finds_its_artifacts(tmp_path):
+def test_a_moved_store_finds_its_artifacts(empty, tmp_path):
     old = tmp_path / "old"
     old.mkdir()
+    shutil.copyfile(empty, old / "mlflow.db")
     where = store.connect(f"sqlite:///{old / 'mlflow.db'}")
     run = where.client.create_run(where.experiment_id)
     where.client.log_text(run.info.run_id, "here", "a.txt")

@@ -1,5 +1,6 @@
 """The report, on known runs in a real MLflow store; every number against its own computation."""
 
+import io
 import json
 import math
 import os
@@ -8,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import replace
 from html.parser import HTMLParser
 from itertools import pairwise
@@ -25,12 +27,15 @@ from scipy import stats
 from statsmodels.stats.proportion import proportion_confint
 
 import report as notebook
-from report import analysis, claims, figures, output, page, statistics, summary, tables
-from resnet import UserError, config
+from docs import screenshots
+from report import __main__, analysis, claims, figures, output, page, statistics, summary, tables
+from resnet import UserError, cli, config
 from resnet import figures as run_figures
 from resnet.data import Dataset
 
 N = 1000
+STUDY = claims.load_study()
+PARAMS = {name: config.load(path).flat() for name, path in config.find().items()}
 
 
 @pytest.fixture(scope="session")
@@ -57,7 +62,7 @@ def full(empty, tmp_path_factory):
         LADDER[4]: curve(75, 0.91, 0.895, drops=(45,)),
         "vgg": curve(25, 0.90, 0.87),
     }
-    for name, accuracy in claims.load_study().published.items():
+    for name, accuracy in STUDY.published.items():
         correct = right(10_000, round(10_000 * accuracy))
         store.add(name, correct, history=curves[name])
     return store, build(store)
@@ -130,7 +135,7 @@ def csv(folder, name, index):
 def test_one_seed_progression(full):
     _, folder = full
     shown, raw = read(folder).records("progression"), csv(folder, "progression", "rung")
-    for name, accuracy in claims.load_study().published.items():
+    for name, accuracy in STUDY.published.items():
         k = round(10_000 * accuracy)
         interval = stats.binomtest(k, 10_000).proportion_ci(method="wilson")
         row, cells = raw.loc[name], shown[f"{tables.short(name)} {raw.loc[name, 'title']}"]
@@ -162,7 +167,7 @@ def test_several_seeds_progression(two_seeds):
     content = analysis.load(store.uri)
     table = tables.progression(content).frame.set_index("rung")
     for name, count in counts.items():
-        row, published = table.loc[name], claims.load_study().published[name]
+        row, published = table.loc[name], STUDY.published[name]
         mean, low, high = seeds_mean(count)
         assert row["reproduced"] == pytest.approx(mean)
         assert (row["interval_low"], row["interval_high"]) == pytest.approx((low, high))
@@ -229,7 +234,7 @@ def test_the_floor_is_what_independent_errors_give():
 def test_mcnemar_agreement_and_holm(full):
     _, folder = full
     raw = csv(folder, "steps", "to")
-    published = claims.load_study().published
+    published = STUDY.published
     p_values = []
     for before, after in pairwise(LADDER):
         a, b = (right(10_000, round(10_000 * published[n])) for n in (before, after))
@@ -302,7 +307,7 @@ def test_the_power_table(two_seeds, full):
     assert (step, gain, deviation) == ("2 → 3 + deeper + early stopping", "+0.5", "0.90")
     assert seeds == str(statistics.seeds_needed(0.005, table.frame.loc[1, "deviation"]))
     row = csv(full[1], "power", "to").loc[LADDER[2]]
-    floors = [floor(round(10_000 * claims.load_study().published[n]), 10_000) for n in LADDER[1:3]]
+    floors = [floor(round(10_000 * STUDY.published[n]), 10_000) for n in LADDER[1:3]]
     assert row["seed_floor"] == pytest.approx(math.sqrt(np.mean(np.square(floors))))
     assert row["seeds_by_floor"] == statistics.seeds_needed(0.005, row["seed_floor"])
     assert math.isnan(row["deviation"])
@@ -310,7 +315,7 @@ def test_the_power_table(two_seeds, full):
 
 def test_confusion_and_accuracy_by_class(full):
     _, folder = full
-    truth, published = labels(10_000), claims.load_study().published
+    truth, published = labels(10_000), STUDY.published
     tidy = csv(folder, "per_class", ["rung", "class"])
     heat = csv(folder, "classes", "class")
     for name, accuracy in published.items():
@@ -351,7 +356,7 @@ def test_numbers_for_others(full, two_seeds):
     assert ran["train_seconds"].to_dict() == {
         name: 61.0 * {LADDER[3]: 50, LADDER[4]: 75}.get(name, 25) for name in ran.index
     }
-    assert ran["test_accuracy"].to_dict() == pytest.approx(claims.load_study().published)
+    assert ran["test_accuracy"].to_dict() == pytest.approx(STUDY.published)
     for name in ("progression", "claims", "steps", "power", "runs"):
         numbers = pd.read_csv(folder / "tables" / f"{name}.csv")
         shown = getattr(tables, {"claims": "judged"}.get(name, name), None)
@@ -417,7 +422,7 @@ def test_a_changed_value_loses_its_reason():
 def test_what_one_run_of_the_study_itself_can_tell(full):
     _, folder = full
     raw = csv(folder, "claims", "claim")
-    assert len(raw) == len(claims.load_study().claims)
+    assert len(raw) == len(STUDY.claims)
     by_images = {"test_accuracy", "test_gain", "gain_lead", "final_val_accuracy"}
     for name, row in raw.iterrows():
         assert row["quantity"] in by_images or row["verdict"] == "undecided", name
@@ -659,7 +664,7 @@ SEEDS = st.one_of(*(st.lists(st.integers(60, 95), min_size=n, max_size=n) for n 
 KEYS = ("accuracy", "val_accuracy", "learning_rate")
 
 
-def made_run(rung, seed, percent, drop, **gaps):
+def made_run(rung, seed, percent, drop):
     correct = right(200, 2 * percent, seed)
     history = curve(30, percent / 100 + 0.04, percent / 100, drops=(drop,))
     truth = labels(200)
@@ -670,7 +675,7 @@ def made_run(rung, seed, percent, drop, **gaps):
         seed=seed,
         begun=pd.Timestamp(0),
         tags={},
-        params=config.load(config.find()[rung]).flat(),
+        params=PARAMS[rung],
         metrics={"test_accuracy": percent / 100, "epochs_run": 30.0, "stopped_epoch": 0.0},
         history=history.astype(float),
         n_train=50_000,
@@ -689,7 +694,7 @@ def made_run(rung, seed, percent, drop, **gaps):
 @settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 def test_no_gap_in_a_run_makes_any_verdict_firmer(data, accuracies, drop):
     """Over arbitrary accuracies and seeds, with arbitrary parts of arbitrary runs gone."""
-    study, whole = claims.load_study(), []
+    whole = []
     for rung, values in zip(LADDER, accuracies, strict=True):
         whole += [made_run(rung, seed, v, drop + seed) for seed, v in enumerate(values)]
     gapped = list(whole)
@@ -716,11 +721,11 @@ def test_no_gap_in_a_run_makes_any_verdict_firmer(data, accuracies, drop):
         gapped[i] = run
 
     def judge(runs):
-        measured = claims.Evidence(tuple(runs), study.ladder)
-        found = {c.id: claims.judge(c, measured).verdict for c in study.claims}
+        measured = claims.Evidence(tuple(runs), STUDY.ladder)
+        found = {c.id: claims.judge(c, measured).verdict for c in STUDY.claims}
         for rung in LADDER:
             own = tuple(run for run in runs if run.rung == rung)
-            system = analysis.System(rung, rung, study.published[rung], study.tolerance, {}, own)
+            system = analysis.System(rung, rung, STUDY.published[rung], STUDY.tolerance, {}, own)
             found[rung] = system.verdict
         return found
 
@@ -983,9 +988,8 @@ def test_unfinished_runs_are_said(store, status, told):
     store.add(LADDER[1], right(N, 800), history=curve(7, 0.5, 0.4), status=status)
     content = analysis.load(store.uri)
     assert content.systems[1].waiting.startswith(told)
-    folder = output.write(content, store.folder / "out")
-    cells = read(folder)
-    assert cells.records("progression")["2 + augmentation"]["reproduced"].startswith(told)
+    headings, _, row, *_ = tables.progression(content).shown()
+    assert dict(zip(headings, row, strict=True))["reproduced"].startswith(told)
     assert content.systems[1].verdict == "not run"
     judged = {j.claim.id: j for j in content.claims}
     assert told.split(",")[0] in judged["augmentation-train"].evidence
@@ -1103,7 +1107,7 @@ def test_page_stands_alone(full):
 
 def test_every_claim_and_rung_has_an_address(full):
     ids = set(re.findall(r'\bid="([^"]+)"', (full[1] / output.PAGE).read_text()))
-    assert {f"claims-{c.id}" for c in claims.load_study().claims} <= ids
+    assert {f"claims-{c.id}" for c in STUDY.claims} <= ids
     assert {f"progression-{name}" for name in LADDER} <= ids
     assert {f"runs-{run.id[:8]}" for run in analysis.load(full[0].uri).runs} <= ids
 
@@ -1196,7 +1200,7 @@ def test_mistakes_are_arranged_by_class(tmp_path):
                 assert (tile[..., 3] == 255 * (place < len(surest))).all()
 
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+CHROMIUM = screenshots.chromium()
 
 
 def browsed(folder, tmp_path, script, width=1280):
@@ -1206,18 +1210,9 @@ def browsed(folder, tmp_path, script, width=1280):
     text += f"<script>({script})().then((x) => {{ document.title = JSON.stringify(x); }})</script>"
     copy = tmp_path / "copy.html"
     copy.write_text(text)
-    flags = [
-        "--headless",
-        "--no-sandbox",
-        "--disable-gpu",
-        f"--window-size={width},900",
-        "--dump-dom",
-    ]
-    flags += [f"--user-data-dir={tmp_path / 'profile'}", "--virtual-time-budget=20000"]
-    dom = subprocess.run(
-        [CHROMIUM, *flags, copy.as_uri()], capture_output=True, text=True, timeout=120
-    )
-    title = re.search(r"<title>(.*?)</title>", dom.stdout, re.DOTALL)[1]
+    size = f"--window-size={width},900"
+    dom = screenshots.browse(copy.as_uri(), size, "--dump-dom", seconds=20)
+    title = re.search(r"<title>(.*?)</title>", dom, re.DOTALL)[1]
     return json.loads(title.replace("&quot;", '"').replace("&lt;", "<").replace("&amp;", "&"))
 
 
@@ -1320,7 +1315,7 @@ def test_eighty_columns_cut_nothing(store, profile):
     summary.show(analysis.load(store.uri), console)
     text = console.export_text()
     assert "…" not in text
-    for c in claims.load_study().claims:
+    for c in STUDY.claims:
         assert f"{c.id} " in text
 
 
@@ -1328,12 +1323,16 @@ def test_eighty_columns_cut_nothing(store, profile):
 
 
 def report(*arguments):
-    return subprocess.run(
-        [sys.executable, "-m", "report", *map(str, arguments)],
-        cwd=ROOT,
-        env=os.environ | {"COLUMNS": "160"},
-        capture_output=True,
-        text=True,
+    """``python -m report``, within this process."""
+    out, err = io.StringIO(), io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+        patch.setattr(sys, "argv", ["report", *map(str, arguments)])
+        patch.setattr(sys, "excepthook", sys.excepthook)  # Typer sets its own
+        patch.setattr(cli.console, "width", 160)
+        with pytest.raises(SystemExit) as ended:
+            __main__.entry()
+    return subprocess.CompletedProcess(
+        arguments, ended.value.code or 0, out.getvalue(), err.getvalue()
     )
 
 
@@ -1396,7 +1395,17 @@ def test_a_store_that_was_moved_is_read_with_its_artifacts(tmp_path, empty):
 
 def test_command_line(two_seeds, tmp_path):
     uri = two_seeds[0].uri
-    result = report("--tracking-uri", uri, "--out", tmp_path / "out")
+    code = (
+        "import sys, report.__main__ as report\n"
+        "try: report.entry()\n"
+        "finally: assert not {'keras', 'tensorflow', 'jax'} & set(sys.modules)"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code, "--tracking-uri", uri, "--out", tmp_path / "out"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
     assert result.returncode == 0, result
     assert result.stderr == ""
     assert str(tmp_path / "out" / "report.html") in result.stdout
@@ -1405,14 +1414,6 @@ def test_command_line(two_seeds, tmp_path):
     assert "72.5 %" in result.stdout
     assert "augmentation-gain" in result.stdout
     fails_in_one_line(report("--tracking-uri", uri, "--profile", "quick"), "no runs match")
-
-
-def test_no_training_library_is_loaded():
-    code = (
-        "import sys, report.output, report.summary, report.__main__\n"
-        "sys.exit(bool({'keras', 'tensorflow', 'jax'} & set(sys.modules)))"
-    )
-    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
 
 
 @pytest.mark.slow

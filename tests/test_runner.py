@@ -12,25 +12,24 @@ import time
 from pathlib import Path
 
 import keras
+import killed_at
 import mlflow
 import numpy as np
 import psutil
 import pytest
+import services
 from mlflow.tracking import MlflowClient
 
 from resnet import config, training
 
-KILLED_AT = Path(__file__).parent / "killed_at.py"
-EPOCHS = 6
-# dropout, augmentation and both callbacks, in a network small enough to be killed often; with
-# these patiences the learning rate drops and early stopping may trigger within the epochs
-RUNG_5 = [
-    "--set=model.identity_blocks=[1,1,1]",
-    f"--set=training.epochs={EPOCHS}",
-    "--set=training.early_stopping={patience: 3}",
-    "--set=training.reduce_lr_on_plateau={patience: 1}",
-]
-FAST = ["--set=model.identity_blocks=[0,0,0]", "--set=training.epochs=1"]
+KILLED_AT = killed_at.__file__
+EPOCHS = 10
+# batch normalisation and dropout, small enough to be killed often
+TINY = (
+    "--set=model={architecture: vgg, filters: [4], convolutions: 1, dense: [], dropout: 0.5, "
+    "batch_norm_momentum: 0.9}"
+)
+FAST = [TINY, "--set=training.epochs=1"]
 TIMING = {"images_per_second", "epoch_seconds", "train_seconds"}
 
 
@@ -52,13 +51,6 @@ def in_a_fresh_shell(line, folder):
 def printed(text, after):
     """The command that a line of the output ends with."""
     return re.search(rf"{after}  ?(.+?)(?:  \(|$)", text, re.MULTILINE)[1]
-
-
-def project(folder):
-    """The project's own files in a folder of their own."""
-    for name in ("resnet", "report", "experiments", "runner.py"):
-        source = KILLED_AT.parent.parent / name
-        (shutil.copytree if source.is_dir() else shutil.copy)(source, folder / name)
 
 
 def record(uri, run, folder):
@@ -92,26 +84,37 @@ def assert_identical(a, b):
 
 
 @pytest.fixture(scope="module")
-def undisturbed(image_folder, tmp_path_factory):
-    """What rungs 2 and 5 yield when nothing happens to them."""
-    records = left_alone(ladder_arguments(image_folder), tmp_path_factory)
-    assert set(records) == {"02_augmentation", "05_deeper_dropout"}
-    histories = records["05_deeper_dropout"][0]
+def finished(image_folder, empty, tmp_path_factory):
+    """The store of rungs 1 and 2, to which nothing happened."""
+    return left_alone(ladder_arguments(image_folder), empty, tmp_path_factory)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(finished, tmp_path_factory):
+    """What they yielded."""
+    records = records_of(finished, tmp_path_factory)
+    assert set(records) == {"01_template", "02_augmentation"}
+    histories = records["02_augmentation"][0]
     assert len({rate for _, rate in histories["learning_rate"]}) > 1, "the rate never dropped"
     return records
 
 
-def left_alone(arguments, tmp_path_factory):
-    """What the runs of a command yield, by experiment, when nothing happens to them."""
+def left_alone(arguments, empty, tmp_path_factory):
+    """The store of a command to which nothing happens."""
     folder = tmp_path_factory.mktemp("undisturbed")
+    shutil.copyfile(empty, folder / "mlflow.db")
     uri = f"sqlite:///{folder / 'mlflow.db'}"
     subprocess.run(
-        [sys.executable, KILLED_AT, "never", "0", *arguments],
+        [sys.executable, KILLED_AT, "never 0", *arguments],
         env=os.environ | {"MLFLOW_TRACKING_URI": uri, "XDG_CACHE_HOME": str(folder / "cache")},
         check=True,
         capture_output=True,
         cwd=folder,
     )
+    return uri
+
+
+def records_of(uri, tmp_path_factory):
     return {
         run.data.tags["rung"]: record(uri, run, tmp_path_factory.mktemp("record"))
         for run in runs_of(uri)
@@ -119,13 +122,14 @@ def left_alone(arguments, tmp_path_factory):
 
 
 def ladder_arguments(image_folder):
-    # early stopping and the schedule exist in rung 5 only, so rung 2 gets them by the same keys
+    # one without augmentation, one with; the rate drops and early stopping may trigger
     return [
-        "--ladder=2,5",
+        "--ladder=1,2",
         f"--data={image_folder}",
-        "--set=model.identity_blocks=[0,0,0]",
+        TINY,
+        "--seed=3",
         f"--set=training.epochs={EPOCHS}",
-        "--set=training.early_stopping={monitor: val_loss, patience: 3, min_delta: 0.0001, "
+        "--set=training.early_stopping={monitor: val_loss, patience: 9, min_delta: 0.0001, "
         "restore_best_weights: always}",
         "--set=training.reduce_lr_on_plateau={monitor: val_loss, factor: 0.2, patience: 1, "
         "min_delta: 0.0001, min_lr: 0.00001}",
@@ -154,39 +158,27 @@ def assert_as_if_nothing_happened(command, undisturbed, folder):
 
 def test_killed_at_every_kind_of_moment(command, image_folder, undisturbed, tmp_path):
     """Each restart goes on where the last kill struck, which kills at the next point."""
-    points = [
-        ("step", 8),
-        ("checkpoint", 4),
-        ("validation", 1),
-        ("metrics", 3),
-        ("artifacts", 1),
-        ("model", 1),
-        ("figures", 1),
-        ("end", 1),
-        ("between", 2),
-        ("checkpoint", 7),
-    ]
-    arguments = ladder_arguments(image_folder)
-    for point, nth in points:
-        process = command(point, nth, *arguments, script=KILLED_AT)
-        assert process.returncode == -signal.SIGKILL, (point, nth, process.out, process.err)
-    process = command("never", 0, *arguments, script=KILLED_AT)
+    points = (
+        "step 8, checkpoint 4, validation 1, metrics 3, artifacts 1, model 1, figures 1, end 1, "
+        "between 2, checkpoint 7, never 0"
+    )
+    process = command(points, *ladder_arguments(image_folder), script=KILLED_AT)
     assert process.returncode == 0, process.err
-    assert "already finished" in process.out  # rung 2, between the kills
+    assert "already finished" in process.out  # rung 1, between the kills
     assert_as_if_nothing_happened(command, undisturbed, tmp_path)
 
 
-def test_killed_in_a_shared_training(command, image_folder, tmp_path_factory, tmp_path):
+def test_killed_in_a_shared_training(command, image_folder, empty, tmp_path_factory, tmp_path):
     """Four runs read one training out, killed in what is rung 4's own."""
     # without early stopping rung 3 has 40 steps, which are shared
     arguments = [
         "--ablate=4",
         "--profile=quick",
         f"--data={image_folder}",
-        "--set=model.identity_blocks=[0,0,0]",
+        TINY,
         "--set=training.early_stopping.patience=8",
     ]
-    undisturbed = left_alone(arguments, tmp_path_factory)
+    undisturbed = records_of(left_alone(arguments, empty, tmp_path_factory), tmp_path_factory)
     assert len(undisturbed) == 4
     shared = {
         name: histories["shared_epochs"][0][1] for name, (histories, *_) in undisturbed.items()
@@ -195,9 +187,7 @@ def test_killed_in_a_shared_training(command, image_folder, tmp_path_factory, tm
     assert all(shared[name] > 0 for name in shared if name != "03_deeper_early_stopping")
     rates = undisturbed["04_lr_schedule"][0]["learning_rate"]
     assert len(rates) > shared["04_lr_schedule"], "nothing of it is its own"
-    process = command("step", 45, *arguments, script=KILLED_AT)
-    assert process.returncode == -signal.SIGKILL, (process.out, process.err)
-    process = command("never", 0, *arguments, script=KILLED_AT)
+    process = command("step 45, never 0", *arguments, script=KILLED_AT)
     assert process.returncode == 0, process.err
     assert_as_if_nothing_happened(command, undisturbed, tmp_path)
 
@@ -208,14 +198,14 @@ def test_killed_at_random_moments(command, image_folder, undisturbed, tmp_path, 
     moments = random.Random(seed)
     arguments = ladder_arguments(image_folder)
     for _ in range(15):
-        process = command.start("never", 0, *arguments, script=KILLED_AT)
+        process = command.start("never 0", *arguments, script=KILLED_AT)
         for line in process.stdout:  # the start-up is not what this is about
             if "training, at most" in line:
                 break
         time.sleep(moments.uniform(0, 12))
         process.kill()
         process.communicate()
-    process = command("never", 0, *arguments, script=KILLED_AT)
+    process = command("never 0", *arguments, script=KILLED_AT)
     assert process.returncode == 0, process.err
     assert_as_if_nothing_happened(command, undisturbed, tmp_path)
 
@@ -226,7 +216,7 @@ def test_ctrl_c_leaves_a_resumable_run_and_says_how_to_go_on(
     arguments = ladder_arguments(image_folder)
     process = command.start(*arguments)
     for line in process.stdout:
-        if "epoch 2/" in line:
+        if "epoch 1/" in line:
             break
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
@@ -272,12 +262,15 @@ def test_lost_workers_cost_their_runs_some_steps_and_nothing_else(
         for line in process.stdout:
             if "epoch" in line:
                 break
-        victim = next(
-            child
-            for child in psutil.Process(process.pid).children(recursive=True)
-            if child.name().startswith("ray::_task")
-        )
-        getattr(victim, end)()
+        while not (
+            victims := [
+                child
+                for child in psutil.Process(process.pid).children(recursive=True)
+                if child.name().startswith("ray::_task")
+            ]
+        ):
+            time.sleep(0.1)
+        getattr(victims[0], end)()
     out, err = process.communicate(timeout=300)
     assert process.returncode == 0, err
     assert "its worker was lost" in out
@@ -288,29 +281,29 @@ def test_lost_workers_cost_their_runs_some_steps_and_nothing_else(
 def test_a_full_disk_costs_nothing(command, image_folder, undisturbed, tmp_path):
     """While a checkpoint, the artifacts or the database is written; the same command goes on."""
     arguments = ladder_arguments(image_folder)
-    process = command("full", 9, *arguments, script=KILLED_AT)
+    process = command("full 9", *arguments, script=KILLED_AT)
     assert process.returncode == 1, process.err
     assert process.out.count("No space left on device") == 2  # each run tried
-    process = command("full artifacts", 1, *arguments, script=KILLED_AT)
+    process = command("full artifacts 1", *arguments, script=KILLED_AT)
     assert process.returncode == 1, process.err
     with sqlite3.connect(command.uri.removeprefix("sqlite:///")) as database:
         (pages,) = database.execute("PRAGMA page_count").fetchone()
-    process = command("full database", pages, *arguments, script=KILLED_AT)
+    process = command(f"full database {pages}", *arguments, script=KILLED_AT)
     assert process.returncode in (1, 2)
     assert "disk is full" in process.out + process.err
     assert "Traceback" not in process.err
-    process = command("never", 0, *arguments, script=KILLED_AT)
+    process = command("never 0", *arguments, script=KILLED_AT)
     assert process.returncode == 0, process.err
     assert_as_if_nothing_happened(command, undisturbed, tmp_path)
 
 
 def test_a_broken_rung_that_was_not_asked_for_stops_nothing(command, tmp_path):
-    project(tmp_path)
+    services.copy(tmp_path)
     (tmp_path / "experiments" / "06_broken.yaml").write_text("extends: 05_deeper_dropout\nx: 1\n")
     options = {"script": tmp_path / "runner.py"}
-    process = command("--ladder=1,2", "--data=digits", "--dry-run", **options)
+    process = command("--ladder=1,2", "--dry-run", **options)
     assert process.returncode == 0, process.err
-    process = command("--ladder=6", "--data=digits", "--dry-run", **options)
+    process = command("--ladder=6", "--dry-run", **options)
     assert process.returncode == 2
     assert len(process.err.strip().splitlines()) == 1
     process = command("--help", **options)
@@ -319,10 +312,12 @@ def test_a_broken_rung_that_was_not_asked_for_stops_nothing(command, tmp_path):
         assert name in process.out
 
 
-def test_finished_work_is_skipped_and_fresh_trains_it_again(command, image_folder):
+def test_finished_work_is_skipped_and_fresh_trains_it_again(
+    command, here, image_folder, monkeypatch
+):
     arguments = ["--ladder=1", f"--data={image_folder}", *FAST]
-    assert command(*arguments).returncode == 0
-    again = command(*arguments)
+    assert here(*arguments).returncode == 0
+    again = here(*arguments)
     assert again.returncode == 0
     assert "already finished" in again.out
     assert "nothing was trained" in again.out
@@ -330,11 +325,15 @@ def test_finished_work_is_skipped_and_fresh_trains_it_again(command, image_folde
     assert (command.checkpoints.parent / "reports" / "latest" / "report.html").exists()
     process = in_a_fresh_shell(f"{printed(again.out, 'browse:')} --help", command.folder)
     assert process.returncode == 0, process.stderr  # a server stays: that it starts is enough
-    process = command(*arguments, "--dry-run")
+    process = here(*arguments, "--dry-run")
     assert "as finished runs took" in process.out
     assert "parameters" in process.out
-    assert command("full", 5, *arguments, "--fresh", script=KILLED_AT).returncode == 1
-    process = command(*arguments)  # what was begun anew goes on, as a ladder of its own
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", os.fsync)
+        patch.setattr(training, "CHECKPOINT_SECONDS", 0)
+        killed_at.full(5)
+        assert here(*arguments, "--fresh").returncode == 1
+    process = here(*arguments)  # what was begun anew goes on, as a ladder of its own
     assert process.returncode == 0, process.err
     assert "nothing was trained" not in process.out
     first, second = runs_of(command.uri)
@@ -345,10 +344,11 @@ def test_finished_work_is_skipped_and_fresh_trains_it_again(command, image_folde
 
 def test_two_runners_at_once_on_a_fresh_database(command, image_folder):
     """Overlapping work is done once, the rest by whoever comes to it."""
+    Path(command.uri.removeprefix("sqlite:///")).unlink()
     common = [f"--data={image_folder}", *FAST]
     runners = [
         command.start("--ladder=1,2", *common),
-        command.start("--ladder=2,3", "--set=training.epochs=1", *common),
+        command.start("--ladder=2,3", *common),
     ]
     outputs = [runner.communicate(timeout=300) for runner in runners]
     assert [runner.returncode for runner in runners] == [0, 0], outputs
@@ -361,21 +361,18 @@ def test_two_runners_at_once_on_a_fresh_database(command, image_folder):
     assert [run.info.status for run in runs_of(command.uri, "ladder")] == ["FINISHED"] * 2
 
 
-def test_what_a_run_leaves_in_mlflow(command, image_folder, tmp_path):
-    process = command("--ladder=5", f"--data={image_folder}", "--seed=3", *RUNG_5)
-    assert process.returncode == 0, process.err
-    (run,) = runs_of(command.uri)
-    (parent,) = runs_of(command.uri, "ladder")
+def test_what_a_run_leaves_in_mlflow(finished, image_folder):
+    (run,) = [run for run in runs_of(finished) if run.data.tags["rung"] == "02_augmentation"]
+    (parent,) = runs_of(finished, "ladder")
     tags, metrics, params = run.data.tags, run.data.metrics, run.data.params
     assert tags["mlflow.parentRunId"] == parent.info.run_id
-    assert (tags["rung"], tags["seed"], tags["profile"]) == ("05_deeper_dropout", "3", "full")
-    assert tags["modified"].split()[0] == "model.identity_blocks=[1,1,1]"
-    assert tags["dataset"] == "squares"
+    assert (tags["seed"], tags["profile"], tags["dataset"]) == ("3", "full", "squares")
+    assert tags["modified"].startswith("model={")
     assert len(tags["config_hash"]) == len(tags["dataset_fingerprint"]) == 64
     for key in ("git_commit", "git_dirty", "backend", "version.keras", "device"):
         assert tags[key]
     assert params["training.epochs"] == str(EPOCHS)
-    assert params["training.early_stopping.patience"] == "3"
+    assert params["training.early_stopping.patience"] == "9"
     assert {dataset.dataset.name for dataset in run.inputs.dataset_inputs} == {"squares"}
     assert metrics["epochs_run"] <= EPOCHS
     for key in (
@@ -389,7 +386,7 @@ def test_what_a_run_leaves_in_mlflow(command, image_folder, tmp_path):
         "multiply_adds",
     ):
         assert key in metrics
-    artifacts = {a.path for a in MlflowClient(command.uri).list_artifacts(run.info.run_id)}
+    artifacts = {a.path for a in MlflowClient(finished).list_artifacts(run.info.run_id)}
     assert artifacts >= {
         "experiment.yaml",
         "model_summary.txt",
@@ -410,7 +407,7 @@ def test_what_a_run_leaves_in_mlflow(command, image_folder, tmp_path):
         )
     )
     model = mlflow.keras.load_model(model_of(run))
-    assert type(model.layers[-1].get_layer("stage1_bn")) is keras.layers.BatchNormalization
+    assert type(model.layers[-1].get_layer("group1_bn1")) is keras.layers.BatchNormalization
     np.testing.assert_allclose(model.predict(x, verbose=0), logged, rtol=1e-4, atol=1e-6)
     again = mlflow.pyfunc.load_model(model_of(run)).predict(x)
     np.testing.assert_allclose(again, logged, rtol=1e-4, atol=1e-6)
@@ -430,15 +427,23 @@ def test_what_a_run_leaves_in_mlflow(command, image_folder, tmp_path):
         (["--ladder=2", "--data=digits", "--set=training.batch_size=5000"], "too large"),
         (["--ladder=1", "--data=digits", "--checkpoints=/dev/null/x"], "cannot be written"),
         (["--ladder=1", "--data=digits", "--ray=auto"], "--tracking-uri"),
-        (["--ladder=1", "--tracking-uri=http://me:s3cret@127.0.0.1:1"], "//me:***@127"),
         (["--ladder=1", "--tracking-uri=mysql+x://me:s3cret@127.0.0.1:1/x"], "//me:***@127"),
+        (["--ladder=1", "--tracking-uri=mysql://me:pa[ss@host/x"], "//me:***@host"),
+        (["--ladder=1", "--data=digits", "--checkpoints=ftp://me:s3cret@127.0.0.1:1/x"], "***@127"),
     ],
 )
-def test_a_user_s_mistake_is_one_line_and_code_2(command, arguments, words):
-    process = command(*arguments)
+def test_a_user_s_mistake_is_one_line_and_code_2(here, arguments, words):
+    process = here(*arguments)
     assert process.returncode == 2
     assert words in process.err
     assert "s3cret" not in process.err
+    assert len(process.err.strip().splitlines()) == 1
+
+
+def test_a_server_that_is_not_there_is_one_line_and_code_2(command):
+    process = command("--ladder=1", "--tracking-uri=http://me:s3cret@127.0.0.1:1")
+    assert process.returncode == 2
+    assert "//me:***@127" in process.err
     assert len(process.err.strip().splitlines()) == 1
 
 
@@ -450,20 +455,18 @@ def test_a_corrupt_database_is_one_line_and_code_2(command, tmp_path):
     assert "mlflow.db" in process.err
 
 
-def test_a_failing_rung_does_not_cost_the_others_and_the_code_is_1(command, image_folder, tmp_path):
-    script = tmp_path / "failing.py"
-    script.write_text(
-        "import sys; sys.path.insert(0, sys.argv.pop(1))\n"
-        "import runner; from resnet import training\n"
-        "train = training.train\n"
-        "def failing(e, *a, **k):\n"
-        "    if e.name.startswith('01'): raise RuntimeError('the disk\\nis full')\n"
-        "    return train(e, *a, **k)\n"
-        "training.train = failing\n"
-        "runner.entry()\n"
-    )
-    root = Path(training.__file__).parent.parent
-    process = command(root, "--ladder=1-2", f"--data={image_folder}", *FAST, script=script)
+def test_a_failing_rung_does_not_cost_the_others_and_the_code_is_1(
+    command, here, image_folder, monkeypatch
+):
+    train = training.train
+
+    def failing(experiment, *arguments):
+        if experiment.name == "01_template":
+            raise RuntimeError("the disk\nis full")
+        return train(experiment, *arguments)
+
+    monkeypatch.setattr(training, "train", failing)
+    process = here("--ladder=1-2", f"--data={image_folder}", *FAST)
     assert process.returncode == 1, process.err
     assert "failed: RuntimeError: the disk is full" in process.out
     statuses = {run.data.tags["rung"]: run.info for run in runs_of(command.uri)}
@@ -475,7 +478,9 @@ def test_a_failing_rung_does_not_cost_the_others_and_the_code_is_1(command, imag
     }
 
 
-def test_the_dry_run_imports_no_engine_and_timing_counts_and_times(command, tmp_path):
+def test_the_dry_run_imports_no_engine_and_timing_counts_and_times(command, here, tmp_path):
+    database = Path(command.uri.removeprefix("sqlite:///"))
+    database.unlink()
     script = tmp_path / "dry.py"
     script.write_text(
         "import sys; sys.path.insert(0, sys.argv.pop(1))\n"
@@ -487,21 +492,20 @@ def test_the_dry_run_imports_no_engine_and_timing_counts_and_times(command, tmp_
     process = command(root, "--ladder=1", "--dry-run", script=script)
     assert process.returncode == 0, process.err
     assert "engines: set()" in process.out
-    process = command("--ladder=1", "--dry-run", "--timing")
+    process = here("--ladder=1", TINY, "--dry-run", "--timing")
     assert process.returncode == 0, process.err
-    assert "316,394" in process.out
-    assert "53.98 M" in process.out
+    assert "10,378" in process.out
     assert re.search(r"about (\d+ h )?\d+ min( \d+ s)? on this machine", process.out)
-    process = command("--record")
+    process = here("--record")
     assert process.returncode == 2
-    assert not Path(command.uri.removeprefix("sqlite:///")).exists()
+    assert not database.exists()
     for told in (process.err, command().err):
         process = in_a_fresh_shell(f"{printed(told, '(?:start with|try)')} --dry-run", tmp_path)
         assert process.returncode == 0, process.stderr
 
 
 def test_a_missing_package_is_one_line_with_a_way_out_that_works(tmp_path):
-    project(tmp_path)
+    services.copy(tmp_path)
     empty = tmp_path / "empty" / "bin" / "python"
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", empty.parents[1]], check=True)
     for words in (["runner.py", "--help"], ["-m", "report", "--help"]):

@@ -19,7 +19,7 @@ from services import free_port, wait_for
 
 from docs import screenshots
 from report import ui
-from resnet import data, progression, recording, records, registry, tracking, views
+from resnet import UserError, data, progression, recording, records, registry, tracking, views
 from resnet.data import Dataset
 from resnet.store import connect
 
@@ -199,16 +199,11 @@ def test_the_ui_in_a_browser(store):
     assert not [child for child in left if child.status() != psutil.STATUS_ZOMBIE]
 
 
-def test_a_taken_port_is_one_line(command):
+def test_a_taken_port_is_one_line(empty):
     with ui.socket.create_server(("127.0.0.1", 0)) as taken:
-        process = subprocess.run(
-            [sys.executable, "-m", "report.ui", "--no-open", "--tracking-uri", command.uri,
-             f"--port={taken.getsockname()[1]}"],
-            cwd=ROOT, capture_output=True, text=True,
-        )  # fmt: skip
-    assert process.returncode == 2
-    assert len(process.stderr.strip().splitlines()) == 1
-    assert "is taken" in process.stderr
+        served = ui.served(f"sqlite:///{empty}", taken.getsockname()[1])
+        with pytest.raises(UserError, match="is taken"), served:
+            pass
 
 
 @pytest.mark.slow
