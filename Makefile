@@ -44,9 +44,9 @@ coverage: $(VENV)/ready  ## the tests' coverage, a line a file, and htmlcov/
 	$(BIN)/python -m pytest -n 2 --dist worksteal --cov --cov-report term:skip-covered --cov-report html
 
 smoke: $(VENV)/ready  ## one epoch of a small rung and its report, thrown away
-	folder=$$(mktemp -d) && $(BIN)/python runner.py --ladder 1 --profile quick \
+	folder=$$(mktemp -d) && trap 'rm -r "$$folder"' EXIT && $(BIN)/python runner.py --ladder 1 --profile quick \
 		--set training.epochs=1 --set 'model.identity_blocks=[0,0,0]' \
-		--tracking-uri sqlite:///$$folder/mlflow.db && rm -r $$folder
+		--tracking-uri "sqlite:///$$folder/mlflow.db"
 
 lint: $(VENV)/ready  ## style, types, and the direction of imports
 	$(BIN)/ruff check .
@@ -66,9 +66,9 @@ COMPILE := $(BIN)/uv pip compile --universal --extra test --extra postgresql --g
 lock: $(VENV)/ready  ## both locks, with the newest versions that fit
 	$(COMPILE) --upgrade --output-file requirements.lock pyproject.toml
 	echo "tensorflow ; python_version < '3'" > .without-tensorflow
-	$(COMPILE) --extra jax --override .without-tensorflow --constraint requirements.lock \
+	trap 'rm .without-tensorflow' EXIT; $(COMPILE) --upgrade --extra jax \
+		--override .without-tensorflow --constraint requirements.lock \
 		--output-file requirements-jax.lock pyproject.toml
-	rm .without-tensorflow
 
 # uv takes a fifth of pip's time; where it cannot reach the packages (pip has its own settings, of a
 # mirror or a proxy), pip installs them.

@@ -100,6 +100,8 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=7)
     parser.add_argument("--side", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    if not hasattr(os, "sched_setaffinity"):
+        raise SystemExit("a process can be bound to one core on Linux alone")
     if arguments.side:
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
         serve(SIDES[arguments.side]())

@@ -98,23 +98,19 @@ def this_project(n: int) -> Side:
                 with contextlib.suppress(Interrupted):
                     done.put(shared.run(job, dataset, one_at_a_time, ending.is_set))
 
+    for name in ("train", "test"):
+        engine = steps._TensorFlowSteps
+        setattr(engine, name, timed(getattr(engine, name)))
     thread = threading.Thread(target=train, daemon=True)
 
     def work() -> float:
-        began = time.perf_counter()
-        if thread.ident is None:
-            thread.start()  # the first epoch compiles and is not counted
-        else:
-            permits.put(None)
+        began, first = time.perf_counter(), thread.ident is None
+        thread.start() if first else permits.put(None)
         if failed := done.get():
             raise SystemExit(str(failed))
         spent["epochs"] += time.perf_counter() - began
-        if spent["steps"] == 0:
-            spent["epochs"] = 0.0
-            engine = steps._TensorFlowSteps
-            for name in ("train", "test"):
-                setattr(engine, name, timed(getattr(engine, name)))
-            spent["steps"] = 1e-12
+        if first:  # it compiles, and is not counted
+            spent.update(steps=0.0, epochs=0.0)
         return n - int(n * 0.2)
 
     def overhead() -> dict:

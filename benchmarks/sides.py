@@ -4,6 +4,7 @@ Turns rather than one side after the other, so that whatever else the machine do
 temperature, meets every side alike; processes, so that libraries do not share thread pools.
 """
 
+import contextlib
 import json
 import platform
 import statistics
@@ -95,8 +96,10 @@ def compare(
 def commit() -> str:
     """This project's, ``-dirty`` if anything was changed since."""
     describe = ["git", "describe", "--always", "--dirty", "--exclude=*"]
-    done = subprocess.run(describe, cwd=RESULTS.parent, capture_output=True, text=True)
-    return done.stdout.strip() or "unknown"
+    with contextlib.suppress(OSError):  # there may be no git
+        done = subprocess.run(describe, cwd=RESULTS.parent, capture_output=True, text=True)
+        return done.stdout.strip() or "unknown"
+    return "unknown"
 
 
 def machine() -> dict[str, Any]:

@@ -1,8 +1,11 @@
 """The study's residual network in PyTorch, for the comparison of speed."""
 
 from collections.abc import Sequence
+from functools import partial
 
 from torch import Tensor, nn
+
+_norm = partial(nn.BatchNorm2d, eps=1e-3, momentum=0.01)
 
 
 class Bottleneck(nn.Module):
@@ -13,18 +16,16 @@ class Bottleneck(nn.Module):
         f1, f2, f3 = filters
         self.main = nn.Sequential(
             nn.Conv2d(channels, f1, 1, stride),
-            nn.BatchNorm2d(f1, eps=1e-3, momentum=0.01),
+            _norm(f1),
             nn.ReLU(),
             nn.Conv2d(f1, f2, 3, padding=1),
-            nn.BatchNorm2d(f2, eps=1e-3, momentum=0.01),
+            _norm(f2),
             nn.ReLU(),
             nn.Conv2d(f2, f3, 1),
-            nn.BatchNorm2d(f3, eps=1e-3, momentum=0.01),
+            _norm(f3),
         )
         self.shortcut = (
-            nn.Sequential(
-                nn.Conv2d(channels, f3, 1, stride), nn.BatchNorm2d(f3, eps=1e-3, momentum=0.01)
-            )
+            nn.Sequential(nn.Conv2d(channels, f3, 1, stride), _norm(f3))
             if shortcut
             else nn.Identity()
         )
@@ -38,7 +39,7 @@ def residual_network(identity_blocks: Sequence[int], dropout: float) -> nn.Modul
     """Logits (batch, 10) from images (batch, 3, 32, 32)."""
     layers = [
         nn.Conv2d(3, 64, 3, padding=1),
-        nn.BatchNorm2d(64, eps=1e-3, momentum=0.01),
+        _norm(64),
         nn.ReLU(),
     ]
     channels = 64

@@ -51,8 +51,8 @@ class System:
 
     @property
     def short(self) -> str:
-        """``3`` for a rung, the name of a baseline."""
-        return str(config.rung_number(self.name) or self.name)
+        """:func:`resnet.config.short` of the name."""
+        return config.short(self.name)
 
     @property
     def heading(self) -> str:
@@ -364,14 +364,19 @@ def _content(uri: str, experiment: str, chosen: Selection, measured: list[Run]) 
     known, broken = _known_experiments(chosen.shown.profile)
     comparable = not chosen.shown.reservation
     names = dict.fromkeys([*study.ladder, *study.published, *(r.rung for r in whole), *waiting])
-    ladder = config.rungs(names)
+    numbers = {config.rung_number(name) for name in study.ladder}
+    ladder = [  # a rung of one's own under a number of the study's stands beside it
+        name
+        for name in config.rungs(names)
+        if name in study.ladder or config.rung_number(name) not in numbers
+    ]
     systems: dict[str, System] = {}
     before = None
     for name in [*ladder, *(n for n in names if n not in ladder)]:
         own, plan = [run for run in whole if run.rung == name], known.get(name)
-        params = own[0].params if own else plan.flat() if plan else {}
         # what was modified is not in the files: they say nothing about the rungs not run
-        said = params if own or not chosen.shown.modified else {}
+        files = plan.flat() if plan and not chosen.shown.modified else {}
+        params = own[0].params if own else files
         systems[name] = System(
             name=name,
             title=own[0].title if own else plan.title if plan else name,
@@ -380,11 +385,11 @@ def _content(uri: str, experiment: str, chosen: Selection, measured: list[Run]) 
             params=params,
             runs=tuple(own),
             waiting=waiting.get(name, "not run"),
-            changes=config.changes(before, said) if before and said and name in ladder else (),
+            changes=config.changes(before, params) if before and params and name in ladder else (),
             doubtful=bool(chosen.doubtful & {"", name}),
             comparable=comparable,
         )
-        before = said
+        before = params
     evidence = Evidence(whole, study.ladder, waiting, chosen.doubtful, comparable)
     rivals = [name for name in study.published if name not in study.ladder]
     return Content(

@@ -14,14 +14,14 @@ from typing import Annotated, Literal, NamedTuple
 import numpy as np
 import pandas as pd
 from pydantic import Field, ValidationError, model_validator
-from statsmodels.stats.proportion import proportion_confint
 from statsmodels.stats.weightstats import DescrStatsW
 
 from report import statistics
 from report.runs import Run
 from report.statistics import NO_INTERVAL, Interval
-from resnet import UserError, config
+from resnet import config
 from resnet.config import Strict
+from resnet.records import explain
 
 Verdict = Literal["holds", "fails", "undecided", "not run", "not comparable"]
 Unit = Literal["accuracy", "points", "epoch", "ratio"]
@@ -32,6 +32,8 @@ GAP_EPOCHS = 3
 """A gap of curves is averaged over that many last epochs: validation accuracy jumps about."""
 SLOPE_EPOCHS = 10
 """Epochs before and after a drop of the learning rate over which slopes are fitted."""
+NEVER_SEEDS = 5
+"""What comes in no run is said never to come from so many on: 0.5 ** 5 < 5 %."""
 FACTORS = {".".join(key.split(".")[:2]) for key in config.keys()}  # noqa: SIM118 - a module's function
 """Whatever :func:`resnet.ablation.factors` may name."""
 
@@ -136,10 +138,7 @@ def load_study(path: Path = config.CLAIMS) -> Study:
     try:
         return Study.model_validate(config.read_yaml(path))
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        place = ".".join(map(str, first["loc"]))
-        message = " ".join(first["msg"].removeprefix("Value error, ").split())
-        raise UserError(f"{path}: {place}{': ' if place else ''}{message}") from None
+        raise explain(str(path), error) from None
 
 
 class Measured(NamedTuple):
@@ -241,9 +240,10 @@ class Evidence:
 def judge(claim: Claim, evidence: Evidence) -> Judgement:
     """Judges one claim, by an interval or not at all.
 
-    The interval is Student's over seeds; with one seed it is what the images seen allow, if the
-    quantity is a share of images. A run whose evidence is incomplete is not left out, because the
-    others alone may look firmer than all of them: it leaves the claim undecided.
+    The interval is Student's over seeds; with one seed it is what the test images allow, if the
+    quantity is a share of them, and speaks about that network alone. A run whose evidence is
+    incomplete is not left out, because the others alone may look firmer than all of them: it leaves
+    the claim undecided.
 
     Args:
         claim: what is said.
@@ -267,6 +267,7 @@ def judge(claim: Claim, evidence: Evidence) -> Judgement:
     }
     gone = [str(seed) for seed, found in measured.items() if math.isnan(found.value)]
     values = [found.value for found in measured.values()]
+    never = sum(v == math.inf or (v == 0 and quantity.unit == "epoch") for v in values)
     value, interval = math.nan, NO_INTERVAL
     if not by_seed:
         told = f"no seed in common: {', '.join(rungs)}"
@@ -277,8 +278,9 @@ def judge(claim: Claim, evidence: Evidence) -> Judgement:
         told = f"one run (seed {seed}): {basis}"
     elif len(set(values)) == 1:
         value, told = values[0], f"{len(values)} seeds: all the same"
-        interval = value, value
-    elif not (never := sum(v == math.inf or (v == 0 and quantity.unit == "epoch") for v in values)):
+        if not never or len(values) >= NEVER_SEEDS:
+            interval = value, value
+    elif not never:
         value, told = float(np.mean(values)), f"{len(values)} seeds: t interval"
         interval = statistics.t_interval(values)
     else:  # it never happened in some run, so that there is no mean
@@ -328,14 +330,6 @@ def _lead(seed: Seed) -> Measured:
     return seed.weighted({name: weight for name, weight in weights.items() if weight})
 
 
-def _final_validation(seed: Seed) -> Measured:
-    value, n = _last(seed.run.curve("val_accuracy")), seed.run.validation_images
-    if math.isnan(value) or not n:
-        return Measured(value)
-    interval = proportion_confint(round(value * n), n, method="wilson")
-    return Measured(value, interval, f"binomial, {n:,} validation images")
-
-
 def _gap_ratio(seed: Seed) -> Measured:
     before = gap(seed.runs[seed.against])
     return Measured(gap(seed.run) / before if before > 0 else math.nan)
@@ -381,7 +375,7 @@ QUANTITIES: dict[str, Quantity] = {
         "accuracy", "largest training accuracy of any epoch", _curve("accuracy", pd.Series.max)
     ),
     "final_val_accuracy": Quantity(
-        "accuracy", "validation accuracy of the last epoch", _final_validation
+        "accuracy", "validation accuracy of the last epoch", _curve("val_accuracy", _last)
     ),
     "max_val_accuracy": Quantity(
         "accuracy",

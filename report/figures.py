@@ -7,6 +7,7 @@ so that figures follow dark mode. Text stays text.
 import json
 import math
 import re
+import textwrap
 from collections.abc import Callable
 from io import StringIO
 from pathlib import Path
@@ -89,12 +90,7 @@ def _dots(rows: list[tuple], form: Callable[[float], str], title: str) -> Figure
 
 def _label(text: str) -> str:
     """At most three lines of a title."""
-    words, lines = text.split(), [""]
-    for word in words:
-        if lines[-1] and len(lines[-1]) + len(word) > 17:
-            lines.append("")
-        lines[-1] = f"{lines[-1]} {word[:17]}".strip()
-    return "\n".join(lines[:3])
+    return "\n".join(textwrap.wrap(text, 18, break_on_hyphens=False)[:3])
 
 
 def progression(content: Content) -> Figure:
@@ -176,7 +172,7 @@ def _legend(figure: Figure) -> Figure:
 
 
 def _line(axes: Axes, system: System, key: str, label: str, colour: str, style: str = "-") -> None:
-    """One metric: the mean over seeds, and the band from the lowest to the highest."""
+    """One metric: the mean over the seeds still training, and the band of all of them."""
     frame = pd.concat([run.history[key] for run in system.runs], axis=1).dropna(how="all")
     axes.plot(frame.index, frame.mean(axis=1), style, color=colour, label=label)
     if frame.shape[1] > 1:

@@ -23,6 +23,9 @@ _LATEX = str.maketrans(
         "[": "{[}",  # at the start of a row it would belong to the line break before it
         "†": r"\dag{}",
         "→": r"\textrightarrow{}",
+        "-": "{-}",  # two would become a dash
+        "'": r"\textquotesingle{}",
+        "`": r"\textasciigrave{}",
         **{sign: f"\\{sign}" for sign in "&%$#_{}"},
     }
 )

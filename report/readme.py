@@ -68,7 +68,9 @@ def details(content: Content) -> str:
             if j.verdict == "fails"
         ))  # fmt: skip
     lines = [f"    {line}\n" for s in content.systems for line in _commands(s, content)]
-    told = "Each row again, recorded by `python runner.py --record` once it is finished:\n\n"
+    told = (
+        "Each row again, recorded by `.venv/bin/python runner.py --record` once it is finished:\n\n"
+    )
     return "\n".join([*filter(None, parts), told + "".join(lines)])
 
 
@@ -87,7 +89,7 @@ def _hardware(content: Content) -> str:
 def _commands(system: System, content: Content) -> list[str]:
     """What trains a row's runs, a line for each engine; of a row not run, its first seed."""
     data = shlex.join(tables.data_option(content.runs[0])) if content.runs else ""
-    start = f"python runner.py --ladder {system.short} --seeds"
+    start = f".venv/bin/python runner.py --ladder {system.short} --seeds"
     of_engine: dict[tuple[str, str], list[Run]] = {} if system.runs else {("", ""): []}
     for run in system.runs:
         threads = shlex.join(tables.threads_option(run))

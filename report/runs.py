@@ -97,20 +97,6 @@ class Run:
             return np.nan
         return statistics.seed_floor(self.predictions["truth_probability"].to_numpy())
 
-    @property
-    def validation_images(self) -> int:
-        """Images in an epoch's validation figure; 0 if the run does not say how many."""
-        try:
-            fraction = float(self.params["data.validation.fraction"])
-            last = self.params["data.validation.subset"] == "last"  # as training.split has it
-            n = self.n_train
-            held_out = n - int(n * (1 - fraction)) if last else int(n * fraction)
-            batch = int(self.params["training.batch_size"])
-            drop = self.params["data.validation.drop_remainder"]
-        except (KeyError, TypeError, ValueError):
-            return 0
-        return held_out // batch * batch if drop else held_out
-
     def curve(self, name: str) -> pd.Series:
         """A metric by epoch, empty if it lacks any: half a curve may end anywhere."""
         values = self.history[name].dropna()
@@ -231,7 +217,10 @@ def _load(client: MlflowClient, uri: str, row: Any, folder: Path) -> Run:
     accuracy = run.data.metrics.get("test_accuracy", np.nan)
     predictions = artifact("test_predictions.csv", lambda path: _predictions(path, accuracy))
     classes = artifact(
-        "confusion_matrix.csv", lambda path: tuple(pd.read_csv(path, index_col=0, nrows=0).columns)
+        "confusion_matrix.csv",  # read as it stands: a class may be called true, or 1e3
+        lambda path: tuple(
+            pd.read_csv(path, header=None, nrows=1, dtype=str, keep_default_na=False).iloc[0, 1:]
+        ),
     )
     used = 0 if predictions is None else 1 + int(predictions.iloc[:, :2].to_numpy().max())
     if len(classes or ()) < used:

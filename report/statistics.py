@@ -8,7 +8,6 @@ from collections.abc import Sequence
 
 import numpy as np
 from scipy import stats
-from statsmodels.stats.power import TTestIndPower
 from statsmodels.stats.proportion import proportions_ztost
 from statsmodels.stats.weightstats import DescrStatsW
 
@@ -58,11 +57,11 @@ def gain_p(gains: Sequence[float]) -> float:
 
 
 def seed_floor(truth: np.ndarray) -> float:
-    """Least deviation of the test accuracy over seeds, from one run: sqrt(sum p (1 - p)) / n.
+    """Deviation over seeds that independent errors alone would give: sqrt(sum p (1 - p)) / n.
 
     Two runs' errors on one test set are near independent given the image (Jordan, arXiv
-    2304.01910), so that each image adds its own Bernoulli variance. A floor, because networks are
-    surer than they are right.
+    2304.01910), so that each image adds its own Bernoulli variance, if a network is as sure as
+    trainings are often right. Of one that is less sure than that it overstates.
 
     Args:
         truth: probability given to each image's true class, shape (images,).
@@ -71,7 +70,7 @@ def seed_floor(truth: np.ndarray) -> float:
 
 
 def seeds_needed(gain: float, deviation: float) -> int | None:
-    """Seeds a rung that a two-sided two-sample t-test at 5 % takes to detect a gain at 80 % power.
+    """Seeds a rung that :func:`gain_p`'s test at 5 % takes to detect a gain at 80 % power.
 
     Args:
         gain: true difference of the two rungs' means; its sign does not matter.
@@ -83,10 +82,9 @@ def seeds_needed(gain: float, deviation: float) -> int | None:
     """
     if not abs(gain) > 0 or math.isnan(deviation):
         return None
-    effect, test = abs(gain) / max(deviation, 1e-9), TTestIndPower()
-    # beyond floating point the power is NaN, and 1
-    if not test.power(effect, 2, ALPHA) < POWER:
-        return 2
-    if test.power(effect, MOST_SEEDS, ALPHA) < POWER:
-        return None
-    return math.ceil(test.solve_power(effect, alpha=ALPHA, power=POWER))
+    n = np.arange(2, MOST_SEEDS + 1)
+    # the square of Student's t is F; a difference of two independent runs has twice the variance
+    shift = n / 2 * (gain / max(deviation, 1e-9)) ** 2
+    power = stats.ncf.sf(stats.f.isf(ALPHA, 1, n - 1), 1, n - 1, shift)
+    enough = n[~(power < POWER)]  # beyond floating point it is NaN, and 1
+    return int(enough[0]) if enough.size else None

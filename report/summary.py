@@ -9,6 +9,7 @@ from rich.table import Table
 from report import attribution, page, tables
 from report.analysis import Content
 from report.formats import to_terminal
+from resnet import config
 
 
 def show(content: Content, console: Console) -> None:
@@ -21,7 +22,7 @@ def show(content: Content, console: Console) -> None:
         table = tables.compared(content, i)
         console.print(to_terminal(table))
         settings = table.frame.groupby("different_settings", sort=False)["rung"]
-        told = [f"{', '.join(map(tables.short, of))}: {text}" for text, of in settings if text]
+        told = [f"{', '.join(map(config.short, of))}: {text}" for text, of in settings if text]
         for line in (*told, *(f"compared: {note}" for note in other.notes)):
             console.print(f"[dim]{escape(line)}[/dim]", highlight=False)
     for note in page.missing(content):

@@ -191,14 +191,9 @@ def deviation(value: float) -> str:
     return number(".2f")(100 * value)
 
 
-def short(name: str) -> str:
-    """``3`` for a rung, the name of a baseline."""
-    return str(config.rung_number(name) or name)
-
-
 def rung(name: str) -> str:
     """``rung 3``, or a baseline's name."""
-    return name if config.rung_number(name) is None else f"rung {short(name)}"
+    return name if config.rung_number(name) is None else f"rung {config.short(name)}"
 
 
 def seed_list(runs: Iterable[Run]) -> str:
@@ -262,8 +257,8 @@ def progression(content: Content) -> Table:
         return f"{first}\n{second}".removesuffix("\n").removesuffix(f"\n{NONE}")
 
     def training(s: System) -> str:
-        most = s.values("epochs_run") or [s.params.get("training.epochs", math.nan)]
-        return two(f"{whole(most)} epochs", duration(s.mean("train_seconds")))
+        most = s.values("epochs_run") or [e for e in [s.params.get("training.epochs")] if e]
+        return two(f"{whole(most)} epochs" if most else NONE, duration(s.mean("train_seconds")))
 
     def size(s: System) -> str:
         operations = number(".2f", " M mult-adds")(s.mean("multiply_adds") / 1e6)
@@ -325,7 +320,7 @@ def judged(content: Content) -> Table:
     fields = [
         Field("", lambda j: f"{j.claim.text}\n{j.claim.id} · {rung(j.claim.rung)}", "claim"),
         Field("claim", "claim.id", "claim", on="terminal"),
-        Field("rung", "claim.rung", "rung", short, on="terminal"),
+        Field("rung", "claim.rung", "rung", config.short, on="terminal"),
         Field("verdict", "", "verdict", str, "verdict", both),
         Field("", lambda j: shown(j)[0], "measured", str, "number", both),
         Field("", lambda j: shown(j)[1], "95 % interval", kind="lines"),
@@ -485,7 +480,9 @@ def classes(content: Content) -> Table:
     wide = tidy.pivot_table(**mean) if len(tidy) else tidy
     low, high = (wide.min(axis=None), wide.max(axis=None)) if len(wide) else (0, 0)
     fields = [Field("class", itemgetter(0), "class")]
-    fields += [Field(k, itemgetter(i), short(k), percent, "heat") for i, k in enumerate(wide, 1)]
+    fields += [
+        Field(k, itemgetter(i), config.short(k), percent, "heat") for i, k in enumerate(wide, 1)
+    ]
     return Table(
         "classes",
         "Test accuracy by class and rung, mean over seeds",
@@ -519,7 +516,7 @@ def assumptions(content: Content) -> Table:
         for run in s.runs[:1]:
             for key, reason in run.assumed.items():
                 value = setting(run.params, key)
-                found.setdefault((key, value, str(reason)), []).append(short(s.name))
+                found.setdefault((key, value, str(reason)), []).append(config.short(s.name))
     columns = {"setting": "setting", "value": "value", "why": "assumed because", "rungs": "in"}
     rows = [(*key, ", ".join(names)) for key, names in found.items()]
     return _plain("assumptions", "Values the study does not state", columns, rows)
@@ -581,7 +578,7 @@ def parts(content: Content) -> Table:
 def alternatives(content: Content) -> Table:
     """What each row was with one assumed value changed."""
     fields = [
-        Field("rung", "step.before.name", "rung", short),
+        Field("rung", "step.before.name", "rung", config.short),
         Field("key", "", "setting", kind="mono"),
         Field("value", lambda a: setting(a.step.after.params, a.key), "value"),
         Field("reason", "", "because"),
@@ -598,7 +595,7 @@ def alternatives(content: Content) -> Table:
 def ranges(content: Content) -> Table:
     """From where to where a row goes over its alternatives, beside the published accuracy."""
     fields = [
-        Field("rung", "system.name", "rung", short),
+        Field("rung", "system.name", "rung", config.short),
         Field("as_assumed", "system.accuracy", "as assumed", percent, "number"),
         Field("span", "", "range", lambda i: span(i).replace(NONE, percent(i[0])), "number"),
         Field("published", "system.published", published_heading(content), percent, "number"),
@@ -625,7 +622,7 @@ def saved(content: Content) -> Table:
             [(r.metric("epochs_run"), r.metric("train_seconds"), r.shared) for r in made]
         ).T
         counts = len(made), (shared < 1).sum(), epochs.sum(), epochs @ (1 - shared)
-        return what, *map(int, counts), float(seconds @ shared)
+        return what, *map(round, counts), float(seconds @ shared)
 
     counts = enumerate(("runs", "trainings", "epochs", "epochs_trained"), 1)
     fields = [
@@ -677,7 +674,7 @@ def threads_option(run: Run) -> list[str]:
 def rerun_command(run: Run) -> str:
     """The command that repeats a run, bit for bit on a processor of the same kind."""
     tags = run.tags
-    words = ["python", "runner.py", "--ladder", short(run.rung), "--seed", str(run.seed)]
+    words = ["python", "runner.py", "--ladder", config.short(run.rung), "--seed", str(run.seed)]
     profile = tags.get("profile", "full")
     if profile not in ("full", ""):
         words += ["--profile", profile]
@@ -718,7 +715,7 @@ def runs(content: Content) -> Table:
     tags = ("dataset", "dataset_fingerprint", "profile", "modified", "git_commit", "git_dirty")
     fields = [
         Field("run_id", "id", "run", kind="id"),
-        Field("rung", "", "rung", short),
+        Field("rung", "", "rung", config.short),
         Field("seed", "", "seed", kind="number"),
         Field("", metric("test_accuracy"), "test accuracy", percent, "number"),
         Field("seed_floor", "floor", "floor", deviation, "number"),

@@ -124,7 +124,8 @@ def main(
         ),
     ] = None,
     open_: Annotated[
-        bool, typer.Option("--open/--no-open", help="Open a browser, where there is a display.")
+        bool,
+        typer.Option("--open/--no-open", help="Open a browser, if there is a display.", metavar=""),
     ] = True,
 ) -> None:
     """Shows the runs in MLflow's UI, as charts, a line a rung; Ctrl-C ends it.
@@ -152,7 +153,7 @@ def _show(address: str, in_browser: bool) -> None:
 
 
 EXAMPLES = {
-    "": "the project's own runs; without any, those of results/",
+    "": "the project's own runs, or those of results/",
     "--tracking-uri sqlite:////tmp/x.db": "another store's",
     "--no-open --port 8080": "no browser, another port",
 }

@@ -1,9 +1,10 @@
 """A step taken apart, and what was assumed varied: further experiments, none written by hand.
 
-The study credits one change a step; the YAML says what else changed with it. What it leaves open is
-assumed; the YAML may say what else it could have been.
+The study credits what a step is named for; the YAML says what else changed with it. What it
+leaves open is assumed; the YAML may say what else it could have been.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterable
 from itertools import chain, combinations, pairwise
 from typing import Any
@@ -74,14 +75,10 @@ def subset(before: Experiment, after: Experiment, chosen: Iterable[str]) -> Expe
         tree
         | {
             "name": f"{after.name}~{'+'.join(parts)}",
-            "title": f"{_short(after)} with only {', '.join(parts)}"[:80],
+            "title": f"{config.short(after.name)} with only {', '.join(parts)}"[:80],
             "assumed": of(before.assumed, False) | of(after.assumed, True),
         }
     )
-
-
-def _short(experiment: Experiment) -> str:
-    return str(config.rung_number(experiment.name) or experiment.name)
 
 
 def subsets(before: Experiment, after: Experiment) -> dict[frozenset[str], Experiment]:
@@ -114,8 +111,9 @@ def alternatives(experiment: Experiment) -> dict[tuple[str, str], Experiment]:
             for part in reversed(key.split(".")):
                 tree = {part: tree}
             value = str(alternative.value).replace(" ", "")
-            name = f"{experiment.name}~{key.rpartition('.')[2]}={value}"
-            title = f"{_short(experiment)} with {key.rpartition('.')[2]} {alternative.value}"[:80]
+            leaf = key.rpartition(".")[2]
+            name = f"{experiment.name}~{leaf}={value}"
+            title = f"{config.short(experiment.name)} with {leaf} {alternative.value}"[:80]
             changed = config.change(experiment, tree, f"{experiment.name}: alternatives: {key}")
             found[key, alternative.reason] = changed.model_copy(
                 update={"name": name, "title": title}
@@ -144,16 +142,17 @@ def select(text: str, names: list[str], load: Callable[[str], Experiment]) -> li
         loaded = [load(name) for name in names]
         groups = [[e, *alternatives(e).values()] for e in loaded if e.alternatives]
     else:
-        before = {
+        numbers = Counter(map(config.rung_number, names))
+        before = {  # of two rungs of one number neither is the one before
             after: first
             for first, after in pairwise(config.rungs(names))
-            if config.rung_number(first) != config.rung_number(after)
+            if numbers[config.rung_number(first)] == 1
         }
         chosen = config.select(text, names, "--ablate")
         if text == "all":
             chosen = chosen[1:]
         if first := [name for name in chosen if name not in before]:
-            raise UserError(f"--ablate {text}: no step leads to {first[0]}")
+            raise UserError(f"--ablate {text}: no single step leads to {first[0]}")
         groups = [[*subsets(load(before[name]), load(name)).values()] for name in chosen]
     found: dict[str, Experiment] = {}
     for experiment in sorted(chain(*groups), key=lambda e: "~" in e.name):

@@ -531,6 +531,11 @@ def rung_number(name: str) -> int | None:
     return int(number) if underscore and number.isdecimal() and "~" not in rest else None
 
 
+def short(name: str) -> str:
+    """``3`` for a rung, the name of anything else."""
+    return str(rung_number(name) or name)
+
+
 def rungs(names: Iterable[str]) -> list[str]:
     """The numbered ones among experiments, in the ladder's order."""
     numbers = {name: number for name in names if (number := rung_number(name)) is not None}
@@ -541,7 +546,7 @@ def label(experiment: Experiment) -> str:
     """``3 + deeper + early stopping``; a part of a step is called by its title alone."""
     if "~" in experiment.name:
         return experiment.title
-    return f"{rung_number(experiment.name) or experiment.name} {experiment.title}"
+    return f"{short(experiment.name)} {experiment.title}"
 
 
 def select(text: str, names: Iterable[str], option: str = "--ladder") -> list[str]:

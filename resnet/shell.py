@@ -79,7 +79,8 @@ def browse(uri: str) -> str:
     """How a store is looked at: a server's address, or the command that starts one."""
     if uri.startswith("http"):
         return hide(uri)
-    if uri == DEFAULT_URI and Path(sys.prefix).resolve() == OWN.resolve():
+    made = Path(sys.prefix).resolve() == OWN.resolve() and (OWN / "ready").exists()  # by make
+    if uri == DEFAULT_URI and made:
         return "make ui" if Path.cwd() == ROOT else f"make -C {shlex.quote(str(ROOT))} ui"
     return command("-m", "report.ui", uri=uri)
 

@@ -5,7 +5,6 @@ import re
 import shutil
 import tomllib
 
-import yaml
 from conftest import ROOT
 
 import resnet
@@ -43,7 +42,6 @@ def test_a_rung_of_ones_own(tmp_path, monkeypatch):
 
     monkeypatch.setattr(config, "find", functools.partial(config.find, folder))
     path = folder / "claims.yaml"
-    tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-    tree["claims"] += yaml.safe_load(claim)
-    path.write_text(yaml.safe_dump(tree), encoding="utf-8")
+    before, below, after = path.read_text("utf-8").partition("\n# What the study leaves open")
+    path.write_text(f"{before}\n{claim}{below}{after}", encoding="utf-8")
     assert claims.load_study(path).claims[-1].id == "mine-gain"

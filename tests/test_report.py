@@ -24,6 +24,7 @@ from hypothesis import strategies as st
 from report_store import CLASSES, FINGERPRINT, LADDER, TRUTH, Store, curve, labels, right
 from rich.console import Console
 from scipy import stats
+from statsmodels.stats.power import TTestPower
 from statsmodels.stats.proportion import proportion_confint
 
 import report as notebook
@@ -138,7 +139,7 @@ def test_one_seed_progression(full):
     for name, accuracy in STUDY.published.items():
         k = round(10_000 * accuracy)
         interval = stats.binomtest(k, 10_000).proportion_ci(method="wilson")
-        row, cells = raw.loc[name], shown[f"{tables.short(name)} {raw.loc[name, 'title']}"]
+        row, cells = raw.loc[name], shown[f"{config.short(name)} {raw.loc[name, 'title']}"]
         assert row["reproduced"] == pytest.approx(k / 10_000)
         assert (row["interval_low"], row["interval_high"]) == pytest.approx(tuple(interval))
         inside = abs(interval.low - accuracy) <= 0.015 and abs(interval.high - accuracy) <= 0.015
@@ -277,17 +278,17 @@ def test_steps_over_seeds(two_seeds):
     assert step.mcnemar_p == pytest.approx(np.median(per_seed))
 
 
-@pytest.mark.parametrize(("gain", "deviation"), [(0.005, 0.003), (-0.005, 0.005), (0.1, 0.003)])
-def test_power_by_the_noncentral_f(gain, deviation):
-    """The square of Student's t is F: another road to the same power."""
+@pytest.mark.parametrize(("gain", "deviation"), [(0.005, 0.003), (-0.005, 0.005), (0.01, 0.006)])
+def test_power_is_the_paired_t_test_s(gain, deviation):
+    """Of paired gains, which have twice the variance of one rung's accuracies."""
 
     def power(n):
-        shift = n / 2 * (gain / deviation) ** 2
-        return stats.ncf.sf(stats.f.ppf(0.95, 1, 2 * n - 2), 1, 2 * n - 2, shift)
+        return TTestPower().power(abs(gain) / deviation / math.sqrt(2), n, 0.05)
 
     n = statistics.seeds_needed(gain, deviation)
     assert power(n) >= 0.8
-    assert n == 2 or power(n - 1) < 0.8
+    assert n > 3
+    assert power(n - 1) < 0.8
 
 
 def test_power_at_the_edges():
@@ -423,21 +424,16 @@ def test_what_one_run_of_the_study_itself_can_tell(full):
     _, folder = full
     raw = csv(folder, "claims", "claim")
     assert len(raw) == len(STUDY.claims)
-    by_images = {"test_accuracy", "test_gain", "gain_lead", "final_val_accuracy"}
+    by_images = {"test_accuracy", "test_gain", "gain_lead"}
     for name, row in raw.iterrows():
         assert row["quantity"] in by_images or row["verdict"] == "undecided", name
-    assert {"augmentation-val", "schedule-val", "augmentation-largest"} <= set(
-        raw.index[raw["verdict"] == "holds"]
-    )
+    assert raw.loc["augmentation-largest", "verdict"] == "holds"
     assert raw.loc["augmentation-gap", "value"] == pytest.approx(
         np.mean(np.diff(curve(25, 0.85, 0.83)[["val_accuracy", "accuracy"]].tail(3)))
         / np.mean(np.diff(curve(25, 0.98, 0.72)[["val_accuracy", "accuracy"]].tail(3)))
     )
     assert raw.loc["schedule-drop", "value"] == 23
     assert raw.loc["augmentation-largest", "value"] == pytest.approx(0.106 - 0.039)
-    validation = stats.binomtest(round(0.90 * 9984), 9984).proportion_ci(method="wilson")
-    row = raw.loc["schedule-val"]
-    assert (row["interval_low"], row["interval_high"]) == pytest.approx(tuple(validation), abs=1e-6)
     assert "no interval, which takes more seeds" in raw.loc["schedule-drop", "evidence"]
     assert raw.loc["augmentation-largest", "run_ids"].count(" ") >= 3
 
@@ -518,13 +514,14 @@ def test_epochs_that_never_came(store):
     store.add(LADDER[1], right(N, 800), history=never)
     judged = claims.judge(drop, evidence(store))
     assert (judged.verdict, judged.value) == ("undecided", math.inf)  # one run says no more
-    store.add(LADDER[1], right(N, 800), seed=1, history=never)
-    judged = claims.judge(drop, evidence(store))
-    assert (judged.verdict, judged.evidence) == ("fails", "2 seeds: all the same")
-    store.add(LADDER[1], right(N, 800), seed=2, history=curve(30, 0.9, 0.8, drops=(20,)))
+    for seed, verdict in enumerate(("undecided", "undecided", "undecided", "fails"), 1):
+        store.add(LADDER[1], right(N, 800), seed=seed, history=never)
+        judged = claims.judge(drop, evidence(store))
+        assert (judged.verdict, judged.evidence) == (verdict, f"{seed + 1} seeds: all the same")
+    store.add(LADDER[1], right(N, 800), seed=5, history=curve(30, 0.9, 0.8, drops=(20,)))
     judged = claims.judge(drop, evidence(store))
     assert judged.verdict == "undecided"
-    assert "never in 2 of them" in judged.evidence
+    assert "never in 5 of them" in judged.evidence
 
 
 def test_a_mean_of_epochs_counts_none_that_never_came(store):
@@ -700,17 +697,12 @@ def test_no_gap_in_a_run_makes_any_verdict_firmer(data, accuracies, drop):
     gapped = list(whole)
     for i in data.draw(st.lists(st.integers(0, len(whole) - 1), min_size=1, max_size=6)):
         run = gapped[i]
-        gap = data.draw(st.sampled_from(["predictions", "metric", "param", "epochs", "end"]))
+        gap = data.draw(st.sampled_from(["predictions", "metric", "epochs", "end"]))
         if gap == "predictions":
             run = replace(run, predictions=run.predictions[:0])
         elif gap == "metric":
             gone = data.draw(st.sampled_from(["test_accuracy", "epochs_run", "stopped_epoch"]))
             run = replace(run, metrics={k: v for k, v in run.metrics.items() if k != gone})
-        elif gap == "param":
-            gone = data.draw(
-                st.sampled_from(["data.validation.drop_remainder", "training.batch_size"])
-            )
-            run = replace(run, params={k: v for k, v in run.params.items() if k != gone})
         elif gap == "epochs":
             epochs = data.draw(st.lists(st.integers(1, 30), min_size=1, max_size=30))
             history = run.history.copy()
@@ -958,7 +950,9 @@ def test_a_seed_without_its_accuracy_is_not_the_pair_that_is_compared(store):
 def test_a_rung_of_ones_own_is_none_of_those_published(store):
     store.add(LADDER[0], right(N, 720))
     store.add("06_mine", right(N, 900), like=LADDER[4])
+    store.add("02_mine", right(N, 900), like=LADDER[1])  # beside the study's of that number
     content = analysis.load(store.uri)
+    assert [step.after.name for step in content.steps] == [*LADDER[1:], "06_mine"]
     assert page.headline(content).startswith("The 5 accuracies")
     assert page.tiles(content)[0][1] == "0 of 5"
 
@@ -1051,7 +1045,7 @@ HOSTILE = ("<script>alert(1)</script>", "100%_a&b", "$x^2$ {\\frac", "a|b`c`[d](
 
 
 def test_hostile_names_break_nothing(store):
-    classes = (*HOSTILE, *CLASSES[len(HOSTILE) :])
+    classes = (*HOSTILE, "true", "1e3", *CLASSES[len(HOSTILE) + 2 :])
     for seed, name in enumerate(HOSTILE):
         store.add(
             name,
@@ -1067,7 +1061,7 @@ def test_hostile_names_break_nothing(store):
     assert not cells.problems
     shown = {row[0].partition(" ")[2].split("\n")[0] for row in cells.tables["progression"][6:]}
     assert set(HOSTILE) <= {name.split(" ", 1)[-1] for name in shown} | shown
-    assert set(HOSTILE) <= set(cells.records("classes"))
+    assert set(classes) == set(cells.records("classes"))
     assert cells.scripts == 1
     for path in (folder / "tables").glob("*.md"):
         text = path.read_text()

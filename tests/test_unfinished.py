@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_training import SMALL, assert_same_outcome, experiment
 
-from resnet import Interrupted, training
+from resnet import Interrupted, config, training
 
 _spec = importlib.util.spec_from_file_location("pack", ROOT / "results" / "unfinished" / "pack.py")
 pack = importlib.util.module_from_spec(_spec)
@@ -43,6 +43,11 @@ def test_the_weights_that_keras_s_callbacks_ask_for_are_kept(curves):
             asked.add(epoch)
     asked |= {stop.best_epoch + 1 for stop in stops} | {len(records)}
     assert asked <= pack.needed(records)
+
+
+def test_the_epochs_that_are_kept_are_those_of_the_files():
+    experiments = [config.load(path) for path in config.find().values()]
+    assert set(pack.LAST) == {e.training.epochs for e in experiments}
 
 
 def test_going_on_from_packed_states_is_exact(dataset, tmp_path):
