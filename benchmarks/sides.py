@@ -94,11 +94,16 @@ def compare(
 
 
 def commit() -> str:
-    """This project's, ``-dirty`` if anything was changed since."""
-    describe = ["git", "describe", "--always", "--dirty", "--exclude=*"]
+    """This project's, ``-dirty`` if anything but results was changed since."""
+
+    def git(*words: str) -> str:
+        done = subprocess.run(["git", *words], cwd=RESULTS.parent.parent, capture_output=True, text=True)
+        return done.stdout.strip()
+
     with contextlib.suppress(OSError):  # there may be no git
-        done = subprocess.run(describe, cwd=RESULTS.parent, capture_output=True, text=True)
-        return done.stdout.strip() or "unknown"
+        if found := git("describe", "--always", "--exclude=*"):
+            changed = git("status", "--porcelain", "--", ".", ":!benchmarks/results")
+            return found + "-dirty" * bool(changed)
     return "unknown"
 
 
