@@ -21,7 +21,8 @@ import psutil
 
 from resnet.machine import instruction_set, processor
 
-RESULTS = Path(__file__).resolve().parent / "results"
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
 
 
 def serve(work: Callable[[], float], finally_: Callable[[], dict] = dict) -> None:
@@ -97,7 +98,7 @@ def commit() -> str:
     """This project's, ``-dirty`` if anything but results was changed since."""
 
     def git(*words: str) -> str:
-        done = subprocess.run(["git", *words], cwd=RESULTS.parent.parent, capture_output=True, text=True)
+        done = subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True)
         return done.stdout.strip()
 
     with contextlib.suppress(OSError):  # there may be no git
