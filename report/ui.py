@@ -153,7 +153,7 @@ def _show(address: str, in_browser: bool) -> None:
 
 
 EXAMPLES = {
-    "": "the project's own runs, or those of results/",
+    "": "this project's runs, or the records",
     "--tracking-uri sqlite:////tmp/x.db": "another store's",
     "--no-open --port 8080": "no browser, another port",
 }

@@ -163,7 +163,7 @@ def _start(processes: int | None, address: str | None, gpus: float | None, datas
     try:
         if address and address != "auto" and "://" not in address:  # Ray would try for minutes
             host, _, port = address.rpartition(":")
-            socket.create_connection((host, int(port)), timeout=5).close()
+            socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
         ray.init(address or "local", log_to_driver=False, logging_level=logging.ERROR, **here)
     except (OSError, ValueError, RuntimeError, ImportError) as error:
         what = f"--ray {address}: there is no cluster to join" if address else "Ray does not start"
