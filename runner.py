@@ -6,7 +6,7 @@ with shell.packages():
     import contextlib
     import os
     import signal
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from dataclasses import dataclass
     from functools import partial
     from types import FrameType
@@ -78,24 +78,19 @@ def choose(ladder: str, ablate: str, profile: str, overrides: list[str]) -> list
     if not (ladder or ablate):
         start = shell.command("runner.py", "--ladder", "all")
         raise UserError(f"--ladder is missing: try  {start}  (or --help)")
+    load = partial(resolve, profile=profile, overrides=overrides)
     if ladder:
-        experiments = [resolve(name, profile) for name in config.select(ladder, config.find())]
-    else:
-        experiments = ablation.select(
-            ablate, list(config.find()), partial(resolve, profile=profile)
-        )
+        return [load(name) for name in config.select(ladder, config.find())]
+    return ablation.select(ablate, list(config.find()), load)
+
+
+def resolve(name: str, profile: str, overrides: Sequence[str] = ()) -> config.Experiment:
+    """An experiment with the changes of the profile, then of each ``--set``."""
+    experiment = config.apply_profile(config.load(config.find()[name]), profile)
     for override in overrides:
         changes = config.parse_override(override)
-        experiments = [
-            config.change(e, changes, f"--set {override}: {e.name}") for e in experiments
-        ]
-    # parts of a step that an override made equal are one
-    return list({(e.name if ladder else e.hash()): e for e in reversed(experiments)}.values())[::-1]
-
-
-def resolve(name: str, profile: str) -> config.Experiment:
-    """An experiment with the profile's changes."""
-    return config.apply_profile(config.load(config.find()[name]), profile)
+        experiment = config.change(experiment, changes, f"--set {override}: {name}")
+    return experiment
 
 
 def set_engine(several: bool, cpus: int | None) -> None:

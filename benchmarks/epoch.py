@@ -98,8 +98,8 @@ def this_project(n: int) -> Side:
                 with contextlib.suppress(Interrupted):
                     done.put(shared.run(job, dataset, one_at_a_time, ending.is_set))
 
+    engine = steps._TensorFlowSteps
     for name in ("train", "test"):
-        engine = steps._TensorFlowSteps
         setattr(engine, name, timed(getattr(engine, name)))
     thread = threading.Thread(target=train, daemon=True)
 

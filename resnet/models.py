@@ -176,13 +176,16 @@ def build(
 
     Returns:
         The network, uncompiled. Equal seeds give equal weights on every backend.
+
+    Raises:
+        UserError: the images are too small for the VGG-like network's poolings.
     """
     make = vgg_like if model.architecture == "vgg" else residual_network
-    try:
-        network = make(input_shape, classes, **model.model_dump(exclude={"architecture"}))
-    except ValueError:  # pooling leaves nothing
+    if model.architecture == "vgg" and min(input_shape[:2]) < 2 ** len(model.filters):
         size = " x ".join(map(str, input_shape[:2]))
-        raise UserError(f"model: images of {size} are too small for this network") from None
+        count = len(model.filters)
+        raise UserError(f"model.filters: of images of {size} {count} poolings leave none")
+    network = make(input_shape, classes, **model.model_dump(exclude={"architecture"}))
     _initialize(network, seed)
     return network
 

@@ -77,15 +77,16 @@ class Store:
         parts = [
             f"attributes.status = '{value}'" if key == "status" else f"tags.{key} = '{value}'"
             for key, value in conditions.items()
+            if "'" not in value  # MLflow's filters cannot say a quote: see below
         ]
-        return list(
-            self.client.search_runs(
-                [self.experiment_id],
-                " and ".join(parts),
-                max_results=SEARCH_MAX_RESULTS_THRESHOLD,  # 50,000
-                order_by=["attributes.start_time DESC"],
-            )
+        found = self.client.search_runs(
+            [self.experiment_id],
+            " and ".join(parts),
+            max_results=SEARCH_MAX_RESULTS_THRESHOLD,  # 50,000
+            order_by=["attributes.start_time DESC"],
         )
+        tags = {key: value for key, value in conditions.items() if key != "status"}
+        return [run for run in found if tags.items() <= run.data.tags.items()]
 
 
 def data_of(run: Run) -> list[DatasetInput]:

@@ -7,6 +7,7 @@ import sqlite3
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import fsspec
 import mlflow
@@ -177,6 +178,25 @@ def test_runs_with_set_stand_apart_and_share_their_states(dataset):
     changed = dataclasses.replace(JOB, modified="training.epochs=2")  # what it has already
     assert tracking.identity(changed, dataset) != tracking.identity(JOB, dataset)
     assert tracking.sharing(changed, dataset) == tracking.sharing(JOB, dataset)
+
+
+def test_runs_are_found_by_whatever_set_says(own):
+    texts = ["", "model.dropout=0.1", "model={architecture: 'vgg'}", 'x="it\'s"']
+    made = {
+        text: own.client.create_run(own.experiment_id, tags={"role": "rung", "modified": text})
+        for text in texts
+    }
+    for text, run in made.items():
+        found = own.search(role="rung", modified=text)
+        assert [r.info.run_id for r in found] == [run.info.run_id], text
+
+
+def test_a_run_that_no_machine_has_room_for_is_refused_at_once():
+    node = {"NodeID": "x", "NodeManagerAddress": "here", "Alive": True, "Resources": {"CPU": 2.0}}
+    ray = SimpleNamespace(nodes=lambda: [node, node | {"Alive": False, "Resources": {"GPU": 8.0}}])
+    assert engine._able(ray, 2, None) == {"x": "here"}
+    with pytest.raises(UserError, match="no machine has 1 CPUs and 1 GPUs for a run"):
+        engine._able(ray, 1, 1.0)
 
 
 def test_runs_that_log_one_new_dataset_at_once_all_do(own, dataset):

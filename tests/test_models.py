@@ -71,8 +71,9 @@ def test_the_vgg_like_network():
 
 
 def test_images_too_small_for_the_network_are_said_in_one_line():
-    with pytest.raises(UserError, match="images of 4 x 4 are too small"):
-        build("vgg", shape=(4, 4, 3))
+    assert build("vgg", shape=(9, 8, 3)).output_shape == (None, 10)
+    with pytest.raises(UserError, match="of images of 9 x 7 3 poolings leave none"):
+        build("vgg", shape=(9, 7, 3))
 
 
 def test_weights_follow_the_seed_alone_and_keras_s_default_distribution():
