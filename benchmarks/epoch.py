@@ -34,6 +34,35 @@ def images(n: int) -> tuple[np.ndarray, np.ndarray]:
     return generator.integers(0, 256, (n, 32, 32, 3), "uint8"), np.arange(n, dtype="uint8") % 10
 
 
+def by_epochs(train: Callable[[Callable[[], None]], Any]) -> Callable[[], None]:
+    """A training in a thread of its own, an epoch a call.
+
+    Args:
+        train: calls what it is given at the end of each epoch; whatever it returns is a failure.
+    """
+    permits: queue.Queue[None] = queue.Queue()
+    done: queue.Queue[Any] = queue.Queue()
+
+    def pause() -> None:
+        done.put(None)
+        permits.get()
+
+    def run() -> None:
+        try:
+            done.put(train(pause))
+        except Exception as error:
+            done.put(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+
+    def epoch() -> None:
+        thread.start() if thread.ident is None else permits.put(None)
+        if failed := done.get():
+            raise SystemExit(str(failed))
+
+    return epoch
+
+
 def plain_script(n: int) -> Side:
     import keras
     from keras.src.legacy.preprocessing.image import ImageDataGenerator
@@ -49,14 +78,21 @@ def plain_script(n: int) -> Side:
     training = generator.flow(x, y, batch_size=32, subset="training")
     validation = generator.flow(x, y, batch_size=32, subset="validation")
 
-    def work() -> float:
+    def train(pause: Callable[[], None]) -> None:  # one fit, which naps at its end
         network.fit(
             training,
             steps_per_epoch=training.n // 32,
             validation_data=validation,
             validation_steps=validation.n // 32,
+            epochs=1000,
             verbose=0,
+            callbacks=[keras.callbacks.LambdaCallback(on_epoch_end=lambda *_: pause())],
         )
+
+    epoch = by_epochs(train)
+
+    def work() -> float:
+        epoch()
         return training.n
 
     return work, dict
@@ -71,54 +107,50 @@ def this_project(n: int) -> Side:
     dataset = Dataset("noise", tuple("abcdefghij"), x, y, x[:100], y[:100], "benchmarks.epoch")
     changes = {"training": {"epochs": 1000}}
     job = config.Job(config.change(EXPERIMENT, changes, "benchmark"), 0)
-    permits: queue.Queue[None] = queue.Queue()
-    done: queue.Queue[events.Event | None] = queue.Queue()
     ending = threading.Event()
-    spent = {"steps": 0.0, "epochs": 0.0}
+    in_steps: list[float] = []
+    epochs: list[tuple[float, float]] = []
+    """Seconds of each, and of its steps."""
 
     def timed(function: Callable) -> Callable:
         def wrapper(*arguments: Any) -> None:
             began = time.perf_counter()
             function(*arguments)
-            spent["steps"] += time.perf_counter() - began
+            in_steps.append(time.perf_counter() - began)
 
         return wrapper
 
-    def one_at_a_time(event: events.Event) -> None:
-        if isinstance(event, events.Epoch):
-            done.put(None)
-            permits.get()
+    def train(pause: Callable[[], None]) -> events.Event | None:
+        def listener(event: events.Event) -> None:
+            if isinstance(event, events.Epoch):
+                pause()
 
-    def train() -> None:
         with tempfile.TemporaryDirectory() as folder:
             store = connect(f"sqlite:///{Path(folder) / 'mlflow.db'}")
             with tracking.parent_run(store, "benchmark", {}) as parent_id:
                 tags = {"profile": "full", "modified": ""}
                 shared = ladder.Ladder(store, tags, parent_id, False, str(store.checkpoints))
                 with contextlib.suppress(Interrupted):
-                    done.put(shared.run(job, dataset, one_at_a_time, ending.is_set))
+                    return shared.run(job, dataset, listener, ending.is_set)
+        return None
 
     engine = steps._TensorFlowSteps
     for name in ("train", "test"):
         setattr(engine, name, timed(getattr(engine, name)))
-    thread = threading.Thread(target=train, daemon=True)
+    epoch = by_epochs(train)
 
     def work() -> float:
-        began, first = time.perf_counter(), thread.ident is None
-        thread.start() if first else permits.put(None)
-        if failed := done.get():
-            raise SystemExit(str(failed))
-        spent["epochs"] += time.perf_counter() - began
-        if first:  # it compiles, and is not counted
-            spent.update(steps=0.0, epochs=0.0)
+        began = time.perf_counter()
+        epoch()
+        epochs.append((time.perf_counter() - began, sum(in_steps)))
+        in_steps.clear()
         return n - int(n * 0.2)
 
     def overhead() -> dict:
-        share = 1 - spent["steps"] / spent["epochs"]
+        whole, of_steps = map(sum, zip(*epochs[1:], strict=True))  # the first one compiles
         ending.set()
-        permits.put(None)
-        thread.join()
-        return {"share outside steps": share}
+        epoch()  # ends the training
+        return {"share outside steps": 1 - of_steps / whole}
 
     return work, overhead
 
