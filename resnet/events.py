@@ -30,13 +30,14 @@ class Resumed(Event):
     """It goes on behind the epochs of ``history``, ``step`` steps into the next.
 
     ``shared`` of the epochs were trained by another run. ``differs`` maps what its bits depend on,
-    where that is no longer what it was, to (then, now).
+    where that is no longer what it was, to (then, now). ``due`` is whether any step is left.
     """
 
     step: int
     history: History
     shared: int
     differs: dict[str, tuple[str, str]]
+    due: bool
 
 
 @dataclass(frozen=True)

@@ -153,13 +153,12 @@ class Display:
         match event:
             case events.Started():
                 return f"training, at most {row.epochs} epochs"
-            case events.Resumed(_, step, history, shared, differs):
+            case events.Resumed(_, step, history, shared, differs, due):
                 changes = ", ".join(f"{key} {a} -> {b}" for key, (a, b) in differs.items())
                 elsewhere = f"; not as it began, so its bits may differ: {escape(changes)}"
                 whose = f"shares {shared} epochs with another run; " * bool(shared)
-                where = f"goes on in epoch {len(history) + 1}, {step} steps into it"
-                if len(history) == row.epochs:
-                    where = "all epochs are trained"
+                going_on = f"goes on in epoch {len(history) + 1}, {step} steps into it"
+                where = going_on if due else "nothing left to train"
                 return f"{whose}{where}{elsewhere * bool(differs)}"
             case events.Epoch(_, [*_, last]) if self.console.is_terminal:  # fits 80 columns
                 return (

@@ -345,7 +345,10 @@ def take(
                 return run
         same = sharing(job, dataset)
         if fresh and not patiently(store.search, **same, **{PARENT: parent_id}):
-            for run in patiently(unfinished, store, same):  # it would go on without its states
+            others = patiently(unfinished, store, same)
+            if any(lease.alive(run) for run in others):
+                return None
+            for run in others:  # it would go on without its states
                 patiently(_abandon, store, run)
             checkpoints.remove(folder)
     tags = (

@@ -344,7 +344,7 @@ def train(
     run = _Run(experiment, steps, make_callbacks(experiment.training, network), str(folder))
     differs = run.follow()
     if run.history or run.step:
-        listener(events.Resumed(job, run.step, run.history, run.shared_epochs, differs))
+        listener(events.Resumed(job, run.step, run.history, run.shared_epochs, differs, run.due))
 
     while run.due:
         _epoch(job, run, plan, listener, should_stop)

@@ -174,6 +174,23 @@ def test_fresh_gives_up_what_others_began_but_not_its_own(shared, dataset, tmp_p
     assert left.info.run_id == new.info.run_id
 
 
+def test_fresh_waits_for_a_machine_that_trains_what_shares_its_states(shared, dataset, tmp_path):
+    longer = Job(experiment("01_template", **SMALL, training={"epochs": 3}), JOB.seed)
+    theirs = tracking.take(
+        shared, longer, dataset, TAGS, "earlier", Lease(shared, tmp_path / "theirs"), patiently,
+        fresh=False, folder=str(tmp_path / "none"),
+    )  # fmt: skip
+    lease = Lease(shared, tmp_path / "ours")
+    assert take(shared, lease, dataset, tmp_path, fresh=True) is None
+    assert shared.client.get_run(theirs.info.run_id).info.status == "RUNNING"
+    deadline = time.monotonic() + 30
+    while not (run := take(shared, lease, dataset, tmp_path, fresh=True)):  # theirs is not renewed
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    assert run.data.tags["mlflow.parentRunId"] == "parent"
+    assert shared.client.get_run(theirs.info.run_id).info.status == "KILLED"
+
+
 def test_runs_with_set_stand_apart_and_share_their_states(dataset):
     changed = dataclasses.replace(JOB, modified="training.epochs=2")  # what it has already
     assert tracking.identity(changed, dataset) != tracking.identity(JOB, dataset)

@@ -104,10 +104,18 @@ def test_a_resumed_job_shows_the_epochs_done(clock):
     of = job("01_template")
     shown, _ = display([of])
     shown(events.Started(of))
-    shown(events.Resumed(of, 10, [record(n, 0.5) for n in (1, 2, 3)], 0, {}))
+    shown(events.Resumed(of, 10, [record(n, 0.5) for n in (1, 2, 3)], 0, {}, True))
     assert "3/25" in pane(shown)
     shown(progress(of, 4, 11))
     assert "4/25" in pane(shown)
+
+
+def test_a_job_with_nothing_left_to_train_does_not_go_on(clock):
+    shown, file = display([of := job("03_deeper_early_stopping")])
+    shared = [record(n, 0.5) for n in (1, 2, 3)]  # another run's, and early stopping triggered
+    shown(events.Resumed(of, 0, shared, 3, {}, False))
+    told = " ".join(file.getvalue().split())
+    assert told.endswith("shares 3 epochs with another run; nothing left to train")
 
 
 @pytest.mark.parametrize("width", [80, 120])
