@@ -336,7 +336,7 @@ def judged(content: Content) -> Table:
 
 
 def _step_fields(content: Content) -> list[Field]:
-    heading = f"{published_heading(content)} gain"
+    heading = published_heading(content).replace("published", "published gain")
     return [
         Field("", "title", "step"),
         *_raw(**{"from": "before.name", "to": "after.name"}),

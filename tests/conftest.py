@@ -103,7 +103,7 @@ def command(empty, tmp_path):
 
         def __call__(self, *arguments, **options):
             process = self.start(*arguments, **options)
-            process.out, process.err = process.communicate(timeout=600)
+            process.out, process.err = process.communicate(timeout=1200)
             return process
 
     return Command()
