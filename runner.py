@@ -93,12 +93,12 @@ def resolve(name: str, profile: str, overrides: Sequence[str] = ()) -> config.Ex
     return experiment
 
 
-def set_engine(several: bool, cpus: int | None) -> None:
-    """Sets what Keras's engines read when they are imported.
+def set_backend(several: bool, cpus: int | None) -> None:
+    """Sets what Keras's backends read when they are imported.
 
     Args:
         several: whether several processes may share a GPU.
-        cpus: threads of a training; None leaves it to the engine.
+        cpus: threads of a training; None leaves it to the backend.
     """
     # on a GPU JAX is free to pick kernels that add in any order, which exact resume rules out
     os.environ.setdefault("XLA_FLAGS", "--xla_gpu_deterministic_ops=true")
@@ -439,7 +439,7 @@ def main(
     )
     cpus = cpus_per_run or int(os.environ.get("TF_NUM_INTRAOP_THREADS") or 0) or machine.cores()
     # the same on every node of a cluster, whatever it has
-    set_engine(bool(ray) or (jobs or 1) > 1, cpus if cpus_per_run or ray else None)
+    set_backend(bool(ray) or (jobs or 1) > 1, cpus if cpus_per_run or ray else None)
     if dry_run:
         return plan(request, timing)
 

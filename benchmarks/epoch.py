@@ -132,9 +132,9 @@ def this_project(n: int) -> Side:
                     return shared.run(job, dataset, listener, ending.is_set)
         return None
 
-    engine = steps._TensorFlowSteps
+    backend = steps._TensorFlowSteps
     for name in ("train", "test"):
-        setattr(engine, name, timed(getattr(engine, name)))
+        setattr(backend, name, timed(getattr(backend, name)))
     epoch = by_epochs(train)
 
     def work() -> float:

@@ -37,7 +37,7 @@ def this_project(rung: str) -> Callable[[], float]:
 
     x, y = images()
     network = models.build(experiment(rung).model, (32, 32, 3), 10, seed=0)
-    steps = make_steps(network, x, y, 255, 1e-3)
+    steps = make_steps(network, x, y, experiment(rung))
     order = np.arange(len(x), dtype="int32").reshape(STEPS, BATCH)
 
     def work() -> float:

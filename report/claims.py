@@ -185,7 +185,10 @@ class Seed(NamedTuple):
 
 
 class Quantity(NamedTuple):
-    """Something a claim can be about: its unit, what it is in words, and how to measure it."""
+    """Something a claim can be about: its unit, what it is in words, and how to measure it.
+
+    Of the unit epoch, 0 and infinity are "never", which enters no mean.
+    """
 
     unit: Unit
     meaning: str

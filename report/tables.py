@@ -641,7 +641,7 @@ def ablate_command(content: Content, what: str, seeds: Iterable[int] = (0,)) -> 
     words = ["python", "runner.py", "--ablate", what, "--seeds", chosen]
     words += ["--profile", shown.profile] if shown.profile != "full" else []
     some = next(iter((*content.runs, *content.parts)), None)
-    return engine(some) + shlex.join(words + data_option(some)) if some else shlex.join(words)
+    return backend(some) + shlex.join(words + data_option(some)) if some else shlex.join(words)
 
 
 def contradictions(content: Content) -> Table:
@@ -659,10 +659,10 @@ def data_option(run: Run) -> list[str]:
     return ["--data", "digits" if dataset == "digits" else run.source or f"PATH-OF-{dataset}"]
 
 
-def engine(run: Run) -> str:
-    """What stands before the command of a run's engine."""
-    backend = run.tags.get("backend", "tensorflow")
-    return "" if backend == "tensorflow" else f"KERAS_BACKEND={shlex.quote(backend)} "
+def backend(run: Run) -> str:
+    """What stands before the command of a run on another of Keras's backends."""
+    name = run.tags.get("backend", "tensorflow")
+    return "" if name == "tensorflow" else f"KERAS_BACKEND={shlex.quote(name)} "
 
 
 def threads_option(run: Run) -> list[str]:
@@ -681,7 +681,7 @@ def rerun_command(run: Run) -> str:
     words += data_option(run) + threads_option(run)
     for override in re.split(r"\s+(?=[\w.]+=)", tags.get("modified", "")):
         words += ["--set", override] if override else []
-    return engine(run) + shlex.join([*words, "--fresh"])
+    return backend(run) + shlex.join([*words, "--fresh"])
 
 
 def report_command(content: Content) -> str:

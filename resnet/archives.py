@@ -46,6 +46,8 @@ MAX_IMAGE_BYTES = 4 << 20
 MAX_BATCH_BYTES = 64 << 20
 MAX_TOTAL_BYTES = 4 << 30
 MAX_MEMBERS = 1_000_000
+LIMITS = dict.fromkeys((*PYTHON, *BINARY), MAX_BATCH_BYTES)
+"""Bytes of what is known by its file name, beside train/ and test/; all else is an image."""
 
 # What the readers of archives and images are known to raise on broken input; RuntimeError is
 # zipfile's for an encrypted member, SyntaxError Pillow's for a broken PNG.
@@ -190,7 +192,7 @@ def _zip(path: Path, progress: Progress) -> Iterator[Member]:
 
 
 def _folder(path: Path, progress: Progress) -> Iterator[Member]:
-    patterns = [f"{split}/*/*" for split in SPLITS] + [*PYTHON, *BINARY]
+    patterns = [f"{split}/*/*" for split in SPLITS] + [*LIMITS]
     files = [file for pattern in patterns for file in path.glob(pattern)]
     files = files or [file for pattern in patterns for file in path.glob(f"*/{pattern}")]
     for done, file in enumerate(files, 1):
@@ -217,7 +219,7 @@ def _collect(source: Path, members: Iterator[Member]) -> Files:
         if kind == "folder" or not depth:
             continue
         root, key = path.parts[:-depth], path.parts[-depth:]
-        limit = MAX_BATCH_BYTES if depth == 1 else MAX_IMAGE_BYTES
+        limit = LIMITS[key[0]] if depth == 1 else MAX_IMAGE_BYTES
         total += size
         if size > limit or total > MAX_TOTAL_BYTES:
             raise error(
@@ -240,7 +242,7 @@ def _depth(parts: tuple[str, ...]) -> int:
     """How many last parts of a member's path place it in the data set; 0: it is not of it."""
     if any(part.startswith(".") or part == "__MACOSX" for part in parts):
         return 0
-    if len(parts) in (1, 2) and parts[-1] in (*PYTHON, *BINARY):
+    if len(parts) in (1, 2) and parts[-1] in LIMITS:
         return 1
     return 3 if len(parts) in (3, 4) and parts[-3] in SPLITS else 0
 

@@ -147,13 +147,22 @@ class Experiment(Strict):
     assumed: dict[str, str]
     alternatives: dict[str, list[Alternative]] = {}
 
-    def flat(self) -> dict[str, Any]:
-        """Everything that shapes the result as ``{"training.epochs": 25, ...}``."""
-        return dict(_flatten(self.model_dump(include={"model", "data", "training"})))
+    def flat(self, **options: Any) -> dict[str, Any]:
+        """Everything that shapes the result as ``{"training.epochs": 25, ...}``.
+
+        Args:
+            **options: of pydantic's ``model_dump``.
+        """
+        tree = self.model_dump(include={"model", "data", "training"}, **options)
+        return dict(_flatten(tree))
 
     def hash(self) -> str:
-        """SHA-256 (hex) of what shapes the result; title and assumptions do not."""
-        return _digest(self.flat())
+        """SHA-256 (hex) of what shapes the result; title and assumptions do not.
+
+        A default does not enter it: a key that the schema is given later, with a default that
+        means "as before", leaves runs, records and states what they were.
+        """
+        return _digest(self.flat(exclude_defaults=True))
 
     def trajectory(self) -> str:
         """SHA-256 (hex) of what shapes the weights on their way.
@@ -162,8 +171,8 @@ class Experiment(Strict):
         schedule shapes them, but no sooner than it first changes the rate.
         """
         aside = ("epochs", "early_stopping", "reduce_lr_on_plateau")
-        shared = {k: v for k, v in self.flat().items() if k.split(".")[1] not in aside}
-        return _digest(shared)
+        flat = self.flat(exclude_defaults=True)
+        return _digest({k: v for k, v in flat.items() if k.split(".")[1] not in aside})
 
     def to_yaml(self) -> str:
         """The resolved experiment as YAML, every value explicit."""

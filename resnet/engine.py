@@ -73,6 +73,11 @@ def run(
 ) -> list[events.Event]:
     """Runs jobs in workers; results are the same bits as without them.
 
+    What is before the ``*`` any engine is given by :func:`resnet.ladder.run`, the rest is this
+    one's. Any starts no two jobs at once that share a trajectory, gives a job whose worker was lost
+    to another with the number of losses since its last epoch, calls ``listener`` in the caller's
+    thread, and keeps Ctrl-C from its workers, which stop when ``should_stop`` says so here.
+
     Args:
         jobs: what to do; a free worker takes the next whose trajectory no other is at.
         dataset: copied once to each machine.

@@ -330,13 +330,7 @@ def estimate(
     plan = training.Plan.make(experiment, n_train, shape[:2], job.seed)
     generator = np.random.default_rng(0)
     images = generator.integers(0, 256, (256, *shape), "uint8")
-    steps = make_steps(
-        network,
-        images,
-        generator.integers(0, n_classes, 256),
-        experiment.data.pixel_scale,
-        experiment.training.learning_rate,
-    )
+    steps = make_steps(network, images, generator.integers(0, n_classes, 256), experiment)
 
     def rate(step: Callable, calls: Iterable[list[Batch]], seconds: float) -> float:
         """Images a second, of calls of one size; the first two compile and are not counted."""

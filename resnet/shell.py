@@ -63,8 +63,8 @@ def command(*words: str, uri: str | None = None, python: str | Path = sys.execut
     if uri not in (None, DEFAULT_URI):
         line += ["--tracking-uri", uri]
     text = shlex.join(line)
-    if (engine := os.environ.get("KERAS_BACKEND")) and not of_report:
-        text = f"KERAS_BACKEND={shlex.quote(engine)} {text}"
+    if (backend := os.environ.get("KERAS_BACKEND")) and not of_report:
+        text = f"KERAS_BACKEND={shlex.quote(backend)} {text}"
     return hide(text if start == here else f"cd {shlex.quote(typed(ROOT, here))} && {text}")
 
 

@@ -17,7 +17,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from resnet import augment, machine
+from resnet import augment, config, machine
 
 EVALUATION_BATCH = 256  # larger than the training batch: inference does not depend on it
 
@@ -32,8 +32,7 @@ class Steps:
         network: built; compiled here with Adam and the categorical cross-entropy.
         images: uint8 (n, height, width, channels), 0..255.
         labels: integer (n,) class indices.
-        pixel_scale: pixels are divided by it.
-        learning_rate: of Adam.
+        experiment: says what pixels are divided by, and how the optimizer is set.
     """
 
     per_call = 1
@@ -44,19 +43,18 @@ class Steps:
         network: keras.Model,
         images: np.ndarray,
         labels: np.ndarray,
-        pixel_scale: float,
-        learning_rate: float,
+        experiment: config.Experiment,
     ):
         self.network = network
         network.compile(
-            optimizer=keras.optimizers.Adam(learning_rate),
+            optimizer=keras.optimizers.Adam(experiment.training.learning_rate),
             loss="categorical_crossentropy",
             metrics=["accuracy"],
         )
         # a quarter of float32's memory: all of CIFAR-10 is 154 MB on the device
         self._images = ops.convert_to_tensor(images, "uint8")
         self._labels = ops.one_hot(labels, network.output.shape[-1])  # (n, classes)
-        self._pixel_scale = pixel_scale
+        self._pixel_scale = experiment.data.pixel_scale
         # loss, metrics and optimizer make variables on first use, which must not be while tracing
         some = self._labels[:1]
         network.compute_loss(y=some, y_pred=some)
@@ -199,7 +197,7 @@ def numerics() -> dict[str, str]:
 
     Returns:
         ``backend``, ``device``, ``threads`` (of one operation), ``instruction_set`` (the newest
-        that the processor has, with the variables that withhold it from the engine), and
+        that the processor has, with the variables that withhold it from the backend), and
         ``version.<package>``.
     """
     limits = {"tensorflow": ("ONEDNN_MAX_CPU_ISA", "TF_ENABLE_ONEDNN_OPTS"), "jax": ("XLA_FLAGS",)}

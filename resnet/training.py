@@ -337,10 +337,7 @@ def train(
     job = config.Job(experiment, seed)
     plan = Plan.make(experiment, len(dataset.x_train), dataset.x_train.shape[1:3], seed)
     network = models.build(experiment.model, dataset.x_train.shape[1:], len(dataset.classes), seed)
-    scale = experiment.data.pixel_scale
-    steps = make_steps(
-        network, dataset.x_train, dataset.y_train, scale, experiment.training.learning_rate
-    )
+    steps = make_steps(network, dataset.x_train, dataset.y_train, experiment)
     run = _Run(experiment, steps, make_callbacks(experiment.training, network), str(folder))
     differs = run.follow()
     if run.history or run.step:

@@ -41,7 +41,7 @@ def values(case):
     y = generator.integers(0, 10, 32)
     result = {"probabilities": probabilities(network, x, 255)}
 
-    steps = make_steps(network, x, y, 255, 1e-3)
+    steps = make_steps(network, x, y, experiment)
     parameters = augment.draw(experiment.data.augmentation, generator, 32, (16, 16))
     transforms = augment.projective(parameters, (16, 16))
     steps.train([(np.arange(32, dtype="int32"), transforms)])

@@ -2,6 +2,7 @@ import json
 import re
 import string
 
+import pydantic
 import pytest
 import yaml
 from conftest import changed_keys
@@ -102,6 +103,25 @@ def test_hash_depends_on_what_shapes_the_result_alone():
         if isinstance(value, float) and value:
             changes = config.parse_override(f"{key}={json.dumps(value / 2)}")
             assert config.change(experiment, changes, "test").hash() != experiment.hash()
+
+
+def test_a_key_that_comes_later_leaves_runs_and_states_what_they_are():
+    later = pydantic.create_model(
+        "Later", __base__=config.Training, momentum=(float | None, None)
+    )  # fmt: skip
+    schema = pydantic.create_model("Schema", __base__=config.Experiment, training=(later, ...))
+    before = load("01_template")
+    # as which there are runs and states
+    assert before.hash().startswith("731afc16e5990f21")
+    assert before.trajectory().startswith("1e4eb8e0ee457e3a")
+    tree = before.model_dump()
+    as_before = schema.model_validate(tree)
+    assert as_before.flat()["training.momentum"] is None
+    assert (as_before.hash(), as_before.trajectory()) == (before.hash(), before.trajectory())
+    tree["training"]["momentum"] = 0.9
+    changed = schema.model_validate(tree)
+    assert changed.hash() != before.hash()
+    assert changed.trajectory() != before.trajectory()
 
 
 @pytest.mark.parametrize(

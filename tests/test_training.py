@@ -166,7 +166,7 @@ def test_the_loop_equals_model_fit(name, dataset, tmp_path):
 def test_training_figures_are_means_over_the_epoch_s_images(dataset):
     e = experiment("01_template", **SMALL)
     network = models.build(e.model, (8, 8, 3), 4, seed=0)
-    steps = make_steps(network, dataset.x_train, dataset.y_train, 255, 1e-3)
+    steps = make_steps(network, dataset.x_train, dataset.y_train, e)
     steps.test((np.arange(100, dtype="int32"), None))
     steps.test((np.arange(100, 160, dtype="int32"), None))
     p = network.predict(dataset.x_train.astype("float32") / 255, verbose=0)
