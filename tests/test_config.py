@@ -106,10 +106,9 @@ def test_hash_depends_on_what_shapes_the_result_alone():
 
 
 def test_a_key_that_comes_later_leaves_runs_and_states_what_they_are():
-    later = pydantic.create_model(
-        "Later", __base__=config.Training, momentum=(float | None, None)
-    )  # fmt: skip
-    schema = pydantic.create_model("Schema", __base__=config.Experiment, training=(later, ...))
+    make = pydantic.create_model
+    later = make("Later", __base__=config.Training, momentum=(float | None, None))
+    schema = make("Schema", __base__=config.Experiment, training=(later, ...))
     before = load("01_template")
     # as which there are runs and states
     assert before.hash().startswith("731afc16e5990f21")
