@@ -240,6 +240,9 @@ def conclude(
         cli.errors.print(f"[yellow]no report:[/yellow] {escape(str(error))}", soft_wrap=True)
         return
     console.print(summary.progression(content, names))
+    taken_apart = {name.partition("~")[0] for name in names if "~" in name}
+    for table in summary.parts(content, taken_apart):
+        console.print(table)
     summary.reservation(content, console)
     say(f"report: {escape(shell.typed(out / output.PAGE))}")
     say(f"browse: {escape(shell.browse(store.uri))}")

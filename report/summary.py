@@ -13,11 +13,11 @@ from resnet import config
 
 
 def show(content: Content, console: Console) -> None:
-    """Prints the set shown, the progression, the claims, and what is missing."""
+    """Prints the progression, the claims, what steps are made of, and what is missing."""
     console.print(progression(content))
     console.print(to_terminal(tables.judged(content)))
-    if steps := [step.step.after.short for step in attribution.apart(content) if step.seeds]:
-        console.print(f"taken apart on the page: rung {', '.join(steps)}", highlight=False)
+    for part in parts(content, [system.name for system in content.systems]):
+        console.print(part)
     for i, other in enumerate(content.compared):
         table = tables.compared(content, i)
         console.print(to_terminal(table))
@@ -35,6 +35,15 @@ def progression(content: Content, named: Collection[str] = ()) -> Table:
     """The progression, of the systems named and those that have runs; of all if none is named."""
     shown = [s for s in content.systems if not named or s.name in named or s.runs]
     return to_terminal(tables.progression(content), shown)
+
+
+def parts(content: Content, named: Collection[str]) -> list[Table]:
+    """What the changes of the rungs named earned, and their ranges over what was assumed."""
+    steps = attribution.apart(content)
+    shown = [tables.factors(step) for step in steps if step.seeds and step.step.after.name in named]
+    ranges = tables.ranges(content)
+    varied = [row for row in ranges.items if row.system.name in named]
+    return [*map(to_terminal, shown), *([to_terminal(ranges, varied)] if varied else [])]
 
 
 def reservation(content: Content, console: Console) -> None:

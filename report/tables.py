@@ -539,11 +539,11 @@ def factors(step: Apart) -> Table:
     def gain(way: str) -> Callable[[Factor], str]:
         return lambda f: lines(getattr(f, way).gain, getattr(f, way).interval)
 
-    ways = ("leave_one_out", "add_one_in")
+    ways, both = ("leave_one_out", "add_one_in"), "page terminal"
     fields = [
-        Field("", head, "factor"),
-        Field("", lambda f: lines(f.value, f.interval), "Shapley value", kind="lines"),
-        *(Field("", gain(way), way.replace("_", "-"), kind="lines") for way in ways),
+        Field("", head, "factor", on=both),
+        Field("", lambda f: lines(f.value, f.interval), "Shapley value", str, "lines", both),
+        *(Field("", gain(way), way.replace("_", "-"), str, "lines", both) for way in ways),
         *_raw("key", "credited", "interval", shapley="value", seeds=lambda f: len(f.shapley)),
         *_raw(**{way: f"{way}.gain" for way in ways}),
         *_raw(**{f"{way}_interval": f"{way}.interval" for way in ways}),
@@ -594,11 +594,16 @@ def alternatives(content: Content) -> Table:
 
 def ranges(content: Content) -> Table:
     """From where to where a row goes over its alternatives, beside the published accuracy."""
+    both = "page terminal"
+
+    def reach(interval: tuple[float, float]) -> str:
+        return span(interval).replace(NONE, percent(interval[0]))
+
     fields = [
-        Field("rung", "system.name", "rung", config.short),
-        Field("as_assumed", "system.accuracy", "as assumed", percent, "number"),
-        Field("span", "", "range", lambda i: span(i).replace(NONE, percent(i[0])), "number"),
-        Field("published", "system.published", published_heading(content), percent, "number"),
+        Field("rung", "system.name", "rung", config.short, on=both),
+        Field("as_assumed", "system.accuracy", "as assumed", percent, "number", both),
+        Field("span", "", "range", reach, "number", both),
+        Field("published", "system.published", published_heading(content), percent, "number", both),
         Field("explained", "", "explained by what was never stated?"),
         Field("alternatives", lambda row: len(row.alternatives), "alternatives run"),
         Field("untried", "", "not run"),

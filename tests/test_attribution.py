@@ -290,7 +290,13 @@ def test_parts_are_no_systems(store):
     assert page.tiles(after) == page.tiles(before)
     console = Console(record=True, width=200)
     summary.show(after, console)
-    assert console.export_text().count("taken apart on the page: rung 2") == 1
+    printed = " ".join(console.export_text().split())
+    for caption in ("Factors of 1 → 2", "The range of a row over what it had to assume"):
+        assert printed.count(caption) == 1
+    (step,) = summary.parts(after, [LADDER[1]])
+    assert step.title == "\nFactors of 1 → 2, in points; seeds: 0"
+    (row,) = summary.parts(after, [LADDER[0]])
+    assert row.title == "\nThe range of a row over what it had to assume"
     folder = build(store)
     raw = csv(folder, "factors_02_augmentation", "key")
     assert raw["shapley"].to_dict() == pytest.approx(
