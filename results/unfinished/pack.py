@@ -2,9 +2,9 @@
 
     .venv/bin/python results/unfinished/pack.py checkpoints results/unfinished
 
-Going on needs every epoch's figures, but the weights of few epochs alone: the newest, the best so
-far by each monitor, and those where another run may part from this one (its last epoch, or where
-the learning rate of rungs 4 and 5 drops). In all others they become NaN, which no result survives.
+Going on needs every epoch's figures, but everything only of the newest and of those where another
+run may part from this one (its last epoch, or where the learning rate of rungs 4 and 5 drops); of
+the best so far by each monitor the weights. All else becomes NaN, which no result survives.
 """
 
 import json
@@ -22,9 +22,9 @@ PATIENCE, MIN_DELTA = 5, 1e-4
 """Of rung 4's ReduceLROnPlateau; the latter of early stopping too."""
 
 
-def needed(records: list[dict[str, float]]) -> set[int]:
-    """Numbers of the epochs, from 1, whose weights somebody may read again."""
-    kept = {len(records), *LAST}
+def needed(records: list[dict[str, float]]) -> tuple[set[int], set[int]]:
+    """Numbers of the epochs, from 1, that are needed whole, and of those whose weights are."""
+    whole, weights = {len(records), *LAST}, set()
     for monitor, sign in (("val_accuracy", -1), ("val_loss", 1)):
         best, best_epoch, waited = np.inf, 1, 0
         for epoch, record in enumerate(records, 1):
@@ -33,10 +33,10 @@ def needed(records: list[dict[str, float]]) -> set[int]:
             if np.float32(value + MIN_DELTA) < np.float32(best):  # as Keras's callbacks compare
                 best, best_epoch, waited = value, epoch, 0
             if waited == PATIENCE:
-                kept.add(epoch)
+                whole.add(epoch)
                 waited = 0
-        kept.add(best_epoch)
-    return kept
+        weights.add(best_epoch)
+    return whole, weights
 
 
 def paths(records: dict[str, dict], rates: tuple[float, ...] = ()) -> Iterator[list[str]]:
@@ -61,18 +61,21 @@ def pack(source: Path, target: Path) -> None:
         for name, arrays in states.items()
         if (record := json.loads(arrays["meta"].tobytes())["record"])
     }
-    kept = states.keys() - records.keys()  # an epoch in progress
+    whole, weights = states.keys() - records.keys(), set()  # the former: an epoch in progress
     for path in paths(records):
-        epochs = needed([records[name] for name in path])
-        kept |= {name for epoch, name in enumerate(path, 1) if epoch in epochs}
+        found = needed([records[name] for name in path])
+        for names, epochs in zip((whole, weights), found, strict=True):
+            names |= {name for epoch, name in enumerate(path, 1) if epoch in epochs}
     target.mkdir(parents=True, exist_ok=True)
     for old in target.glob("*.npz"):
         old.unlink()
     for name, arrays in states.items():
-        if name not in kept:
-            for key, array in arrays.items():
-                if key != "meta" and array.size > 1:  # the learning rate is a number
-                    arrays[key] = np.full_like(array, np.nan if array.dtype.kind == "f" else 0)
+        optimizer = False  # its variables come after the network's, the first is a number
+        for key, array in arrays.items():
+            optimizer |= array.ndim == 0
+            unused = name not in whole and (optimizer or name not in weights)
+            if unused and key != "meta" and array.size > 1:  # the learning rate is a number
+                arrays[key] = np.full_like(array, np.nan if array.dtype.kind == "f" else 0)
         np.savez_compressed(target / f"{name}.npz", **arrays)
 
 
