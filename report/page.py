@@ -28,9 +28,12 @@ def counts(verdicts: Iterable[str]) -> dict[str, int]:
 
 
 def told(verdicts: Iterable[str]) -> str:
-    """``4 hold, 2 fail, 13 undecided``."""
-    verb = {"holds": "hold", "fails": "fail"}
-    return ", ".join(f"{n} {verb.get(v, v)}" for v, n in counts(verdicts).items())
+    """``4 hold, 1 fails, 13 undecided``."""
+    verbs = {"holds": "hold", "fails": "fail"}
+    found = counts(verdicts).items()
+    return ", ".join(
+        f"{n} {verdict if n == 1 else verbs.get(verdict, verdict)}" for verdict, n in found
+    )
 
 
 def headline(content: Content) -> str:

@@ -9,6 +9,7 @@ the report's.
 import hashlib
 import shlex
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 from report import analysis, figures, page, tables
@@ -49,10 +50,11 @@ def load(root: Path) -> tuple[Content, str]:
 
 def section(content: Content) -> str:
     """What stands between the README's two markers, as Markdown."""
-    parts = [to_markdown(tables.progression(content), "readme")]
+    shown = replace(tables.progression(content), caption="Test accuracy on CIFAR-10")
+    parts = [to_markdown(shown, "readme")]
     if content.runs:
         picture = f"![Published and reproduced test accuracy, rung by rung]({FIGURE.as_posix()})\n"
-        parts += [picture, page.headline(content)]
+        parts += [picture, f"{page.headline(content)}\n"]
     return "\n".join(parts)
 
 

@@ -46,6 +46,7 @@ from resnet.steps import numerics
 from resnet.store import FAILURES, ROOT, Store, data_of
 from resnet.training import Outcome
 
+RESUMED = "resumed_elsewhere"
 DESCRIPTION, PARENT, CONTEXT = "mlflow.note.content", "mlflow.parentRunId", "mlflow.data.context"
 
 
@@ -207,10 +208,11 @@ class ChildRun:
 
     def log_differences(self, differs: dict[str, tuple[str, str]]) -> None:
         """Tags a run that went on where its bits depend on something else than before."""
-        told = "; ".join(f"{key}: {then} -> {now}" for key, (then, now) in differs.items())
-        known = self._call(self.client.get_run, self.run_id).data.tags.get("resumed_elsewhere")
-        told = f"{known}; {told}" if known else told
-        self._call(self.client.set_tag, self.run_id, "resumed_elsewhere", told[:5000])
+        tags = self._call(self.client.get_run, self.run_id).data.tags
+        told = dict.fromkeys(tags.get(RESUMED, "").split("; "))  # each stop sees the earlier ones
+        told |= dict.fromkeys(f"{key}: {then} -> {now}" for key, (then, now) in differs.items())
+        text = "; ".join(filter(None, told))[:5000]
+        self._call(self.client.set_tag, self.run_id, RESUMED, text)
 
     def log_outcome(self, job: Job, dataset: Dataset, outcome: Outcome) -> None:
         """Logs artifacts, the model and the figures that readers compare."""

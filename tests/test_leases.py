@@ -273,6 +273,16 @@ def test_going_on_elsewhere_is_told(dataset, tmp_path, monkeypatch):
     assert told[0].differs == {"threads": ("64", here["threads"])}
 
 
+def test_what_is_different_is_tagged_once(own):
+    """Whoever goes on reads every earlier epoch again, and what was different then."""
+    run_id = own.client.create_run(own.experiment_id).info.run_id
+    child = tracking.ChildRun(own, run_id, Lease(own, Path("x")), patiently)
+    for differs in ({"threads": ("2", "1")}, {"threads": ("2", "1"), "device": ("a", "b")}):
+        child.log_differences(differs)
+    tags = own.client.get_run(run_id).data.tags
+    assert tags["resumed_elsewhere"] == "threads: 2 -> 1; device: a -> b"
+
+
 @pytest.mark.parametrize("place", ["file/below", "nonsense://x", "s3://no-such-bucket/x"])
 def test_where_no_checkpoint_can_be_written_is_told_in_one_line(tmp_path, place):
     (tmp_path / "file").write_text("")

@@ -908,11 +908,11 @@ def test_what_is_not_the_study_is_not_held_against_it(store, made, told, head):
 def test_the_headline_keeps_the_states_apart(two_seeds):
     content = analysis.load(two_seeds[0].uri)
     assert page.headline(content) == (
-        "The 5 accuracies, within 1.5 points of those published: 1 hold, 1 undecided, 3 not "
+        "The 5 accuracies, within 1.5 points of those published: 1 holds, 1 undecided, 3 not "
         "run. The 19 further claims: 2 hold, 2 fail, 1 undecided, 14 not run."
     )
     assert [tile[:3] for tile in page.tiles(content)[:3]] == [
-        ("reproduced", "1 of 5", "1 hold, 1 undecided, 3 not run"),
+        ("reproduced", "1 of 5", "1 holds, 1 undecided, 3 not run"),
         ("claims that hold", "2 of 19", "2 hold, 2 fail, 1 undecided, 14 not run"),
         ("seeds a rung", "3", "deviation 0.90 points at most"),
     ]
