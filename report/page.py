@@ -137,6 +137,7 @@ def render(content: Content, made: dict[str, Table], drawn: dict[str, tuple[Figu
         points=tables.points,
         published=tables.published_heading(content),
         command=tables.report_command(content),
+        python=tables.python(),
         style=Markup((TEMPLATES / "report.css").read_text(encoding="utf-8")),  # noqa: S704
         script=Markup(script),  # noqa: S704
         digest=base64.b64encode(digest).decode(),

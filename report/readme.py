@@ -91,14 +91,14 @@ def _hardware(content: Content) -> str:
 def _commands(system: System, content: Content) -> list[str]:
     """What trains a row's runs, a line for each backend; of a row not run, its first seed."""
     data = shlex.join(tables.data_option(content.runs[0])) if content.runs else ""
-    start = f".venv/bin/python runner.py --ladder {system.short} --seeds"
-    of_backend: dict[tuple[str, str], list[Run]] = {} if system.runs else {("", ""): []}
+    what = f"runner.py --ladder {system.short} --seeds"
+    of_python: dict[tuple[str, str], list[Run]] = {} if system.runs else {(tables.python(), ""): []}
     for run in system.runs:
         threads = shlex.join(tables.threads_option(run))
-        of_backend.setdefault((tables.backend(run), threads), []).append(run)
+        of_python.setdefault((tables.python(run), threads), []).append(run)
     return [
-        backend + " ".join(filter(None, (start, tables.seed_list(runs) or "0", data, threads)))
-        for (backend, threads), runs in of_backend.items()
+        " ".join(filter(None, (python, what, tables.seed_list(runs) or "0", data, threads)))
+        for (python, threads), runs in of_python.items()
     ]
 
 

@@ -643,10 +643,11 @@ def ablate_command(content: Content, what: str, seeds: Iterable[int] = (0,)) -> 
     """The command that makes runs of the ladder's parts."""
     shown = content.selection.shown
     chosen = ",".join(map(str, sorted({*seeds})))
-    words = ["python", "runner.py", "--ablate", what, "--seeds", chosen]
+    words = ["runner.py", "--ablate", what, "--seeds", chosen]
     words += ["--profile", shown.profile] if shown.profile != "full" else []
     some = next(iter((*content.runs, *content.parts)), None)
-    return backend(some) + shlex.join(words + data_option(some)) if some else shlex.join(words)
+    words += data_option(some) if some else []
+    return f"{python(some)} {shlex.join(words)}"
 
 
 def contradictions(content: Content) -> Table:
@@ -664,10 +665,11 @@ def data_option(run: Run) -> list[str]:
     return ["--data", "digits" if dataset == "digits" else run.source or f"PATH-OF-{dataset}"]
 
 
-def backend(run: Run) -> str:
-    """What stands before the command of a run on another of Keras's backends."""
-    name = run.tags.get("backend", "tensorflow")
-    return "" if name == "tensorflow" else f"KERAS_BACKEND={shlex.quote(name)} "
+def python(run: Run | None = None) -> str:
+    """What a command begins with: the Makefile's environment for the backend of a run, if any."""
+    name = run.tags.get("backend", "tensorflow") if run else "tensorflow"
+    other = f"KERAS_BACKEND={shlex.quote(name)} {shlex.quote(f'.venv-{name}')}/bin/python"
+    return ".venv/bin/python" if name == "tensorflow" else other
 
 
 def threads_option(run: Run) -> list[str]:
@@ -679,26 +681,26 @@ def threads_option(run: Run) -> list[str]:
 def rerun_command(run: Run) -> str:
     """The command that repeats a run, bit for bit on a processor of the same kind."""
     tags = run.tags
-    words = ["python", "runner.py", "--ladder", config.short(run.rung), "--seed", str(run.seed)]
+    words = ["runner.py", "--ladder", config.short(run.rung), "--seed", str(run.seed)]
     profile = tags.get("profile", "full")
     if profile not in ("full", ""):
         words += ["--profile", profile]
     words += data_option(run) + threads_option(run)
     for override in re.split(r"\s+(?=[\w.]+=)", tags.get("modified", "")):
         words += ["--set", override] if override else []
-    return backend(run) + shlex.join([*words, "--fresh"])
+    return f"{python(run)} {shlex.join([*words, '--fresh'])}"
 
 
 def report_command(content: Content) -> str:
     """The command that makes this report again."""
     shown = content.selection.shown
-    words = ["python", "-m", "report", "--dataset", shown.fingerprint[:12] or shown.dataset]
+    words = ["-m", "report", "--dataset", shown.fingerprint[:12] or shown.dataset]
     words += ["--profile", shown.profile, "--modified", shown.modified]
     words += ["--recorded" if shown.recorded else "--own"]
     for other in content.compared:
         words += ["--compare", other.selection.shown.label]
     words += ["--tracking-uri", hide(content.uri)] if content.uri != DEFAULT_URI else []
-    return shlex.join([*words, "--experiment", content.experiment])
+    return f"{python()} {shlex.join([*words, '--experiment', content.experiment])}"
 
 
 def _code(run: Run) -> str:

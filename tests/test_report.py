@@ -384,9 +384,8 @@ def test_provenance_and_assumptions(full):
     _, folder = full
     cells = read(folder)
     for row in list(cells.records("runs").values()):
-        assert re.fullmatch(
-            r"python runner\.py --ladder \w+ --seed 0 --cpus-per-run 4 --fresh", row["again with"]
-        )
+        again = r"\.venv/bin/python runner\.py --ladder \w+ --seed 0 --cpus-per-run 4 --fresh"
+        assert re.fullmatch(again, row["again with"])
     facts = {name: row["value"] for name, row in cells.records("environment").items()}
     assert facts["fingerprint"] == FINGERPRINT
     assert facts["training and test images"] == "50,000 and 10,000"
@@ -922,7 +921,7 @@ def test_modified_runs_are_rerun_as_they_were(store):
     store.add(LADDER[0], right(N, 700), modified="training.epochs=2 model.dropout=0.1")
     content = analysis.load(store.uri)
     assert tables.rerun_command(content.runs[0]) == (
-        "python runner.py --ladder 1 --seed 0 "
+        ".venv/bin/python runner.py --ladder 1 --seed 0 "
         "--cpus-per-run 4 --set training.epochs=2 --set model.dropout=0.1 --fresh"
     )
     assert all(not system.changes for system in content.systems[1:3])
@@ -934,7 +933,7 @@ def test_commands_name_images_and_engine_where_they_are_not_the_default(store):
     store.add(LADDER[0], right(N, 700), profile="quick", tags={"backend": "jax"})
     content = analysis.load(store.uri)
     for command in (tables.rerun_command(content.runs[0]), tables.ablate_command(content, "2")):
-        assert command.startswith("KERAS_BACKEND=jax python runner.py --")
+        assert command.startswith("KERAS_BACKEND=jax .venv-jax/bin/python runner.py --")
         assert "--profile quick --data cifar10" in command
 
 
