@@ -29,11 +29,8 @@ def counts(verdicts: Iterable[str]) -> dict[str, int]:
 
 def told(verdicts: Iterable[str]) -> str:
     """``4 hold, 1 fails, 13 undecided``."""
-    verbs = {"holds": "hold", "fails": "fail"}
     found = counts(verdicts).items()
-    return ", ".join(
-        f"{n} {verdict if n == 1 else verbs.get(verdict, verdict)}" for verdict, n in found
-    )
+    return ", ".join(f"{n} {verdict.removesuffix('s' * (n > 1))}" for verdict, n in found)
 
 
 def headline(content: Content) -> str:

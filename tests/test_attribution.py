@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from itertools import combinations, pairwise
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -13,6 +14,7 @@ from rich.console import Console
 from scipy import stats
 from test_report import build, csv, read
 
+import runner
 from report import analysis, attribution, claims, output, page, summary, tables
 from resnet import ablation, config
 
@@ -263,7 +265,7 @@ def test_the_range_over_what_was_assumed():
 # --- the page, and the ladder as it was --------------------------------------------------------
 
 
-def test_parts_are_no_systems(store):
+def test_parts_are_no_systems(store, tmp_path, capsys):
     """With subsets and alternatives in the store, the ladder's own tables are what they were."""
     short = {"history": curve(4, 0.9, 0.8)}
     for name in LADDER[:2]:
@@ -297,6 +299,12 @@ def test_parts_are_no_systems(store):
     assert step.title == "\nFactors of 1 → 2, in points; seeds: 0"
     (row,) = summary.parts(after, [LADDER[0]])
     assert row.title == "\nThe range of a row over what it had to assume"
+    place = SimpleNamespace(uri=store.uri, checkpoints=tmp_path / "checkpoints")
+    images = SimpleNamespace(fingerprint=after.selection.shown.fingerprint)
+    capsys.readouterr()
+    for names, times in (([LADDER[1]], 0), ([augmentation.name], 1)):
+        runner.conclude(place, "", images, names, profile="full", modified="")
+        assert capsys.readouterr().out.count("Factors of 1 → 2") == times
     folder = build(store)
     raw = csv(folder, "factors_02_augmentation", "key")
     assert raw["shapley"].to_dict() == pytest.approx(
