@@ -249,7 +249,8 @@ def progression(content: Content) -> Table:
 
     def told(s: System) -> list[str]:
         if not s.runs or math.isnan(s.published):
-            return [percent(s.accuracy) if s.runs else s.waiting, span(s.interval)]
+            waiting = s.waiting.partition(",")[0]  # a line of its own says how far it came
+            return [percent(s.accuracy) if s.runs else waiting, span(s.interval)]
         return to_limits(s.accuracy, s.interval, s.band, "accuracy")
 
     def two(first: str, second: str) -> str:
