@@ -272,7 +272,8 @@ def progression(content: Content) -> Table:
         return two(span(s.further), s.place and f"published {s.place}")
 
     def spread(s: System) -> str:
-        return two(deviation(s.deviation), f"floor {deviation(s.floor)}")
+        floor = "" if math.isnan(s.floor) else f"floor {deviation(s.floor)}"
+        return two(deviation(s.deviation), floor)
 
     def gain(s: System) -> float:
         return gains.get(s.name, math.nan)
