@@ -2,15 +2,18 @@
 
 ``python -m report.readme`` writes them from ``results/`` and ``benchmarks/results/``.
 
-The records are restored into a store of their own for the moment, so that table and figure are
+The records are restored into a store of their own for the moment, so that tables and figures are
 the report's.
 """
 
 import hashlib
 import shlex
+import shutil
 import tempfile
 from dataclasses import replace
 from pathlib import Path
+
+from matplotlib.figure import Figure
 
 from report import analysis, figures, page, tables
 from report.analysis import Content, System
@@ -20,7 +23,7 @@ from resnet import UserError, cli, records
 from resnet.quiet import quiet_start
 from resnet.shell import ROOT
 
-FIGURE = Path("docs/progression.svg")
+FIGURES = Path("docs/figures")
 WRITTEN = "<!-- written by  make readme ; changes by hand are lost -->\n"
 END = "<!-- end of what is written -->\n"
 
@@ -53,27 +56,35 @@ def section(content: Content) -> str:
     shown = replace(tables.progression(content), caption="Test accuracy on CIFAR-10")
     parts = [to_markdown(shown, "readme")]
     if content.runs:
-        picture = f"![Published and reproduced test accuracy, rung by rung]({FIGURE.as_posix()})\n"
+        file = (FIGURES / "progression.svg").as_posix()
+        picture = f"![Published and reproduced test accuracy, rung by rung]({file})\n"
         parts += [picture, f"{page.headline(content)}\n"]
     return "\n".join(parts)
 
 
+def pictures(content: Content) -> dict[str, Figure]:
+    """The figures of what was run, by name, but for each rung's own curves."""
+    drawn = figures.all_figures(content) if content.runs else {}
+    return {name: figure for name, figure in drawn.items() if not name.startswith("curves_")}
+
+
 def details(content: Content) -> str:
-    """``docs/results.md``: intervals, the claims that fail, hardware and commands."""
-    parts = [f"{WRITTEN}\n# Results\n", to_markdown(tables.progression(content), "results")]
-    if content.runs:
-        parts.append(f"{page.headline(content)} On {_hardware(content)}.\n")
-        parts.append("".join(
-            f"* fails: {j.claim.text} ({tables.rung(j.claim.rung)}); measured "
-            f"{tables.shown(j)[0]}, holds if {tables.bound(j.claim.bound, j.unit)}\n"
-            for j in content.claims
-            if j.verdict == "fails"
-        ))  # fmt: skip
+    """``docs/results.md``: rungs, steps, claims with their evidence; hardware and commands."""
+    drawn, parts = pictures(content), [f"{WRITTEN}\n# Results\n"]
+    for name, table in tables.all_tables(content).items():
+        if name == "progression" or (content.runs and table.items and table.at("results")):
+            parts.append(to_markdown(table, "results"))
+        if name == "progression" and content.runs:
+            parts.append(f"{page.headline(content)} On {_hardware(content)}.\n")
+        picture = {"progression": "validation", "steps": "gains"}.get(name, name)
+        if picture in drawn:
+            told = picture.replace("_", " ")
+            parts.append(f"![{told}]({FIGURES.name}/{picture}.svg)\n")
     lines = [f"    {line}\n" for s in content.systems for line in _commands(s, content)]
     told = (
         "Each row again, recorded by `.venv/bin/python runner.py --record` once it is finished:\n\n"
     )
-    return "\n".join([*filter(None, parts), told + "".join(lines)])
+    return "\n".join([*parts, told + "".join(lines)])
 
 
 def timings(root: Path) -> str:
@@ -134,23 +145,25 @@ def stale(root: Path) -> str:
         path = root / name
         if not path.exists() or path.read_text(encoding="utf-8") != text:
             return name
-    figure = root / FIGURE
-    drawn = figure.exists() and (not content.runs or state in figure.read_text(encoding="utf-8"))
-    return "" if drawn == bool(content.runs) else str(FIGURE)
+    there = {
+        path.stem: state * (state in path.read_text("utf-8"))
+        for path in (root / FIGURES).glob("*.svg")
+    }
+    wrong = dict.fromkeys(pictures(content), state).items() ^ there.items()
+    return next((f"{FIGURES.as_posix()}/{name}.svg" for name, _ in sorted(wrong)), "")
 
 
 def update(root: Path) -> None:
     """Writes the documents and the figure; arguments and errors as of :func:`stale`."""
     content, state = load(root)
-    (root / "docs").mkdir(exist_ok=True)
+    shutil.rmtree(root / FIGURES, ignore_errors=True)
+    (root / FIGURES).mkdir(parents=True)
     for name, text in documents(root, content).items():
         (root / name).write_text(text, encoding="utf-8")
-    figure = root / FIGURE
-    figure.unlink(missing_ok=True)
-    if content.runs:
-        # another matplotlib draws other bytes: what the figure shows is told by what is in it
-        svg = figures.to_svg(figures.progression(content), "test accuracy", f"records {state}")
-        figure.write_text(svg, encoding="utf-8")
+    for name, figure in pictures(content).items():
+        # another matplotlib draws other bytes: what a figure shows is told by what is in it
+        svg = figures.to_svg(figure, name.replace("_", " "), f"records {state}")
+        (root / FIGURES / f"{name}.svg").write_text(svg, encoding="utf-8")
 
 
 if __name__ == "__main__":

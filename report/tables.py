@@ -24,6 +24,8 @@ from resnet import config
 from resnet.shell import DEFAULT_URI, duration, hide
 
 NONE = "-"
+LONG, SHORT = "page results", "page results terminal"
+"""Places that have room for long cells, or for a few short ones."""
 
 
 class Field(NamedTuple):
@@ -36,7 +38,7 @@ class Field(NamedTuple):
         form: makes a reader's text of the value.
         kind: how the page sets it: number, lines, verdict, mono, fold, ids, id, copy,
             heat, cell.
-        on: where it stands: page (and the files beside it), terminal, readme, docs/results.
+        on: where it stands: page (and the files beside it), terminal, readme, results (of docs/).
     """
 
     key: str
@@ -223,13 +225,13 @@ def all_tables(content: Content) -> dict[str, Table]:
     steps, rivals = content.steps, content.rivals
     made = [
         progression(content),
-        judged(content),
         comparison("steps", "Neighbouring rungs on the same test images", content, steps),
         comparison("residual_vs_vgg", "The last rung against the baseline", content, rivals),
+        *map(factors, attribution.apart(content)),
+        judged(content),
         *(table(content) for table in (power, networks, classes, per_class, confusion_matrix)),
         *(table(content) for table in (assumptions, contradictions, runs, curves)),
         *(table(content) for table in (anova, parts, alternatives, ranges, saved)),
-        *map(factors, attribution.apart(content)),
         *(compared(content, i) for i in range(len(content.compared))),
         *(unlike(content, i) for i in range(len(content.compared))),
         environment(content),
@@ -318,16 +320,19 @@ def shown(j: Judgement) -> list[str]:
 
 def judged(content: Content) -> Table:
     """The claims with verdict, value, bound and evidence."""
-    both = "page terminal"
+
+    def told(j: Judgement) -> str:
+        return f"{j.claim.text}\n{j.claim.id} · {rung(j.claim.rung)}"
+
     fields = [
-        Field("", lambda j: f"{j.claim.text}\n{j.claim.id} · {rung(j.claim.rung)}", "claim"),
+        Field("", told, "claim", on=LONG),
         Field("claim", "claim.id", "claim", on="terminal"),
         Field("rung", "claim.rung", "rung", config.short, on="terminal"),
-        Field("verdict", "", "verdict", str, "verdict", both),
-        Field("", lambda j: shown(j)[0], "measured", str, "number", both),
-        Field("", lambda j: shown(j)[1], "95 % interval", kind="lines"),
-        Field("", lambda j: bound(j.claim.bound, j.unit), "holds if", str, "lines", both),
-        Field("evidence", "", "evidence"),
+        Field("verdict", "", "verdict", str, "verdict", SHORT),
+        Field("", lambda j: shown(j)[0], "measured", str, "number", SHORT),
+        Field("", lambda j: shown(j)[1], "95 % interval", str, "lines", LONG),
+        Field("", lambda j: bound(j.claim.bound, j.unit), "holds if", str, "lines", SHORT),
+        Field("evidence", "", "evidence", on=LONG),
         Field("", lambda j: QUANTITIES[j.claim.quantity].meaning, "measured as", kind="fold"),
         Field("run_ids", lambda j: " ".join(r.id for r in j.runs), "runs", kind="ids"),
         *_raw("value", "interval", min="claim.bound.min", max="claim.bound.max"),
@@ -340,9 +345,9 @@ def judged(content: Content) -> Table:
 def _step_fields(content: Content) -> list[Field]:
     heading = published_heading(content).replace("published", "published gain")
     return [
-        Field("", "title", "step"),
+        Field("", "title", "step", on=LONG),
         *_raw(**{"from": "before.name", "to": "after.name"}),
-        Field("published_gain", "published", heading, points, "number"),
+        Field("published_gain", "published", heading, points, "number", LONG),
     ]  # fmt: skip
 
 
@@ -355,10 +360,10 @@ def comparison(name: str, caption: str, content: Content, steps: tuple[Step, ...
 def _paired_fields(gain: str, steps: Sequence[Step], together: bool = True) -> list[Field]:
     """What a paired comparison says; ``together`` corrects the p of all steps."""
     corrected = holm(steps) if together else {}
-    count, both = number(",.4g"), "page terminal"
+    count = number(",.4g")
     return [
-        Field(gain, "gain", gain, points, "number", both),
-        Field("interval", "", "95 % interval", lambda i: span(i, points), "number", both),
+        Field(gain, "gain", gain, points, "number", SHORT),
+        Field("interval", "", "95 % interval", lambda i: span(i, points), "number", SHORT),
         Field("seeds", lambda s: len(s.gains)),
         Field("p", "", "p", p_value, "number"),
         Field("p_holm", lambda s: corrected.get(s.after.name, math.nan),
@@ -367,7 +372,7 @@ def _paired_fields(gain: str, steps: Sequence[Step], together: bool = True) -> l
         Field("agreement", "", "agreement", percent, "number"),
         Field("newly_right", "", "newly right", count, "number"),
         Field("newly_wrong", "", "newly wrong", count, "number"),
-        Field("evidence", "basis", "evidence"),
+        Field("evidence", "basis", "evidence", on=LONG),
     ]  # fmt: skip
 
 
@@ -423,10 +428,10 @@ def power(content: Content) -> Table:
 
     fields = [
         *_step_fields(content),
-        Field("deviation", lambda s: s.pooled("deviation"), "deviation", deviation, "number"),
-        Field("seeds_needed", needed("deviation"), "seeds it takes", number("d"), "number"),
-        Field("seed_floor", lambda s: s.pooled("floor"), "floor", deviation, "number"),
-        Field("seeds_by_floor", needed("floor"), "seeds by the floor", number("d"), "number"),
+        Field("deviation", lambda s: s.pooled("deviation"), "deviation", deviation, "number", LONG),
+        Field("seeds_needed", needed("deviation"), "seeds it takes", number("d"), "number", LONG),
+        Field("seed_floor", lambda s: s.pooled("floor"), "floor", deviation, "number", LONG),
+        Field("seeds_by_floor", needed("floor"), "seeds by the floor", number("d"), "number", LONG),
     ]
     caption = "Seeds a rung that it takes to see the published gain"
     return Table("power", caption, fields, [*content.steps, *content.rivals])
@@ -541,11 +546,11 @@ def factors(step: Apart) -> Table:
     def gain(way: str) -> Callable[[Factor], str]:
         return lambda f: lines(getattr(f, way).gain, getattr(f, way).interval)
 
-    ways, both = ("leave_one_out", "add_one_in"), "page terminal"
+    ways = ("leave_one_out", "add_one_in")
     fields = [
-        Field("", head, "factor", on=both),
-        Field("", lambda f: lines(f.value, f.interval), "Shapley value", str, "lines", both),
-        *(Field("", gain(way), way.replace("_", "-"), str, "lines", both) for way in ways),
+        Field("", head, "factor", on=SHORT),
+        Field("", lambda f: lines(f.value, f.interval), "Shapley value", str, "lines", SHORT),
+        *(Field("", gain(way), way.replace("_", "-"), str, "lines", SHORT) for way in ways),
         *_raw("key", "credited", "interval", shapley="value", seeds=lambda f: len(f.shapley)),
         *_raw(**{way: f"{way}.gain" for way in ways}),
         *_raw(**{f"{way}_interval": f"{way}.interval" for way in ways}),
@@ -596,17 +601,17 @@ def alternatives(content: Content) -> Table:
 
 def ranges(content: Content) -> Table:
     """From where to where a row goes over its alternatives, beside the published accuracy."""
-    both = "page terminal"
+    heading = published_heading(content)
 
     def reach(interval: tuple[float, float]) -> str:
         return span(interval).replace(NONE, percent(interval[0]))
 
     fields = [
-        Field("rung", "system.name", "rung", config.short, on=both),
-        Field("as_assumed", "system.accuracy", "as assumed", percent, "number", both),
-        Field("span", "", "range", reach, "number", both),
-        Field("published", "system.published", published_heading(content), percent, "number", both),
-        Field("explained", "", "explained by what was never stated?"),
+        Field("rung", "system.name", "rung", config.short, on=SHORT),
+        Field("as_assumed", "system.accuracy", "as assumed", percent, "number", SHORT),
+        Field("span", "", "range", reach, "number", SHORT),
+        Field("published", "system.published", heading, percent, "number", SHORT),
+        Field("explained", "", "explained by what was never stated?", on=LONG),
         Field("alternatives", lambda row: len(row.alternatives), "alternatives run"),
         Field("untried", "", "not run"),
         Field("seeds", lambda row: whole([len(s.runs) for s in row.tried]), "seeds each"),
@@ -631,12 +636,13 @@ def saved(content: Content) -> Table:
         counts = len(made), (shared < 1).sum(), epochs.sum(), epochs @ (1 - shared)
         return what, *map(round, counts), float(seconds @ shared)
 
-    counts = enumerate(("runs", "trainings", "epochs", "epochs_trained"), 1)
+    counts = ("runs", "trainings", "epochs", "epochs_trained")
     fields = [
-        Field("what", itemgetter(0), "what"),
-        *(Field(k, itemgetter(i), k.replace("_", " "), number(), "number") for i, k in counts),
-        Field("seconds_saved", itemgetter(5), "time saved", duration, "number"),
-    ]
+        Field("what", itemgetter(0), "what", on=LONG),
+        *(Field(key, itemgetter(i), key.replace("_", " "), number(), "number", LONG)
+          for i, key in enumerate(counts, 1)),
+        Field("seconds_saved", itemgetter(5), "time saved", duration, "number", LONG),
+    ]  # fmt: skip
     rows = [row(what, made) for what, made in groups.items() if made and content.parts]
     return Table("saved", "What sharing of trainings saved", fields, rows)
 

@@ -412,11 +412,22 @@ def test_the_readme_follows_the_records(sample, tmp_path):
     assert "| -2.3 | 67.1 to 72.8 %<br>1 seed, binomial | 25 epochs<br>" in text
     assert "python runner.py --ladder 2 --seeds 3 --cpus-per-run 4\n" in text
     assert "On A processor, 4 cores (tensorflow)." in text
-    figure = tmp_path / readme.FIGURE
-    figure.write_text("<svg/>", encoding="utf-8")
-    assert readme.stale(tmp_path) == str(readme.FIGURE)
+    assert "| 1 → 2 + augmentation | +10.6 | - | - | no seed in common |\n" in text
+    assert "· rung 1 | undecided | " in text
+    folder = tmp_path / readme.FIGURES
+    names = sorted(path.name for path in folder.iterdir())
+    assert names == ["gains.svg", "progression.svg", "validation.svg"]
+    assert "](figures/gains.svg)" in text and "](figures/validation.svg)" in text
+    (folder / names[0]).unlink()
+    assert readme.stale(tmp_path) == "docs/figures/gains.svg"
+    (folder / names[0]).write_text("<svg/>", encoding="utf-8")
+    assert readme.stale(tmp_path) == "docs/figures/gains.svg"
+    (folder / "another.svg").write_text("<svg/>", encoding="utf-8")
+    assert readme.stale(tmp_path) == "docs/figures/another.svg"
     shutil.rmtree(tmp_path / "results")
+    assert readme.stale(tmp_path) == "README.md"
     readme.update(tmp_path)
+    assert not [*folder.iterdir()]
     text = (tmp_path / "README.md").read_text(encoding="utf-8")
     (tmp_path / "README.md").write_text(text.replace(readme.END, ""), encoding="utf-8")
     with pytest.raises(UserError, match="lacks the line"):
