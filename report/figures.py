@@ -108,7 +108,7 @@ def progression(content: Content) -> Figure:
 def _gains(rows: list[tuple]) -> Figure:
     figure = _dots(rows, points, "gain in test accuracy, points")
     figure.axes[0].axvline(0, color=PALETTE["soft"], lw=1)
-    figure.axes[0].xaxis.set_major_formatter(lambda value, _: f"{100 * value:+g}")
+    figure.axes[0].xaxis.set_major_formatter(lambda value, _: f"{100 * value:+g}" if value else "0")
     return figure
 
 
@@ -189,6 +189,7 @@ def validation(systems: list[System]) -> Figure:
             style = "-" if f"rung{s.short}" in PALETTE else ("--", ":", "-.")[i % 3]
             _line(upper, s, "val_accuracy", _label(s.heading), colour, style)
             _line(lower, s, "learning_rate", s.short, colour, style)
+        lower.set_xlim(left=0.5)  # the first epoch is 1
         return _legend(figure)
 
 
