@@ -190,6 +190,8 @@ def validation(systems: list[System]) -> Figure:
             _line(upper, s, "val_accuracy", _label(s.heading), colour, style)
             _line(lower, s, "learning_rate", s.short, colour, style)
         lower.set_xlim(left=0.5)  # the first epoch is 1
+        for i, line in enumerate((*upper.lines, *lower.lines)):
+            line.set_zorder(3 - i / 1000)  # shared epochs are the earlier rung's
         return _legend(figure)
 
 
