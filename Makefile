@@ -25,7 +25,7 @@ ladder: $(VENV)/ready  ## the reproduction: five rungs on CIFAR-10
 report: $(VENV)/ready  ## page, tables and figures, from what mlflow.db holds
 	$(BIN)/python -m report
 
-readme: $(VENV)/ready  ## the README's results and their figure, from results/
+readme: $(VENV)/ready  ## the results in README and docs/, from results/
 	$(BIN)/python -m report.readme
 
 ui: $(VENV)/ready  ## the runs in the MLflow UI, on 127.0.0.1

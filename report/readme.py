@@ -10,6 +10,7 @@ import hashlib
 import shlex
 import shutil
 import tempfile
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 
@@ -68,12 +69,13 @@ def pictures(content: Content) -> dict[str, Figure]:
     return {name: figure for name, figure in drawn.items() if not name.startswith("curves_")}
 
 
-def details(content: Content) -> str:
+def details(content: Content, drawn: Collection[str]) -> str:
     """``docs/results.md``: rungs, steps, claims with their evidence; hardware and commands."""
-    drawn, parts = pictures(content), [f"{WRITTEN}\n# Results\n"]
-    for name, table in tables.all_tables(content).items():
-        if name == "progression" or (content.runs and table.items and table.at("results")):
-            parts.append(to_markdown(table, "results"))
+    made = tables.all_tables(content)
+    shown = {k: t for k, t in made.items() if t.items and t.at("results")} if content.runs else {}
+    parts = [f"{WRITTEN}\n# Results\n"]
+    for name, table in (shown or {"progression": made["progression"]}).items():
+        parts.append(to_markdown(table, "results"))
         if name == "progression" and content.runs:
             parts.append(f"{page.headline(content)} On {_hardware(content)}.\n")
         picture = {"progression": "validation", "steps": "gains"}.get(name, name)
@@ -113,8 +115,8 @@ def _commands(system: System, content: Content) -> list[str]:
     ]
 
 
-def documents(root: Path, content: Content) -> dict[str, str]:
-    """The documents as they should be, by path below ``root``.
+def documents(root: Path, content: Content, drawn: Collection[str]) -> dict[str, str]:
+    """The documents as they should be, by path below ``root``; ``drawn`` names the figures.
 
     Raises:
         UserError: the README lacks a marker.
@@ -126,7 +128,7 @@ def documents(root: Path, content: Content) -> dict[str, str]:
         raise UserError(f"{path}: lacks the line {(END if found else WRITTEN).strip()}")
     return {
         "README.md": before + WRITTEN + section(content) + END + after,
-        "docs/results.md": details(content),
+        "docs/results.md": details(content, drawn),
         "docs/benchmarks.md": timings(root),
     }
 
@@ -141,7 +143,8 @@ def stale(root: Path) -> str:
         UserError: the README lacks a marker, or a record is damaged.
     """
     content, state = load(root)
-    for name, text in documents(root, content).items():
+    drawn = pictures(content)
+    for name, text in documents(root, content, drawn).items():
         path = root / name
         if not path.exists() or path.read_text(encoding="utf-8") != text:
             return name
@@ -149,18 +152,19 @@ def stale(root: Path) -> str:
         path.stem: state * (state in path.read_text("utf-8"))
         for path in (root / FIGURES).glob("*.svg")
     }
-    wrong = dict.fromkeys(pictures(content), state).items() ^ there.items()
+    wrong = dict.fromkeys(drawn, state).items() ^ there.items()
     return next((f"{FIGURES.as_posix()}/{name}.svg" for name, _ in sorted(wrong)), "")
 
 
 def update(root: Path) -> None:
-    """Writes the documents and the figure; arguments and errors as of :func:`stale`."""
+    """Writes the documents and the figures; arguments and errors as of :func:`stale`."""
     content, state = load(root)
+    drawn = pictures(content)
     shutil.rmtree(root / FIGURES, ignore_errors=True)
     (root / FIGURES).mkdir(parents=True)
-    for name, text in documents(root, content).items():
+    for name, text in documents(root, content, drawn).items():
         (root / name).write_text(text, encoding="utf-8")
-    for name, figure in pictures(content).items():
+    for name, figure in drawn.items():
         # another matplotlib draws other bytes: what a figure shows is told by what is in it
         svg = figures.to_svg(figure, name.replace("_", " "), f"records {state}")
         (root / FIGURES / f"{name}.svg").write_text(svg, encoding="utf-8")
