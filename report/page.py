@@ -33,6 +33,11 @@ def told(verdicts: Iterable[str]) -> str:
     return ", ".join(f"{n} {verdict.removesuffix('s' * (n > 1))}" for verdict, n in found)
 
 
+def accuracies(content: Content) -> list[str]:
+    """The verdict on each accuracy that the study gives, the baseline's too."""
+    return [s.verdict for s in content.systems if s.published == s.published]
+
+
 def headline(content: Content) -> str:
     """The report in one sentence or two."""
     shown, rungs = content.selection.shown, content.rungs
@@ -45,7 +50,7 @@ def headline(content: Content) -> str:
             f"{what}: {len(ran)} of {len(rungs)} rungs ran{reached}. These runs are "
             f"{shown.reservation}, so that nothing here is held against the study."
         )
-    verdicts = [s.verdict for s in rungs if s.published == s.published]
+    verdicts = accuracies(content)
     return (
         f"The {len(verdicts)} accuracies, within {100 * content.study.tolerance:g} points of those "
         f"published: {told(verdicts)}. The {len(content.claims)} further claims: "
@@ -67,7 +72,7 @@ def missing(content: Content) -> list[str]:
 def tiles(content: Content) -> list[tuple[str, str, str, dict[str, int]]]:
     """What stands at the top: a name, a figure, what to add, and verdicts to draw."""
     ran = [s for s in content.systems if s.runs]
-    published = [s.verdict for s in content.rungs if s.published == s.published]
+    published = accuracies(content)
     verdicts = counts(published)
     claims = counts([j.verdict for j in content.claims])
     seeds = tables.whole([float(len(s.runs)) for s in ran])

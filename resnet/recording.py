@@ -30,6 +30,7 @@ _OF_THIS_STORE = (
     "recorded_run_id",
     "record_sha256",
     tracking.SERIES,
+    tracking.PART_OF,
 )
 """Tags that say where a run lies rather than what it is; MLflow's own are left out with them."""
 
@@ -183,12 +184,12 @@ def _put_back(store: Store, record: Record) -> str:
         start_time=record.start_time,
         run_name=record.run_name,
         tags=record.tags
+        | tracking.standing(record.tags, "recorded")
         | {
             tracking.DESCRIPTION: tracking.describe(
                 record.resolved, record.tags["dataset"], record.tags["dataset_fingerprint"]
             ),
             "role": "restoring",
-            tracking.SERIES: tracking.series(record.tags, "recorded"),
             "recorded_run_id": record.run_id,
             "record_sha256": record.sha256,
         },

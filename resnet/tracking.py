@@ -367,7 +367,7 @@ def take(
             DESCRIPTION: describe(job.experiment, dataset.name, dataset.fingerprint),
         }
     )
-    tags[SERIES] = series(tags)
+    tags |= standing(tags)
     if going_on:
         tags.pop("claims_sha256")  # the bounds that there were when it began
         run_id = going_on
@@ -453,21 +453,25 @@ def inputs_of(dataset: Dataset) -> list[DatasetInput]:
     ]
 
 
-SERIES = "series"
-"""The tag that names what may be averaged: by it the UI's charts group runs."""
+SERIES, PART_OF = "series", "part_of"
+"""The tags by which the UI's views group runs, and tell parts of a step from the ladder."""
 
 
-def series(tags: dict[str, str], *further: str) -> str:
-    """One rung of one set, and of one configuration and one dataset however they are called.
+def standing(tags: dict[str, str], *further: str) -> dict[str, str]:
+    """Where the UI's views put a run.
 
     Args:
-        tags: a run's, with all of ``resnet.records.TAGS`` but the last.
+        tags: the run's, with all of ``resnet.records.TAGS`` but the last.
         further: what else keeps it apart.
 
     Returns:
-        ``02_augmentation · digits · quick · 1a2b3c4d``.
+        What may be averaged: one rung of one set, and of one configuration and one dataset
+        however they are called (``02_augmentation · digits · quick · 1a2b3c4d``); and of what
+        ``--ablate`` makes the rung that it is a part of.
     """
-    return f"{tags['rung']} · {progression.about(tags, *further)} · {records.identity(tags)}"
+    rung, part, _ = tags["rung"].partition("~")
+    name = f"{tags['rung']} · {progression.about(tags, *further)} · {records.identity(tags)}"
+    return {SERIES: name} | ({PART_OF: rung} if part else {})
 
 
 def settings(experiment: config.Experiment) -> dict[str, str]:

@@ -7,8 +7,8 @@ grouping and charts (MLflow 3.16 and later have a menu of them). An address name
 import json
 from urllib.parse import urlencode
 
-CURVES, LADDERS = "curves", "ladders"
-"""The saved views: rung by rung, and ladder by ladder."""
+CURVES, PARTS, LADDERS = "curves", "parts", "ladders"
+"""The saved views: rung by rung, the same with parts of steps, and ladder by ladder."""
 RUNGS = "tags.rung != ''"
 """MLflow's filter for every run of a rung, restored or own; parents have no such tag."""
 
@@ -19,24 +19,22 @@ _TRAINING = {"workflowType": "machine_learning"}
 def tags(experiment_id: str) -> dict[str, str]:
     """The tags that an experiment is given."""
     accuracy, training, steps = "Accuracy", "Training", "By rung, which is the step"
+    curves = {
+        accuracy: [
+            _line(accuracy, "val_accuracy"),
+            _line(accuracy, "accuracy"),
+            _chart("BAR", accuracy, "test_accuracy"),
+        ],
+        training: [
+            _line(training, "val_loss"),
+            _line(training, "loss"),
+            _line(training, "learning_rate"),
+        ],
+    }
+    ladder = f"{RUNGS} AND tags.part_of IS NULL"
     views = {
-        CURVES: _view(
-            "Rungs: curves, averaged over seeds",
-            RUNGS,
-            {
-                accuracy: [
-                    _line(accuracy, "val_accuracy"),
-                    _line(accuracy, "accuracy"),
-                    _chart("BAR", accuracy, "test_accuracy"),
-                ],
-                training: [
-                    _line(training, "val_loss"),
-                    _line(training, "loss"),
-                    _line(training, "learning_rate"),
-                ],
-            },
-            group="series",
-        ),
+        CURVES: _view("Rungs: curves, averaged over seeds", ladder, curves, group="series"),
+        PARTS: _view("Rungs and parts of steps", RUNGS, curves, group="series"),
         LADDERS: _view(
             "Ladders: test accuracy by rung, beside the published one",
             "tags.ladder != ''",
@@ -50,8 +48,9 @@ def tags(experiment_id: str) -> dict[str, str]:
 Five steps from 72.3 % to 89.2 % on CIFAR-10, published in a course report on residual networks: run
 again, measured, and judged claim by claim.
 
-* [The rungs' curves]({address("", experiment_id)}), averaged over seeds: `{RUNGS}` finds
-  every run of a rung, restored or own, and the tag `series` what may be averaged.
+* [The rungs' curves]({address("", experiment_id)}), averaged over seeds, and those
+  [with the steps taken apart]({address("", experiment_id, PARTS)}): `{RUNGS}` finds every run of
+  a rung, restored or own, and the tag `series` what may be averaged.
 * [The ladders]({address("", experiment_id, LADDERS)}), one an invocation or set of restored runs:
   test accuracy, published one and gain, with the rung as step; the report is among the artifacts.
 * [The models]({models}), ranked by their test accuracy, and

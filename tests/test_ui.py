@@ -19,7 +19,18 @@ from services import free_port, wait_for
 
 from docs import screenshots
 from report import ui
-from resnet import UserError, data, progression, recording, records, registry, tracking, views
+from resnet import (
+    UserError,
+    ablation,
+    config,
+    data,
+    progression,
+    recording,
+    records,
+    registry,
+    tracking,
+    views,
+)
 from resnet.data import Dataset
 from resnet.store import connect
 
@@ -72,8 +83,16 @@ def store(empty, tmp_path):
     run_id = made.add(
         LADDER[0], right(N, 300), profile="quick", dataset="digits", fingerprint="cd" * 32
     )
-    made.tag(run_id, series=tracking.series(made.client.get_run(run_id).data.tags))
+    made.tag(run_id, **tracking.standing(made.client.get_run(run_id).data.tags))
+    run_id = made.add(subset(), right(N, 600))
+    made.tag(run_id, **tracking.standing(made.client.get_run(run_id).data.tags))
     return store
+
+
+def subset():
+    """A part of the fourth rung's step."""
+    before, after = (config.load(config.find()[name]) for name in LADDER[2:4])
+    return ablation.subset(before, after, ["training.epochs"])
 
 
 def ladder_of(store, run):
@@ -149,7 +168,7 @@ def test_models_have_names_that_no_other_set_takes(empty, tmp_path):
 @pytest.mark.skipif(not screenshots.chromium(), reason="there is no Chromium")
 def test_the_ui_in_a_browser(store):
     """The address that is printed shows what it should, and Ctrl-C leaves nothing behind."""
-    (run,) = store.search(role="rung")
+    (run,) = store.search(role="rung", profile="quick")
     model = store.client.create_logged_model(
         store.experiment_id, "01_template-seed0", run.info.run_id
     )
@@ -176,6 +195,11 @@ def test_the_ui_in_a_browser(store):
         assert "01_template · digits · quick" in page
         assert "Unassigned" not in page  # a parent among the rungs
         assert "val_accuracy" in page
+        assert (part := subset().name) not in page
+        parts = views.address(server, store.experiment_id, views.PARTS)
+        page = screenshots.browse(parts, "--dump-dom")
+        assert f"{part} · cifar10" in page
+        assert f"{LADDER[3]} · cifar10 · recorded" in page
 
         ladders = views.address(server, store.experiment_id, views.LADDERS)
         page = screenshots.browse(ladders, "--dump-dom")
@@ -211,7 +235,7 @@ def test_a_served_model_answers_raw_images(command, image_folder, tmp_path):
     process = command("--ladder=1", f"--data={image_folder}", "--profile=quick")
     assert process.returncode == 0, process.err
     store = connect(command.uri)
-    (run,) = store.search(role="rung")
+    (run,) = store.search(role="rung", profile="quick")
     ranked = mlflow.search_logged_models(
         [store.experiment_id],
         order_by=[{"field_name": "metrics.test_accuracy", "dataset_name": "squares"}],
