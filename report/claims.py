@@ -6,7 +6,7 @@
 import math
 from collections import Counter, defaultdict
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
@@ -213,6 +213,11 @@ class Judgement:
         """The measured quantity's unit."""
         return QUANTITIES[self.claim.quantity].unit
 
+    @property
+    def inside(self) -> bool:
+        """Whether the value by itself lies within the bound, which is no verdict."""
+        return self.claim.bound.judge(self.value, self.value) == "holds"
+
 
 @dataclass(frozen=True)
 class Evidence:
@@ -293,7 +298,11 @@ def judge(claim: Claim, evidence: Evidence) -> Judgement:
         verdict, told = "undecided", f"{told}; a run may be missing here"
     if not evidence.comparable:
         verdict = "not comparable"
-    return Judgement(claim, verdict, told, used, value, interval)
+    judgement = Judgement(claim, verdict, told, used, value, interval)
+    if verdict == "undecided" and not math.isnan(value):
+        side = "inside" if judgement.inside else "outside"
+        return replace(judgement, evidence=f"{told}; the value is {side} the bound")
+    return judgement
 
 
 def gap(run: Run) -> float:

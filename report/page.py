@@ -51,10 +51,13 @@ def headline(content: Content) -> str:
             f"{shown.reservation}, so that nothing here is held against the study."
         )
     verdicts = accuracies(content)
+    inside = sum(j.verdict == "undecided" and j.inside for j in content.claims)
+    claims = told([j.verdict for j in content.claims])
+    claims = claims.replace("undecided", f"undecided ({inside} with a value inside the bound)")
     return (
         f"The {len(verdicts)} accuracies, within {100 * content.study.tolerance:g} points of those "
         f"published: {told(verdicts)}. The {len(content.claims)} further claims: "
-        f"{told([j.verdict for j in content.claims])}."
+        f"{claims}."
     )
 
 

@@ -438,9 +438,15 @@ def power(content: Content) -> Table:
 
 
 def networks(content: Content) -> Table:
-    """The last rung beside the baselines: what the YAML says, and what was measured."""
+    """The last rung beside the baselines: settings that differ, and what was measured."""
     systems = list(dict.fromkeys(s for step in content.rivals for s in (step.after, step.before)))
-    settings = dict.fromkeys(key for s in systems for key in s.params)
+    known = dict.fromkeys(key for s in systems for key in s.params)
+    settings = [  # what one of them lacks as a block is one row
+        key
+        for key in known
+        if key.rpartition(".")[0] not in known
+        and len({setting(s.params, key) for s in systems}) > 1
+    ]
 
     def of_params(key: str) -> Callable[[System], str]:
         return lambda s: setting(s.params, key)
@@ -456,7 +462,8 @@ def networks(content: Content) -> Table:
     }
     rows = [(what, *map(fact, systems)) for what, fact in facts.items()]
     columns = {"what": "what"} | {s.name: s.heading for s in systems}
-    return _plain("networks", "The two networks side by side", columns, rows if systems else [])
+    caption = "In what the two networks differ, and what they reached"
+    return _plain("networks", caption, columns, rows if systems else [])
 
 
 def setting(params: dict, key: str) -> str:

@@ -433,7 +433,8 @@ def test_what_one_run_of_the_study_itself_can_tell(full):
     )
     assert raw.loc["schedule-drop", "value"] == 23
     assert raw.loc["augmentation-largest", "value"] == pytest.approx(0.106 - 0.039)
-    assert "no interval, which takes more seeds" in raw.loc["schedule-drop", "evidence"]
+    told = "one run (seed 0): no interval, which takes more seeds; the value is inside the bound"
+    assert raw.loc["schedule-drop", "evidence"] == told
     assert raw.loc["augmentation-largest", "run_ids"].count(" ") >= 3
 
 
@@ -516,7 +517,9 @@ def test_epochs_that_never_came(store):
     for seed, verdict in enumerate(("undecided", "undecided", "undecided", "fails"), 1):
         store.add(LADDER[1], right(N, 800), seed=seed, history=never)
         judged = claims.judge(drop, evidence(store))
-        assert (judged.verdict, judged.evidence) == (verdict, f"{seed + 1} seeds: all the same")
+        side = "; the value is outside the bound" * (verdict == "undecided")
+        assert judged.verdict == verdict
+        assert judged.evidence == f"{seed + 1} seeds: all the same{side}"
     store.add(LADDER[1], right(N, 800), seed=5, history=curve(30, 0.9, 0.8, drops=(20,)))
     judged = claims.judge(drop, evidence(store))
     assert judged.verdict == "undecided"
@@ -907,11 +910,12 @@ def test_what_is_not_the_study_is_not_held_against_it(store, made, told, head):
 def test_the_headline_keeps_the_states_apart(two_seeds):
     content = analysis.load(two_seeds[0].uri)
     assert page.headline(content) == (
-        "The 5 accuracies, within 1.5 points of those published: 1 holds, 1 undecided, 3 not "
-        "run. The 19 further claims: 2 hold, 2 fail, 1 undecided, 14 not run."
+        "The 6 accuracies, within 1.5 points of those published: 1 holds, 1 undecided, 4 not "
+        "run. The 19 further claims: 2 hold, 2 fail, 1 undecided (1 with a value inside the "
+        "bound), 14 not run."
     )
     assert [tile[:3] for tile in page.tiles(content)[:3]] == [
-        ("reproduced", "1 of 5", "1 holds, 1 undecided, 3 not run"),
+        ("reproduced", "1 of 6", "1 holds, 1 undecided, 4 not run"),
         ("claims that hold", "2 of 19", "2 hold, 2 fail, 1 undecided, 14 not run"),
         ("seeds a rung", "3", "deviation 0.90 points at most"),
     ]
@@ -952,8 +956,8 @@ def test_a_rung_of_ones_own_is_none_of_those_published(store):
     store.add("02_mine", right(N, 900), like=LADDER[1])  # beside the study's of that number
     content = analysis.load(store.uri)
     assert [step.after.name for step in content.steps] == [*LADDER[1:], "06_mine"]
-    assert page.headline(content).startswith("The 5 accuracies")
-    assert page.tiles(content)[0][1] == "0 of 5"
+    assert page.headline(content).startswith("The 6 accuracies")
+    assert page.tiles(content)[0][1] == "0 of 6"
 
 
 def test_the_newest_configuration_and_run_count(store):
@@ -994,7 +998,7 @@ def test_only_a_run_still_going(store):
     store.add(LADDER[0], right(N, 700), history=curve(2, 0.5, 0.4), status="RUNNING")
     folder = build(store)
     text = (folder / output.PAGE).read_text()
-    assert "5 not run. The 19 further claims: 19 not run." in text
+    assert "6 not run. The 19 further claims: 19 not run." in text
     assert "still going, 2 epochs done" in text
 
 
