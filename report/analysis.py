@@ -127,7 +127,7 @@ class System:
 
     @property
     def floor(self) -> float:
-        """Least deviation over seeds by the networks' own probabilities; root mean square."""
+        """Deviation over seeds that independent errors alone would give; root mean square."""
         floors = [run.floor for run in self.runs if not math.isnan(run.floor)]
         return float(np.sqrt(np.mean(np.square(floors)))) if floors else math.nan
 
@@ -283,7 +283,7 @@ class Content:
     @property
     def seconds(self) -> float:
         """Training time of all runs shown; epochs that one shares with another count once."""
-        own = [run.metric("train_seconds") * (1 - run.shared) for run in self.runs]
+        own = [run.metric("train_seconds") - run.shared_seconds for run in self.runs]
         return float(np.nansum(own))
 
     @property

@@ -10,9 +10,6 @@ from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
-import pandas as pd
-from statsmodels.formula.api import ols
-from statsmodels.stats.anova import anova_lm
 
 from report import statistics
 from report.analysis import Content, Step, System, compare
@@ -69,6 +66,19 @@ class Factor(NamedTuple):
         return statistics.t_interval(self.shapley) if len(self.shapley) > 1 else NO_INTERVAL
 
 
+class Effect(NamedTuple):
+    """What a factor makes on average over the subsets of the others.
+
+    Of ``factors`` joined by × it is how much more each makes with the others than without.
+    """
+
+    factors: str
+    step: str
+    effect: float
+    interval: Interval
+    p: float
+
+
 @dataclass(frozen=True, eq=False)
 class Apart:
     """A step some of whose subsets were run.
@@ -108,32 +118,31 @@ class Apart:
             for key in (by_seed[0] if by_seed else ())
         ]
 
-    def anova(self) -> pd.DataFrame:
-        """Main effects and interactions, with seeds as blocks; none from one seed.
+    def anova(self) -> list[Effect]:
+        """Main effects and interactions over two seeds or more, as of repeated measures.
 
-        ``effect`` is the mean difference that a factor makes, or how much more it makes with the
-        others than without; ``share`` is of the sum of squares. Where nothing is left to chance
-        there is no ``f`` and no ``p``.
+        Subsets of one seed share trajectories, so that their errors are not independent: an
+        effect is a difference within each seed, and only those of different seeds are compared.
+        The analysis of variance of such a design has this test's t squared for its F.
         """
         if len(self.seeds) < 2:
-            return pd.DataFrame()
-        names = {f"f{i}": factor.key for i, factor in enumerate(self.factors)}
-        frame = pd.DataFrame(
-            {"seed": run.seed, "accuracy": run.metric("test_accuracy")}
-            | {name: (key in subset) - 0.5 for name, key in names.items()}
-            for subset, system in self.systems.items()
-            for run in system.runs
-        )
-        model = ols(f"accuracy ~ {' * '.join(names)} + C(seed)", frame).fit()
-        with np.errstate(divide="ignore", invalid="ignore"):
-            table = anova_lm(model, typ=2).rename(columns={"F": "f", "PR(>F)": "p"})
-        if model.ssr < 1e-12:  # less than any difference of shares of images: rounding
-            table[["f", "p"]] = math.nan
-        table["share"] = table["sum_sq"] / table["sum_sq"].sum()
-        table["effect"] = model.params
-        terms = table.dropna(subset="effect").assign(step=self.step.title)
-        factors = [" × ".join(names[name] for name in term.split(":")) for term in terms.index]
-        return terms.assign(factors=factors)
+            return []
+        accuracies = np.array([system.accuracies for system in self.systems.values()])
+        found = []
+        for chosen in list(self.systems)[1:]:
+            signs = [(-1) ** len(chosen - subset) for subset in self.systems]
+            of_seeds = 2 ** len(chosen) * np.array(signs) @ accuracies / len(signs)
+            by_seed = of_seeds.round(12).tolist()  # equal ones are equal
+            found.append(
+                Effect(
+                    " × ".join(f.key for f in self.factors if f.key in chosen),
+                    self.step.title,
+                    float(np.mean(by_seed)),
+                    statistics.t_interval(by_seed),
+                    statistics.gain_p(by_seed),
+                )
+            )
+        return found
 
 
 def apart(content: Content) -> list[Apart]:

@@ -32,8 +32,6 @@ GAP_EPOCHS = 3
 """A gap of curves is averaged over that many last epochs: validation accuracy jumps about."""
 SLOPE_EPOCHS = 10
 """Epochs before and after a drop of the learning rate over which slopes are fitted."""
-NEVER_SEEDS = 5
-"""What comes in no run is said never to come from so many on: 0.5 ** 5 < 5 %."""
 FACTORS = {".".join(key.split(".")[:2]) for key in config.keys()}  # noqa: SIM118 - a module's function
 """Whatever :func:`resnet.ablation.factors` may name."""
 
@@ -286,7 +284,7 @@ def judge(claim: Claim, evidence: Evidence) -> Judgement:
         told = f"one run (seed {seed}): {basis}"
     elif len(set(values)) == 1:
         value, told = values[0], f"{len(values)} seeds: all the same"
-        if not never or len(values) >= NEVER_SEEDS:
+        if len(values) >= statistics.SAME_SEEDS:
             interval = value, value
     elif not never:
         value, told = float(np.mean(values)), f"{len(values)} seeds: t interval"
@@ -352,12 +350,13 @@ def _first_drop(rate: pd.Series) -> float:
 
 
 def _slope_ratio(seed: Seed) -> Measured:
-    drop = _first_drop(seed.run.curve("learning_rate"))
-    if not math.isfinite(drop):
+    if not (found := drops(seed.run.curve("learning_rate"))):
         return Measured(math.nan)
+    drop, *later = found
     curve = (seed.run.curve("accuracy") + seed.run.curve("val_accuracy")) / 2
     before = curve.loc[drop - SLOPE_EPOCHS : drop - 1]
-    after = curve.loc[drop + 1 : drop + SLOPE_EPOCHS]  # the jump at the drop is no slope
+    # the jump at a drop is no slope
+    after = curve.loc[drop + 1 : min([drop + SLOPE_EPOCHS, *(epoch - 1 for epoch in later)])]
     if curve.isna().any() or min(len(before), len(after)) < 3:
         return Measured(math.nan)
     slopes = [float(np.polyfit(part.index, part, 1)[0]) for part in (before, after)]
@@ -417,8 +416,8 @@ QUANTITIES: dict[str, Quantity] = {
     "slope_ratio_after_drop": Quantity(
         "ratio",
         f"slope of the accuracy curves (mean of training and validation) in the {SLOPE_EPOCHS} "
-        "epochs after the first learning-rate drop, as a share of the slope before it; takes a "
-        "drop with three epochs on either side and a rise before it",
+        "epochs after the first learning-rate drop, or until the next, as a share of the slope "
+        "before it; takes a drop with three epochs on either side and a rise before it",
         _slope_ratio,
     ),
 }

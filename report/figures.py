@@ -22,7 +22,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from report import attribution, claims
 from report.analysis import Content, System
-from report.tables import percent, plain, points
+from report.tables import NONE, percent, plain, points
 
 TEMPLATES = Path(__file__).parent / "templates"
 STYLE = TEMPLATES / "report.mplstyle"
@@ -115,8 +115,15 @@ def _gains(rows: list[tuple]) -> Figure:
 def gains(content: Content) -> Figure:
     """What each step brought, published and measured."""
     rows = [
-        (_label(s.title), s.published, s.gain, s.interval, s.gains, "not run")
-        for s in (*content.steps, *content.rivals)
+        (
+            _label(step.title),
+            step.published,
+            step.gain,
+            step.interval,
+            step.gains,
+            next((s.waiting for s in (step.before, step.after) if not s.runs), NONE),
+        )
+        for step in (*content.steps, *content.rivals)
     ]
     with rc_context(fname=STYLE):
         return _gains(rows)
@@ -173,7 +180,8 @@ def _legend(figure: Figure) -> Figure:
 
 def _line(axes: Axes, system: System, key: str, label: str, colour: str, style: str = "-") -> None:
     """One metric: the mean over the seeds still training, and the band of all of them."""
-    frame = pd.concat([run.history[key] for run in system.runs], axis=1).dropna(how="all")
+    histories = [run.history[key] for run in system.runs if len(run.history)]
+    frame = pd.concat(histories, axis=1).dropna(how="all")
     axes.plot(frame.index, frame.mean(axis=1), style, color=colour, label=label)
     if frame.shape[1] > 1:
         low, high = frame.min(axis=1), frame.max(axis=1)

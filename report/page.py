@@ -54,10 +54,11 @@ def headline(content: Content) -> str:
     inside = sum(j.verdict == "undecided" and j.inside for j in content.claims)
     claims = told([j.verdict for j in content.claims])
     claims = claims.replace("undecided", f"undecided ({inside} with a value inside the bound)")
+    seeds = tables.whole([len(s.runs) for s in content.systems if s.runs])
+    each = f" from {seeds} seed{'s' * (seeds != '1')} each," if content.runs else ""
     return (
-        f"The {len(verdicts)} accuracies, within {100 * content.study.tolerance:g} points of those "
-        f"published: {told(verdicts)}. The {len(content.claims)} further claims: "
-        f"{claims}."
+        f"The {len(verdicts)} accuracies,{each} within {100 * content.study.tolerance:g} points of "
+        f"those published: {told(verdicts)}. The {len(content.claims)} further claims: {claims}."
     )
 
 
@@ -82,7 +83,7 @@ def tiles(content: Content) -> list[tuple[str, str, str, dict[str, int]]]:
     spread = [s.deviation for s in ran if s.deviation == s.deviation]
     floor = [s.floor for s in ran if s.floor == s.floor]
     noise = f"deviation {tables.deviation(max(spread))} points at most" if spread else ""
-    noise = noise or (f"floor {tables.deviation(max(floor))} points at most" if floor else "")
+    noise = noise or (f"floor up to {tables.deviation(max(floor))} points" if floor else "")
     devices = dict.fromkeys(run.tags.get("device", "") for run in content.runs)
     if content.selection.shown.reservation:
         first = ("rungs run", f"{sum(bool(s.runs) for s in content.rungs)} of {len(content.rungs)}")

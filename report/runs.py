@@ -74,6 +74,12 @@ class Run:
         return self.metrics.get("shared_epochs", 0.0) / epochs if epochs else 0.0
 
     @property
+    def shared_seconds(self) -> float:
+        """What those epochs took, which are its first."""
+        count = int(self.metrics.get("shared_epochs", 0))
+        return float(self.history["epoch_seconds"].iloc[:count].sum())
+
+    @property
     def n_test(self) -> int:
         """Test images whose predictions are there."""
         return len(self.predictions)

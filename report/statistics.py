@@ -14,15 +14,20 @@ from statsmodels.stats.weightstats import DescrStatsW
 ALPHA = 0.05
 POWER = 0.8
 MOST_SEEDS = 10_000
+SAME_SEEDS = 5
+"""Equal values decide from so many seeds on, since fewer may agree by chance: 0.5 ** 5 < 5 %."""
 
 Interval = tuple[float, float]
 NO_INTERVAL = (math.nan, math.nan)
 
 
 def t_interval(values: Sequence[float]) -> Interval:
-    """Student's interval of a mean over two or more seeds; a point if they do not differ."""
+    """Student's interval of a mean over two or more seeds.
+
+    Where they do not differ it is a point, and none below ``SAME_SEEDS``.
+    """
     if np.ptp(values) == 0:  # exactly a point, whatever the mean is rounded to
-        return float(values[0]), float(values[0])
+        return (float(values[0]),) * 2 if len(values) >= SAME_SEEDS else NO_INTERVAL
     low, high = DescrStatsW(values).tconfint_mean(ALPHA)
     return float(low), float(high)
 
@@ -30,6 +35,8 @@ def t_interval(values: Sequence[float]) -> Interval:
 def prediction_interval(values: Sequence[float]) -> Interval:
     """Where one run after two or more would lie: t s sqrt(1 + 1/n) about their mean."""
     n = len(values)
+    if np.ptp(values) == 0 and n < SAME_SEEDS:
+        return NO_INTERVAL
     half = stats.t.ppf(1 - ALPHA / 2, n - 1) * np.std(values, ddof=1) * math.sqrt(1 + 1 / n)
     return float(np.mean(values) - half), float(np.mean(values) + half)
 
@@ -40,7 +47,7 @@ def equivalent_over_seeds(values: Sequence[float], low: float, high: float) -> f
     It is at most 2.5 % exactly where :func:`t_interval` lies inside the band.
     """
     if np.ptp(values) == 0:
-        return float(not low <= values[0] <= high)
+        return float(not low <= values[0] <= high) if len(values) >= SAME_SEEDS else math.nan
     return float(DescrStatsW(values).ttost_mean(low, high)[0])
 
 
@@ -52,7 +59,7 @@ def equivalent_of_one(correct: int, n: int, low: float, high: float) -> float:
 def gain_p(gains: Sequence[float]) -> float:
     """Two-sided p of the one-sample t-test that the mean gain over two or more seeds is zero."""
     if np.ptp(gains) == 0:  # the t statistic is 0/0 or infinite
-        return float(gains[0] == 0)
+        return float(gains[0] == 0) if len(gains) >= SAME_SEEDS else math.nan
     return float(DescrStatsW(gains).ttest_mean(0)[1])
 
 

@@ -431,9 +431,11 @@ def power(content: Content) -> Table:
         Field("deviation", lambda s: s.pooled("deviation"), "deviation", deviation, "number", LONG),
         Field("seeds_needed", needed("deviation"), "seeds it takes", number("d"), "number", LONG),
         Field("seed_floor", lambda s: s.pooled("floor"), "floor", deviation, "number", LONG),
-        Field("seeds_by_floor", needed("floor"), "seeds by the floor", number("d"), "number", LONG),
+        Field(
+            "seeds_by_floor", needed("floor"), "at best, by the floor", number("d"), "number", LONG
+        ),
     ]
-    caption = "Seeds a rung that it takes to see the published gain"
+    caption = "Seeds a rung that it takes to see the published gain (power 80 %, at 5 %)"
     return Table("power", caption, fields, [*content.steps, *content.rivals])
 
 
@@ -563,7 +565,8 @@ def factors(step: Apart) -> Table:
         *_raw(**{f"{way}_interval": f"{way}.interval" for way in ways}),
     ]
     before, after = step.step.before.short, step.step.after.short
-    caption = f"Factors of {before} → {after}, in points; seeds: {', '.join(map(str, step.seeds))}"
+    seeds = ", ".join(map(str, step.seeds))
+    caption = f"Factors of {before} → {after}, in points, with 95 % intervals; seeds: {seeds}"
     return Table(f"factors_{step.step.after.slug}", caption, fields, step.factors)
 
 
@@ -573,11 +576,10 @@ def anova(content: Content) -> Table:
         Field("factors", "", "factor, or factors together", plain),
         Field("step", "", "step"),
         Field("effect", "", "effect", points, "number"),
-        Field("share", "", "share of squares", percent, "number"),
-        Field("f", "", "F", number(".2f"), "number"),
+        Field("interval", "", "95 % interval", lambda i: span(i, points), "number"),
         Field("p", "", "p", p_value, "number"),
     ]
-    terms = [t for step in attribution.apart(content) for t in step.anova().itertuples()]
+    terms = [term for step in attribution.apart(content) for term in step.anova()]
     return Table("anova", "Main effects and interactions, in points", fields, terms)
 
 
@@ -637,11 +639,9 @@ def saved(content: Content) -> Table:
     }
 
     def row(what: str, made: list[Run]) -> tuple:
-        epochs, seconds, shared = np.nan_to_num(
-            [(r.metric("epochs_run"), r.metric("train_seconds"), r.shared) for r in made]
-        ).T
+        epochs, shared = np.nan_to_num([(r.metric("epochs_run"), r.shared) for r in made]).T
         counts = len(made), (shared < 1).sum(), epochs.sum(), epochs @ (1 - shared)
-        return what, *map(round, counts), float(seconds @ shared)
+        return what, *map(round, counts), sum(run.shared_seconds for run in made)
 
     counts = ("runs", "trainings", "epochs", "epochs_trained")
     fields = [

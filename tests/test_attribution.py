@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from report_store import LADDER, curve, labels, right
 from rich.console import Console
 from scipy import stats
+from statsmodels.stats.anova import AnovaRM
 from test_report import build, csv, read
 
 import runner
@@ -147,7 +148,7 @@ def test_known_effects_from_one_seed():
         assert "1 seed (seed 0): paired by image" in factor.leave_one_out.basis
     assert [f.key for f in apart.factors if f.credited] == ["training.reduce_lr_on_plateau"]
     assert apart.whole.gain == pytest.approx(sum(EFFECTS.values()) / N)
-    assert apart.anova().empty
+    assert not apart.anova()
 
 
 def test_what_only_works_together_is_shared():
@@ -167,42 +168,51 @@ def test_three_seeds_give_intervals_and_no_interaction():
         half = stats.t.ppf(0.975, 2) * np.std(values, ddof=1) / np.sqrt(3)
         assert factor.interval == pytest.approx((factor.value - half, factor.value + half))
         assert factor.add_one_in.interval == pytest.approx(factor.interval)
-    terms = {term.factors: term for term in apart.anova().itertuples()}
+    terms = {term.factors: term for term in apart.anova()}
     assert len(terms) == 7
-    for name, term in terms.items():
-        assert term.effect == pytest.approx(EFFECTS.get(name, 0) / N, abs=1e-9)
-        assert (term.share > 1e-9) == (" × " not in name)
+    for factor in apart.factors:
+        term = terms.pop(factor.key)
+        assert term.effect == pytest.approx(factor.value)
+        assert term.interval == pytest.approx(factor.interval)
+    for term in terms.values():
+        assert (term.effect, np.isnan(term.p)) == (0, True)
 
 
-def test_the_analysis_of_variance_by_hand():
-    """Against the textbook's sums of squares for a design of two levels in blocks."""
+def test_the_analysis_of_variance_is_that_of_repeated_measures():
     generator = np.random.default_rng(0)
     noise = {(s, seed): int(generator.integers(-9, 9)) for s in plans() for seed in range(3)}
     apart = step_of(lambda s, seed: 800 + 20 * (len(s) == 3) + noise[s, seed], seeds=3)
-    y = np.array([system.accuracies for system in apart.systems.values()])
-    total = ((y - y.mean()) ** 2).sum()
-    signs = {
-        " × ".join(chosen): np.prod([[1 if k in s else -1 for s in plans()] for k in chosen], 0)
-        for size in (1, 2, 3)
-        for chosen in combinations(EFFECTS, size)
-    }
-    squares = {name: 3 * (sign @ y.mean(1)) ** 2 / 8 for name, sign in signs.items()}
-    blocks = 8 * ((y.mean(0) - y.mean()) ** 2).sum()
-    rest = (total - blocks - sum(squares.values())) / (7 * 2)
-    terms = {term.factors: term for term in apart.anova().itertuples()}
-    assert set(terms) == set(signs)
-    for name, term in terms.items():
-        assert term.share == pytest.approx(squares[name] / total)
-        assert term.f == pytest.approx(squares[name] / rest)
-        assert term.p == pytest.approx(stats.f.sf(squares[name] / rest, 1, 14))
-        factors = 1 + name.count("×")
-        assert term.effect == pytest.approx(2**factors * signs[name] @ y.mean(1) / 8)
+    short = {key: key.rpartition(".")[2] for key in EFFECTS}
+    frame = pd.DataFrame(
+        {"seed": seed, "y": y} | {name: key in subset for key, name in short.items()}
+        for subset, system in apart.systems.items()
+        for seed, y in zip(apart.seeds, system.accuracies, strict=True)
+    )
+    expected = AnovaRM(frame, "y", "seed", list(short.values())).fit().anova_table
+    terms = {term.factors: term for term in apart.anova()}
+    assert len(terms) == len(expected) == 7
+    for name, row in expected.iterrows():
+        keys = [key for key in EFFECTS if short[key] in name.split(":")]
+        term = terms[" × ".join(keys)]
+        assert term.p == pytest.approx(row["Pr > F"])
+        sign = np.prod([frame[short[key]] * 2 - 1 for key in keys], axis=0)
+        assert term.effect == pytest.approx(2 ** len(keys) * (sign * frame["y"]).mean())
+        low, high = term.interval
+        assert (low > 0 or high < 0) == (term.p < 0.05)
+
+
+def test_runs_that_share_a_training_are_no_independent_evidence():
+    """Two factors without effect double each network; what is left are two differences."""
+    gains = (30, 20, 34)
+    apart = step_of(lambda s, seed: 800 + gains[seed] * ("training.epochs" in s), seeds=3)
+    (epochs,) = (term for term in apart.anova() if term.factors == "training.epochs")
+    assert epochs.p == pytest.approx(stats.ttest_1samp(gains, 0).pvalue)
 
 
 def test_nothing_left_to_chance_has_no_p():
     terms = step_of(additive, seeds=2).anova()
     assert len(terms) == 7
-    assert terms[["f", "p"]].isna().all(axis=None)
+    assert all(np.isnan([term.p, *term.interval]).all() for term in terms)
 
 
 def test_what_is_missing_is_told():
@@ -296,7 +306,7 @@ def test_parts_are_no_systems(store, tmp_path, capsys):
     for caption in ("Factors of 1 → 2", "The range of a row over what it had to assume"):
         assert printed.count(caption) == 1
     (step,) = summary.parts(after, [LADDER[1]])
-    assert step.title == "\nFactors of 1 → 2, in points; seeds: 0"
+    assert step.title == "\nFactors of 1 → 2, in points, with 95 % intervals; seeds: 0"
     (row,) = summary.parts(after, [LADDER[0]])
     assert row.title == "\nThe range of a row over what it had to assume"
     place = SimpleNamespace(uri=store.uri, checkpoints=tmp_path / "checkpoints")
@@ -329,8 +339,11 @@ def test_parts_are_no_systems(store, tmp_path, capsys):
 def test_shared_epochs_count_once_in_the_time_of_all_runs(store):
     four = {"history": curve(4, 0.9, 0.8)}
     store.add(LADDER[0], right(N, 800), **four)
-    store.add(LADDER[1], right(N, 800), metrics={"shared_epochs": 3}, **four)
-    assert analysis.load(store.uri).seconds == pytest.approx((4 + 1) * 61)
+    slower = four["history"].copy()
+    slower.loc[4, "epoch_seconds"] = 200.0  # on another machine, say
+    both = {"history": slower, "metrics": {"shared_epochs": 3, "train_seconds": 3 * 61 + 200}}
+    store.add(LADDER[1], right(N, 800), **both)
+    assert analysis.load(store.uri).seconds == pytest.approx(4 * 61 + 200)
 
 
 # --- what the study credits --------------------------------------------------------------------

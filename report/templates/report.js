@@ -10,7 +10,7 @@ for (const table of document.querySelectorAll("table.sorts")) {
       const down = th.getAttribute("aria-sort") === "ascending";
       for (const other of table.querySelectorAll("[aria-sort]")) other.removeAttribute("aria-sort");
       th.setAttribute("aria-sort", down ? "descending" : "ascending");
-      const key = (row) => row.cells[column].dataset.order ?? row.cells[column].textContent.trim();
+      const key = (row) => row.cells[column].dataset.order ?? row.cells[column].textContent.trim().replaceAll(",", "");
       const empty = (value) => value === "" || value === "-" || value === "nan";
       const rows = [...table.tBodies[0].rows].sort((a, b) => {
         const [x, y] = [key(a), key(b)];
