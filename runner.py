@@ -248,6 +248,18 @@ def conclude(
     say(f"browse: {escape(shell.browse(store.uri))}")
 
 
+@contextlib.contextmanager
+def told(tracking_uri: str | None) -> Iterator[None]:
+    """Makes one line of what a store or a full disk raises."""
+    from resnet.store import FAILURES, mask
+
+    try:
+        yield
+    except FAILURES as error:
+        uri = mask(tracking_uri or shell.DEFAULT_URI)
+        raise UserError(f"{uri}: {mask(error)[:300]}; nothing is lost, try again") from None
+
+
 def record(tracking_uri: str | None, names: list[str], seeds: list[int] | None) -> None:
     """Writes own finished runs to ``results/``, the newest of each configuration and seed.
 
@@ -375,7 +387,7 @@ def main(
     cpus_per_run: Annotated[
         int | None,
         typer.Option(
-            help="Threads of a training, on which its bits depend.",
+            help="Threads of a training with TensorFlow, on which its bits depend.",
             metavar="N",
             min=1,
             show_default="as many as this machine has cores",
@@ -423,11 +435,19 @@ def main(
     if gpus_per_run and gpus_per_run > 1 and gpus_per_run % 1:
         raise UserError(f"--gpus-per-run {gpus_per_run:g}: beyond one only whole ones")
     chosen = parse_seeds(seeds) if seeds is not None else [seed or 0]
-    if restore_:
-        return restore(tracking_uri)
-    if record_:
+    if record_ or restore_:
+        others: dict[str, Any] = {"--ablate": ablate, "--data": data, "--set": set_}
+        others |= {"--dry-run": dry_run, "--fresh": fresh}
+        if restore_:
+            others |= {"--ladder": ladder, "--seeds": seeds or seed is not None}
+        if given := [name for name, value in others.items() if value]:
+            what = "--restore" if restore_ else "--record"
+            raise UserError(f"{what}: does not go with {', '.join(given)}")
         names = config.select(ladder, config.find()) if ladder else []
-        return record(tracking_uri, names, None if seed is seeds is None else chosen)
+        with told(tracking_uri):
+            if restore_:
+                return restore(tracking_uri)
+            return record(tracking_uri, names, None if seed is seeds is None else chosen)
     experiments = choose(ladder, ablate, profile, set_ or [])
     # in whatever order, the same; of two values of a key the last counts
     modified = " ".join(sorted({text.partition("=")[0]: text for text in set_ or []}.values()))

@@ -111,7 +111,7 @@ def alternatives(experiment: Experiment) -> dict[tuple[str, str], Experiment]:
             for part in reversed(key.split(".")):
                 tree = {part: tree}
             value = str(alternative.value).replace(" ", "")
-            leaf = key.rpartition(".")[2]
+            leaf = key.partition(".")[2]
             name = f"{experiment.name}~{leaf}={value}"
             title = f"{config.short(experiment.name)} with {leaf} {alternative.value}"[:80]
             changed = config.change(experiment, tree, f"{experiment.name}: alternatives: {key}")

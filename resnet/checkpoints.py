@@ -12,6 +12,7 @@ import os
 import socket
 import uuid
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,9 @@ from fsspec.implementations.local import LocalFileSystem
 
 from resnet import UserError
 from resnet.config import one_line
+
+DAMAGE = (ValueError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error)
+"""What NumPy and zipfile raise of a file that is not what was written."""
 
 
 def name(rates: list[float]) -> str:
@@ -106,7 +110,7 @@ def load(url: str) -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:
         with np.load(io.BytesIO(content), allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
         return arrays, json.loads(arrays.pop("meta").tobytes())
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    except (*DAMAGE, OSError, KeyError) as error:
         raise UserError(
             f"{path}: the checkpoint is damaged ({' '.join(str(error).split())}); "
             "--fresh starts the run anew"

@@ -457,6 +457,10 @@ def change(experiment: Experiment, changes: dict[str, Any], source: str) -> Expe
     return _resolve(source, experiment.model_dump(), changes)
 
 
+STANDING = ("name", "title", "assumed", "alternatives")
+"""What an experiment says of itself, which shapes no result."""
+
+
 def parse_override(text: str) -> dict[str, Any]:
     """Reads one ``--set`` value.
 
@@ -471,7 +475,7 @@ def parse_override(text: str) -> dict[str, Any]:
     """
     key, equals, value = text.partition("=")
     parts = key.strip().split(".")
-    if not equals or not all(parts) or parts[0] in ("name", "title", "assumed"):
+    if not equals or not all(parts) or parts[0] in STANDING:
         raise UserError(
             f"--set {_short(text)}: write key=value with a key of model, data or training, "
             "e.g. --set training.epochs=2"

@@ -70,7 +70,8 @@ def mistakes(dataset: Dataset, probabilities: np.ndarray, path: Path) -> None:
 
     A PNG in the images' own size: rows of cells are true classes, columns predicted ones, in each
     cell the four surest of its mistakes, two by two; transparent where there are no more. Its text
-    chunk ``cells`` says how many classes there are. Of more than 30 nothing is written.
+    chunk ``cells`` says how many classes there are. Of more than 30, or with more pixels than
+    Pillow opens without a warning, nothing is written.
 
     Args:
         dataset: whose test set was predicted.
@@ -78,7 +79,7 @@ def mistakes(dataset: Dataset, probabilities: np.ndarray, path: Path) -> None:
         path: the file.
     """
     (n, height, width, _), classes = dataset.x_test.shape, len(dataset.classes)
-    if classes > 30:
+    if classes > 30 or 4 * classes**2 * height * width > Image.MAX_IMAGE_PIXELS:
         return  # the sheet grows with their square
     predicted = probabilities.argmax(axis=1)
     sheet = np.zeros((classes, 2, height, classes, 2, width, 4), "uint8")

@@ -68,7 +68,7 @@ def show(
             *(cells.get(key, "-") for key in columns),
         )
     console.print(table)
-    previous = {name: ladder[before] for before, name in pairwise(ladder)}
+    previous = {name: ladder[before] for before, name in pairwise(config.rungs(ladder))}
     for job in firsts.values():
         experiment = job.experiment
         base, _, part = experiment.name.partition("~")  # of a step, or an alternative

@@ -129,7 +129,8 @@ def restore(
 
     A run under way has the role ``restoring``, and ``recorded`` is set last: what a killed
     process leaves is removed by the next call, and nothing is there twice. A record that has
-    changed since it was restored, or whose restored files are gone, is put there anew.
+    changed since it was restored, or holds another run, or whose restored files are gone, is put
+    there anew.
 
     Args:
         store: where.
@@ -147,9 +148,9 @@ def restore(
     with FileLock(store.checkpoints / "restore.lock"):
         for run in store.search(role="restoring"):
             store.client.delete_run(run.info.run_id)
-        there = {run.data.tags["recorded_run_id"]: run for run in store.search(role="recorded")}
+        there = {records.name(run.data.tags): run for run in store.search(role="recorded")}
         for path, record in found.items():
-            earlier = there.get(record.run_id)
+            earlier = there.get(path.name)
             if (
                 earlier
                 and earlier.data.tags["record_sha256"] == record.sha256

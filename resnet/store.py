@@ -15,6 +15,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # read when imported
 os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
@@ -117,7 +119,8 @@ def check(uri: str) -> None:
     if not uri.startswith("sqlite:///"):
         return
     path = Path(uri.removeprefix("sqlite:///"))
-    if not path.exists() or (path.is_file() and path.stat().st_size == 0):
+    there = os.path.exists(path)  # noqa: PTH110 - where it is forbidden, too
+    if not there or (path.is_file() and path.stat().st_size == 0):
         raise nothing_run(f"there is no {path}", uri)
     try:
         address = f"{path.resolve().as_uri()}?mode=ro"
@@ -153,7 +156,7 @@ def connect(uri: str | None = None, *, create: bool = True) -> Store:
     lock: contextlib.AbstractContextManager = contextlib.nullcontext()
     if uri.startswith("sqlite:///"):
         database = Path(uri.removeprefix("sqlite:///")).resolve()
-        if not database.parent.is_dir():
+        if not os.path.isdir(database.parent):  # noqa: PTH112 - where it is forbidden, too
             raise UserError(f"--tracking-uri {uri}: there is no folder {database.parent}")
         uri = f"sqlite:///{database}"
         artifacts = (database.parent / "mlartifacts").as_uri()
@@ -242,7 +245,8 @@ def try_database(uri: str) -> None:
 def follow(uri: str) -> None:
     """Tells the database of a local store that was moved or renamed where its artifacts are.
 
-    MLflow keeps absolute addresses. Nothing is done if they hold, or are none of this project's.
+    MLflow keeps absolute addresses. Nothing is done if they hold, as in a copy of the file alone,
+    or are none of this project's.
 
     Args:
         uri: MLflow tracking URI.
@@ -262,18 +266,20 @@ def follow(uri: str) -> None:
             for (old,) in rows:
                 if not (old or "").startswith("file:") or Path(old).name != "mlartifacts":
                     continue
+                there, here = (Path(url2pathname(urlsplit(url).path)) for url in (old, new))
+                if old == new or (there.is_dir() and not here.is_dir()):
+                    continue
                 for table, column in (
                     ("experiments", "artifact_location"),
                     ("runs", "artifact_uri"),
                     ("logged_models", "artifact_location"),
                     ("model_versions", "storage_location"),
                 ):
-                    if old != new:
-                        connection.execute(
-                            f"UPDATE {table} SET {column} = ? || substr({column}, ?) "  # noqa: S608 - fixed names
-                            f"WHERE {column} = ? OR {column} LIKE ?",
-                            (new, len(old) + 1, old, f"{old}/%"),
-                        )
+                    connection.execute(
+                        f"UPDATE {table} SET {column} = ? || substr({column}, ?) "  # noqa: S608 - fixed names
+                        f"WHERE {column} = ? OR {column} LIKE ?",
+                        (new, len(old) + 1, old, f"{old}/%"),
+                    )
     except sqlite3.Error as error:
         raise OSError(str(error)) from None
 

@@ -1,7 +1,7 @@
 """Runs in MLflow: what they hold, which are begun or finished.
 
 One experiment ``resnet-ladder``; one parent run an invocation, one child a (rung, seed). A
-child is found again by what it is: config hash, dataset fingerprint, seed and ``--set``.
+child is found again by what it is: config hash, dataset fingerprint, seed, backend and ``--set``.
 Restored records (role ``recorded``) stand beside them and are never taken for this store's own.
 """
 
@@ -56,6 +56,7 @@ def identity(job: Job, dataset: Dataset) -> dict[str, str]:
         "config_hash": job.experiment.hash(),
         "dataset_fingerprint": dataset.fingerprint,
         "seed": str(job.seed),
+        "backend": environment()["backend"],
         "modified": job.modified,
     }
 

@@ -197,6 +197,17 @@ def test_runs_with_set_stand_apart_and_share_their_states(dataset):
     assert tracking.sharing(changed, dataset) == tracking.sharing(JOB, dataset)
 
 
+def test_another_backend_s_run_is_another(own, dataset, tmp_path):
+    """Finished or begun: its states lie elsewhere, and its lock is no lock here."""
+    for status in ("FINISHED", "RUNNING"):
+        tags = tracking.identity(JOB, dataset) | {"role": "rung", "backend": "other"}
+        theirs = own.client.create_run(own.experiment_id, tags=tags | {leases.TAG: "held x"})
+        own.client.update_run(theirs.info.run_id, status)
+        run = take(own, Lease(own, tmp_path / "lock"), dataset, tmp_path)
+        assert run.info.run_id != theirs.info.run_id
+        assert own.client.get_run(theirs.info.run_id).info.status == status
+
+
 def test_runs_are_found_by_whatever_set_says(own):
     texts = ["", "model.dropout=0.1", "model={architecture: 'vgg'}", 'x="it\'s"']
     made = {
@@ -341,6 +352,11 @@ def test_a_moved_store_finds_its_artifacts(empty, tmp_path):
     with sqlite3.connect(tmp_path / "new % folder" / "mlflow.db") as database:
         (count,) = database.execute("SELECT count(*) FROM runs WHERE artifact_uri LIKE '%/old/%'")
         assert count == (0,)
+    alone = tmp_path / "copy"
+    alone.mkdir()
+    shutil.copy(tmp_path / "new % folder" / "mlflow.db", alone)  # whose files are where they were
+    copy = store.connect(f"sqlite:///{alone / 'mlflow.db'}")
+    assert Path(copy.client.download_artifacts(run.info.run_id, "a.txt")).read_text() == "here"
 
 
 @pytest.mark.parametrize(

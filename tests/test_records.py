@@ -194,6 +194,10 @@ def test_a_changed_record_takes_the_place_of_its_old_version(connected, sample):
     assert recording.restore(store, found) == 1
     runs = store.search(role="recorded")
     assert sorted(run.data.tags["device"] for run in runs) == ["A processor, 4 cores", "another"]
+    found[path] = record.model_copy(update={"run_id": "f" * 32})  # recorded in its place
+    assert recording.restore(store, found) == 1
+    assert len(runs) == len(store.search(role="recorded"))
+    assert len(store.search(recorded_run_id="f" * 32)) == 1
 
 
 def test_restoring_puts_back_what_is_gone(connected, sample):
@@ -407,7 +411,7 @@ def test_the_readme_follows_the_records(sample, tmp_path):
     text = (tmp_path / "README.md").read_text(encoding="utf-8")
     assert "| 1 Template | 70.0 % | undecided | 72.3 % | -2.3 |\n" in text
     assert text.count("| not run | not run |") == 4
-    assert "published: 2 undecided, 3 not run." in text
+    assert "published: 2 undecided, 4 not run." in text
     text = (tmp_path / "docs" / "results.md").read_text(encoding="utf-8")
     assert "| -2.3 | 67.1 to 72.8 %<br>1 seed, binomial | 25 epochs<br>" in text
     assert "python runner.py --ladder 2 --seeds 3 --cpus-per-run 4\n" in text

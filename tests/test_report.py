@@ -1036,7 +1036,7 @@ def test_deleted_and_damaged_artifacts_are_told(store):
     assert "where the run says 0.8" in told  # its images no longer give its accuracy
     assert content.pictured.classes == tuple(map(str, range(10)))  # their names were in the matrix
     text = (output.write(content, store.folder / "out") / output.PAGE).read_text()
-    assert "The images of its mistakes are gone." in text
+    assert "Of its mistakes there are no images." in text
     vgg = store.add("vgg", right(N, 600))  # the rungs' best was 3 of 4, whose predictions are gone
     store.artifact(ids[3], "test_predictions.csv").unlink()
     assert analysis.load(store.uri).pictured.id == vgg
@@ -1202,12 +1202,16 @@ def test_files_come_in_every_form(full):
     assert "figures/progression.png" in files
 
 
-def test_mistakes_are_arranged_by_class(tmp_path):
+def test_mistakes_are_arranged_by_class(tmp_path, monkeypatch):
     generator = np.random.default_rng(0)
     n, path = 200, tmp_path / "mistakes.png"
     x, y = generator.integers(0, 256, (n, 4, 6, 3), "uint8"), np.arange(n, dtype="uint8") % 3
     probabilities = generator.dirichlet([1, 1, 1], n)
     dataset = Dataset("squares", ("a", "b", "c"), x, y, x, y, "here")
+    monkeypatch.setattr(run_figures.Image, "MAX_IMAGE_PIXELS", 4 * 3**2 * 4 * 6 - 1)
+    run_figures.mistakes(dataset, probabilities, path)
+    assert not path.exists()  # the report would be refused it
+    monkeypatch.undo()
     run_figures.mistakes(dataset, probabilities, path)
     with run_figures.Image.open(path) as image:
         assert image.info["cells"] == "3"

@@ -323,14 +323,18 @@ def test_restored_weights_follow_the_setting(dataset, tmp_path, monkeypatch):
 
 @settings(max_examples=30, deadline=None)
 @given(
+    compressed=st.booleans(),
     damage=st.sampled_from(["cut", "flip", "empty"]),
     where=st.floats(0, 0.999),
     bit=st.integers(0, 7),
 )
-def test_a_damaged_checkpoint_is_told_in_one_line(tmp_path_factory, damage, where, bit):
+def test_a_damaged_checkpoint_is_told_in_one_line(tmp_path_factory, compressed, damage, where, bit):
     path = tmp_path_factory.mktemp("checkpoint") / "state.npz"
     arrays = {"variable_0": np.arange(100.0)}
     checkpoints.save(str(path), arrays, {"history": [], "x": 0.1})
+    if compressed:
+        with np.load(path) as plain:
+            np.savez_compressed(path, **plain)
     content = bytearray(path.read_bytes())
     position = int(where * len(content))
     if damage == "flip":
