@@ -20,7 +20,7 @@ EXAMPLES = {
     "--summary": "progression and claims, here in the terminal",
     "--profile quick": "the runs of  make quick",
     "--recorded": "the runs that  runner.py --restore  brought",
-    "--dataset ca52ba6d": "by the beginning of a fingerprint",
+    "--dataset 9acbe397": "by the beginning of a fingerprint, CIFAR-10's",
     "--compare training.epochs=2": "beside the ladder, runs with that --set",
 }
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from report import analysis, figures, page, tables
+from report import analysis, attribution, figures, page, tables
 from report.analysis import Content, System
 from report.formats import to_markdown
 from report.runs import Run
@@ -77,16 +77,18 @@ def details(content: Content, drawn: Collection[str]) -> str:
     for name, table in (shown or {"progression": made["progression"]}).items():
         parts.append(to_markdown(table, "results"))
         if name == "progression" and content.runs:
-            parts.append(f"{page.headline(content)} On {_hardware(content)}.\n")
+            parts.append(f"{page.headline(content)} {_hardware(content)}\n")
         picture = {"progression": "validation", "steps": "gains"}.get(name, name)
         if picture in drawn:
             told = picture.replace("_", " ")
             parts.append(f"![{told}]({FIGURES.name}/{picture}.svg)\n")
-    lines = [f"    {line}\n" for s in content.systems for line in _commands(s, content)]
+    lines = [line for s in content.systems for line in _commands(s, content)]
+    for step in attribution.apart(content):
+        lines.append(tables.ablate_command(content, step.step.after.short, step.seeds))
     told = (
         "Each row again, recorded by `.venv/bin/python runner.py --record` once it is finished:\n\n"
     )
-    return "\n".join([*parts, told + "".join(lines)])
+    return "\n".join([*parts, told + "".join(f"    {line}\n" for line in lines)])
 
 
 def timings(root: Path) -> str:
@@ -98,7 +100,12 @@ def timings(root: Path) -> str:
 
 def _hardware(content: Content) -> str:
     found = (f"{run.tags.get('device')} ({run.tags.get('backend')})" for run in content.runs)
-    return "; ".join(dict.fromkeys(found))
+    moved = [s.short for s in content.systems if any("resumed_elsewhere" in r.tags for r in s.runs)]
+    told = (
+        f" Of {', '.join(moved)} neither bits nor times are one machine's, since they changed "
+        "processors on the way (tag `resumed_elsewhere`)."
+    )
+    return f"On {'; '.join(dict.fromkeys(found))}.{told * bool(moved)}"
 
 
 def _commands(system: System, content: Content) -> list[str]:

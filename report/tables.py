@@ -661,7 +661,7 @@ def ablate_command(content: Content, what: str, seeds: Iterable[int] = (0,)) -> 
     words = ["runner.py", "--ablate", what, "--seeds", chosen]
     words += ["--profile", shown.profile] if shown.profile != "full" else []
     some = next(iter((*content.runs, *content.parts)), None)
-    words += data_option(some) if some else []
+    words += data_option(some) + threads_option(some) if some else []
     return f"{python(some)} {shlex.join(words)}"
 
 

@@ -130,7 +130,7 @@ def main(
 ) -> None:
     """Shows the runs in MLflow's UI, as charts, a line a rung; Ctrl-C ends it.
 
-    Of a store that is a server the address is opened.
+    If the store is a server, its address is opened.
     """
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)

@@ -21,10 +21,10 @@ class Conv2D(keras.layers.Conv2D):
     Normalising by the batch subtracts whatever the bias adds, so its gradient is zero in exact
     arithmetic. The stock layer sums it up all the same, a fifth of a training step on a CPU,
     and Adam then makes steps of full size out of the rounding that is left. Here it is zero
-    (302 to 377 images/s in rung 1, see docs/log.md).
+    (336 images/s with it, 398 without, see docs/log.md).
 
     A 1x1 convolution without strides is computed as the matrix product it is, whose gradients are
-    faster on a CPU (403 to 436 images/s). With strides the product would lose to the slice
+    faster on a CPU (436 images/s instead of 403). With strides the product would lose to the slice
     before it.
 
     Input: float (batch, height, width, channels).
