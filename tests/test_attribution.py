@@ -283,12 +283,12 @@ def test_parts_are_no_systems(store, tmp_path, capsys):
     before = analysis.load(store.uri)
     shown = {name: table.shown() for name, table in tables.all_tables(before).items()}
     text = (build(store) / output.PAGE).read_text()
-    assert "python runner.py --ablate all --seeds 0</code>" in text
+    assert "python runner.py --ablate all --seeds 0 --cpus-per-run 4</code>" in text
     validation, augmentation = list(plans(2).values())[1:-1]
     store.add(validation, right(N, 796), start=2, **short)
     text = (build(store) / output.PAGE).read_text()
     assert "lacks 02_augmentation~augmentation (seed 0)." in text
-    assert "python runner.py --ablate 2 --seeds 0</code>" in text
+    assert "python runner.py --ablate 2 --seeds 0 --cpus-per-run 4</code>" in text
     store.add(augmentation, right(N, 830), start=2, metrics={"shared_epochs": 4}, **short)
     fewer = next(iter(ablation.alternatives(KNOWN[LADDER[0]]).values()))
     store.add(fewer, right(N, 700), start=2, **short)

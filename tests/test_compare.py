@@ -250,7 +250,7 @@ def test_command_line(sets, tmp_path):
     """With the words of the document, whose runs are those of the fixture."""
     text = (ROOT / "docs" / "own-rung.md").read_text("utf-8")
     assert re.search(r"runner\.py --ladder \d --set (\S+)", text)[1] == EPOCHS
-    words = shlex.split(re.search(r"-m report (--compare .*)", text)[1])
+    words = shlex.split(re.search(r"-m report (--own --compare .*)", text)[1])
     uri = ("--tracking-uri", sets.uri)
     made = report(*uri, "--out", tmp_path / "out", *words)
     assert (made.returncode, made.stderr) == (0, ""), made
