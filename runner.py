@@ -150,6 +150,17 @@ class Request:
     modified: str
 
 
+@contextlib.contextmanager
+def one_line(uri: str, way_out: str) -> Iterator[None]:
+    """Makes a line of what a store that went away or a full disk raises."""
+    from resnet.store import FAILURES, mask
+
+    try:
+        yield
+    except FAILURES as error:
+        raise UserError(f"{mask(uri)}: {mask(error)[:300]}; nothing is lost, {way_out}") from None
+
+
 def plan(request: Request, timing: bool) -> None:
     """Shows what the request would train."""
     from resnet import plan
@@ -176,14 +187,14 @@ def train(request: Request, several: Callable | None, **options: Any) -> None:
     """
     with console.status("starting"), quiet_start():  # the imports take seconds
         from resnet import ladder, terminal
-        from resnet.store import FAILURES, connect, mask
+        from resnet.store import connect
     store = connect(request.tracking_uri)  # before the images: it may not be there
     dataset = load(request.data)
     tags = {"profile": request.profile, "modified": request.modified}
     display = terminal.Display(console, request.due, published(dataset, **tags))
     again = shell.again(store.uri)
     try:
-        with display, stoppable() as should_stop:
+        with one_line(store.uri, f"go on with:  {again}"), display, stoppable() as should_stop:
             failures, parent_id = ladder.run(
                 request.due,
                 dataset,
@@ -200,10 +211,6 @@ def train(request: Request, several: Callable | None, **options: Any) -> None:
         if options["fresh"]:
             say("what --fresh had not come to yet stays as it was")
         raise typer.Exit(130) from None
-    except FAILURES as error:
-        raise UserError(
-            f"{mask(store.uri)}: {mask(error)[:300]}; nothing is lost, go on with:  {again}"
-        ) from None
     conclude(store, parent_id, dataset, [job.experiment.name for job in request.due], **tags)
     if failures:
         say(f"{failures} of {len(request.due)} runs failed; try again:  {escape(again)}")
@@ -246,18 +253,6 @@ def conclude(
     summary.reservation(content, console)
     say(f"report: {escape(shell.typed(out / output.PAGE))}")
     say(f"browse: {escape(shell.browse(store.uri))}")
-
-
-@contextlib.contextmanager
-def told(tracking_uri: str | None) -> Iterator[None]:
-    """Makes one line of what a store or a full disk raises."""
-    from resnet.store import FAILURES, mask
-
-    try:
-        yield
-    except FAILURES as error:
-        uri = mask(tracking_uri or shell.DEFAULT_URI)
-        raise UserError(f"{uri}: {mask(error)[:300]}; nothing is lost, try again") from None
 
 
 def record(tracking_uri: str | None, names: list[str], seeds: list[int] | None) -> None:
@@ -444,7 +439,7 @@ def main(
             what = "--restore" if restore_ else "--record"
             raise UserError(f"{what}: does not go with {', '.join(given)}")
         names = config.select(ladder, config.find()) if ladder else []
-        with told(tracking_uri):
+        with one_line(tracking_uri or shell.DEFAULT_URI, "try again"):
             if restore_:
                 return restore(tracking_uri)
             return record(tracking_uri, names, None if seed is seeds is None else chosen)

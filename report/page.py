@@ -38,6 +38,11 @@ def accuracies(content: Content) -> list[str]:
     return [s.verdict for s in content.systems if s.published == s.published]
 
 
+def seeds_each(content: Content) -> str:
+    """How many seeds a row that was run has: one number, or from the least to the most."""
+    return tables.whole([len(s.runs) for s in content.systems if s.runs])
+
+
 def headline(content: Content) -> str:
     """The report in one sentence or two."""
     shown, rungs = content.selection.shown, content.rungs
@@ -54,7 +59,7 @@ def headline(content: Content) -> str:
     inside = sum(j.verdict == "undecided" and j.inside for j in content.claims)
     claims = told([j.verdict for j in content.claims])
     claims = claims.replace("undecided", f"undecided ({inside} with a value inside the bound)")
-    seeds = tables.whole([len(s.runs) for s in content.systems if s.runs])
+    seeds = seeds_each(content)
     each = f" from {seeds} seed{'s' * (seeds != '1')} each," if content.runs else ""
     return (
         f"The {len(verdicts)} accuracies,{each} within {100 * content.study.tolerance:g} points of "
@@ -79,7 +84,6 @@ def tiles(content: Content) -> list[tuple[str, str, str, dict[str, int]]]:
     published = accuracies(content)
     verdicts = counts(published)
     claims = counts([j.verdict for j in content.claims])
-    seeds = tables.whole([float(len(s.runs)) for s in ran])
     spread = [s.deviation for s in ran if s.deviation == s.deviation]
     floor = [s.floor for s in ran if s.floor == s.floor]
     noise = f"deviation {tables.deviation(max(spread))} points at most" if spread else ""
@@ -95,7 +99,7 @@ def tiles(content: Content) -> list[tuple[str, str, str, dict[str, int]]]:
         (*first, told(published), verdicts),
         (second[0], f"{second[1]} of {len(content.claims)}",
          told([j.verdict for j in content.claims]), claims),
-        ("seeds a rung", seeds, noise, {}),
+        ("seeds a rung", seeds_each(content), noise, {}),
         ("training time", tables.duration(content.seconds), ", ".join(devices), {}),
     ]  # fmt: skip
 

@@ -15,8 +15,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
-from urllib.request import url2pathname
 
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # read when imported
 os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
@@ -33,6 +31,7 @@ from mlflow.protos.databricks_pb2 import TEMPORARILY_UNAVAILABLE, ErrorCode
 from mlflow.store.db.db_types import DATABASE_ENGINES
 from mlflow.store.tracking import SEARCH_MAX_RESULTS_THRESHOLD
 from mlflow.tracking import MlflowClient
+from mlflow.utils.file_utils import local_file_uri_to_path
 from sqlalchemy.exc import NoSuchModuleError, OperationalError, SQLAlchemyError
 
 from resnet import Interrupted, UserError, config, views
@@ -266,8 +265,8 @@ def follow(uri: str) -> None:
             for (old,) in rows:
                 if not (old or "").startswith("file:") or Path(old).name != "mlartifacts":
                     continue
-                there, here = (Path(url2pathname(urlsplit(url).path)) for url in (old, new))
-                if old == new or (there.is_dir() and not here.is_dir()):
+                there, here = (os.path.isdir(local_file_uri_to_path(url)) for url in (old, new))  # noqa: PTH112 - where it is forbidden, too
+                if old == new or (there and not here):
                     continue
                 for table, column in (
                     ("experiments", "artifact_location"),

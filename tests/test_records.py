@@ -335,6 +335,11 @@ def test_record_and_restore(run, empty, connected, tmp_path):
     assert "2 of 2 recorded runs restored" in run(store, "--restore").output
     assert "0 of 2 recorded runs restored" in run(store, "--restore").output
     assert isinstance(run(store, "--restore", "--record").exception, UserError)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(records, "FOLDER", Path("/dev/null/results"))
+        told = run(own, "--record").exception
+    assert isinstance(told, UserError)
+    assert re.fullmatch(r"sqlite:.*/dev/null/results.*; nothing is lost, try again", str(told))
 
     text = path.read_text(encoding="utf-8")
     path.write_text(text.replace(": 0.8", ": 0.9", 1), encoding="utf-8")
