@@ -152,7 +152,7 @@ class Display:
     def _line(self, row: _Row, event: events.Event) -> str:
         match event:
             case events.Started():
-                return f"training, at most {row.epochs} epochs"
+                return f"training, at most {row.epochs} epoch{'s' * (row.epochs > 1)}"
             case events.Resumed(_, step, history, shared, differs, due):
                 changes = ", ".join(f"{key} {a} -> {b}" for key, (a, b) in differs.items())
                 elsewhere = f"; not as it began, so its bits may differ: {escape(changes)}"
