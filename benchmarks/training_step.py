@@ -33,7 +33,8 @@ def experiment(rung: str) -> config.Experiment:
 
 def this_project(rung: str) -> Callable[[], float]:
     from resnet import models
-    from resnet.steps import groups, make_steps
+    from resnet.program import make_steps
+    from resnet.steps import groups
 
     x, y = images()
     network = models.build(experiment(rung).model, (32, 32, 3), 10, seed=0)
@@ -41,8 +42,8 @@ def this_project(rung: str) -> Callable[[], float]:
     order = np.arange(len(x), dtype="int32").reshape(STEPS, BATCH)
 
     def work() -> float:
-        for batches in groups([(positions, None) for positions in order], steps.per_call):
-            steps.train(batches)
+        for first, batches in groups([(positions, None) for positions in order], steps.per_call):
+            steps.train(batches, first)
         steps.logs()  # waits for the device
         return len(x)
 

@@ -28,7 +28,8 @@ from resnet import (
 from resnet.config import Job
 from resnet.data import Dataset
 from resnet.leases import Lease, Lost
-from resnet.steps import Batch, groups, make_steps
+from resnet.program import make_steps
+from resnet.steps import Batch, groups
 from resnet.store import Store, hide, mask, patient
 
 WORKERS_LOST = 5
@@ -338,7 +339,7 @@ def estimate(
         same = [first, *(call for call in others if len(call[0][0]) == len(first[0][0]))]
         done, began = 0, time.monotonic()
         for number, call in enumerate(cycle(same)):
-            step([(positions % len(images), transforms) for positions, transforms in call])
+            step([(positions % len(images), transforms) for positions, transforms in call], 0)
             steps.logs()  # waits for the device
             if number < 2:
                 began = time.monotonic()
@@ -348,9 +349,13 @@ def estimate(
                 break
         return done / (time.monotonic() - began)
 
-    training_rate = rate(steps.train, groups(plan.batches(0), steps.per_call), budget)
+    training_rate = rate(
+        steps.train, (call for _, call in groups(plan.batches(0), steps.per_call)), budget
+    )
     validation_rate = rate(
-        lambda batches: steps.test(*batches), groups(plan.validation_batches(0), 1), budget / 2
+        lambda batches, number: steps.test(*batches, number),
+        ([batch] for batch in plan.validation_batches(0)),
+        budget / 2,
     )
     epoch = len(plan.train) / training_rate + plan.validation_images / validation_rate
     return {

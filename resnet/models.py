@@ -18,11 +18,10 @@ from keras.layers import (
     Dropout,
     Flatten,
     Input,
-    MaxPooling2D,
 )
 
 from resnet import UserError, config
-from resnet.layers import BatchNormalization, Conv2D
+from resnet.layers import BatchNormalization, Conv2D, MaxPooling2D
 
 
 def identity_block(x: Any, filters: Sequence[int], name: str, momentum: float = 0.99) -> Any:

@@ -42,7 +42,7 @@ from resnet import (
 from resnet.config import Job
 from resnet.data import Dataset
 from resnet.leases import ABANDONED, Lease, Lost
-from resnet.steps import numerics
+from resnet.numerics import numerics
 from resnet.store import FAILURES, ROOT, Store, data_of
 from resnet.training import Outcome
 

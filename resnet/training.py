@@ -6,6 +6,7 @@ comes from (seed, epoch, position) or from state in the checkpoint, and the call
 counters and best weights Keras's ``BackupAndRestore`` forgets, see every epoch again.
 """
 
+import contextlib
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -17,15 +18,9 @@ import numpy as np
 
 from resnet import Interrupted, UserError, augment, checkpoints, config, events, models
 from resnet.data import Dataset
-from resnet.steps import (
-    EVALUATION_BATCH,
-    Batch,
-    Steps,
-    groups,
-    make_steps,
-    numerics,
-    probabilities,
-)
+from resnet.numerics import numerics
+from resnet.program import make_steps
+from resnet.steps import EVALUATION_BATCH, Batch, Steps, groups
 
 CHECKPOINT_SECONDS = 60.0
 """A checkpoint is written after each epoch, and within an epoch that often."""
@@ -234,7 +229,7 @@ class _Run:
         self.seconds = 0.0  # spent on them
         self.shared_epochs = 0  # which another run has trained
         self.saved_at = time.monotonic()
-        self.numerics = numerics()
+        self.numerics = numerics(steps.lanes)
 
     @property
     def due(self) -> bool:
@@ -254,9 +249,21 @@ class _Run:
         rates.append(learning_rate(self.steps.network))
         return f"{self.folder}/{checkpoints.name(rates)}"
 
-    def save(self, record: dict[str, float] | None = None) -> None:
-        """Keeps the epoch in progress, or with its record the whole one."""
+    def save(
+        self, record: dict[str, float] | None = None, running: list[np.ndarray] | None = None
+    ) -> None:
+        """Keeps the epoch in progress, or with its record the whole one.
+
+        Args:
+            record: the epoch's.
+            running: the running figures that belong to the last step, where that is not now.
+        """
         self.steps.pull()
+        if running:
+            for variable, value in zip(
+                self.steps.network.metrics_variables, running, strict=True
+            ):
+                variable.assign(value)
         arrays = {f"variable_{i}": np.asarray(v) for i, v in enumerate(self._variables)}
         meta = {
             "record": record,
@@ -286,7 +293,8 @@ class _Run:
             arrays, meta = found
             for i, variable in enumerate(self._variables):
                 variable.assign(arrays[f"variable_{i}"])
-            then, now = meta["numerics"], self.numerics
+            now = self.numerics  # of both what is newer than some states
+            then = {"lanes": "1", "precision": now["precision"]} | meta["numerics"]
             for key in sorted(then.keys() | now.keys()):
                 if then.get(key) != now.get(key):
                     differs[key] = then.get(key, "none"), now.get(key, "none")
@@ -315,6 +323,7 @@ def train(
     folder: str,
     listener: events.Listener = lambda event: None,
     should_stop: Callable[[], bool] = lambda: False,
+    make: Callable[[keras.Model, config.Experiment], Steps] | None = None,
 ) -> Outcome:
     """Trains one experiment, from where it was or another has come, and tests it once at the end.
 
@@ -326,6 +335,7 @@ def train(
             :meth:`resnet.config.Experiment.trajectory`, and stays when training has ended.
         listener: is told what happens.
         should_stop: asked between steps; True writes a checkpoint and raises ``Interrupted``.
+        make: makes the compiled steps of the network; by default those of this one alone.
 
     Returns:
         The trained network with its curves and test figures.
@@ -337,14 +347,19 @@ def train(
     job = config.Job(experiment, seed)
     plan = Plan.make(experiment, len(dataset.x_train), dataset.x_train.shape[1:3], seed)
     network = models.build(experiment.model, dataset.x_train.shape[1:], len(dataset.classes), seed)
-    steps = make_steps(network, dataset.x_train, dataset.y_train, experiment)
-    run = _Run(experiment, steps, make_callbacks(experiment.training, network), str(folder))
-    differs = run.follow()
-    if run.history or run.step:
-        listener(events.Resumed(job, run.step, run.history, run.shared_epochs, differs, run.due))
-
-    while run.due:
-        _epoch(job, run, plan, listener, should_stop)
+    if make:
+        steps = make(network, experiment)
+    else:
+        steps = make_steps(network, dataset.x_train, dataset.y_train, experiment)
+    with contextlib.closing(steps):
+        run = _Run(experiment, steps, make_callbacks(experiment.training, network), str(folder))
+        differs = run.follow()
+        if run.history or run.step:
+            listener(
+                events.Resumed(job, run.step, run.history, run.shared_epochs, differs, run.due)
+            )
+        while run.due:
+            _epoch(job, run, plan, listener, should_stop)
     listener(events.Phase(job, "testing"))
     return _finish(experiment, dataset, run)
 
@@ -360,18 +375,18 @@ def _epoch(
     steps, network = run.steps, run.steps.network
     epoch = len(run.history)
 
-    def pause_if_asked() -> None:
+    def pause_if_asked(running: list[np.ndarray] | None = None) -> None:
         if should_stop():
-            run.save()
+            run.save(running=running)
             raise Interrupted
 
     rate = learning_rate(network)
     if run.step == 0:
         steps.reset()
     began, told = time.monotonic() - run.seconds, 0.0
-    for batches in groups(plan.batches(epoch)[run.step :], steps.per_call):
+    for first, batches in groups(plan.batches(epoch), steps.per_call, run.step):
         pause_if_asked()
-        steps.train(batches)
+        steps.train(batches, first)
         run.step += len(batches)
         if time.monotonic() - told > 0.2 or run.step == plan.steps:
             logs = steps.logs() | {"learning_rate": rate}  # waits for the device
@@ -394,12 +409,8 @@ def _epoch(
         if (now := time.monotonic()) - told > 0.2:
             listener(events.Phase(job, "validating", done, total))
             told = now
-        if should_stop():
-            for variable, value in zip(network.metrics_variables, kept, strict=True):
-                variable.assign(value)
-            steps.push()
-            pause_if_asked()
-        steps.test(batch)
+        pause_if_asked(kept)
+        steps.test(batch, done)
     logs |= {f"val_{name}": value for name, value in steps.logs().items()}
     validation_seconds = time.monotonic() - began
 
@@ -439,7 +450,7 @@ def _finish(experiment: config.Experiment, dataset: Dataset, run: _Run) -> Outco
         ):
             stop.on_train_end()
             tested_epoch = best_epoch
-    predicted = probabilities(network, dataset.x_test, experiment.data.pixel_scale)
+    predicted = run.steps.probabilities(dataset.x_test)
     of_truth = predicted[np.arange(len(predicted)), dataset.y_test]
     return Outcome(
         network=network,

@@ -16,7 +16,8 @@ import pytest
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from resnet import augment, config, models
-from resnet.steps import make_steps, probabilities
+from resnet.program import make_steps
+from resnet.steps import probabilities
 
 REFERENCE = Path(__file__).parent / "data" / "reference.npz"
 # What a training step changes is compared in networks of a depth at which float32 carries it: in

@@ -275,7 +275,7 @@ def test_a_training_goes_on_from_a_url(dataset, tmp_path):
 def test_going_on_elsewhere_is_told(dataset, tmp_path, monkeypatch):
     e = experiment("01_template", **SMALL, training={"epochs": 1})
     here = training.numerics()
-    monkeypatch.setattr(training, "numerics", lambda: here | {"threads": "64"})
+    monkeypatch.setattr(training, "numerics", lambda lanes: here | {"threads": "64"})
     calls, told = iter(range(2)), []
     with pytest.raises(Interrupted):
         training.train(e, dataset, 0, tmp_path, should_stop=lambda: next(calls, None) is None)

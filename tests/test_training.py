@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from keras.src.legacy.preprocessing.image import ImageDataGenerator
 
 from resnet import Interrupted, UserError, checkpoints, config, models, training
-from resnet.steps import make_steps
+from resnet.program import make_steps
 
 PATHS = config.find()
 
