@@ -32,6 +32,7 @@ EXAMPLES = {
     "--ladder 5,vgg --data cifar.zip": "an image folder or an archive of one",
     "--ladder 2 --set training.epochs=2": "a value changed",
     "--ladder all --seeds 0-4 --jobs 5": "25 runs, five at a time",
+    "--ladder all --seeds 0-4": "the same, side by side in one program on a GPU (JAX)",
     "--ablate 4": "every subset of what rung 4 changes",
     "--restore": "puts the recorded runs into the store",
     "--record": "writes your own to results/",
@@ -100,8 +101,6 @@ def set_backend(several: bool, cpus: int | None) -> None:
         several: whether several processes may share a GPU.
         cpus: threads of a training; None leaves it to the backend.
     """
-    # on a GPU JAX is free to pick kernels that add in any order, which exact resume rules out
-    os.environ.setdefault("XLA_FLAGS", "--xla_gpu_deterministic_ops=true")
     if several:  # which they can only if none takes all of its memory
         os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
         os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
@@ -173,12 +172,12 @@ def plan(request: Request, timing: bool) -> None:
     plan.show(request.due, dataset, others, request.tracking_uri, timing)
 
 
-def train(request: Request, several: Callable | None, **options: Any) -> None:
+def train(request: Request, several: Callable[[], Callable | None], **options: Any) -> None:
     """Does what the request says, and ends with the report.
 
     Args:
         request: what.
-        several: makes what runs several at a time; None if one runs after the other.
+        several: makes what runs several at a time; it makes None if one runs after the other.
         **options: ``fresh`` and ``folder`` of :func:`resnet.ladder.run`.
 
     Raises:
@@ -186,8 +185,12 @@ def train(request: Request, several: Callable | None, **options: Any) -> None:
         typer.Exit: with code 130 if interrupted, 1 if a run failed.
     """
     with console.status("starting"), quiet_start():  # the imports take seconds
-        from resnet import ladder, terminal
+        from resnet import ladder, numerics, terminal
         from resnet.store import connect
+
+        at_once = several()
+    for line in numerics.reservations():
+        say(f"[yellow]{escape(line)}[/yellow]")
     store = connect(request.tracking_uri)  # before the images: it may not be there
     dataset = load(request.data)
     tags = {"profile": request.profile, "modified": request.modified}
@@ -202,7 +205,7 @@ def train(request: Request, several: Callable | None, **options: Any) -> None:
                 display,
                 name=f"{request.what} · {dataset.name} · seed {request.seeds}"[:250],  # MLflow's
                 tags=tags,
-                at_once=several and several(),
+                at_once=at_once,
                 should_stop=should_stop,
                 **options,
             )
@@ -375,6 +378,16 @@ def main(
             show_default="1; on a cluster as many as fit",
         ),
     ] = None,
+    lanes_: Annotated[
+        int | None,
+        typer.Option(
+            "--lanes",
+            help="Trainings side by side in one program (JAX), on which their bits depend.",
+            metavar="N",
+            min=1,
+            show_default="on a GPU as many as there are of one program, else 1",
+        ),
+    ] = None,
     ray: Annotated[
         str | None,
         typer.Option(help="A Ray cluster: auto, or its HOST:PORT.", metavar="ADDRESS"),
@@ -427,6 +440,8 @@ def main(
         raise UserError(
             "--ray: the nodes do not see a file here; give the --tracking-uri of a server"
         )
+    if (lanes_ or 1) > 1 and (ray or (jobs or 1) > 1):
+        raise UserError("--lanes: does not go with --jobs or --ray, whose trainings are apart")
     if gpus_per_run and gpus_per_run > 1 and gpus_per_run % 1:
         raise UserError(f"--gpus-per-run {gpus_per_run:g}: beyond one only whole ones")
     chosen = parse_seeds(seeds) if seeds is not None else [seed or 0]
@@ -461,13 +476,17 @@ def main(
     if dry_run:
         return plan(request, timing)
 
-    def several() -> Callable:
-        from resnet import engine
+    def several() -> Callable | None:
+        if ray or ((jobs or 1) > 1 and len(request.due) > 1):
+            from resnet import engine
 
-        return partial(engine.run, processes=jobs, address=ray, cpus=cpus, gpus=gpus_per_run)
+            return partial(engine.run, processes=jobs, address=ray, cpus=cpus, gpus=gpus_per_run)
+        from resnet import lanes
 
-    alone = not ray and ((jobs or 1) == 1 or len(request.due) == 1)
-    return train(request, None if alone else several, fresh=fresh, folder=checkpoints)
+        limit = lanes.most(lanes_)
+        return None if limit == 1 else partial(lanes.run, limit=limit)
+
+    return train(request, several, fresh=fresh, folder=checkpoints)
 
 
 KEYS = {"Rungs": config.find(), "Keys of --set": config.keys()}

@@ -132,7 +132,7 @@ def this_project(n: int) -> Side:
                     return shared.run(job, dataset, listener, ending.is_set)
         return None
 
-    backend = steps._TensorFlowSteps
+    backend = steps.TensorFlowSteps
     for name in ("train", "test"):
         setattr(backend, name, timed(getattr(backend, name)))
     epoch = by_epochs(train)

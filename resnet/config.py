@@ -174,6 +174,21 @@ class Experiment(Strict):
         flat = self.flat(exclude_defaults=True)
         return _digest({k: v for k, v in flat.items() if k.split(".")[1] not in aside})
 
+    def program(self) -> str:
+        """SHA-256 (hex) of what shapes the compiled training step and how many there are.
+
+        Which images are held out, how far an image is turned, and the learning rate are data of a
+        step.
+        """
+        flat = self.flat()
+        values = ("training.learning_rate", "data.validation.subset", "data.augmentation.")
+        aside = (
+            *("training.epochs", "training.early_stopping", "training.reduce_lr_on_plateau"),
+            *values,
+        )
+        shape = {key: value for key, value in flat.items() if not key.startswith(aside)}
+        return _digest(shape | {"augmented": self.data.augmentation is not None})
+
     def to_yaml(self) -> str:
         """The resolved experiment as YAML, every value explicit."""
         tree = self.model_dump(exclude={"alternatives"})
@@ -188,6 +203,10 @@ class Job:
     seed: int
     modified: str = ""
     """The ``--set`` overrides: such runs stand apart, even where a rung had the value already."""
+
+    def training(self) -> tuple[str, int]:
+        """What jobs that can share their states have in common; they never train side by side."""
+        return self.experiment.trajectory(), self.seed
 
 
 class Profile(Strict):

@@ -123,8 +123,8 @@ def run(
                 waiting.clear()
             while len(running) < (processes or len(jobs)):
                 # a training that another can share is not done twice side by side
-                busy = {_shared(job) for job in running.values()}
-                free = [(n, job) for n, job in waiting if _shared(job) not in busy]
+                busy = {job.training() for job in running.values()}
+                free = [(n, job) for n, job in waiting if job.training() not in busy]
                 if not free:
                     break
                 waiting.remove(free[0])
@@ -146,10 +146,6 @@ def run(
         return done
     finally:
         ray.shutdown()
-
-
-def _shared(job: Job) -> tuple[str, int]:
-    return job.experiment.trajectory(), job.seed
 
 
 def _start(processes: int | None, address: str | None, gpus: float | None, dataset: Dataset) -> Any:

@@ -22,7 +22,9 @@ class Event:
 
 @dataclass(frozen=True)
 class Started(Event):
-    """It is about to train, or to go on."""
+    """It is about to train, or to go on, in a program of ``lanes``."""
+
+    lanes: int = 1
 
 
 @dataclass(frozen=True)

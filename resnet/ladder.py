@@ -29,7 +29,7 @@ from resnet.config import Job
 from resnet.data import Dataset
 from resnet.leases import Lease, Lost
 from resnet.program import make_steps
-from resnet.steps import Batch, groups
+from resnet.steps import Batch, Steps, groups
 from resnet.store import Store, hide, mask, patient
 
 WORKERS_LOST = 5
@@ -71,6 +71,7 @@ class Ladder:
         listener: events.Listener,
         should_stop: Callable[[], bool],
         lost: int = 0,
+        lane: Callable[..., Steps] | None = None,
     ) -> events.Event:
         """Does one job: skips it if finished, goes on if begun, else trains it.
 
@@ -80,6 +81,7 @@ class Ladder:
             listener: is told what happens on the way.
             should_stop: asked between steps.
             lost: how often its worker was lost since its last epoch.
+            lane: its place in a program of several, see :class:`resnet.program.Lane`.
 
         Returns:
             What became of it: ``Finished``, ``Skipped``, or ``Failed``, which must not cost the
@@ -92,6 +94,7 @@ class Ladder:
         folder = f"{self.checkpoints}/{place}"
         patiently = patient(self.store, lambda text: listener(events.Told(job, text)), should_stop)
         lock = self.lock(place)
+        lanes = {"lanes": str(getattr(lane, "lanes", 1))}
 
         def taken(lease: Lease) -> tracking.Run | None:
             """The run, unless another process is at it."""
@@ -101,7 +104,7 @@ class Ladder:
             except Timeout:
                 return None
             return tracking.take(
-                *(self.store, job, dataset, self.tags, self.parent_id, lease, patiently),
+                *(self.store, job, dataset, self.tags | lanes, self.parent_id, lease, patiently),
                 fresh=self.fresh,
                 folder=folder,
             )
@@ -122,12 +125,14 @@ class Ladder:
                         listener(events.Told(job, f"the same as {known}, as which it was trained"))
                     accuracy = run.data.metrics.get("test_accuracy", float("nan"))
                     return events.Skipped(job, run.info.run_id, accuracy)
-                listener(events.Started(job))
+                listener(events.Started(job, int(lanes["lanes"])))
                 try:
                     with tracking.child_run(
                         self.store, run, job, dataset, lease, patiently
                     ) as child:
-                        summary = _train(job, dataset, folder, child, listener, should_stop, lost)
+                        summary = _train(
+                            job, dataset, folder, child, listener, should_stop, lost, lane
+                        )
                 except Lost:
                     listener(events.Told(job, "another process has taken the run over"))
                     continue
@@ -160,6 +165,7 @@ def _train(
     listener: events.Listener,
     should_stop: Callable[[], bool],
     lost: int,
+    lane: Callable[..., Steps] | None,
 ) -> dict[str, float]:
     """Trains one run and records it; returns its summary."""
 
@@ -179,7 +185,7 @@ def _train(
             raise RuntimeError(
                 f"its worker was lost {lost} times without completing an epoch in between"
             )
-        outcome = training.train(job.experiment, dataset, job.seed, folder, record, stop)
+        outcome = training.train(job.experiment, dataset, job.seed, folder, record, stop, lane)
         listener(events.Phase(job, "recording"))
         child.log_outcome(job, dataset, outcome)
     except (Interrupted, Lost):
@@ -353,7 +359,7 @@ def estimate(
         steps.train, (call for _, call in groups(plan.batches(0), steps.per_call)), budget
     )
     validation_rate = rate(
-        lambda batches, number: steps.test(*batches, number),
+        lambda batches, number: steps.test(batches[0], number),
         ([batch] for batch in plan.validation_batches(0)),
         budget / 2,
     )

@@ -93,7 +93,7 @@ class Conv2D(keras.layers.Conv2D):
         return ops.reshape(outputs, (*places, self.filters))
 
     def _patches(self, inputs: Any) -> Any:
-        """What each output pixel sees: (batch, rows, columns, window's height * width * channels)."""
+        """What each output pixel sees: (batch, height, width, the window's pixels * channels)."""
         pads, views = [], []
         for size, window, stride in zip(
             inputs.shape[1:3], self.kernel_size, self.strides, strict=True
@@ -174,7 +174,7 @@ _FUSED = {"tensorflow": _fused}
 
 
 class MaxPooling2D(keras.layers.MaxPooling2D):
-    """``keras.layers.MaxPooling2D``, 2x2 without overlap; within :func:`products` a maximum of four.
+    """``keras.layers.MaxPooling2D``, 2x2 without overlap: within :func:`products` a maximum.
 
     XLA's gradient of the stock layer (a select and scatter) does not compile for a GPU with the
     determinism that exact resume needs (flax issue 4233). Where the largest of four values are

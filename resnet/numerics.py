@@ -11,7 +11,7 @@ from typing import Any
 
 import keras
 
-from resnet import machine
+from resnet import DETERMINISM, machine
 
 # what withholds instructions from a backend, or sets how it computes
 _LIMITS = {"tensorflow": ("ONEDNN_MAX_CPU_ISA", "TF_ENABLE_ONEDNN_OPTS"), "jax": ("XLA_FLAGS",)}
@@ -33,7 +33,9 @@ def numerics(lanes: int = 1) -> dict[str, str]:
         with the variables that withhold it from the backend), and ``version.<package>``.
     """
     backend = keras.backend.backend()
-    limits = [f"{name}={os.environ[name]}" for name in _LIMITS.get(backend, ()) if name in os.environ]
+    limits = [
+        f"{name}={os.environ[name]}" for name in _LIMITS.get(backend, ()) if name in os.environ
+    ]
     facts = {
         "backend": backend,
         "device": _device(),
@@ -51,13 +53,21 @@ def numerics(lanes: int = 1) -> dict[str, str]:
 
 @functools.cache
 def accelerator() -> Any:
-    """What JAX computes on where that is not the CPU; None if it is, or with another backend."""
+    """What JAX trains on where that is not the CPU; None if it is, or with another backend.
+
+    Where there is one, networks and what else is not told to be there stay with the CPU: a network
+    is hundreds of small arrays, set and read one by one.
+    """
     if keras.backend.backend() != "jax":
         return None
     import jax
 
     device = jax.devices()[0]
-    return None if device.platform == "cpu" else device
+    if device.platform == "cpu":
+        return None
+    with contextlib.suppress(RuntimeError):  # JAX_PLATFORMS may leave the CPU out
+        jax.config.update("jax_default_device", jax.devices("cpu")[0])
+    return device
 
 
 def _threads() -> int:
@@ -109,13 +119,26 @@ def _precision() -> str:
     return "tf32" if rounded and able else "float32"
 
 
-def idle_gpu() -> str:
-    """A GPU that this machine has and the backend does not use; empty if there is none."""
-    if accelerator() or _tensorflow_gpu() or not shutil.which("nvidia-smi"):
+def reservations() -> list[str]:
+    """What a user should know before training here, a line each."""
+    lines = []
+    if gpu := _idle_gpu():
+        lines.append(
+            f"this machine has a GPU ({gpu}), which {keras.backend.backend()} does not use: "
+            "make gpu, then KERAS_BACKEND=jax .venv-gpu/bin/python runner.py ..."
+        )
+    if accelerator() and f"{DETERMINISM}=true" not in os.environ["XLA_FLAGS"].lower():
+        lines.append(f"XLA_FLAGS sets {DETERMINISM}: no run here will have the same bits twice")
+    return lines
+
+
+def _idle_gpu() -> str:
+    """The name of a GPU that is here and not used, unless somebody withholds it."""
+    withheld = os.environ.get("JAX_PLATFORMS") == "cpu" or os.environ.get(
+        "CUDA_VISIBLE_DEVICES"
+    ) in ("", "-1")
+    if withheld or accelerator() or _tensorflow_gpu() or not shutil.which("nvidia-smi"):
         return ""
-    withheld = os.environ.get("JAX_PLATFORMS") == "cpu", os.environ.get("CUDA_VISIBLE_DEVICES")
-    if withheld[0] or withheld[1] in ("", "-1"):
-        return ""  # whoever withholds it knows
     try:
         told = subprocess.run(
             ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"],  # noqa: S607 - as the user's

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import keras
@@ -26,7 +27,7 @@ PATIENCE = 5.0
 """Seconds for which lanes wait for one that was with them or, before the first step, will be."""
 
 Place = tuple[bool, int, int]
-"""Where in an epoch a call is: whether it validates, its first batch's number, that one's length."""
+"""Where in an epoch a call is: if it validates, its first batch's number, that one's length."""
 
 
 @dataclass
@@ -62,7 +63,7 @@ class Program:
         # inside a loop XLA's convolutions on a CPU take five times as long
         self.per_call = STEPS if accelerator() else 1
         self.products = lanes > 1 or accelerator() is not None
-        self._scale = np.float32(scale)
+        self._scale = scale
         self._data = jax.device_put(tensors(images, labels, classes), accelerator())
         self._meeting = threading.Condition()
         self._state: list[Any] = []  # (lanes, ...) each, see ``_JaxSteps.variables``
@@ -78,6 +79,11 @@ class Program:
         """A lane for one run, if any is free."""
         with self._meeting:
             return Lane(self, self.take()) if self._free else None
+
+    @property
+    def idle(self) -> bool:
+        """Whether all lanes are free."""
+        return len(self._free) == self.lanes
 
     def take(self) -> int:
         """The number of a free lane; waits for one."""
@@ -107,21 +113,24 @@ class Program:
 
         ends = np.cumsum(sizes).tolist()
 
+        def parts(state: list) -> list[list]:
+            return [state[end - size : end] for size, end in zip(sizes, ends, strict=True)]
+
         def train(state: list, data: tuple) -> list:
-            parts = (state[end - n : end] for n, end in zip(sizes, ends, strict=True))
-            return sum(network.train_step(tuple(parts), data)[1], [])
+            _, after = network.train_step(parts(state), data)
+            return [*chain(*after)]
 
         def test(state: list, data: tuple) -> list:
-            weights, others, _, metrics = (
-                state[end - n : end] for n, end in zip(sizes, ends, strict=True)
-            )
-            return network.test_step((weights, others, metrics), data)[1][2]
+            weights, others, _, metrics = parts(state)
+            _, (_, _, metrics) = network.test_step((weights, others, metrics), data)
+            return metrics
 
         def compiled(one: Callable[[list, tuple], list]) -> Callable:
             """Of a step of one network that returns a state, or its last arrays."""
 
-            def step(state: list, data: tuple, active: Any, *batch: Any) -> list:
-                after = one(state, look_up(*data, *batch, self._scale))
+            def step(state: list, data: tuple, active: Any, at: Any, how: Any) -> list:
+                images, labels = data
+                after = one(state, look_up(images, labels, at, how, self._scale))
                 if self.lanes == self.per_call == 1:
                     return after
                 before = state[len(state) - len(after) :]
@@ -142,8 +151,6 @@ class Program:
 
         @jax.jit
         def put(arrays: list, values: list, lane: Any) -> list:
-            if self.lanes == 1:
-                return values
             return [a.at[lane].set(v) for a, v in zip(arrays, values, strict=True)]
 
         @jax.jit
@@ -162,16 +169,19 @@ class Program:
         with self._meeting:
             if not self._state:
                 self.build(network, sizes)
-                state = [jnp.stack([value] * self.lanes) for value in values]
-                self._state = jax.device_put(state if self.lanes > 1 else values, accelerator())
+                like = [jnp.stack([v] * self.lanes) if self.lanes > 1 else v for v in values]
+                self._state = jax.device_put(like, accelerator())
         self.put(lane, dict(enumerate(values)))
 
     def put(self, lane: int, values: dict[int, Any]) -> None:
         """Sets arrays of a lane's state, by their numbers."""
+        import jax
+
         with self._meeting:
-            state = list(self._state)
-            new = self._put([state[n] for n in values], list(values.values()), lane)
-            for n, array in zip(values, new, strict=True):
+            state, new = list(self._state), list(values.values())
+            if self.lanes > 1:
+                new = self._put([state[n] for n in values], new, lane)
+            for n, array in zip(values, jax.device_put(new, accelerator()), strict=True):
                 state[n] = array
             self._state = state
 
@@ -200,7 +210,7 @@ class Program:
         weights, others = jax.device_put((weights, others), accelerator())
         parts = []
         for start in range(0, len(images), EVALUATION_BATCH):
-            x = images[start : start + EVALUATION_BATCH].astype("float32") / self._scale
+            x = images[start : start + EVALUATION_BATCH].astype("float32") / np.float32(self._scale)
             parts.append(self._predict(weights, others, x))
         return np.concatenate(jax.device_get(parts))
 
@@ -309,7 +319,7 @@ class _JaxSteps(Steps):
             network.optimizer.variables,
             network.metrics_variables,
         )
-        self._variables = sum(parts, [])
+        self._variables = [*chain(*parts)]
         first = len(self._variables) - len(parts[-1])
         rate = network.optimizer.learning_rate
         self._between_epochs = [

@@ -260,9 +260,7 @@ class _Run:
         """
         self.steps.pull()
         if running:
-            for variable, value in zip(
-                self.steps.network.metrics_variables, running, strict=True
-            ):
+            for variable, value in zip(self.steps.network.metrics_variables, running, strict=True):
                 variable.assign(value)
         arrays = {f"variable_{i}": np.asarray(v) for i, v in enumerate(self._variables)}
         meta = {

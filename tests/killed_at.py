@@ -23,9 +23,9 @@ from sqlalchemy import event
 from sqlalchemy.engine import Engine
 
 import runner
-from resnet import ladder, steps, tracking, training
+from resnet import ladder, program, steps, tracking, training
 
-ENGINE = steps._JaxSteps if keras.backend.backend() == "jax" else steps._TensorFlowSteps
+ENGINE = program._JaxSteps if keras.backend.backend() == "jax" else steps.TensorFlowSteps
 
 
 def kill():
