@@ -45,6 +45,10 @@ def squares(folder):
 
 @pytest.fixture(scope="session")
 def dataset():
+    return bars()
+
+
+def bars():
     """160 training and 40 test images, 8x8, in four learnable classes."""
     from resnet.data import Dataset
 

@@ -45,8 +45,9 @@ def values(case):
     steps = make_steps(network, x, y, experiment)
     parameters = augment.draw(experiment.data.augmentation, generator, 32, (16, 16))
     transforms = augment.projective(parameters, (16, 16))
-    steps.train([(np.arange(32, dtype="int32"), transforms)])
+    steps.train([(np.arange(32, dtype="int32"), transforms)], 0)
     result |= steps.logs()
+    steps.pull()
     result["moving"] = beginnings(network.non_trainable_variables)
     if case not in DEEP:
         # Adam's first moment is a tenth of the gradient

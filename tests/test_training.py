@@ -167,8 +167,8 @@ def test_training_figures_are_means_over_the_epoch_s_images(dataset):
     e = experiment("01_template", **SMALL)
     network = models.build(e.model, (8, 8, 3), 4, seed=0)
     steps = make_steps(network, dataset.x_train, dataset.y_train, e)
-    steps.test((np.arange(100, dtype="int32"), None))
-    steps.test((np.arange(100, 160, dtype="int32"), None))
+    steps.test((np.arange(100, dtype="int32"), None), 0)
+    steps.test((np.arange(100, 160, dtype="int32"), None), 1)
     p = network.predict(dataset.x_train.astype("float32") / 255, verbose=0)
     of_truth = p[np.arange(160), dataset.y_train]
     assert steps.logs()["loss"] == pytest.approx(-np.log(of_truth).mean(), rel=1e-4)
