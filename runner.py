@@ -160,16 +160,25 @@ def one_line(uri: str, way_out: str) -> Iterator[None]:
         raise UserError(f"{mask(uri)}: {mask(error)[:300]}; nothing is lost, {way_out}") from None
 
 
-def plan(request: Request, timing: bool) -> None:
+def plan(request: Request, timing: bool, lanes_: int | None) -> None:
     """Shows what the request would train."""
     from resnet import plan
+
+    beside = {job.experiment.name: 1 for job in request.due}
+    if lanes_ or os.environ.get("KERAS_BACKEND") == "jax":
+        with console.status("starting"), quiet_start():
+            from resnet import lanes
+        count = lanes.chosen(lanes_)
+        for jobs in lanes.by_program(request.due).values():
+            n = lanes.trainings(jobs) if count is None else count
+            beside |= {job.experiment.name: n for job in jobs}
 
     others: dict[str, config.Experiment | None] = dict.fromkeys(config.find())
     for name in others:
         with contextlib.suppress(UserError):  # what was not asked for may be broken
             others[name] = resolve(name, request.profile)
     dataset = None if request.data == "cifar10" else load(request.data)
-    plan.show(request.due, dataset, others, request.tracking_uri, timing)
+    plan.show(request.due, dataset, others, request.tracking_uri, timing, beside)
 
 
 def train(request: Request, several: Callable[[], Callable | None], **options: Any) -> None:
@@ -473,18 +482,19 @@ def main(
     cpus = cpus_per_run or int(os.environ.get("TF_NUM_INTRAOP_THREADS") or 0) or machine.cores()
     # the same on every node of a cluster, whatever it has
     set_backend(bool(ray) or (jobs or 1) > 1, cpus if cpus_per_run or ray else None)
+    alone = not ray and ((jobs or 1) == 1 or len(request.due) == 1)
     if dry_run:
-        return plan(request, timing)
+        return plan(request, timing, lanes_ if alone else 1)
 
     def several() -> Callable | None:
-        if ray or ((jobs or 1) > 1 and len(request.due) > 1):
+        if not alone:
             from resnet import engine
 
             return partial(engine.run, processes=jobs, address=ray, cpus=cpus, gpus=gpus_per_run)
         from resnet import lanes
 
-        limit = lanes.most(lanes_)
-        return None if limit == 1 else partial(lanes.run, limit=limit)
+        count = lanes.chosen(lanes_)
+        return None if count == 1 else partial(lanes.run, lanes=count)
 
     return train(request, several, fresh=fresh, folder=checkpoints)
 

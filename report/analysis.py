@@ -283,8 +283,7 @@ class Content:
     @property
     def seconds(self) -> float:
         """Training time of all runs shown; epochs that one shares with another count once."""
-        own = [run.metric("train_seconds") - run.shared_seconds for run in self.runs]
-        return float(np.nansum(own))
+        return float(np.nansum([run.device_seconds for run in self.runs]))
 
     @property
     def rungs(self) -> list[System]:

@@ -114,11 +114,11 @@ def _commands(system: System, content: Content) -> list[str]:
     what = f"runner.py --ladder {system.short} --seeds"
     of_python: dict[tuple[str, str], list[Run]] = {} if system.runs else {(tables.python(), ""): []}
     for run in system.runs:
-        threads = shlex.join(tables.threads_option(run))
-        of_python.setdefault((tables.python(run), threads), []).append(run)
+        options = shlex.join(tables.bits_options(run))
+        of_python.setdefault((tables.python(run), options), []).append(run)
     return [
-        " ".join(filter(None, (python, what, tables.seed_list(runs) or "0", data, threads)))
-        for (python, threads), runs in of_python.items()
+        " ".join(filter(None, (python, what, tables.seed_list(runs) or "0", data, options)))
+        for (python, options), runs in of_python.items()
     ]
 
 

@@ -80,6 +80,12 @@ class Run:
         return float(self.history["epoch_seconds"].iloc[:count].sum())
 
     @property
+    def device_seconds(self) -> float:
+        """What its own epochs took of a device, which it shared with the others of its program."""
+        own = self.metric("train_seconds") - self.shared_seconds
+        return own / int(self.tags.get("lanes", 1))
+
+    @property
     def n_test(self) -> int:
         """Test images whose predictions are there."""
         return len(self.predictions)

@@ -661,7 +661,7 @@ def ablate_command(content: Content, what: str, seeds: Iterable[int] = (0,)) -> 
     words = ["runner.py", "--ablate", what, "--seeds", chosen]
     words += ["--profile", shown.profile] if shown.profile != "full" else []
     some = next(iter((*content.runs, *content.parts)), None)
-    words += data_option(some) + threads_option(some) if some else []
+    words += data_option(some) + bits_options(some) if some else []
     return f"{python(some)} {shlex.join(words)}"
 
 
@@ -683,14 +683,16 @@ def data_option(run: Run) -> list[str]:
 def python(run: Run | None = None) -> str:
     """What a command begins with: the Makefile's environment for the backend of a run, if any."""
     name = run.tags.get("backend", "tensorflow") if run else "tensorflow"
-    other = f"KERAS_BACKEND={shlex.quote(name)} {shlex.quote(f'.venv-{name}')}/bin/python"
+    folder = "gpu" if run and "NVIDIA" in run.tags.get("device", "") else name
+    other = f"KERAS_BACKEND={shlex.quote(name)} {shlex.quote(f'.venv-{folder}')}/bin/python"
     return ".venv/bin/python" if name == "tensorflow" else other
 
 
-def threads_option(run: Run) -> list[str]:
-    """The runner's option for a run's threads, on which its bits depend."""
-    known = run.tags.get("backend") == "tensorflow" and "threads" in run.tags
-    return ["--cpus-per-run", run.tags["threads"]] if known else []
+def bits_options(run: Run) -> list[str]:
+    """The runner's options for what a run's bits depend on and can be chosen."""
+    if run.tags.get("backend") == "tensorflow":
+        return ["--cpus-per-run", run.tags["threads"]] if "threads" in run.tags else []
+    return ["--lanes", run.tags["lanes"]] if run.tags.get("lanes", "1") != "1" else []
 
 
 def rerun_command(run: Run) -> str:
@@ -700,7 +702,7 @@ def rerun_command(run: Run) -> str:
     profile = tags.get("profile", "full")
     if profile not in ("full", ""):
         words += ["--profile", profile]
-    words += data_option(run) + threads_option(run)
+    words += data_option(run) + bits_options(run)
     for override in re.split(r"\s+(?=[\w.]+=)", tags.get("modified", "")):
         words += ["--set", override] if override else []
     return f"{python(run)} {shlex.join([*words, '--fresh'])}"
@@ -774,7 +776,10 @@ def environment(content: Content) -> Table:
         return each(run.tags.get(name) for run in content.runs)
 
     versions = sorted({t for run in content.runs for t in run.tags if t.startswith("version.")})
-    hardware = ("device", "threads", "instruction_set", "backend", "resumed_elsewhere")
+    hardware = (
+        *("device", "threads", "lanes", "precision"),
+        *("instruction_set", "backend", "resumed_elsewhere"),
+    )
     facts = {
         "dataset": shown.dataset,
         "fingerprint": shown.fingerprint,

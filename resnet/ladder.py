@@ -6,6 +6,7 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import cycle, islice
 from pathlib import Path
@@ -28,7 +29,7 @@ from resnet import (
 from resnet.config import Job
 from resnet.data import Dataset
 from resnet.leases import Lease, Lost
-from resnet.program import make_steps
+from resnet.program import Program, make_steps
 from resnet.steps import Batch, Steps, groups
 from resnet.store import Store, hide, mask, patient
 
@@ -317,7 +318,12 @@ def _conclude(
 
 
 def estimate(
-    job: Job, n_train: int, n_classes: int, shape: tuple[int, int, int], budget: float = 3.0
+    job: Job,
+    n_train: int,
+    n_classes: int,
+    shape: tuple[int, int, int],
+    lanes: int = 1,
+    budget: float = 3.0,
 ) -> dict[str, float]:
     """Counts the job's network and times some of its steps on random images.
 
@@ -326,20 +332,27 @@ def estimate(
         n_train: number of training images.
         n_classes: number of classes.
         shape: height, width and channels of an image.
+        lanes: how many such jobs would train side by side.
         budget: seconds to spend on training steps, and half as many on validation steps.
 
     Returns:
-        ``parameters``, ``multiply_adds``, ``images_per_second``, and ``time``: seconds for all
-        epochs, validation included, more than it takes if early stopping ends it.
+        ``parameters``, ``multiply_adds``, ``images_per_second`` of all lanes together, and
+        ``time``: one lane's share of the seconds for all epochs, validation included, more than
+        it takes if early stopping ends it.
     """
     experiment = job.experiment
-    network = models.build(experiment.model, shape, n_classes, job.seed)
+    networks = [models.build(experiment.model, shape, n_classes, seed) for seed in range(lanes)]
     plan = training.Plan.make(experiment, n_train, shape[:2], job.seed)
     generator = np.random.default_rng(0)
     images = generator.integers(0, 256, (256, *shape), "uint8")
-    steps = make_steps(network, images, generator.integers(0, n_classes, 256), experiment)
+    labels = generator.integers(0, n_classes, 256)
+    if lanes > 1:
+        program = Program(images, labels, n_classes, experiment.data.pixel_scale, lanes)
+        every = [program.lane()(network, experiment) for network in networks]
+    else:
+        every = [make_steps(networks[0], images, labels, experiment)]
 
-    def rate(step: Callable, calls: Iterable[list[Batch]], seconds: float) -> float:
+    def rate(steps: Steps, step: Callable, calls: Iterable[list[Batch]], seconds: float) -> float:
         """Images a second, of calls of one size; the first two compile and are not counted."""
         first, *others = islice(calls, 4)
         same = [first, *(call for call in others if len(call[0][0]) == len(first[0][0]))]
@@ -355,18 +368,19 @@ def estimate(
                 break
         return done / (time.monotonic() - began)
 
-    training_rate = rate(
-        steps.train, (call for _, call in groups(plan.batches(0), steps.per_call)), budget
-    )
-    validation_rate = rate(
-        lambda batches, number: steps.test(batches[0], number),
-        ([batch] for batch in plan.validation_batches(0)),
-        budget / 2,
-    )
+    def rates(steps: Steps) -> tuple[float, float]:
+        with contextlib.closing(steps):
+            calls = (call for _, call in groups(plan.batches(0), steps.per_call))
+            train = rate(steps, steps.train, calls, budget)
+            looks = ([batch] for batch in plan.validation_batches(0))
+            return train, rate(steps, lambda b, n: steps.test(b[0], n), looks, budget / 2)
+
+    with ThreadPoolExecutor(lanes) as pool:
+        training_rate, validation_rate = map(sum, zip(*pool.map(rates, every), strict=True))
     epoch = len(plan.train) / training_rate + plan.validation_images / validation_rate
     return {
-        "parameters": network.count_params(),
-        "multiply_adds": models.multiply_adds(network),
+        "parameters": networks[0].count_params(),
+        "multiply_adds": models.multiply_adds(networks[0]),
         "images_per_second": training_rate,
         "time": epoch * experiment.training.epochs,
     }

@@ -22,11 +22,11 @@ Work = Callable[..., events.Event]
 """``work(job, dataset, listener, should_stop, lane=lane)``, :meth:`resnet.ladder.Ladder.run`."""
 
 
-def most(asked: int | None) -> int | None:
-    """How many lanes a program may have; None for as many as there are runs and memory for.
+def chosen(asked: int | None) -> int | None:
+    """How many lanes programs are to have; None for as many as there are trainings for one.
 
     Args:
-        asked: by the user; by default a CPU has one, and an accelerator is not limited.
+        asked: by the user; by default 1 on a CPU, and None on an accelerator.
 
     Raises:
         UserError: the backend has none.
@@ -41,15 +41,21 @@ def most(asked: int | None) -> int | None:
     return asked or (None if accelerator() else 1)
 
 
-def count(jobs: list[Job], limit: int | None) -> int:
-    """How many lanes the program of some jobs has, those included that are finished by now.
+def by_program(jobs: list[Job]) -> dict[str, list[Job]]:
+    """The jobs by :meth:`resnet.config.Experiment.program`, in order."""
+    programs: dict[str, list[Job]] = {}
+    for job in jobs:
+        programs.setdefault(job.experiment.program(), []).append(job)
+    return programs
 
-    Args:
-        jobs: all that share the program; of those that share a trajectory one trains at a time.
-        limit: from :func:`most`.
+
+def trainings(jobs: list[Job]) -> int:
+    """How many of a program's jobs can train at once, finished ones included.
+
+    That a command goes on with as many lanes as it began with, whatever is done by then, is what
+    its bits depend on.
     """
-    trainings = len({job.training() for job in jobs})
-    return trainings if limit is None else min(trainings, limit)
+    return len({job.training() for job in jobs})
 
 
 def run(
@@ -60,7 +66,7 @@ def run(
     listener: events.Listener,
     should_stop: Callable[[], bool],
     *,
-    limit: int | None,
+    lanes: int | None,
 ) -> list[events.Event]:
     """Runs jobs side by side, program by program; see :func:`resnet.engine.run`.
 
@@ -71,7 +77,7 @@ def run(
         folder: of the checkpoints, which every lane sees.
         listener: is told what happens, in this thread.
         should_stop: asked several times a second.
-        limit: of lanes, from :func:`most`.
+        lanes: of each program, from :func:`chosen`.
 
     Returns:
         What became of each job, in the order in which they ended.
@@ -79,10 +85,7 @@ def run(
     Raises:
         Interrupted: ``should_stop`` said so; all checkpoints are written.
     """
-    programs: dict[str, list[Job]] = {}
-    for job in jobs:
-        programs.setdefault(job.experiment.program(), []).append(job)
-    waiting = list(programs.values())
+    waiting = list(by_program(jobs).values())
     program: Program | None = None
     running: dict[threading.Thread, Job] = {}
     told: queue.Queue[events.Event | threading.Thread] = queue.Queue()
@@ -108,16 +111,16 @@ def run(
             if should_stop():
                 waiting.clear()
             if waiting and program is None:
-                program = _program(waiting[0], dataset, limit)
+                program = _program(waiting[0], dataset, lanes)
             busy = {job.training() for job in running.values()}
             free = [job for jobs in waiting[:1] for job in jobs if job.training() not in busy]
-            if program and free and (lane := program.lane()):
+            if program and free and program.free:
                 waiting[0].remove(free[0])
-                thread = threading.Thread(target=do, args=(free[0], lane), daemon=True)
+                thread = threading.Thread(target=do, args=(free[0], program.lane()), daemon=True)
                 running[thread] = free[0]
                 thread.start()
                 continue
-            if program and waiting and not waiting[0] and program.idle:
+            if program and waiting and not waiting[0] and program.free == program.lanes:
                 waiting, program = waiting[1:], None  # the last ones are recorded meanwhile
                 continue
             try:
@@ -139,31 +142,26 @@ def run(
     return done
 
 
-def _program(jobs: list[Job], dataset: Dataset, limit: int | None) -> Program:
-    experiment = jobs[0].experiment
-    lanes = count(jobs, limit)
-    if lanes > 1 and (device := accelerator()):
-        network = models.build(
-            experiment.model, dataset.x_train.shape[1:], len(dataset.classes), seed=0
-        )
-        memory = (device.memory_stats() or {}).get("bytes_limit", math.inf)
-        need = _memory(network, experiment.training.batch_size)
-        lanes = max(min(lanes, int(memory // need)), 1) if memory < math.inf else lanes
-    return Program(
-        dataset.x_train,
-        dataset.y_train,
-        len(dataset.classes),
-        experiment.data.pixel_scale,
-        lanes,
-    )
+def _program(jobs: list[Job], dataset: Dataset, lanes: int | None) -> Program:
+    """The program of some jobs, none of which has begun."""
+    experiment, classes = jobs[0].experiment, len(dataset.classes)
+    if lanes is None:
+        lanes = trainings(jobs)
+        device = accelerator()
+        memory = device.memory_stats() if device else None
+        if lanes > 1 and memory:
+            network = models.build(experiment.model, dataset.x_train.shape[1:], classes, seed=0)
+            each = _memory(network, experiment.training.batch_size)
+            lanes = max(min(lanes, memory["bytes_limit"] // each), 1)
+    scale = experiment.data.pixel_scale
+    return Program(dataset.x_train, dataset.y_train, classes, scale, lanes)
 
 
 def _memory(network: keras.Model, batch: int) -> int:
-    """Bytes that a lane needs at most: what all layers put out, patches too, and its gradients."""
+    """Bytes that a lane may need: what all layers put out, patches too, and its gradients."""
     values = 0
     for layer in network.layers:
         values += math.prod(layer.output.shape[1:])
         if isinstance(layer, keras.layers.Conv2D):
-            seen = math.prod(layer.kernel.shape[:3])
-            values += math.prod(layer.output.shape[1:3]) * seen
+            values += math.prod(layer.output.shape[1:3]) * math.prod(layer.kernel.shape[:3])
     return 2 * 4 * batch * values

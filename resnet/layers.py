@@ -141,9 +141,10 @@ class BatchNormalization(keras.layers.BatchNormalization):
 
     def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
         """Normalises ``inputs`` by the batch (training) or the moving statistics."""
-        normalize = _normalize if _PRODUCTS.get() else _FUSED.get(keras.backend.backend())
-        if not (normalize and training and self.trainable and self.compute_dtype == "float32"):
+        fused = keras.backend.backend() == "tensorflow" and self.compute_dtype == "float32"
+        if not (training and self.trainable and (fused or _PRODUCTS.get())):
             return super().call(inputs, training=training, mask=mask)
+        normalize = _fused if fused else _normalize
         gamma, beta = ops.copy(self.gamma), ops.copy(self.beta)
         outputs, mean, variance = normalize(inputs, gamma, beta, self.epsilon)
         for moving, new in ((self.moving_mean, mean), (self.moving_variance, variance)):
@@ -168,9 +169,6 @@ def _fused(inputs: Any, gamma: Any, beta: Any, epsilon: float) -> tuple[Any, Any
     # the kernel returns n / (n - 1) times the variance that Keras averages
     count = tf.cast(tf.size(inputs) // inputs.shape[-1], "float32")
     return outputs, mean, variance * ((count - 1) / count)
-
-
-_FUSED = {"tensorflow": _fused}
 
 
 class MaxPooling2D(keras.layers.MaxPooling2D):

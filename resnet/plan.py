@@ -19,6 +19,7 @@ from resnet.shell import DEFAULT_URI, duration
 _COLUMNS = {
     "parameters": ("parameters", lambda n: f"{n:,.0f}"),
     "multiply_adds": ("multiply-adds", lambda n: f"{n / 1e6:.2f} M"),
+    "lanes": ("lanes", lambda n: f"{n:.0f}"),
     "images_per_second": ("images/s", lambda rate: f"{rate:.0f}"),
     "time": ("time", duration),
 }
@@ -30,6 +31,7 @@ def show(
     ladder: dict[str, config.Experiment | None],
     uri: str | None,
     timing: bool,
+    lanes: dict[str, int],
 ) -> None:
     """Prints each experiment's size and time, if known, what it changes, and what it assumes anew.
 
@@ -39,6 +41,7 @@ def show(
         ladder: all experiments in order, None for what cannot be read.
         uri: the store whose finished runs tell the time; it need not be there.
         timing: build the networks and time some steps on this machine instead.
+        lanes: how many would train side by side, by experiment.
     """
     n, height, width, channels = 50_000, 32, 32, 3
     classes, fingerprint = 10, CIFAR10_FINGERPRINT
@@ -52,9 +55,11 @@ def show(
         known = {}
         for name, job in firsts.items():
             with console.status(f"timing {escape(job.experiment.title)}"):
-                known[name] = estimate(job, n, classes, (height, width, channels))
+                known[name] = estimate(job, n, classes, (height, width, channels), lanes[name])
     else:
         known = _past(firsts, fingerprint, uri)
+    if max(lanes.values()) > 1:
+        known = {name: known.get(name, {}) | {"lanes": lanes[name]} for name in firsts}
     table = Table(title=f"Plan for {n:,} training images of {height}x{width}", box=box.SIMPLE_HEAD)
     table.add_column("rung")
     columns = [name for name in _COLUMNS if any(name in figures for figures in known.values())]
@@ -82,7 +87,7 @@ def show(
                 console.print(Padding.indent(told, 2), highlight=False)
     seeds = len(due) // len(firsts)
     told = "--timing tells how long it takes on this machine"
-    if len(known) == len(firsts):
+    if all("time" in known.get(name, {}) for name in firsts):
         basis = "less where early stopping triggers" if timing else "as finished runs took"
         longest: dict[tuple, float] = {}  # runs share a training until a schedule changes the rate
         for name, job in firsts.items():
@@ -124,5 +129,9 @@ def _past(
             runs = store.search(config_hash=job.experiment.hash(), **same)
             if metrics := [run.data.metrics for run in runs]:
                 found[name] = {key: metrics[0][key] for key in ("parameters", "multiply_adds")}
-                found[name]["time"] = fmean(m["train_seconds"] for m in metrics)
+                # what it took of the device, which it may have shared with other lanes
+                found[name]["time"] = fmean(
+                    run.data.metrics["train_seconds"] / int(run.data.tags.get("lanes", 1))
+                    for run in runs
+                )
         return found

@@ -75,18 +75,17 @@ class Program:
         self._last: Place | None = None
         self._since = 0.0
 
-    def lane(self) -> "Lane | None":
-        """A lane for one run, if any is free."""
-        with self._meeting:
-            return Lane(self, self.take()) if self._free else None
-
     @property
-    def idle(self) -> bool:
-        """Whether all lanes are free."""
-        return len(self._free) == self.lanes
+    def free(self) -> int:
+        """How many lanes are free."""
+        return len(self._free)
+
+    def lane(self) -> "Lane":
+        """A lane for one run; waits until one is free."""
+        return Lane(self, self.take())
 
     def take(self) -> int:
-        """The number of a free lane; waits for one."""
+        """The number of a lane for :class:`Lane`."""
         with self._meeting:
             self._meeting.wait_for(lambda: self._free)
             self._coming.add(number := self._free.pop())
@@ -377,5 +376,5 @@ def make_steps(
     if keras.backend.backend() == "jax":
         classes = network.output.shape[-1]
         program = Program(images, labels, classes, experiment.data.pixel_scale)
-        return Lane(program, program.take())(network, experiment)
+        return program.lane()(network, experiment)
     return TensorFlowSteps(network, images, labels, experiment)

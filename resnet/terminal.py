@@ -51,6 +51,12 @@ class _Row:
         p = self.progress
         return max(len(self.history), p.epoch - 1 + p.step / p.steps if p else 0)
 
+    @property
+    def trains(self) -> bool:
+        """Whether it is at its epochs, rather than at what follows them."""
+        over = self.phase and self.phase.what in ("testing", "recording")
+        return self.state == "running" and not over
+
     def advance(self, event: events.Event) -> None:
         """Takes in what happened."""
         now = time.monotonic()
@@ -118,6 +124,7 @@ class Display:
             for job in jobs
         }
         self.numbers = {key: number for number, key in enumerate(self.rows, 1)}
+        self.at_once = 1  # as many as ever trained side by side
         self.began = time.monotonic()
         self.live = Live(
             console=console, get_renderable=self.render, refresh_per_second=4, transient=True
@@ -135,6 +142,7 @@ class Display:
         """Shows what happened."""
         row = self.rows[self._key(event.job)]
         row.advance(event)
+        self.at_once = max(self.at_once, sum(row.trains for row in self.rows.values()))
         if text := self._line(row, event):
             short = isinstance(event, events.Epoch) and self.console.is_terminal
             self.console.print(
@@ -151,8 +159,9 @@ class Display:
 
     def _line(self, row: _Row, event: events.Event) -> str:
         match event:
-            case events.Started():
-                return f"training, at most {row.epochs} epoch{'s' * (row.epochs > 1)}"
+            case events.Started(_, lanes):
+                beside = f", in one of {lanes} lanes" * (lanes > 1)
+                return f"training, at most {row.epochs} epoch{'s' * (row.epochs > 1)}{beside}"
             case events.Resumed(_, step, history, shared, differs, due):
                 changes = ", ".join(f"{key} {a} -> {b}" for key, (a, b) in differs.items())
                 elsewhere = f"; not as it began, so its bits may differ: {escape(changes)}"
@@ -220,14 +229,17 @@ class Display:
         rows = self.rows.values()
         bar = ProgressBar(sum(row.epochs for row in rows), sum(row.done for row in rows))
         over = sum(row.state not in ("waiting", "running") for row in rows)
-        left = self._left()
+        told = [f"{over} of {len(rows)} done in {duration(time.monotonic() - self.began)}"]
+        if (left := self._left()) is not None:
+            told.append(f"about {duration(left)} left")
+        training = [row for row in rows if row.trains]
+        if len(training) > 1:
+            rate = sum(row.rate for row in training)
+            told.append(f"{len(training)} side by side, {rate:,.0f} images/s in all")
         return Group(
             *lines,
             Padding(bar, 0),  # ends its line
-            Text(
-                f"{over} of {len(rows)} done in {duration(time.monotonic() - self.began)}"
-                + (f", about {duration(left)} left" if left is not None else "")
-            ),
+            Text(", ".join(told)),
         )
 
     def _cells(self, mark: str, title: str, cells: list[str], style: str) -> Text:
@@ -273,14 +285,14 @@ class Display:
             return None
         pace = {str(row.job.experiment.model): row.pace for row in measured}
         aside = sum(row.aside for row in measured) / len(measured)
-        seconds, running = 0.0, 0
+        left = []
         for row in self.rows.values():
             each = pace.get(str(row.job.experiment.model), max(pace.values()))
-            seconds += (row.epochs - row.done) * each
+            seconds = (row.epochs - row.done) * each
             if row.state == "waiting":
                 seconds += aside
-            elif row.state == "running":
-                running += 1
-                if not row.progress:  # it compiles
-                    seconds += max(aside - (time.monotonic() - row.began), 0)
-        return seconds / max(running, 1)
+            elif row.state == "running" and not row.progress:  # it compiles
+                seconds += max(aside - (time.monotonic() - row.began), 0)
+            left.append(seconds)
+        # those that train side by side do so to the end, but none is divided among them
+        return max(sum(left) / self.at_once, *left)

@@ -13,6 +13,7 @@ import operator
 import socket
 import subprocess
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from importlib import metadata
@@ -47,6 +48,7 @@ from resnet.store import FAILURES, ROOT, Store, data_of
 from resnet.training import Outcome
 
 RESUMED = "resumed_elsewhere"
+_DRAWING = threading.Lock()  # lanes are threads, and Matplotlib is not safe for them
 DESCRIPTION, PARENT, CONTEXT = "mlflow.note.content", "mlflow.parentRunId", "mlflow.data.context"
 
 
@@ -220,15 +222,16 @@ class ChildRun:
         self.log_history(outcome.history)
         with tempfile.TemporaryDirectory() as temporary:
             folder = Path(temporary)
-            save_results(
-                folder,
-                predictions(dataset.y_test, outcome.probabilities),
-                dataset.classes,
-                outcome.history,
-                job.experiment.title,
-            )
+            with _DRAWING:
+                save_results(
+                    folder,
+                    predictions(dataset.y_test, outcome.probabilities),
+                    dataset.classes,
+                    outcome.history,
+                    job.experiment.title,
+                )
+                figures.mistakes(dataset, outcome.probabilities, folder / "mistakes.png")
             np.save(folder / "test_probabilities.npy", outcome.probabilities, allow_pickle=False)
-            figures.mistakes(dataset, outcome.probabilities, folder / "mistakes.png")
             lines: list[str] = []
             outcome.network.summary(line_length=110, print_fn=lines.append)
             (folder / "model_summary.txt").write_text("\n".join(lines), encoding="utf-8")

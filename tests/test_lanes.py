@@ -304,7 +304,7 @@ def test_one_that_ends_makes_room_and_none_waits_for_it(dataset, tmp_path, monke
         make(self, calls, active=active)
 
     monkeypatch.setattr(program.Program, "_make", watched)
-    done = lanes.run(jobs, dataset, work, str(tmp_path), told.append, lambda: False, limit=3)
+    done = lanes.run(jobs, dataset, work, str(tmp_path), told.append, lambda: False, lanes=3)
     assert sorted(event.job.seed for event in done) == [0, 1, 2, 4]
     order = [(type(e).__name__, e.job.seed) for e in told if isinstance(e, events.Event)]
     assert order.index(("Started", 4)) < max(order.index(("Finished", n)) for n in (0, 2))
@@ -364,7 +364,7 @@ def test_a_failing_store_of_one_does_not_end_the_others(dataset, empty, tmp_path
         told.append,
         name="test",
         tags={"profile": "full", "modified": ""},
-        at_once=partial(lanes.run, limit=None),
+        at_once=partial(lanes.run, lanes=None),
     )
     assert failures == 1
     by_status = {run.data.tags["seed"]: run.info.status for run in store.search(role="rung")}
