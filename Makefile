@@ -6,7 +6,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 
 .PHONY: help recorded quick ladder report readme ui screenshots test test-cluster coverage smoke
-.PHONY: lint jax test-jax lock clean
+.PHONY: lint jax test-jax gpu lock clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -59,32 +59,38 @@ jax: .venv-jax/ready  ## Keras on JAX, without TensorFlow
 test-jax: .venv-jax/ready  ## its tests
 	KERAS_BACKEND=jax .venv-jax/bin/python -m pytest tests/test_backends.py tests/test_jax.py
 
-# The extras are in the locks, so that one environment serves every target.
-COMPILE := $(BIN)/uv pip compile --universal --extra test --extra postgresql --generate-hashes \
-	--no-emit-index-url --no-header --quiet
+gpu: .venv-gpu/ready  ## Keras on JAX for an NVIDIA GPU (Linux)
 
-lock: $(VENV)/ready  ## both locks, with the newest versions that fit
-	$(COMPILE) --upgrade --output-file requirements.lock pyproject.toml
-	echo "tensorflow ; python_version < '3'" > .without-tensorflow
-	trap 'rm .without-tensorflow' EXIT; $(COMPILE) --upgrade --extra jax \
-		--override .without-tensorflow --constraint requirements.lock \
-		--output-file requirements-jax.lock pyproject.toml
+# The extras are in the locks, so that one environment serves every target. The GPU's holds what
+# JAX's does not: both go into one environment, and JAX's has the versions.
+PROJECT := pyproject.toml --extra test --extra postgresql
+COMPILE := $(BIN)/uv pip compile --upgrade --universal --generate-hashes --no-emit-index-url \
+	--no-header --quiet
+
+lock: $(VENV)/ready  ## the locks, with the newest versions that fit
+	$(COMPILE) $(PROJECT) --output-file requirements.lock
+	echo "tensorflow ; python_version < '3'" | $(COMPILE) $(PROJECT) --extra jax --override - \
+		--constraint requirements.lock --output-file requirements-jax.lock
+	$(COMPILE) --group gpu --constraint requirements-jax.lock --output-file requirements-gpu.lock \
+		$$(sed -n 's/^\([^ ]*\)==.*/--no-emit-package \1/p' requirements-jax.lock | uniq)
 
 # uv takes a fifth of pip's time; where it cannot reach the packages (pip has its own settings, of a
 # mirror or a proxy), pip installs them.
 PIP = $(1)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps
+LOCKED = --require-hashes $(addprefix -r ,$(filter %.lock,$^))
 
 $(VENV)/ready: requirements.lock
 .venv-jax/ready: requirements-jax.lock
+.venv-gpu/ready: requirements-jax.lock requirements-gpu.lock
 %/ready: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14) and "Python 3.11 to 3.13 is needed, this is " + sys.version.split()[0] + "; name another: make PYTHON=python3.12")'
 	$(PYTHON) -m venv $*
 	sed -n '/^uv==/,/[^\\]$$/p' $(filter %.lock,$^) > $*/uv.txt
 	$(call PIP,$*) --require-hashes -r $*/uv.txt
-	$*/bin/uv pip install --quiet --python $*/bin/python --no-deps --require-hashes \
-		-r $(filter %.lock,$^) || $(call PIP,$*) --require-hashes -r $(filter %.lock,$^)
+	$*/bin/uv pip install --quiet --python $*/bin/python --no-deps $(LOCKED) \
+		|| $(call PIP,$*) $(LOCKED)
 	$(call PIP,$*) --no-build-isolation --editable .
 	touch $@
 
 clean:  ## environment and caches go, results stay
-	rm -rf .venv .venv-jax .venv-3.* .*_cache .coverage htmlcov .hypothesis build *.egg-info
+	rm -rf .venv .venv-jax .venv-gpu .venv-3.* .*_cache .coverage htmlcov .hypothesis build *.egg-info

@@ -197,8 +197,8 @@ def train(request: Request, several: Callable[[], Callable | None], **options: A
         from resnet import ladder, numerics, terminal
         from resnet.store import connect
 
-        at_once = several()
-    for line in numerics.reservations():
+        at_once, reservations = several(), numerics.reservations()
+    for line in reservations:
         say(f"[yellow]{escape(line)}[/yellow]")
     store = connect(request.tracking_uri)  # before the images: it may not be there
     dataset = load(request.data)

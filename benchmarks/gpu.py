@@ -59,10 +59,10 @@ def experiment(options: argparse.Namespace) -> config.Experiment:
 
 
 def rates(work: Callable[[], float], turns: int) -> list[float]:
-    """Images/s of every turn.
+    """How much a second was done in every turn.
 
     Args:
-        work: trains on some images, and returns how many. It has compiled.
+        work: does one portion and returns its amount (images, say). It has compiled.
         turns: how often.
     """
     measured = []
@@ -95,7 +95,7 @@ def card(options: argparse.Namespace) -> Figures:
     device = jax.devices()[0]
     if device.platform == "cpu" and not options.cpu:
         raise SystemExit(f"JAX has no GPU here: {WAY_OUT}")
-    x = jnp.zeros(2**22 if options.cpu else 2**28, "float32")
+    x = jnp.zeros(2**22 if options.cpu else 2**27, "float32")
     copy = jax.jit(lambda values: values + 1)
     copy(x).block_until_ready()
 

@@ -413,6 +413,15 @@ def test_what_a_run_leaves_in_mlflow(finished, image_folder):
     np.testing.assert_allclose(again, logged, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="JAX has lanes")
+@pytest.mark.parametrize("further", [(), ("--dry-run",)])
+def test_lanes_that_tensorflow_has_not_are_refused(here, further):
+    process = here("--ladder=1", "--data=digits", "--lanes=2", *further)
+    assert process.returncode == 2
+    assert "TensorFlow trains one run at a time; JAX has lanes" in process.err
+    assert len(process.err.strip().splitlines()) == 1
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -432,6 +441,7 @@ def test_what_a_run_leaves_in_mlflow(finished, image_folder):
         (["--ladder=2", "--data=digits", "--set=training.batch_size=5000"], "too large"),
         (["--ladder=1", "--data=digits", "--checkpoints=/dev/null/x"], "cannot be written"),
         (["--ladder=1", "--data=digits", "--ray=auto"], "--tracking-uri"),
+        (["--ladder=1", "--seeds=0-1", "--jobs=2", "--lanes=2"], "--lanes: does not go with"),
         (["--ladder=1", "--tracking-uri=mysql+x://me:s3cret@127.0.0.1:1/x"], "//me:***@127"),
         (["--ladder=1", "--tracking-uri=mysql://me:pa[ss@host/x"], "//me:***@host"),
         (["--ladder=1", "--data=digits", "--checkpoints=ftp://me:s3cret@127.0.0.1:1/x"], "***@127"),

@@ -100,6 +100,30 @@ def test_the_time_left_is_that_of_what_was_measured(clock):
     assert f"about {shell.duration(seconds)} left" in pane(shown)
 
 
+def test_runs_side_by_side_share_the_time_left_but_for_the_last(clock):
+    jobs = [job("01_template", seed) for seed in range(4)]
+    shown, file = display(jobs)
+    for of in jobs[:2]:
+        shown(events.Started(of, 2))
+    assert "at most 25 epochs, in one of 2 lanes" in " ".join(file.getvalue().split())
+    clock.now += 30  # to compile
+    for of in jobs[:2]:
+        shown(progress(of, 1, 1))
+        for epoch in (1, 2):
+            shown(events.Epoch(of, [record(n + 1, 0.5) for n in range(epoch)]))
+    # two lanes have 23 epochs of 20 s left each, and take on one more run each
+    text = pane(shown)
+    assert f"about {shell.duration(20 * (23 + 25) + 30)} left" in text
+    assert "2 side by side, 0 images/s in all" in text
+    shown(events.Started(jobs[2], 2))
+    for of in jobs[:3]:
+        shown(events.Finished(of, {"test_accuracy": 0.7, "epochs_run": 25}))
+    shown(events.Started(jobs[3], 2))
+    shown(progress(jobs[3], 16, 0))
+    assert f"about {shell.duration(20 * 10)} left" in pane(shown)
+    assert "side by side" not in pane(shown)
+
+
 def test_a_resumed_job_shows_the_epochs_done(clock):
     of = job("01_template")
     shown, _ = display([of])
