@@ -168,7 +168,8 @@ def plan(request: Request, timing: bool, lanes_: int | None) -> None:
     if lanes_ or os.environ.get("KERAS_BACKEND") == "jax":
         with console.status("starting"), quiet_start():
             from resnet import lanes
-        count = lanes.chosen(lanes_)
+
+            count = lanes.chosen(lanes_)
         for jobs in lanes.by_program(request.due).values():
             n = lanes.trainings(jobs) if count is None else count
             beside |= {job.experiment.name: n for job in jobs}

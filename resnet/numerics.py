@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import importlib.util
 import os
 import platform
 import shutil
@@ -11,7 +12,7 @@ from typing import Any
 
 import keras
 
-from resnet import DETERMINISM, machine
+from resnet import DETERMINISM, machine, shell
 
 # what withholds instructions from a backend, or sets how it computes
 _LIMITS = {"tensorflow": ("ONEDNN_MAX_CPU_ISA", "TF_ENABLE_ONEDNN_OPTS"), "jax": ("XLA_FLAGS",)}
@@ -123,9 +124,12 @@ def reservations() -> list[str]:
     """What a user should know before training here, a line each."""
     lines = []
     if gpu := _idle_gpu():
+        way_out = "make gpu, then KERAS_BACKEND=jax .venv-gpu/bin/python runner.py ..."
+        if keras.backend.backend() == "jax" and importlib.util.find_spec("jax_cuda13_plugin"):
+            way_out = f"{shell.command('-c', 'import jax; jax.devices()')}  tells why"
         lines.append(
             f"this machine has a GPU ({gpu}), which {keras.backend.backend()} does not use: "
-            "make gpu, then KERAS_BACKEND=jax .venv-gpu/bin/python runner.py ..."
+            + way_out
         )
     if accelerator() and f"{DETERMINISM}=true" not in os.environ["XLA_FLAGS"].lower():
         lines.append(f"XLA_FLAGS sets {DETERMINISM}: no run here will have the same bits twice")

@@ -233,8 +233,8 @@ class Display:
         if (left := self._left()) is not None:
             told.append(f"about {duration(left)} left")
         training = [row for row in rows if row.trains]
-        if len(training) > 1:
-            rate = sum(row.rate for row in training)
+        rate = sum(row.rate for row in training)
+        if len(training) > 1 and rate:
             told.append(f"{len(training)} side by side, {rate:,.0f} images/s in all")
         return Group(
             *lines,

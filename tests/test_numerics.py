@@ -1,5 +1,6 @@
 """What bits depend on, and what is said of it before training."""
 
+import importlib.util
 import os
 import stat
 import subprocess
@@ -61,6 +62,10 @@ def test_a_gpu_that_is_not_used_is_told_in_a_line(nvidia_smi, monkeypatch):
     assert "this machine has a GPU (NVIDIA H200)" in line
     assert "make gpu" in line
     assert "\n" not in line
+    if keras.backend.backend() == "jax":  # which has what it needs, but for a driver that fits
+        monkeypatch.setattr(importlib.util, "find_spec", lambda name: name == "jax_cuda13_plugin")
+        (line,) = numerics.reservations()
+        assert "jax.devices()'  tells why" in line
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # by whoever does not want it
     assert numerics.reservations() == []
 

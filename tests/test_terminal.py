@@ -112,9 +112,13 @@ def test_runs_side_by_side_share_the_time_left_but_for_the_last(clock):
         for epoch in (1, 2):
             shown(events.Epoch(of, [record(n + 1, 0.5) for n in range(epoch)]))
     # two lanes have 23 epochs of 20 s left each, and take on one more run each
-    text = pane(shown)
-    assert f"about {shell.duration(20 * (23 + 25) + 30)} left" in text
-    assert "2 side by side, 0 images/s in all" in text
+    assert f"about {shell.duration(20 * (23 + 25) + 30)} left" in pane(shown)
+    for of in jobs[:2]:
+        shown(progress(of, 3, 0))
+    clock.now += 10
+    for of in jobs[:2]:
+        shown(progress(of, 3, 100))
+    assert "2 side by side, 640 images/s in all" in pane(shown)
     shown(events.Started(jobs[2], 2))
     for of in jobs[:3]:
         shown(events.Finished(of, {"test_accuracy": 0.7, "epochs_run": 25}))
