@@ -148,9 +148,7 @@ def this_project(options: argparse.Namespace) -> Figures:
     steps = math.ceil(options.steps / program.per_call) * program.per_call
 
     def trainer(seed: int) -> Callable[[int], None]:
-        lane = program.lane()
-        assert lane  # there are as many as networks
-        of_lane = lane(networks[seed], rung)
+        of_lane = program.lane()(networks[seed], rung)
         epoch = Plan.make(rung, IMAGES, (32, 32), seed).batches(0)
         batches = list(islice(cycle(epoch), steps))
 

@@ -129,7 +129,10 @@ class Program:
 
             def step(state: list, data: tuple, active: Any, at: Any, how: Any) -> list:
                 images, labels = data
-                after = one(state, look_up(images, labels, at, how, self._scale))
+                # of an image's turned coordinates TF32 would keep no more than 3 digits
+                with jax.default_matmul_precision("highest"):
+                    batch = look_up(images, labels, at, how, self._scale)
+                after = one(state, batch)
                 if self.lanes == self.per_call == 1:
                     return after
                 before = state[len(state) - len(after) :]
