@@ -98,7 +98,7 @@ def set_backend(several: bool, cpus: int | None) -> None:
     """Sets what Keras's backends read when they are imported.
 
     Args:
-        several: whether several processes may share a GPU.
+        several: whether other processes may be at the same GPU.
         cpus: threads of a training; None leaves it to the backend.
     """
     if several:  # which they can only if none takes all of its memory
@@ -482,7 +482,8 @@ def main(
     )
     cpus = cpus_per_run or int(os.environ.get("TF_NUM_INTRAOP_THREADS") or 0) or machine.cores()
     # the same on every node of a cluster, whatever it has
-    set_backend(bool(ray) or (jobs or 1) > 1, cpus if cpus_per_run or ray else None)
+    several_processes = bool(ray) or (jobs or 1) > 1 or dry_run
+    set_backend(several_processes, cpus if cpus_per_run or ray else None)
     alone = not ray and ((jobs or 1) == 1 or len(request.due) == 1)
     if dry_run:
         return plan(request, timing, lanes_ if alone else 1)

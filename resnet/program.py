@@ -7,6 +7,7 @@ thread of its own; what becomes of its network depends on its own calls and on t
 never on what is in the others.
 """
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable
@@ -229,7 +230,9 @@ class Program:
             self._coming.discard(lane)
             if not self._awaited and len(self._calls) == 1:
                 if self._last is None and self.lanes > 1:
-                    self._make({lane: mine}, active=False)  # it compiles while the others come
+                    # it compiles while the others come; what fails here fails again below
+                    with contextlib.suppress(Exception):
+                        self._make({lane: mine}, active=False)
                 self._since = time.monotonic()
             self._meeting.notify_all()
             while self._calls.get(lane) is mine:
@@ -293,7 +296,7 @@ class Lane:
         """Steps of a network that was built."""
         if self._number is None:  # given back, since another process had taken the run over
             self._number = self.program.take()
-        return _JaxSteps(network, experiment, self.program, self._number, self.close)
+        return _JaxSteps(network, experiment, self, self._number)
 
     def close(self) -> None:
         """Makes room for the next run."""
@@ -307,14 +310,13 @@ class _JaxSteps(Steps):
         self,
         network: keras.Model,
         experiment: config.Experiment,
-        program: Program,
+        place: Lane,
         lane: int,
-        close: Callable[[], None],
     ):
         super().__init__(network, experiment)
+        program = place.program
         self.lanes, self.per_call = program.lanes, program.per_call
-        self.close = close  # type: ignore[method-assign]
-        self._program, self._lane = program, lane
+        self._program, self._place, self._lane = program, place, lane
         parts = (
             network.trainable_variables,
             network.non_trainable_variables,
@@ -355,6 +357,9 @@ class _JaxSteps(Steps):
     def push(self) -> None:
         values = {n: variable.value for n, variable in enumerate(self._variables)}
         self._program.put(self._lane, values)
+
+    def close(self) -> None:
+        self._place.close()
 
     def probabilities(self, images: np.ndarray) -> np.ndarray:
         network = self.network

@@ -374,6 +374,22 @@ def test_a_failing_store_of_one_does_not_end_the_others(dataset, empty, tmp_path
     assert "no space left" in failed.reason
 
 
+@pytest.mark.parametrize(("lanes_that_fit", "count"), [(9, 4), (3, 3), (0.5, 1)])
+def test_lanes_are_as_many_as_trainings_unless_memory_is_short(
+    dataset, monkeypatch, lanes_that_fit, count
+):
+    """A run that shares a training with another needs no lane of its own."""
+    later = config.change(LONG, {"training": {"epochs": 9}}, "test")
+    jobs = [Job(e, seed) for seed in range(4) for e in (LONG, later)]
+    network = models.build(LONG.model, dataset.x_train.shape[1:], len(dataset.classes), 0)
+    limit = int(lanes_that_fit * lanes._memory(network, 32)) + 1
+    card = types.SimpleNamespace(memory_stats=lambda: {"bytes_limit": limit})
+    monkeypatch.setattr(lanes, "accelerator", lambda: card)
+    assert lanes.chosen(None) is None
+    assert lanes._program(jobs, dataset, None).lanes == count
+    assert lanes._program(jobs, dataset, 7).lanes == 7  # whoever asks gets them
+
+
 # -- the command --------------------------------------------------------------------------------
 
 
@@ -404,6 +420,21 @@ def test_killed_in_mid_epoch_both_go_on_to_the_same_bits(
     assert set(runs) == set(undisturbed) == {"0", "1"}
     for seed, run in runs.items():
         assert_identical(run, undisturbed[seed])
+
+
+def test_ctrl_c_stops_all_lanes_with_their_states(command, image_folder):
+    process = command.start(*two_lanes(image_folder), "--set=training.epochs=200")
+    for line in process.stdout:
+        if "epoch 1/200" in line:
+            process.send_signal(signal.SIGINT)
+            break
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 130, err
+    assert "stopping after this step" in out
+    assert "go on with:" in out
+    runs = runs_of(command.uri)
+    assert [run.info.status for run in runs] == ["KILLED", "KILLED"]
+    assert len({path.parent for path in command.checkpoints.glob("*/*.npz")}) == 2
 
 
 def test_going_on_with_another_number_of_lanes_is_told(command, image_folder):
