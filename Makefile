@@ -56,8 +56,10 @@ lint: $(VENV)/ready  ## style, types, and the direction of imports
 
 jax: .venv-jax/ready  ## Keras on JAX, without TensorFlow
 
-test-jax: .venv-jax/ready  ## its tests
-	KERAS_BACKEND=jax .venv-jax/bin/python -m pytest tests/test_backends.py tests/test_jax.py
+JAX_TESTS ?= tests/test_backends.py tests/test_jax.py tests/test_lanes.py tests/test_numerics.py \
+	tests/test_gpu_benchmark.py
+test-jax: .venv-jax/ready  ## its tests, ten minutes
+	KERAS_BACKEND=jax .venv-jax/bin/python -m pytest -n 2 --dist worksteal $(JAX_TESTS)
 
 gpu: .venv-gpu/ready  ## Keras on JAX for an NVIDIA GPU (Linux)
 
