@@ -18,7 +18,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from resnet import config, layers
+from resnet import augment, config, layers
 from resnet.numerics import accelerator
 from resnet.steps import EVALUATION_BATCH, Batch, Steps, TensorFlowSteps, look_up, tensors
 
@@ -128,12 +128,9 @@ class Program:
         def compiled(one: Callable[[list, tuple], list]) -> Callable:
             """Of a step of one network that returns a state, or its last arrays."""
 
-            def step(state: list, data: tuple, active: Any, at: Any, how: Any) -> list:
-                images, labels = data
-                # of an image's turned coordinates TF32 would keep no more than 3 digits
-                with jax.default_matmul_precision("highest"):
-                    batch = look_up(images, labels, at, how, self._scale)
-                after = one(state, batch)
+            def step(state: list, data: tuple[Any, Any], active: Any, at: Any, how: Any) -> list:
+                apply = augment.sample if self.products else augment.apply
+                after = one(state, look_up(*data, at, how, self._scale, apply))
                 if self.lanes == self.per_call == 1:
                     return after
                 before = state[len(state) - len(after) :]

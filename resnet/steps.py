@@ -148,11 +148,30 @@ def tensors(images: np.ndarray, labels: np.ndarray, classes: int) -> tuple[Any, 
     return ops.convert_to_tensor(images, "uint8"), ops.one_hot(labels, classes)
 
 
-def look_up(images: Any, labels: Any, positions: Any, transforms: Any, scale: float) -> tuple:
-    """The batch that positions and transforms stand for: x in [0, 1], and its one-hot labels."""
+def look_up(
+    images: Any,
+    labels: Any,
+    positions: Any,
+    transforms: Any,
+    scale: float,
+    apply: Callable[[Any, Any], Any] = augment.apply,
+) -> tuple[Any, Any]:
+    """The batch that positions and transforms stand for.
+
+    Args:
+        images: uint8 tensor (n, height, width, channels), 0..255.
+        labels: tensor (n, classes).
+        positions: int32 (batch,).
+        transforms: float32 (batch, 8), or None.
+        scale: pixels are divided by it.
+        apply: applies the transforms.
+
+    Returns:
+        Tensors (batch, height, width, channels) in [0, 1] and (batch, classes).
+    """
     x = ops.cast(ops.take(images, positions, axis=0), "float32") / scale
     if transforms is not None:
-        x = augment.apply(x, transforms)
+        x = apply(x, transforms)
     return x, ops.take(labels, positions, axis=0)
 
 

@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
@@ -31,16 +32,17 @@ parameters = st.fixed_dictionaries(
 )
 
 
+@pytest.mark.parametrize("apply", [augment.apply, augment.sample])
 @settings(max_examples=200, deadline=None)
 @given(
     drawn=st.lists(parameters, min_size=1, max_size=6),
     shape=st.sampled_from([(32, 32), (16, 16), (9, 14), (20, 7)]),
     seed=st.integers(0, 99),
 )
-def test_pixels_equal_image_data_generator_s(drawn, shape, seed):
+def test_pixels_equal_image_data_generator_s(apply, drawn, shape, seed):
     images = np.random.default_rng(seed).random((len(drawn), *shape, 3), "float32")
     stacked = {key: np.array([d[key] for d in drawn]) for key in drawn[0]}
-    ours = np.asarray(augment.apply(images, augment.projective(stacked, shape)))
+    ours = np.asarray(apply(images, augment.projective(stacked, shape)))
     keras_own = generator_of_keras()  # its defaults: fill nearest, bilinear
     for image, own, single in zip(images, ours, drawn, strict=True):
         np.testing.assert_allclose(own, keras_own.apply_transform(image, single), atol=1e-3)

@@ -177,15 +177,15 @@ def lowered(name, count):
 def test_five_lanes_of_rung_2_are_products_in_one_layout():
     text = lowered("02_augmentation", 5)
     assert "stablehlo.convolution" not in text
-    # of the images' coordinates, and of the classifier's gradient, which is no convolution's
-    assert text.count("stablehlo.transpose") == 2
+    assert text.count("stablehlo.transpose") == 1  # of the classifier's gradient
+    assert "stablehlo.scatter" not in text
     normalizations, convolutions = 36, 36
     over_pixels = re.findall(
         r"stablehlo\.reduce\(.*across dimensions = \[1, 2, 3\].*tensor<5x32x\d+x\d+x\d+xf32>", text
     )
     assert len(over_pixels) == 4 * normalizations
-    # forward, by inputs (but for the images) and by kernels; the classifier; the coordinates
-    assert text.count("stablehlo.dot_general") == 3 * convolutions - 1 + 3 + 1
+    # forward, by inputs (but for the images) and by kernels; and the classifier's three
+    assert text.count("stablehlo.dot_general") == 3 * convolutions - 1 + 3
 
 
 def test_the_vgg_like_network_has_no_select_and_scatter():
