@@ -958,6 +958,19 @@ def test_commands_name_images_and_engine_where_they_are_not_the_default(store):
         assert "--profile quick --data cifar10" in command
 
 
+def test_runs_in_lanes_are_rerun_in_as_many_and_took_their_share_of_the_card(store):
+    lanes = {"backend": "jax", "device": "NVIDIA H200", "lanes": "5", "precision": "tf32"}
+    for seed in range(2):
+        store.add(LADDER[0], right(N, 700), seed=seed, tags=lanes)
+    content = analysis.load(store.uri)
+    assert tables.rerun_command(content.runs[0]).startswith(
+        "KERAS_BACKEND=jax .venv-gpu/bin/python runner.py --ladder 1 --seed 0 --lanes 5"
+    )
+    assert content.seconds == pytest.approx(2 * 61.0 * 25 / 5)
+    facts = dict(tables.environment(content).shown())
+    assert (facts["lanes"], facts["precision"]) == ("5", "tf32")
+
+
 def test_a_seed_without_its_accuracy_is_not_the_pair_that_is_compared(store):
     for rung, seed, count in ((0, 0, 700), (0, 1, 700), (1, 0, 800), (1, 1, 820)):
         gone = {"test_accuracy": math.nan} if (rung, seed) == (0, 0) else {}
