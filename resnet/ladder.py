@@ -29,7 +29,7 @@ from resnet import (
 from resnet.config import Job
 from resnet.data import Dataset
 from resnet.leases import Lease, Lost
-from resnet.program import Program, make_steps
+from resnet.program import Lane, Program, make_steps
 from resnet.steps import Batch, Steps, groups
 from resnet.store import Store, hide, mask, patient
 
@@ -72,7 +72,7 @@ class Ladder:
         listener: events.Listener,
         should_stop: Callable[[], bool],
         lost: int = 0,
-        lane: Callable[..., Steps] | None = None,
+        lane: Lane | None = None,
     ) -> events.Event:
         """Does one job: skips it if finished, goes on if begun, else trains it.
 
@@ -95,7 +95,8 @@ class Ladder:
         folder = f"{self.checkpoints}/{place}"
         patiently = patient(self.store, lambda text: listener(events.Told(job, text)), should_stop)
         lock = self.lock(place)
-        lanes = {"lanes": str(getattr(lane, "lanes", 1))}
+        lanes = lane.program.lanes if lane else 1
+        tags = self.tags | {"lanes": str(lanes)}
 
         def taken(lease: Lease) -> tracking.Run | None:
             """The run, unless another process is at it."""
@@ -105,7 +106,7 @@ class Ladder:
             except Timeout:
                 return None
             return tracking.take(
-                *(self.store, job, dataset, self.tags | lanes, self.parent_id, lease, patiently),
+                *(self.store, job, dataset, tags, self.parent_id, lease, patiently),
                 fresh=self.fresh,
                 folder=folder,
             )
@@ -126,7 +127,7 @@ class Ladder:
                         listener(events.Told(job, f"the same as {known}, as which it was trained"))
                     accuracy = run.data.metrics.get("test_accuracy", float("nan"))
                     return events.Skipped(job, run.info.run_id, accuracy)
-                listener(events.Started(job, int(lanes["lanes"])))
+                listener(events.Started(job, lanes))
                 try:
                     with tracking.child_run(
                         self.store, run, job, dataset, lease, patiently
@@ -166,7 +167,7 @@ def _train(
     listener: events.Listener,
     should_stop: Callable[[], bool],
     lost: int,
-    lane: Callable[..., Steps] | None,
+    lane: Lane | None,
 ) -> dict[str, float]:
     """Trains one run and records it; returns its summary."""
 

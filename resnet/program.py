@@ -286,7 +286,6 @@ class Lane:
 
     def __init__(self, program: Program, number: int | None):
         self.program = program
-        self.lanes = program.lanes
         self._number = number
 
     def __call__(self, network: keras.Model, experiment: config.Experiment) -> Steps:

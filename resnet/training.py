@@ -291,7 +291,7 @@ class _Run:
             arrays, meta = found
             for i, variable in enumerate(self._variables):
                 variable.assign(arrays[f"variable_{i}"])
-            now = self.numerics  # of both what is newer than some states
+            now = self.numerics  # some states are older than these two
             then = {"lanes": "1", "precision": now["precision"]} | meta["numerics"]
             for key in sorted(then.keys() | now.keys()):
                 if then.get(key) != now.get(key):

@@ -293,7 +293,7 @@ def test_one_that_ends_makes_room_and_none_waits_for_it(dataset, tmp_path, monke
     told, outcomes, make = [], {}, program.Program._make
 
     def work(job, dataset, listener, should_stop, lane):
-        listener(events.Started(job, lane.lanes))
+        listener(events.Started(job, lane.program.lanes))
         folder = f"{tmp_path}/{job.seed}"
         outcome = training.train(job.experiment, dataset, job.seed, folder, listener, make=lane)
         outcomes[job.seed] = outcome
