@@ -32,7 +32,7 @@ EXAMPLES = {
     "--ladder 5,vgg --data cifar.zip": "an image folder or an archive of one",
     "--ladder 2 --set training.epochs=2": "a value changed",
     "--ladder all --seeds 0-4 --jobs 5": "25 runs, five at a time",
-    "--ladder all --seeds 0-4": "the same, side by side in one program on a GPU (JAX)",
+    "--ladder all --seeds 0-4": "the same, side by side on a GPU (JAX)",
     "--ablate 4": "every subset of what rung 4 changes",
     "--restore": "puts the recorded runs into the store",
     "--record": "writes your own to results/",

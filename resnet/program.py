@@ -67,7 +67,7 @@ class Program:
         self._scale = scale
         self._data = jax.device_put(tensors(images, labels, classes), accelerator())
         self._meeting = threading.Condition()
-        self._state: list[Any] = []  # (lanes, ...) each, see ``_JaxSteps.variables``
+        self._state: list[Any] = []  # of each variable, (lanes, ...); without lanes where one is
         self._fetched: tuple[list[Any], list[np.ndarray]] = [], []
         self._calls: dict[int, _Call] = {}
         self._awaited: set[int] = set()  # who took part in the last call
@@ -302,6 +302,8 @@ class Lane:
 
 
 class _JaxSteps(Steps):
+    """A lane's; the network's variables are pushed into the program's state and pulled from it."""
+
     def __init__(
         self,
         network: keras.Model,
