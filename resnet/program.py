@@ -259,6 +259,8 @@ class Program:
 
     def _make(self, calls: dict[int, _Call], *, active: bool = True) -> None:
         """Makes a call for some of the lanes; the others keep their state."""
+        import jax
+
         (validates, _, length), *_ = (call.place for call in calls.values())
         shape = (1 if validates else self.per_call, self.lanes)
         mask = np.zeros(shape, bool)
@@ -274,6 +276,8 @@ class Program:
         compiled = self._test if validates else self._train
         new = compiled(self._state, self._data, (mask, positions, transforms))
         self._state = [*self._state[: len(self._state) - len(new)], *new]
+        if self.lanes > 1:  # or a lane seems away that waits for the device to finish
+            jax.block_until_ready(new)
 
 
 class Lane:

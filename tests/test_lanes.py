@@ -302,6 +302,8 @@ def test_one_that_ends_makes_room_and_none_waits_for_it(dataset, tmp_path, monke
     def watched(self, calls, *, active=True):
         told.append(set(calls))
         make(self, calls, active=active)
+        # what the device has still to do must not count as a lane's absence
+        assert all(array.is_ready() for array in self._state)
 
     monkeypatch.setattr(program.Program, "_make", watched)
     done = lanes.run(jobs, dataset, work, str(tmp_path), told.append, lambda: False, lanes=3)
