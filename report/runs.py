@@ -7,6 +7,7 @@ gone is noted in :attr:`Run.gaps`, because the rest of the run can still be repo
 import contextlib
 import json
 import os
+import re
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -82,8 +83,9 @@ class Run:
     @property
     def device_seconds(self) -> float:
         """What its own epochs took of a device, which it shared with the others of its program."""
-        own = self.metric("train_seconds") - self.shared_seconds
-        return own / int(self.tags.get("lanes", 1))
+        told = self.tags.get("lanes", "")  # of a record, anybody's text
+        lanes = int(told) if re.fullmatch("[1-9][0-9]{0,3}", told) else 1
+        return (self.metric("train_seconds") - self.shared_seconds) / lanes
 
     @property
     def n_test(self) -> int:

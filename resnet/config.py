@@ -177,16 +177,14 @@ class Experiment(Strict):
     def program(self) -> str:
         """SHA-256 (hex) of what shapes the compiled training step and how many there are.
 
-        Which images are held out, how far an image is turned, and the learning rate are data of a
-        step.
+        Which images are held out, how far an image is turned, the learning rate and when it drops
+        are data of a step.
         """
-        flat = self.flat()
-        values = ("training.learning_rate", "data.validation.subset", "data.augmentation.")
-        aside = (
+        data = (
             *("training.epochs", "training.early_stopping", "training.reduce_lr_on_plateau"),
-            *values,
+            *("training.learning_rate", "data.validation.subset", "data.augmentation."),
         )
-        shape = {key: value for key, value in flat.items() if not key.startswith(aside)}
+        shape = {key: value for key, value in self.flat().items() if not key.startswith(data)}
         return _digest(shape | {"augmented": self.data.augmentation is not None})
 
     def to_yaml(self) -> str:

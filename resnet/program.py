@@ -7,7 +7,6 @@ thread of its own; what becomes of its network depends on its own calls and on t
 never on what is in the others.
 """
 
-import contextlib
 import threading
 import time
 from collections.abc import Callable
@@ -227,9 +226,11 @@ class Program:
             self._coming.discard(lane)
             if not self._awaited and len(self._calls) == 1:
                 if self._last is None and self.lanes > 1:
-                    # it compiles while the others come; what fails here fails again below
-                    with contextlib.suppress(Exception):
+                    try:  # it compiles while the others come
                         self._make({lane: mine}, active=False)
+                    except Exception:
+                        del self._calls[lane]
+                        raise
                 self._since = time.monotonic()
             self._meeting.notify_all()
             while self._calls.get(lane) is mine:

@@ -321,6 +321,23 @@ def test_one_that_ends_makes_room_and_none_waits_for_it(dataset, tmp_path, monke
         assert_same_outcome(outcomes[job.seed], alone[0])
 
 
+def test_a_program_that_fails_ends_its_lanes_with_the_reason_and_none_hangs(
+    dataset, tmp_path, monkeypatch
+):
+    def fail(self, calls, *, active=True):
+        raise RuntimeError("out of memory")
+
+    def work(job, dataset, listener, should_stop, lane):
+        training.train(job.experiment, dataset, job.seed, f"{tmp_path}/{job.seed}", make=lane)
+
+    monkeypatch.setattr(program.Program, "_make", fail)
+    jobs = [Job(SHORT, seed) for seed in range(3)]
+    done = lanes.run(jobs, dataset, work, str(tmp_path), id, lambda: False, lanes=2)
+    assert {(event.job.seed, event.reason) for event in done} == {
+        (seed, "RuntimeError: out of memory") for seed in range(3)
+    }
+
+
 def test_a_lane_that_stays_away_is_left_behind_and_joins_again(dataset, tmp_path, monkeypatch):
     """Its store being gone, say; the others' and its own bits are what they would have been."""
     monkeypatch.setattr(program, "PATIENCE", 0.3)
@@ -422,6 +439,23 @@ def test_killed_in_mid_epoch_both_go_on_to_the_same_bits(
     assert set(runs) == set(undisturbed) == {"0", "1"}
     for seed, run in runs.items():
         assert_identical(run, undisturbed[seed])
+
+
+def test_the_plan_shows_lanes_and_times_them(command, image_folder):
+    arguments = [*two_lanes(image_folder), "--ladder=2,5", "--dry-run", "--timing"]
+    process = command(*arguments)
+    assert process.returncode == 0, process.err
+    heading, *rows = (
+        re.split(r"  +", line.strip())
+        for line in process.out.splitlines()
+        if re.match(r"\s+(rung  |[25] \+)", line)
+    )
+    assert len(rows) == 2
+    for row in rows:
+        cells = dict(zip(heading, row, strict=True))
+        assert cells["lanes"] == "2"
+        assert int(cells["images/s"]) > 0
+    assert "nothing was trained" in process.out
 
 
 def test_ctrl_c_stops_all_lanes_with_their_states(command, image_folder):
