@@ -4,7 +4,8 @@ Both from runs of the experiments that :mod:`resnet.ablation` derives from the f
 """
 
 import math
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple
@@ -12,9 +13,9 @@ from typing import NamedTuple
 import numpy as np
 
 from report import statistics
-from report.analysis import Content, Step, System, compare
 from report.runs import Run
-from report.statistics import NO_INTERVAL, Interval
+from report.statistics import Interval
+from report.systems import Step, System, compare
 from resnet import ablation
 from resnet.config import Experiment
 
@@ -62,8 +63,8 @@ class Factor(NamedTuple):
 
     @property
     def interval(self) -> Interval:
-        """Student's over seeds; takes two."""
-        return statistics.t_interval(self.shapley) if len(self.shapley) > 1 else NO_INTERVAL
+        """Student's over seeds; takes three."""
+        return statistics.student(self.shapley)[0]
 
 
 class Effect(NamedTuple):
@@ -119,13 +120,13 @@ class Apart:
         ]
 
     def anova(self) -> list[Effect]:
-        """Main effects and interactions over two seeds or more, as of repeated measures.
+        """Main effects and interactions over three seeds or more, as of repeated measures.
 
         Subsets of one seed share trajectories, so that their errors are not independent: an
         effect is a difference within each seed, and only those of different seeds are compared.
         The analysis of variance of such a design has this test's t squared for its F.
         """
-        if len(self.seeds) < 2:
+        if len(self.seeds) < 3:
             return []
         accuracies = np.array([system.accuracies for system in self.systems.values()])
         found = []
@@ -138,22 +139,33 @@ class Apart:
                     " × ".join(f.key for f in self.factors if f.key in chosen),
                     self.step.title,
                     float(np.mean(by_seed)),
-                    statistics.t_interval(by_seed),
-                    statistics.gain_p(by_seed),
+                    *statistics.student(by_seed),
                 )
             )
         return found
 
 
-def apart(content: Content) -> list[Apart]:
-    """The steps of which some subset was run that is no rung."""
-    begun = {run.rung.partition("~")[0] for run in content.parts if "=" not in run.rung}
+def apart(
+    steps: Sequence[Step],
+    known: Mapping[str, Experiment],
+    made: Sequence[Run],
+    credited: Mapping[str, list[str]],
+) -> list[Apart]:
+    """The steps of which some subset was run that is no rung.
+
+    Args:
+        steps: of the ladder.
+        known: experiments as their files say.
+        made: all runs.
+        credited: what the study credits a rung's step to.
+    """
+    begun = {run.rung.partition("~")[0] for run in made if "~" in run.rung and "=" not in run.rung}
     found = []
-    for step in content.steps:
-        before, after = (content.known.get(system.name) for system in (step.before, step.after))
+    for step in steps:
+        before, after = (known.get(system.name) for system in (step.before, step.after))
         if not (before and after and after.name in begun):
             continue
-        runs = {s: (e, _runs(content, e)) for s, e in ablation.subsets(before, after).items()}
+        runs = {s: (e, _runs(made, e)) for s, e in ablation.subsets(before, after).items()}
         between = [by_seed for _, by_seed in runs.values()][1:-1]
         seeds = sorted({seed for by_seed in between for seed in by_seed})
         if not seeds:  # what was run of it is not what the files say now
@@ -165,8 +177,7 @@ def apart(content: Content) -> list[Apart]:
         }
         missing = {e.name: [s for s in seeds if s not in by_seed] for e, by_seed in runs.values()}
         missing = {name: lacking for name, lacking in missing.items() if lacking}
-        credited = content.study.credited.get(after.name, [])
-        found.append(Apart(step, systems, complete, missing, credited))
+        found.append(Apart(step, systems, complete, missing, credited.get(after.name, [])))
     return found
 
 
@@ -179,11 +190,20 @@ class Alternative(NamedTuple):
 
 
 class Varied(NamedTuple):
-    """A row over the alternatives that were run; ``untried`` is how many were not."""
+    """A row and the alternatives to what it had to assume, run or not."""
 
     system: System
     alternatives: list[Alternative]
-    untried: int
+
+    @property
+    def run(self) -> list[Alternative]:
+        """Those that were run."""
+        return [a for a in self.alternatives if a.step.after.runs]
+
+    @property
+    def untried(self) -> list[Alternative]:
+        """Those that were not."""
+        return [a for a in self.alternatives if not a.step.after.runs]
 
     @property
     def tried(self) -> list[System]:
@@ -197,41 +217,64 @@ class Varied(NamedTuple):
         return min(values), max(values)
 
     @property
-    def explained(self) -> str:
-        """Whether the published accuracy lies in the span."""
-        if not self.system.comparable or math.isnan(self.system.published):
+    def reached(self) -> str:
+        """Whether the published accuracy is, by the row or by an alternative's whole interval."""
+        verdicts = {system.verdict for system in self.tried}
+        if "not comparable" in verdicts:
             return "not comparable"
-        if self.system.doubtful:
+        if "holds" in verdicts:
+            return "reached"
+        if "undecided" in verdicts or not verdicts:
             return "undecided"
-        if self.span[0] <= self.system.published <= self.span[1]:
-            return "yes"
-        return "not by those run" if self.untried else "no"
+        return "not by those run" if self.untried or not self.system.runs else "not reached"
+
+    @property
+    def doubt(self) -> str:
+        """What of this project's reading may be why the row fails; "" if nothing listed is."""
+
+        def named(some: Iterable[Alternative]) -> str:
+            return ", ".join(dict.fromkeys(a.key.partition(".")[2] for a in some))
+
+        holding = [a for a in self.run if a.step.after.verdict == "holds"]
+        open_ = [a for a in self.run if a.step.after.verdict != "fails"]
+        if holding:
+            return f"reached by another {named(holding)}"
+        if self.untried:
+            return f"assumed: {named(self.untried)}"
+        return f"undecided with another {named(open_)}" if open_ else ""
 
 
-def varied(content: Content) -> list[Varied]:
-    """The rows of which an alternative was run."""
+def plain(factor: str) -> str:
+    """``reduce lr on plateau``, of ``training.reduce_lr_on_plateau``; also of several."""
+    return re.sub(r"\w+\.", "", factor).replace("_", " ")
+
+
+def varied(
+    systems: Iterable[System], known: Mapping[str, Experiment], made: Sequence[Run]
+) -> list[Varied]:
+    """The rows that have alternatives; arguments as of :func:`apart`."""
     found = []
-    for system in content.systems:
-        if not (plan := content.known.get(system.name)):
+    for system in systems:
+        if not (plan := known.get(system.name)):
             continue
-        row = _system(system, plan, _runs(content, plan).values())
-        row = replace(row, doubtful=bool(content.selection.doubtful))  # whichever part it may be of
+        row = _system(system, plan, _runs(made, plan).values())
         every = [
-            Alternative(*why, compare(row, _system(system, e, _runs(content, e).values())))
+            Alternative(*why, compare(row, _system(system, e, _runs(made, e).values())))
             for why, e in ablation.alternatives(plan).items()
         ]
-        if tried := [a for a in every if a.step.after.runs]:
-            found.append(Varied(row, tried, len(every) - len(tried) + (not row.runs)))
+        if every:
+            found.append(Varied(row, every))
     return found
 
 
-def _runs(content: Content, experiment: Experiment) -> dict[int, Run]:
+def _runs(made: Sequence[Run], experiment: Experiment) -> dict[int, Run]:
     """An experiment's runs by seed, under whichever name they were made."""
     config_hash = experiment.hash()
     return {
         run.seed: run
-        for run in (*content.parts, *content.runs)
-        if run.tags["config_hash"] == config_hash and not math.isnan(run.metric("test_accuracy"))
+        for run in sorted(made, key=lambda run: "~" not in run.rung)
+        if run.tags.get("config_hash") == config_hash
+        if not math.isnan(run.metric("test_accuracy"))
     }
 
 

@@ -5,25 +5,23 @@
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
 from pydantic import Field, ValidationError, model_validator
-from statsmodels.stats.weightstats import DescrStatsW
 
 from report import statistics
 from report.runs import Run
-from report.statistics import NO_INTERVAL, Interval
+from report.statistics import ALPHA, NO_INTERVAL, Contrast, Estimate, Interval
 from resnet import config
 from resnet.config import Strict
 from resnet.records import explain
 
-Verdict = Literal["holds", "fails", "undecided", "not run", "not comparable"]
+Verdict = Literal["holds", "fails", "fails as assumed", "undecided", "not run", "not comparable"]
 Unit = Literal["accuracy", "points", "epoch", "ratio"]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Text = Annotated[str, Field(min_length=1)]
@@ -97,6 +95,7 @@ class Study(Strict):
 
     published: dict[str, Annotated[float, Field(gt=0, lt=1)]]
     tolerance: Annotated[float, Field(gt=0, lt=1)]
+    seeds: Annotated[int, Field(ge=1)]
     credited: dict[str, list[str]]
     claims: list[Claim]
     contradictions: list[Contradiction]
@@ -139,65 +138,40 @@ def load_study(path: Path = config.CLAIMS) -> Study:
         raise explain(str(path), error) from None
 
 
-class Measured(NamedTuple):
-    """What one seed's runs say: a value, and the interval that their images allow, if any.
-
-    The value is NaN if it cannot be had, infinity for "never".
-    """
-
-    value: float
-    interval: Interval = NO_INTERVAL
-    basis: str = "no interval, which takes more seeds"
-
-
 class Seed(NamedTuple):
     """One seed's runs by rung, and what is asked of them."""
 
     runs: dict[str, Run]
     claim: Claim
-    ladder: list[str]
 
     @property
     def run(self) -> Run:
         """Of the claim's rung."""
         return self.runs[self.claim.rung]
 
-    @property
-    def against(self) -> str:
-        """What it is compared with, where the quantity compares."""
-        return str(self.claim.against)
-
-    def weighted(self, weights: dict[str, float]) -> Measured:
-        """A weighted sum of test accuracies, with what the test set's size leaves open in it."""
-        chosen = [self.runs[rung] for rung in weights]
-        value = sum(w * self.runs[rung].metric("test_accuracy") for rung, w in weights.items())
-        first, n = chosen[0].predictions, chosen[0].n_test
-        if not all(r.n_test and r.predictions["label"].equals(first["label"]) for r in chosen):
-            return Measured(value)
-        if len(chosen) == 1:
-            return Measured(value, chosen[0].interval, f"binomial, {n:,} test images")
-        # by image, because two intervals would count twice how hard each image is
-        scores = np.sum([w * self.runs[rung].correct for rung, w in weights.items()], axis=0)
-        interval = DescrStatsW(scores).zconfint_mean()
-        return Measured(value, interval, f"paired by {n:,} test images")
-
 
 class Quantity(NamedTuple):
     """Something a claim can be about: its unit, what it is in words, and how to measure it.
 
-    Of the unit epoch, 0 and infinity are "never", which enters no mean.
+    Either by seed, NaN if it cannot be had; or by the systems' accuracies and the ladder, where
+    what is claimed is about the least of some contrasts. Of the unit epoch, 0 and infinity are
+    "never".
     """
 
     unit: Unit
     meaning: str
-    measure: Callable[[Seed], Measured]
+    measure: Callable[[Seed], float] = lambda _: math.nan
+    contrasts: Callable[[Claim, Mapping[str, Estimate], list[str]], list[Contrast]] | None = None
     compares: bool = False
     whole_ladder: bool = False
 
 
 @dataclass(frozen=True)
 class Judgement:
-    """A claim's verdict with what it rests on; NaN where nothing was measured."""
+    """A claim's verdict with what it rests on; NaN where nothing was measured.
+
+    ``values`` are by seed; none where accuracies are compared.
+    """
 
     claim: Claim
     verdict: Verdict
@@ -205,6 +179,7 @@ class Judgement:
     runs: tuple[Run, ...] = ()
     value: float = math.nan
     interval: Interval = NO_INTERVAL
+    values: tuple[float, ...] = ()
 
     @property
     def unit(self) -> Unit:
@@ -223,13 +198,16 @@ class Evidence:
 
     ``waiting`` says what became of rungs without a finished run; ``doubtful`` is of
     :class:`report.selection.Selection`; ``comparable`` runs are of what the study is about.
+    ``estimates`` are of the systems' accuracies, ``assumed`` what may be why a rung fails.
     """
 
     runs: tuple[Run, ...]
     ladder: list[str]
-    waiting: dict[str, str] = field(default_factory=dict)
+    estimates: Mapping[str, Estimate]
+    waiting: Mapping[str, str] = field(default_factory=dict)
     doubtful: frozenset[str] = frozenset()
     comparable: bool = True
+    assumed: Mapping[str, str] = field(default_factory=dict)
 
     def by_seed(self, rungs: list[str]) -> dict[int, dict[str, Run]]:
         """The runs of the seeds that all these rungs have in common, in order."""
@@ -244,12 +222,12 @@ class Evidence:
 
 
 def judge(claim: Claim, evidence: Evidence) -> Judgement:
-    """Judges one claim, by an interval or not at all.
+    """Judges one claim, by an interval, by a share of runs, or not at all.
 
-    The interval is Student's over seeds; with one seed it is what the test images allow, if the
-    quantity is a share of them, and speaks about that network alone. A run whose evidence is
-    incomplete is not left out, because the others alone may look firmer than all of them: it leaves
-    the claim undecided.
+    Accuracies and gains go by the deviation that all systems share, epochs by the share of runs
+    inside the bound, anything else by Student's interval over three seeds or more. A run whose
+    evidence is incomplete is not left out, because the others alone may look firmer than all of
+    them: it leaves the claim undecided.
 
     Args:
         claim: what is said.
@@ -266,41 +244,65 @@ def judge(claim: Claim, evidence: Evidence) -> Judgement:
     if missing := [rung for rung in rungs if rung not in there]:
         told = ", ".join(f"{rung}: {evidence.waiting.get(rung, 'not run')}" for rung in missing)
         return Judgement(claim, "not run", told)
-    by_seed = evidence.by_seed(rungs)
-    used = tuple(run for runs in by_seed.values() for run in runs.values())
-    measured = {
-        seed: quantity.measure(Seed(runs, claim, evidence.ladder)) for seed, runs in by_seed.items()
-    }
-    gone = [str(seed) for seed, found in measured.items() if math.isnan(found.value)]
-    values = [found.value for found in measured.values()]
-    never = sum(v == math.inf or (v == 0 and quantity.unit == "epoch") for v in values)
-    value, interval = math.nan, NO_INTERVAL
-    if not by_seed:
-        told = f"no seed in common: {', '.join(rungs)}"
-    elif gone:
-        told = f"cannot be measured from what seed {', '.join(gone)} left"
-    elif len(values) == 1:
-        ((seed, (value, interval, basis)),) = measured.items()
-        told = f"one run (seed {seed}): {basis}"
-    elif len(set(values)) == 1:
-        value, told = values[0], f"{len(values)} seeds: all the same"
-        if len(values) >= statistics.SAME_SEEDS:
-            interval = value, value
-    elif not never:
-        value, told = float(np.mean(values)), f"{len(values)} seeds: t interval"
-        interval = statistics.t_interval(values)
-    else:  # it never happened in some run, so that there is no mean
-        told = f"{len(values)} seeds: never in {never} of them, no mean"
-    verdict = claim.bound.judge(*interval)
+    if quantity.contrasts:
+        contrasts = quantity.contrasts(claim, evidence.estimates, evidence.ladder)
+        found = _by_accuracies(claim, [r for r in evidence.runs if r.rung in rungs], contrasts)
+    else:
+        found = _by_seeds(claim, evidence.by_seed(rungs), quantity.measure, quantity.unit)
+    verdict, told = found.verdict, found.evidence
     if evidence.doubtful & {"", *rungs}:
         verdict, told = "undecided", f"{told}; a run may be missing here"
     if not evidence.comparable:
         verdict = "not comparable"
-    judgement = Judgement(claim, verdict, told, used, value, interval)
-    if verdict == "undecided" and not math.isnan(value):
-        side = "inside" if judgement.inside else "outside"
-        return replace(judgement, evidence=f"{told}; the value is {side} the bound")
-    return judgement
+    assumed = [f"{rung} {evidence.assumed[rung]}" for rung in rungs if evidence.assumed.get(rung)]
+    if verdict == "fails" and assumed:
+        verdict, told = "fails as assumed", "; ".join([told, *assumed])
+    if verdict == "undecided" and not math.isnan(found.value):
+        told = f"{told}; the value is {'inside' if found.inside else 'outside'} the bound"
+    return replace(found, verdict=verdict, evidence=told)
+
+
+def _by_accuracies(claim: Claim, used: list[Run], found: list[Contrast]) -> Judgement:
+    least, interval = statistics.least(found)
+    if math.isnan(interval[0]):
+        told = "the deviation between seeds is not known"
+    elif least.paired:
+        told = "paired by seed, since correlated"
+    else:
+        told = f"deviation between seeds, {least.freedom:.1f} degrees of freedom"
+    seeds = ", ".join(map(str, Counter(run.rung for run in used).values()))
+    told = f"{seeds} seed{'s' * (seeds != '1')}: {told}"
+    verdict = claim.bound.judge(*interval)
+    return Judgement(claim, verdict, told, tuple(used), least.value, interval)
+
+
+def _by_seeds(
+    claim: Claim,
+    by_seed: dict[int, dict[str, Run]],
+    measure: Callable[[Seed], float],
+    unit: Unit,
+) -> Judgement:
+    used = tuple(run for runs in by_seed.values() for run in runs.values())
+    measured = {seed: measure(Seed(runs, claim)) for seed, runs in by_seed.items()}
+    values = tuple(measured.values())
+    gone = [str(seed) for seed, value in measured.items() if math.isnan(value)]
+    if not values:
+        return Judgement(claim, "undecided", "no seed in common")
+    if gone:
+        told = f"cannot be measured from what seed {', '.join(gone)} left"
+        return Judgement(claim, "undecided", told, used, values=values)
+    seeds = f"{len(values)} seed{'s' * (len(values) > 1)}"
+    if unit == "epoch":
+        inside = sum(claim.bound.judge(value, value) == "holds" for value in values)
+        most, least = statistics.majority(inside, len(values))
+        verdict: Verdict = "holds" if most <= ALPHA else "fails" if least <= ALPHA else "undecided"
+        told = f"{inside} of {seeds} inside the bound, p {min(most, least):.2g} (binomial)"
+        return Judgement(claim, verdict, told, used, float(np.median(values)), values=values)
+    interval, _ = statistics.student(values)
+    told = f"{seeds}: {'no interval' if math.isnan(interval[0]) else 't interval'}"
+    told += ", which takes three" * (len(values) < 3)
+    verdict = claim.bound.judge(*interval)
+    return Judgement(claim, verdict, told, used, float(np.mean(values)), interval, values)
 
 
 def gap(run: Run) -> float:
@@ -314,69 +316,70 @@ def drops(rate: pd.Series) -> list[int]:
     return [int(epoch) for epoch in rate.index[rate < rate.shift() * 0.999]]
 
 
-def _curve(key: str, of: Callable[[pd.Series], float]) -> Callable[[Seed], Measured]:
-    return lambda seed: Measured(float(of(seed.run.curve(key))))
+def _curve(key: str, of: Callable[[pd.Series], float]) -> Callable[[Seed], float]:
+    return lambda seed: float(of(seed.run.curve(key)))
 
 
 def _last(curve: pd.Series) -> float:
     return curve.tail(1).mean()
 
 
-def _metric(key: str) -> Callable[[Seed], Measured]:
-    return lambda seed: Measured(seed.run.metric(key))
+def _metric(key: str) -> Callable[[Seed], float]:
+    return lambda seed: seed.run.metric(key)
 
 
-def _lead(seed: Seed) -> Measured:
-    rung, ladder = seed.claim.rung, seed.ladder
-    accuracy = {name: seed.runs[name].metric("test_accuracy") for name in ladder}
-    gains = {after: accuracy[after] - accuracy[before] for before, after in pairwise(ladder)}
-    if any(map(math.isnan, gains.values())):
-        return Measured(math.nan)
-    rival = max((name for name in gains if name != rung), key=gains.__getitem__)
-    weights: dict[str, float] = defaultdict(float)
-    for name, sign in ((rung, 1.0), (rival, -1.0)):
-        weights[name] += sign
-        weights[ladder[ladder.index(name) - 1]] -= sign
-    return seed.weighted({name: weight for name, weight in weights.items() if weight})
+def _leads(claim: Claim, estimates: Mapping[str, Estimate], ladder: list[str]) -> list[Contrast]:
+    """The rung's gain less that of each other step."""
+
+    def lead(rival: str) -> Contrast:
+        weights: dict[str, float] = defaultdict(float)
+        for name, sign in ((claim.rung, 1.0), (rival, -1.0)):
+            weights[name] += sign
+            weights[ladder[ladder.index(name) - 1]] -= sign
+        return statistics.contrast((w, estimates[name]) for name, w in weights.items() if w)
+
+    return [lead(rival) for rival in ladder[1:] if rival != claim.rung]
 
 
-def _gap_ratio(seed: Seed) -> Measured:
-    before = gap(seed.runs[seed.against])
-    return Measured(gap(seed.run) / before if before > 0 else math.nan)
+def _gap_ratio(seed: Seed) -> float:
+    before = gap(seed.runs[str(seed.claim.against)])
+    return gap(seed.run) / before if before > 0 else math.nan
 
 
 def _first_drop(rate: pd.Series) -> float:
     return math.nan if rate.empty else next(iter(drops(rate)), math.inf)
 
 
-def _slope_ratio(seed: Seed) -> Measured:
+def _slope_ratio(seed: Seed) -> float:
     if not (found := drops(seed.run.curve("learning_rate"))):
-        return Measured(math.nan)
+        return math.nan
     drop, *later = found
     curve = (seed.run.curve("accuracy") + seed.run.curve("val_accuracy")) / 2
     before = curve.loc[drop - SLOPE_EPOCHS : drop - 1]
     # the jump at a drop is no slope
     after = curve.loc[drop + 1 : min([drop + SLOPE_EPOCHS, *(epoch - 1 for epoch in later)])]
     if curve.isna().any() or min(len(before), len(after)) < 3:
-        return Measured(math.nan)
+        return math.nan
     slopes = [float(np.polyfit(part.index, part, 1)[0]) for part in (before, after)]
-    return Measured(slopes[1] / slopes[0] if slopes[0] > 0 else math.nan)
+    return slopes[1] / slopes[0] if slopes[0] > 0 else math.nan
 
 
 QUANTITIES: dict[str, Quantity] = {
     "test_accuracy": Quantity(
-        "accuracy", "test accuracy", lambda seed: seed.weighted({seed.claim.rung: 1})
+        "accuracy",
+        "test accuracy",
+        contrasts=lambda claim, of, _: [statistics.contrast([(1, of[claim.rung])])],
     ),
     "test_gain": Quantity(
         "points",
         "test accuracy less that of the system named by 'against'",
-        lambda seed: seed.weighted({seed.claim.rung: 1, seed.against: -1}),
+        contrasts=lambda claim, of, _: [statistics.gain(of[str(claim.against)], of[claim.rung])],
         compares=True,
     ),
     "gain_lead": Quantity(
         "points",
         "the rung's gain in test accuracy less the largest gain of another step",
-        _lead,
+        contrasts=_leads,
         whole_ladder=True,
     ),
     "final_train_accuracy": Quantity(
@@ -396,7 +399,7 @@ QUANTITIES: dict[str, Quantity] = {
     "final_gap": Quantity(
         "points",
         f"training less validation accuracy, mean of the last {GAP_EPOCHS} epochs",
-        lambda seed: Measured(gap(seed.run)),
+        lambda seed: gap(seed.run),
     ),
     "gap_ratio": Quantity(
         "ratio",

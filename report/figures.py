@@ -21,8 +21,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from report import attribution, claims
-from report.analysis import Content, System
-from report.tables import NONE, percent, plain, points
+from report.analysis import Content
+from report.attribution import plain
+from report.systems import System
+from report.tables import NONE, percent, points
 
 TEMPLATES = Path(__file__).parent / "templates"
 STYLE = TEMPLATES / "report.mplstyle"
@@ -40,9 +42,7 @@ def all_figures(content: Content) -> dict[str, Figure]:
     """Every figure by file name."""
     drawn = {"progression": progression(content), "gains": gains(content)}
     drawn |= {
-        f"factors_{step.step.after.slug}": factors(step)
-        for step in attribution.apart(content)
-        if step.seeds
+        f"factors_{step.step.after.slug}": factors(step) for step in content.apart if step.seeds
     }
     with_curves = [s for s in content.systems if any(len(run.history) for run in s.runs)]
     if with_curves:

@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import re
 from collections import Counter
 from collections.abc import Iterable
 from datetime import UTC, datetime
@@ -11,13 +12,21 @@ import jinja2
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from report import attribution, figures, tables
+from report import figures, tables
 from report.analysis import Content
 from report.figures import TEMPLATES
 from report.selection import state
+from report.statistics import ALPHA
 from report.tables import Table
 
-SYMBOLS = {"holds": "✓", "fails": "✗", "undecided": "?", "not run": "·", "not comparable": "≠"}
+SYMBOLS = {
+    "holds": "✓",
+    "fails": "✗",
+    "fails as assumed": "✗",
+    "undecided": "?",
+    "not run": "·",
+    "not comparable": "≠",
+}
 """The verdicts in the order of every count."""
 
 
@@ -30,12 +39,8 @@ def counts(verdicts: Iterable[str]) -> dict[str, int]:
 def told(verdicts: Iterable[str]) -> str:
     """``4 hold, 1 fails, 13 undecided``."""
     found = counts(verdicts).items()
-    return ", ".join(f"{n} {verdict.removesuffix('s' * (n > 1))}" for verdict, n in found)
-
-
-def accuracies(content: Content) -> list[str]:
-    """The verdict on each accuracy that the study gives, the baseline's too."""
-    return [s.verdict for s in content.systems if s.published == s.published]
+    plural = {verdict: re.sub("^(hold|fail)s", r"\1", verdict) for verdict in SYMBOLS}
+    return ", ".join(f"{n} {plural[verdict] if n > 1 else verdict}" for verdict, n in found)
 
 
 def seeds_each(content: Content) -> str:
@@ -55,15 +60,29 @@ def headline(content: Content) -> str:
             f"{what}: {len(ran)} of {len(rungs)} rungs ran{reached}. These runs are "
             f"{shown.reservation}, so that nothing here is held against the study."
         )
-    verdicts = accuracies(content)
+    verdicts = content.verdicts
     inside = sum(j.verdict == "undecided" and j.inside for j in content.claims)
     claims = told([j.verdict for j in content.claims])
     claims = claims.replace("undecided", f"undecided ({inside} with a value inside the bound)")
-    seeds = seeds_each(content)
-    each = f" from {seeds} seed{'s' * (seeds != '1')} each," if content.runs else ""
+    seeds = f"{seeds_each(content)} of {content.study.seeds} planned seeds a row"
+    interim = f"Interim, with {seeds}. " * (content.interim and bool(content.runs))
     return (
-        f"The {len(verdicts)} accuracies,{each} within {100 * content.study.tolerance:g} points of "
-        f"those published: {told(verdicts)}. The {len(content.claims)} further claims: {claims}."
+        f"{interim}The {len(verdicts)} accuracies, within {100 * content.study.tolerance:g} points "
+        f"of those published: {told(verdicts)}. The {len(content.claims)} further claims: {claims}."
+    )
+
+
+def wrong(content: Content) -> str:
+    """How many of all verdicts one must expect to be wrong."""
+    all_ = len(content.verdicts) + len(content.claims)
+    decided = sum(
+        v[:5] in ("holds", "fails")
+        for v in [*content.verdicts, *(j.verdict for j in content.claims)]
+    )
+    return (
+        f"Each of {all_} verdicts may be wrong with a probability of at most 5 %: once all are "
+        f"decided, up to {all_ * ALPHA:.3g} of them will be, and of the {decided} decided here up "
+        f"to {decided * ALPHA:.3g}."
     )
 
 
@@ -81,13 +100,13 @@ def missing(content: Content) -> list[str]:
 def tiles(content: Content) -> list[tuple[str, str, str, dict[str, int]]]:
     """What stands at the top: a name, a figure, what to add, and verdicts to draw."""
     ran = [s for s in content.systems if s.runs]
-    published = accuracies(content)
+    published = content.verdicts
     verdicts = counts(published)
     claims = counts([j.verdict for j in content.claims])
-    spread = [s.deviation for s in ran if s.deviation == s.deviation]
-    floor = [s.floor for s in ran if s.floor == s.floor]
-    noise = f"deviation {tables.deviation(max(spread))} points at most" if spread else ""
-    noise = noise or (f"floor up to {tables.deviation(max(floor))} points" if floor else "")
+    spread = [100 * s.deviation for s in ran if s.deviation == s.deviation]
+    noise = f"deviation {min(spread):.2f} to {max(spread):.2f} points" if spread else ""
+    interim = content.interim and not content.selection.shown.reservation
+    noise = ("interim, " if noise else "interim") * interim + noise
     devices = dict.fromkeys(run.tags.get("device", "") for run in content.runs)
     if content.selection.shown.reservation:
         first = ("rungs run", f"{sum(bool(s.runs) for s in content.rungs)} of {len(content.rungs)}")
@@ -99,7 +118,7 @@ def tiles(content: Content) -> list[tuple[str, str, str, dict[str, int]]]:
         (*first, told(published), verdicts),
         (second[0], f"{second[1]} of {len(content.claims)}",
          told([j.verdict for j in content.claims]), claims),
-        ("seeds a rung", seeds_each(content), noise, {}),
+        ("seeds a row", seeds_each(content) + f" of {content.study.seeds}" * interim, noise, {}),
         ("training time", tables.duration(content.seconds), ", ".join(devices), {}),
     ]  # fmt: skip
 
@@ -142,7 +161,7 @@ def render(content: Content, made: dict[str, Table], drawn: dict[str, tuple[Figu
         symbols=SYMBOLS,
         percent=tables.percent,
         missing=missing(content),
-        apart=attribution.apart(content),
+        wrong=wrong(content),
         ablate=partial(tables.ablate_command, content),
         points=tables.points,
         published=tables.published_heading(content),

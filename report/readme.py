@@ -16,7 +16,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from report import analysis, attribution, figures, page, tables
+from report import analysis, figures, page, tables
 from report.analysis import Content, System
 from report.formats import to_markdown
 from report.runs import Run
@@ -83,7 +83,7 @@ def details(content: Content, drawn: Collection[str]) -> str:
             told = picture.replace("_", " ")
             parts.append(f"![{told}]({FIGURES.name}/{picture}.svg)\n")
     lines = [line for s in content.systems for line in _commands(s, content)]
-    for step in attribution.apart(content):
+    for step in content.apart:
         lines.append(tables.ablate_command(content, step.step.after.short, step.seeds))
     told = (
         "Each row again, recorded by `.venv/bin/python runner.py --record` once it is finished:\n\n"

@@ -6,6 +6,7 @@ gone is noted in :attr:`Run.gaps`, because the rest of the run can still be repo
 
 import contextlib
 import json
+import math
 import os
 import re
 import tempfile
@@ -36,6 +37,8 @@ ROLES = ("rung", "recorded")
 """Of runs of a rung; the second is of restored records."""
 IDENTITY = ["rung", "seed", "config_hash", "dataset", "dataset_fingerprint", "profile", "modified"]
 """Tags without which it is not known what a run is evidence of."""
+SETTLED = 10
+"""Epochs that tell how far a network jumps about while it is trained as it was when tested."""
 PREDICTIONS = {"label": "int64", "predicted": "int64", "truth_probability": "float64"}
 NO_PREDICTIONS = pd.DataFrame(columns=[*PREDICTIONS])
 
@@ -99,7 +102,7 @@ class Run:
 
     @property
     def interval(self) -> statistics.Interval:
-        """Wilson's, of the accuracy: what the test set's size leaves open."""
+        """Wilson's, of this network's accuracy: what the test set's size leaves open."""
         if not self.n_test:
             return statistics.NO_INTERVAL
         return proportion_confint(int(self.correct.sum()), self.n_test, method="wilson")
@@ -107,9 +110,34 @@ class Run:
     @cached_property
     def floor(self) -> float:
         """:func:`report.statistics.seed_floor` of this run, NaN without predictions."""
-        if not self.predictions["truth_probability"].any():  # gone, or it diverged
+        truth = self.predictions["truth_probability"].to_numpy()
+        return statistics.seed_floor(truth) if len(truth) else np.nan
+
+    @cached_property
+    def jumps(self) -> float:
+        """Half the mean square of what validation accuracy changes by from epoch to epoch.
+
+        As the epochs jump about, so does what is tested: it is a variance of one epoch, over the
+        last ``SETTLED`` at the learning rate that was tested, or at any if those are fewer than
+        three. NaN if curves have gaps, or there is but one epoch.
+        """
+        curve, rate = self.curve("val_accuracy"), self.curve("learning_rate")
+        tested = self.metric("tested_epoch")
+        if len(curve) < 2 or len(rate) != len(curve) or tested not in rate.index:
             return np.nan
-        return statistics.seed_floor(self.predictions["truth_probability"].to_numpy())
+        there = curve[np.isclose(rate, rate[tested], rtol=1e-3)]
+        last = (there if len(there) >= 3 else curve).tail(SETTLED)
+        return float((last.diff() ** 2).mean() / 2)
+
+    @property
+    def lacks(self) -> str:
+        """What of the evidence on its accuracy is gone, or ""."""
+        known = {
+            "test accuracy": self.metric("test_accuracy"),
+            "predictions": self.floor,
+            "curve of validation accuracy": self.jumps,
+        }
+        return ", ".join(what for what, value in known.items() if math.isnan(value))
 
     def curve(self, name: str) -> pd.Series:
         """A metric by epoch, empty if it lacks any: half a curve may end anywhere."""

@@ -163,7 +163,7 @@ def _selection(shown: RunSet, everything: list[RunSet], stray: pd.DataFrame) -> 
     finished, unfinished, notes = _newest(shown.runs)
     notes += [
         f"run {row.run_id[:8]} lacks the tag {row.lacks!r}: it may belong here, so nothing is "
-        f"decided about {row.rung or 'any rung'}"
+        f"decided about {row.rung or 'any rung'}, nor about any accuracy or gain"
         for row in stray.itertuples()
     ]
     others = tuple(s for s in everything if s is not shown)

@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from report import attribution, page, tables
+from report import page, tables
 from report.analysis import Content
 from report.formats import to_terminal
 from resnet import config
@@ -39,7 +39,7 @@ def progression(content: Content, named: Collection[str] = ()) -> Table:
 
 def parts(content: Content, named: Collection[str]) -> list[Table]:
     """What the changes of the rungs named earned, and their ranges over what was assumed."""
-    steps = attribution.apart(content)
+    steps = content.apart
     shown = [tables.factors(step) for step in steps if step.seeds and step.step.after.name in named]
     ranges = tables.ranges(content)
     varied = [row for row in ranges.items if row.system.name in named]

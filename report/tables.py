@@ -15,11 +15,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from report import attribution, statistics
-from report.analysis import Content, Step, System, by_class, confusion, holm
-from report.attribution import Apart, Factor
+from report import statistics
+from report.analysis import Content, by_class, confusion
+from report.attribution import Apart, Factor, plain
 from report.claims import QUANTITIES, Bound, Judgement
 from report.runs import Run
+from report.systems import Step, System, holm
 from resnet import config
 from resnet.shell import DEFAULT_URI, duration, hide
 
@@ -227,9 +228,12 @@ def all_tables(content: Content) -> dict[str, Table]:
         progression(content),
         comparison("steps", "Neighbouring rungs on the same test images", content, steps),
         comparison("residual_vs_vgg", "The last rung against the baseline", content, rivals),
-        *map(factors, attribution.apart(content)),
+        *map(factors, content.apart),
         judged(content),
-        *(table(content) for table in (power, networks, classes, per_class, confusion_matrix)),
+        *(
+            table(content)
+            for table in (power, backends, networks, classes, per_class, confusion_matrix)
+        ),
         *(table(content) for table in (assumptions, contradictions, runs, curves)),
         *(table(content) for table in (anova, parts, alternatives, ranges, saved)),
         *(compared(content, i) for i in range(len(content.compared))),
@@ -274,8 +278,18 @@ def progression(content: Content) -> Table:
         return two(span(s.further), s.place and f"published {s.place}")
 
     def spread(s: System) -> str:
-        floor = "" if math.isnan(s.floor) else f"floor {deviation(s.floor)}"
-        return two(deviation(s.deviation), floor)
+        own, floor = deviation(s.own_deviation), deviation(s.floor)
+        return f"{deviation(s.deviation)}\nown {own}, floor {floor}" if s.runs else NONE
+
+    def verdict(s: System) -> str:
+        return two(s.verdict, s.assumed if s.verdict == "fails as assumed" else "")
+
+    def tolerances(s: System) -> str:
+        fails, holds = s.tolerances
+        if math.isnan(holds):
+            return NONE
+        below = f"fails below {deviation(fails)}" if fails else ""
+        return two(f"holds from {deviation(holds)}", below)
 
     def gain(s: System) -> float:
         return gains.get(s.name, math.nan)
@@ -288,20 +302,21 @@ def progression(content: Content) -> Table:
     fields = [
         Field("", "heading", "rung", on=everywhere),
         Field("", lambda s: told(s)[0], "reproduced", str, "number", everywhere),
-        Field("verdict", "", "verdict", str, "verdict", verdict_on),
+        Field("", verdict, "verdict", str, "verdict", verdict_on),
         Field("published", "", heading, percent, "number", everywhere),
         Field("difference", "", "difference", points, "number", "page readme results"),
         Field("step_gain", gain, "gain", points, "number", "terminal"),
         Field("", interval, "95 % interval", str, "lines", "page results"),
         Field("seeds", lambda s: len(s.accuracies), "seeds", str, "number", "terminal"),
-        Field("tost_p", "equivalence", "TOST p", p_value, "number"),
+        Field("", tolerances, "tolerance", kind="lines", on="page results"),
         Field("", further, "one further run", kind="lines"),
         Field("", spread, "deviation", kind="lines"),
         Field("", training, "training", str, "lines", "page results"),
         Field("train_seconds", mean("train_seconds"), "time", duration, "number", "terminal"),
         Field("", size, "parameters", kind="lines"),
         Field("what_changed", lambda s: "; ".join(s.changes), "what changed", _list, "fold"),
-        *_raw("title", "interval", "further", "deviation", rung="name", evidence="basis"),
+        *_raw("title", "verdict", "assumed", "interval", "further", "deviation", "own_deviation"),
+        *_raw(rung="name", evidence="basis", tolerance="tolerances"),
         *_raw(reproduced="accuracy", published_is="place", seed_floor="floor"),
         *_raw(**{key: mean(key) for key in ("parameters", "multiply_adds", "epochs_run")}),
     ]
@@ -314,8 +329,11 @@ def _list(text: str) -> str:
 
 
 def shown(j: Judgement) -> list[str]:
-    """What a claim's quantity was measured to be, and its interval."""
-    return to_limits(j.value, j.interval, j.claim.bound, j.unit)
+    """What a claim's quantity was measured to be, epochs by seed, and its interval."""
+    if j.unit != "epoch" or not j.values:
+        return to_limits(j.value, j.interval, j.claim.bound, j.unit)
+    each = dict.fromkeys(measured(value, j.unit) for value in sorted(j.values))
+    return [", ".join(each).replace(", epoch", ","), NONE]
 
 
 def judged(content: Content) -> Table:
@@ -364,7 +382,8 @@ def _paired_fields(gain: str, steps: Sequence[Step], together: bool = True) -> l
     return [
         Field(gain, "gain", gain, points, "number", SHORT),
         Field("interval", "", "95 % interval", lambda i: span(i, points), "number", SHORT),
-        Field("seeds", lambda s: len(s.gains)),
+        Field("pairs", lambda s: len(s.gains)),
+        Field("wins", "", "one run beats one", lambda p: percent(p, 0), "number", LONG),
         Field("p", "", "p", p_value, "number"),
         Field("p_holm", lambda s: corrected.get(s.after.name, math.nan),
               "p (Holm)" * together, p_value, "number"),
@@ -422,21 +441,70 @@ def unlike(content: Content, i: int) -> Table:
 
 def power(content: Content) -> Table:
     """How many seeds tell a gain of the published size from seed noise."""
+    ran = sum(bool(s.runs) for s in content.systems)
 
     def needed(values: str) -> Callable[[Step], int | None]:
-        return lambda s: statistics.seeds_needed(s.published, s.pooled(values))
+        return lambda s: statistics.seeds_needed(s.published, s.together(values) ** 2, ran)
 
-    fields = [
-        *_step_fields(content),
-        Field("deviation", lambda s: s.pooled("deviation"), "deviation", deviation, "number", LONG),
-        Field("seeds_needed", needed("deviation"), "seeds it takes", number("d"), "number", LONG),
-        Field("seed_floor", lambda s: s.pooled("floor"), "floor", deviation, "number", LONG),
-        Field(
-            "seeds_by_floor", needed("floor"), "at best, by the floor", number("d"), "number", LONG
-        ),
-    ]
-    caption = "Seeds a rung that it takes to see the published gain (power 80 %, at 5 %)"
+    def of_gain(values: str) -> Callable[[Step], float]:
+        return lambda s: s.together(values)
+
+    found = (
+        ("deviation", "deviation of the gain", "seeds_needed", "seeds it takes"),
+        ("floor", "its floor", "seeds_by_floor", "at best, by the floor"),
+    )
+    fields = _step_fields(content)
+    for values, heading, key, seeds in found:
+        fields += [
+            Field(values, of_gain(values), heading, deviation, "number", LONG),
+            Field(key, needed(values), seeds, number("d"), "number", LONG),
+        ]
+    caption = "Seeds a row that it takes to see the published gain (power 80 %, at 5 %)"
     return Table("power", caption, fields, [*content.steps, *content.rivals])
+
+
+class Group(NamedTuple):
+    """The runs of a system on one backend and device, their mean, and where the others put it."""
+
+    system: System
+    engine: str
+    runs: list[Run]
+    accuracy: float
+    by_others: statistics.Interval
+
+
+def backends(content: Content) -> Table:
+    """Where a row's runs are of several backends or devices: whether they agree."""
+    found = []
+    for s in content.systems:
+        engines: dict[str, list[Run]] = {}
+        for run in s.runs:
+            engines.setdefault(engine(run), []).append(run)
+        for name, own in engines.items() if len(engines) > 1 else ():
+            seeds, values = {run.seed for run in own}, s.estimate.values
+            mine, others = (
+                s.estimate._replace(values={k: v for k, v in values.items() if (k in seeds) is one})
+                for one in (True, False)
+            )
+            gap = statistics.contrast([(1, mine), (-1, others)])
+            low, high = gap.interval()
+            accuracy = statistics.contrast([(1, mine)]).value
+            found.append(Group(s, name, own, accuracy, (accuracy - high, accuracy - low)))
+    fields = [
+        Field("rung", "system.name", "rung", config.short, on=LONG),
+        Field("engine", "", "backend and device", on=LONG),
+        Field("seeds", lambda g: seed_list(g.runs), "seeds", on=LONG),
+        Field("accuracy", "", "test accuracy", percent, "number", LONG),
+        Field("by_others", "", "expected from the others", span, "number", LONG),
+        Field("is", lambda g: statistics.place(g.accuracy, g.by_others), "is", on=LONG),
+    ]
+    caption = "Rows of several backends: does each lie where the others' runs would put it (95 %)?"
+    return Table("backends", caption, fields, found)
+
+
+def engine(run: Run) -> str:
+    """``tensorflow on AMD EPYC, 2 cores``."""
+    return f"{run.tags.get('backend', 'tensorflow')} on {run.tags.get('device', 'unknown')}"
 
 
 def networks(content: Content) -> Table:
@@ -538,11 +606,6 @@ def assumptions(content: Content) -> Table:
     return _plain("assumptions", "Values the study does not state", columns, rows)
 
 
-def plain(factor: str) -> str:
-    """``reduce lr on plateau``, of ``training.reduce_lr_on_plateau``; also of several."""
-    return re.sub(r"\w+\.", "", factor).replace("_", " ")
-
-
 def factors(step: Apart) -> Table:
     """What each factor of a step earned, by three ways of counting."""
 
@@ -571,7 +634,7 @@ def factors(step: Apart) -> Table:
 
 
 def anova(content: Content) -> Table:
-    """Main effects and interactions of the steps that have two seeds or more."""
+    """Main effects and interactions of the steps that have three seeds or more."""
     fields = [
         Field("factors", "", "factor, or factors together", plain),
         Field("step", "", "step"),
@@ -579,7 +642,7 @@ def anova(content: Content) -> Table:
         Field("interval", "", "95 % interval", lambda i: span(i, points), "number"),
         Field("p", "", "p", p_value, "number"),
     ]
-    terms = [term for step in attribution.apart(content) for term in step.anova()]
+    terms = [term for step in content.apart for term in step.anova()]
     return Table("anova", "Main effects and interactions, in points", fields, terms)
 
 
@@ -604,7 +667,7 @@ def alternatives(content: Content) -> Table:
         Field("evidence", "step.basis", "evidence"),
         *_raw(run_ids=lambda a: " ".join(run.id for run in a.step.after.runs)),
     ]
-    rows = [a for row in attribution.varied(content) for a in row.alternatives]
+    rows = [a for row in content.varied for a in row.run]
     return Table("alternatives", "With one assumed value changed", fields, rows)
 
 
@@ -620,13 +683,13 @@ def ranges(content: Content) -> Table:
         Field("as_assumed", "system.accuracy", "as assumed", percent, "number", SHORT),
         Field("span", "", "range", reach, "number", SHORT),
         Field("published", "system.published", heading, percent, "number", SHORT),
-        Field("explained", "", "explained by what was never stated?", on=LONG),
-        Field("alternatives", lambda row: len(row.alternatives), "alternatives run"),
-        Field("untried", "", "not run"),
+        Field("reached", "", "the published accuracy is", on=LONG),
+        Field("alternatives", lambda row: len(row.run), "alternatives run"),
+        Field("untried", lambda row: len(row.untried), "not run"),
         Field("seeds", lambda row: whole([len(s.runs) for s in row.tried]), "seeds each"),
     ]
     caption = "The range of a row over what it had to assume"
-    return Table("ranges", caption, fields, attribution.varied(content))
+    return Table("ranges", caption, fields, [row for row in content.varied if row.run])
 
 
 def saved(content: Content) -> Table:
@@ -742,6 +805,7 @@ def runs(content: Content) -> Table:
         Field("rung", "", "rung", config.short),
         Field("seed", "", "seed", kind="number"),
         Field("", metric("test_accuracy"), "test accuracy", percent, "number"),
+        Field("images_interval", "interval", "by the images", span, "number"),
         Field("seed_floor", "floor", "floor", deviation, "number"),
         Field("", metric("train_seconds"), "training time", duration, "number"),
         Field("begun", "", "begun (UTC)", lambda t: f"{t:%Y-%m-%d %H:%M}", "lines"),
