@@ -233,7 +233,8 @@ class Varied(NamedTuple):
         """What of this project's reading may be why the row fails; "" if nothing listed is."""
 
         def named(some: Iterable[Alternative]) -> str:
-            return ", ".join(dict.fromkeys(a.key.partition(".")[2] for a in some))
+            words = (re.sub(r"[._]", " ", a.key.partition(".")[2]) for a in some)
+            return ", ".join(dict.fromkeys(words))
 
         holding = [a for a in self.run if a.step.after.verdict == "holds"]
         open_ = [a for a in self.run if a.step.after.verdict != "fails"]

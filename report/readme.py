@@ -10,7 +10,7 @@ import hashlib
 import shlex
 import shutil
 import tempfile
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from report import analysis, figures, page, tables
 from report.analysis import Content, System
 from report.formats import to_markdown
 from report.runs import Run
-from resnet import UserError, cli, records
+from resnet import UserError, cli, config, records
 from resnet.quiet import quiet_start
 from resnet.shell import ROOT
 
@@ -77,7 +77,9 @@ def details(content: Content, drawn: Collection[str]) -> str:
     for name, table in (shown or {"progression": made["progression"]}).items():
         parts.append(to_markdown(table, "results"))
         if name == "progression" and content.runs:
-            parts.append(f"{page.headline(content)} {_hardware(content)}\n")
+            parts.append(
+                f"{page.headline(content)} {page.wrong(content)}\n\n{_hardware(content)}\n"
+            )
         picture = {"progression": "validation", "steps": "gains"}.get(name, name)
         if picture in drawn:
             told = picture.replace("_", " ")
@@ -99,13 +101,25 @@ def timings(root: Path) -> str:
 
 
 def _hardware(content: Content) -> str:
-    found = (f"{run.tags.get('device')} ({run.tags.get('backend')})" for run in content.runs)
-    moved = [s.short for s in content.systems if any("resumed_elsewhere" in r.tags for r in s.runs)]
-    told = (
-        f" Of {', '.join(moved)} neither bits nor times are one machine's, since they changed "
-        "processors on the way (tag `resumed_elsewhere`)."
-    )
-    return f"On {'; '.join(dict.fromkeys(found))}.{told * bool(moved)}"
+    """Which runs are of which backend and device, and whose bits nobody gets again."""
+
+    def rows(runs: Iterable[Run]) -> str:
+        by_rung: dict[str, list[Run]] = {}
+        for run in runs:
+            by_rung.setdefault(config.short(run.rung), []).append(run)
+        return ", ".join(f"{rung} {tables.seeds(own)}" for rung, own in by_rung.items())
+
+    engines: dict[str, list[Run]] = {}
+    for run in content.runs:
+        engines.setdefault(tables.engine(run), []).append(run)
+    lines = [f"* {name}: {rows(own)}" for name, own in engines.items()]
+    if moved := [run for run in content.runs if "resumed_elsewhere" in run.tags]:
+        told = "changed processors on the way (tag `resumed_elsewhere`): neither bits nor times are"
+        lines.append(f"* {rows(moved)} {told} one machine's.")
+    if free := [run for run in content.runs if not tables.repeatable(run)]:
+        told = "were run with XLA free to add in any order: nobody gets their bits again."
+        lines.append(f"* {rows(free)} {told}")
+    return "\n".join(lines)
 
 
 def _commands(system: System, content: Content) -> list[str]:

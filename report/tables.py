@@ -21,7 +21,7 @@ from report.attribution import Apart, Factor, plain
 from report.claims import QUANTITIES, Bound, Judgement
 from report.runs import Run
 from report.systems import Step, System, holm
-from resnet import config
+from resnet import DETERMINISM, config
 from resnet.shell import DEFAULT_URI, duration, hide
 
 NONE = "-"
@@ -207,6 +207,11 @@ def seed_list(runs: Iterable[Run]) -> str:
     return ",".join(map(str, seeds))
 
 
+def seeds(runs: Sequence[Run]) -> str:
+    """``seed 0``, ``seeds 1-4``."""
+    return f"seed{'s' * (len(runs) > 1)} {seed_list(runs)}"
+
+
 def _raw(*keys: str, **named: Any) -> list[Field]:
     """Fields for machines only: attributes, and what is taken otherwise by its key."""
     return [Field(key) for key in keys] + [Field(key, of) for key, of in named.items()]
@@ -265,7 +270,11 @@ def progression(content: Content) -> Table:
 
     def training(s: System) -> str:
         most = s.values("epochs_run") or [e for e in [s.params.get("training.epochs")] if e]
-        return two(f"{whole(most)} epochs" if most else NONE, duration(s.mean("train_seconds")))
+        times = s.values("train_seconds")
+        took = duration(s.mean("train_seconds"))
+        if len({engine(run) for run in s.runs}) > 1 and times:  # whose mean is nobody's
+            took = f"{duration(min(times))} to\n{duration(max(times))}"
+        return two(f"{whole(most)} epochs" if most else NONE, took)
 
     def size(s: System) -> str:
         operations = number(".2f", " M mult-adds")(s.mean("multiply_adds") / 1e6)
@@ -278,8 +287,8 @@ def progression(content: Content) -> Table:
         return two(span(s.further), s.place and f"published {s.place}")
 
     def spread(s: System) -> str:
-        own, floor = deviation(s.own_deviation), deviation(s.floor)
-        return f"{deviation(s.deviation)}\nown {own}, floor {floor}" if s.runs else NONE
+        own = "" if math.isnan(s.own_deviation) else f"own {deviation(s.own_deviation)}"
+        return two(deviation(s.deviation), own)
 
     def verdict(s: System) -> str:
         return two(s.verdict, s.assumed if s.verdict == "fails as assumed" else "")
@@ -288,8 +297,8 @@ def progression(content: Content) -> Table:
         fails, holds = s.tolerances
         if math.isnan(holds):
             return NONE
-        below = f"fails below {deviation(fails)}" if fails else ""
-        return two(f"holds from {deviation(holds)}", below)
+        below = f"fails < {deviation(fails)}" if fails else ""
+        return two(f"holds ≥ {deviation(holds)}", below)
 
     def gain(s: System) -> float:
         return gains.get(s.name, math.nan)
@@ -402,8 +411,7 @@ def compared(content: Content, i: int) -> Table:
     steps = content.beside(other)
 
     def told(s: System) -> str:
-        seeds = f"seed{'s' * (len(s.runs) > 1)} {seed_list(s.runs)}"
-        return f"{percent(s.accuracy)}\n{seeds}" if s.runs else s.waiting
+        return f"{percent(s.accuracy)}\n{seeds(s.runs)}" if s.runs else s.waiting
 
     def changes(s: Step) -> str:
         both = s.before.runs and s.after.runs
@@ -747,8 +755,17 @@ def python(run: Run | None = None) -> str:
     """What a command begins with: the Makefile's environment for the backend of a run, if any."""
     name = run.tags.get("backend", "tensorflow") if run else "tensorflow"
     folder = "gpu" if run and "NVIDIA" in run.tags.get("device", "") else name
-    other = f"KERAS_BACKEND={shlex.quote(name)} {shlex.quote(f'.venv-{folder}')}/bin/python"
-    return ".venv/bin/python" if name == "tensorflow" else other
+    if name == "tensorflow":
+        return ".venv/bin/python"
+    flags = re.search(r"XLA_FLAGS=(.*)", run.tags.get("instruction_set", "")) if run else None
+    own = flags[1] if flags and flags[1] != f"{DETERMINISM}=true" else ""
+    set_ = f"XLA_FLAGS={shlex.quote(own)} " if own else ""
+    return f"{set_}KERAS_BACKEND={shlex.quote(name)} {shlex.quote(f'.venv-{folder}')}/bin/python"
+
+
+def repeatable(run: Run) -> bool:
+    """Whether nothing that a run was started with kept its device from computing it bit for bit."""
+    return f"{DETERMINISM}=false" not in run.tags.get("instruction_set", "").lower()
 
 
 def bits_options(run: Run) -> list[str]:
@@ -759,7 +776,7 @@ def bits_options(run: Run) -> list[str]:
 
 
 def rerun_command(run: Run) -> str:
-    """The command that repeats a run, bit for bit on a processor of the same kind."""
+    """The command that repeats a run; bit for bit on a device of the same kind if it can be."""
     tags = run.tags
     words = ["runner.py", "--ladder", config.short(run.rung), "--seed", str(run.seed)]
     profile = tags.get("profile", "full")

@@ -276,7 +276,7 @@ def test_what_was_assumed_may_be_why_a_row_fails():
     row, system = varied(runs, LADDER[0])
     assert (row.reached, row.doubt) == (
         "not by those run",
-        "assumed: epochs, validation.subset",
+        "assumed: epochs, validation subset",
     )
     assert system.verdict == "fails as assumed"
     runs += seeds_of(ten, 760)
@@ -284,17 +284,17 @@ def test_what_was_assumed_may_be_why_a_row_fails():
     assert [a.step.gain for a in row.run] == pytest.approx([-0.03])
     assert row.span == pytest.approx((0.76, 0.79))
     assert [a.step.after.verdict for a in row.run] == ["fails"]
-    assert row.doubt == "assumed: epochs, validation.subset"
+    assert row.doubt == "assumed: epochs, validation subset"
     failing = [*runs, *seeds_of(fifty, 820), *seeds_of(first, 795)]
     row, system = varied(failing, LADDER[0])
     assert (row.reached, row.doubt, system.verdict) == ("not reached", "", "fails")
     reaching = [*runs, *seeds_of(fifty, 820), *seeds_of(first, 723)]
     row, system = varied(reaching, LADDER[0])
-    assert (row.reached, row.doubt) == ("reached", "reached by another validation.subset")
+    assert (row.reached, row.doubt) == ("reached", "reached by another validation subset")
     assert system.verdict == "fails as assumed"
     between = [*runs, *seeds_of(fifty, 820), *seeds_of(first, 738)]
     row, system = varied(between, LADDER[0])
-    assert (row.reached, row.doubt) == ("undecided", "undecided with another validation.subset")
+    assert (row.reached, row.doubt) == ("undecided", "undecided with another validation subset")
     assert system.verdict == "fails as assumed"
     stray = [replace(r, metrics={}) if r.rung == first.name else r for r in failing]
     assert varied(stray, LADDER[0])[1].verdict == "fails as assumed"  # one that lacks its accuracy

@@ -819,7 +819,7 @@ def test_early_stopping_that_triggered_fails_the_claim(store):
         store.add(LADDER[2], right(N, 800), seed=seed, metrics={"stopped_epoch": 16.0 + 2 * seed})
     judged = {j.claim.id: j for j in analysis.load(store.uri).claims}["early-stop-idle"]
     assert (judged.verdict, judged.value) == ("fails as assumed", 20.0)
-    assert "03_deeper_early_stopping assumed: early_stopping.restore" in judged.evidence
+    assert "03_deeper_early_stopping assumed: early stopping restore" in judged.evidence
     assert tables.shown(judged)[0] == "epoch 16, 18, 20, 22, 24"
 
 
