@@ -70,23 +70,28 @@ def draw(seeds: tuple[int, ...], wrong: float, random: np.random.Generator) -> d
     }
 
 
-def simulate(draws: int) -> dict[tuple[tuple[int, ...], float], dict[str, float]]:
-    """Shares of intervals that cover the truth, of those there are, by seeds and error of scales."""
-    found = {}
-    cases = [(seeds, wrong) for seeds in SEEDS for wrong in WRONG]
-    for number, case in enumerate(track(cases, "simulating")):
-        random = np.random.default_rng([0, number])
-        made = [draw(*case, random) for _ in range(draws)]
-        shares = {key: np.nanmean([m[key] for m in made], axis=0) for key in made[0]}
-        found[case] = {key: float(share.mean()) for key, share in shares.items()}
-        found[case]["the worst row"] = float(shares["rows"].min())
-    return found
+CASES = [(seeds, wrong) for seeds in SEEDS for wrong in WRONG]
+
+
+def simulate(case: int, draws: int) -> dict[str, float]:
+    """Shares of intervals that cover the truth, of those there are, by heading.
+
+    Args:
+        case: of ``CASES``.
+        draws: simulated ladders.
+    """
+    random = np.random.default_rng([0, case])
+    made = [draw(*CASES[case], random) for _ in range(draws)]
+    shares = {key: np.nanmean([m[key] for m in made], axis=0) for key in made[0]}
+    found = {key: float(share.mean()) for key, share in shares.items()}
+    return found | {"the worst row": float(shares["rows"].min())}
 
 
 def table(draws: int) -> str:
     """As Markdown."""
-    lines = [" | ".join(("seeds of the rows", "scales are", *HEADINGS)), "| ".join(["--- "] * 7)]
-    for (seeds, wrong), shares in simulate(draws).items():
+    lines = [" | ".join(("seeds of the rows", "scales are", *HEADINGS)), " | ".join(["---"] * 7)]
+    for case, (seeds, wrong) in enumerate(track(CASES, "simulating")):
+        shares = simulate(case, draws)
         shown = [f"{100 * shares[heading]:.1f} %" for heading in HEADINGS]
         lines.append(" | ".join((", ".join(map(str, seeds)), WRONG[wrong], *shown)))
     return "".join(f"| {line} |\n" for line in lines)

@@ -138,29 +138,17 @@ def load_study(path: Path = config.CLAIMS) -> Study:
         raise explain(str(path), error) from None
 
 
-class Seed(NamedTuple):
-    """One seed's runs by rung, and what is asked of them."""
-
-    runs: dict[str, Run]
-    claim: Claim
-
-    @property
-    def run(self) -> Run:
-        """Of the claim's rung."""
-        return self.runs[self.claim.rung]
-
-
 class Quantity(NamedTuple):
     """Something a claim can be about: its unit, what it is in words, and how to measure it.
 
-    Either by seed, NaN if it cannot be had; or by the systems' accuracies and the ladder, where
-    what is claimed is about the least of some contrasts. Of the unit epoch, 0 and infinity are
-    "never".
+    Either by seed, of a run and the one it is compared with, NaN if it cannot be had; or by the
+    systems' accuracies and the ladder, where what is claimed is about the least of some contrasts.
+    Of the unit epoch, 0 and infinity are "never".
     """
 
     unit: Unit
     meaning: str
-    measure: Callable[[Seed], float] = lambda _: math.nan
+    measure: Callable[[Run, Run], float] = lambda *_: math.nan
     contrasts: Callable[[Claim, Mapping[str, Estimate], list[str]], list[Contrast]] | None = None
     compares: bool = False
     whole_ladder: bool = False
@@ -279,11 +267,14 @@ def _by_accuracies(claim: Claim, used: list[Run], found: list[Contrast]) -> Judg
 def _by_seeds(
     claim: Claim,
     by_seed: dict[int, dict[str, Run]],
-    measure: Callable[[Seed], float],
+    measure: Callable[[Run, Run], float],
     unit: Unit,
 ) -> Judgement:
     used = tuple(run for runs in by_seed.values() for run in runs.values())
-    measured = {seed: measure(Seed(runs, claim)) for seed, runs in by_seed.items()}
+    measured = {
+        seed: measure(runs[claim.rung], runs[claim.against or claim.rung])
+        for seed, runs in by_seed.items()
+    }
     values = tuple(measured.values())
     gone = [str(seed) for seed, value in measured.items() if math.isnan(value)]
     if not values:
@@ -316,16 +307,16 @@ def drops(rate: pd.Series) -> list[int]:
     return [int(epoch) for epoch in rate.index[rate < rate.shift() * 0.999]]
 
 
-def _curve(key: str, of: Callable[[pd.Series], float]) -> Callable[[Seed], float]:
-    return lambda seed: float(of(seed.run.curve(key)))
+def _curve(key: str, of: Callable[[pd.Series], float]) -> Callable[[Run, Run], float]:
+    return lambda run, _: float(of(run.curve(key)))
 
 
 def _last(curve: pd.Series) -> float:
     return curve.tail(1).mean()
 
 
-def _metric(key: str) -> Callable[[Seed], float]:
-    return lambda seed: seed.run.metric(key)
+def _metric(key: str) -> Callable[[Run, Run], float]:
+    return lambda run, _: run.metric(key)
 
 
 def _leads(claim: Claim, estimates: Mapping[str, Estimate], ladder: list[str]) -> list[Contrast]:
@@ -341,20 +332,20 @@ def _leads(claim: Claim, estimates: Mapping[str, Estimate], ladder: list[str]) -
     return [lead(rival) for rival in ladder[1:] if rival != claim.rung]
 
 
-def _gap_ratio(seed: Seed) -> float:
-    before = gap(seed.runs[str(seed.claim.against)])
-    return gap(seed.run) / before if before > 0 else math.nan
+def _gap_ratio(run: Run, against: Run) -> float:
+    before = gap(against)
+    return gap(run) / before if before > 0 else math.nan
 
 
 def _first_drop(rate: pd.Series) -> float:
     return math.nan if rate.empty else next(iter(drops(rate)), math.inf)
 
 
-def _slope_ratio(seed: Seed) -> float:
-    if not (found := drops(seed.run.curve("learning_rate"))):
+def _slope_ratio(run: Run, _: Run) -> float:
+    if not (found := drops(run.curve("learning_rate"))):
         return math.nan
     drop, *later = found
-    curve = (seed.run.curve("accuracy") + seed.run.curve("val_accuracy")) / 2
+    curve = (run.curve("accuracy") + run.curve("val_accuracy")) / 2
     before = curve.loc[drop - SLOPE_EPOCHS : drop - 1]
     # the jump at a drop is no slope
     after = curve.loc[drop + 1 : min([drop + SLOPE_EPOCHS, *(epoch - 1 for epoch in later)])]
@@ -399,7 +390,7 @@ QUANTITIES: dict[str, Quantity] = {
     "final_gap": Quantity(
         "points",
         f"training less validation accuracy, mean of the last {GAP_EPOCHS} epochs",
-        lambda seed: gap(seed.run),
+        lambda run, _: gap(run),
     ),
     "gap_ratio": Quantity(
         "ratio",

@@ -15,7 +15,7 @@ from statsmodels.stats.multitest import multipletests
 from report import statistics
 from report.claims import Bound, Verdict
 from report.runs import Run
-from report.statistics import Contrast, Estimate, Interval, Sample, Shared
+from report.statistics import Estimate, Interval, Sample, Shared
 from resnet import config
 
 
@@ -159,16 +159,18 @@ class System:
 class Step:
     """Two systems; NaN where nothing can be said.
 
-    ``gain`` is of their means, ``gains`` are those of the seeds in common. Of these and the same
-    test images are ``mcnemar_p`` (the median over seeds), ``agreement`` (share of images put into
-    the same class), ``newly_right`` and ``newly_wrong`` (images that only the later or only the
-    earlier one gets right), which are means.
+    ``gain`` is of their means, with its 95 % ``interval`` and the two-sided ``p`` that it is zero;
+    ``gains`` are those of the seeds in common. Of these and the same test images are ``mcnemar_p``
+    (the median over seeds) and, as means, ``agreement`` (share of images put into the same class),
+    ``newly_right`` and ``newly_wrong`` (images that only the later or the earlier gets right).
     """
 
     before: System
     after: System
     gains: list[float]
-    contrast: Contrast
+    gain: float
+    interval: Interval
+    p: float
     basis: str
     mcnemar_p: float
     agreement: float
@@ -179,21 +181,6 @@ class Step:
     def title(self) -> str:
         """``2 → 3 + deeper + early stopping``."""
         return f"{self.before.short} → {self.after.heading}"
-
-    @property
-    def gain(self) -> float:
-        """The difference of the means."""
-        return self.contrast.value
-
-    @property
-    def interval(self) -> Interval:
-        """95 %, of the gain."""
-        return self.contrast.interval()
-
-    @property
-    def p(self) -> float:
-        """Two-sided, that the gain is zero."""
-        return self.contrast.p
 
     @property
     def wins(self) -> float:
@@ -237,7 +224,8 @@ def compare(before: System, after: System) -> Step:
     else:
         basis = f"{before.basis}; {after.basis}"
     basis += "; other images" * (not same_images)
-    return Step(before, after, gains, contrast, basis, median, *means)
+    told = contrast.value, contrast.interval(), contrast.p
+    return Step(before, after, gains, *told, basis, median, *means)
 
 
 def holm(steps: Sequence[Step]) -> dict[str, float]:

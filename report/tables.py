@@ -8,7 +8,7 @@ import math
 import re
 import shlex
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from operator import attrgetter, itemgetter
 from typing import Any, NamedTuple
 
@@ -20,11 +20,13 @@ from report.analysis import Content, by_class, confusion
 from report.attribution import Apart, Factor, plain
 from report.claims import QUANTITIES, Bound, Judgement
 from report.runs import Run
-from report.systems import Step, System, holm
+from report.systems import Step, System, compare, holm
 from resnet import DETERMINISM, config
 from resnet.shell import DEFAULT_URI, duration, hide
 
 NONE = "-"
+EXPECTED = {"inside": "as expected", "below": "above", "above": "below", "": NONE}
+"""Where a difference lies by where zero lies in its interval."""
 LONG, SHORT = "page results", "page results terminal"
 """Places that have room for long cells, or for a few short ones."""
 
@@ -454,60 +456,42 @@ def power(content: Content) -> Table:
     def needed(values: str) -> Callable[[Step], int | None]:
         return lambda s: statistics.seeds_needed(s.published, s.together(values) ** 2, ran)
 
-    def of_gain(values: str) -> Callable[[Step], float]:
+    def both(values: str) -> Callable[[Step], float]:
         return lambda s: s.together(values)
 
-    found = (
-        ("deviation", "deviation of the gain", "seeds_needed", "seeds it takes"),
-        ("floor", "its floor", "seeds_by_floor", "at best, by the floor"),
-    )
-    fields = _step_fields(content)
-    for values, heading, key, seeds in found:
-        fields += [
-            Field(values, of_gain(values), heading, deviation, "number", LONG),
-            Field(key, needed(values), seeds, number("d"), "number", LONG),
-        ]
+    best = "at best, by the floor"
+    fields = [
+        *_step_fields(content),
+        Field("deviation", both("deviation"), "deviation of the gain", deviation, "number", LONG),
+        Field("seeds_needed", needed("deviation"), "seeds it takes", number("d"), "number", LONG),
+        Field("floor", both("floor"), "its floor", deviation, "number", LONG),
+        Field("seeds_by_floor", needed("floor"), best, number("d"), "number", LONG),
+    ]
     caption = "Seeds a row that it takes to see the published gain (power 80 %, at 5 %)"
     return Table("power", caption, fields, [*content.steps, *content.rivals])
 
 
-class Group(NamedTuple):
-    """The runs of a system on one backend and device, their mean, and where the others put it."""
-
-    system: System
-    engine: str
-    runs: list[Run]
-    accuracy: float
-    by_others: statistics.Interval
-
-
 def backends(content: Content) -> Table:
-    """Where a row's runs are of several backends or devices: whether they agree."""
+    """Where a row's runs are of several backends or devices: each held against the others."""
     found = []
     for s in content.systems:
-        engines: dict[str, list[Run]] = {}
-        for run in s.runs:
-            engines.setdefault(engine(run), []).append(run)
-        for name, own in engines.items() if len(engines) > 1 else ():
-            seeds, values = {run.seed for run in own}, s.estimate.values
+        names = dict.fromkeys(map(engine, s.runs))
+        for name in names if len(names) > 1 else ():
             mine, others = (
-                s.estimate._replace(values={k: v for k, v in values.items() if (k in seeds) is one})
-                for one in (True, False)
+                replace(s, title=name, runs=tuple(r for r in s.runs if (engine(r) == name) is own))
+                for own in (True, False)
             )
-            gap = statistics.contrast([(1, mine), (-1, others)])
-            low, high = gap.interval()
-            accuracy = statistics.contrast([(1, mine)]).value
-            found.append(Group(s, name, own, accuracy, (accuracy - high, accuracy - low)))
+            found.append(compare(others, mine))
     fields = [
-        Field("rung", "system.name", "rung", config.short, on=LONG),
-        Field("engine", "", "backend and device", on=LONG),
-        Field("seeds", lambda g: seed_list(g.runs), "seeds", on=LONG),
-        Field("accuracy", "", "test accuracy", percent, "number", LONG),
-        Field("by_others", "", "expected from the others", span, "number", LONG),
-        Field("is", lambda g: statistics.place(g.accuracy, g.by_others), "is", on=LONG),
+        Field("rung", "after.name", "rung", config.short, on=LONG),
+        Field("engine", "after.title", "backend and device", on=LONG),
+        Field("seeds", lambda s: seed_list(s.after.runs), "seeds", on=LONG),
+        Field("accuracy", "after.accuracy", "test accuracy", percent, "number", LONG),
+        Field("difference", "gain", "to the others", points, "number", LONG),
+        Field("interval", "", "95 % interval", lambda i: span(i, points), "number", LONG),
+        Field("expected", lambda s: EXPECTED[statistics.place(0.0, s.interval)], "is", on=LONG),
     ]
-    caption = "Rows of several backends: does each lie where the others' runs would put it (95 %)?"
-    return Table("backends", caption, fields, found)
+    return Table("backends", "Rows of several backends: each against its others", fields, found)
 
 
 def engine(run: Run) -> str:

@@ -17,7 +17,7 @@ from statsmodels.stats.anova import AnovaRM
 from test_report import build, csv, read
 
 import runner
-from report import analysis, attribution, claims, output, page, summary, tables
+from report import analysis, attribution, claims, output, page, statistics, summary, tables
 from resnet import ablation, config
 
 N = 1000
@@ -176,7 +176,8 @@ def test_three_seeds_give_intervals_and_no_interaction():
         assert shared.freedom == 4
         samples = gain.before.sample, gain.after.sample
         error = math.sqrt(sum(shared.factor * s.scale**2 / 3 for s in samples))
-        assert gain.contrast.error == pytest.approx(error)
+        t = stats.t.ppf(0.975, 1 / (1 / 4 + 1 / statistics.GUESS))
+        assert gain.interval == pytest.approx((gain.gain - t * error, gain.gain + t * error))
     terms = {term.factors: term for term in apart.anova()}
     assert len(terms) == 7
     for factor in apart.factors:

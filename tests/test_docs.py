@@ -5,9 +5,11 @@ import re
 import shutil
 import tomllib
 
+import pytest
 from conftest import ROOT
 
 import resnet
+from docs import coverage
 from report import claims
 from resnet import config
 
@@ -48,3 +50,28 @@ def test_a_rung_of_ones_own(tmp_path, monkeypatch):
     before, below, after = path.read_text("utf-8").partition("\n# What the study leaves open")
     path.write_text(f"{before}\n{claim}{below}{after}", encoding="utf-8")
     assert claims.load_study(path).claims[-1].id == "mine-gain"
+
+
+def told_of_coverage():
+    page = coverage.PAGE.read_text("utf-8")
+    rows = page.split(coverage.BEGIN)[1].split(coverage.END)[0].splitlines()
+    cells = [row.strip("| ").split(" | ") for row in rows if row.startswith("|")]
+    return [[float(text.removesuffix(" %")) for text in row[2:]] for row in cells[2:]]
+
+
+def test_no_interval_covers_less_than_it_should():
+    """Nor does any cover less with few seeds, or with scales that are far off."""
+    told = told_of_coverage()
+    assert len(told) == len(coverage.CASES)
+    assert min(map(min, told)) >= 93
+
+
+@pytest.mark.parametrize("case", [0, 5, 14])
+def test_the_coverage_told_is_what_is_simulated(case):
+    """By fewer ladders: within four standard errors of as many intervals as there are at least."""
+    draws = 250
+    told = dict(zip(coverage.HEADINGS, told_of_coverage()[case], strict=True))
+    found = coverage.simulate(case, draws)
+    for heading in ("rows", "gains", "largest gain's lead", "one further run"):
+        share = told[heading] / 100
+        assert abs(found[heading] - share) < 4 * (share * (1 - share) / draws) ** 0.5, heading
