@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 from rich.progress import track
 
-from report import statistics
-from report.claims import QUANTITIES, Claim
-from report.statistics import Contrast, Interval, Sample, Shared
+from report import claims, statistics
+from report.claims import Claim
+from report.statistics import Interval, Sample, Shared
 
 PAGE = Path(__file__).parent / "evidence.md"
 BEGIN = "<!-- written by  .venv/bin/python -m docs.coverage -->\n"
@@ -53,7 +53,7 @@ def draw(seeds: tuple[int, ...], wrong: float, random: np.random.Generator) -> d
     lead = Claim.model_validate(
         {"id": "x", "rung": LADDER[1], "text": "x", "quantity": "gain_lead", "bound": {"min": 0}}
     )
-    leads: list[Contrast] = QUANTITIES["gain_lead"].contrasts(lead, of, LADDER[:-1])
+    leads = claims.leads(lead, of, LADDER[:-1])
 
     def covers(interval: Interval, truth: float) -> float:
         low, high = interval
@@ -98,13 +98,19 @@ def table(draws: int) -> str:
 
 
 def main() -> None:
-    """Writes the table into the page."""
+    """Writes the table into the page, or prints it."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--draws", type=int, default=5_000, help="ladders a row of the table")
-    draws = parser.parse_args().draws
+    parser.add_argument("--draws", type=int, default=5_000, help="ladders a line of the table")
+    worth = "degrees of freedom that a scale is worth, instead of the report's; prints the table"
+    parser.add_argument("--worth", type=float, help=worth)
+    chosen = parser.parse_args()
+    if chosen.worth:
+        statistics.GUESS = chosen.worth
+        print(table(chosen.draws), end="")
+        return
     before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
     after = rest.partition(END)[2]
-    text = f"{before}{BEGIN}\n{table(draws)}\n{draws:,} ladders a line.\n{END}{after}"
+    text = f"{before}{BEGIN}\n{table(chosen.draws)}\n{chosen.draws:,} ladders a line.\n{END}{after}"
     PAGE.write_text(text, encoding="utf-8")
 
 

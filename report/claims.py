@@ -319,8 +319,8 @@ def _metric(key: str) -> Callable[[Run, Run], float]:
     return lambda run, _: run.metric(key)
 
 
-def _leads(claim: Claim, estimates: Mapping[str, Estimate], ladder: list[str]) -> list[Contrast]:
-    """The rung's gain less that of each other step."""
+def leads(claim: Claim, estimates: Mapping[str, Estimate], ladder: list[str]) -> list[Contrast]:
+    """The gain of a claim's rung less that of each other step of the ladder."""
 
     def lead(rival: str) -> Contrast:
         weights: dict[str, float] = defaultdict(float)
@@ -370,7 +370,7 @@ QUANTITIES: dict[str, Quantity] = {
     "gain_lead": Quantity(
         "points",
         "the rung's gain in test accuracy less the largest gain of another step",
-        contrasts=_leads,
+        contrasts=leads,
         whole_ladder=True,
     ),
     "final_train_accuracy": Quantity(

@@ -25,6 +25,9 @@ def show(content: Content, console: Console) -> None:
         told = [f"{', '.join(map(config.short, of))}: {text}" for text, of in settings if text]
         for line in (*told, *(f"compared: {note}" for note in other.notes)):
             console.print(f"[dim]{escape(line)}[/dim]", highlight=False)
+    for s in content.systems:
+        if s.verdict == "fails as assumed":
+            console.print(f"[dim]{escape(s.name)}: {escape(s.assumed)}[/dim]", highlight=False)
     for note in page.missing(content):
         console.print(f"[dim]{escape(note)}[/dim]", highlight=False)
     reservation(content, console)

@@ -309,11 +309,14 @@ def progression(content: Content) -> Table:
         return lambda s: s.mean(metric)
 
     everywhere = "page terminal readme results"
-    verdict_on = "page" if content.selection.shown.reservation else everywhere
+    held = not content.selection.shown.reservation
+    verdict_on = "page readme results" if held else "page"
     fields = [
         Field("", "heading", "rung", on=everywhere),
-        Field("", lambda s: told(s)[0], "reproduced", str, "number", everywhere),
+        Field("", lambda s: told(s)[0], "reproduced", str, "number", "page readme results"),
+        Field("", lambda s: told(s)[0], "here", str, "number", "terminal"),
         Field("", verdict, "verdict", str, "verdict", verdict_on),
+        Field("verdict", "", "verdict", str, "verdict", "terminal" if held else ""),
         Field("published", "", heading, percent, "number", everywhere),
         Field("difference", "", "difference", points, "number", "page readme results"),
         Field("step_gain", gain, "gain", points, "number", "terminal"),
@@ -326,7 +329,7 @@ def progression(content: Content) -> Table:
         Field("train_seconds", mean("train_seconds"), "time", duration, "number", "terminal"),
         Field("", size, "parameters", kind="lines"),
         Field("what_changed", lambda s: "; ".join(s.changes), "what changed", _list, "fold"),
-        *_raw("title", "verdict", "assumed", "interval", "further", "deviation", "own_deviation"),
+        *_raw("title", "assumed", "interval", "further", "deviation", "own_deviation"),
         *_raw(rung="name", evidence="basis", tolerance="tolerances"),
         *_raw(reproduced="accuracy", published_is="place", seed_floor="floor"),
         *_raw(**{key: mean(key) for key in ("parameters", "multiply_adds", "epochs_run")}),
@@ -347,11 +350,18 @@ def shown(j: Judgement) -> list[str]:
     return [", ".join(each).replace(", epoch", ","), NONE]
 
 
+def _signs(text: str) -> str:
+    return text.replace("at least", "≥").replace("at most", "≤")
+
+
 def judged(content: Content) -> Table:
     """The claims with verdict, value, bound and evidence."""
 
     def told(j: Judgement) -> str:
         return f"{j.claim.text}\n{j.claim.id} · {rung(j.claim.rung)}"
+
+    def limits(j: Judgement) -> str:
+        return bound(j.claim.bound, j.unit)
 
     fields = [
         Field("", told, "claim", on=LONG),
@@ -360,7 +370,8 @@ def judged(content: Content) -> Table:
         Field("verdict", "", "verdict", str, "verdict", SHORT),
         Field("", lambda j: shown(j)[0], "measured", str, "number", SHORT),
         Field("", lambda j: shown(j)[1], "95 % interval", str, "lines", LONG),
-        Field("", lambda j: bound(j.claim.bound, j.unit), "holds if", str, "lines", SHORT),
+        Field("", limits, "holds if", str, "lines", LONG),
+        Field("", limits, "holds if", _signs, "lines", "terminal"),
         Field("evidence", "", "evidence", on=LONG),
         Field("", lambda j: QUANTITIES[j.claim.quantity].meaning, "measured as", kind="fold"),
         Field("run_ids", lambda j: " ".join(r.id for r in j.runs), "runs", kind="ids"),

@@ -1655,20 +1655,31 @@ def test_the_runner_s_table(two_seeds):
     assert "5 + deeper" not in text
 
 
-@pytest.mark.parametrize("profile", ["full", "quick"])
-def test_eighty_columns_cut_nothing(store, profile):
+@pytest.mark.parametrize(
+    ("profile", "counts"), [("full", (700,)), ("quick", (700,)), ("full", (699, 700, 701))]
+)
+def test_eighty_columns_cut_nothing(store, profile, counts):
     for rung in LADDER[:-1]:
-        store.add(rung, right(N, 700), profile=profile)
+        for seed, count in enumerate(counts):
+            store.add(rung, right(N, count), profile=profile, seed=seed)
     store.add(
         LADDER[-1], right(N, 700), history=curve(34, 0.5, 0.4), profile=profile, status="RUNNING"
     )
     console = Console(record=True, width=80)
-    summary.show(analysis.load(store.uri), console)
+    content = analysis.load(store.uri)
+    summary.show(content, console)
     text = console.export_text()
     assert "…" not in text
     assert f"{config.short(LADDER[2])} + deeper" in text  # at least two words a line
     for c in STUDY.claims:
         assert f"{c.id} " in text
+    failing = [s for s in content.systems if s.verdict == "fails as assumed"]
+    assert bool(failing) == (len(counts) > 1)
+    for system in failing:
+        assert f"{system.name}: {system.assumed}" in text
+        assert re.search(
+            rf"{system.short} .* {100 * system.accuracy:.1f} % +fails as assumed", text
+        )
 
 
 # --- command line ------------------------------------------------------------------------------
