@@ -20,7 +20,7 @@ LEAST = 4
 GUESS = 6
 """Degrees of freedom that a system's scale is worth as a guess: 1 / (2 * 0.29 ** 2), 29 % off.
 
-With them every case of docs/evidence.md is covered in 94 % or more; with eight the worst is in 92.9,
+With them every case of docs/evidence.md is covered in 94 % or more; with eight the worst in 92.9,
 as if scales were known in 89.3 (``python -m docs.coverage --worth``).
 """
 CONTRADICTED = 0.01
