@@ -195,7 +195,7 @@ def train(request: Request, several: Callable[[], Callable | None], **options: A
         typer.Exit: with code 130 if interrupted, 1 if a run failed.
     """
     with console.status("starting"), quiet_start():  # the imports take seconds
-        from resnet import ladder, numerics, terminal
+        from resnet import figures, ladder, numerics, terminal
         from resnet.store import connect
 
         at_once, reservations = several(), numerics.reservations()
@@ -203,6 +203,8 @@ def train(request: Request, several: Callable[[], Callable | None], **options: A
         say(f"[yellow]{escape(line)}[/yellow]")
     store = connect(request.tracking_uri)  # before the images: it may not be there
     dataset = load(request.data)
+    if told := figures.boxes([*dataset.classes, *(job.experiment.title for job in request.due)]):
+        say(f"[yellow]{escape(told)}[/yellow]")
     tags = {"profile": request.profile, "modified": request.modified}
     display = terminal.Display(console, request.due, published(dataset, **tags))
     again = shell.again(store.uri)
@@ -480,7 +482,10 @@ def main(
         profile=profile,
         modified=modified,
     )
-    cpus = cpus_per_run or int(os.environ.get("TF_NUM_INTRAOP_THREADS") or 0) or machine.cores()
+    threads = os.environ.get("TF_NUM_INTRAOP_THREADS") or "0"
+    if not threads.isdecimal():
+        raise UserError(f"TF_NUM_INTRAOP_THREADS is {threads!r}: give a number, or unset it")
+    cpus = cpus_per_run or int(threads) or machine.cores()
     # the same on every node of a cluster, whatever it has
     several_processes = bool(ray) or (jobs or 1) > 1 or dry_run
     set_backend(several_processes, cpus if cpus_per_run or ray else None)

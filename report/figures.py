@@ -8,6 +8,7 @@ import json
 import math
 import re
 import textwrap
+import warnings
 from collections.abc import Callable
 from io import StringIO
 from pathlib import Path
@@ -25,6 +26,7 @@ from report.analysis import Content
 from report.attribution import plain
 from report.systems import System
 from report.tables import NONE, percent, points
+from resnet.figures import legible
 
 TEMPLATES = Path(__file__).parent / "templates"
 STYLE = TEMPLATES / "report.mplstyle"
@@ -285,9 +287,10 @@ def to_svg(figure: Figure, title: str, description: str | None = None) -> str:
         description: goes into its metadata.
     """
     text = StringIO()
-    with rc_context(fname=STYLE):
+    with rc_context(fname=STYLE), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from")  # the browser has others
         metadata = {"Date": None, "Title": title, "Description": description}
-        figure.savefig(text, format="svg", metadata=metadata)
+        legible(figure).savefig(text, format="svg", metadata=metadata)
     return text.getvalue()
 
 

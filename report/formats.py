@@ -3,6 +3,7 @@
 import html
 import re
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from rich import box
@@ -11,6 +12,8 @@ from rich.table import Table as RichTable
 
 from report.tables import Table
 
+FORMULA = ("=", "+", "-", "@", "\t", "\r")
+"""How a cell begins that a spreadsheet may take for a formula."""
 _COLOURS = {"holds": "green", "fails": "red", "undecided": "yellow"}
 _LATEX = str.maketrans(
     {
@@ -77,12 +80,18 @@ def to_terminal(table: Table, items: list | None = None) -> RichTable:
     return made
 
 
+def guarded(value: Any) -> Any:
+    """A cell that a spreadsheet shows instead of computing it, as OWASP advises."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA) else value
+
+
 def write(tables: dict[str, Table], folder: Path) -> None:
     """Writes each table that has rows as ``NAME.csv``, and for readers as ``.md`` and ``.tex``."""
     folder.mkdir()
     for table in tables.values():
         if table.items:
-            table.frame.to_csv(folder / f"{table.name}.csv", index=False)
+            frame = table.frame.map(guarded).rename(columns=guarded)
+            frame.to_csv(folder / f"{table.name}.csv", index=False)
         if table.items and table.at("page"):
             (folder / f"{table.name}.md").write_text(to_markdown(table), encoding="utf-8")
             (folder / f"{table.name}.tex").write_text(to_latex(table), encoding="utf-8")

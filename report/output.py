@@ -16,6 +16,7 @@ from mlflow.tracking import MlflowClient
 from report import figures, formats, page, tables
 from report.analysis import Content
 from resnet import UserError
+from resnet.figures import save
 from resnet.store import mask
 
 MANIFEST = "manifest.json"
@@ -70,7 +71,8 @@ def refuse_foreign(out: Path) -> None:
             own = set()
         for path in out.rglob("*"):
             name = path.relative_to(out).as_posix()
-            if name not in own and not (path.is_dir() and not path.is_symlink()):
+            litter = own and path.name.startswith(".")  # the system's: .DS_Store
+            if name not in own and not litter and not (path.is_dir() and not path.is_symlink()):
                 raise UserError(
                     f"--out {out}: holds {name!r}, which is not part of a report; "
                     "choose another folder"
@@ -88,7 +90,7 @@ def _fill(content: Content, folder: Path) -> None:
         (pictures / f"{name}.svg").write_text(svg, encoding="utf-8")
         drawn[name] = figure, svg
     with rc_context(fname=figures.STYLE):
-        drawn["progression"][0].savefig(pictures / "progression.png", dpi=200)
+        save(drawn["progression"][0], pictures / "progression.png", 200)
     made = tables.all_tables(content)
     formats.write(made, folder / "tables")
     (folder / PAGE).write_text(page.render(content, made, drawn), encoding="utf-8")

@@ -276,7 +276,7 @@ def progression(content: Content) -> Table:
         took = duration(s.mean("train_seconds"))
         if len({engine(run) for run in s.runs}) > 1 and times:  # whose mean is nobody's
             took = f"{duration(min(times))} to\n{duration(max(times))}"
-        return two(f"{whole(most)} epochs" if most else NONE, took)
+        return two(f"{whole(most)} epoch{'s' * ({*most} != {1})}" if most else NONE, took)
 
     def size(s: System) -> str:
         operations = number(".2f", " M mult-adds")(s.mean("multiply_adds") / 1e6)

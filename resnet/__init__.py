@@ -12,7 +12,7 @@ A module imports from the rows below its own; ``make lint`` holds it to that::
     models  steps  figures
     layers  numerics  augment  data  events  checkpoints  records  ablation
     config  archives
-    shell  views  machine  quiet
+    shell  views  machine  quiet  backend
 """
 
 import os

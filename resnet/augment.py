@@ -9,9 +9,11 @@ flip included, and Keras applies all of a batch's transforms in one operation.
 from typing import Any
 
 import numpy as np
-from keras import ops
 
+from resnet.backend import keras
 from resnet.config import Augmentation
+
+ops = keras.ops
 
 
 def draw(

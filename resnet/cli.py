@@ -1,19 +1,64 @@
 """What both command lines share: consoles, the form of their help, and how a mistake ends."""
 
+import errno
+import os
 import re
+import shutil
+import signal
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
+from rich.console import Console, ConsoleDimensions
 from rich.markup import escape
 from typer.core import TyperCommand, TyperOption
 
 from resnet import UserError, shell
 
-console = Console()
-errors = Console(stderr=True)
+NARROWEST = 80
+"""Columns below which tables would lose theirs."""
+
+if not os.environ.get("COLUMNS", "").strip("0 "):  # rich and click would take it at its word
+    os.environ.pop("COLUMNS", None)
+
+
+class _Console(Console):
+    """One that a narrow terminal cuts nothing from, and that ends with what reads from it.
+
+    Where lines are too long for the terminal it breaks them; then nothing is drawn in place.
+    """
+
+    @property
+    def size(self) -> ConsoleDimensions:
+        width, height = super().size
+        return ConsoleDimensions(max(width, NARROWEST), height)
+
+    @size.setter
+    def size(self, size: tuple[int, int]) -> None:
+        self._width, self._height = size
+
+    @property
+    def is_terminal(self) -> bool:
+        width = self._width or shutil.get_terminal_size().columns
+        return super().is_terminal and width >= NARROWEST
+
+    def on_broken_pipe(self) -> None:
+        close_output()
+        signal.raise_signal(signal.SIGINT)
+
+
+console = _Console()
+errors = _Console(stderr=True)
+
+
+def close_output() -> None:
+    """What is still to be printed goes nowhere: nobody reads it."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (sys.stdout, sys.stderr):
+        os.dup2(nowhere, stream.fileno())
+
 
 TrackingUri = Annotated[
     str | None,
@@ -32,6 +77,15 @@ class _Command(TyperCommand):
         if option:
             option.metavar = ""  # a flag takes no <bool>
         return option
+
+    def invoke(self, ctx: Any) -> Any:
+        for option in self.params:
+            value = ctx.params.get(option.name)
+            values = [value] if isinstance(value, str) else value if isinstance(value, list) else []
+            given = ctx.get_parameter_source(option.name).name == "COMMANDLINE"
+            if given and option.name != "modified" and any(not str(v).strip() for v in values):
+                raise UserError(f"{option.opts[0]}: is empty; give a value or leave it out")
+        return super().invoke(ctx)
 
 
 def app(
@@ -75,13 +129,32 @@ def say(text: str) -> None:
 
 
 def run(command: Callable[[], None]) -> None:
-    """Runs a command line; a user's mistake is one line on stderr and exit code 2."""
+    """Runs a command line; a user's mistake is one line on stderr and exit code 2.
+
+    A pipe that nobody reads any more ends it as Ctrl-C does, with exit code 130.
+    """
     try:
-        with shell.packages():
-            command()
+        try:
+            Path.home()
+        except RuntimeError:
+            raise UserError("there is no home folder: set HOME to one of yours") from None
+        try:
+            with shell.packages():
+                command()
+        finally:
+            sys.stdout.flush()  # what cannot be written is told here, not as Python ends
     except UserError as error:
         text = escape(shell.hide(str(error)))
         errors.print(f"[red]error:[/red] {text}", highlight=False, soft_wrap=True)
+        sys.exit(2)
+    except BrokenPipeError:
+        close_output()
+        sys.exit(130)
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        errors.print(f"[red]error:[/red] {error}: make room and try again", soft_wrap=True)
+        close_output()
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)

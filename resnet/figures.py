@@ -1,11 +1,17 @@
 """Figures a run leaves: the study's two-panel curves and the confusion matrix."""
 
+import functools
+import warnings
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from matplotlib import font_manager
 from matplotlib.figure import Figure
+from matplotlib.ft2font import FT2Font
+from matplotlib.text import Text
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
@@ -97,6 +103,43 @@ def mistakes(dataset: Dataset, probabilities: np.ndarray, path: Path) -> None:
     image.save(path, pnginfo=note)
 
 
-def save(figure: Figure, path: Path) -> None:
+@functools.cache
+def _glyphs(path: str) -> frozenset[int]:
+    return frozenset(FT2Font(path).get_charmap())
+
+
+def fonts(text: str) -> tuple[list[str], str]:
+    """Fonts that together have the characters of a text, the usual one first; and what none has."""
+    usual = font_manager.findfont(font_manager.FontProperties())
+    lacking = {ord(c) for c in text if not c.isspace()} - _glyphs(usual)
+    families = [font_manager.get_font(usual).family_name]
+    for font in font_manager.fontManager.ttflist if lacking else ():
+        if "Last Resort" not in font.name and lacking & _glyphs(font.fname):  # which has boxes
+            lacking -= _glyphs(font.fname)
+            families.append(font.name)
+    return families, "".join(map(chr, sorted(lacking)))
+
+
+def legible(figure: Figure) -> Figure:
+    """A figure whose texts are in fonts that have their characters, as far as there are any."""
+    texts = [found for found in figure.findobj(Text) if isinstance(found, Text)]
+    families, _ = fonts("".join(text.get_text() for text in texts))
+    for text in texts if len(families) > 1 else ():
+        text.set_fontfamily(families)
+    return figure
+
+
+def boxes(texts: Iterable[str]) -> str:
+    """What to say where figures are going to show boxes for characters; "" if they are not."""
+    if not (lacking := fonts("".join(texts))[1]):
+        return ""
+    return (
+        f"no font here has {lacking[:20]}: figures show boxes; fonts-noto-cjk, say, has many more"
+    )
+
+
+def save(figure: Figure, path: Path, dpi: int = 120) -> None:
     """Writes a figure; the suffix chooses the format."""
-    figure.savefig(path, dpi=120)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from")  # told by boxes
+        legible(figure).savefig(path, dpi=dpi)

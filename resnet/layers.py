@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from contextvars import ContextVar
 from typing import Any
 
-import keras
 from keras import ops
+
+from resnet.backend import keras
 
 _PRODUCTS = ContextVar("products", default=False)
 

@@ -10,9 +10,8 @@ import subprocess
 from importlib import metadata
 from typing import Any
 
-import keras
-
 from resnet import DETERMINISM, machine, shell
+from resnet.backend import keras
 
 # what withholds instructions from a backend, or sets how it computes
 _LIMITS = {"tensorflow": ("ONEDNN_MAX_CPU_ISA", "TF_ENABLE_ONEDNN_OPTS"), "jax": ("XLA_FLAGS",)}

@@ -165,7 +165,7 @@ class Display:
             case events.Resumed(_, step, history, shared, differs, due):
                 changes = ", ".join(f"{key} {a} -> {b}" for key, (a, b) in differs.items())
                 elsewhere = f"; not as it began, so its bits may differ: {escape(changes)}"
-                whose = f"shares {shared} epochs with another run; " * bool(shared)
+                whose = f"shares {shared} epoch{'s' * (shared > 1)} with another run; " * bool(shared)
                 going_on = f"goes on in epoch {len(history) + 1}, {step} steps into it"
                 where = going_on if due else "nothing left to train"
                 return f"{whose}{where}{elsewhere * bool(differs)}"
@@ -194,9 +194,10 @@ class Display:
                     "--fresh trains it again)"
                 )
             case events.Finished(_, summary):
+                epochs = int(summary["epochs_run"])
                 return (
                     f"[green]test accuracy {summary['test_accuracy']:.2%}[/green] after "
-                    f"{summary['epochs_run']} epochs, {duration(time.monotonic() - row.began)}"
+                    f"{epochs} epoch{'s' * (epochs > 1)}, {duration(time.monotonic() - row.began)}"
                 )
             case events.Failed(_, reason):
                 return f"[red]failed:[/red] {escape(reason[:300])}"

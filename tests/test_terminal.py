@@ -175,5 +175,5 @@ def test_a_pipe_gets_plain_lines(clock):
         "1/1 Template  training, at most 25 epochs",
         "1/1 Template  epoch 1/25: loss 1.0000, accuracy 0.6000, val_loss 1.1000, "
         "val_accuracy 0.6200, 400 images/s",
-        "1/1 Template  test accuracy 73.01% after 1 epochs, 0 s",
+        "1/1 Template  test accuracy 73.01% after 1 epoch, 0 s",
     ]

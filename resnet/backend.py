@@ -1,0 +1,14 @@
+"""Keras as every run has it: one of two backends, and nothing else of a user's ``keras.json``.
+
+Imported by whatever builds or computes, before it does: half-precision weights or another order of
+axes would be another experiment under the same name.
+"""
+
+import keras
+
+__all__ = ["keras"]
+
+keras.config.set_floatx("float32")
+keras.config.set_dtype_policy("float32")
+keras.config.set_epsilon(1e-7)
+keras.config.set_image_data_format("channels_last")
