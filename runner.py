@@ -79,6 +79,7 @@ def choose(ladder: str, ablate: str, profile: str, overrides: list[str]) -> list
     if not (ladder or ablate):
         start = shell.command("runner.py", "--ladder", "all")
         raise UserError(f"--ladder is missing: try  {start}  (or --help)")
+    config.check_names()
     load = partial(resolve, profile=profile, overrides=overrides)
     if ladder:
         return [load(name) for name in config.select(ladder, config.find())]

@@ -257,7 +257,8 @@ def _waiting(uri: str, chosen: Selection) -> dict[str, str]:
     for row in chosen.unfinished.itertuples(index=False):
         if row.rung not in done and row.rung not in result and "~" not in row.rung:
             epochs = runs.epochs_done(uri, row.run_id)
-            result[row.rung] = f"{selection.state(row.status)}, {epochs} epoch{'s' * (epochs != 1)} done"
+            told = f"{epochs} epoch{'s' * (epochs != 1)} done"
+            result[row.rung] = f"{selection.state(row.status)}, {told}"
     return result
 
 

@@ -18,13 +18,12 @@ from report import statistics
 from report.runs import Run
 from report.statistics import ALPHA, NO_INTERVAL, Contrast, Estimate, Interval
 from resnet import config
-from resnet.config import Strict
+from resnet.config import Name, Strict, Text
 from resnet.records import explain
 
 Verdict = Literal["holds", "fails", "fails as assumed", "undecided", "not run", "not comparable"]
 Unit = Literal["accuracy", "points", "epoch", "ratio"]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
-Text = Annotated[str, Field(min_length=1)]
 
 GAP_EPOCHS = 3
 """A gap of curves is averaged over that many last epochs: validation accuracy jumps about."""
@@ -93,7 +92,7 @@ class Contradiction(Strict):
 class Study(Strict):
     """``experiments/claims.yaml``."""
 
-    published: dict[str, Annotated[float, Field(gt=0, lt=1)]]
+    published: dict[Name, Annotated[float, Field(gt=0, lt=1)]]
     tolerance: Annotated[float, Field(gt=0, lt=1)]
     seeds: Annotated[int, Field(ge=1)]
     credited: dict[str, list[str]]

@@ -1,6 +1,7 @@
 """What both command lines share: consoles, the form of their help, and how a mistake ends."""
 
 import errno
+import io
 import os
 import re
 import shutil
@@ -133,6 +134,9 @@ def run(command: Callable[[], None]) -> None:
 
     A pipe that nobody reads any more ends it as Ctrl-C does, with exit code 130.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # where it can say but ASCII, the rest is a ?
+            stream.reconfigure(errors="replace")
     try:
         try:
             Path.home()

@@ -9,14 +9,15 @@ import difflib
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Iterator
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, NoReturn, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from resnet import UserError
 from resnet.shell import ROOT
@@ -30,6 +31,24 @@ Momentum = Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1, le=100_000)]
 Delta = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Rate = Annotated[float, Field(gt=0, le=10, allow_inf_nan=False)]
+
+
+def _printable(text: str) -> str:
+    # others steer the terminal, or may not stand in an SVG
+    if odd := [c for c in text if not c.isprintable() and unicodedata.category(c) != "Zs"]:
+        raise ValueError(f"the character {odd[0]!a} cannot be printed; leave it out")
+    if not text.strip():
+        raise ValueError("it is blank")
+    return text
+
+
+def _joined(text: str) -> str:
+    return _printable(" ".join(text.split("\n")).strip())
+
+
+Name = Annotated[str, AfterValidator(_printable)]
+Text = Annotated[str, AfterValidator(_joined)]
+"""Printable, any kind of blank included; the lines that it has in a file become one."""
 
 
 class Strict(BaseModel):
@@ -128,7 +147,7 @@ class Alternative(Strict):
     """A value that an assumption could have had as well."""
 
     value: Any
-    reason: str
+    reason: Text
 
 
 class Experiment(Strict):
@@ -139,12 +158,12 @@ class Experiment(Strict):
     ``alternatives`` maps such keys to other values, see :mod:`resnet.ablation`.
     """
 
-    name: str
-    title: Annotated[str, Field(min_length=1, max_length=80)]
+    name: Name
+    title: Annotated[str, Field(max_length=80), AfterValidator(_joined)]
     model: Annotated[Residual | VGG, Field(discriminator="architecture")]
     data: Data
     training: Training
-    assumed: dict[str, str]
+    assumed: dict[str, Text]
     alternatives: dict[str, list[Alternative]] = {}
 
     def flat(self, **options: Any) -> dict[str, Any]:
@@ -190,7 +209,7 @@ class Experiment(Strict):
     def to_yaml(self) -> str:
         """The resolved experiment as YAML, every value explicit."""
         tree = self.model_dump(exclude={"alternatives"})
-        return yaml.safe_dump(tree, sort_keys=False, allow_unicode=True, width=100)
+        return yaml.dump(tree, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
 
 
 @dataclass(frozen=True)
@@ -210,8 +229,8 @@ class Job:
 class Profile(Strict):
     """A named variation of every rung, for trying the machinery; ``experiments/profiles``."""
 
-    description: str
-    data: str
+    description: Text
+    data: Name
     changes: dict[str, Any]
 
 
@@ -241,27 +260,80 @@ def _flatten(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]
             yield f"{prefix}{key}", value
 
 
+_LARGEST, _DEEPEST = 64_000, 20
+"""Characters of a YAML text, and blocks within each other: any is read within a second or so."""
+
+
 class _Loader(yaml.SafeLoader):
-    """PyYAML's safe loader, with 1e-4 a number (YAML 1.2) and no key twice."""
+    """PyYAML's safe loader with YAML 1.2's core schema, no key twice, and no aliases.
+
+    By YAML 1.1, PyYAML's own, 010 is 8, 1:30 is 90, and 1e-4 is text.
+    """
+
+    yaml_implicit_resolvers: dict = {}  # noqa: RUF012 - PyYAML's own way
+    yaml_constructors = {  # noqa: RUF012
+        tag: yaml.SafeLoader.yaml_constructors[tag]
+        for tag in (None, *(f"tag:yaml.org,2002:{kind}" for kind in ("str", "seq", "map")))
+    }
+    depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        event = self.peek_event()
+        if isinstance(event, yaml.AliasEvent):  # a few lines of them can stand for billions
+            _refuse(f"the alias *{event.anchor} is not read: write out what it stands for", event)
+        self.depth += 1
+        if self.depth > _DEEPEST:
+            _refuse(f"nested more than {_DEEPEST} deep", event)
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        for key in keys:
-            if not isinstance(key, str):
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key!r} is not text", node.start_mark
-                )
-            if keys.count(key) > 1:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key!r} stands there twice", node.start_mark
-                )
-        return super().construct_mapping(node, deep)
+        mapping = super().construct_mapping(node, deep)
+        seen = set()
+        for key, _ in node.value:
+            name = self.construct_object(key)
+            if not isinstance(name, str):
+                _refuse(f"the key {name!r} is not text", key)
+            if name in seen:
+                _refuse(f"the key {name!r} stands there twice", key)
+            seen.add(name)
+        return mapping
 
 
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(\d+(\.\d*)?|\.\d+)([eE][-+]?\d+)$"),
-    list("-+.0123456789"),
+class _Dumper(yaml.SafeDumper):
+    """PyYAML's safe dumper, with quotes around what either version of YAML reads as no text."""
+
+
+def _refuse(problem: str, at: Any) -> NoReturn:
+    raise yaml.MarkedYAMLError(problem=problem, problem_mark=at.start_mark)
+
+
+def _core_schema(kind: str, pattern: str, convert: Callable[[str], Any]) -> None:
+    tag, form = f"tag:yaml.org,2002:{kind}", re.compile(rf"(?:{pattern})\Z")
+
+    def construct(loader: _Loader, node: yaml.ScalarNode) -> Any:
+        text = loader.construct_scalar(node)
+        if not form.match(text):  # it has its tag from the file
+            _refuse(f"{text!r} is no {kind}", node)
+        return convert(text)
+
+    _Loader.add_constructor(tag, construct)
+    for schema in (_Loader, _Dumper):
+        schema.add_implicit_resolver(tag, form, None)
+
+
+_core_schema("null", "~|null|Null|NULL|", lambda text: None)
+_core_schema("bool", "true|True|TRUE|false|False|FALSE", lambda text: text.lower() == "true")
+_core_schema(
+    "int",  # what a float can hold as well, so that none is too large for pydantic or to be shown
+    "[-+]?[0-9]{1,200}|0o[0-7]{1,200}|0x[0-9a-fA-F]{1,200}",
+    lambda text: int(text, {"0o": 8, "0x": 16}.get(text[:2], 10)),
+)
+_core_schema(
+    "float",
+    r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
+    lambda text: float(re.sub(r"\.(?=[inIN])", "", text)),
 )
 
 
@@ -290,10 +362,15 @@ def read_yaml(path: Path) -> dict[str, Any]:
         UserError: the file cannot be read, is not YAML, or is not a mapping.
     """
     try:
-        tree = _parse_yaml(path.read_text(encoding="utf-8"))
+        if path.exists() and not path.is_file():  # a pipe would be waited for
+            raise UserError(f"{path}: cannot be read: it is no file")
+        with path.open(encoding="utf-8") as file:
+            tree = _parse_yaml(file.read(_LARGEST + 1))
     except FileNotFoundError:
         raise UserError(f"{path}: there is no such file") from None
-    except (OSError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError:
+        raise UserError(f"{path}: cannot be read: save it as UTF-8") from None
+    except OSError as error:
         raise UserError(f"{path}: cannot be read: {one_line(error)}") from None
     except ValueError as error:
         raise UserError(f"{path}: {error}") from None
@@ -303,6 +380,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def _parse_yaml(text: str) -> Any:
+    if len(text) > _LARGEST:
+        raise ValueError(f"is longer than {_LARGEST} characters")
     try:
         return yaml.load(text, Loader=_Loader)  # noqa: S506 - _Loader is a SafeLoader
     except yaml.YAMLError as error:
@@ -311,10 +390,8 @@ def _parse_yaml(text: str) -> Any:
         raise ValueError(
             f"{where}not valid YAML: {one_line(getattr(error, 'problem', None) or error)}"
         ) from None
-    except RecursionError:
-        raise ValueError("not valid YAML: nested too deeply") from None
-    except (ValueError, OverflowError, TypeError) as error:
-        # PyYAML lets e.g. the impossible date 2024-13-45 through to datetime
+    except (ValueError, OverflowError) as error:
+        # PyYAML lets e.g. "\\UFFFFFFFF", which is no character, through to Python
         raise ValueError(f"not valid YAML: {one_line(error)}") from None
 
 
@@ -345,6 +422,9 @@ def _allowed(model: Any, location: tuple) -> str:
     return ", ".join(model.model_fields) if model else ""
 
 
+_HINTS = {"bool_type": ", true or false", "string_type": ", in quotes"}
+
+
 def _explain(source: str, error: ValidationError, model: type[Strict]) -> UserError:
     """One line for pydantic's complaint: file, key, value and what is allowed."""
     errors = error.errors(include_url=False, include_context=False)
@@ -360,7 +440,8 @@ def _explain(source: str, error: ValidationError, model: type[Strict]) -> UserEr
     elif first["type"] == "missing":
         text = f"{one_line(key)}: is missing"
     else:
-        text = f"{one_line(key)}: {_short(first['input'])} is not allowed: {one_line(first['msg'])}"
+        why = one_line(first["msg"].removeprefix("Value error, ")) + _HINTS.get(first["type"], "")
+        text = f"{one_line(key)}: {_short(first['input'])} is not allowed: {why}"
     more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
     return UserError(f"{source}: {text}{more}")
 
@@ -420,11 +501,13 @@ def load(path: Path, _children: tuple[Path, ...] = ()) -> Experiment:
     if path in _children:
         cycle = " -> ".join(p.stem for p in (*_children[_children.index(path) :], path))
         raise UserError(f"{_children[-1]}: extends: goes round in a circle: {cycle}")
+    if len(_children) > 100:  # Python bounds it as well, with less to say
+        raise UserError(f"{_children[0]}: extends: goes on for more than 100 files")
     tree = read_yaml(path)
     base: dict[str, Any] = {}
     parent = tree.pop("extends", None)
     if parent is not None:
-        if not isinstance(parent, str) or not re.fullmatch(r"[\w.-]+", parent):
+        if not isinstance(parent, str) or not re.fullmatch(r"\w[\w.-]*", parent):
             raise UserError(f"{path}: extends: {_short(parent)} is not an experiment's name")
         places = [folder / f"{parent}.yaml" for folder in (path.parent, path.parent.parent)]
         found = next((place for place in places if place.is_file()), None)
@@ -512,15 +595,13 @@ def load_profile(name: str, folder: Path = EXPERIMENTS) -> Profile:
     Raises:
         UserError: there is no such profile, or it is malformed.
     """
-    profiles = folder / "profiles"
-    known = sorted(path.stem for path in profiles.glob("*.yaml"))
+    known = {path.stem: path for path in _files(folder / "profiles")}
     if name not in known:
         raise UserError(f"--profile {_short(name)}: allowed: full, {', '.join(known)}")
-    path = profiles / f"{name}.yaml"
     try:
-        return Profile.model_validate(read_yaml(path))
+        return Profile.model_validate(read_yaml(known[name]))
     except ValidationError as error:
-        raise _explain(str(path), error, Profile) from None
+        raise _explain(str(known[name]), error, Profile) from None
 
 
 def apply_profile(experiment: Experiment, name: str) -> Experiment:
@@ -547,12 +628,36 @@ def _where_present(tree: dict[str, Any], changes: dict[str, Any]) -> dict[str, A
 
 def find(folder: Path = EXPERIMENTS) -> dict[str, Path]:
     """Every experiment file by name, the numbered rungs first, in order."""
-    numbered = folder.glob("[0-9]*_*.yaml")
-    paths = [
-        *sorted(numbered, key=lambda path: (rung_number(path.stem) or 0, path.stem)),
-        *sorted(folder.glob("baselines/*.yaml")),
-    ]
-    return {path.stem: path for path in paths}
+    paths = {path.stem: path for path in _files(folder)}
+    return {name: paths[name] for name in rungs(paths)} | {
+        path.stem: path for path in _files(folder / "baselines")
+    }
+
+
+def _files(folder: Path) -> list[Path]:
+    """A folder's YAML files; hidden ones, such as ``._quick.yaml`` of macOS, are nobody's."""
+    paths = sorted(folder.glob("*.yaml"))
+    return [path for path in paths if path.stem.isprintable() and not path.name.startswith(".")]
+
+
+def check_names(folder: Path = EXPERIMENTS) -> None:
+    """Refuses a file that :func:`find` and :func:`load_profile` leave out though it looks meant.
+
+    Raises:
+        UserError: there is one; the line says what to call it.
+    """
+    ending = re.compile(r"\.ya?ml(\.txt)?$", re.IGNORECASE)
+    numbered = (path for path in folder.glob("*") if path.name[0].isdecimal())
+    found = {*find(folder).values(), *_files(folder / "profiles")}
+    for path in (*numbered, *folder.glob("baselines/*"), *folder.glob("profiles/*")):
+        if path in found or path.name.startswith(".") or not ending.search(path.name):
+            continue
+        name = re.sub(r"[^\w.-]+", "_", ending.sub("", path.name))
+        if path.parent == folder:
+            number = re.split(r"\D", name)[0]
+            name = f"{int(number):02}_{name.removeprefix(number).lstrip('_.-') or 'mine'}"
+        way_out = f"call it {name}.yaml" if path.name != f"{name}.yaml" else "another has its name"
+        raise UserError(f"{one_line(path)}: would be left out: {way_out}, or put it elsewhere")
 
 
 def rung_number(name: str) -> int | None:

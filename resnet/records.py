@@ -256,10 +256,13 @@ def load(path: Path) -> Record:
 def load_all(folder: Path) -> dict[Path, Record]:
     """Every record of a folder by its file, in the names' order; none if there is no folder.
 
+    Hidden files, such as ``._x.json`` of macOS, are none.
+
     Raises:
         UserError: a file is no sound record.
     """
-    return {path: load(path) for path in sorted(folder.glob("*.json"))}
+    paths = sorted(folder.glob("*.json"))
+    return {path: load(path) for path in paths if not path.name.startswith(".")}
 
 
 def save(record: Record, folder: Path) -> Path:

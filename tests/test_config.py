@@ -1,6 +1,10 @@
 import json
+import math
+import os
 import re
 import string
+import time
+from itertools import pairwise
 
 import pydantic
 import pytest
@@ -172,7 +176,29 @@ def test_two_rungs_of_one_number_are_refused_unless_one_is_named():
         ("", ["key: value"]),
         ("name: other\nextends: 01_template", ["name"]),
         ("extends: 01_template\nmodel: {architecture: vgg}", ["model.filters", "missing"]),
-        ("2024-13-45: x", ["YAML"]),
+        ("2024-13-45: x", ["2024-13-45: unknown key"]),
+        ("a: 1\n01: 2", ["line 2", "the key 1 is not text"]),
+        ("title: &a x\nbase:\n  <<: *a", ["line 3", "*a", "write out"]),
+        ("a: !!bool maybe", ["line 1", "'maybe' is no bool"]),
+        ("a: !!int ''", ["line 1", "'' is no int"]),
+        ("a: !!timestamp x", ["line 1", "timestamp"]),
+        ("extends: 01_template\ntraining: {<<: {epochs: 3}}", ["training.<<: unknown key"]),
+        ("extends: 01_template\ntraining: {epochs: 1:30}", ["'1:30'", "valid integer"]),
+        ("extends: 01_template\ntraining: {epochs: 1_0}", ["'1_0'", "valid integer"]),
+        (f"extends: 01_template\ntraining: {{epochs: 0x{'f' * 5000}}}", ["valid integer"]),
+        ("extends: 01_template\ntraining: {learning_rate: 1e400}", ["inf", "finite"]),
+        ("extends: 01_template\ndata: {validation: {augmented: no}}", ["'no'", "true or false"]),
+        ("extends: 01_template\ntitle: 010", ["title: 10", "in quotes"]),
+        ("extends: 01_template\ntitle: ' '", ["title", "blank"]),
+        ("extends: 01_template\ntitle: " + "x" * 81, ["title", "at most 80 characters"]),
+        ('extends: 01_template\ntitle: "a\\e[31m"', ["title", r"the character '\x1b'"]),
+        ("extends: 01_template\ntitle: a\u202eb", ["title", r"the character '\u202e'"]),
+        ('extends: 01_template\nassumed: {training.epochs: "a\\a"}', [r"the character '\x07'"]),
+        (
+            'extends: 01_template\nalternatives: {training.epochs: [{value: 1, reason: "\\0"}]}',
+            [r"the character '\x00'"],
+        ),
+        ("extends: .hidden", ["'.hidden' is not an experiment's name"]),
     ],
 )
 def test_a_mistake_is_one_line_that_names_it(tmp_path, content, words):
@@ -189,6 +215,113 @@ def test_a_mistake_is_one_line_that_names_it(tmp_path, content, words):
         assert word in message
 
 
+LAUGHS = "a: &a [x, x]\n" + "".join(
+    f"{new}: &{new} [*{old}, *{old}, *{old}, *{old}, *{old}, *{old}, *{old}, *{old}, *{old}]\n"
+    for old, new in pairwise("abcdefghi")
+)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (LAUGHS, "line 2: .*alias"),
+        (f"- {LAUGHS}".replace("\n", "\n  ").strip(), "line 2: .*alias"),
+        ("&a [*a]", "alias"),
+        ("".join(f"k{i}: 1\n" for i in range(20_000)), "longer than 64000 characters"),
+        ("".join(f"k{i}: 1\n" for i in range(6_000)), "unknown key.*and 6"),
+        ("[" * 60_000, "nested more than 20 deep"),
+        ("- " * 30_000, "nested more than 20 deep"),
+        ("- [[x]]\n" * 7_000, "key: value"),
+        ('"' + r"\x41" * 15_000 + '"', "key: value"),
+    ],
+)
+def test_any_file_is_refused_within_two_seconds(tmp_path, content, words):
+    path = tmp_path / "x.yaml"
+    path.write_text(content)
+    start = time.process_time()
+    with pytest.raises(UserError, match=words):
+        config.load(path)
+    assert time.process_time() - start < 2
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="Windows has none")
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "x.yaml")
+    with pytest.raises(UserError, match="no file"):
+        config.load(tmp_path / "x.yaml")
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        *(("010", 10), ("-08", -8), ("0o10", 8), ("0x1F", 31), ("+5", 5), ("1:30", "1:30")),
+        *(("0b1", "0b1"), ("1_000", "1_000"), ("1e3", 1000.0), ("1e-4", 0.0001), (".5", 0.5)),
+        *(("5.", 5.0), ("-.INF", -math.inf), (".nan", math.nan), ("1:30.5", "1:30.5")),
+        *(("yes", "yes"), ("No", "No"), ("on", "on"), ("OFF", "OFF"), ("True", True)),
+        *(("~", None), ("", None), ("Null", None), ("nULL", "nULL"), ("=", "="), ("<<", "<<")),
+        *(("2001-01-01", "2001-01-01"), ("!!str 010", "010"), ("!!float 1", 1.0), ("١", "١")),
+    ],
+)
+def test_scalars_are_those_of_yaml_1_2(text, value):
+    read = config.parse_override(f"model.x={text}")["model"]["x"]
+    assert repr(read) == repr(value)  # which tells 1 from 1.0 and True
+
+
+@settings(deadline=None)
+@given(
+    text=st.from_regex(
+        r"[-+]?[0-9._:eExob]{1,8}|[-+]?[0-9]+[.][0-9]+([eE][-+]?[0-9]{1,3})?", fullmatch=True
+    )
+)
+def test_a_number_means_itself_or_stays_text(text):
+    try:
+        read = config.parse_override(f"model.x={text}")["model"]["x"]
+    except UserError:
+        return  # such as of a key, "1:"
+    if isinstance(read, int):
+        base = {"0o": 8, "0x": 16}.get(text[:2], 10)
+        assert (read, "_" in text) == (int(text, base), False)
+    elif isinstance(read, float):
+        assert (repr(read), "_" in text) == (repr(float(text)), False)
+    else:
+        assert read == (text if isinstance(read, str) else {text[:-1]: None})  # of "x:"
+
+
+@settings(deadline=None)
+@given(
+    text=st.text(st.characters(codec="utf-8"), max_size=20)
+    | st.from_regex("[0-9._:eExob<=~-]{1,8}", fullmatch=True)
+)
+@example("08")
+@example("1e3")
+@example("0o7")
+@example("no")
+@example("<<")
+def test_text_is_written_so_that_it_is_read_again(text):
+    experiment = RUNG_5.model_copy(update={"assumed": {"training.epochs": text}})
+    try:
+        checked = config.Experiment.model_validate(experiment.model_dump())
+    except pydantic.ValidationError:
+        return
+    again = config.from_yaml(checked.to_yaml(), "test")
+    assert again == checked.model_copy(update={"alternatives": {}})
+    assert yaml.safe_load(checked.to_yaml())["assumed"] == checked.assumed  # of YAML 1.1
+
+
+def test_titles_of_all_languages_and_of_several_lines(tmp_path):
+    base = tmp_path / "01_template.yaml"
+    base.write_text(PATHS["01_template"].read_text())
+    path = tmp_path / "06_x.yaml"
+    for text, title in {
+        "+ tiefer, 1\u00a0%\u3000更深": "+ tiefer, 1\u00a0%\u3000更深",
+        ">\n  two\n  lines\n": "two lines",
+        "|\n  two\n  lines\n": "two lines",
+        "2001-01-01": "2001-01-01",
+    }.items():
+        path.write_text(f"extends: 01_template\ntitle: {text}\n", encoding="utf-8")
+        assert config.load(path).title == title
+
+
 def test_a_profile_s_mistake_names_a_profile_s_keys(tmp_path):
     (tmp_path / "profiles").mkdir()
     (tmp_path / "profiles" / "mine.yaml").write_text("description: x\ndata: digits\nchange: {}")
@@ -203,11 +336,18 @@ def test_a_longer_cycle_is_named(tmp_path):
         config.load(tmp_path / "a.yaml")
 
 
+def test_a_chain_of_a_thousand_files_is_refused(tmp_path):
+    for i in range(1000):
+        (tmp_path / f"x{i}.yaml").write_text(f"extends: x{i + 1}")
+    with pytest.raises(UserError, match="extends: goes on for more than 100 files"):
+        config.load(tmp_path / "x0.yaml")
+
+
 def test_files_that_cannot_be_read(tmp_path):
     with pytest.raises(UserError, match="no such file"):
         config.load(tmp_path / "none.yaml")
     (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00\x01")
-    with pytest.raises(UserError, match="cannot be read"):
+    with pytest.raises(UserError, match="cannot be read: save it as UTF-8"):
         config.load(tmp_path / "binary.yaml")
     (tmp_path / "folder.yaml").mkdir()
     with pytest.raises(UserError, match="cannot be read"):
@@ -261,8 +401,27 @@ def test_any_tree_loads_or_is_refused_in_one_line(tmp_path, tree):
         assert experiment.training.epochs >= 1
 
 
+KINDS = ("null", "bool", "int", "float", "str", "seq", "map", "set", "binary", "timestamp", "merge")
+tags = [f"!!{kind} " for kind in KINDS]
+marks = [*"[]{},:?-|>'\"&*!%@#\\", ": ", "- ", "? ", "&a ", "*a", "---\n", "\n", "\n  ", "\t", "\r"]
+words = ["extends: 01_template\n", "training", "title", "010", "1:30", "0x", "<<", "=", ".inf", "~"]
+syntax = st.lists(st.sampled_from([*tags, *marks, *words]), max_size=25).map("".join)
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=RELAXED)
+@given(content=syntax, times=st.integers(100, 60_000))
+def test_anything_long_is_refused_within_two_seconds(tmp_path, content, times):
+    path = tmp_path / "x.yaml"
+    path.write_bytes((content * times).encode()[:64_000])
+    start = time.process_time()
+    assert one_line_or_valid(lambda: config.load(path)) is None
+    assert time.process_time() - start < 2
+
+
 @settings(max_examples=300, deadline=None, suppress_health_check=RELAXED)
-@given(content=st.binary(max_size=200) | st.text(max_size=200).map(str.encode))
+@given(
+    content=st.binary(max_size=200) | st.text(max_size=200).map(str.encode) | syntax.map(str.encode)
+)
 def test_any_bytes_are_refused_in_one_line(tmp_path, content):
     path = tmp_path / "x.yaml"
     path.write_bytes(content)
@@ -304,7 +463,7 @@ def test_the_command_line_refuses_nonsense_with_code_2(option, value):
 
 def test_a_profile_varies_only_the_parts_that_a_rung_has(monkeypatch):
     changes = {"training": {"epochs": 10, "early_stopping": {"patience": 2}}}
-    profile = config.Profile(description="", data="digits", changes=changes)
+    profile = config.Profile(description="x", data="digits", changes=changes)
     monkeypatch.setattr(config, "load_profile", lambda name: profile)
     paths = config.find()
     plain = config.apply_profile(config.load(paths["01_template"]), "quick")
@@ -336,3 +495,58 @@ def test_rungs_stand_in_the_order_of_their_numbers(tmp_path):
     for name in ("10_x", "6_y", "07_z"):
         (tmp_path / f"{name}.yaml").touch()
     assert list(config.find(tmp_path)) == ["6_y", "07_z", "10_x"]
+
+
+def test_hidden_files_are_nobodys(tmp_path):
+    for folder in ("", "baselines", "profiles"):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        for name in ("._quick.yaml", ".06_x.yaml", "._06_x.yml", ".DS_Store"):
+            (tmp_path / folder / name).write_bytes(b"\0")
+    assert config.find(tmp_path) == {}
+    config.check_names(tmp_path)
+    with pytest.raises(UserError, match=r"allowed: full, $"):
+        config.load_profile("._quick", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("file", "name"),
+    [
+        ("06_mine.yml", "06_mine.yaml"),
+        ("06-mine.yaml", "06_mine.yaml"),
+        ("6 mine.yaml", "06_mine.yaml"),
+        ("06mine.YAML", "06_mine.yaml"),
+        ("06.yaml", "06_mine.yaml"),
+        ("06_mine.yaml.txt", "06_mine.yaml"),
+        ("06-mine_2.yaml", "06_mine_2.yaml"),
+        ("06_a~b.yaml", "06_a_b.yaml"),
+        ("06_a\x1b[31m.yaml", "06_a_31m.yaml"),
+        ("٦-x.yaml", "06_x.yaml"),
+        ("baselines/mine.yml", "mine.yaml"),
+        ("profiles/6-fast.Yaml", "6-fast.yaml"),
+    ],
+)
+def test_what_looks_like_an_experiment_is_not_left_out_without_a_word(tmp_path, file, name):
+    for folder in ("baselines", "profiles"):
+        (tmp_path / folder).mkdir()
+    for other in ("01_x.yaml", "claims.yaml", "base.yml", "01_x.yaml~", "2024 notes.md"):
+        (tmp_path / other).touch()
+    config.check_names(tmp_path)
+    (tmp_path / file).touch()
+    with pytest.raises(UserError, match=f"call it {name}, or") as caught:
+        config.check_names(tmp_path)
+    assert str(caught.value).isprintable()
+    assert list(config.find(tmp_path)) == ["01_x"]
+    (tmp_path / file).rename((tmp_path / file).with_name(name))
+    config.check_names(tmp_path)
+
+
+def test_of_two_files_of_one_name_neither_is_left_out_without_a_word(tmp_path):
+    (tmp_path / "baselines").mkdir()
+    for other in ("06_x.yaml", "baselines/06_x.yaml"):
+        (tmp_path / other).touch()
+    with pytest.raises(UserError, match="another has its name"):
+        config.check_names(tmp_path)
+
+
+def test_the_files_of_this_project_are_called_as_they_should():
+    config.check_names()

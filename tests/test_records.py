@@ -289,6 +289,12 @@ def test_what_disagrees_is_refused(refused, text):
     refused(tree | {"format": 1}, "format")
 
 
+def test_hidden_files_are_no_records(sample, tmp_path):
+    shutil.copytree(sample, tmp_path, dirs_exist_ok=True)
+    (tmp_path / f"._{min(tmp_path.iterdir()).name}").write_bytes(b"\0\5\x16\7")  # as macOS does
+    assert list(records.load_all(tmp_path).values()) == list(records.load_all(sample).values())
+
+
 def test_a_file_under_another_name_is_refused(sample, tmp_path):
     path = shutil.copy(min(sample.iterdir()), tmp_path / "other.json")
     with pytest.raises(UserError, match=r"other\.json: holds a run whose record is called 01_"):

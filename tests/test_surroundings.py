@@ -135,6 +135,15 @@ def test_nothing_is_cut_whatever_the_terminal_says_it_is(columns):
     refused(run("--ladder=9", COLUMNS=columns), "there is no rung 9")
 
 
+def test_what_a_terminal_has_no_characters_for_is_replaced(store):
+    store.add(LADDER[0], right(1000, 700), profile="quick")
+    command = [sys.executable, "-m", "report", "--summary", "--tracking-uri", store.uri]
+    ascii_only = os.environ | {"PYTHONIOENCODING": "ascii", "LC_ALL": "C"}
+    process = subprocess.run(command, env=ascii_only, capture_output=True, text=True, cwd=ROOT)
+    assert (process.returncode, process.stderr) == (0, "")
+    assert "1 Template" in process.stdout
+
+
 def test_a_narrow_terminal_is_not_drawn_upon():
     console = cli._Console(force_terminal=True, width=60)
     assert (console.width, console.is_terminal) == (80, False)
