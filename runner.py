@@ -449,7 +449,7 @@ def main(
         raise UserError("--record and --restore: give one of them")
     if timing and not dry_run:
         raise UserError("--timing: goes with --dry-run")
-    if ray and (tracking_uri or shell.DEFAULT_URI).startswith("sqlite:"):
+    if ray and shell.file_of(shell.tracking(tracking_uri)):
         raise UserError(
             "--ray: the nodes do not see a file here; give the --tracking-uri of a server"
         )

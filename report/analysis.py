@@ -18,6 +18,7 @@ from report.selection import Selection
 from report.statistics import Shared
 from report.systems import Step, System, compare
 from resnet import UserError, ablation, config
+from resnet.shell import tracking
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,7 +138,8 @@ def load(uri: str, *, experiment: str = runs.EXPERIMENT, **chosen: Any) -> Conte
     Raises:
         UserError: the store cannot be read, or nothing in it matches.
     """
-    one = selection.select(runs.search(uri, experiment), **chosen)
+    uri = tracking(uri)
+    one = selection.select(runs.search(uri, experiment), uri=uri, **chosen)
     shown, *others = (
         _content(uri, experiment, each, runs.load(uri, each.finished))
         for each in (one, *one.compared)

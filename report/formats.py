@@ -3,7 +3,6 @@
 import html
 import re
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 from rich import box
@@ -11,9 +10,8 @@ from rich.markup import escape
 from rich.table import Table as RichTable
 
 from report.tables import Table
+from resnet.records import guarded
 
-FORMULA = ("=", "+", "-", "@", "\t", "\r")
-"""How a cell begins that a spreadsheet may take for a formula."""
 _COLOURS = {"holds": "green", "fails": "red", "undecided": "yellow"}
 _LATEX = str.maketrans(
     {
@@ -78,11 +76,6 @@ def to_terminal(table: Table, items: list | None = None) -> RichTable:
         made.add_row(*(f"[{_COLOURS.get(c, 'dim')}]{c}[/]" if f.kind == "verdict" else c
                        for f, c in zip(fields, cells, strict=True)))  # fmt: skip
     return made
-
-
-def guarded(value: Any) -> Any:
-    """A cell that a spreadsheet shows instead of computing it, as OWASP advises."""
-    return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA) else value
 
 
 def write(tables: dict[str, Table], folder: Path) -> None:

@@ -24,14 +24,23 @@ import pandas as pd
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from PIL import Image
-from sqlalchemy.exc import SQLAlchemyError
 from statsmodels.stats.proportion import proportion_confint
 
 from report import statistics
 from resnet import UserError, config
-from resnet.records import CURVES, TAGS
+from resnet.records import CURVES, TAGS, unguarded
 from resnet.shell import EXPERIMENT
-from resnet.store import check, data_of, follow, mask, nothing_run, try_database
+from resnet.store import (
+    FAILURES,
+    check,
+    data_of,
+    deleted,
+    follow,
+    mask,
+    nothing_run,
+    reason,
+    try_database,
+)
 
 ROLES = ("rung", "recorded")
 """Of runs of a rung; the second is of restored records."""
@@ -150,8 +159,8 @@ class Run:
 def _reading(uri: str) -> Iterator[None]:
     try:
         yield
-    except (MlflowException, SQLAlchemyError, OSError) as error:
-        told = f"{mask(uri)}: cannot be read as a tracking store: {mask(error)[:300]}"
+    except FAILURES as error:
+        told = f"{mask(uri)}: cannot be read as a tracking store: {reason(uri, error)}"
         raise UserError(told) from None
 
 
@@ -175,8 +184,11 @@ def search(uri: str, experiment_name: str = EXPERIMENT) -> pd.DataFrame:
         try_database(uri)
         follow(uri)  # of a store that was moved, else nothing is changed there
         mlflow.set_tracking_uri(uri)
-        if mlflow.get_experiment_by_name(experiment_name) is None:
+        experiment = mlflow.get_experiment_by_name(experiment_name)
+        if experiment is None:
             raise nothing_run(f"{mask(uri)} holds no experiment {experiment_name!r}", uri)
+        if told := deleted(uri, experiment):
+            raise UserError(f"{mask(uri)}: {told}")
         frame = mlflow.search_runs(
             experiment_names=[experiment_name], order_by=["attributes.start_time DESC"]
         )
@@ -261,7 +273,9 @@ def _load(client: MlflowClient, uri: str, row: Any, folder: Path) -> Run:
     classes = artifact(
         "confusion_matrix.csv",  # read as it stands: a class may be called true, or 1e3
         lambda path: tuple(
-            pd.read_csv(path, header=None, nrows=1, dtype=str, keep_default_na=False).iloc[0, 1:]
+            pd.read_csv(path, header=None, nrows=1, dtype=str, keep_default_na=False)
+            .iloc[0, 1:]
+            .map(unguarded)
         ),
     )
     used = 0 if predictions is None else 1 + int(predictions.iloc[:, :2].to_numpy().max())

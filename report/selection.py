@@ -99,6 +99,7 @@ def select(
     modified: str | None = None,
     recorded: bool | None = None,
     compare: Iterable[str] = (),
+    uri: str | None = None,
 ) -> Selection:
     """Chooses the set to show, and its runs.
 
@@ -110,6 +111,7 @@ def select(
         recorded: restored records, or this store's own runs.
         compare: names other sets to set beside: an override text, a profile, a dataset as above,
             ``recorded``, ``own`` or a whole label; of several sets the one most like the shown.
+        uri: of the store, to be named where it has no runs.
 
     Returns:
         The selection. Where a rung was run in several configurations under one name, the one of
@@ -120,7 +122,7 @@ def select(
             those there are.
     """
     if frame.empty or frame["lacks"].all():
-        raise nothing_run("the experiment has no runs")
+        raise nothing_run("the experiment has no runs", uri)
     stray = frame[(frame["lacks"] != "") & (frame["status"] == "FINISHED")]
     everything = run_sets(frame[frame["lacks"] == ""])
     wanted = [

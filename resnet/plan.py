@@ -14,7 +14,7 @@ from resnet import UserError, config
 from resnet.cli import console
 from resnet.data import CIFAR10_FINGERPRINT, Dataset
 from resnet.quiet import quiet_start
-from resnet.shell import DEFAULT_URI, duration
+from resnet.shell import duration, file_of, tracking
 
 _COLUMNS = {
     "parameters": ("parameters", lambda n: f"{n:,.0f}"),
@@ -107,8 +107,8 @@ def _past(
     jobs: dict[str, config.Job], fingerprint: str, uri: str | None
 ) -> dict[str, dict[str, float]]:
     """What finished runs of the same on this machine tell, by experiment; no run, no entry."""
-    file = (uri or DEFAULT_URI).removeprefix("sqlite:///")
-    if "://" not in file and not os.path.exists(file):  # noqa: PTH110 - any text will do
+    file = file_of(tracking(uri))
+    if file and not os.path.exists(file):  # noqa: PTH110 - where it is forbidden, too
         return {}
     with console.status("reading runs"):
         from resnet.store import connect

@@ -67,7 +67,7 @@ def to_record(store: Store, run: Run) -> Record:
 
         try:
             with artifact("confusion_matrix.csv").open(encoding="utf-8", newline="") as file:
-                classes = next(csv.reader(file))[1:]
+                classes = [*map(records.unguarded, next(csv.reader(file))[1:])]
             histories = {
                 key: sorted(
                     (metric.step, metric.timestamp, metric.value)

@@ -13,7 +13,7 @@ import os
 import re
 import zlib
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -74,6 +74,20 @@ def unpack(text: str, dtype: str, count: int) -> np.ndarray:
     if len(content) != size or not unpacker.eof or unpacker.unused_data:
         raise ValueError(f"an array does not hold {count} numbers of {dtype}")
     return np.frombuffer(content, dtype)
+
+
+FORMULA = ("=", "+", "-", "@", "\t", "\r")
+"""How a cell begins that a spreadsheet may take for a formula."""
+
+
+def guarded(value: Any) -> Any:
+    """A cell of CSV that a spreadsheet shows instead of computing it, as OWASP advises."""
+    return f"'{value}" if isinstance(value, str) and value.startswith((*FORMULA, "'")) else value
+
+
+def unguarded(text: str) -> str:
+    """The text that :func:`guarded` was given."""
+    return text[1:] if text[:1] == "'" and text[1:].startswith((*FORMULA, "'")) else text
 
 
 class DataInput(Strict):

@@ -1,6 +1,7 @@
 """What a person at a shell is told: commands that work as they stand, durations, what is missing.
 
-It imports the standard library alone, so that it can speak where nothing is installed.
+It imports the standard library alone (but for :func:`file_of`), so that it can speak where
+nothing is installed.
 """
 
 import contextlib
@@ -11,13 +12,61 @@ import shlex
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import quote, unquote
+
+from resnet import UserError
 
 ROOT = Path(__file__).resolve().parent.parent
 EXPERIMENT = "resnet-ladder"
 """The MLflow experiment of all runs."""
-DEFAULT_URI = f"sqlite:///{ROOT / 'mlflow.db'}"
 OWN = ROOT / ".venv"
 """The environment that the Makefile makes."""
+
+
+def address(path: Path) -> str:
+    """The address by which SQLAlchemy, and so MLflow, opens an SQLite file."""
+    text = str(path)
+    if "?" not in text and unquote(text) == text:
+        return f"sqlite:///{text}"
+    # of the shorter form MLflow takes what follows for a path, and makes that folder too
+    return f"sqlite+pysqlite:///{quote(os.fsencode(path), safe='/ ')}"
+
+
+DEFAULT_URI = address(ROOT / "mlflow.db")
+
+
+def file_of(uri: str) -> Path | None:
+    """The file that MLflow opens at an SQLite address, links resolved; None of any other address.
+
+    Raises:
+        UserError: MLflow could not open it, or it says more than a file's name.
+    """
+    if uri.partition(":")[0].partition("+")[0].lower() != "sqlite":
+        return None
+    from sqlalchemy.engine import make_url
+    from sqlalchemy.exc import ArgumentError
+
+    with contextlib.suppress(ArgumentError, ValueError):
+        url = make_url(uri)
+        if url.database and url.database != ":memory:" and not url.host and "?" not in uri:
+            path = Path(os.path.realpath(url.database))
+            if (make_url(address(path)).database or "").encode() == os.fsencode(path):
+                return path
+    raise UserError(
+        f"--tracking-uri {uri!r}: is no file's address; write sqlite:///FILE.db, without options, "
+        "and in the file's name %25 for % and %3F for ?"
+    )
+
+
+def tracking(uri: str | None) -> str:
+    """A tracking store's address, by default the project's own; a file's in one spelling.
+
+    Raises:
+        UserError: see :func:`file_of`.
+    """
+    uri = (uri or "").strip() or DEFAULT_URI
+    path = file_of(uri)
+    return address(path) if path else uri
 
 
 def duration(seconds: float) -> str:

@@ -24,8 +24,9 @@ os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
 
 import mlflow
 import sqlalchemy
+from alembic.util import CommandError
 from filelock import FileLock
-from mlflow.entities import DatasetInput, Run
+from mlflow.entities import DatasetInput, Experiment, Run
 from mlflow.exceptions import MlflowException, RestException
 from mlflow.protos.databricks_pb2 import TEMPORARILY_UNAVAILABLE, ErrorCode
 from mlflow.store.db.db_types import DATABASE_ENGINES
@@ -35,12 +36,13 @@ from mlflow.utils.file_utils import local_file_uri_to_path
 from sqlalchemy.exc import NoSuchModuleError, OperationalError, SQLAlchemyError
 
 from resnet import Interrupted, UserError, config, views
-from resnet.shell import DEFAULT_URI, EXPERIMENT, ROOT, command, hide, typed
+from resnet.shell import EXPERIMENT, ROOT, command, file_of, hide, tracking, typed
 
-FAILURES = (MlflowException, SQLAlchemyError, OSError)
+FAILURES = (MlflowException, SQLAlchemyError, CommandError, OSError)
 """What a store raises."""
 PATIENCE = 3600.0
 """Seconds for which a store that went away is waited for."""
+_SCHEMAS = Path(mlflow.__file__).parent / "store" / "db_migrations" / "versions"
 
 for name in ("mlflow", "alembic"):
     logging.getLogger(name).setLevel(logging.WARNING)
@@ -65,16 +67,20 @@ class Store:
     @property
     def shared(self) -> bool:
         """Whether other machines may use it too."""
-        return not self.uri.startswith("sqlite:")
+        return file_of(self.uri) is None
 
     @property
     def checkpoints(self) -> Path:
         """The folder for locks and, by default, checkpoints: beside the file, or at the top."""
-        folder = ROOT if self.shared else Path(self.uri.removeprefix("sqlite:///")).parent
-        return folder / "checkpoints"
+        file = file_of(self.uri)
+        return (file.parent if file else ROOT) / "checkpoints"
 
     def search(self, **conditions: str) -> list[Run]:
-        """Runs whose tags (and ``status``) equal the conditions, newest first."""
+        """Runs whose tags (and ``status``) equal the conditions, newest first.
+
+        Raises:
+            MlflowException: the experiment was deleted; its runs are not gone.
+        """
         parts = [
             f"attributes.status = '{value}'" if key == "status" else f"tags.{key} = '{value}'"
             for key, value in conditions.items()
@@ -86,6 +92,10 @@ class Store:
             max_results=SEARCH_MAX_RESULTS_THRESHOLD,  # 50,000
             order_by=["attributes.start_time DESC"],
         )
+        if not found and (
+            told := deleted(self.uri, self.client.get_experiment(self.experiment_id))
+        ):
+            raise MlflowException(told)
         tags = {key: value for key, value in conditions.items() if key != "status"}
         return [run for run in found if tags.items() <= run.data.tags.items()]
 
@@ -109,26 +119,73 @@ def nothing_run(why: str, uri: str | None = None) -> UserError:
     )
 
 
-def check(uri: str) -> None:
+def deleted(uri: str, experiment: Experiment) -> str:
+    """The line for an experiment in MLflow's trash; empty for one that is not there."""
+    if experiment.lifecycle_stage == "active":
+        return ""
+    back = command("-m", "mlflow", "experiments", "restore", "-x", experiment.experiment_id)
+    return (
+        f"the experiment {experiment.name} is in MLflow's trash; bring it back with  "
+        f"MLFLOW_TRACKING_URI={mask(shlex.quote(uri))} {back}"
+    )
+
+
+def reason(uri: str, error: Exception) -> str:
+    """What a store's error says, in plain words where the way out is known."""
+    text = mask(error)
+    if "database is locked" in text:
+        return "another process holds it locked; end that one, or wait for it, and try again"
+    # the latter where a newer schema has fewer tables
+    version = re.search(r"(?:schema \(found version |revision identified by ')(\w+)", text)
+    return _other_tables(uri, version[1]) if version else text[:300]
+
+
+def _known(version: str) -> bool:
+    return any(_SCHEMAS.glob(f"{version}_*.py"))
+
+
+def _other_tables(uri: str, version: str) -> str:
+    if _known(version):
+        upgrade = command("-m", "mlflow", "db", "upgrade", uri)
+        return f"an older MLflow made its tables; keep a copy, then renew them with  {upgrade}"
+    return (
+        f"a newer MLflow than {mlflow.__version__} made its tables; install that one, or name "
+        "another store with --tracking-uri"
+    )
+
+
+def check(uri: str, *, create: bool = False) -> None:
     """Refuses an SQLite file that MLflow would create or fill with tables when it opens it.
 
+    Args:
+        uri: MLflow tracking URI.
+        create: whether it may, if the tables are not those of a newer MLflow.
+
     Raises:
-        UserError: there is no such file, it is empty, or not a database of MLflow's.
+        UserError: there is no such file, it is empty, locked, or not a database of this MLflow's.
     """
-    if not uri.startswith("sqlite:///"):
+    path = file_of(uri)
+    if not path:
         return
-    path = Path(uri.removeprefix("sqlite:///"))
     there = os.path.exists(path)  # noqa: PTH110 - where it is forbidden, too
     if not there or (path.is_file() and path.stat().st_size == 0):
+        if create:
+            return
         raise nothing_run(f"there is no {path}", uri)
     try:
-        address = f"{path.resolve().as_uri()}?mode=ro"
-        with contextlib.closing(sqlite3.connect(address, uri=True)) as database:
-            database.execute("SELECT version_num FROM alembic_version").fetchone()
+        readable = f"{path.as_uri()}?mode=ro"
+        with contextlib.closing(sqlite3.connect(readable, uri=True)) as database:
+            version = database.execute("SELECT version_num FROM alembic_version").fetchone()
     except sqlite3.Error as error:
+        if create:
+            return  # MLflow says what it is, if it is not at this moment made
+        if "database is locked" in str(error):
+            raise UserError(f"{path}: {reason(uri, error)}") from None
         raise UserError(
             f"{path}: is not a database of MLflow's ({error}); name another with --tracking-uri"
         ) from None
+    if version and not _known(version[0]):
+        raise UserError(f"{path}: {_other_tables(uri, version[0])}")
 
 
 def connect(uri: str | None = None, *, create: bool = True) -> Store:
@@ -147,17 +204,14 @@ def connect(uri: str | None = None, *, create: bool = True) -> Store:
         UserError: the store cannot be opened, does not answer within some 10 s, or is not there
             and must not be made.
     """
-    uri = uri or DEFAULT_URI
-    if not create:
-        check(uri)
+    uri = tracking(uri)
+    check(uri, create=create)
     scheme = uri.partition(":")[0].lower()
     artifacts: str | None = None
     lock: contextlib.AbstractContextManager = contextlib.nullcontext()
-    if uri.startswith("sqlite:///"):
-        database = Path(uri.removeprefix("sqlite:///")).resolve()
+    if database := file_of(uri):
         if not os.path.isdir(database.parent):  # noqa: PTH112 - where it is forbidden, too
-            raise UserError(f"--tracking-uri {uri}: there is no folder {database.parent}")
-        uri = f"sqlite:///{database}"
+            raise UserError(f"--tracking-uri {mask(uri)}: there is no folder {database.parent}")
         artifacts = (database.parent / "mlartifacts").as_uri()
         # two runners that start on one fresh file must not both build its tables
         lock = FileLock(f"{database}.lock")
@@ -191,14 +245,10 @@ def connect(uri: str | None = None, *, create: bool = True) -> Store:
                         client.set_experiment_tag(experiment.experiment_id, key, text)
     except FAILURES as error:
         raise UserError(
-            f"{mask(uri)}: cannot be used as a tracking store: {mask(error)[:300]}"
+            f"{mask(uri)}: cannot be used as a tracking store: {reason(uri, error)}"
         ) from None
-    if experiment.lifecycle_stage != "active":
-        back = command("-m", "mlflow", "experiments", "restore", "-x", experiment.experiment_id)
-        raise UserError(
-            f"{mask(uri)}: the experiment {EXPERIMENT} is deleted there; bring it back with  "
-            f"MLFLOW_TRACKING_URI={mask(shlex.quote(uri))} {back}"
-        )
+    if told := deleted(uri, experiment):
+        raise UserError(f"{mask(uri)}: {told}")
     if artifacts and experiment.artifact_location.startswith("mlflow-artifacts:"):
         raise UserError(f"{mask(uri)}: its artifacts are with an MLflow server; give its address")
     return Store(uri, experiment.experiment_id)
@@ -253,8 +303,8 @@ def follow(uri: str) -> None:
     Raises:
         OSError: they do not hold, and the file cannot be written.
     """
-    database = Path(uri.removeprefix("sqlite:///")).resolve()
-    if not (uri.startswith("sqlite:///") and database.is_file() and database.stat().st_size):
+    database = file_of(uri)
+    if not (database and database.is_file() and database.stat().st_size):
         return
     new = (database.parent / "mlartifacts").as_uri()
     try:
@@ -276,8 +326,8 @@ def follow(uri: str) -> None:
                 ):
                     connection.execute(
                         f"UPDATE {table} SET {column} = ? || substr({column}, ?) "  # noqa: S608 - fixed names
-                        f"WHERE {column} = ? OR {column} LIKE ?",
-                        (new, len(old) + 1, old, f"{old}/%"),
+                        f"WHERE substr({column} || '/', 1, ?) = ?",
+                        (new, len(old) + 1, len(old) + 1, f"{old}/"),
                     )
     except sqlite3.Error as error:
         raise OSError(str(error)) from None

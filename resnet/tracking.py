@@ -10,8 +10,10 @@ import functools
 import hashlib
 import json
 import operator
+import os
 import socket
 import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -27,7 +29,9 @@ from mlflow.data.code_dataset_source import CodeDatasetSource
 from mlflow.data.numpy_dataset import from_numpy
 from mlflow.entities import DatasetInput, InputTag, Metric, Param, Run, RunStatus, RunTag
 from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+from mlflow.tracking.context.git_context import GitRunContext
 from mlflow.tracking.context.registry import resolve_tags
+from mlflow.utils.mlflow_tags import MLFLOW_GIT_COMMIT
 
 from resnet import (
     Interrupted,
@@ -78,23 +82,40 @@ def environment() -> dict[str, str]:
         # a reader sees that the bounds were there before the result
         "claims_sha256": hashlib.sha256(config.CLAIMS.read_bytes()).hexdigest(),
     }
-    commit = _git("rev-parse", "HEAD")
-    tags["git_commit"] = commit or "unknown"
-    tags["git_dirty"] = str(bool(_git("status", "--porcelain"))).lower() if commit else "unknown"
-    return tags
+    return tags | _version()
 
 
-def _git(*arguments: str) -> str:
+def _version() -> dict[str, str]:
+    """Tags that say which commit the code is of, unknown outside a checkout of this project."""
+    top, commit, changes = (
+        _git("rev-parse", "--show-toplevel"),
+        _git("rev-parse", "HEAD"),
+        _git("status", "--porcelain"),
+    )
+    # of a copy in another project's checkout git tells that one's
+    if not (top and commit and Path(top).resolve() == ROOT):
+        return {"git_commit": "unknown", "git_dirty": "unknown"}
+    dirty = "unknown" if changes is None else str(bool(changes)).lower()
+    return {"git_commit": commit, MLFLOW_GIT_COMMIT: commit, "git_dirty": dirty}
+
+
+def _git(*arguments: str) -> str | None:
+    """What git says of this project's folder; None if nothing."""
+    # GIT_DIR and others name another repository than the folder's: a hook has them set
+    environment = {key: text for key, text in os.environ.items() if not key.startswith("GIT_")}
     try:
         return subprocess.run(  # noqa: S603 - fixed arguments
-            ["git", "-C", str(ROOT), *arguments],  # noqa: S607 - git is looked up as the user's
+            # without a lock, on which the user's own git would fail
+            ["git", "--no-optional-locks", "-C", str(ROOT), *arguments],  # noqa: S607 - the user's
             capture_output=True,
-            text=True,
             check=True,
+            env=environment,
             timeout=10,
-        ).stdout.strip()
+            encoding=sys.getfilesystemencoding(),
+            errors=sys.getfilesystemencodeerrors(),
+        ).stdout.removesuffix("\n")
     except (OSError, subprocess.SubprocessError):
-        return ""  # no git, or not a checkout: the tag says unknown
+        return None
 
 
 @contextlib.contextmanager
@@ -147,7 +168,9 @@ def _create(
     store: Store, patiently: Callable, name: str, tags: dict[str, str], lease: Lease
 ) -> str:
     """Makes a run with a lease on it, exactly one, and returns its id."""
-    tags = resolve_tags(tags | {leases.TAG: lease.tag("claimed")})
+    # MLflow takes the commit of any checkout around the script for the script's
+    tags |= {leases.TAG: lease.tag("claimed")}
+    tags = resolve_tags(tags, ignore=[GitRunContext])  # type: ignore[list-item] # its class
     run = patiently(store.client.create_run, store.experiment_id, run_name=name, tags=tags)
     if store.shared:  # one that went away may have made another before it said so
         same = f"tags.{leases.TAG} LIKE '%{lease.token}%'"
@@ -294,7 +317,8 @@ def save_results(
         colnames=["predicted"],
         dropna=False,
     )
-    confusion.to_csv(folder / "confusion_matrix.csv")
+    cells = confusion.rename(index=records.guarded, columns=records.guarded)
+    cells.to_csv(folder / "confusion_matrix.csv")
     figures.save(figures.curves(history, title), folder / "curves.png")
     figures.save(figures.confusion(confusion), folder / "confusion_matrix.png")
 
