@@ -22,7 +22,7 @@ from report.formats import to_markdown
 from report.runs import Run
 from resnet import UserError, cli, config, records
 from resnet.quiet import quiet_start
-from resnet.shell import ROOT
+from resnet.shell import ROOT, address
 
 FIGURES = Path("docs/figures")
 WRITTEN = "<!-- written by  make readme ; changes by hand are lost -->\n"
@@ -47,7 +47,7 @@ def load(root: Path) -> tuple[Content, str]:
         from resnet import recording
         from resnet.store import connect
     with tempfile.TemporaryDirectory() as folder:
-        store = connect(f"sqlite:///{folder}/mlflow.db")
+        store = connect(address(Path(folder) / "mlflow.db"))
         recording.restore(store, found)
         return analysis.load(store.uri, recorded=True), state
 
