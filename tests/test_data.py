@@ -5,11 +5,14 @@ import io
 import os
 import pickle
 import stat
+import struct
 import sys
 import tarfile
 import tempfile
 import threading
+import warnings
 import zipfile
+import zlib
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -343,9 +346,12 @@ def test_hidden_files_and_bystanders_are_ignored(tmp_path):
     ):
         told = []
         assert data.load(str(source), tell=told.append).fingerprint == plain.fingerprint
-        (line,) = told
-        assert line.startswith("passed over, since no image: ")
-        assert line.endswith(" and 2 more")
+        assert sorted(told)[1:] == [
+            "left out, in no class: 1, 'train/labels.csv'",
+            "left out, no images by name or content: 3, 'test/frog/x.INI', "
+            "'train/cat/Thumbs.db', 'train/cat/notes.txt'",
+        ]
+        assert min(told).startswith("left out, beside train/ and test/: 2, 'README.md', '__MACOSX/")
 
 
 def test_a_folder_never_takes_a_reserved_name(tmp_path):
@@ -367,7 +373,6 @@ def test_progress_reaches_its_end(tmp_path):
     ("change", "expected"),
     [
         ({"test/cat/0.png": b"not an image"}, "'test/cat/0.png'"),
-        ({"train/cat/notes": b"text"}, "'train/cat/notes'"),
         ({"train/cat/1.png": b""}, "'train/cat/1.png'"),
         ({"train/cat/1.png": encoded(pixels(0))[:-30]}, "'train/cat/1.png'"),
         ({"test/cat/0.png": encoded(pixels(0, (5, 4)))}, "'test/cat/0.png' in"),
@@ -379,6 +384,248 @@ def test_progress_reaches_its_end(tmp_path):
 )
 def test_bad_images_are_refused_by_name(tmp_path, change, expected):
     assert expected in refusal(write_tar(tmp_path / "pets.tar", image_files() | change))
+
+
+def write_windows_zip(path, files):
+    """As old .NET packs: backslashes, and folders that end in one."""
+    packed = {}
+    for name, content in {"train/cat/": b"", **files}.items():
+        info = zipfile.ZipInfo(name.replace("/", "\\"))
+        info.create_system = 0
+        packed[info] = content
+    return write_zip(path, packed)
+
+
+def each_container(folder, files):
+    yield write_folder(folder / "folder", files)
+    yield write_tar(folder / "x.tar", files)
+    yield write_zip(folder / "x.zip", files)
+
+
+def read_with_lines(path):
+    told = []
+    dataset = data.load(str(path), tell=told.append)
+    assert all(line.isprintable() for line in told)
+    counts = Counter(np.array(dataset.classes)[np.r_[dataset.y_train, dataset.y_test]])
+    return dataset, dict(counts), told
+
+
+IMAGE = encoded(pixels(0))
+
+
+@pytest.mark.parametrize(
+    ("extra", "cats", "line"),
+    [
+        ({f"train/cat/siamese/{i}.png": IMAGE for i in range(30)}, 30, None),
+        ({"train/cat/a/b/c/d.PNG": IMAGE}, 1, None),
+        ({"train/cat/a\\b.png": IMAGE}, 1, None),
+        ({"train/cat/0a1b": IMAGE}, 1, None),  # named by its hash
+        ({f"train/.net/{i}.png": IMAGE for i in "12"}, 0, "hidden by its dot: 2, 'train/.net/1.p"),
+        ({"train/.git/config.txt": b"", "train/cat/.x/1.png": b"", "test/._1.png": b""}, 0, None),
+        ({f"train/{i}.png": IMAGE for i in range(5)}, 0, "in no class: 5, 'train/0.png'"),
+        ({"val/cat/1.png": IMAGE}, 0, "beside train/ and test/: 1, 'val/"),
+        ({"train/cat/features.h5": bytes(5 << 20)}, 0, "content: 1, 'train/cat/features.h5'"),
+        ({"train/cat/list.pdf": b""}, 0, "no images by name or content: 1, 'train/cat/list.pdf'"),
+        ({"train/cat/Icon\r": b""}, 0, r"no images by name or content: 1, 'train/cat/Icon\r'"),
+        ({"train/cat/README": b"BMW"}, 0, "no images by name or content: 1, 'train/cat/README'"),
+        ({"train/cat/core": bytes(5 << 20)}, 0, "content: 1, 'train/cat/core'"),
+        ({"test/cat/__MACOSX/0.png": b""}, 0, "content: 1, 'test/cat/__MACOSX/0.png'"),
+        ({"train/cat/@eaDir/0.png/THUMB.jpg": IMAGE}, 0, "content: 1, 'train/cat/@eaDir"),
+        ({"train/cat/1.jpg:Zone.Identifier": b""}, 0, "content: 1, 'train/cat/1.jpg:Zone"),
+    ],
+)
+def test_no_file_is_lost_in_silence(tmp_path, extra, cats, line):
+    for source in each_container(tmp_path, image_files() | extra):
+        _, counts, told = read_with_lines(source)
+        assert counts == {"cat": 7 + cats, "frog": 8}
+        assert len(told) == (line is not None)
+        assert line is None or line in told[0]
+
+
+def test_zips_with_backslashes(tmp_path):
+    source = write_windows_zip(tmp_path / "x.zip", image_files())
+    assert read_with_lines(source)[1:] == ({"cat": 7, "frog": 8}, [])
+
+
+def test_links_are_followed_or_refused(tmp_path):
+    (tmp_path / "lynx").mkdir()
+    (tmp_path / "lynx" / "1.png").write_bytes(IMAGE)
+    cases = {
+        "train/cat/lynx": "../../../lynx", "train/cat/x.png": "1.png", "train/cat/y.png": "nowhere",
+        "train/cat/loop": "..", "train/cat/me": "me", "train/dog": "nowhere", "train/.x": "nowhere",
+    }  # fmt: skip
+    for index, (name, target) in enumerate(cases.items()):
+        source = write_folder(tmp_path / f"{index}", image_files())
+        (source / name).symlink_to(target)
+        if target in ("../../../lynx", "1.png") or name == "train/.x":
+            assert read_with_lines(source)[1]["cat"] == 7 + (name != "train/.x")
+        else:
+            message = refusal(source)
+            assert f"{Path(name).name}' is no file, or a link to nothing or in a circle" in message
+
+
+def test_a_pipe_is_refused(tmp_path):
+    source = write_folder(tmp_path / "x", image_files())
+    os.mkfifo(source / "train" / "cat" / "z.png")
+    assert "'train/cat/z.png' is no file" in refusal(source)
+
+
+@pytest.mark.parametrize("name", ["train/cat", "train/frog", "train/cat/1.png"])
+def test_what_may_not_be_read_is_refused(name):
+    with tempfile.TemporaryDirectory() as folder:
+        source = write_folder(Path(folder) / "x", image_files() | {"train/cat/1.png": IMAGE})
+        data.load(str(source))  # whatever is imported late is there
+        Path(folder).chmod(0o755)
+        (source / name).chmod(0)
+        root = os.geteuid() == 0
+        try:
+            if root:  # who may read all
+                os.seteuid(65534)
+            assert "Permission denied" in (message := refusal(source))
+            assert name in message
+        finally:
+            if root:
+                os.seteuid(0)
+            (source / name).chmod(0o755)
+
+
+NAMES = st.sampled_from(
+    ["a.png", "b.PNG", "a\\b.png", "c", "README", "n.txt", ".h.png", "x.h5", "z y"]
+)
+FOLDERS = st.sampled_from(["cat", "cat", "frog", "frog", "a.png", ".net", ".x", "__MACOSX"])
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    paths=st.sets(st.builds(lambda split, above, name: (split, *above, name),
+                            st.sampled_from(archives.SPLITS), st.lists(FOLDERS, max_size=3), NAMES),
+                  max_size=8),
+    bad=st.sampled_from([None, None, None, "nowhere", ".", "image"]),
+    container=st.sampled_from([write_folder, write_tar, write_zip]),
+)  # fmt: skip
+def test_every_file_is_read_or_counted_or_the_load_refused(paths, bad, container):
+    folders = {path[:end] for path in paths for end in range(1, len(path))}
+    taken = {f"{s}/{c}" for s in archives.SPLITS for c in ("cat", "frog")}
+    paths = {path for path in paths if path not in folders}
+    extra = {
+        "/".join(path): IMAGE if path[-1] not in ("README", "n.txt") else b"" for path in paths
+    }
+    extra = {name: content for name, content in extra.items() if name not in taken}
+    with tempfile.TemporaryDirectory() as folder:
+        source = container(Path(folder) / "x", image_files() | extra)
+        linked = bad and container is write_folder
+        if linked:
+            (source / "train/cat/link.png").symlink_to("1.png" if bad == "image" else bad)
+            if bad == "image":
+                extra["train/cat/link.png"] = IMAGE
+        try:
+            _, counts, told = read_with_lines(source)
+        except UserError as error:
+            assert str(error).isprintable()
+            strange = [path for path in paths if path[1] == "a.png" and len(path) > 2]
+            assert strange or (linked and bad != "image")
+            return
+    assert not (linked and bad != "image")
+    named = sum(int(line.split(": ")[1].split(",")[0]) for line in told)
+    loud = [n for n in extra if not any(part.startswith(".") for part in n.split("/"))]
+    hidden = [n for n in extra if n.split("/")[1] in (".net", ".x") and "/." not in n[7:]
+              and not n.endswith((".txt", ".h5"))]  # fmt: skip
+    hidden = [n for n in hidden if "__MACOSX" not in n and n.count("/") > 1]
+    assert sum(counts.values()) + named == 15 + len(loud) + len(hidden)
+    for label, plain in (("cat", 7), ("frog", 8)):
+        images = [n for n in loud if n.split("/")[1] == label and "__MACOSX" not in n
+                  and n.count("/") > 1 and not n.endswith((".txt", ".h5", "README"))]  # fmt: skip
+        assert counts[label] == plain + len(images)
+
+
+def test_tars_joined_by_cat_are_refused(tmp_path):
+    whole = write_tar(tmp_path / "x.tar", image_files()).read_bytes()
+    (tmp_path / "two.tar").write_bytes(whole + whole)
+    assert "follows its end" in refusal(tmp_path / "two.tar")
+
+
+# What a viewer shows
+
+
+def shown(tmp_path, content, name="train/cat/9.png"):
+    """The pixels of one image more, and the lines told; a warning is an error."""
+    with warnings.catch_warnings(action="error"):
+        dataset, _, told = read_with_lines(
+            write_tar(tmp_path / "x.tar", image_files() | {name: content})
+        )
+    return dataset.x_train[9], told
+
+
+def saved(image, format_="PNG", **options):
+    file = io.BytesIO()
+    image.save(file, format_, **options)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("spoiled", [False, True])
+@pytest.mark.parametrize("format_", ["PNG", "WEBP"])
+def test_orientation(tmp_path, format_, spoiled):
+    turned = struct.pack("<HHII", 0x0112, 3, 1, 6)
+    unit = struct.pack("<HHI4s", 0x0128, 2, 2, b"a")  # text for a number: nothing writes it anew
+    tiff = b"II*\0" + struct.pack("<IH", 8, 1 + spoiled) + turned + unit * spoiled + bytes(4)
+    content = saved(Image.fromarray(pixels(7)), format_, exif=b"Exif\0\0" + tiff, lossless=True)
+    image, told = shown(tmp_path, content)
+    np.testing.assert_array_equal(image, np.rot90(pixels(7), -1))
+    assert not told
+
+
+def test_orientation_comes_before_the_size(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 8
+    lying = saved(Image.fromarray(pixels(0, (5, 4))), exif=exif)
+    upright = encoded(pixels(0, (4, 5)))
+    files = {f"{s}/{c}/1.png": upright for s in archives.SPLITS for c in "ab"}
+    dataset = data.load(str(write_tar(tmp_path / "x.tar", files | {"train/a/2.png": lying})))
+    assert dataset.x_train.shape == (3, 5, 4, 3)
+
+
+def test_broken_exif_turns_nothing(tmp_path):
+    for junk in (b"Exif\0\0junk", b"Exif\0\0II*\0\xff\xff\xff\xff", b"MM\0*\0\0\0\x08\0\xff\1"):
+        image, told = shown(tmp_path, saved(Image.fromarray(pixels(7)), exif=junk))
+        np.testing.assert_array_equal(image, pixels(7))
+        assert not told
+
+
+def test_transparency_is_laid_on_white(tmp_path):
+    drawing = np.zeros((4, 4, 4), np.uint8)
+    drawing[1, 1, 3] = 255
+    drawing[2, 2, 3] = 102
+    expected = np.full((4, 4), 255)
+    expected[1, 1], expected[2, 2] = 0, 153
+    rgba = Image.fromarray(drawing)
+    palette = rgba.convert("L").convert("P")
+    grey = Image.fromarray(np.full((4, 4), 9, np.uint8))
+    for image, options, grid in (
+        (rgba, {}, expected),
+        (rgba.convert("LA"), {}, expected),
+        (palette, {"transparency": bytes(256)}, np.full((4, 4), 255)),
+        (grey, {"transparency": 9}, np.full((4, 4), 255)),
+    ):
+        visible, (line,) = shown(tmp_path, saved(image, **options))
+        for channel in range(3):
+            np.testing.assert_array_equal(visible[..., channel], grid)
+        assert line == "transparent images, laid on white: 1, 'train/cat/9.png'"
+    opaque, told = shown(tmp_path, saved(Image.fromarray(pixels(7)).convert("RGBA")))
+    np.testing.assert_array_equal(opaque, pixels(7))
+    assert not told
+
+
+def test_deep_transparency_is_refused(tmp_path):
+    """Pillow would look for a colour of 16 bits among those of 8, and show what is clear."""
+
+    def chunk(type_, content):
+        check = struct.pack(">I", zlib.crc32(type_ + content))
+        return struct.pack(">I", len(content)) + type_ + content + check
+
+    deep = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", 4, 4, 16, 2, 0, 0, 0))
+    deep += chunk(b"tRNS", bytes(range(18, 24))) + chunk(b"IDAT", zlib.compress(bytes(4 * 25)))
+    files = image_files() | {"train/cat/9.png": deep + chunk(b"IEND", b"")}
+    assert "more than 8 bits" in refusal(write_tar(tmp_path / "x.tar", files))
 
 
 def test_unequal_sizes_are_named(tmp_path):
