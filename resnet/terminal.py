@@ -165,8 +165,8 @@ class Display:
             case events.Resumed(_, step, history, shared, differs, due):
                 changes = ", ".join(f"{key} {a} -> {b}" for key, (a, b) in differs.items())
                 elsewhere = f"; not as it began, so its bits may differ: {escape(changes)}"
-                epochs = f"{shared} epoch{'s' * (shared > 1)}"
-                whose = f"shares {epochs} with another run; " * bool(shared)
+                some = f"{shared} epoch{'s' * (shared > 1)}"
+                whose = f"shares {some} with another run; " * bool(shared)
                 going_on = f"goes on in epoch {len(history) + 1}, {step} steps into it"
                 where = going_on if due else "nothing left to train"
                 return f"{whose}{where}{elsewhere * bool(differs)}"
