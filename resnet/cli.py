@@ -47,6 +47,8 @@ class _Console(Console):
 
     def on_broken_pipe(self) -> None:
         close_output()
+        if not callable(signal.getsignal(signal.SIGINT)):  # ignored, as in the background
+            raise KeyboardInterrupt
         signal.raise_signal(signal.SIGINT)
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import warnings
@@ -204,12 +205,16 @@ def test_a_closed_pipe_ends_a_training_as_ctrl_c_does(command, image_folder):
     assert curve(command.uri)["epochs_run"] == 3
 
 
-def test_a_closed_pipe_ends_what_only_prints():
+@pytest.mark.parametrize("how", [signal.default_int_handler, signal.SIG_IGN])
+def test_a_closed_pipe_ends_what_only_prints(how):
+    """Also in the background, where a shell has Ctrl-C ignored."""
+    before = signal.signal(signal.SIGINT, how)
     process = subprocess.Popen(
         [sys.executable, str(ROOT / "runner.py"), "--ladder=all", "--dry-run"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )
+    signal.signal(signal.SIGINT, before)
     process.stdout.close()
     assert process.stderr.read() == b""
     process.stderr.close()
