@@ -44,7 +44,7 @@ def quiet_start() -> Iterator[None]:
 
 
 def choose_backend() -> str:
-    """Puts the backend that Keras is going to load into KERAS_BACKEND, where all can read it.
+    """Puts the backend that Keras is going to load into KERAS_BACKEND, unless it is the usual one.
 
     Returns:
         The file of Keras's settings, of which it is the one that counts here.
@@ -64,5 +64,7 @@ def choose_backend() -> str:
             f"{told} {named!r}, but runs train on {' or '.join(BACKENDS)}: set KERAS_BACKEND to "
             "one of them, which goes before keras.json"
         )
-    os.environ |= {"KERAS_BACKEND": named, "KERAS_NNX_ENABLED": "false"}
+    os.environ["KERAS_NNX_ENABLED"] = "false"
+    if named != BACKENDS[0]:  # which goes without saying in the commands that are shown
+        os.environ["KERAS_BACKEND"] = named
     return path
