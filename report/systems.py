@@ -15,7 +15,7 @@ from statsmodels.stats.multitest import multipletests
 from report import statistics
 from report.claims import Bound, Verdict
 from report.runs import Run
-from report.statistics import Estimate, Interval, Sample, Shared
+from report.statistics import NO_INTERVAL, Estimate, Interval, Sample, Shared
 from resnet import config
 
 
@@ -225,6 +225,9 @@ def compare(before: System, after: System) -> Step:
         basis = f"{before.basis}; {after.basis}"
     basis += "; other images" * (not same_images)
     told = contrast.value, contrast.interval(), contrast.p
+    same = {share for _, share, *_ in by_image} == {1}
+    if same and len(by_image) == len(before.runs) == len(after.runs):  # they share a training
+        told, basis = (contrast.value, NO_INTERVAL, math.nan), "the same networks: not by chance"
     return Step(before, after, gains, *told, basis, median, *means)
 
 

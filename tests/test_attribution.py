@@ -219,6 +219,17 @@ def test_runs_that_share_a_training_are_no_independent_evidence():
     assert epochs.p == pytest.approx(stats.ttest_1samp(gains, 0).pvalue)
 
 
+def test_what_is_the_same_network_differs_by_nothing_and_not_by_chance():
+    """A monitor that never triggered, say: runs of one trajectory."""
+    apart = step_of(lambda s, seed: 800 + 9 * seed + 30 * ("training.epochs" in s), seeds=3)
+    epochs, stopping, _ = apart.factors
+    assert stopping.add_one_in.gain == 0
+    assert np.isnan([*stopping.add_one_in.interval, stopping.add_one_in.p]).all()
+    assert stopping.add_one_in.basis == "the same networks: not by chance"
+    low, high = epochs.add_one_in.interval
+    assert low < epochs.add_one_in.gain < high
+
+
 def test_nothing_left_to_chance_has_no_p():
     assert not step_of(additive, seeds=2).anova()
     terms = step_of(additive, seeds=3).anova()
