@@ -18,7 +18,7 @@ from report.selection import Selection
 from report.statistics import Shared
 from report.systems import Step, System, compare
 from resnet import UserError, ablation, config
-from resnet.shell import tracking
+from resnet.shell import count, tracking
 
 
 @dataclass(frozen=True, eq=False)
@@ -259,8 +259,7 @@ def _waiting(uri: str, chosen: Selection) -> dict[str, str]:
     for row in chosen.unfinished.itertuples(index=False):
         if row.rung not in done and row.rung not in result and "~" not in row.rung:
             epochs = runs.epochs_done(uri, row.run_id)
-            told = f"{epochs} epoch{'s' * (epochs != 1)} done"
-            result[row.rung] = f"{selection.state(row.status)}, {told}"
+            result[row.rung] = f"{selection.state(row.status)}, {count(epochs, 'epoch')} done"
     return result
 
 

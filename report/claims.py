@@ -20,6 +20,7 @@ from report.statistics import ALPHA, NO_INTERVAL, Contrast, Estimate, Interval
 from resnet import config
 from resnet.config import Name, Strict, Text
 from resnet.records import explain
+from resnet.shell import count
 
 Verdict = Literal["holds", "fails", "fails as assumed", "undecided", "not run", "not comparable"]
 Unit = Literal["accuracy", "points", "epoch", "ratio"]
@@ -281,7 +282,7 @@ def _by_seeds(
     if gone:
         told = f"cannot be measured from what seed {', '.join(gone)} left"
         return Judgement(claim, "undecided", told, used, values=values)
-    seeds = f"{len(values)} seed{'s' * (len(values) > 1)}"
+    seeds = count(len(values), "seed")
     if unit == "epoch":
         inside = sum(claim.bound.judge(value, value) == "holds" for value in values)
         most, least = statistics.majority(inside, len(values))

@@ -17,6 +17,7 @@ from report.claims import Bound, Verdict
 from report.runs import Run
 from report.statistics import NO_INTERVAL, Estimate, Interval, Sample, Shared
 from resnet import config
+from resnet.shell import count
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,7 +142,7 @@ class System:
         """What the interval is of."""
         if not self.runs:
             return self.waiting
-        seeds = f"{len(self.runs)} seed{'s' * (len(self.runs) > 1)}"
+        seeds = count(len(self.runs), "seed")
         return f"{seeds}, own deviation" if self.name in self.shared.own else seeds
 
     @property

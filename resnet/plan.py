@@ -14,7 +14,7 @@ from resnet import UserError, config
 from resnet.cli import console
 from resnet.data import CIFAR10_FINGERPRINT, Dataset
 from resnet.quiet import quiet_start
-from resnet.shell import duration, file_of, tracking
+from resnet.shell import count, duration, file_of, tracking
 
 _COLUMNS = {
     "parameters": ("parameters", lambda n: f"{n:,.0f}"),
@@ -99,7 +99,7 @@ def show(
     trainings = len({(job.experiment.trajectory(), job.seed) for job in due})
     counted = f"experiments: {len(firsts)}, seeds: {seeds}, runs: {len(due)}"
     if trainings < len(due):
-        counted += f" that share {trainings} training{'s' * (trainings > 1)}"
+        counted += f" that share {count(trainings, 'training')}"
     console.print(f"{counted}; {told}; nothing was trained", highlight=False)
 
 

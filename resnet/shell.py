@@ -79,6 +79,11 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
 
 
+def count(n: float, what: str) -> str:
+    """``1 epoch``, ``2 epochs``."""
+    return f"{n:g} {what}{'s' * (n != 1)}"
+
+
 def hide(text: str) -> str:
     """A text in which no address shows its password."""
     text = re.sub(r"(://[^:/@\s]*:)\S+@", r"\1***@", text)

@@ -12,7 +12,7 @@ from rich.progress_bar import ProgressBar
 from rich.text import Text
 
 from resnet import config, events
-from resnet.shell import duration
+from resnet.shell import count, duration
 
 _COLUMNS = {"epoch": 8, "validation": 11, "best": 8, "test": 8, "published": 10}
 _MARKS = {"waiting": "·", "running": "▸", "finished": "✓", "skipped": "✓", "failed": "✗"}
@@ -161,12 +161,11 @@ class Display:
         match event:
             case events.Started(_, lanes):
                 beside = f", in one of {lanes} lanes" * (lanes > 1)
-                return f"training, at most {row.epochs} epoch{'s' * (row.epochs > 1)}{beside}"
+                return f"training, at most {count(row.epochs, 'epoch')}{beside}"
             case events.Resumed(_, step, history, shared, differs, due):
                 changes = ", ".join(f"{key} {a} -> {b}" for key, (a, b) in differs.items())
                 elsewhere = f"; not as it began, so its bits may differ: {escape(changes)}"
-                some = f"{shared} epoch{'s' * (shared > 1)}"
-                whose = f"shares {some} with another run; " * bool(shared)
+                whose = f"shares {count(shared, 'epoch')} with another run; " * bool(shared)
                 going_on = f"goes on in epoch {len(history) + 1}, {step} steps into it"
                 where = going_on if due else "nothing left to train"
                 return f"{whose}{where}{elsewhere * bool(differs)}"
@@ -195,10 +194,10 @@ class Display:
                     "--fresh trains it again)"
                 )
             case events.Finished(_, summary):
-                epochs = int(summary["epochs_run"])
+                epochs = count(summary["epochs_run"], "epoch")
                 return (
                     f"[green]test accuracy {summary['test_accuracy']:.2%}[/green] after "
-                    f"{epochs} epoch{'s' * (epochs > 1)}, {duration(time.monotonic() - row.began)}"
+                    f"{epochs}, {duration(time.monotonic() - row.began)}"
                 )
             case events.Failed(_, reason):
                 return f"[red]failed:[/red] {escape(reason[:300])}"

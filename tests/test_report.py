@@ -345,6 +345,7 @@ def test_the_interval_and_the_test_never_contradict_each_other(rows, zero):
         low, high = off.interval()
         if not math.isnan(low) and min(abs(low), abs(high)) > 1e-9:
             assert (low > 0 or high < 0) == (off.p < 0.05)
+        if abs(off.value) > 1e-9 and not math.isnan(low):
             assert (off.above > 0.5) == (off.value > 0)
 
 
