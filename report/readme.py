@@ -77,9 +77,7 @@ def details(content: Content, drawn: Collection[str]) -> str:
     for name, table in (shown or {"progression": made["progression"]}).items():
         parts.append(to_markdown(table, "results"))
         if name == "progression" and content.runs:
-            parts.append(
-                f"{page.headline(content)} {page.wrong(content)}\n\n{_hardware(content)}\n"
-            )
+            parts.append(f"{page.headline(content)} {page.wrong(content)}\n\n{_engines(content)}\n")
         picture = {"progression": "validation", "steps": "gains"}.get(name, name)
         if picture in drawn:
             told = picture.replace("_", " ")
@@ -100,7 +98,7 @@ def timings(root: Path) -> str:
     return "\n".join([WRITTEN, text, *(t.read_text(encoding="utf-8") for t in tables)])
 
 
-def _hardware(content: Content) -> str:
+def _engines(content: Content) -> str:
     """Which runs are of which backend and device, and whose bits nobody gets again."""
 
     def rows(runs: Iterable[Run]) -> str:

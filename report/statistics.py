@@ -209,7 +209,7 @@ def student(values: Sequence[float]) -> tuple[Interval, float]:
     return (float(low), float(high)), float(described.ttest_mean(0)[1])
 
 
-def majority(inside: int, runs: int) -> Interval:
+def majority(inside: int, runs: int) -> tuple[float, float]:
     """P of the exact binomial tests that at most, and that at least, half of all runs lie inside.
 
     Args:

@@ -146,6 +146,16 @@ def test_what_a_terminal_has_no_characters_for_is_replaced(store):
     assert "1 Template" in process.stdout
 
 
+def test_a_table_keeps_its_rungs_in_a_narrow_terminal(store):
+    store.add(LADDER[0], right(1000, 700))
+    command = [sys.executable, "-m", "report", "--summary", "--tracking-uri", store.uri]
+    narrow = os.environ | {"COLUMNS": "40"}
+    process = subprocess.run(command, env=narrow, capture_output=True, text=True, cwd=ROOT)
+    assert (process.returncode, process.stderr) == (0, "")
+    assert "1 Template  " in process.stdout
+    assert "70.0 %" in process.stdout
+
+
 def test_a_narrow_terminal_is_not_drawn_upon():
     console = cli._Console(force_terminal=True, width=60)
     assert (console.width, console.is_terminal) == (80, False)
