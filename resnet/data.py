@@ -36,7 +36,7 @@ PACKAGE_TIMEOUT = 900  # seconds for the whole package, 139 MB
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """Images, uint8 of shape (n, height, width, 3), and labels, uint8 of shape (n,).
+    """Images, uint8 in 0..255, shape (n, height, width, 3), and labels, uint8, shape (n,).
 
     A label is an index into ``classes``. ``name`` is ``"cifar10"`` (whatever holds exactly the
     official data), ``"digits"``, or the stem of the folder or archive, such as ``"pets"``;
