@@ -12,24 +12,24 @@ help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 recorded: $(VENV)/ready  ## the recorded runs and their report: results without training
-	$(BIN)/python runner.py --restore
-	$(BIN)/python -m report --recorded --out reports/recorded \
+	$(BIN)/ladder restore
+	$(BIN)/ladder report --recorded --out reports/recorded \
 		$(if $(DISPLAY)$(WAYLAND_DISPLAY)$(filter Darwin,$(shell uname)),--open)
 
 quick: $(VENV)/ready  ## the whole ladder on bundled digits, in minutes
-	$(BIN)/python runner.py --ladder all,vgg --profile quick
+	$(BIN)/ladder run all,vgg --profile quick
 
 ladder: $(VENV)/ready  ## the reproduction: five rungs on CIFAR-10
-	$(BIN)/python runner.py --ladder all
+	$(BIN)/ladder run all
 
 report: $(VENV)/ready  ## page, tables and figures, from what mlflow.db holds
-	$(BIN)/python -m report
+	$(BIN)/ladder report
 
 readme: $(VENV)/ready  ## the results in README and docs/, from results/
-	$(BIN)/python -m report.readme
+	$(BIN)/ladder report --readme results/
 
 ui: $(VENV)/ready  ## the runs in the MLflow UI, on 127.0.0.1
-	$(BIN)/python -m report.ui
+	$(BIN)/ladder ui
 
 screenshots: $(VENV)/ready  ## the README's pictures, from results/ (Chromium must be there)
 	$(BIN)/python docs/screenshots.py
@@ -44,7 +44,7 @@ coverage: $(VENV)/ready  ## the tests' coverage, a line a file, and htmlcov/
 	$(BIN)/python -m pytest -n 2 --dist worksteal --cov --cov-report term:skip-covered --cov-report html
 
 smoke: $(VENV)/ready  ## one epoch of a small rung and its report, thrown away
-	folder=$$(mktemp -d) && trap 'rm -r "$$folder"' EXIT && $(BIN)/python runner.py --ladder 1 --profile quick \
+	folder=$$(mktemp -d) && trap 'rm -r "$$folder"' EXIT && $(BIN)/ladder run 1 --profile quick \
 		--set training.epochs=1 --set 'model.identity_blocks=[0,0,0]' \
 		--tracking-uri "sqlite:///$$folder/mlflow.db"
 
@@ -56,8 +56,8 @@ lint: $(VENV)/ready  ## style, types, and the direction of imports
 
 jax: .venv-jax/ready  ## Keras on JAX, without TensorFlow
 
-JAX_TESTS ?= tests/test_backends.py tests/test_jax.py tests/test_lanes.py tests/test_numerics.py \
-	tests/test_gpu_benchmark.py
+JAX_TESTS ?= tests/training/test_backends.py tests/training/test_jax.py \
+	tests/training/test_numerics.py tests/ladder/test_lanes.py tests/benchmarks
 test-jax: .venv-jax/ready  ## its tests, ten minutes
 	KERAS_BACKEND=jax .venv-jax/bin/python -m pytest -n 2 --dist worksteal $(JAX_TESTS)
 

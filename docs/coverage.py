@@ -7,13 +7,14 @@ import argparse
 import math
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 from rich.progress import track
 
-from report import claims, statistics
-from report.claims import Claim
-from report.statistics import Interval, Sample, Shared
+from report.analysis import claims, statistics
+from report.analysis.claims import Claim
+from report.analysis.statistics import Interval, Sample, Shared
 
 PAGE = Path(__file__).parent / "evidence.md"
 BEGIN = "<!-- written by  .venv/bin/python -m docs.coverage -->\n"
@@ -53,7 +54,8 @@ def draw(seeds: tuple[int, ...], wrong: float, random: np.random.Generator) -> d
     lead = Claim.model_validate(
         {"id": "x", "rung": LADDER[1], "text": "x", "quantity": "gain_lead", "bound": {"min": 0}}
     )
-    leads = claims.leads(lead, of, LADDER[:-1])
+    systems = {name: SimpleNamespace(estimate=e) for name, e in of.items()}
+    leads = claims.leads(lead, systems, LADDER[:-1])
 
     def covers(interval: Interval, truth: float) -> float:
         low, high = interval
@@ -92,8 +94,8 @@ def table(draws: int) -> str:
     lines = [" | ".join(("seeds of the rows", "scales are", *HEADINGS)), " | ".join(["---"] * 7)]
     for case, (seeds, wrong) in enumerate(track(CASES, "simulating")):
         shares = simulate(case, draws)
-        shown = [f"{100 * shares[heading]:.1f} %" for heading in HEADINGS]
-        lines.append(" | ".join((", ".join(map(str, seeds)), WRONG[wrong], *shown)))
+        cells = [f"{100 * shares[heading]:.1f} %" for heading in HEADINGS]
+        lines.append(" | ".join((", ".join(map(str, seeds)), WRONG[wrong], *cells)))
     return "".join(f"| {line} |\n" for line in lines)
 
 

@@ -14,8 +14,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from report import analysis, output, ui  # noqa: E402
-from resnet import cli, views  # noqa: E402
+from report import analysis  # noqa: E402
+from report.presentation import output, ui  # noqa: E402
+from resnet import terminal  # noqa: E402
 
 ELSEWHERE = "10.1.1.1"
 """Stands for 127.0.0.1 in the pictures' browser: to a server on the same machine MLflow's page
@@ -73,12 +74,12 @@ def main() -> None:
     os.environ["MLFLOW_SERVER_CORS_ALLOWED_ORIGINS"] = f"http://{ELSEWHERE}:*"
     with tempfile.TemporaryDirectory() as temporary:
         store = arguments.tracking_uri or f"sqlite:///{temporary}/mlflow.db"
-        uri, experiment_id = ui.prepare(store)
+        uri, place = ui.prepare(store, None)
         report = output.write(analysis.load(uri), Path(temporary) / "report")
         pages = {"report": (report / output.PAGE).as_uri()}
         with ui.served(uri) as (server, _):
             server = server.replace("127.0.0.1", ELSEWHERE)
-            pages["mlflow"] = views.address(server, experiment_id)
+            pages["mlflow"] = f"{server}{place}"
             for name, page in pages.items():
                 picture = arguments.out / f"{name}.png"
                 browse(page, f"--screenshot={picture}")
@@ -86,4 +87,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    terminal.run(main)

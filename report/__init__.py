@@ -1,21 +1,21 @@
-"""From what MLflow holds to tables, figures, judged claims and a page; reads nothing else.
+"""From what MLflow holds to judged claims (``analysis``) and to tables, figures and a page.
 
 ``report.results()`` and ``report.curves()`` give the numbers to a notebook.
 """
 
+from __future__ import annotations
+
 from typing import TYPE_CHECKING, Any
 
-from resnet.shell import DEFAULT_URI
-
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # which takes a second that nobody should wait for in vain
     import pandas as pd
 
 
-def results(uri: str = DEFAULT_URI, **chosen: Any) -> "pd.DataFrame":
-    """The runs that a report would show, a row each: what they are, metrics, published accuracy.
+def results(uri: str | None = None, **chosen: Any) -> pd.DataFrame:
+    """Returns the runs that a report would show, a row each, with metrics and published accuracy.
 
     Args:
-        uri: MLflow tracking URI.
+        uri: MLflow tracking URI; by default the project's own.
         **chosen: see :func:`report.analysis.load`.
 
     Returns:
@@ -24,13 +24,15 @@ def results(uri: str = DEFAULT_URI, **chosen: Any) -> "pd.DataFrame":
     Raises:
         UserError: the store cannot be read, or nothing in it matches.
     """
-    from report import analysis, tables  # which take seconds
+    from report import analysis  # which takes seconds
+    from report.presentation.tables.provenance import runs
 
-    return tables.runs(analysis.load(uri, **chosen)).frame
+    return runs(analysis.load(uri, **chosen)).frame
 
 
-def curves(uri: str = DEFAULT_URI, **chosen: Any) -> "pd.DataFrame":
-    """Their curves, a row an epoch and run; arguments and errors as of :func:`results`."""
-    from report import analysis, tables
+def curves(uri: str | None = None, **chosen: Any) -> pd.DataFrame:
+    """Returns their curves, a row an epoch and run; arguments and errors as of :func:`results`."""
+    from report import analysis
+    from report.presentation.tables import provenance
 
-    return tables.curves(analysis.load(uri, **chosen)).frame
+    return provenance.curves(analysis.load(uri, **chosen)).frame

@@ -1,21 +1,16 @@
-"""The library behind the ladder: one module per job, imported in one direction only.
+"""The library behind the ladder: a package for each job, in the order of the data's way.
 
-A module imports from the rows below its own; ``make lint`` holds it to that::
-
-    plan
-    cli  terminal  ladder  engine  lanes  recording
-    tracking
-    registry
-    leases  progression
-    training  store
-    program
-    models  steps  figures
-    layers  numerics  augment  data  events  checkpoints  records  ablation
-    config  archives
-    shell  views  machine  quiet  backend
+What is run (``study``), on which images (``data``), by which network (``network``), how it is
+trained (``training``), where runs are kept (``store``, ``records``), what a training leaves there
+(``tracking``), which are due (``ladder``), what a person sees of it (``terminal``). A package
+imports from those before it; ``make lint`` holds it to that. docs/architecture.md shows the way.
 """
 
 import os
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+"""The project's folder."""
 
 # Left alone, TensorFlow uses oneDNN's kernels only where the processor has AVX-512. With AVX2 its
 # own gradients of a 3x3 convolution are several times slower: 131 against 181 images/s in rung 1's

@@ -7,7 +7,7 @@ machine.
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from resnet.config import Job
+from resnet.study import Job
 
 History = list[dict[str, float]]
 """One record an epoch, see :class:`resnet.training.Outcome`."""
@@ -90,7 +90,7 @@ class Stopped(Event):
 
 
 @dataclass(frozen=True)
-class Told(Event):
+class Notice(Event):
     """Something else worth a line."""
 
     text: str

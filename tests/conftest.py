@@ -13,8 +13,39 @@ from PIL import Image
 import resnet  # noqa: F401 - before any test imports Keras: it chooses TensorFlow's kernels
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+pytest.register_assert_rewrite("ladders", "report_known")
 
 ROOT = Path(__file__).resolve().parent.parent
+
+# every kind of layer that has a state, traced in no time
+SMALL = {
+    "model": {
+        "architecture": "vgg",
+        "filters": [4],
+        "convolutions": 1,
+        "dense": [],
+        "dropout": 0.5,
+        "batch_norm_momentum": 0.9,
+    }
+}
+
+
+def experiment(name, **changes):
+    """One of the study's, changed."""
+    from resnet.study import Study, change
+
+    return change(Study.open().experiment(name), changes, "test")
+
+
+def assert_same_outcome(whole, parts):
+    """Of two trainings everything but the time is the same."""
+    timing = ("images_per_second", "epoch_seconds", "time")
+    strip = [{k: v for k, v in r.items() if k not in timing} for r in whole.history]
+    assert [{k: v for k, v in r.items() if k not in timing} for r in parts.history] == strip
+    for a, b in zip(whole.network.variables, parts.network.variables, strict=True):
+        np.testing.assert_array_equal(a.numpy(), b.numpy())
+    np.testing.assert_array_equal(whole.probabilities, parts.probabilities)
+    assert (whole.best_epoch, whole.stopped_epoch) == (parts.best_epoch, parts.stopped_epoch)
 
 
 def changed_keys(before, after):
@@ -77,9 +108,30 @@ def store(empty, tmp_path):
     return Store.copy(empty, tmp_path)
 
 
+@pytest.fixture(scope="session")
+def two_seeds(empty, tmp_path_factory):
+    """Rungs 1 and 2 with seeds 0, 1, 2, and how many images each has right; the rest not run."""
+    import report_known
+
+    return report_known.two_seeds(empty, tmp_path_factory.mktemp("seeds"))
+
+
+@pytest.fixture(scope="session")
+def full(empty, tmp_path_factory):
+    """Every rung and the VGG-like network, one seed each, as the study has them; the report."""
+    import report_known
+
+    return report_known.full(empty, tmp_path_factory.mktemp("full"))
+
+
 @pytest.fixture
 def command(empty, tmp_path):
     """The real command line on a store of its own: ``command("--ladder", "1")``."""
+    return on_a_store(empty, tmp_path)
+
+
+def on_a_store(empty, tmp_path):
+    """The real command line in a folder that holds a store of its own."""
     shutil.copyfile(empty, tmp_path / "mlflow.db")
     environment = os.environ | {
         "XDG_CACHE_HOME": str(tmp_path / "cache"),
@@ -117,12 +169,12 @@ def command(empty, tmp_path):
 def here(command, monkeypatch, capfd):
     """``command`` within this process, where being a process is not what is tested."""
     import runner
-    from resnet import cli
+    from resnet import terminal
 
     monkeypatch.setenv("MLFLOW_TRACKING_URI", command.uri)
     monkeypatch.setenv("XDG_CACHE_HOME", str(command.folder / "cache"))
     monkeypatch.chdir(command.folder)
-    monkeypatch.setattr(cli.console, "width", 200)
+    monkeypatch.setattr(terminal.console, "width", 200)
     monkeypatch.setattr(sys, "excepthook", sys.excepthook)  # Typer sets its own
 
     def here(*arguments):

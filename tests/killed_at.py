@@ -24,7 +24,9 @@ from sqlalchemy import event
 from sqlalchemy.engine import Engine
 
 import runner
-from resnet import ladder, program, steps, tracking, training
+from resnet import ladder, training
+from resnet.tracking import runs
+from resnet.training import loop, program, steps
 
 ENGINE = program._JaxSteps if keras.backend.backend() == "jax" else steps.TensorFlowSteps
 
@@ -93,18 +95,18 @@ POINTS = {
     "step": lambda n: kill_before(ENGINE, "train", n),
     "checkpoint": half_written,
     "validation": lambda n: kill_before(ENGINE, "test", n),
-    "metrics": lambda n: kill_before(tracking.ChildRun, "log_history", n),
+    "metrics": lambda n: kill_before(runs.ChildRun, "log_history", n),
     "artifacts": lambda n: kill_before(mlflow.MlflowClient, "log_artifacts", n),
     "model": lambda n: kill_before(keras.Model, "save", n),
     "figures": lambda n: kill_before(training.Outcome, "summary", n),
-    "end": lambda n: kill_before(tracking, "_end", n + 1),
+    "end": lambda n: kill_before(runs, "end", n + 1),
     "between": lambda n: kill_before(ladder.Ladder, "run", n),
     "never": lambda n: None,
 }
 
 if __name__ == "__main__":
     *killed, last = [part.rsplit(maxsplit=1) for part in sys.argv.pop(1).split(",")]
-    training.CHECKPOINT_SECONDS = 0
+    loop.CHECKPOINT_SECONDS = 0
     for point, nth in killed:
         if not (child := os.fork()):
             last = point, nth

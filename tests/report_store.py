@@ -12,8 +12,9 @@ from mlflow.tracking import MlflowClient
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from resnet import config
+from resnet.study import Experiment, Study
 
+STUDY = Study.open()
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 FINGERPRINT = "ab" * 32
 TRUTH = (0.9, 0.05)
@@ -63,7 +64,7 @@ class Store:
     """A copy of an empty store, and how to add runs to it."""
 
     folder: Path
-    experiment: str = "resnet-ladder"
+    experiment: str = STUDY.name
 
     @classmethod
     def copy(cls, empty: Path, folder: Path) -> "Store":
@@ -92,7 +93,7 @@ class Store:
 
     def add(
         self,
-        rung: str | config.Experiment,
+        rung: str | Experiment,
         correct: np.ndarray,
         *,
         seed: int = 0,
@@ -115,7 +116,7 @@ class Store:
         ``like`` names the experiment file of a rung that has none of its own.
         """
         if isinstance(rung, str):
-            experiment = config.load(config.find()[like or rung])
+            experiment = STUDY.experiment(like or rung)
         else:
             experiment, rung = rung, rung.name
         history = curve(25, 0.9, 0.85) if history is None else history

@@ -1,17 +1,20 @@
 """The documents' examples do what the documents say."""
 
-import functools
+import contextlib
 import re
+import shlex
 import shutil
 import tomllib
 
 import pytest
+import typer
 from conftest import ROOT
 
 import resnet
+import runner
 from docs import coverage
-from report import claims
-from resnet import config
+from report import analysis
+from resnet.study import SHIPPED, Study, select
 
 
 def test_the_rows_of_imports_are_told_as_they_are_checked():
@@ -24,32 +27,59 @@ def test_the_rows_of_imports_are_told_as_they_are_checked():
     }
     for rows in told.values():
         assert f"```\n{rows}\n```" in architecture
-    assert told["resnet"] in re.sub("^ +", "", resnet.__doc__, flags=re.MULTILINE)
+    rows = [row.split() for row in reversed(told["resnet"].splitlines())]
+    height = {package: number for number, row in enumerate(rows) for package in row}
+    named = [word for word in re.findall(r"``(\w+)``", resnet.__doc__) if word in height]
+    assert sorted(named) == sorted({*height} - {"host", "events"})  # for all, and no package
+    assert [height[name] for name in named] == sorted(height[name] for name in named)
 
 
-def test_a_rung_of_ones_own(tmp_path, monkeypatch):
+def told_commands(page):
+    """What ``ladder`` is given on a page: in blocks of code, and within sentences."""
+    text = re.sub("^```.*?^```", "", page.read_text("utf-8"), flags=re.DOTALL | re.MULTILINE)
+    lines = text.replace("\\\n", " ").splitlines()
+    blocks = [line.partition(" #")[0] for line in lines if line.startswith("    ")]
+    prose = "\n".join(line for line in lines if not line.startswith("    "))
+    program = r"(?:\w+=\S* )*(?:(?:\S+/)?ladder|(?:\S+/)?python runner\.py) (.+)"
+    for code in (*blocks, *re.findall("`([^`]+)`", prose)):
+        if found := re.fullmatch(program, " ".join(code.split())):
+            yield shlex.split(found[1])
+
+
+def test_every_command_that_is_told_is_one():
+    program = typer.main.get_command(runner._app())
+    pages = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")]
+    told = [words for page in pages for words in told_commands(page)]
+    assert {words[0] for words in told} >= {*program.commands} - {"ui"}  # make ui
+    for name, *words in told:
+        command = program.commands.get(name)
+        with contextlib.suppress(typer.Exit):  # --help
+            (command or program).make_context("ladder", words if command else [name, *words])
+
+
+def test_a_rung_of_ones_own(tmp_path):
     rung, claim = re.findall(
         r"```yaml\n(.*?)```", (ROOT / "docs" / "own-rung.md").read_text("utf-8"), re.DOTALL
     )
-    folder = shutil.copytree(config.EXPERIMENTS, tmp_path / "experiments")
-    for name, path in config.find(folder).items():
-        if name not in claims.load_study().published:  # whoever followed the document has one
-            path.unlink()
+    folder = shutil.copytree(SHIPPED, tmp_path / "experiments")
+    for name, path in Study.open(folder).files.items():
+        if name not in analysis.load_statements(Study.open()).published:
+            path.unlink()  # whoever followed the document has one
     (folder / "06_mine.yaml").write_text(rung, encoding="utf-8")
-    paths = config.find(folder)
-    assert config.select("all", paths)[-1] == "06_mine"
-    mine, before = (config.load(paths[name]) for name in ("06_mine", "05_deeper_dropout"))
+    study = Study.open(folder)
+    assert select("all", study.files)[-1] == "06_mine"
+    mine, before = map(study.experiment, ("06_mine", "05_deeper_dropout"))
     assert {k: v for k, v in mine.flat().items() if before.flat()[k] != v} == {
         "data.augmentation.rotation_range": 20,
         "data.augmentation.zoom_range": 0.2,
     }
     assert mine.assumed["data.augmentation.rotation_range"].startswith("mine")
 
-    monkeypatch.setattr(config, "find", functools.partial(config.find, folder))
-    path = folder / "claims.yaml"
-    before, below, after = path.read_text("utf-8").partition("\n# What the study leaves open")
-    path.write_text(f"{before}\n{claim}{below}{after}", encoding="utf-8")
-    assert claims.load_study(path).claims[-1].id == "mine-gain"
+    before, below, after = study.claims.read_text("utf-8").partition(
+        "\n# What the study leaves open"
+    )
+    study.claims.write_text(f"{before}\n{claim}{below}{after}", encoding="utf-8")
+    assert analysis.load_statements(Study.open(folder)).claims[-1].id == "mine-gain"
 
 
 def told_of_coverage():

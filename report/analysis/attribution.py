@@ -1,0 +1,284 @@
+"""What each change of a step earned, and what a row could have been where it had to assume.
+
+Both from runs of the experiments that ``resnet.study.ablation`` derives from the files as they
+are.
+"""
+
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+
+from report.analysis import statistics
+from report.analysis.runs import Run
+from report.analysis.statistics import Interval
+from report.analysis.systems import Step, System, compare
+from resnet.study import Experiment, ablation
+
+Subset = frozenset[str]
+
+
+def shapley(worth: dict[Subset, float]) -> dict[str, float]:
+    """Averages each factor's gain over all orders in which the factors may be added.
+
+    Args:
+        worth: what every subset of the factors reaches.
+
+    Returns:
+        The value by factor; together they are the gain of all factors over none.
+    """
+    factors = [factor for subset in worth if len(subset) == 1 for factor in subset]
+    n = len(factors)
+    return {
+        factor: sum(
+            (worth[subset | {factor}] - value) / (n * math.comb(n - 1, len(subset)))
+            for subset, value in worth.items()
+            if factor not in subset
+        )
+        for factor in factors
+    }
+
+
+class Factor(NamedTuple):
+    """What one factor of a step earned; ``shapley`` has a value a seed.
+
+    ``leave_one_out`` goes from the rung without it to the rung, ``add_one_in`` from the rung
+    before to that with it.
+    """
+
+    key: str
+    credited: bool
+    shapley: list[float]
+    leave_one_out: Step
+    add_one_in: Step
+
+    @property
+    def value(self) -> float:
+        """The mean over seeds."""
+        return float(np.mean(self.shapley))
+
+    @property
+    def interval(self) -> Interval:
+        """Student's over seeds; takes three."""
+        return statistics.student(self.shapley)[0]
+
+
+class Effect(NamedTuple):
+    """What a factor makes on average over the subsets of the others.
+
+    Of ``factors`` joined by × it is how much more each makes with the others than without.
+    """
+
+    factors: str
+    step: str
+    effect: float
+    interval: Interval
+    p: float
+
+
+@dataclass(frozen=True, eq=False)
+class Apart:
+    """A step some of whose subsets were run.
+
+    ``systems`` are all its subsets, the empty one first, with the runs of ``seeds``, which every
+    one has; ``missing`` are the seeds that an experiment lacks, by its name.
+    """
+
+    step: Step
+    systems: dict[Subset, System]
+    seeds: list[int]
+    missing: dict[str, list[int]]
+    credited: list[str]
+
+    @property
+    def whole(self) -> Step:
+        """From the rung before to the rung, on those seeds."""
+        none, *_, everything = self.systems.values()
+        return compare(none, everything)
+
+    @cached_property
+    def factors(self) -> list[Factor]:
+        """In the order of the schema; none without a seed that every subset has."""
+        by_seed = [
+            shapley({s: system.accuracies[i] for s, system in self.systems.items()})
+            for i in range(len(self.seeds))
+        ]
+        none, *_, everything = self.systems
+        return [
+            Factor(
+                key,
+                key in self.credited,
+                [values[key] for values in by_seed],
+                compare(self.systems[everything - {key}], self.systems[everything]),
+                compare(self.systems[none], self.systems[frozenset({key})]),
+            )
+            for key in (by_seed[0] if by_seed else ())
+        ]
+
+    def anova(self) -> list[Effect]:
+        """Computes main effects and interactions over three seeds or more, as of repeated measures.
+
+        Subsets of one seed share trajectories, so that their errors are not independent: an
+        effect is a difference within each seed, and only those of different seeds are compared.
+        The analysis of variance of such a design has this test's t squared for its F.
+        """
+        if len(self.seeds) < 3:
+            return []
+        accuracies = np.array([system.accuracies for system in self.systems.values()])
+        found = []
+        for chosen in list(self.systems)[1:]:
+            signs = [(-1) ** len(chosen - subset) for subset in self.systems]
+            of_seeds = 2 ** len(chosen) * np.array(signs) @ accuracies / len(signs)
+            by_seed = of_seeds.round(12).tolist()  # equal ones are equal
+            found.append(
+                Effect(
+                    " × ".join(f.key for f in self.factors if f.key in chosen),
+                    self.step.title,
+                    float(np.mean(by_seed)),
+                    *statistics.student(by_seed),
+                )
+            )
+        return found
+
+
+def apart(
+    steps: Sequence[Step],
+    known: Mapping[str, Experiment],
+    made: Sequence[Run],
+    credited: Mapping[str, list[str]],
+) -> list[Apart]:
+    """Returns the steps of which some subset was run that is no rung.
+
+    Args:
+        steps: of the ladder.
+        known: experiments as their files say.
+        made: all runs.
+        credited: what the study credits a rung's step to.
+    """
+    begun = {run.rung.partition("~")[0] for run in made if "~" in run.rung and "=" not in run.rung}
+    found = []
+    for step in steps:
+        before, after = (known.get(system.name) for system in (step.before, step.after))
+        if not (before and after and after.name in begun):
+            continue
+        runs = {s: (e, _runs(made, e)) for s, e in ablation.subsets(before, after).items()}
+        between = [by_seed for _, by_seed in runs.values()][1:-1]
+        seeds = sorted({seed for by_seed in between for seed in by_seed})
+        # parts are looked up by the hash of what the files say now: of an edited rung none is found
+        if not seeds:
+            continue
+        complete = [s for s in seeds if all(s in by_seed for _, by_seed in runs.values())]
+        systems = {
+            subset: _system(step.after, e, [by_seed[seed] for seed in complete])
+            for subset, (e, by_seed) in runs.items()
+        }
+        missing = {e.name: [s for s in seeds if s not in by_seed] for e, by_seed in runs.values()}
+        missing = {name: lacking for name, lacking in missing.items() if lacking}
+        found.append(Apart(step, systems, complete, missing, credited.get(after.name, [])))
+    return found
+
+
+class Alternative(NamedTuple):
+    """One value that an assumption could have had; the step goes from the row as assumed to it."""
+
+    key: str
+    reason: str
+    step: Step
+
+
+class Varied(NamedTuple):
+    """A row and the alternatives to what it had to assume, run or not."""
+
+    system: System
+    alternatives: list[Alternative]
+
+    @property
+    def run(self) -> list[Alternative]:
+        """Those that were run."""
+        return [a for a in self.alternatives if a.step.after.runs]
+
+    @property
+    def untried(self) -> list[Alternative]:
+        """Those that were not."""
+        return [a for a in self.alternatives if not a.step.after.runs]
+
+    @property
+    def tried(self) -> list[System]:
+        """The row as assumed, if it was run, and its alternatives."""
+        return [s for s in (self.system, *(a.step.after for a in self.alternatives)) if s.runs]
+
+    @property
+    def span(self) -> Interval:
+        """From the least to the greatest accuracy of those."""
+        values = [system.accuracy for system in self.tried]
+        return min(values), max(values)
+
+    @property
+    def reached(self) -> str:
+        """Whether the published accuracy is, by the row or by an alternative's whole interval."""
+        verdicts = {system.verdict for system in self.tried}
+        if "not comparable" in verdicts:
+            return "not comparable"
+        if "holds" in verdicts:
+            return "reached"
+        if "undecided" in verdicts or not verdicts:
+            return "undecided"
+        return "not by those run" if self.untried or not self.system.runs else "not reached"
+
+    @property
+    def doubt(self) -> str:
+        """What of this project's reading may be why the row fails; "" if nothing listed is."""
+
+        def named(some: Iterable[Alternative]) -> str:
+            words = (re.sub(r"[._]", " ", a.key.partition(".")[2]) for a in some)
+            return ", ".join(dict.fromkeys(words))
+
+        holding = [a for a in self.run if a.step.after.verdict == "holds"]
+        open_ = [a for a in self.run if a.step.after.verdict != "fails"]
+        if holding:
+            return f"reached by another {named(holding)}"
+        if self.untried:
+            return f"assumed: {named(self.untried)}"
+        return f"undecided with another {named(open_)}" if open_ else ""
+
+
+def plain(factor: str) -> str:
+    """Writes ``training.reduce_lr_on_plateau``, or several such, as ``reduce lr on plateau``."""
+    return re.sub(r"\w+\.", "", factor).replace("_", " ")
+
+
+def varied(
+    systems: Iterable[System], known: Mapping[str, Experiment], made: Sequence[Run]
+) -> list[Varied]:
+    """Returns the rows that have alternatives; arguments as of :func:`apart`."""
+    found = []
+    for system in systems:
+        if not (plan := known.get(system.name)):
+            continue
+        row = _system(system, plan, _runs(made, plan).values())
+        every = [
+            Alternative(*why, compare(row, _system(system, e, _runs(made, e).values())))
+            for why, e in ablation.alternatives(plan).items()
+        ]
+        if every:
+            found.append(Varied(row, every))
+    return found
+
+
+def _runs(made: Sequence[Run], experiment: Experiment) -> dict[int, Run]:
+    """An experiment's runs by seed, under whichever name they were made."""
+    config_hash = experiment.hash()
+    return {
+        run.seed: run
+        for run in sorted(made, key=lambda run: "~" not in run.rung)
+        if run.tags.get("config_hash") == config_hash
+        if not math.isnan(run.metric("test_accuracy"))
+    }
+
+
+def _system(like: System, e: Experiment, runs: Iterable[Run]) -> System:
+    return replace(like, name=e.name, title=e.title, params=e.flat(), runs=tuple(runs))

@@ -1,0 +1,377 @@
+"""The study's statements as data, and their judgement by what was measured.
+
+``experiments/claims.yaml`` names a quantity and a bound a claim; the quantities are here.
+"""
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Annotated, Literal, NamedTuple
+
+import numpy as np
+import pandas as pd
+from pydantic import Field, ValidationError, ValidationInfo, model_validator
+
+from report.analysis import statistics
+from report.analysis.runs import Run
+from report.analysis.statistics import ALPHA, NO_INTERVAL, Contrast, Interval
+from report.analysis.systems import System
+from report.analysis.verdicts import Bound, Verdict, qualified
+from resnet.host.shell import count
+from resnet.study import Name, Strict, Study, Text, explain, read_yaml, rungs, setting_keys
+
+Unit = Literal["accuracy", "points", "epoch", "ratio"]
+
+GAP_EPOCHS = 3
+"""A gap of curves is averaged over that many last epochs: validation accuracy jumps about."""
+SLOPE_EPOCHS = 10
+"""Epochs before and after a drop of the learning rate over which slopes are fitted."""
+FACTORS = {".".join(key.split(".")[:2]) for key in setting_keys()}
+"""Whatever :func:`resnet.study.ablation.factors` may name."""
+
+
+class Claim(Strict):
+    """One statement of the study; ``against`` is the system that ``rung`` is compared with."""
+
+    id: Annotated[str, Field(pattern=r"^[\w-]+$")]
+    rung: Text
+    against: str | None = None
+    text: Text
+    quantity: Text
+    bound: Bound
+
+    @model_validator(mode="after")
+    def _quantity_is_known(self) -> "Claim":
+        if self.quantity not in QUANTITIES:
+            raise ValueError(f"there is no quantity {self.quantity!r}: {', '.join(QUANTITIES)}")
+        if QUANTITIES[self.quantity].compares != (self.against is not None):
+            needs = "needs" if self.against is None else "takes no"
+            raise ValueError(f"the quantity {self.quantity} {needs} 'against'")
+        return self
+
+
+class Contradiction(Strict):
+    """What the study leaves open or says in two ways, and how this project settled it."""
+
+    topic: Text
+    study: Text
+    settled: Text
+
+
+class Statements(Strict):
+    """``claims.yaml``: what a study says of itself."""
+
+    published: dict[Name, Annotated[float, Field(gt=0, lt=1)]]
+    tolerance: Annotated[float, Field(gt=0, lt=1)]
+    seeds: Annotated[int, Field(ge=1)]
+    credited: dict[str, list[str]]
+    claims: list[Claim]
+    contradictions: list[Contradiction]
+
+    @model_validator(mode="after")
+    def _names_agree(self, info: ValidationInfo) -> "Statements":
+        known = {*self.published, *(info.context or ())}
+        for claim in self.claims:
+            for name in (claim.rung, claim.against):
+                if name is not None and name not in known:
+                    raise ValueError(f"claim {claim.id}: there is no experiment {name!r}")
+            if QUANTITIES[claim.quantity].whole_ladder and claim.rung not in self.ladder[1:]:
+                raise ValueError(f"claim {claim.id}: {claim.rung!r} is no step of the ladder")
+        repeated = [i for i, n in Counter(claim.id for claim in self.claims).items() if n > 1]
+        if repeated:
+            raise ValueError(f"the claim {repeated[0]!r} stands there twice")
+        for rung, keys in self.credited.items():
+            if rung not in self.ladder[1:]:
+                raise ValueError(f"credited: {rung!r} is no step of the ladder")
+            for key in keys:
+                if key not in FACTORS:
+                    raise ValueError(f"credited: {rung}: there is no factor {key!r}")
+        return self
+
+    @property
+    def ladder(self) -> list[str]:
+        """The numbered rungs in order, without what they are compared with."""
+        return rungs(self.published)
+
+
+def load_statements(study: Study) -> Statements:
+    """Reads what a study says.
+
+    Raises:
+        UserError: the file is missing or malformed.
+    """
+    try:
+        return Statements.model_validate(read_yaml(study.claims), context=study.files)
+    except ValidationError as error:
+        raise explain(str(study.claims), error, Statements) from None
+
+
+class Quantity(NamedTuple):
+    """Something a claim can be about: its unit, what it is in words, and how to measure it.
+
+    Either by seed, of a run and the one it is compared with, NaN if it cannot be had; or by the
+    systems' accuracies and the ladder, where what is claimed is about the least of some contrasts.
+    Of the unit epoch, 0 and infinity are "never".
+    """
+
+    unit: Unit
+    meaning: str
+    measure: Callable[[Run, Run], float] = lambda *_: math.nan
+    contrasts: Callable[[Claim, Mapping[str, System], list[str]], list[Contrast]] | None = None
+    compares: bool = False
+    whole_ladder: bool = False
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """A claim's verdict with what it rests on; NaN where nothing was measured.
+
+    ``values`` are by seed; none where accuracies are compared.
+    """
+
+    claim: Claim
+    verdict: Verdict
+    evidence: str
+    runs: tuple[Run, ...] = ()
+    value: float = math.nan
+    interval: Interval = NO_INTERVAL
+    values: tuple[float, ...] = ()
+
+    @property
+    def unit(self) -> Unit:
+        """The measured quantity's unit."""
+        return QUANTITIES[self.claim.quantity].unit
+
+    @property
+    def inside(self) -> bool:
+        """Whether the value by itself lies within the bound, which is no verdict."""
+        return self.claim.bound.judge(self.value, self.value) == "holds"
+
+
+def judge(
+    claim: Claim,
+    systems: Mapping[str, System],
+    ladder: list[str],
+    doubtful: frozenset[str] = frozenset(),
+) -> Judgement:
+    """Judges one claim, by an interval, by a share of runs, or not at all.
+
+    Accuracies and gains go by the deviation that all systems share, epochs by the share of runs
+    inside the bound, anything else by Student's interval over three seeds or more. A run whose
+    evidence is incomplete is not left out, because the others alone may look firmer than all of
+    them: it leaves the claim undecided.
+
+    Args:
+        claim: what is said.
+        systems: what was measured, by name.
+        ladder: the study's rungs in order.
+        doubtful: of :class:`report.analysis.selection.Selection`.
+
+    Returns:
+        The verdict and what it rests on.
+    """
+    quantity = QUANTITIES[claim.quantity]
+    names = list(dict.fromkeys([claim.rung, *([claim.against] if claim.against else [])]))
+    if quantity.whole_ladder:
+        names = list(dict.fromkeys([*names, *ladder]))
+    waiting = {
+        name: systems[name].waiting if name in systems else "not run"
+        for name in names
+        if name not in systems or not systems[name].runs
+    }
+    if waiting:
+        return Judgement(claim, "not run", ", ".join(f"{n}: {why}" for n, why in waiting.items()))
+    used = [systems[name] for name in names]
+    if quantity.contrasts:
+        in_order = [system for name, system in systems.items() if name in names]  # the ladder's
+        found = _by_accuracies(claim, in_order, quantity.contrasts(claim, systems, ladder))
+    else:
+        found = _by_seeds(claim, used, quantity.measure, quantity.unit)
+    verdict, evidence = found.verdict, found.evidence
+    if doubtful & {"", *names}:
+        verdict, evidence = "undecided", f"{evidence}; a run may be missing here"
+    assumed = "; ".join(f"{s.name} {s.assumed}" for s in used if s.assumed)
+    verdict = qualified(verdict, all(s.comparable for s in used), assumed)
+    if verdict == "fails as assumed":
+        evidence = f"{evidence}; {assumed}"
+    if verdict == "undecided" and not math.isnan(found.value):
+        evidence = f"{evidence}; the value is {'inside' if found.inside else 'outside'} the bound"
+    return replace(found, verdict=verdict, evidence=evidence)
+
+
+def _by_seed(systems: Sequence[System]) -> dict[int, dict[str, Run]]:
+    """The runs of the seeds that all these systems have in common, in order."""
+    runs = {s.name: {run.seed: run for run in s.runs} for s in systems}
+    common = set.intersection(*(set(by_seed) for by_seed in runs.values()))
+    return {seed: {name: runs[name][seed] for name in runs} for seed in sorted(common)}
+
+
+def _by_accuracies(claim: Claim, systems: Sequence[System], found: list[Contrast]) -> Judgement:
+    least, interval = statistics.least(found)
+    if math.isnan(interval[0]):
+        evidence = "the deviation between seeds is not known"
+    elif least.paired:
+        evidence = "paired by seed, since correlated"
+    else:
+        evidence = f"deviation between seeds, {least.freedom:.1f} degrees of freedom"
+    seeds = ", ".join(str(len(s.runs)) for s in systems)
+    evidence = f"{seeds} seed{'s' * (seeds != '1')}: {evidence}"
+    used = tuple(run for s in systems for run in s.runs)
+    return Judgement(claim, claim.bound.judge(*interval), evidence, used, least.value, interval)
+
+
+def _by_seeds(
+    claim: Claim,
+    systems: Sequence[System],
+    measure: Callable[[Run, Run], float],
+    unit: Unit,
+) -> Judgement:
+    by_seed = _by_seed(systems)
+    used = tuple(run for runs in by_seed.values() for run in runs.values())
+    measured = {
+        seed: measure(runs[claim.rung], runs[claim.against or claim.rung])
+        for seed, runs in by_seed.items()
+    }
+    values = tuple(measured.values())
+    gone = [str(seed) for seed, value in measured.items() if math.isnan(value)]
+    if not values:
+        return Judgement(claim, "undecided", "no seed in common")
+    if gone:
+        evidence = f"cannot be measured from what seed {', '.join(gone)} left"
+        return Judgement(claim, "undecided", evidence, used, values=values)
+    seeds = count(len(values), "seed")
+    if unit == "epoch":
+        inside = sum(claim.bound.judge(value, value) == "holds" for value in values)
+        most, least = statistics.majority(inside, len(values))
+        verdict: Verdict = "holds" if most <= ALPHA else "fails" if least <= ALPHA else "undecided"
+        evidence = f"{inside} of {seeds} inside the bound, p {min(most, least):.2g} (binomial)"
+        return Judgement(claim, verdict, evidence, used, float(np.median(values)), values=values)
+    interval, _ = statistics.student(values)
+    evidence = f"{seeds}: {'no interval' if math.isnan(interval[0]) else 't interval'}"
+    evidence += ", which takes three" * (len(values) < 3)
+    verdict = claim.bound.judge(*interval)
+    return Judgement(claim, verdict, evidence, used, float(np.mean(values)), interval, values)
+
+
+def gap(run: Run) -> float:
+    """Averages training less validation accuracy over the last ``GAP_EPOCHS`` epochs."""
+    return float((run.curve("accuracy") - run.curve("val_accuracy")).tail(GAP_EPOCHS).mean())
+
+
+def drops(rate: pd.Series) -> list[int]:
+    """Finds the first epoch at each lower learning rate."""
+    # single-precision rates: a change is at least a factor, not the last bit
+    return [int(epoch) for epoch in rate.index[rate < rate.shift() * 0.999]]
+
+
+def _curve(key: str, of: Callable[[pd.Series], float]) -> Callable[[Run, Run], float]:
+    return lambda run, _: float(of(run.curve(key)))
+
+
+def _last(curve: pd.Series) -> float:
+    return curve.tail(1).mean()
+
+
+def _metric(key: str) -> Callable[[Run, Run], float]:
+    return lambda run, _: run.metric(key)
+
+
+def leads(claim: Claim, systems: Mapping[str, System], ladder: list[str]) -> list[Contrast]:
+    """Contrasts the gain of a claim's rung with that of each other step of the ladder."""
+
+    def lead(rival: str) -> Contrast:
+        weights: dict[str, float] = defaultdict(float)
+        for name, sign in ((claim.rung, 1.0), (rival, -1.0)):
+            weights[name] += sign
+            weights[ladder[ladder.index(name) - 1]] -= sign
+        return statistics.contrast((w, systems[name].estimate) for name, w in weights.items() if w)
+
+    return [lead(rival) for rival in ladder[1:] if rival != claim.rung]
+
+
+def _gap_ratio(run: Run, against: Run) -> float:
+    before = gap(against)
+    return gap(run) / before if before > 0 else math.nan
+
+
+def _first_drop(rate: pd.Series) -> float:
+    return math.nan if rate.empty else next(iter(drops(rate)), math.inf)
+
+
+def _slope_ratio(run: Run, _: Run) -> float:
+    if not (found := drops(run.curve("learning_rate"))):
+        return math.nan
+    drop, *later = found
+    curve = (run.curve("accuracy") + run.curve("val_accuracy")) / 2
+    before = curve.loc[drop - SLOPE_EPOCHS : drop - 1]
+    # the jump at a drop is no slope
+    after = curve.loc[drop + 1 : min([drop + SLOPE_EPOCHS, *(epoch - 1 for epoch in later)])]
+    if curve.isna().any() or min(len(before), len(after)) < 3:
+        return math.nan
+    slopes = [float(np.polyfit(part.index, part, 1)[0]) for part in (before, after)]
+    return slopes[1] / slopes[0] if slopes[0] > 0 else math.nan
+
+
+QUANTITIES: dict[str, Quantity] = {
+    "test_accuracy": Quantity(
+        "accuracy",
+        "test accuracy",
+        contrasts=lambda claim, of, _: [statistics.contrast([(1, of[claim.rung].estimate)])],
+    ),
+    "test_gain": Quantity(
+        "points",
+        "test accuracy less that of the system named by 'against'",
+        contrasts=lambda claim, of, _: [
+            statistics.gain(of[str(claim.against)].estimate, of[claim.rung].estimate)
+        ],
+        compares=True,
+    ),
+    "gain_lead": Quantity(
+        "points",
+        "the rung's gain in test accuracy less the largest gain of another step",
+        contrasts=leads,
+        whole_ladder=True,
+    ),
+    "final_train_accuracy": Quantity(
+        "accuracy", "training accuracy of the last epoch", _curve("accuracy", _last)
+    ),
+    "max_train_accuracy": Quantity(
+        "accuracy", "largest training accuracy of any epoch", _curve("accuracy", pd.Series.max)
+    ),
+    "final_val_accuracy": Quantity(
+        "accuracy", "validation accuracy of the last epoch", _curve("val_accuracy", _last)
+    ),
+    "max_val_accuracy": Quantity(
+        "accuracy",
+        "largest validation accuracy of any epoch",
+        _curve("val_accuracy", pd.Series.max),
+    ),
+    "final_gap": Quantity(
+        "points",
+        f"training less validation accuracy, mean of the last {GAP_EPOCHS} epochs",
+        lambda run, _: gap(run),
+    ),
+    "gap_ratio": Quantity(
+        "ratio",
+        "the final gap as a share of that of the system named by 'against', if that one has any",
+        _gap_ratio,
+        compares=True,
+    ),
+    "stopped_epoch": Quantity(
+        "epoch",
+        "the epoch after which early stopping ended the run, 0 if it did not",
+        _metric("stopped_epoch"),
+    ),
+    "epochs_run": Quantity("epoch", "epochs trained", _metric("epochs_run")),
+    "first_drop_epoch": Quantity(
+        "epoch", "the first epoch at a lower learning rate", _curve("learning_rate", _first_drop)
+    ),
+    "slope_ratio_after_drop": Quantity(
+        "ratio",
+        f"slope of the accuracy curves (mean of training and validation) in the {SLOPE_EPOCHS} "
+        "epochs after the first learning-rate drop, or until the next, as a share of the slope "
+        "before it; takes a drop with three epochs on either side and a rise before it",
+        _slope_ratio,
+    ),
+}

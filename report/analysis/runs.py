@@ -1,0 +1,341 @@
+"""Reads runs from MLflow into pandas; nothing here trains or writes.
+
+Every failure of the store becomes a :class:`resnet.UserError` of one line; an artifact that is
+gone is noted in :attr:`Run.gaps`, because the rest of the run can still be reported.
+"""
+
+import contextlib
+import json
+import math
+import os
+import re
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # read when imported
+
+import mlflow
+import numpy as np
+import pandas as pd
+from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
+from PIL import Image
+from statsmodels.stats.proportion import proportion_confint
+
+from report.analysis import statistics
+from resnet import UserError
+from resnet.host.shell import mask
+from resnet.records import CURVES, unguarded
+from resnet.store import (
+    FAILURES,
+    check,
+    data_of,
+    deleted,
+    follow,
+    nothing_run,
+    reason,
+    try_database,
+)
+from resnet.study import KEYS, Study, read_yaml
+
+ROLES = ("rung", "recorded")
+"""Of runs of a rung; the second is of restored records."""
+IDENTITY = [key for key in KEYS if key not in ("title", "backend")]
+"""Tags without which it is not known what a run is evidence of."""
+SETTLED = 10
+"""Epochs that tell how far a network jumps about while it is trained as it was when tested."""
+PREDICTIONS = {"label": "int64", "predicted": "int64", "truth_probability": "float64"}
+NO_PREDICTIONS = pd.DataFrame(columns=[*PREDICTIONS])
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """One finished run: what its experiment was, and everything it measured.
+
+    ``history`` is indexed by epoch (from 1) with the columns ``CURVES``; ``predictions`` has a row
+    a test image with the columns ``PREDICTIONS``, none if they are gone.
+    """
+
+    id: str
+    rung: str
+    title: str
+    seed: int
+    begun: pd.Timestamp
+    tags: dict[str, str]
+    params: dict[str, Any]
+    metrics: dict[str, float]
+    history: pd.DataFrame
+    n_train: int
+    source: str
+    classes: tuple[str, ...] = ()
+    predictions: pd.DataFrame = field(default_factory=lambda: NO_PREDICTIONS)
+    assumed: dict[str, str] = field(default_factory=dict)
+    gaps: tuple[str, ...] = ()
+
+    def metric(self, name: str) -> float:
+        """Returns a figure of the whole run, NaN if there is none."""
+        return self.metrics.get(name, np.nan)
+
+    @property
+    def shared(self) -> float:
+        """The share of its epochs that another run has trained."""
+        epochs = self.metrics.get("epochs_run", 0.0)
+        return self.metrics.get("shared_epochs", 0.0) / epochs if epochs else 0.0
+
+    @property
+    def shared_seconds(self) -> float:
+        """What those epochs took, which are its first."""
+        count = int(self.metrics.get("shared_epochs", 0))
+        return float(self.history["epoch_seconds"].iloc[:count].sum())
+
+    @property
+    def device_seconds(self) -> float:
+        """What its own epochs took of a device, which it shared with the others of its program."""
+        lanes = self.tags.get("lanes", "")  # of a record, anybody's text
+        known = re.fullmatch("[1-9][0-9]{0,3}", lanes)
+        return (self.metric("train_seconds") - self.shared_seconds) / (int(lanes) if known else 1)
+
+    @property
+    def n_test(self) -> int:
+        """Test images whose predictions are there."""
+        return len(self.predictions)
+
+    @cached_property
+    def correct(self) -> np.ndarray:
+        """Which test images were told right: bool, shape (images,)."""
+        return (self.predictions["label"] == self.predictions["predicted"]).to_numpy()
+
+    @property
+    def interval(self) -> statistics.Interval:
+        """Wilson's, of this network's accuracy: what the test set's size leaves open."""
+        if not self.n_test:
+            return statistics.NO_INTERVAL
+        return proportion_confint(int(self.correct.sum()), self.n_test, method="wilson")
+
+    @cached_property
+    def floor(self) -> float:
+        """:func:`report.analysis.statistics.seed_floor` of this run, NaN without predictions."""
+        truth = self.predictions["truth_probability"].to_numpy()
+        return statistics.seed_floor(truth) if len(truth) else np.nan
+
+    @cached_property
+    def jumps(self) -> float:
+        """Half the mean square of what validation accuracy changes by from epoch to epoch.
+
+        As the epochs jump about, so does what is tested: it is a variance of one epoch, over the
+        last ``SETTLED`` at the learning rate that was tested, or at any if those are fewer than
+        three. NaN if curves have gaps, or there is but one epoch.
+        """
+        curve, rate = self.curve("val_accuracy"), self.curve("learning_rate")
+        tested = self.metric("tested_epoch")
+        if len(curve) < 2 or len(rate) != len(curve) or tested not in rate.index:
+            return np.nan
+        there = curve[np.isclose(rate, rate[tested], rtol=1e-3)]
+        last = (there if len(there) >= 3 else curve).tail(SETTLED)
+        return float((last.diff() ** 2).mean() / 2)
+
+    @property
+    def lacks(self) -> str:
+        """What of the evidence on its accuracy is gone, or ""."""
+        known = {
+            "test accuracy": self.metric("test_accuracy"),
+            "predictions": self.floor,
+            "curve of validation accuracy": self.jumps,
+        }
+        return ", ".join(what for what, value in known.items() if math.isnan(value))
+
+    def curve(self, name: str) -> pd.Series:
+        """Returns a metric by epoch, empty if it lacks any: half a curve may end anywhere."""
+        values = self.history[name].dropna()
+        whole = list(values.index) == list(range(1, int(self.metrics.get("epochs_run", -1)) + 1))
+        return values if whole else values.iloc[:0]
+
+
+@contextlib.contextmanager
+def _reading(uri: str) -> Iterator[None]:
+    try:
+        yield
+    except FAILURES as error:
+        line = f"{mask(uri)}: cannot be read as a tracking store: {reason(uri, error)}"
+        raise UserError(line) from None
+
+
+def search(uri: str, study: Study) -> pd.DataFrame:
+    """Finds every run of a rung, whatever became of it: this store's own and restored records.
+
+    Args:
+        uri: MLflow tracking URI.
+        study: whose runs.
+
+    Returns:
+        ``mlflow.search_runs``'s frame, one row a run, newest first, with the columns of ``KEYS``
+        added (``seed`` as a number), and ``lacks``: the first of ``IDENTITY`` and the role that a
+        run has not got, or ""; may be empty.
+
+    Raises:
+        UserError: the store or the experiment is not there, or cannot be read.
+    """
+    check(uri, study)
+    with _reading(uri):
+        try_database(uri)
+        # MLflow keeps absolute addresses: of a store that was moved they are renewed, else nothing
+        follow(uri, study)
+        mlflow.set_tracking_uri(uri)
+        experiment = mlflow.get_experiment_by_name(study.name)
+        if experiment is None:
+            raise nothing_run(study, f"{mask(uri)} holds no experiment {study.name!r}", uri)
+        if gone := deleted(uri, experiment):
+            raise UserError(f"{mask(uri)}: {gone}")
+        # one query for all of them; what a report is of is chosen from the frame
+        frame = mlflow.search_runs(
+            experiment_names=[study.name], order_by=["attributes.start_time DESC"]
+        )
+    if frame.empty:
+        return frame
+    names = ["role", *KEYS]
+    tags = frame.reindex(columns=[f"tags.{name}" for name in names]).set_axis(names, axis=1)
+    absent = tags[["role", *IDENTITY]].isna() | (tags[["role", *IDENTITY]] == "")
+    absent["modified"] = tags["modified"].isna()  # empty is what most are
+    absent["seed"] |= pd.to_numeric(tags["seed"], errors="coerce").isna()
+    frame[names] = tags.fillna("")
+    frame["lacks"] = absent.idxmax(axis=1).where(absent.any(axis=1), "")
+    frame["seed"] = pd.to_numeric(frame["seed"], errors="coerce").fillna(0).astype(int)
+    perhaps = absent["role"] & ~absent[IDENTITY].all(axis=1)
+    return frame[frame["role"].isin(ROLES) | perhaps].reset_index(drop=True)
+
+
+def load(uri: str, frame: pd.DataFrame) -> list[Run]:
+    """Loads curves and artifacts of runs.
+
+    Args:
+        uri: MLflow tracking URI.
+        frame: rows of :func:`search`.
+
+    Returns:
+        The runs in the frame's order.
+
+    Raises:
+        UserError: the store cannot be read.
+    """
+    client = MlflowClient(uri)
+    with _reading(uri), tempfile.TemporaryDirectory() as folder:
+        return [
+            _load(client, uri, row, Path(folder) / row.run_id)
+            for row in frame.itertuples(index=False)
+        ]
+
+
+def epochs_done(uri: str, run_id: str) -> int:
+    """Epochs that a run has recorded so far."""
+    with _reading(uri):
+        history = MlflowClient(uri).get_metric_history(run_id, "val_accuracy")
+    return max((metric.step for metric in history), default=0)
+
+
+def mistakes(uri: str, run: Run) -> bytes | None:
+    """Reads the PNG of ``resnet.records.figures.mistakes``; None where there is none."""
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            path = mlflow.artifacts.download_artifacts(
+                run_id=run.id, artifact_path="mistakes.png", dst_path=folder, tracking_uri=uri
+            )
+            with Image.open(path) as image:
+                arranged = image.info.get("cells") == str(len(run.classes))
+            return Path(path).read_bytes() if arranged else None
+        except (MlflowException, OSError):
+            return None
+
+
+def _load(client: MlflowClient, uri: str, row: Any, folder: Path) -> Run:
+    run = client.get_run(row.run_id)
+    gaps: list[str] = []
+    folder.mkdir()
+
+    def artifact(name: str, read: Callable[[Path], Any]) -> Any:
+        """Reads an artifact by ``read``; None, and a line in ``gaps``, if that cannot be."""
+        # by its own address: of a run's id MLflow would first ask whether it is a model's
+        address = {"artifact_uri": f"{run.info.artifact_uri}/{name}", "dst_path": str(folder)}
+        try:
+            path = mlflow.artifacts.download_artifacts(**address, tracking_uri=uri)
+        except (MlflowException, OSError):
+            gaps.append(f"{name} is gone")
+            return None
+        try:
+            return read(Path(path))
+        except (OSError, ValueError, EOFError, UserError) as error:
+            gaps.append(f"{name} is damaged ({' '.join(str(error).split())[:100]})")
+        return None
+
+    accuracy = run.data.metrics.get("test_accuracy", np.nan)
+    predictions = artifact("test_predictions.csv", lambda path: _predictions(path, accuracy))
+    classes = artifact(
+        "confusion_matrix.csv",  # read as it stands: a class may be called true, or 1e3
+        lambda path: tuple(
+            pd.read_csv(path, header=None, nrows=1, dtype=str, keep_default_na=False)
+            .iloc[0, 1:]
+            .map(unguarded)
+        ),
+    )
+    used = 0 if predictions is None else 1 + int(predictions.iloc[:, :2].to_numpy().max())
+    if len(classes or ()) < used:
+        classes = tuple(map(str, range(used)))
+    resolved = artifact("experiment.yaml", read_yaml)
+    assumed = (resolved or {}).get("assumed")
+    history = {
+        key: {metric.step: metric.value for metric in client.get_metric_history(row.run_id, key)}
+        for key in CURVES
+    }
+    n_train, source = _training_data(run)
+    return Run(
+        id=row.run_id,
+        rung=row.rung,
+        title=row.title or row.rung,
+        seed=row.seed,
+        begun=row.start_time,
+        tags=dict(run.data.tags),
+        params={key: _decode(value) for key, value in run.data.params.items()},
+        metrics=dict(run.data.metrics),
+        history=pd.DataFrame(history, columns=list(CURVES)).sort_index().rename_axis("epoch"),
+        n_train=n_train,
+        source=source,
+        classes=classes or (),
+        predictions=NO_PREDICTIONS if predictions is None else predictions,
+        assumed=assumed if isinstance(assumed, dict) else {},
+        gaps=tuple(gaps),
+    )
+
+
+def _predictions(path: Path, accuracy: float) -> pd.DataFrame:
+    frame = pd.read_csv(path, usecols=list(PREDICTIONS), dtype=PREDICTIONS)[list(PREDICTIONS)]
+    if frame.empty or frame.to_numpy().min() < 0 or frame["truth_probability"].max() > 1:
+        raise ValueError("no predictions of classes")
+    found = (frame["label"] == frame["predicted"]).mean()
+    if not abs(found - accuracy) < 0.5 / len(frame):
+        raise ValueError(f"an accuracy of {found:.4f} where the run says {accuracy:.4f}")
+    return frame
+
+
+def _decode(value: str) -> Any:
+    try:
+        return json.loads(value)
+    except ValueError:
+        return value  # logged by something else than the runner
+
+
+def _training_data(run: mlflow.entities.Run) -> tuple[int, str]:
+    """How many training images there were, and where they came from; (0, "") if not logged."""
+    for logged in data_of(run):
+        if any(tag.value == "training" for tag in logged.tags):
+            profile = _decode(logged.dataset.profile or "null")
+            source = _decode(logged.dataset.source or "null")
+            shape = profile.get("features_shape") if isinstance(profile, dict) else None
+            tags = source.get("tags") if isinstance(source, dict) else None
+            return (
+                shape[0] if isinstance(shape, list) else 0,
+                str(tags.get("source", "")) if isinstance(tags, dict) else "",
+            )
+    return 0, ""

@@ -1,0 +1,139 @@
+"""The command ``ladder report``: turns what MLflow holds into a page, or into documents."""
+
+import webbrowser
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.markup import escape
+
+from resnet import UserError
+from resnet.host import shell
+from resnet.study import Study
+from resnet.terminal import Experiments, TrackingUri, console, flag, say
+
+EXAMPLES = {
+    "--open": "the page, in reports/latest, shown",
+    "--summary": "progression and claims, here in the terminal",
+    "--profile quick": "the runs of  make quick",
+    "--recorded": "the runs that  ladder restore  brought",
+    "--dataset 9acbe397": "by the beginning of a fingerprint, CIFAR-10's",
+    "--compare training.epochs=2": "beside the ladder, runs with that --set",
+    "--check results/": "do README.md and docs/ follow from the records?",
+}
+
+Out = Annotated[
+    Path, typer.Option(help="Folder to write; an earlier report there is replaced.", metavar="DIR")
+]
+Dataset = Annotated[
+    str | None,
+    typer.Option(
+        help="A dataset's name, or the beginning of its fingerprint.",
+        metavar="NAME",
+        show_default="the one with the most rungs",
+    ),
+]
+Profile = Annotated[
+    str | None,
+    typer.Option(
+        help="full, quick, ...", metavar="NAME", show_default="full, if there are such runs"
+    ),
+]
+Modified = Annotated[
+    str | None,
+    typer.Option(
+        help="Runs with these --set overrides; '' for none.",
+        metavar="KEY=VALUE ...",
+        show_default="none, if there are such runs",
+    ),
+]
+Recorded = Annotated[
+    bool | None,
+    typer.Option(
+        "--recorded/--own",
+        help="Runs restored from results/, or your own.",
+        metavar="",
+        show_default="those with more rungs, your own if equal",
+    ),
+]
+Compare = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Another set beside: its --set overrides, profile, dataset, recorded, own, or its "
+        "whole name as the page lists it; may be repeated.",
+        metavar="SET",
+    ),
+]
+Check = Annotated[
+    Path | None,
+    typer.Option(
+        help="Fail unless README.md and docs/ beside these records follow from them.",
+        metavar="RECORDS",
+    ),
+]
+Readme = Annotated[
+    Path | None,
+    typer.Option(help="Write README.md's table and docs/ beside these records.", metavar="RECORDS"),
+]
+
+
+def report(
+    out: Out = Path("reports/latest"),
+    open_: Annotated[bool, flag("--open", "Show the page in the browser.")] = False,
+    summary: Annotated[bool, flag("--summary", "Print the tables; write nothing.")] = False,
+    dataset: Dataset = None,
+    profile: Profile = None,
+    modified: Modified = None,
+    recorded: Recorded = None,
+    compare: Compare = None,
+    check: Check = None,
+    readme: Readme = None,
+    experiments: Experiments = None,
+    tracking_uri: TrackingUri = None,
+) -> None:
+    """Writes the report: does the ladder hold, claim by claim, with evidence.
+
+    It reads MLflow and changes nothing there. Runs of different datasets, profiles or
+    modifications are never mixed, nor are recorded runs and your own; the page says which it
+    shows and which others there are. --compare sets others beside, in a section of their own.
+    """
+    study = Study.open(experiments)
+    if records := check or readme:
+        return _documents(study, records, write=check is None)
+    chosen: dict[str, Any] = {"dataset": dataset, "profile": profile, "modified": modified}
+    chosen |= {"recorded": recorded, "compare": compare or ()}
+    with console.status("reading runs"):  # the imports take seconds
+        from report import analysis
+        from report.presentation import output
+
+        if not summary:
+            output.refuse_foreign(out)
+        content = analysis.load(tracking_uri, study, **chosen)
+        if not summary:
+            output.write(content, out)
+    if summary:
+        from report.presentation.summary import show
+
+        return show(content, console)
+    path = (out / output.PAGE).resolve()
+    say(f"wrote {escape(str(path))}")
+    say(f"[dim]{escape(content.run_set.label)}[/dim]")
+    for other in content.compared:
+        say(f"[dim]compared with {escape(other.run_set.label)}[/dim]")
+    if open_ and not webbrowser.open(path.as_uri()):
+        raise UserError(f"--open: there is no browser to open {path} with")
+
+
+def _documents(study: Study, results: Path, *, write: bool) -> None:
+    """Writes what follows from a folder of records, or refuses what does not."""
+    if not results.is_dir():
+        raise UserError(f"{results}: there is no such folder of records")
+    with console.status("reading records"):
+        from report.presentation import readme
+
+        if write:
+            readme.update(study, results)
+        elif stale := readme.stale(study, results):
+            way_out = study.command("report", "--readme", shell.typed(results))
+            raise UserError(f"{stale} does not follow from {results}; make it with  {way_out}")
+    say(f"README.md and docs/ {'were written' if write else 'follow'} from {escape(str(results))}")

@@ -1,0 +1,306 @@
+"""The report's figures; each a matplotlib figure, written as SVG, and read off in the page.
+
+They are drawn in colours of the page, which become its variables again where they are part of it,
+so that figures follow dark mode. Text stays text.
+"""
+
+import json
+import math
+import re
+import textwrap
+import warnings
+from collections.abc import Callable
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+from report.analysis import Apart, Content, System, drops, plain
+from report.presentation.tables.numbers import NONE, percent, points
+from resnet.records import figures
+
+TEMPLATES = Path(__file__).parent / "templates"
+STYLE = TEMPLATES / "report.mplstyle"
+PALETTE: dict[str, str] = dict(
+    re.findall(
+        r"--(\w+): (#\w{6})", (TEMPLATES / "report.css").read_text(encoding="utf-8").split("}")[0]
+    )
+)
+"""The page's variables and their colours in light mode."""
+WIDTH = 5.0  # inches; 360 points, so that text is legible across a phone and in half a page
+_PERCENT = FuncFormatter(lambda value, _: f"{100 * value:.4g} %")
+
+
+def all_figures(content: Content) -> dict[str, Figure]:
+    """Draws every figure; by file name."""
+    drawn = {"progression": progression(content), "gains": gains(content)}
+    drawn |= {
+        f"factors_{step.step.after.slug}": factors(step) for step in content.apart if step.seeds
+    }
+    with_curves = [s for s in content.systems if any(len(run.history) for run in s.runs)]
+    if with_curves:
+        limits = _limits(with_curves)
+        drawn["validation"] = validation(with_curves)
+        drawn |= {f"curves_{s.slug}": curves(s, limits) for s in with_curves}
+    return drawn
+
+
+def _dots(rows: list[tuple], form: Callable[[float], str], title: str) -> Figure:
+    """Published and measured values, a row each, with intervals and seeds.
+
+    Args:
+        rows: label, published, measured, interval, by seed, and what is said if nothing was
+            measured.
+        form: writes a value.
+        title: of the axis.
+    """
+    figure = Figure(figsize=(WIDTH, 0.9 + 0.5 * len(rows)))
+    axes = figure.subplots()
+    blue, grey = PALETTE["reproduced"], PALETTE["published"]
+
+    def beside(y: float, there: str, here: str, **style: Any) -> None:
+        for x, text, colour in ((6, there, grey), (50, here, blue)):
+            axes.annotate(text, (1, y), (x, 0), axes.get_yaxis_transform(), "offset points",
+                          va="center", color=colour, annotation_clip=False, **style)  # fmt: skip
+
+    for y, (_, published, measured, interval, seeds, waiting) in enumerate(rows):
+        axes.plot(published, y, "D", mfc="none", mec=grey, ms=7, mew=1.5)
+        axes.plot(seeds, [y] * len(seeds), "|", color=blue, ms=9, mew=1)
+        axes.plot(interval, [y, y], "-", color=blue, lw=2.2, alpha=0.75)
+        axes.plot(measured, y, "o", color=blue, ms=6)
+        here = waiting.partition(",")[0] if math.isnan(measured) else form(measured)
+        beside(y, form(published), here, fontsize=8.5)
+    beside(-0.65, "published", "here", fontsize=7.5)
+    axes.set_yticks(range(len(rows)), [row[0] for row in rows])
+    axes.tick_params(axis="y", labelcolor=PALETTE["ink"], length=0)
+    axes.set(ylim=(len(rows) - 0.5, -0.5), xlabel=title)
+    axes.grid(axis="y", visible=False)
+    axes.spines["left"].set_visible(False)
+    axes.margins(x=0.06)
+    axes.xaxis.set_major_locator(MaxNLocator(5))
+    return figure
+
+
+def _label(text: str) -> str:
+    """At most three lines of a title."""
+    return "\n".join(textwrap.wrap(text, 18, break_on_hyphens=False)[:3])
+
+
+def progression(content: Content) -> Figure:
+    """Draws published and reproduced accuracy by rung."""
+    rows = [
+        (_label(s.heading), s.published, s.accuracy, s.interval, s.accuracies, s.waiting)
+        for s in content.systems
+    ]
+    with rc_context(fname=STYLE):
+        figure = _dots(rows, percent, "test accuracy")
+        figure.axes[0].xaxis.set_major_formatter(_PERCENT)
+        return figure
+
+
+def _gains(rows: list[tuple]) -> Figure:
+    figure = _dots(rows, points, "gain in test accuracy, points")
+    figure.axes[0].axvline(0, color=PALETTE["soft"], lw=1)
+    figure.axes[0].xaxis.set_major_formatter(lambda value, _: f"{100 * value:+g}" if value else "0")
+    return figure
+
+
+def gains(content: Content) -> Figure:
+    """Draws what each step brought, published and measured."""
+    rows = [
+        (
+            _label(step.title),
+            step.published,
+            step.gain,
+            step.interval,
+            step.gains,
+            next((s.waiting for s in (step.before, step.after) if not s.runs), NONE),
+        )
+        for step in (*content.steps, *content.rivals)
+    ]
+    with rc_context(fname=STYLE):
+        return _gains(rows)
+
+
+def factors(apart: Apart) -> Figure:
+    """Draws what each factor of a step earned, by three ways of counting, and the whole step."""
+    found, whole, published = apart.factors, apart.whole, apart.step.published
+    alone = sum(factor.credited for factor in found) == 1  # else the study does not say how much
+    rows = [
+        (
+            _label("◆ " * f.credited + plain(f.key)),
+            published if f.credited and alone else math.nan,
+            f.value,
+            f.interval,
+            f.shapley,
+            "",
+        )
+        for f in found
+    ]
+    rows.append(("whole step", published, whole.gain, whole.interval, whole.gains, ""))
+    with rc_context(fname=STYLE):
+        figure = _gains(rows)
+        for y, factor in enumerate(found):
+            for above, marker, colour, label, step in (
+                (-0.22, "<", "validation", "leave-one-out", factor.leave_one_out),
+                (0.22, ">", "tested", "add-one-in", factor.add_one_in),
+            ):
+                figure.axes[0].plot(step.gain, y + above, marker, color=PALETTE[colour], ms=5,
+                                    label=label * (y == 0))  # fmt: skip
+        return _legend(figure)
+
+
+def _panels(
+    height: float, ratios: list[int], accuracy: str, below: str
+) -> tuple[Figure, Axes, Axes]:
+    """Accuracy above something on a log scale, against the epoch."""
+    figure = Figure(figsize=(WIDTH, height))
+    upper, lower = figure.subplots(2, sharex=True, height_ratios=ratios)
+    upper.yaxis.set_major_formatter(_PERCENT)
+    upper.set_ylabel(accuracy)
+    lower.set(xlabel="epoch", ylabel=below, yscale="log")
+    lower.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    lower.yaxis.set_minor_formatter(lambda *_: "")
+    lower.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
+    return figure, upper, lower
+
+
+def _legend(figure: Figure) -> Figure:
+    handles = figure.axes[0].get_legend_handles_labels()
+    figure.legend(*handles, loc="outside upper center", ncols=3)
+    return figure
+
+
+def _line(axes: Axes, system: System, key: str, label: str, colour: str, style: str = "-") -> None:
+    """One metric: the mean over the seeds still training, and the band of all of them."""
+    histories = [run.history[key] for run in system.runs if len(run.history)]
+    frame = pd.concat(histories, axis=1).dropna(how="all")
+    axes.plot(frame.index, frame.mean(axis=1), style, color=colour, label=label)
+    if frame.shape[1] > 1:
+        low, high = frame.min(axis=1), frame.max(axis=1)
+        axes.fill_between(frame.index, low, high, color=colour, alpha=0.18, lw=0)
+
+
+def validation(systems: list[System]) -> Figure:
+    """Draws every system's validation accuracy, with the learning rates below."""
+    with rc_context(fname=STYLE):
+        figure, upper, lower = _panels(4.2, [4, 1], "validation accuracy", "learning rate")
+        for i, s in enumerate(systems, 1):
+            colour = PALETTE.get(f"rung{s.short}", PALETTE["other"])
+            style = "-" if f"rung{s.short}" in PALETTE else ("--", ":", "-.")[i % 3]
+            _line(upper, s, "val_accuracy", _label(s.heading), colour, style)
+            _line(lower, s, "learning_rate", s.short, colour, style)
+        lower.set_xlim(left=0.5)  # the first epoch is 1
+        for i, line in enumerate((*upper.lines, *lower.lines)):
+            line.set_zorder(3 - i / 1000)  # shared epochs are the earlier rung's
+        return _legend(figure)
+
+
+def _limits(systems: list[System]) -> dict[str, tuple[float, float]]:
+    """Axes that hold every system's curves: epochs, accuracy and loss."""
+    history = pd.concat([run.history for s in systems for run in s.runs])
+    limits = {"epoch": (0.5, history.index.max() + 0.5)}
+    for key in ("accuracy", "loss"):
+        values = history[[key, f"val_{key}"]].to_numpy()
+        values = values[np.isfinite(values) & (values > 0)]
+        if len(values):
+            limits[key] = float(values.min()), float(values.max())
+    return limits
+
+
+def curves(system: System, limits: dict[str, tuple[float, float]]) -> Figure:
+    """Draws training and validation accuracy and loss by epoch."""
+    with rc_context(fname=STYLE):
+        figure, upper, lower = _panels(3.9, [1, 1], "accuracy", "loss")
+        for axes, key in ((upper, "accuracy"), (lower, "loss")):
+            _line(axes, system, key, "training", PALETTE["training"])
+            _line(axes, system, f"val_{key}", "validation", PALETTE["validation"])
+            _events(axes, system)
+            if key in limits:
+                low, high = limits[key]
+                axes.set_ylim(low * 0.95, high * 1.05 if key == "loss" else min(high * 1.05, 1.02))
+        lower.set_xlim(limits["epoch"])
+        return _legend(figure)
+
+
+def _events(axes: Axes, system: System) -> None:
+    """Vertical lines at what the callbacks did; with several seeds, one set for each."""
+    alpha = max(0.5, 1 / len(system.runs))
+    for run in system.runs:
+        stopped, tested = run.metric("stopped_epoch"), run.metric("tested_epoch")
+        for epochs, style, colour, label in (
+            (drops(run.history["learning_rate"]), "--", "soft", "rate drops"),
+            ([stopped] * (stopped > 0), "-", "stopped", "early stopping"),
+            ([tested] * (tested > 0), ":", "tested", "weights tested"),
+        ):
+            for epoch in epochs:
+                name = label * (label not in axes.get_legend_handles_labels()[1])
+                axes.axvline(epoch, ls=style, c=PALETTE[colour], lw=1.2, alpha=alpha, label=name)
+
+
+def _variables(text: str) -> str:
+    for variable, colour in PALETTE.items():
+        text = text.replace(colour, f"var(--{variable}, {colour})")
+    return text
+
+
+def readings(figure: Figure) -> str:
+    """Returns what the page reads off a figure that was drawn: its lines by axes, as JSON.
+
+    A list of ``{"box": [left, top, width, height], "x": [from, to], "lines": [...]}``, the box in
+    shares of the figure, each line ``{"label", "colour", "points": [[epoch, text], ...]}``.
+    """
+    found = []
+    for axes in figure.axes:
+        form = percent if axes.yaxis.get_major_formatter() is _PERCENT else "{:.4g}".format
+        lines = [
+            {
+                "label": str(line.get_label()).replace("\n", " "),
+                "colour": _variables(str(line.get_color())),
+                "points": [[int(x), form(y)] for x, y in np.asarray(line.get_xydata())],
+            }
+            for line in axes.lines
+            if not str(line.get_label()).startswith("_") and len(np.asarray(line.get_xdata())) > 2
+        ]
+        box = axes.get_position()
+        if lines:
+            place = [box.x0, 1 - box.y1, box.width, box.height]
+            found.append({"box": place, "x": axes.get_xlim(), "lines": lines})
+    return json.dumps(found) if found else ""
+
+
+def to_svg(figure: Figure, title: str, description: str | None = None) -> str:
+    """Writes a figure as SVG; it does not say when, so that equal figures are equal.
+
+    Args:
+        figure: drawn here.
+        title: for those who do not see it.
+        description: goes into its metadata.
+    """
+    text = StringIO()
+    with rc_context(fname=STYLE), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from")  # the browser has others
+        metadata = {"Date": None, "Title": title, "Description": description}
+        figures.legible(figure).savefig(text, format="svg", metadata=metadata)
+    return text.getvalue()
+
+
+def inline(svg: str, name: str) -> str:
+    """Makes an SVG part of the page: its colours are the page's, its ids its own.
+
+    Args:
+        svg: from :func:`to_svg`.
+        name: told apart from the page's other figures.
+    """
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
+    svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\1{name}-", svg)
+    svg = _variables(svg)
+    # the name goes where the browser does not show it over what is read off
+    head, title, rest = re.split(r"<title>(.*?)</title>", svg, maxsplit=1)
+    return head.replace("<svg ", f'<svg role="img" aria-label="{title}" ') + rest

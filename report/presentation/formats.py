@@ -1,0 +1,90 @@
+"""Tables as files: CSV for machines, Markdown and LaTeX for texts, rich for a terminal."""
+
+import html
+import re
+from pathlib import Path
+
+import pandas as pd
+from rich import box
+from rich.markup import escape
+from rich.table import Table as RichTable
+
+from report.presentation.tables.table import Table
+from resnet.records import guarded
+
+_COLOURS = {"holds": "green", "fails": "red", "undecided": "yellow"}
+_LATEX = str.maketrans(
+    {
+        "\\": r"\textbackslash{}",
+        "~": r"\textasciitilde{}",
+        "^": r"\textasciicircum{}",
+        "<": r"\textless{}",
+        ">": r"\textgreater{}",
+        "|": r"\textbar{}",
+        "[": "{[}",  # at the start of a row it would belong to the line break before it
+        "†": r"\dag{}",
+        "→": r"\textrightarrow{}",
+        "-": "{-}",  # two would become a dash
+        "'": r"\textquotesingle{}",
+        "`": r"\textasciigrave{}",
+        **{sign: f"\\{sign}" for sign in "&%$#_{}"},
+    }
+)
+
+
+def to_markdown(table: Table, place: str = "page") -> str:
+    """Writes the table as GitHub Markdown, everything in it taken literally."""
+
+    def cell(text: str) -> str:
+        literal = re.sub(r"([\\`*_\[\]|~$#])", r"\\\1", html.escape(text, quote=False))
+        return "<br>".join(literal.splitlines())
+
+    heading, *rows = (list(map(cell, row)) for row in table.texts(place))
+    lines = ["| " + " | ".join(row) + " |" for row in (heading, ["---"] * len(heading), *rows)]
+    return f"**{cell(table.caption)}**\n\n" + "\n".join(lines) + "\n"
+
+
+def to_latex(table: Table) -> str:
+    """Writes the table for LaTeX with booktabs, everything in it taken literally."""
+
+    def cell(text: str) -> str:
+        return " ".join(text.replace("\n", "; ").translate(_LATEX).split())
+
+    heading, *rows = (list(map(cell, row)) for row in table.texts())
+    frame = pd.DataFrame(rows, columns=heading)
+    return frame.to_latex(index=False, escape=False, caption=cell(table.caption))
+
+
+def to_terminal(table: Table, items: list | None = None) -> RichTable:
+    """Makes the table for a terminal, of some of its items only if any are given."""
+    made = RichTable(
+        title=f"\n{escape(table.caption)}",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        show_edge=False,  # a claim's longest name needs the room in 80 columns
+    )
+    fields = table.at("terminal")
+    for f in fields:  # only a rung's title may take several lines
+        made.add_column(
+            f.heading,
+            justify="right" if f.kind == "number" else "left",
+            no_wrap=f is not fields[0],
+            overflow="fold",
+        )
+    for item in table.items if items is None else items:
+        cells = [escape(f.form(f.value(item))) for f in fields]
+        made.add_row(*(f"[{_COLOURS.get(c, 'dim')}]{c}[/]" if f.kind == "verdict" else c
+                       for f, c in zip(fields, cells, strict=True)))  # fmt: skip
+    return made
+
+
+def write(tables: dict[str, Table], folder: Path) -> None:
+    """Writes each table that has rows as ``NAME.csv``, and for readers as ``.md`` and ``.tex``."""
+    folder.mkdir()
+    for table in tables.values():
+        if table.items:
+            frame = table.frame.map(guarded).rename(columns=guarded)
+            frame.to_csv(folder / f"{table.name}.csv", index=False)
+        if table.items and table.at("page"):
+            (folder / f"{table.name}.md").write_text(to_markdown(table), encoding="utf-8")
+            (folder / f"{table.name}.tex").write_text(to_latex(table), encoding="utf-8")

@@ -1,0 +1,59 @@
+"""The progression and the claims for a terminal."""
+
+from collections.abc import Collection
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from report.analysis import Content
+from report.presentation import page
+from report.presentation.formats import to_terminal
+from report.presentation.tables.compared import compared
+from report.presentation.tables.parts import factors, ranges
+from report.presentation.tables.results import judged
+from report.presentation.tables.results import progression as progression_table
+from resnet.study import short
+
+
+def show(content: Content, console: Console) -> None:
+    """Prints the progression, the claims, what steps are made of, and what is missing."""
+    console.print(progression(content))
+    console.print(to_terminal(judged(content)))
+    for part in parts(content, [system.name for system in content.systems]):
+        console.print(part)
+    for i, other in enumerate(content.compared):
+        table = compared(content, i)
+        console.print(to_terminal(table))
+        settings = table.frame.groupby("different_settings", sort=False)["rung"]
+        changed = [f"{', '.join(map(short, of))}: {text}" for text, of in settings if text]
+        for line in (*changed, *(f"compared: {note}" for note in other.notes)):
+            console.print(f"[dim]{escape(line)}[/dim]", highlight=False)
+    for s in content.systems:
+        if s.verdict == "fails as assumed":
+            console.print(f"[dim]{escape(s.name)}: {escape(s.assumed)}[/dim]", highlight=False)
+    for note in page.missing(content):
+        console.print(f"[dim]{escape(note)}[/dim]", highlight=False)
+    reservation(content, console)
+    console.print(page.headline(content), highlight=False, markup=False)
+
+
+def progression(content: Content, named: Collection[str] = ()) -> Table:
+    """Makes the progression, of the systems named and those that have runs; of all if none is."""
+    systems = [s for s in content.systems if not named or s.name in named or s.runs]
+    return to_terminal(progression_table(content), systems)
+
+
+def parts(content: Content, named: Collection[str]) -> list[Table]:
+    """Makes tables of what the changes of the rungs named earned, and of their ranges."""
+    steps = content.apart
+    tables = [factors(step) for step in steps if step.seeds and step.step.after.name in named]
+    made = ranges(content)
+    varied = [row for row in made.items if row.system.name in named]
+    return [*map(to_terminal, tables), *([to_terminal(made, varied)] if varied else [])]
+
+
+def reservation(content: Content, console: Console) -> None:
+    """Says it where the runs are not what the study published about."""
+    if content.run_set.reservation:
+        console.print(f"[yellow]† these runs are {escape(content.run_set.reservation)}[/]")

@@ -1,0 +1,50 @@
+"""The report's tables; a new column is a ``Field`` in the function that makes the table.
+
+``results`` says what was reproduced, ``parts`` what steps are made of, ``provenance`` what all of
+it rests on; ``numbers`` writes figures, ``commands`` what to type.
+"""
+
+from report.analysis import Content
+from report.presentation.tables.compared import compared, unlike
+from report.presentation.tables.parts import alternatives, anova, factors, parts, ranges, saved
+from report.presentation.tables.provenance import (
+    assumptions,
+    contradictions,
+    curves,
+    environment,
+    runs,
+)
+from report.presentation.tables.results import (
+    backends,
+    classes,
+    comparison,
+    confusion_matrix,
+    judged,
+    networks,
+    per_class,
+    power,
+    progression,
+)
+from report.presentation.tables.table import Table
+
+
+def all_tables(content: Content) -> dict[str, Table]:
+    """Makes every table of the report; by name."""
+    steps, rivals = content.steps, content.rivals
+    made = [
+        progression(content),
+        comparison("steps", "Neighbouring rungs on the same test images", content, steps),
+        comparison("residual_vs_vgg", "The last rung against the baseline", content, rivals),
+        *map(factors, content.apart),
+        judged(content),
+        *(
+            table(content)
+            for table in (power, backends, networks, classes, per_class, confusion_matrix)
+        ),
+        *(table(content) for table in (assumptions, contradictions, runs, curves)),
+        *(table(content) for table in (anova, parts, alternatives, ranges, saved)),
+        *(compared(content, i) for i in range(len(content.compared))),
+        *(unlike(content, i) for i in range(len(content.compared))),
+        environment(content),
+    ]
+    return {table.name: table for table in made}

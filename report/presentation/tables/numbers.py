@@ -1,0 +1,135 @@
+"""Numbers as a reader sees them: with the digits that it takes to agree with their verdict."""
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+
+import numpy as np
+
+from report.analysis import Bound, Run
+from resnet.study import rung_number, short
+
+NONE = "-"
+
+
+def digits(values: Iterable[float], limits: Iterable[float | None], least: int = 1) -> int:
+    """Decimals with which values stand to their limits as they really do."""
+    pairs = [(v, x) for v in values if math.isfinite(v) for x in limits if x is not None]
+    true = [np.sign(round(value - end, 9)) for value, end in pairs]
+    for n in range(least, 8):
+        if [np.sign(round(round(value, n) - end, 9)) for value, end in pairs] == true:
+            break
+    return n
+
+
+def percent(value: float, decimals: int = 1) -> str:
+    """Writes 0.7231 as ``72.3 %``."""
+    return NONE if math.isnan(value) else f"{100 * value:.{decimals}f} %"
+
+
+def points(value: float, decimals: int = 1) -> str:
+    """Writes 0.0051 as ``+0.5``: a difference of accuracies in points."""
+    return NONE if math.isnan(value) else f"{100 * value:+z.{decimals}f}"
+
+
+def span(interval: tuple[float, float], form: Callable[[float], str] = percent) -> str:
+    """Writes ``71.4 to 73.2 %``; a dash where there is no interval, or it is a point."""
+    low, high = interval
+    if math.isnan(low) or low == high:
+        return NONE
+    start, end = form(low), form(high)
+    if start.startswith("epoch "):
+        return f"{start} to {end.removeprefix('epoch ')}"
+    return f"{start.partition(' ')[0]} to {end}"
+
+
+def p_value(p: float) -> str:
+    """Writes two significant digits, ``< 0.0001`` below that."""
+    return NONE if math.isnan(p) else "< 0.0001" if p < 1e-4 else f"{p:.2g}"
+
+
+def measured(value: float, unit: str, decimals: int = 1) -> str:
+    """Writes a quantity with its unit; infinity is "never"."""
+    if math.isnan(value):
+        return NONE
+    if math.isinf(value) or (unit == "epoch" and value == 0):
+        return "never"
+    if unit == "accuracy":
+        return percent(value, decimals)
+    if unit == "points":
+        return f"{points(value, decimals)} points"
+    return f"{value:.{decimals}f}" if unit == "ratio" else f"epoch {round(value, decimals):g}"
+
+
+def _scale(unit: str) -> int:
+    return 100 if unit in ("accuracy", "points") else 1
+
+
+def bound(limits: Bound, unit: str) -> str:
+    """Writes ``at least 80.0 %``, ``83.0 to 87.0 %``."""
+
+    def end(value: float) -> str:
+        return measured(value, unit, digits([_scale(unit) * value], [_scale(unit) * value]))
+
+    if unit == "epoch" and limits.max == 0:
+        return "never"
+    low, high = limits.ends
+    if math.isinf(low):
+        return f"at most {end(high)}"
+    return f"at least {end(low)}" if math.isinf(high) else span((low, high), end)
+
+
+def to_limits(value: float, interval: tuple[float, float], limits: Bound, unit: str) -> list[str]:
+    """Writes a value and its interval, with the digits it takes to agree with their verdict."""
+    scale = _scale(unit)
+    ends = [None if end is None else scale * end for end in (limits.min, limits.max)]
+    n = digits([scale * x for x in (value, *interval)], ends, 2 if unit == "ratio" else 1)
+    return [measured(value, unit, n), span(interval, lambda x: measured(x, unit, n))]
+
+
+def number(form: str = ",.0f", unit: str = "") -> Callable[[float | None], str]:
+    """Formats numbers; a dash for NaN and none."""
+
+    def text(value: float | None) -> str:
+        return NONE if value is None or math.isnan(value) else format(value, form) + unit
+
+    return text
+
+
+def least_to_most(values: list[float]) -> str:
+    """Writes one number, or from the least to the most."""
+    if not values:
+        return NONE
+    low, high = min(values), max(values)
+    return f"{low:g}" if low == high else f"{low:g} to {high:g}"
+
+
+def deviation(value: float) -> str:
+    """Writes 0.0021 as ``0.21``, in points."""
+    return number(".2f")(100 * value)
+
+
+def rung(name: str) -> str:
+    """Writes ``rung 3``, or a baseline's name."""
+    return name if rung_number(name) is None else f"rung {short(name)}"
+
+
+def seed_list(runs: Iterable[Run]) -> str:
+    """Writes ``0-4`` or ``0,2,5``, as the command line takes them."""
+    seeds = sorted(run.seed for run in runs)
+    if len(seeds) > 1 and seeds == list(range(seeds[0], seeds[-1] + 1)):
+        return f"{seeds[0]}-{seeds[-1]}"
+    return ",".join(map(str, seeds))
+
+
+def seeds(runs: Sequence[Run]) -> str:
+    """Writes ``seed 0``, ``seeds 1-4``."""
+    return f"seed{'s' * (len(runs) > 1)} {seed_list(runs)}"
+
+
+def setting(params: dict, key: str) -> str:
+    """Writes a value of an experiment, or a block of them in one line."""
+    if (value := params.get(key)) is not None:
+        return f"{value:g}" if isinstance(value, float) else str(value)
+    inside = {k.removeprefix(f"{key}."): v for k, v in params.items() if k.startswith(f"{key}.")}
+    parts = [f"{k} {v}" for k, v in inside.items()]
+    return ", ".join(parts) or ("none" if key in params else NONE)

@@ -1,0 +1,133 @@
+"""Steps taken apart, and what was assumed varied."""
+
+from collections.abc import Callable
+from operator import itemgetter
+
+import numpy as np
+
+from report.analysis import Apart, Content, Factor, Run, plain
+from report.presentation.tables.numbers import (
+    NONE,
+    least_to_most,
+    number,
+    p_value,
+    percent,
+    points,
+    setting,
+    span,
+)
+from report.presentation.tables.results import published_heading
+from report.presentation.tables.table import LONG, SHORT, Field, Table, raw
+from resnet.host.shell import duration
+from resnet.study import short
+
+
+def factors(step: Apart) -> Table:
+    """Tells what each factor of a step earned, by three ways of counting."""
+
+    def head(f: Factor) -> str:
+        return f"{plain(f.key)}\n{f.key.partition('.')[0]}{', credited by the study' * f.credited}"
+
+    def lines(value: float, interval: tuple[float, float]) -> str:
+        return f"{points(value)}\n{span(interval, points)}"
+
+    def gain(way: str) -> Callable[[Factor], str]:
+        return lambda f: lines(getattr(f, way).gain, getattr(f, way).interval)
+
+    ways = ("leave_one_out", "add_one_in")
+    fields = [
+        Field("", head, "factor", on=SHORT),
+        Field("", lambda f: lines(f.value, f.interval), "Shapley value", str, "lines", SHORT),
+        *(Field("", gain(way), way.replace("_", "-"), str, "lines", SHORT) for way in ways),
+        *raw("key", "credited", "interval", shapley="value", seeds=lambda f: len(f.shapley)),
+        *raw(**{way: f"{way}.gain" for way in ways}),
+        *raw(**{f"{way}_interval": f"{way}.interval" for way in ways}),
+    ]
+    before, after = step.step.before.short, step.step.after.short
+    seeds = ", ".join(map(str, step.seeds))
+    caption = f"Factors of {before} → {after}, in points, with 95 % intervals; seeds: {seeds}"
+    return Table(f"factors_{step.step.after.slug}", caption, fields, step.factors)
+
+
+def anova(content: Content) -> Table:
+    """Tells main effects and interactions of the steps that have three seeds or more."""
+    fields = [
+        Field("factors", "", "factor, or factors together", plain),
+        Field("step", "", "step"),
+        Field("effect", "", "effect", points, "number"),
+        Field("interval", "", "95 % interval", lambda i: span(i, points), "number"),
+        Field("p", "", "p", p_value, "number"),
+    ]
+    terms = [term for step in content.apart for term in step.anova()]
+    return Table("anova", "Main effects and interactions, in points", fields, terms)
+
+
+def parts(content: Content) -> Table:
+    """Lists the runs that are no rung's, by what they changed; for machines."""
+    metrics = ("test_accuracy", "epochs_run", "shared_epochs", "train_seconds")
+    fields = raw("rung", "seed", **{key: lambda r, key=key: r.metric(key) for key in metrics})
+    fields += raw(run_id="id", config_hash=lambda run: run.tags["config_hash"])
+    return Table("parts", "Subsets of steps, and alternatives", fields, content.parts)
+
+
+def alternatives(content: Content) -> Table:
+    """Tells what each row was with one assumed value changed."""
+    fields = [
+        Field("rung", "step.before.name", "rung", short),
+        Field("key", "", "setting", kind="mono"),
+        Field("value", lambda a: setting(a.step.after.params, a.key), "value"),
+        Field("reason", "", "because"),
+        Field("test_accuracy", "step.after.accuracy", "test accuracy", percent, "number"),
+        Field("difference", "step.gain", "to the row", points, "number"),
+        Field("interval", "step.interval", "95 % interval", lambda i: span(i, points), "number"),
+        Field("evidence", "step.basis", "evidence"),
+        *raw(run_ids=lambda a: " ".join(run.id for run in a.step.after.runs)),
+    ]
+    rows = [a for row in content.varied for a in row.run]
+    return Table("alternatives", "With one assumed value changed", fields, rows)
+
+
+def ranges(content: Content) -> Table:
+    """Tells from where to where a row goes over its alternatives, beside the published accuracy."""
+    heading = published_heading(content)
+
+    def reach(interval: tuple[float, float]) -> str:
+        return span(interval).replace(NONE, percent(interval[0]))
+
+    fields = [
+        Field("rung", "system.name", "rung", short, on=SHORT),
+        Field("as_assumed", "system.accuracy", "as assumed", percent, "number", SHORT),
+        Field("span", "", "range", reach, "number", SHORT),
+        Field("published", "system.published", heading, percent, "number", SHORT),
+        Field("reached", "", "the published accuracy is", on=LONG),
+        Field("alternatives", lambda row: len(row.run), "alternatives run"),
+        Field("untried", lambda row: len(row.untried), "not run"),
+        Field("seeds", lambda row: least_to_most([len(s.runs) for s in row.tried]), "seeds each"),
+    ]
+    caption = "The range of a row over what it had to assume"
+    return Table("ranges", caption, fields, [row for row in content.varied if row.run])
+
+
+def saved(content: Content) -> Table:
+    """Epochs that runs shared with others instead of training them."""
+    groups = {
+        "rungs and baselines": content.runs,
+        "steps taken apart": [run for run in content.parts if "=" not in run.rung],
+        "assumptions varied": [run for run in content.parts if "=" in run.rung],
+        "in all": [*content.runs, *content.parts],
+    }
+
+    def row(what: str, made: list[Run]) -> tuple:
+        epochs, shared = np.nan_to_num([(r.metric("epochs_run"), r.shared) for r in made]).T
+        counts = len(made), (shared < 1).sum(), epochs.sum(), epochs @ (1 - shared)
+        return what, *map(round, counts), sum(run.shared_seconds for run in made)
+
+    counts = ("runs", "trainings", "epochs", "epochs_trained")
+    fields = [
+        Field("what", itemgetter(0), "what", on=LONG),
+        *(Field(key, itemgetter(i), key.replace("_", " "), number(), "number", LONG)
+          for i, key in enumerate(counts, 1)),
+        Field("seconds_saved", itemgetter(5), "time saved", duration, "number", LONG),
+    ]  # fmt: skip
+    rows = [row(what, made) for what, made in groups.items() if made and content.parts]
+    return Table("saved", "What sharing of trainings saved", fields, rows)

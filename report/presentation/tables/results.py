@@ -1,0 +1,346 @@
+"""What was reproduced and how it is judged: rows, steps, claims, classes."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from operator import attrgetter, itemgetter
+
+import pandas as pd
+
+from report.analysis import (
+    QUANTITIES,
+    Content,
+    Judgement,
+    Run,
+    Step,
+    System,
+    by_class,
+    compare,
+    confusion,
+    holm,
+    statistics,
+)
+from report.presentation.tables.numbers import (
+    NONE,
+    bound,
+    deviation,
+    least_to_most,
+    measured,
+    number,
+    p_value,
+    percent,
+    points,
+    rung,
+    seed_list,
+    setting,
+    span,
+    to_limits,
+)
+from report.presentation.tables.table import LONG, SHORT, Field, Table, plain_table, raw
+from resnet.host.shell import duration
+from resnet.study import short
+
+EXPECTED = {"inside": "as expected", "below": "above", "above": "below", "": NONE}
+"""Where a difference lies by where zero lies in its interval."""
+
+
+def published_heading(content: Content) -> str:
+    """Returns the published column's heading; it says so where the data are not the study's."""
+    return f"published ({content.study.images}) †" if content.run_set.reservation else "published"
+
+
+def progression(content: Content) -> Table:
+    """Tells rung by rung what was published, reproduced and decided, and what it cost."""
+    gains = {step.after.name: step.gain for step in content.steps}
+    heading = published_heading(content)
+
+    def gain(s: System) -> float:
+        return gains.get(s.name, math.nan)
+
+    def mean(metric: str) -> Callable[[System], float]:
+        return lambda s: s.mean(metric)
+
+    everywhere = "page terminal readme results"
+    held = not content.run_set.reservation
+    verdict_on = "page readme results" if held else "page"
+    fields = [
+        Field("", "heading", "rung", on=everywhere),
+        Field("", lambda s: _accuracy(s)[0], "reproduced", str, "number", "page readme results"),
+        Field("", lambda s: _accuracy(s)[0], "here", str, "number", "terminal"),
+        Field("", _verdict, "verdict", str, "verdict", verdict_on),
+        Field("verdict", "", "verdict", str, "verdict", "terminal" if held else ""),
+        Field("published", "", heading, percent, "number", everywhere),
+        Field("difference", "", "difference", points, "number", "page readme results"),
+        Field("step_gain", gain, "gain", points, "number", "terminal"),
+        Field("", _interval, "95 % interval", str, "lines", "page results"),
+        Field("seeds", lambda s: len(s.accuracies), "seeds", str, "number", "terminal"),
+        Field("", _tolerances, "tolerance", kind="lines", on="page results"),
+        Field("", _further, "one further run", kind="lines"),
+        Field("", _spread, "deviation", kind="lines"),
+        Field("", _training, "training", str, "lines", "page results"),
+        Field("train_seconds", mean("train_seconds"), "time", duration, "number", "terminal"),
+        Field("", _size, "parameters", kind="lines"),
+        Field("what_changed", lambda s: "; ".join(s.changes), "what changed", as_list, "fold"),
+        *raw("title", "assumed", "interval", "further", "deviation", "own_deviation"),
+        *raw(rung="name", evidence="basis", tolerance="tolerances"),
+        *raw(reproduced="accuracy", published_is="place", seed_floor="floor"),
+        *raw(**{key: mean(key) for key in ("parameters", "multiply_adds", "epochs_run")}),
+    ]
+    caption = f"Test accuracy, {content.run_set.label}"
+    return Table("progression", caption, fields, content.systems, attrgetter("slug"))
+
+
+def _two(first: str, second: str) -> str:
+    """Two lines, of which the second one may be missing."""
+    return f"{first}\n{second}".removesuffix("\n").removesuffix(f"\n{NONE}")
+
+
+def _accuracy(s: System) -> list[str]:
+    """The accuracy and its interval, or what became of the row."""
+    if not s.runs or math.isnan(s.published):
+        waiting = s.waiting.partition(",")[0]  # a line of its own says how far it came
+        return [percent(s.accuracy) if s.runs else waiting, span(s.interval)]
+    return to_limits(s.accuracy, s.interval, s.band, "accuracy")
+
+
+def _verdict(s: System) -> str:
+    return _two(s.verdict, s.assumed if s.verdict == "fails as assumed" else "")
+
+
+def _interval(s: System) -> str:
+    return _two(_accuracy(s)[1], s.basis if s.runs else "")
+
+
+def _tolerances(s: System) -> str:
+    fails, holds = s.tolerances
+    if math.isnan(holds):
+        return NONE
+    return _two(f"holds ≥ {deviation(holds)}", f"fails < {deviation(fails)}" if fails else "")
+
+
+def _further(s: System) -> str:
+    return _two(span(s.further), s.place and f"published {s.place}")
+
+
+def _spread(s: System) -> str:
+    own = "" if math.isnan(s.own_deviation) else f"own {deviation(s.own_deviation)}"
+    return _two(deviation(s.deviation), own)
+
+
+def _training(s: System) -> str:
+    most = s.values("epochs_run") or [e for e in [s.params.get("training.epochs")] if e]
+    times = s.values("train_seconds")
+    took = duration(s.mean("train_seconds"))
+    if len({engine(run) for run in s.runs}) > 1 and times:  # whose mean is nobody's
+        took = f"{duration(min(times))} to\n{duration(max(times))}"
+    return _two(f"{least_to_most(most)} epoch{'s' * ({*most} != {1})}" if most else NONE, took)
+
+
+def _size(s: System) -> str:
+    operations = number(".2f", " M mult-adds")(s.mean("multiply_adds") / 1e6)
+    return _two(number()(s.mean("parameters")), operations)
+
+
+def as_list(text: str) -> str:
+    """Parts joined by semicolons, a line each."""
+    return text.replace("; ", "\n") or NONE
+
+
+def _measured(j: Judgement) -> list[str]:
+    """What a claim's quantity was measured to be, epochs by seed, and its interval."""
+    if j.unit != "epoch" or not j.values:
+        return to_limits(j.value, j.interval, j.claim.bound, j.unit)
+    each = dict.fromkeys(measured(value, j.unit) for value in sorted(j.values))
+    return [", ".join(each).replace(", epoch", ","), NONE]
+
+
+def _signs(text: str) -> str:
+    return text.replace("at least", "≥").replace("at most", "≤")
+
+
+def judged(content: Content) -> Table:
+    """Tells the claims with verdict, value, bound and evidence."""
+
+    def claim_text(j: Judgement) -> str:
+        return f"{j.claim.text}\n{j.claim.id} · {rung(j.claim.rung)}"
+
+    def limits(j: Judgement) -> str:
+        return bound(j.claim.bound, j.unit)
+
+    fields = [
+        Field("", claim_text, "claim", on=LONG),
+        Field("claim", "claim.id", "claim", on="terminal"),
+        Field("rung", "claim.rung", "rung", short, on="terminal"),
+        Field("verdict", "", "verdict", str, "verdict", SHORT),
+        Field("", lambda j: _measured(j)[0], "measured", str, "number", SHORT),
+        Field("", lambda j: _measured(j)[1], "95 % interval", str, "lines", LONG),
+        Field("", limits, "holds if", str, "lines", LONG),
+        Field("", limits, "holds if", _signs, "lines", "terminal"),
+        Field("evidence", "", "evidence", on=LONG),
+        Field("", lambda j: QUANTITIES[j.claim.quantity].meaning, "measured as", kind="fold"),
+        Field("run_ids", lambda j: " ".join(r.id for r in j.runs), "runs", kind="ids"),
+        *raw("value", "interval", min="claim.bound.min", max="claim.bound.max"),
+        *raw(against="claim.against", text="claim.text", quantity="claim.quantity"),
+    ]
+    anchor = attrgetter("claim.id")
+    return Table("claims", "The claims, judged", fields, content.claims, anchor)
+
+
+def _step_fields(content: Content) -> list[Field]:
+    heading = published_heading(content).replace("published", "published gain")
+    return [
+        Field("", "title", "step", on=LONG),
+        *raw(**{"from": "before.name", "to": "after.name"}),
+        Field("published_gain", "published", heading, points, "number", LONG),
+    ]  # fmt: skip
+
+
+def comparison(name: str, caption: str, content: Content, steps: tuple[Step, ...]) -> Table:
+    """Compares two systems each, paired by image."""
+    fields = [*_step_fields(content), *paired_fields("gain", steps, steps is content.steps)]
+    return Table(name, caption, fields, steps)
+
+
+def paired_fields(gain: str, steps: Sequence[Step], together: bool = True) -> list[Field]:
+    """Makes the columns of a paired comparison; ``together`` corrects the p of all steps."""
+    corrected = holm(steps) if together else {}
+    count = number(",.4g")
+    return [
+        Field(gain, "gain", gain, points, "number", SHORT),
+        Field("interval", "", "95 % interval", lambda i: span(i, points), "number", SHORT),
+        Field("pairs", lambda s: len(s.gains)),
+        Field("wins", "", "one run beats one", lambda p: percent(p, 0), "number", LONG),
+        Field("p", "", "p", p_value, "number"),
+        Field("p_holm", lambda s: corrected.get(s.after.name, math.nan),
+              "p (Holm)" * together, p_value, "number"),
+        Field("mcnemar_p", "", "McNemar p", p_value, "number"),
+        Field("agreement", "", "agreement", percent, "number"),
+        Field("newly_right", "", "newly right", count, "number"),
+        Field("newly_wrong", "", "newly wrong", count, "number"),
+        Field("evidence", "basis", "evidence", on=LONG),
+    ]  # fmt: skip
+
+
+def power(content: Content) -> Table:
+    """Tells how many seeds tell a gain of the published size from seed noise."""
+    ran = sum(bool(s.runs) for s in content.systems)
+
+    def needed(values: str) -> Callable[[Step], int | None]:
+        return lambda s: statistics.seeds_needed(s.published, s.together(values) ** 2, ran)
+
+    def both(values: str) -> Callable[[Step], float]:
+        return lambda s: s.together(values)
+
+    best = "at best, by the floor"
+    fields = [
+        *_step_fields(content),
+        Field("deviation", both("deviation"), "deviation of the gain", deviation, "number", LONG),
+        Field("seeds_needed", needed("deviation"), "seeds it takes", number("d"), "number", LONG),
+        Field("floor", both("floor"), "its floor", deviation, "number", LONG),
+        Field("seeds_by_floor", needed("floor"), best, number("d"), "number", LONG),
+    ]
+    caption = "Seeds a row that it takes to see the published gain (power 80 %, at 5 %)"
+    return Table("power", caption, fields, [*content.steps, *content.rivals])
+
+
+def backends(content: Content) -> Table:
+    """Holds each backend and device of a row against the row's others."""
+    found = []
+    for s in content.systems:
+        names = dict.fromkeys(map(engine, s.runs))
+        for name in names if len(names) > 1 else ():
+            mine, others = (
+                replace(s, title=name, runs=tuple(r for r in s.runs if (engine(r) == name) is own))
+                for own in (True, False)
+            )
+            found.append(compare(others, mine))
+    fields = [
+        Field("rung", "after.name", "rung", short, on=LONG),
+        Field("engine", "after.title", "backend and device", on=LONG),
+        Field("seeds", lambda s: seed_list(s.after.runs), "seeds", on=LONG),
+        Field("accuracy", "after.accuracy", "test accuracy", percent, "number", LONG),
+        Field("difference", "gain", "to the others", points, "number", LONG),
+        Field("interval", "", "95 % interval", lambda i: span(i, points), "number", LONG),
+        Field("expected", lambda s: EXPECTED[statistics.place(0.0, s.interval)], "is", on=LONG),
+    ]
+    return Table("backends", "Rows of several backends: each against its others", fields, found)
+
+
+def engine(run: Run) -> str:
+    """Writes ``tensorflow on AMD EPYC, 2 cores``."""
+    return f"{run.tags.get('backend', 'tensorflow')} on {run.tags.get('device', 'unknown')}"
+
+
+def networks(content: Content) -> Table:
+    """Sets the last rung beside the baselines: settings that differ, and what was measured."""
+    systems = list(dict.fromkeys(s for step in content.rivals for s in (step.after, step.before)))
+    known = dict.fromkeys(key for s in systems for key in s.params)
+    settings = [  # what one of them lacks as a block is one row
+        key
+        for key in known
+        if key.rpartition(".")[0] not in known
+        and len({setting(s.params, key) for s in systems}) > 1
+    ]
+
+    def of_params(key: str) -> Callable[[System], str]:
+        return lambda s: setting(s.params, key)
+
+    facts: dict[str, Callable[[System], str]] = {
+        **{key: of_params(key) for key in settings},
+        "parameters": lambda s: number()(s.mean("parameters")),
+        "multiply-adds": lambda s: number()(s.mean("multiply_adds")),
+        "training time": lambda s: duration(s.mean("train_seconds")),
+        published_heading(content): lambda s: percent(s.published),
+        "reproduced": lambda s: percent(s.accuracy) if s.runs else s.waiting,
+        "95 % interval": lambda s: span(s.interval),
+    }
+    rows = [(what, *map(fact, systems)) for what, fact in facts.items()]
+    columns = {"what": "what"} | {s.name: s.heading for s in systems}
+    caption = "In what the two networks differ, and what they reached"
+    return plain_table("networks", caption, columns, rows if systems else [])
+
+
+def per_class(content: Content) -> Table:
+    """Lists accuracy by run and class, tidy; for machines."""
+    rows = [
+        (run.rung, run.seed, run.id, name, int(row["images"]), row["accuracy"])
+        for run in content.runs
+        if run.n_test
+        for name, row in by_class(run).iterrows()
+    ]
+    keys = ("rung", "seed", "run_id", "class", "images", "accuracy")
+    return plain_table("per_class", "Accuracy by run and class", dict.fromkeys(keys, ""), rows)
+
+
+def classes(content: Content) -> Table:
+    """Draws the same as a heat map: classes down, rungs across, each the mean over seeds."""
+    tidy = per_class(content).frame
+    mean = {"index": "class", "columns": "rung", "values": "accuracy", "sort": False}
+    wide = tidy.pivot_table(**mean) if len(tidy) else tidy
+    low, high = (wide.min(axis=None), wide.max(axis=None)) if len(wide) else (0, 0)
+    fields = [Field("class", itemgetter(0), "class")]
+    fields += [Field(k, itemgetter(i), short(k), percent, "heat") for i, k in enumerate(wide, 1)]
+    return Table(
+        "classes",
+        "Test accuracy by class and rung, mean over seeds",
+        fields,
+        [*wide.itertuples(name=None)],
+        shade=lambda _, value: (value - low) / max(high - low, 1e-9),
+    )
+
+
+def confusion_matrix(content: Content) -> Table:
+    """Counts the pictured run's images: true classes down, predicted ones across."""
+    run = content.pictured
+    counts = confusion(run) if run else pd.DataFrame()
+    small = len(counts) <= 30  # more are for machines only
+    fields = [Field("true class", itemgetter(0), "true \\ predicted" * small)]
+    fields += [Field(k, itemgetter(i), k * small, str, "cell") for i, k in enumerate(counts, 1)]
+    return Table(
+        "confusion_matrix",
+        f"Test images by class, {rung(run.rung)}, seed {run.seed}" if run else "",
+        fields,
+        [*counts.itertuples(name=None)],
+        # by the root, because the diagonal holds nearly everything
+        shade=lambda row, value: math.sqrt(value / max(sum(row[1:]), 1)),
+    )

@@ -1,0 +1,134 @@
+"""MLflow's own UI, opened where the training runs are.
+
+This process imports no MLflow: beside it there are the server's two, and what prepares the store is
+gone before they start.
+"""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import webbrowser
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+
+from resnet import UserError
+from resnet.host import shell
+
+PORT = 5000
+
+
+def prepare(uri: str | None, folder: Path | None) -> tuple[str, str]:
+    """Opens the store; one without runs of a rung is given the study's records.
+
+    Args:
+        uri: MLflow tracking URI; by default the project's own.
+        folder: of the study; by default the one that comes with the project.
+
+    Returns:
+        The store's full address, and where a server shows the rungs' curves.
+
+    Raises:
+        UserError: the store cannot be used, or a record is damaged.
+    """
+    from resnet import records
+    from resnet.store import RUNGS, connect, view
+    from resnet.study import Study
+
+    store = connect(uri, Study.open(folder))
+    if not store.client.search_runs([store.experiment_id], RUNGS, max_results=1):
+        if found := records.load_all(store.study.results):
+            from report.presentation.output import restore
+
+            print(f"{restore(store, found)} recorded runs restored")
+        else:
+            print("there are no runs yet; make quick makes some in minutes: reload the page then")
+    return store.uri, view("", store.experiment_id)
+
+
+@contextlib.contextmanager
+def served(uri: str, port: int | None = None) -> Iterator[tuple[str, subprocess.Popen]]:
+    """MLflow's server over a store, on this machine only, until the end.
+
+    Args:
+        uri: of the store, a file or a database.
+        port: if taken, an error; by default 5000 or the next that is free.
+
+    Yields:
+        The server's address, once it answers, and its process.
+
+    Raises:
+        UserError: the port is taken, or the server ends by itself.
+    """
+    port = _free(range(PORT, PORT + 100) if port is None else [port])
+    environment = os.environ | {
+        "MLFLOW_BACKEND_STORE_URI": uri,  # not an argument: it may hold a password
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # ten processes for language models
+    }
+    command = [sys.executable, "-m", "mlflow", "server", "--host=127.0.0.1", "--workers=1"]
+    address = f"http://127.0.0.1:{port}/"
+    with tempfile.TemporaryFile("w+") as log:
+        server = subprocess.Popen(  # noqa: S603 - fixed arguments
+            [*command, f"--port={port}"],
+            env=environment,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,  # Ctrl-C is for this process, which ends it
+        )
+        try:
+            while not _answers(port):
+                if server.poll() is not None:
+                    log.seek(0)
+                    last = (log.read().strip().splitlines() or ["it says nothing"])[-1]
+                    raise UserError(f"MLflow's server does not start: {last[:300]}")
+                time.sleep(0.2)
+            yield address, server
+        finally:
+            for number in (signal.SIGTERM, signal.SIGKILL):
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(server.pid, number)
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    server.wait(timeout=10)
+
+
+def _free(ports: Sequence[int]) -> int:
+    for port in ports:
+        with contextlib.closing(socket.socket()) as probe, contextlib.suppress(OSError):
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the server will
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise UserError(f"--port: {ports[-1]} is taken; leave it out to have the next free one")
+
+
+def _answers(port: int) -> bool:  # it listens once it is ready; a request might go to a proxy
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=5):
+        return True
+    return False
+
+
+def show(uri: str | None, folder: Path | None, port: int | None, in_browser: bool) -> None:
+    """Shows the runs in MLflow's UI until Ctrl-C; of a server its address is opened."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
+    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+        uri, place = pool.submit(prepare, uri, folder).result()
+    if uri.startswith("http"):
+        _open(f"{uri.rstrip('/')}/{place}", in_browser)
+        return
+    with contextlib.suppress(KeyboardInterrupt), served(uri, port) as (address, server):
+        _open(f"{address}{place}", in_browser)
+        print("Ctrl-C ends it", flush=True)
+        server.wait()
+
+
+def _open(address: str, in_browser: bool) -> None:
+    print(shell.hide(address), flush=True)
+    displays = sys.platform != "linux" or {"DISPLAY", "WAYLAND_DISPLAY"} & {*os.environ}
+    if in_browser and displays:
+        webbrowser.open(address)

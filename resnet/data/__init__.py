@@ -1,0 +1,6 @@
+"""What a dataset is, and how images become one: by name, from a folder, from an archive.
+
+Only ``archives`` opens what strangers packed; it alone knows formats of archives and images.
+"""
+
+from resnet.data.datasets import CIFAR10_FINGERPRINT, Dataset, load

@@ -1,0 +1,127 @@
+"""What a person at a shell reads and types: commands that work as they stand, durations, counts."""
+
+import contextlib
+import math
+import os
+import re
+import shlex
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from resnet import ROOT
+from resnet.host.addresses import DEFAULT_URI
+
+OWN = ROOT / ".venv"
+"""The environment that the Makefile makes."""
+READERS = {"record", "report", "restore", "ui"}
+"""Commands that train nothing, so that the backend does not matter."""
+
+
+def duration(seconds: float) -> str:
+    """Writes ``3 h 05 min``, ``4 min 12 s`` or ``8 s``; ``-`` for NaN."""
+    if math.isnan(seconds):
+        return "-"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes >= 60:
+        return f"{minutes // 60} h {minutes % 60:02d} min"
+    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
+
+
+def count(n: float, what: str) -> str:
+    """Writes ``1 epoch``, ``2 epochs``."""
+    return f"{n:g} {what}{'s' * (n != 1)}"
+
+
+def one_line(text: object) -> str:
+    """Makes a text one line without control characters."""
+    line = " ".join(str(text).split())
+    # keep the terminal safe from control characters that came out of a file
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in line)
+
+
+def hide(text: str) -> str:
+    """Hides the passwords of all addresses in a text."""
+    text = re.sub(r"(://[^:/@\s]*:)\S+@", r"\1***@", text)
+    return re.sub(r"((?:password|pwd)=)[^&;\s]+", r"\1***", text, flags=re.IGNORECASE)
+
+
+def mask(text: object) -> str:
+    """Makes a text one line, in which no address shows its password."""
+    return hide(one_line(text))
+
+
+def typed(path: str | Path) -> str:
+    """Writes a path as it is typed here, whichever is shorter."""
+    return min(str(Path(path).absolute()), os.path.relpath(path), key=len)
+
+
+def command(*words: str, uri: str | None = None, python: str | Path = sys.executable) -> str:
+    """Writes a command that works as it stands: in a fresh shell here, nothing activated.
+
+    Args:
+        *words: ``ladder`` and its words; or what the interpreter is given: ``-m``, a module, ...
+        uri: the tracking store, named unless it is the default one; its password is hidden.
+        python: the interpreter.
+
+    Returns:
+        The line, quoted for ``sh``.
+    """
+    own = Path(sys.argv[0])
+    if words[:1] != ("ladder",):
+        line = [typed(python), *words]
+    elif own.name == "ladder" and own.exists() and python == sys.executable:
+        line = [typed(own), *words[1:]]
+    else:
+        line = [typed(python), typed(ROOT / "runner.py"), *words[1:]]
+    if os.sep not in line[0]:
+        line[0] = f"./{line[0]}"
+    if uri not in (None, DEFAULT_URI):
+        line += ["--tracking-uri", uri]
+    text = shlex.join(line)
+    if (backend := os.environ.get("KERAS_BACKEND")) and not READERS & {*words[1:2]}:
+        text = f"KERAS_BACKEND={shlex.quote(backend)} {text}"
+    return hide(text)
+
+
+def again(uri: str | None = None) -> str:
+    """Writes the command that started this process, to go on with what it began."""
+    words = _started()
+    named = any(word.startswith("--tracking-uri") for word in words)
+    return command(*(w for w in words if w != "--fresh"), uri=None if named else uri)
+
+
+def _started() -> list[str]:
+    """The words with which this process was started, the script as ``ladder``."""
+    script, *words = sys.orig_argv[1:] or [""]
+    return ["ladder" if Path(script).name in ("ladder", "runner.py") else script, *words]
+
+
+def made_here() -> bool:
+    """Says whether this interpreter is the environment that the Makefile makes."""
+    return Path(sys.prefix).resolve() == OWN.resolve() and (OWN / "ready").exists()
+
+
+def make(target: str) -> str:
+    """Writes the command that makes one of the Makefile's targets."""
+    return f"make {target}" if Path.cwd() == ROOT else f"make -C {shlex.quote(str(ROOT))} {target}"
+
+
+@contextlib.contextmanager
+def packages() -> Iterator[None]:
+    """Makes of a package that is not installed one line with the way out, and exit code 2."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        name = (error.name or "").partition(".")[0]
+        if not name or any((ROOT / own).exists() for own in (name, f"{name}.py")):
+            raise
+        python = OWN / "bin" / "python"
+        if python.exists() and Path(sys.prefix).resolve() != OWN.resolve():
+            way = command(*_started(), python=python)
+        elif sys.prefix != sys.base_prefix:
+            way = command("-m", "pip", "install", "-e", typed(ROOT))
+        else:
+            way = make("quick")
+        print(f"error: {name} is not installed for {sys.executable}; try  {way}", file=sys.stderr)
+        sys.exit(2)

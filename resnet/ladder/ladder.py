@@ -1,0 +1,323 @@
+"""Which runs are due, in what order, and what happens to each."""
+
+import contextlib
+import os
+import time
+import traceback
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from resnet import Interrupted, UserError, events, tracking
+from resnet.data import Dataset
+from resnet.host.shell import hide, mask
+from resnet.network import keras
+from resnet.store import Run, Store
+from resnet.study import Job
+from resnet.tracking import Lease, Lost
+from resnet.training import Epochs, Lane, checkpoints, train
+
+WORKERS_LOST = 5
+"""How often a run may lose its worker without completing an epoch in between."""
+
+Engine = Callable[..., list[events.Event]]
+"""``engine(jobs, dataset, work, folder, listener, should_stop)``: trains jobs its own way.
+
+Any starts no two jobs at once that share a trajectory, gives a job whose worker was lost to another
+with the number of losses since its last epoch, calls ``listener`` in the caller's thread, and keeps
+Ctrl-C from its workers, which stop when ``should_stop`` says so here.
+"""
+
+
+@dataclass(frozen=True)
+class Ladder:
+    """What all jobs of an invocation share.
+
+    Args:
+        store: where runs are recorded.
+        parent_id: the invocation's run.
+        fresh: begin anew what earlier invocations finished or began.
+        checkpoints: the folder of all checkpoints, a path or URL.
+    """
+
+    store: Store
+    parent_id: str
+    fresh: bool
+    checkpoints: str
+
+    def place(self, job: Job, dataset: Dataset) -> str:
+        """Returns the folder of a job's states, shared with those of the same trajectory."""
+        parts = job.experiment.trajectory()[:16], dataset.fingerprint[:12], f"seed{job.seed}"
+        return "-".join((*parts, keras.backend.backend()))
+
+    def lock(self, place: str) -> FileLock:
+        """Makes this machine's lock on it; a killed process loses it with its life."""
+        self.store.checkpoints.mkdir(parents=True, exist_ok=True)
+        return FileLock(self.store.checkpoints / f"{place}.lock")
+
+    def run(
+        self,
+        job: Job,
+        dataset: Dataset,
+        listener: events.Listener,
+        should_stop: Callable[[], bool],
+        lost: int = 0,
+        lane: Lane | None = None,
+    ) -> events.Event:
+        """Does one job: skips it if finished, goes on if begun, else trains it.
+
+        Args:
+            job: what to do.
+            dataset: on which images.
+            listener: is told what happens on the way.
+            should_stop: asked between steps.
+            lost: how often its worker was lost since its last epoch.
+            lane: its place in a program of several.
+
+        Returns:
+            What became of it: ``Finished``, ``Skipped``, or ``Failed``, which must not cost the
+            other jobs.
+
+        Raises:
+            Interrupted: ``should_stop`` said so; a checkpoint is written.
+        """
+        store = self.store.waiting(lambda text: listener(events.Notice(job, text)), should_stop)
+        lock = self.lock(self.place(job, dataset))
+        work = _Work(replace(self, store=store), job, dataset, listener, should_stop, lost, lane)
+        try:
+            while True:
+                lease = Lease(store, Path(lock.lock_file))
+                run = work.wait_for_run(lock, lease)
+                if run.info.status == "FINISHED":
+                    if (known := run.data.tags["rung"]) != job.experiment.name:
+                        listener(
+                            events.Notice(job, f"the same as {known}, as which it was trained")
+                        )
+                    accuracy = run.data.metrics.get("test_accuracy", float("nan"))
+                    return events.Skipped(job, run.info.run_id, accuracy)
+                listener(events.Started(job, work.lanes))
+                try:
+                    with tracking.child_run(store, run, job, dataset, lease) as child:
+                        return events.Finished(job, work.train(child))
+                except Lost:
+                    listener(events.Notice(job, "another process has taken the run over"))
+        except Interrupted:
+            raise
+        except UserError as error:
+            return events.Failed(job, hide(str(error)))
+        except Exception as error:
+            return events.Failed(job, mask(f"{type(error).__name__}: {error}"))
+        finally:
+            lock.release()
+            keras.backend.clear_session()
+
+    def forget(self, job: Job, dataset: Dataset) -> None:
+        """Removes a trajectory's states, unless a run that was begun on it still needs them."""
+        place = self.place(job, dataset)
+        folder = f"{self.checkpoints}/{place}"
+        with contextlib.suppress(Timeout), self.lock(place).acquire(timeout=0):
+            begun = tracking.unfinished(self.store, tracking.sharing(job, dataset))
+            if checkpoints.visible(folder) and not begun:
+                checkpoints.remove(folder)
+
+
+@dataclass(frozen=True)
+class _Work:
+    """One job on its way; arguments as of :meth:`Ladder.run`."""
+
+    ladder: Ladder
+    job: Job
+    dataset: Dataset
+    listener: events.Listener
+    should_stop: Callable[[], bool]
+    lost: int
+    lane: Lane | None
+
+    @property
+    def lanes(self) -> int:
+        return self.lane.program.lanes if self.lane else 1
+
+    @property
+    def folder(self) -> str:
+        return f"{self.ladder.checkpoints}/{self.ladder.place(self.job, self.dataset)}"
+
+    def wait_for_run(self, lock: FileLock, lease: Lease) -> Run:
+        """Waits until no other process is at the job's run, and returns it."""
+        waited = False
+        while not (run := self._take(lock, lease)):
+            if not waited:
+                self.listener(events.Notice(self.job, "is at another process; waiting for it"))
+            waited = True
+            if self.should_stop():
+                raise Interrupted
+            time.sleep(1)
+        return run
+
+    def _take(self, lock: FileLock, lease: Lease) -> Run | None:
+        try:
+            if not lock.is_locked:
+                lock.acquire(timeout=0)
+        except Timeout:
+            return None
+        return tracking.take(
+            self.ladder.store,
+            self.job,
+            self.dataset,
+            self.ladder.parent_id,
+            lease,
+            lanes=self.lanes,
+            fresh=self.ladder.fresh,
+            folder=self.folder,
+        )
+
+    def train(self, child: tracking.ChildRun) -> dict[str, float]:
+        """Trains a run that was taken and records it; returns its summary."""
+
+        def record(event: events.Event) -> None:
+            if isinstance(event, events.Resumed) and event.differs:
+                child.log_differences(event.differs)
+            if isinstance(event, events.Resumed | events.Epoch):
+                child.log_history(event.history)
+            self.listener(event)
+
+        def stop() -> bool:
+            child.lease.raise_if_lost()
+            return self.should_stop()
+
+        job, dataset = self.job, self.dataset
+        try:
+            if self.lost > WORKERS_LOST:
+                raise RuntimeError(
+                    f"its worker was lost {self.lost} times without completing an epoch in between"
+                )
+            where = self.folder, record, stop, self.lane
+            outcome = train(job.experiment, dataset, job.seed, *where)
+            self.listener(events.Phase(job, "recording"))
+            child.log_outcome(job, dataset, outcome)
+        except (Interrupted, Lost):
+            raise
+        except Exception:
+            child.log_failure(hide(traceback.format_exc()))
+            raise
+        return outcome.summary()
+
+
+def run_jobs(
+    jobs: list[Job],
+    dataset: Dataset,
+    store: Store,
+    listener: events.Listener,
+    *,
+    name: str,
+    fresh: bool = False,
+    folder: str | None = None,
+    should_stop: Callable[[], bool] = lambda: False,
+    engine: Engine | None = None,
+) -> tuple[int, str]:
+    """Runs the jobs in order; finished ones are skipped, begun ones taken up.
+
+    Args:
+        jobs: what to do; profile and modifications are the same of all.
+        dataset: on which images.
+        store: where it is recorded.
+        listener: is told what happens.
+        name: of the invocation's run in MLflow.
+        fresh: begin anew what is finished or begun.
+        folder: of all checkpoints, a path or URL; by default beside the store.
+        should_stop: asked between steps.
+        engine: runs several at a time; by default one runs after the other in this process.
+
+    Returns:
+        How many jobs failed, and the id of the invocation's run, empty if all were finished.
+
+    Raises:
+        Interrupted: ``should_stop`` said so; checkpoints are written.
+        UserError: the dataset is too small, checkpoints cannot be written, or the cluster
+            cannot be used.
+    """
+    folder = folder or str(store.checkpoints)
+    if "://" not in folder:
+        folder = os.path.abspath(folder)  # noqa: PTH100 - workers have a folder of their own
+    _check_data(jobs, dataset, listener)
+    checkpoints.remove(checkpoints.prepare(folder))
+    patient = store.waiting(lambda text: listener(events.Notice(jobs[0], text)), should_stop)
+    idle = not fresh and _all_over(patient, jobs, dataset)
+    parent = (
+        contextlib.nullcontext("")  # a run that would hold nothing
+        if idle
+        else tracking.parent_run(patient, name, jobs[0], dataset)
+    )
+    with parent as parent_id:
+        # the store without its patience, which is this process's, goes to the workers
+        ladder = Ladder(store, parent_id, fresh, folder)
+        hear = _forgetting(replace(ladder, store=patient), jobs, dataset, listener)
+        train_all = engine if engine and not idle else _one_by_one
+        done = train_all(jobs, dataset, ladder.run, folder, hear, should_stop)
+        failed = sum(isinstance(event, events.Failed) for event in done)
+        if parent_id and failed < len(done) and not jobs[0].modified:
+            patient.patiently(tracking.register, store, dataset, jobs[0].profile)
+    return failed, parent_id
+
+
+def _one_by_one(
+    jobs: list[Job],
+    dataset: Dataset,
+    work: Callable[..., events.Event],
+    folder: str,
+    listener: events.Listener,
+    should_stop: Callable[[], bool],
+) -> list[events.Event]:
+    """The engine that trains one after the other in this process."""
+    done = []
+    for job in jobs:
+        done.append(work(job, dataset, listener, should_stop))
+        listener(done[-1])
+    return done
+
+
+def _forgetting(
+    ladder: Ladder, jobs: list[Job], dataset: Dataset, listener: events.Listener
+) -> events.Listener:
+    """A listener that also removes states once the last job that may use them is over."""
+    waiting = Counter(ladder.place(job, dataset) for job in jobs)
+
+    def hear(event: events.Event) -> None:
+        listener(event)
+        if isinstance(event, events.Finished | events.Skipped | events.Failed):
+            waiting[place := ladder.place(event.job, dataset)] -= 1
+            if not waiting[place]:
+                ladder.forget(event.job, dataset)
+
+    return hear
+
+
+def _check_data(jobs: list[Job], dataset: Dataset, listener: events.Listener) -> None:
+    """Refuses images that some job could not train on, before the first hours are spent."""
+    shape = dataset.x_train.shape
+    apart: dict[str, None] = {}
+    for job in jobs:
+        epochs = Epochs.make(job.experiment, shape[0], shape[1:3], job.seed)
+        if not epochs.same_classes(dataset.y_train):  # Keras's generator refuses, its fit does not
+            apart[job.experiment.name] = None
+    if apart:
+        text = (
+            f"{', '.join(apart)}: the images that validate are of other classes than those that "
+            "train, since they are taken by the order of their file names: number them mixed"
+        )
+        listener(events.Notice(jobs[0], text))
+
+
+def _all_over(store: Store, jobs: list[Job], dataset: Dataset) -> bool:
+    """Whether every job is finished, and no other invocation is at work."""
+    if store.search(role="ladder", status="RUNNING"):
+        return False
+    for job in jobs:
+        same = tracking.key_of(job, dataset).same
+        finished = store.search(**same, role="rung", status="FINISHED")
+        # begun anew it goes on, whatever was finished before
+        if not finished or tracking.unfinished(store, same):
+            return False
+    return True

@@ -1,0 +1,83 @@
+"""How long a job would take on this machine: some of its steps, timed on random images."""
+
+import contextlib
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from itertools import cycle, islice
+
+import numpy as np
+
+from resnet.network import build, multiply_adds
+from resnet.study import Job
+from resnet.training import Batch, Epochs, Program, Steps, groups, make_steps
+
+
+def estimate(
+    job: Job,
+    n_train: int,
+    n_classes: int,
+    shape: tuple[int, int, int],
+    lanes: int = 1,
+    budget: float = 3.0,
+) -> dict[str, float]:
+    """Counts the job's network and times some of its steps on random images.
+
+    Args:
+        job: what would run.
+        n_train: number of training images.
+        n_classes: number of classes.
+        shape: height, width and channels of an image.
+        lanes: how many such jobs would train side by side.
+        budget: seconds to spend on training steps, and half as many on validation steps.
+
+    Returns:
+        ``parameters``, ``multiply_adds``, ``images_per_second`` of all lanes together, and
+        ``time``: one lane's share of the seconds for all epochs, validation included, more than
+        it takes if early stopping ends it.
+    """
+    experiment = job.experiment
+    networks = [build(experiment.model, shape, n_classes, seed) for seed in range(lanes)]
+    epochs = Epochs.make(experiment, n_train, shape[:2], job.seed)
+    generator = np.random.default_rng(0)
+    images = generator.integers(0, 256, (256, *shape), "uint8")
+    labels = generator.integers(0, n_classes, 256)
+    if lanes > 1:
+        program = Program(images, labels, n_classes, experiment.data.pixel_scale, lanes)
+        every = [program.lane()(network, experiment) for network in networks]
+    else:
+        every = [make_steps(networks[0], images, labels, experiment)]
+
+    def rates(steps: Steps) -> tuple[float, float]:
+        with contextlib.closing(steps):
+            calls = (call for _, call in groups(epochs.batches(0), steps.per_call))
+            train = _rate(steps, steps.train, calls, budget)
+            looks = ([batch] for batch in epochs.validation_batches(0))
+            return train, _rate(steps, lambda b, n: steps.test(b[0], n), looks, budget / 2)
+
+    with ThreadPoolExecutor(lanes) as pool:
+        training_rate, validation_rate = map(sum, zip(*pool.map(rates, every), strict=True))
+    epoch = len(epochs.train) / training_rate + epochs.validation_images / validation_rate
+    return {
+        "parameters": networks[0].count_params(),
+        "multiply_adds": multiply_adds(networks[0]),
+        "images_per_second": training_rate,
+        "time": epoch * experiment.training.epochs,
+    }
+
+
+def _rate(steps: Steps, step: Callable, calls: Iterable[list[Batch]], seconds: float) -> float:
+    """Images a second, of calls of one size; the first two compile and are not counted."""
+    first, *others = islice(calls, 4)
+    same = [first, *(call for call in others if len(call[0][0]) == len(first[0][0]))]
+    done, began = 0, time.monotonic()
+    for number, call in enumerate(cycle(same)):
+        step([(positions % 256, transforms) for positions, transforms in call], 0)
+        steps.logs()  # waits for the device
+        if number < 2:
+            began = time.monotonic()
+            continue
+        done += sum(len(positions) for positions, _ in call)
+        if time.monotonic() - began > seconds:
+            break
+    return done / (time.monotonic() - began)

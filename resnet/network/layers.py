@@ -1,0 +1,191 @@
+"""Keras's layers with the same mathematics in faster code; each has the stock layer's name."""
+
+import contextlib
+import functools
+import itertools
+import math
+from collections.abc import Iterator
+from contextvars import ContextVar
+from typing import Any
+
+from keras import ops
+
+from resnet.network.backend import keras
+
+_PRODUCTS = ContextVar("products", default=False)
+
+
+@contextlib.contextmanager
+def products(wanted: bool = True) -> Iterator[None]:
+    """Makes layers that train on JAX be traced as matrix products and what XLA fuses.
+
+    ``jax.vmap`` makes one batched product of a product in each of many lanes, but of convolutions
+    grouped ones, whose gradients are slow (jax issue 13800). And a product leaves the pixels in
+    the order in which they are, where cuDNN's convolutions need conversions to and fro. On a CPU
+    convolutions are faster.
+    """
+    token = _PRODUCTS.set(wanted)
+    try:
+        yield
+    finally:
+        _PRODUCTS.reset(token)
+
+
+@ops.custom_gradient
+def _add_inert_bias(outputs: Any, bias: Any) -> Any:
+    def gradient(*arguments: Any, upstream: Any = None) -> tuple[Any, Any]:
+        upstream = arguments[0] if upstream is None else upstream
+        return upstream, ops.zeros_like(bias)
+
+    return ops.add(outputs, bias), gradient
+
+
+PIXELS = 1024
+"""How many pixels are summed up in one product of a kernel's gradient, within :func:`products`."""
+
+
+@ops.custom_gradient
+def _product(pixels: Any, kernel: Any, bias: Any) -> Any:
+    """(pixels, channels) times (channels, filters), and an inert bias."""
+
+    def gradient(upstream: Any) -> tuple[Any, ...]:
+        # The kernel's gradient sums 32,768 pixels of a batch up into some thousand numbers: as one
+        # product it would keep a few of a card's hundred processors busy.
+        parts = len(pixels) // PIXELS if len(pixels) % PIXELS == 0 else 1
+        x, y = (ops.reshape(v, (parts, -1, v.shape[-1])) for v in (pixels, upstream))
+        of_kernel = ops.sum(ops.einsum("npc,npf->ncf", x, y), axis=0)
+        return ops.einsum("pf,cf->pc", upstream, kernel), of_kernel, ops.zeros_like(bias)
+
+    return ops.matmul(pixels, kernel) + bias, gradient
+
+
+class Conv2D(keras.layers.Conv2D):
+    """``keras.layers.Conv2D`` for a convolution that batch normalisation follows directly.
+
+    Normalising by the batch subtracts whatever the bias adds, so its gradient is zero in exact
+    arithmetic. The stock layer sums it up all the same, a fifth of a training step on a CPU,
+    and Adam then makes steps of full size out of the rounding that is left. Here it is zero
+    (336 images/s with it, 398 without, see docs/log.md).
+
+    A 1x1 convolution without strides is computed as the matrix product it is, whose gradients are
+    faster on a CPU (436 images/s instead of 403). With strides the product would lose to the slice
+    before it. Within :func:`products` every convolution is one, of patches: its window's pixels
+    side by side.
+
+    Input: float (batch, height, width, channels).
+    """
+
+    def call(self, inputs: Any) -> Any:
+        """Convolves ``inputs``, and adds the bias."""
+        # a tensor, since a variable could not go through a custom gradient
+        bias = ops.copy(self.bias)
+        batched = _PRODUCTS.get()
+        if batched:
+            inputs = self._patches(inputs)
+        elif self.kernel_size != (1, 1) or self.strides != (1, 1):
+            return _add_inert_bias(self.convolution_op(inputs, self.kernel), bias)
+        *places, channels = ops.shape(inputs)
+        pixels = ops.reshape(inputs, (-1, channels))  # (batch * height * width, channels)
+        kernel = ops.reshape(self.kernel, (channels, self.filters))  # from (rows, columns, ...)
+        if batched:
+            outputs = _product(pixels, kernel, bias)
+        else:
+            outputs = _add_inert_bias(ops.matmul(pixels, kernel), bias)
+        return ops.reshape(outputs, (*places, self.filters))
+
+    def _patches(self, inputs: Any) -> Any:
+        """What each output pixel sees: (batch, height, width, the window's pixels * channels)."""
+        pads, views = [], []
+        for size, window, stride in zip(
+            inputs.shape[1:3], self.kernel_size, self.strides, strict=True
+        ):
+            last = (math.ceil(size / stride) - 1) * stride  # where the last window begins
+            missing = max(last + window - size, 0)
+            pads.append((missing // 2, missing - missing // 2))  # as padding="same" has it
+            views.append([slice(first, first + last + 1, stride) for first in range(window)])
+        padded = ops.pad(inputs, ((0, 0), *pads, (0, 0)))
+        return ops.concatenate([padded[:, *view] for view in itertools.product(*views)], axis=-1)
+
+
+@ops.custom_gradient
+def _normalize(inputs: Any, gamma: Any, beta: Any, epsilon: Any) -> Any:
+    """``inputs`` normalised by their batch, and its mean and variance, (channels,) each."""
+    # Both sums come of one pass, forward and backward: a step is bound by memory. The stock layer's
+    # variance waits for the mean, and its gradient is that of a dozen operations.
+    mean = ops.mean(inputs, axis=(0, 1, 2))
+    variance = ops.maximum(ops.mean(inputs * inputs, axis=(0, 1, 2)) - mean * mean, 0.0)
+    inverse = ops.rsqrt(variance + epsilon)
+    scale = gamma * inverse
+
+    def gradient(upstream: Any) -> tuple[Any, ...]:
+        upstream, *_ = upstream  # none comes by the statistics
+        normalized = (inputs - mean) * inverse
+        of_beta = ops.sum(upstream, axis=(0, 1, 2))
+        of_gamma = ops.sum(upstream * normalized, axis=(0, 1, 2))
+        count = math.prod(inputs.shape[:3])
+        of_inputs = scale * (upstream - (of_beta + normalized * of_gamma) / count)
+        return of_inputs, of_gamma, of_beta, ops.zeros_like(epsilon)
+
+    return ((inputs - mean) * scale + beta, mean, variance), gradient
+
+
+class BatchNormalization(keras.layers.BatchNormalization):
+    """``keras.layers.BatchNormalization`` of channels, trained in as few passes as there can be.
+
+    Outputs, gradients and moving statistics equal the stock layer's within float32 rounding: the
+    variance that enters the moving average is the biased one, as in Keras. TensorFlow has a fused
+    kernel for it; within :func:`products` JAX has a gradient of its own. Inference and other
+    precisions run the stock code.
+
+    Input and output: float32 (batch, height, width, channels).
+    """
+
+    def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
+        """Normalises ``inputs`` by the batch (training) or the moving statistics."""
+        fused = keras.backend.backend() == "tensorflow" and self.compute_dtype == "float32"
+        if not (training and self.trainable and (fused or _PRODUCTS.get())):
+            return super().call(inputs, training=training, mask=mask)
+        normalize = _fused if fused else _normalize
+        gamma, beta = ops.copy(self.gamma), ops.copy(self.beta)
+        outputs, mean, variance = normalize(inputs, gamma, beta, self.epsilon)
+        for moving, new in ((self.moving_mean, mean), (self.moving_variance, variance)):
+            moving.assign(moving * self.momentum + new * (1.0 - self.momentum))
+        return outputs
+
+
+def _fused(inputs: Any, gamma: Any, beta: Any, epsilon: float) -> tuple[Any, Any, Any]:
+    """:func:`_normalize` by one kernel of TensorFlow's, where Keras composes a dozen."""
+    import tensorflow as tf  # only where TensorFlow is the backend
+
+    # with oneDNN the ReLU that follows is part of it
+    outputs, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
+        x=inputs,
+        scale=gamma,
+        offset=beta,
+        mean=[],
+        variance=[],
+        epsilon=epsilon,
+        is_training=True,
+    )
+    # the kernel returns n / (n - 1) times the variance that Keras averages
+    count = tf.cast(tf.size(inputs) // inputs.shape[-1], "float32")
+    return outputs, mean, variance * ((count - 1) / count)
+
+
+class MaxPooling2D(keras.layers.MaxPooling2D):
+    """``keras.layers.MaxPooling2D``, 2x2 without overlap: within :func:`products` a maximum.
+
+    XLA's gradient of the stock layer (a select and scatter) does not compile for a GPU with the
+    determinism that exact resume needs (flax issue 4233). Where the largest of four values are
+    equal, this one's gradient is shared among them; the stock layer's is the first one's.
+
+    Input: float (batch, height, width, channels); an odd last row or column is left out.
+    """
+
+    def call(self, inputs: Any) -> Any:
+        """Takes the largest of each 2x2 window."""
+        if not _PRODUCTS.get():
+            return super().call(inputs)
+        rows, columns = (size // 2 * 2 for size in inputs.shape[1:3])
+        four = [inputs[:, i:rows:2, j:columns:2] for i in (0, 1) for j in (0, 1)]
+        return functools.reduce(ops.maximum, four)

@@ -1,0 +1,92 @@
+"""What a finished run is in MLflow, whoever writes it: metrics, params, description, files."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from resnet.records import figures
+from resnet.study import Experiment
+
+CURVES = (
+    "loss",
+    "accuracy",
+    "val_loss",
+    "val_accuracy",
+    "learning_rate",
+    "images_per_second",
+    "epoch_seconds",
+)
+"""Metrics with one value an epoch."""
+DESCRIPTION, PARENT, CONTEXT = "mlflow.note.content", "mlflow.parentRunId", "mlflow.data.context"
+"""MLflow's own tags."""
+FORMULA = ("=", "+", "-", "@", "\t", "\r")
+"""How a cell begins that a spreadsheet may take for a formula."""
+
+
+def guarded(value: Any) -> Any:
+    """Guards a cell of CSV: a spreadsheet shows it instead of computing it, as OWASP advises."""
+    return f"'{value}" if isinstance(value, str) and value.startswith((*FORMULA, "'")) else value
+
+
+def unguarded(text: str) -> str:
+    """Returns the text that :func:`guarded` was given."""
+    return text[1:] if text[:1] == "'" and text[1:].startswith((*FORMULA, "'")) else text
+
+
+def settings(experiment: Experiment) -> dict[str, str]:
+    """Writes an experiment's values as params, each in JSON."""
+    return {key: json.dumps(value) for key, value in experiment.flat().items()}
+
+
+def describe(experiment: Experiment, dataset: str, fingerprint: str) -> str:
+    """Describes a run in Markdown: what it is of, and what was assumed for it."""
+    lines = [f"**{experiment.title}** on {dataset} ({fingerprint[:12]})"]
+    lines += [f"- assumed `{key}`: {reason}" for key, reason in experiment.assumed.items()]
+    return "\n".join(lines)
+
+
+def predictions(labels: np.ndarray, probabilities: np.ndarray) -> pd.DataFrame:
+    """Reduces a run's test probabilities to what the report needs, one row an image.
+
+    Args:
+        labels: true class indices (n,).
+        probabilities: (n, classes).
+
+    Returns:
+        ``label``, ``predicted`` (class indices) and ``truth_probability``, the one given to the
+        true class, to four decimals.
+    """
+    of_truth = probabilities[np.arange(len(labels)), labels]
+    return pd.DataFrame(
+        {
+            "label": labels,
+            "predicted": probabilities.argmax(axis=1),
+            "truth_probability": of_truth.astype("float64").round(4),
+        }
+    )
+
+
+def save_results(
+    folder: Path,
+    predicted: pd.DataFrame,
+    classes: Sequence[str],
+    history: list[dict[str, float]],
+    title: str,
+) -> None:
+    """Writes the artifacts that need neither images nor the model."""
+    predicted.to_csv(folder / "test_predictions.csv", index=False)
+    confusion = pd.crosstab(
+        pd.Categorical.from_codes(predicted["label"], classes),
+        pd.Categorical.from_codes(predicted["predicted"], classes),
+        rownames=["true"],
+        colnames=["predicted"],
+        dropna=False,
+    )
+    cells = confusion.rename(index=guarded, columns=guarded)
+    cells.to_csv(folder / "confusion_matrix.csv")
+    figures.save(figures.curves(history, title), folder / "curves.png")
+    figures.save(figures.confusion(confusion), folder / "confusion_matrix.png")

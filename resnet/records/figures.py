@@ -1,0 +1,145 @@
+"""Figures a run leaves: the study's two-panel curves and the confusion matrix."""
+
+import functools
+import warnings
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib import font_manager
+from matplotlib.figure import Figure
+from matplotlib.ft2font import FT2Font
+from matplotlib.text import Text
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+from resnet.data import Dataset
+
+
+def curves(history: list[dict[str, float]], title: str) -> Figure:
+    """Draws training and validation accuracy and loss by epoch.
+
+    Args:
+        history: one record an epoch; see :class:`resnet.training.Outcome`.
+        title: of the figure.
+
+    Returns:
+        The figure; drops of the learning rate are dashed lines.
+    """
+    frame = pd.DataFrame(history).set_index("epoch")
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    drops = frame.index[frame["learning_rate"].diff() < 0]
+    for axes, key in zip(figure.subplots(1, 2), ("accuracy", "loss"), strict=True):
+        axes.plot(frame.index, frame[key], marker=".", label="training")
+        axes.plot(frame.index, frame[f"val_{key}"], marker=".", label="validation")
+        for i, epoch in enumerate(drops):
+            label = "learning rate drops" if i == 0 else None
+            axes.axvline(epoch - 0.5, color="grey", linestyle="--", linewidth=1, label=label)
+        axes.set(xlabel="epoch", ylabel=key)
+        axes.grid(alpha=0.3)
+        axes.legend()
+    figure.suptitle(title, parse_math=False)
+    return figure
+
+
+def confusion(table: pd.DataFrame) -> Figure:
+    """Draws the confusion matrix as a heat map.
+
+    Args:
+        table: counts; rows are true classes, columns predicted ones.
+
+    Returns:
+        The figure, each row shaded by its own share.
+    """
+    figure = Figure(figsize=(7, 6), layout="constrained")
+    axes = figure.subplots()
+    share = table.div(table.sum(axis=1).clip(lower=1), axis=0)
+    axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
+    axes.set(xlabel="predicted", ylabel="true")
+    if len(table) > 30:
+        return figure  # too many to be read
+    for row in range(len(table)):
+        for column in range(len(table.columns)):
+            colour = "white" if share.iat[row, column] > 0.5 else "black"
+            axes.text(column, row, table.iat[row, column], ha="center", va="center", color=colour)
+    axes.set_xticks(
+        range(len(table.columns)), table.columns, rotation=45, ha="right", parse_math=False
+    )
+    axes.set_yticks(range(len(table)), table.index, parse_math=False)
+    return figure
+
+
+def mistakes(dataset: Dataset, probabilities: np.ndarray, path: Path) -> None:
+    """Writes the test images that the network was surest about and wrong, arranged by class.
+
+    A PNG in the images' own size: rows of cells are true classes, columns predicted ones, in each
+    cell the four surest of its mistakes, two by two; transparent where there are no more. Its text
+    chunk ``cells`` says how many classes there are. Of more than 30, or with more pixels than
+    Pillow opens without a warning, nothing is written.
+
+    Args:
+        dataset: whose test set was predicted.
+        probabilities: (n, classes).
+        path: the file.
+    """
+    (n, height, width, _), classes = dataset.x_test.shape, len(dataset.classes)
+    if classes > 30 or 4 * classes**2 * height * width > Image.MAX_IMAGE_PIXELS:
+        return  # the sheet grows with their square
+    predicted = probabilities.argmax(axis=1)
+    sheet = np.zeros((classes, 2, height, classes, 2, width, 4), "uint8")
+    taken: Counter = Counter()
+    for i in np.argsort(-probabilities[np.arange(n), predicted], kind="stable"):
+        true, guess = int(dataset.y_test[i]), int(predicted[i])
+        if true != guess and taken[true, guess] < 4:
+            down, across = divmod(taken[true, guess], 2)
+            sheet[true, down, :, guess, across, :, :3] = dataset.x_test[i]
+            sheet[true, down, :, guess, across, :, 3] = 255
+            taken[true, guess] += 1
+    note = PngInfo()
+    note.add_text("cells", str(classes))
+    image = Image.fromarray(sheet.reshape(2 * classes * height, 2 * classes * width, 4))
+    image.save(path, pnginfo=note)
+
+
+@functools.cache
+def _glyphs(path: str) -> frozenset[int]:
+    return frozenset(FT2Font(path).get_charmap())
+
+
+def fonts(text: str) -> tuple[list[str], str]:
+    """Fonts that together have the characters of a text, the usual one first; and what none has."""
+    usual = font_manager.findfont(font_manager.FontProperties())
+    lacking = {ord(c) for c in text if not c.isspace()} - _glyphs(usual)
+    families = [font_manager.get_font(usual).family_name]
+    for font in font_manager.fontManager.ttflist if lacking else ():
+        if "Last Resort" not in font.name and lacking & _glyphs(font.fname):  # which has boxes
+            lacking -= _glyphs(font.fname)
+            families.append(font.name)
+    return families, "".join(map(chr, sorted(lacking)))
+
+
+def legible(figure: Figure) -> Figure:
+    """Sets a figure's texts in fonts that have their characters, as far as there are any."""
+    texts = [found for found in figure.findobj(Text) if isinstance(found, Text)]
+    families, _ = fonts("".join(text.get_text() for text in texts))
+    for text in texts if len(families) > 1 else ():
+        text.set_fontfamily(families)
+    return figure
+
+
+def boxes(texts: Iterable[str]) -> str:
+    """Says where figures are going to show boxes for characters; "" if they are not."""
+    if not (lacking := fonts("".join(texts))[1]):
+        return ""
+    return (
+        f"no font here has {lacking[:20]}: figures show boxes; fonts-noto-cjk, say, has many more"
+    )
+
+
+def save(figure: Figure, path: Path, dpi: int = 120) -> None:
+    """Writes a figure; the suffix chooses the format."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from")  # told by boxes
+        legible(figure).savefig(path, dpi=dpi)

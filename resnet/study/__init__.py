@@ -1,0 +1,28 @@
+"""What is run: a study's folder of YAML, resolved into experiments with every value explicit.
+
+:class:`Study` is a folder, :class:`Experiment` one rung, :class:`Job` that with a seed, and
+:class:`Key` says of a run what it is. Whatever is wrong with a file ends as one line.
+"""
+
+from resnet.study import ablation
+from resnet.study.files import read_yaml
+from resnet.study.key import GROUP, KEYS, Key
+from resnet.study.resolve import change, explain, from_yaml, load
+from resnet.study.schema import (
+    VGG,
+    Augmentation,
+    Experiment,
+    Job,
+    Name,
+    Residual,
+    Strict,
+    Text,
+    Training,
+    Validation,
+    differences,
+    rung_number,
+    rungs,
+    setting_keys,
+    short,
+)
+from resnet.study.study import SHIPPED, Study, select

@@ -1,0 +1,217 @@
+"""From files to experiments: ``extends``, ``--set``, and one line for every mistake.
+
+An experiment is a YAML file that states only what it changes against the one it ``extends``.
+Resolving yields an :class:`Experiment` in which every value is explicit; that form is hashed,
+logged and compared. Every mistake becomes a :class:`resnet.UserError` of one line.
+"""
+
+import difflib
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from resnet import UserError
+from resnet.host.shell import one_line
+from resnet.study.files import parse, read_yaml, short_repr
+from resnet.study.schema import VGG, Experiment, Residual, Strict, flatten
+
+
+def _merge(base: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
+    """``base`` with ``change`` laid over it, mapping by mapping."""
+    if change.get("architecture", base.get("architecture")) != base.get("architecture"):
+        return change  # another network shares no settings with the one before
+    merged = dict(base)
+    for key, value in change.items():
+        old = merged.get(key)
+        if isinstance(old, dict) and isinstance(value, dict):
+            value = _merge(old, value)
+        merged[key] = value
+    return merged
+
+
+def _allowed(model: Any, location: tuple) -> str:
+    """What a schema allows at a place, as a hint for an unknown key."""
+    for part in location:
+        if part in ("residual", "vgg"):
+            model = Residual if part == "residual" else VGG
+            continue
+        field = model.model_fields.get(part) if hasattr(model, "model_fields") else None
+        if field is None:
+            return ""
+        options = [field.annotation, *getattr(field.annotation, "__args__", ())]
+        model = next((o for o in options if isinstance(o, type) and issubclass(o, Strict)), None)
+    return ", ".join(model.model_fields) if model else ""
+
+
+_HINTS = {"bool_type": ", true or false", "string_type": ", in quotes"}
+
+
+def explain(source: str, error: ValidationError, model: type[Strict]) -> UserError:
+    """Makes one line of pydantic's complaint about a model: source, key, value, what is allowed."""
+    errors = error.errors(include_url=False, include_context=False)
+    # a mistyped key is also missing
+    first = min(errors, key=lambda error: error["type"] != "extra_forbidden")
+    location = first["loc"]
+    parts = (str(part) for part in location if part not in ("residual", "vgg"))
+    key = one_line(".".join(parts))
+    if first["type"] == "extra_forbidden":
+        allowed = _allowed(model, location[:-1])
+        close = difflib.get_close_matches(str(location[-1]), allowed.split(", "), n=1)
+        hint = f" (did you mean {close[0]!r}?)" if close else ""
+        text = f"{key}: unknown key{hint}" + f"; allowed: {allowed}" * bool(allowed)
+    elif first["type"] == "missing":
+        text = f"{key}: is missing"
+    else:
+        why = one_line(first["msg"].removeprefix("Value error, ")) + _HINTS.get(first["type"], "")
+        # of the whole a validator says what is wrong by itself
+        text = f"{key}: {short_repr(first['input'])} is not allowed: {why}" if key else why
+    more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
+    return UserError(f"{source}: {text}{more}")
+
+
+def _resolve(source: str, base: dict[str, Any], changes: dict[str, Any]) -> Experiment:
+    """``base`` with ``changes`` laid over it, validated."""
+    source = one_line(source)  # what a user typed
+    tree = _merge(base, changes)
+    own = changes.get("assumed")
+    if isinstance(own, dict):
+        # null withdraws an assumption: the value is stated after all
+        tree["assumed"] = {k: v for k, v in tree["assumed"].items() if v is not None}
+    try:
+        experiment = Experiment.model_validate(tree)
+    except ValidationError as error:
+        raise explain(source, error, Experiment) from None
+    known = experiment.flat()
+
+    def within(key: str, keys: Iterable[str]) -> bool:
+        return any(k == key or k.startswith(f"{key}.") for k in keys)
+
+    for key, reason in (own or {}).items():
+        if not within(key, known) and reason is not None:
+            raise UserError(f"{source}: assumed: {short_repr(key)} is not a key of this experiment")
+    # a reason goes with the part or the value that it was for, unless it is given anew
+    old = dict(flatten(base))
+    new = [key for key, value in known.items() if key not in old or old[key] != value]
+    kept = [
+        key
+        for key in experiment.assumed
+        if within(key, known) and (key in (own or ()) or not within(key, new))
+    ]
+    for key in changes.get("alternatives", ()):
+        if key not in kept:
+            raise UserError(
+                f"{source}: alternatives: {short_repr(key)} is not among the assumed keys"
+            )
+    left = {
+        field: {key: value for key, value in getattr(experiment, field).items() if key in kept}
+        for field in ("assumed", "alternatives")
+    }
+    return experiment.model_copy(update=left)
+
+
+def load(path: Path, _children: tuple[Path, ...] = ()) -> Experiment:
+    """Resolves one experiment file.
+
+    Args:
+        path: the YAML file. What it ``extends`` is looked up beside it, then in its parent
+            folder, by name without ``.yaml``.
+
+    Returns:
+        The resolved experiment; its name is the file's stem.
+
+    Raises:
+        UserError: anything is wrong with the file or one it extends; the line names the file.
+    """
+    path = path.resolve()
+    if path in _children:
+        cycle = " -> ".join(p.stem for p in (*_children[_children.index(path) :], path))
+        raise UserError(f"{_children[-1]}: extends: goes round in a circle: {cycle}")
+    if len(_children) > 100:  # Python bounds it as well, with less to say
+        raise UserError(f"{_children[0]}: extends: goes on for more than 100 files")
+    tree = read_yaml(path)
+    base: dict[str, Any] = {}
+    parent = tree.pop("extends", None)
+    if parent is not None:
+        if not isinstance(parent, str) or not re.fullmatch(r"\w[\w.-]*", parent):
+            raise UserError(f"{path}: extends: {short_repr(parent)} is not an experiment's name")
+        places = [folder / f"{parent}.yaml" for folder in (path.parent, path.parent.parent)]
+        found = next((place for place in places if place.is_file()), None)
+        if found is None:
+            raise UserError(f"{path}: extends: there is no {places[0]}")
+        base = load(found, (*_children, path)).model_dump()
+    if "name" in tree:
+        raise UserError(f"{path}: name: is taken from the file's name and cannot be set")
+    return _resolve(str(path), base, tree | {"name": path.stem})
+
+
+def from_yaml(text: str, source: str) -> Experiment:
+    """Reads what :meth:`Experiment.to_yaml` wrote.
+
+    Args:
+        text: the resolved experiment.
+        source: what to name in an error.
+
+    Returns:
+        The experiment.
+
+    Raises:
+        UserError: the text is no resolved experiment.
+    """
+    try:
+        return Experiment.model_validate(parse(text))
+    except ValidationError as error:
+        raise explain(source, error, Experiment) from None
+    except ValueError as error:
+        raise UserError(f"{source}: {error}") from None
+
+
+def change(experiment: Experiment, changes: dict[str, Any], source: str) -> Experiment:
+    """Lays changes over an experiment.
+
+    Args:
+        experiment: the resolved experiment.
+        changes: nested mapping, as in a file.
+        source: what to name in an error, e.g. ``--set``.
+
+    Returns:
+        A new experiment; the reason why a value was assumed is gone where the value changed.
+
+    Raises:
+        UserError: the result is not a valid experiment.
+    """
+    return _resolve(source, experiment.model_dump(), changes)
+
+
+STANDING = ("name", "title", "assumed", "alternatives")
+"""What an experiment says of itself, which shapes no result."""
+
+
+def parse_override(text: str) -> dict[str, Any]:
+    """Reads one ``--set`` value.
+
+    Args:
+        text: ``key.path=value``, the value in YAML, e.g. ``training.epochs=2``.
+
+    Returns:
+        The nested mapping ``{"training": {"epochs": 2}}``.
+
+    Raises:
+        UserError: there is no ``=``, no key, or the value is not YAML.
+    """
+    key, equals, value = text.partition("=")
+    parts = key.strip().split(".")
+    if not equals or not all(parts) or parts[0] in STANDING:
+        raise UserError(
+            f"--set {short_repr(text)}: write key=value with a key of model, data or training, "
+            "e.g. --set training.epochs=2"
+        )
+    try:
+        tree = parse(value)
+    except ValueError as error:
+        raise UserError(f"--set {one_line(key)}: {error}") from None
+    for part in reversed(parts):
+        tree = {part: tree}
+    return tree

@@ -1,0 +1,298 @@
+"""What an experiment may say: the schema, and the hashes of what shapes a result."""
+
+import hashlib
+import json
+import unicodedata
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, get_args
+
+import yaml
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from resnet.study.files import Dumper
+
+Monitor = Literal["accuracy", "loss", "val_accuracy", "val_loss"]
+Fraction = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
+Momentum = Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=1, le=100_000)]
+Delta = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Rate = Annotated[float, Field(gt=0, le=10, allow_inf_nan=False)]
+
+
+def _printable(text: str) -> str:
+    # others steer the terminal, or may not stand in an SVG
+    if odd := [c for c in text if not c.isprintable() and unicodedata.category(c) != "Zs"]:
+        raise ValueError(f"the character {odd[0]!a} cannot be printed; leave it out")
+    if not text.strip():
+        raise ValueError("it is blank")
+    return text
+
+
+def _joined(text: str) -> str:
+    return _printable(" ".join(text.split("\n")).strip())
+
+
+Name = Annotated[str, AfterValidator(_printable)]
+Text = Annotated[str, AfterValidator(_joined)]
+"""Printable, any kind of blank included; the lines that it has in a file become one."""
+
+
+class Strict(BaseModel):
+    """Refuses unknown keys and silent conversions (``"25"`` or ``true`` is not 25)."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class Residual(Strict):
+    """The study's bottleneck network; see :func:`resnet.network.models.residual_network`."""
+
+    architecture: Literal["residual"]
+    identity_blocks: Annotated[
+        list[Annotated[int, Field(ge=0, le=100)]], Field(min_length=3, max_length=3)
+    ]
+    dropout: Fraction
+    batch_norm_momentum: Momentum
+
+
+class VGG(Strict):
+    """The comparison of the study's section 4; see :func:`resnet.network.models.vgg_like`."""
+
+    architecture: Literal["vgg"]
+    filters: Annotated[list[Count], Field(min_length=1, max_length=5)]
+    convolutions: Count
+    dense: Annotated[list[Count], Field(max_length=5)]
+    dropout: Fraction
+    batch_norm_momentum: Momentum
+
+
+class Augmentation(Strict):
+    """The random affine transform, named as in Keras's ``ImageDataGenerator``."""
+
+    rotation_range: Annotated[float, Field(ge=0, le=180, allow_inf_nan=False)]
+    """Degrees; the angle is uniform in [-rotation_range, rotation_range]."""
+    width_shift_range: Fraction
+    """Fraction of the width."""
+    height_shift_range: Fraction
+    """Fraction of the height."""
+    zoom_range: Fraction
+    """Each axis is zoomed by its own factor in [1 - zoom_range, 1 + zoom_range]."""
+    horizontal_flip: bool
+
+
+class Validation(Strict):
+    """Which training images are held out, and how they are looked at."""
+
+    fraction: Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)]
+    subset: Literal["first", "last"]
+    augmented: bool
+    """The study's generator augments its validation images too."""
+    drop_remainder: bool
+    """Leave out the last, incomplete batch, of training too (the study's ``n // 32`` steps)."""
+
+
+class Data(Strict):
+    """How images become batches."""
+
+    pixel_scale: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    """Pixels (0..255) are divided by this."""
+    validation: Validation
+    augmentation: Augmentation | None
+
+
+class EarlyStopping(Strict):
+    """Keras's callback of that name."""
+
+    monitor: Monitor
+    patience: Count
+    min_delta: Delta
+    restore_best_weights: Literal["always", "when_stopped", "never"]
+    """``always`` is Keras 3's rule, ``when_stopped`` Keras 2's (only if stopping triggered)."""
+
+
+class ReduceLROnPlateau(Strict):
+    """Keras's callback of that name, without cooldown."""
+
+    monitor: Monitor
+    factor: Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)]
+    patience: Count
+    min_delta: Delta
+    min_lr: Delta
+
+
+class Training(Strict):
+    """Adam on the categorical cross-entropy."""
+
+    epochs: Count
+    batch_size: Count
+    learning_rate: Rate
+    early_stopping: EarlyStopping | None
+    reduce_lr_on_plateau: ReduceLROnPlateau | None
+
+
+class Alternative(Strict):
+    """A value that an assumption could have had as well."""
+
+    value: Any
+    reason: Text
+
+
+class Experiment(Strict):
+    """One fully explicit experiment.
+
+    ``assumed`` maps each key (``training.epochs``) whose value the study does not state to the
+    reason for the value chosen; a key of a child file set to null states it after all.
+    ``alternatives`` maps such keys to other values, see :mod:`resnet.study.ablation`.
+    """
+
+    name: Name
+    title: Annotated[str, Field(max_length=80), AfterValidator(_joined)]
+    model: Annotated[Residual | VGG, Field(discriminator="architecture")]
+    data: Data
+    training: Training
+    assumed: dict[str, Text]
+    alternatives: dict[str, list[Alternative]] = {}
+
+    @property
+    def label(self) -> str:
+        """``3 + deeper + early stopping``; a part of a step is called by its title alone."""
+        return self.title if "~" in self.name else f"{short(self.name)} {self.title}"
+
+    def flat(self, **options: Any) -> dict[str, Any]:
+        """Returns everything that shapes the result as ``{"training.epochs": 25, ...}``.
+
+        Args:
+            **options: of pydantic's ``model_dump``.
+        """
+        tree = self.model_dump(include={"model", "data", "training"}, **options)
+        return dict(flatten(tree))
+
+    def hash(self) -> str:
+        """Returns SHA-256 (hex) of what shapes the result; title and assumptions do not.
+
+        A default does not enter it: a key that the schema is given later, with a default that
+        means "as before", leaves runs, records and states what they were.
+        """
+        return _digest(self.flat(exclude_defaults=True))
+
+    def trajectory(self) -> str:
+        """Returns SHA-256 (hex) of what shapes the weights on their way.
+
+        How long they are trained, and when to stop, decides only which of them are tested. The
+        schedule shapes them, but no sooner than it first changes the rate.
+        """
+        # These act between epochs, on figures that are in the states: rung 4 shares rung 3's
+        # training until its rate first drops, because the rates so far are in a state's name.
+        aside = ("epochs", "early_stopping", "reduce_lr_on_plateau")
+        flat = self.flat(exclude_defaults=True)
+        return _digest({k: v for k, v in flat.items() if k.split(".")[1] not in aside})
+
+    def program(self) -> str:
+        """Returns SHA-256 (hex) of what shapes the compiled training step and how many there are.
+
+        Which images are held out, how far an image is turned, the learning rate and when it drops
+        are data of a step.
+        """
+        data = (
+            *("training.epochs", "training.early_stopping", "training.reduce_lr_on_plateau"),
+            *("training.learning_rate", "data.validation.subset", "data.augmentation."),
+        )
+        shape = {key: value for key, value in self.flat().items() if not key.startswith(data)}
+        return _digest(shape | {"augmented": self.data.augmentation is not None})
+
+    def to_yaml(self) -> str:
+        """Writes the resolved experiment as YAML, every value explicit."""
+        tree = self.model_dump(exclude={"alternatives"})
+        return yaml.dump(tree, Dumper=Dumper, sort_keys=False, allow_unicode=True, width=100)
+
+
+@dataclass(frozen=True)
+class Job:
+    """One experiment with one seed: what is trained, recorded and found again as a :class:`Key`."""
+
+    experiment: Experiment
+    seed: int
+    profile: str = "full"
+    modified: str = ""
+    """The ``--set`` overrides: such runs stand apart, even where a rung had the value already."""
+
+    def training(self) -> tuple[str, int]:
+        """Returns what jobs that can share their states have in common; none two train at once."""
+        return self.experiment.trajectory(), self.seed
+
+
+class Profile(Strict):
+    """A named variation of every rung, for trying the machinery; ``experiments/profiles``."""
+
+    description: Text
+    data: Name
+    changes: dict[str, Any]
+
+
+def _digest(settings: dict[str, Any]) -> str:
+    text = json.dumps(settings, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def setting_keys(part: type[BaseModel] = Experiment, prefix: str = "") -> list[str]:
+    """Lists what ``--set`` may change, ``model.dropout`` and all others, in the schema's order."""
+    found: list[str] = []
+    for name, field in part.model_fields.items():
+        options = [field.annotation, *get_args(field.annotation)]
+        blocks = [o for o in options if isinstance(o, type) and issubclass(o, BaseModel)]
+        for block in blocks:
+            found += setting_keys(block, f"{prefix}{name}.")
+        if not blocks and prefix:  # name, title and assumed shape no result
+            found.append(prefix + name)
+    return list(dict.fromkeys(found))
+
+
+def flatten(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yields a tree's leaves by their dotted keys."""
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            yield from flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def rung_number(name: str) -> int | None:
+    """Returns 5 for ``05_deeper_dropout``, None for a baseline and for a part of a step."""
+    number, underscore, rest = name.partition("_")
+    return int(number) if underscore and number.isdecimal() and "~" not in rest else None
+
+
+def short(name: str) -> str:
+    """Returns ``3`` for a rung, the name of anything else."""
+    return str(rung_number(name) or name)
+
+
+def rungs(names: Iterable[str]) -> list[str]:
+    """Picks the numbered ones among experiments, in the ladder's order."""
+    numbers = {name: number for name in names if (number := rung_number(name)) is not None}
+    return sorted(numbers, key=numbers.__getitem__)
+
+
+def differences(before: dict[str, Any], after: dict[str, Any]) -> tuple[str, ...]:
+    """Writes the difference of two flat configurations, a line a setting or a block of them."""
+    lines: list[str] = []
+    blocks: dict[str, list[str]] = {}
+    for key in [*after, *(key for key in before if key not in after)]:
+        if before.get(key) == after.get(key):
+            continue
+        block, _, leaf = key.rpartition(".")
+        if key not in before and before.get(block, "") is None:
+            blocks.setdefault(block, []).append(f"{leaf} {_text(after[key])}")
+        elif key not in after and after.get(block, "") is None:
+            blocks[block] = ["off"]
+        else:
+            lines.append(f"{key}: {_text(before.get(key))} -> {_text(after.get(key))}")
+    return (*lines, *(f"{block}: {', '.join(parts)}" for block, parts in blocks.items()))
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:g}"
+    return "none" if value is None else str(value)

@@ -1,0 +1,39 @@
+"""Images on their way from a disk or the net, with a bar for what takes long."""
+
+from typing import TYPE_CHECKING
+
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+
+from resnet.terminal.console import console, say
+
+if TYPE_CHECKING:  # what takes a while to import is imported when it is needed
+    from resnet.data import Dataset
+
+
+def load_images(data: str) -> "Dataset":
+    """Loads the images with a bar for what takes long."""
+    from resnet.data import load
+
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    ) as bar:
+        task = bar.add_task(escape(f"loading {data}"), total=None)
+        dataset = load(
+            data,
+            lambda what, done, total: bar.update(
+                task, description=escape(what), completed=done, total=total or None
+            ),
+            lambda line: bar.console.print(escape(line), highlight=False),
+        )
+    say(
+        f"[bold]{escape(dataset.name)}[/bold]: {len(dataset.x_train):,} training and "
+        f"{len(dataset.x_test):,} test images, {len(dataset.classes)} classes, "
+        f"fingerprint {dataset.fingerprint[:12]}"
+    )
+    return dataset

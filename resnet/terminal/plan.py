@@ -1,0 +1,157 @@
+"""The dry run: what would be trained, how large it is, and how long it takes."""
+
+import contextlib
+import os
+import socket
+from itertools import pairwise
+from statistics import fmean
+
+from rich import box
+from rich.markup import escape
+from rich.padding import Padding
+from rich.table import Table
+
+from resnet import UserError
+from resnet.data import CIFAR10_FINGERPRINT, Dataset
+from resnet.host import quiet_start
+from resnet.host.addresses import file_of, full
+from resnet.host.shell import count, duration
+from resnet.study import Experiment, Job, Study, differences, rungs
+from resnet.terminal.console import console
+
+_COLUMNS = {
+    "parameters": ("parameters", lambda n: f"{n:,.0f}"),
+    "multiply_adds": ("multiply-adds", lambda n: f"{n / 1e6:.2f} M"),
+    "lanes": ("lanes", lambda n: f"{n:.0f}"),
+    "images_per_second": ("images/s", lambda rate: f"{rate:.0f}"),
+    "time": ("time", duration),
+}
+Known = dict[str, dict[str, float]]
+"""Of experiments by name, what is known for ``_COLUMNS``."""
+
+
+def show(
+    due: list[Job],
+    dataset: Dataset | None,
+    study: Study,
+    uri: str | None,
+    timing: bool,
+    lanes: dict[str, int],
+) -> None:
+    """Prints each experiment's size and time, if known, what it changes, and what it assumes anew.
+
+    Args:
+        due: what would run.
+        dataset: on which images; CIFAR-10, which need not be downloaded for this, if None.
+        study: of which they are.
+        uri: the store whose finished runs tell the time; it need not be there.
+        timing: build the networks and time some steps on this machine instead.
+        lanes: how many would train side by side, by experiment.
+    """
+    n, *shape = dataset.x_train.shape if dataset else (50_000, 32, 32, 3)
+    firsts = {job.experiment.name: job for job in due if job.seed == due[0].seed}
+    if timing:
+        with console.status("starting"), quiet_start():  # the imports take seconds
+            from resnet.ladder import estimate
+        known: Known = {}
+        classes = len(dataset.classes) if dataset else 10
+        for name, job in firsts.items():
+            with console.status(f"timing {escape(job.experiment.title)}"):
+                known[name] = estimate(job, n, classes, (shape[0], shape[1], shape[2]), lanes[name])
+    else:
+        fingerprint = dataset.fingerprint if dataset else CIFAR10_FINGERPRINT
+        known = _past(firsts, study, fingerprint, uri)
+    if max(lanes.values()) > 1:
+        known = {name: known.get(name, {}) | {"lanes": lanes[name]} for name in firsts}
+    title = f"Plan for {n:,} training images of {shape[0]}x{shape[1]}"
+    console.print(_sizes(title, firsts, known))
+    _print_changes(firsts, study)
+    trainings = len({job.training() for job in due})
+    counted = f"experiments: {len(firsts)}, seeds: {len(due) // len(firsts)}, runs: {len(due)}"
+    if trainings < len(due):
+        counted += f" that share {count(trainings, 'training')}"
+    took = _took(due, firsts, known, timing)
+    console.print(f"{counted}; {took}; nothing was trained", highlight=False)
+
+
+def _sizes(title: str, firsts: dict[str, Job], known: Known) -> Table:
+    table = Table(title=title, box=box.SIMPLE_HEAD)
+    table.add_column("rung")
+    columns = [name for name in _COLUMNS if any(name in figures for figures in known.values())]
+    for heading in ("epochs", *(_COLUMNS[name][0] for name in columns)):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for name, job in firsts.items():
+        cells = {key: _COLUMNS[key][1](value) for key, value in known.get(name, {}).items()}
+        table.add_row(
+            escape(job.experiment.label),
+            str(job.experiment.training.epochs),
+            *(cells.get(key, "-") for key in columns),
+        )
+    return table
+
+
+def _print_changes(firsts: dict[str, Job], study: Study) -> None:
+    """What each experiment changes against the one before, and what it assumes that one did not."""
+    profile = next(iter(firsts.values())).profile
+    ladder: dict[str, Experiment | None] = dict.fromkeys(study.files)
+    for name in ladder:
+        with contextlib.suppress(UserError):  # what was not asked for may be broken
+            ladder[name] = study.experiment(name, profile)
+    previous = {name: ladder[before] for before, name in pairwise(rungs(ladder))}
+    for job in firsts.values():
+        experiment = job.experiment
+        base, _, part = experiment.name.partition("~")  # of a step, or an alternative
+        before = ladder.get(base) if "=" in part else previous.get(base)
+        console.print(f"[bold]{escape(experiment.name)}[/bold]", highlight=False)
+        for change in differences(before.flat(), experiment.flat()) if before else ():
+            console.print(Padding.indent(escape(change), 2), highlight=False)
+        for key, reason in experiment.assumed.items():
+            if before is None or key not in before.assumed:
+                line = f"[dim]assumed {key}: {escape(reason)}[/dim]"
+                console.print(Padding.indent(line, 2), highlight=False)
+
+
+def _took(due: list[Job], firsts: dict[str, Job], known: Known, timing: bool) -> str:
+    """How long all of it takes, as far as is known."""
+    if not all("time" in known.get(name, {}) for name in firsts):
+        return "ladder plan --timing tells how long it takes on this machine"
+    longest: dict[tuple, float] = {}  # runs share a training until a schedule changes the rate
+    for name, job in firsts.items():
+        schedule = job.experiment.training.reduce_lr_on_plateau
+        shared = job.experiment.trajectory(), repr(schedule)
+        longest[shared] = max(longest.get(shared, 0), known[name]["time"])
+    seconds = len(due) // len(firsts) * sum(longest.values())
+    basis = "less where early stopping triggers" if timing else "as finished runs took"
+    return f"about {duration(seconds)} on this machine, {basis}"
+
+
+def _past(jobs: dict[str, Job], study: Study, fingerprint: str, uri: str | None) -> Known:
+    """What finished runs of the same on this machine tell, by experiment; no run, no entry."""
+    file = file_of(full(uri))
+    if file and not os.path.exists(file):  # noqa: PTH110 - where it is forbidden, too
+        return {}
+    with console.status("reading runs"):
+        from resnet.store import connect
+
+        try:
+            store = connect(uri, study, create=False)
+        except UserError:
+            return {}
+        same = {
+            "dataset_fingerprint": fingerprint,
+            "host": socket.gethostname(),
+            "backend": os.environ.get("KERAS_BACKEND", "tensorflow"),
+            "status": "FINISHED",
+            "role": "rung",
+        }
+        found: Known = {}
+        for name, job in jobs.items():
+            runs = store.search(config_hash=job.experiment.hash(), **same)
+            if metrics := [run.data.metrics for run in runs]:
+                found[name] = {key: metrics[0][key] for key in ("parameters", "multiply_adds")}
+                # what it took of the device, which it may have shared with other lanes
+                found[name]["time"] = fmean(
+                    run.data.metrics["train_seconds"] / int(run.data.tags.get("lanes", 1))
+                    for run in runs
+                )
+        return found

@@ -1,0 +1,229 @@
+"""Runs in MLflow while they are trained: an invocation's own, and one a (rung, seed) below it."""
+
+import contextlib
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import psutil
+from mlflow.data.code_dataset_source import CodeDatasetSource
+from mlflow.data.numpy_dataset import from_numpy
+from mlflow.entities import DatasetInput, InputTag, Metric, Param, Run, RunStatus
+from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+
+from resnet import Interrupted, events
+from resnet.data import Dataset
+from resnet.records import CONTEXT, CURVES, figures, predictions, save_results, settings
+from resnet.store import FAILURES, Store, data_of
+from resnet.study import Job
+from resnet.tracking import leases
+from resnet.tracking.environment import environment
+from resnet.tracking.leases import Lease, Lost
+from resnet.tracking.models import log_model
+from resnet.tracking.taking import create, end, key_of, unfinished
+from resnet.training import Outcome
+
+RESUMED = "resumed_elsewhere"
+_DRAWING = threading.Lock()  # lanes are threads, and Matplotlib is not safe for them
+
+
+@contextlib.contextmanager
+def parent_run(store: Store, name: str, job: Job, dataset: Dataset) -> Iterator[str]:
+    """Opens the invocation's own run; yields its id and ends it, whatever happens.
+
+    Parents whose process is gone (a ``kill -9``) are ended too, so that none stays RUNNING: this
+    machine's at once, another's if its lease is still the same in the end.
+
+    Args:
+        store: where.
+        name: shown in the UI.
+        job: one of its jobs; of all of them profile and modifications are the same.
+        dataset: of all of them.
+    """
+    began, process = time.monotonic(), psutil.Process()
+    elsewhere = {}
+    for run in store.search(role="ladder", status="RUNNING"):
+        if not store.shared or run.data.tags.get("owner") == leases.machine():
+            if not _alive(run.data.tags):
+                end(store, run.info.run_id, RunStatus.KILLED)
+        else:
+            elsewhere[run.info.run_id] = run.data.tags.get(leases.TAG)
+    tags = environment(store.study) | {
+        "profile": job.profile,
+        "modified": job.modified,
+        "dataset": dataset.name,
+        "role": "ladder",
+        "owner": leases.machine(),
+        "pid": str(process.pid),
+        "pid_started": str(process.create_time()),
+    }
+    lease = Lease(store, Path(str(process.pid)))
+    run_id = create(store, name, tags, lease)
+    with _ending(store, run_id), lease.kept(run_id, lambda: True):
+        store.client.log_inputs(run_id, inputs_of(dataset))
+        yield run_id
+    if elsewhere and time.monotonic() - began > leases.SECONDS:
+        for run in store.search(role="ladder", status="RUNNING"):
+            if run.data.tags.get(leases.TAG) == elsewhere.get(run.info.run_id, ""):
+                end(store, run.info.run_id, RunStatus.KILLED)
+
+
+def _alive(tags: dict[str, str]) -> bool:
+    try:
+        return str(psutil.Process(int(tags["pid"])).create_time()) == tags["pid_started"]
+    except (psutil.Error, KeyError, ValueError):
+        return False
+
+
+@contextlib.contextmanager
+def _ending(store: Store, run_id: str) -> Iterator[None]:
+    """Ends a run with the status that tells what happened."""
+    try:
+        yield
+    except Lost:
+        raise  # it is another process's now
+    except BaseException as error:
+        stopped = isinstance(error, Interrupted | KeyboardInterrupt)
+        with contextlib.suppress(*FAILURES):  # what happened matters more than its record
+            end(store.impatient, run_id, RunStatus.KILLED if stopped else RunStatus.FAILED)
+        raise
+    end(store, run_id)
+
+
+class ChildRun:
+    """One (rung, seed) in MLflow: begun or taken up again, fed, finished.
+
+    Args:
+        store: where; it confirms the lease before each call.
+        run_id: from :func:`resnet.tracking.take`.
+        lease: on it.
+    """
+
+    def __init__(self, store: Store, run_id: str, lease: Lease):
+        self.store = store
+        self.lease = lease
+        self.run_id = run_id
+        self._logged = {
+            key: {metric.step for metric in store.client.get_metric_history(run_id, key)}
+            for key in CURVES
+        }
+
+    def log_history(self, history: events.History) -> None:
+        """Logs the epochs that MLflow does not have yet; the step is the epoch, from 1."""
+        metrics = [
+            Metric(key, record[key], int(record["time"] * 1000), int(record["epoch"]))
+            for record in history
+            for key in CURVES
+            if record["epoch"] not in self._logged[key]
+        ]
+        for start in range(0, len(metrics), 1000):  # MLflow's limit a call
+            self.store.client.log_batch(self.run_id, metrics[start : start + 1000])
+        for metric in metrics:
+            self._logged[metric.key].add(metric.step)
+
+    def log_differences(self, differs: dict[str, tuple[str, str]]) -> None:
+        """Tags a run that went on where its bits depend on something else than before."""
+        tags = self.store.client.get_run(self.run_id).data.tags
+        lines = dict.fromkeys(tags.get(RESUMED, "").split("; "))  # each stop sees the earlier ones
+        lines |= dict.fromkeys(f"{key}: {then} -> {now}" for key, (then, now) in differs.items())
+        text = "; ".join(filter(None, lines))[:5000]
+        self.store.client.set_tag(self.run_id, RESUMED, text)
+
+    def log_outcome(self, job: Job, dataset: Dataset, outcome: Outcome) -> None:
+        """Logs artifacts, the model and the figures that readers compare."""
+        self.log_history(outcome.history)
+        with tempfile.TemporaryDirectory() as temporary:
+            folder = Path(temporary)
+            with _DRAWING:
+                predicted = predictions(dataset.y_test, outcome.probabilities)
+                save_results(
+                    *(folder, predicted, dataset.classes, outcome.history, job.experiment.title)
+                )
+                figures.mistakes(dataset, outcome.probabilities, folder / "mistakes.png")
+            np.save(folder / "test_probabilities.npy", outcome.probabilities, allow_pickle=False)
+            lines: list[str] = []
+            outcome.network.summary(line_length=110, print_fn=lines.append)
+            (folder / "model_summary.txt").write_text("\n".join(lines), encoding="utf-8")
+            self.store.client.log_artifacts(self.run_id, temporary)
+        # the metrics last: a run that was killed before them is recorded once more, whole
+        model_id = log_model(self.store, self.run_id, job, dataset, outcome)
+        tested_on = (dataset.name, _digest(dataset, "testing"))
+        known = self.store.client.get_run(self.run_id).data.metrics
+        moment = int(outcome.history[-1]["time"] * 1000)
+        self.store.client.log_batch(
+            self.run_id,
+            [
+                # the Models page ranks by what is linked to a model, the tests with their images
+                Metric(key, value, moment, 0, model_id, *(tested_on * key.startswith("test_")))
+                for key, value in outcome.summary().items()
+                if key not in known
+            ],
+        )
+
+    def log_failure(self, traceback: str) -> None:
+        """Keeps what a failed run's process knew of the reason, if the store takes it."""
+        with contextlib.suppress(*FAILURES):
+            self.store.impatient.client.log_text(self.run_id, traceback, "traceback.txt")
+
+
+@contextlib.contextmanager
+def child_run(
+    store: Store, run: Run, job: Job, dataset: Dataset, lease: Lease
+) -> Iterator[ChildRun]:
+    """Opens a run that was taken; it is ended FINISHED, FAILED or KILLED.
+
+    Args:
+        store: where; it waits.
+        run: from :func:`resnet.tracking.take`.
+        job: its experiment's values become the run's params.
+        dataset: logged with MLflow's own dataset facility.
+        lease: kept until the end; once it is lost, ``Lost`` comes out of every call.
+    """
+    run_id, key = run.info.run_id, key_of(job, dataset)
+    ours = store.confirming(lease.confirm)
+
+    def still_ours() -> bool:
+        return lease.ours(run_id, unfinished(store.impatient, key.same))
+
+    with _ending(store, run_id), lease.kept(run_id, still_ours):
+        # again when it goes on: its name may be another by now
+        ours.client.log_text(run_id, job.experiment.to_yaml(), "experiment.yaml")
+        if not data_of(run):
+            params = [Param(*item) for item in settings(job.experiment).items()]
+            ours.client.log_batch(run_id, params=params)
+            ours.client.log_inputs(run_id, inputs_of(dataset))
+        # MLflow's own switch acts in its fluent start_run, and these runs are made by the client
+        monitor = SystemMetricsMonitor(run_id, resume_logging=True)
+        monitor.start()
+        try:
+            yield ChildRun(ours, run_id, lease)
+        finally:
+            monitor.finish()
+
+
+def _digest(dataset: Dataset, context: str) -> str:
+    # of one name and digest MLflow would keep the first alone
+    return f"{dataset.fingerprint[:24]}-{context}"
+
+
+def inputs_of(dataset: Dataset) -> list[DatasetInput]:
+    """Makes of a dataset what MLflow keeps with a run: its training and its test images."""
+    return [
+        DatasetInput(
+            from_numpy(
+                x,
+                source=CodeDatasetSource({"source": dataset.source}),
+                targets=y,
+                name=dataset.name,
+                digest=_digest(dataset, context),
+            )._to_mlflow_entity(),
+            [InputTag(CONTEXT, context)],
+        )
+        for context, x, y in (
+            ("training", dataset.x_train, dataset.y_train),
+            ("testing", dataset.x_test, dataset.y_test),
+        )
+    ]

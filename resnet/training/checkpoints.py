@@ -1,0 +1,125 @@
+"""Checkpoints at a URL: a folder of this machine, or whatever fsspec reaches (``s3://...``).
+
+A reader sees the old checkpoint or the new one, never a part. In a folder a checkpoint is written
+aside, flushed to the disk, then renamed; an object store does as much with each upload.
+"""
+
+import contextlib
+import hashlib
+import io
+import json
+import os
+import socket
+import uuid
+import zipfile
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from fsspec.core import url_to_fs
+from fsspec.implementations.local import LocalFileSystem
+
+from resnet import UserError
+from resnet.host.shell import one_line
+
+DAMAGE = (ValueError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error)
+"""What NumPy and zipfile raise of a file that is not what was written."""
+
+
+def name(rates: list[float]) -> str:
+    """Names a training's state: by its epoch, from 1, and all learning rates so far."""
+    return f"{len(rates):04d}-{hashlib.sha256(json.dumps(rates).encode()).hexdigest()[:16]}"
+
+
+def save(url: str, arrays: dict[str, np.ndarray], meta: dict[str, Any]) -> None:
+    """Puts a checkpoint in the place of the one before.
+
+    Args:
+        url: of the file; its folder is made if missing.
+        arrays: by name.
+        meta: anything JSON can hold; floats come back bit for bit.
+    """
+    # a state is some MB: made in memory, it goes out in one piece, whatever the storage
+    buffer = io.BytesIO()
+    members: dict[str, Any] = {"meta": np.frombuffer(json.dumps(meta).encode(), "uint8"), **arrays}
+    np.savez(buffer, **members)
+    write(url, buffer.getvalue())
+
+
+def write(url: str, content: bytes) -> None:
+    """Writes a file at once or not at all."""
+    system, path = url_to_fs(url)
+    system.makedirs(system._parent(path), exist_ok=True)
+    if not isinstance(system, LocalFileSystem):
+        system.pipe_file(path, content)
+        return
+    aside = Path(f"{path}.{socket.gethostname()}.tmp")  # another machine may be at it too
+    try:
+        with aside.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        aside.replace(path)
+    except OSError:
+        aside.unlink(missing_ok=True)  # a full disk needs the room
+        raise
+    parent = os.open(aside.parent, os.O_RDONLY)
+    try:
+        os.fsync(parent)  # the rename itself must survive a power cut
+    finally:
+        os.close(parent)
+
+
+def prepare(folder: str) -> str:
+    """Writes an empty file, to find out before training whether that can be done.
+
+    Returns:
+        The file, to be looked for by others and removed.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    probe = f"{folder}/probe-{uuid.uuid4().hex}"
+    try:
+        write(probe, b"")
+    except Exception as error:  # each kind of storage has its own
+        raise UserError(f"--checkpoints {folder}: cannot be written: {one_line(error)}") from None
+    return probe
+
+
+def visible(url: str) -> bool:
+    """Says whether there is such a file or folder, as seen from here."""
+    system, path = url_to_fs(url)
+    return system.exists(path)
+
+
+def load(url: str) -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:
+    """Reads what :func:`save` wrote, if anything; nothing in it is ever unpickled.
+
+    Raises:
+        UserError: the file is damaged or cannot be read.
+    """
+    system, path = url_to_fs(url)
+    try:
+        content = system.cat_file(path)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise UserError(f"{path}: the checkpoint cannot be read: {one_line(error)}") from None
+    try:
+        with np.load(io.BytesIO(content), allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+        return arrays, json.loads(arrays.pop("meta").tobytes())
+    except (*DAMAGE, OSError, KeyError) as error:
+        raise UserError(
+            f"{path}: the checkpoint is damaged ({' '.join(str(error).split())}); "
+            "--fresh starts the run anew"
+        ) from None
+
+
+def remove(url: str) -> None:
+    """Removes a file, or a folder with all that is in it, if there is one."""
+    system, path = url_to_fs(url)
+    with contextlib.suppress(FileNotFoundError):
+        system.rm(path, recursive=True)

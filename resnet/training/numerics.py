@@ -1,0 +1,156 @@
+"""What a run's bits depend on besides experiment, data and seed."""
+
+import contextlib
+import functools
+import importlib.util
+import os
+import platform
+import shutil
+import subprocess
+from importlib import metadata
+from typing import Any
+
+from resnet import DETERMINISM
+from resnet.host import machine, shell
+from resnet.network import keras
+
+# what withholds instructions from a backend, or sets how it computes
+_LIMITS = {"tensorflow": ("ONEDNN_MAX_CPU_ISA", "TF_ENABLE_ONEDNN_OPTS"), "jax": ("XLA_FLAGS",)}
+
+
+def numerics(lanes: int = 1) -> dict[str, str]:
+    """Collects what bits depend on.
+
+    Sums are split by the number of threads and by the width of the vector registers. On rung 1's
+    quick profile one thread instead of two moved the first epoch's loss from 1.569 to 1.604, and
+    AVX2 instead of AVX-512 to 1.527.
+
+    Args:
+        lanes: for how many runs the compiled program is, see :class:`resnet.training.Program`.
+
+    Returns:
+        ``backend``, ``device``, ``threads`` (of one operation), ``lanes``, ``precision`` (of
+        products: ``float32`` or ``tf32``), ``instruction_set`` (the newest that the processor has,
+        with the variables that withhold it from the backend), and ``version.<package>``.
+    """
+    backend = keras.backend.backend()
+    limits = [
+        f"{name}={os.environ[name]}" for name in _LIMITS.get(backend, ()) if name in os.environ
+    ]
+    facts = {
+        "backend": backend,
+        "device": _device(),
+        "threads": str(_threads()),
+        "lanes": str(lanes),
+        "precision": _precision(),
+        "instruction_set": " ".join([machine.instruction_set(), *limits]),
+        "version.python": platform.python_version(),
+    }
+    for package in ("keras", "tensorflow", "jax", "numpy"):
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            facts[f"version.{package}"] = metadata.version(package)
+    return facts
+
+
+@functools.cache
+def accelerator() -> Any:
+    """Returns what JAX trains on where that is not the CPU; None if it is, or with another backend.
+
+    Where there is one, networks and what else is not told to be there stay with the CPU: a network
+    is hundreds of small arrays, set and read one by one.
+    """
+    if keras.backend.backend() != "jax":
+        return None
+    import jax
+
+    device = jax.devices()[0]
+    if device.platform == "cpu":
+        return None
+    with contextlib.suppress(RuntimeError):  # JAX_PLATFORMS may leave the CPU out
+        jax.config.update("jax_default_device", jax.devices("cpu")[0])
+    return device
+
+
+def _threads() -> int:
+    if keras.backend.backend() != "tensorflow":
+        return machine.cores()
+    import tensorflow as tf
+
+    chosen = tf.config.threading.get_intra_op_parallelism_threads()
+    return chosen or int(os.environ.get("TF_NUM_INTRAOP_THREADS") or 0) or machine.cores()
+
+
+def _tensorflow_gpu() -> dict[str, Any]:
+    """What TensorFlow knows of its first GPU; empty if it has none, or with another backend."""
+    if keras.backend.backend() != "tensorflow":
+        return {}
+    import tensorflow as tf
+
+    for gpu in tf.config.list_physical_devices("GPU"):
+        return {"device_name": "GPU"} | tf.config.experimental.get_device_details(gpu)
+    return {}
+
+
+def _device() -> str:
+    if device := accelerator():
+        return device.device_kind
+    name = _tensorflow_gpu().get("device_name")
+    return name or f"{machine.processor()}, {os.cpu_count()} cores"
+
+
+def _precision() -> str:
+    """How float32 products are computed; TF32 keeps 10 of the 23 bits of what is multiplied."""
+    if device := accelerator():
+        import jax
+
+        chosen = jax.config.jax_default_matmul_precision or "default"
+        rounded = chosen in ("default", "fastest", "high", "tensorfloat32")
+        capability = float(getattr(device, "compute_capability", None) or 0)
+        if not rounded:
+            return {"highest": "float32"}.get(chosen, chosen)
+    elif gpu := _tensorflow_gpu():
+        import tensorflow as tf
+
+        rounded = tf.config.experimental.tensor_float_32_execution_enabled()
+        capability = float(".".join(map(str, gpu.get("compute_capability", (0,)))))
+    else:
+        return "float32"
+    # NVIDIA's libraries go by the variable, whatever a framework asks for
+    able = capability >= 8 and os.environ.get("NVIDIA_TF32_OVERRIDE") != "0"
+    return "tf32" if rounded and able else "float32"
+
+
+def reservations() -> list[str]:
+    """Lists what a user should know before training here, a line each."""
+    lines = []
+    if gpu := _idle_gpu():
+        way_out = "make gpu, then KERAS_BACKEND=jax .venv-gpu/bin/python runner.py ..."
+        if keras.backend.backend() == "jax" and importlib.util.find_spec("jax_cuda13_plugin"):
+            way_out = f"{shell.command('-c', 'import jax; jax.devices()')}  tells why"
+        lines.append(
+            f"this machine has a GPU ({gpu}), which {keras.backend.backend()} does not use: "
+            + way_out
+        )
+    if accelerator() and f"{DETERMINISM}=true" not in os.environ["XLA_FLAGS"].lower():
+        lines.append(f"XLA_FLAGS sets {DETERMINISM}: no run here will have the same bits twice")
+    return lines
+
+
+def _idle_gpu() -> str:
+    """The name of a GPU that is here and not used, unless somebody withholds it."""
+    withheld = os.environ.get("JAX_PLATFORMS") == "cpu" or os.environ.get(
+        "CUDA_VISIBLE_DEVICES"
+    ) in ("", "-1")
+    if withheld or accelerator() or _tensorflow_gpu() or not shutil.which("nvidia-smi"):
+        return ""
+    try:
+        output = subprocess.run(
+            ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"],  # noqa: S607 - as the user's
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=10,
+        ).stdout
+    except (OSError, subprocess.SubprocessError):
+        return ""  # a driver without its device
+    return output.strip().partition("\n")[0]

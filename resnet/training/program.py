@@ -1,0 +1,391 @@
+"""Compiled steps on JAX: one program for several networks of one shape, side by side in lanes.
+
+A training step of one of the study's networks is some hundred small kernels, far too small to fill
+a GPU. So weights, optimizers, metrics and dropout states have a leading axis of lanes
+(``jax.vmap``); the images are there once. A lane is used like any other :class:`Steps`, from a
+thread of its own; what becomes of its network depends on its own calls and on the number of lanes,
+never on what is in the others.
+"""
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any
+
+import numpy as np
+
+from resnet.network import augmentation, keras, products
+from resnet.study import Experiment
+from resnet.training.numerics import accelerator
+from resnet.training.steps import EVALUATION_BATCH, Batch, Steps, TensorFlowSteps, look_up, tensors
+
+STEPS = 50
+"""Steps a call on an accelerator: at batch 32 a GPU is done before Python has called again."""
+PATIENCE = 5.0
+"""Seconds for which lanes wait for one that was with them or, before the first step, will be."""
+
+Place = tuple[bool, int, int]
+"""Where in an epoch a call is: if it validates, its first batch's number, that one's length."""
+
+
+@dataclass
+class _Call:
+    place: Place
+    batches: list[Batch]
+    error: Exception | None = None
+
+
+class Program:
+    """One compiled training step, and one to validate, for several networks.
+
+    Lanes meet: a call is made for all lanes at once that are at the same place of their epochs, and
+    those that are elsewhere keep their state in it. Of several places the next after the last
+    call's comes first, so that a lane which joins the others, or was away, waits until they are
+    where it is. One that stays away for longer than ``PATIENCE``, its store being gone, say, is
+    left behind.
+
+    Args:
+        images: uint8 (n, height, width, channels), 0..255.
+        labels: integer (n,) class indices.
+        classes: how many.
+        scale: pixels are divided by it.
+        lanes: how many; the bits of all of them depend on it.
+    """
+
+    def __init__(
+        self, images: np.ndarray, labels: np.ndarray, classes: int, scale: float, lanes: int = 1
+    ):
+        import jax
+
+        self.lanes = lanes
+        # inside a loop XLA's convolutions on a CPU take five times as long
+        self.per_call = STEPS if accelerator() else 1
+        self.products = lanes > 1 or accelerator() is not None
+        self._scale = scale
+        self._data = jax.device_put(tensors(images, labels, classes), accelerator())
+        self._meeting = threading.Condition()
+        self._state: list[Any] = []  # of each variable, (lanes, ...); without lanes where one is
+        self._fetched: tuple[list[Any], list[np.ndarray]] = [], []
+        self._calls: dict[int, _Call] = {}
+        self._awaited: set[int] = set()  # who took part in the last call
+        self._coming: set[int] = set()  # who has a lane and made no call yet
+        self._free = list(reversed(range(lanes)))
+        self._last: Place | None = None
+        self._since = 0.0
+
+    @property
+    def free(self) -> int:
+        """How many lanes are free."""
+        return len(self._free)
+
+    def lane(self) -> "Lane":
+        """Waits for a free lane, for one run."""
+        return Lane(self, self.take())
+
+    def take(self) -> int:
+        """Waits for a free lane; its number is for :class:`Lane`."""
+        with self._meeting:
+            self._meeting.wait_for(lambda: self._free)
+            self._coming.add(number := self._free.pop())
+            return number
+
+    def give_back(self, lane: int) -> None:
+        """Makes room for the next run."""
+        with self._meeting:
+            self._awaited.discard(lane)
+            self._coming.discard(lane)
+            self._free.append(lane)
+            self._meeting.notify_all()
+
+    def build(self, network: keras.Model, sizes: list[int]) -> None:
+        """Makes what is compiled, of the first network that there is.
+
+        Args:
+            network: compiled; its values do not matter.
+            sizes: how many of a state's arrays are weights, other variables, the optimizer's, and
+                metrics.
+        """
+        import jax
+        import jax.numpy as jnp
+
+        ends = np.cumsum(sizes).tolist()
+
+        def parts(state: list) -> list[list]:
+            return [state[end - size : end] for size, end in zip(sizes, ends, strict=True)]
+
+        def train(state: list, data: tuple) -> list:
+            _, after = network.train_step(parts(state), data)
+            return [*chain(*after)]
+
+        def test(state: list, data: tuple) -> list:
+            weights, others, _, metrics = parts(state)
+            _, (_, _, metrics) = network.test_step((weights, others, metrics), data)
+            return metrics
+
+        def compiled(one: Callable[[list, tuple], list]) -> Callable:
+            """Compiles a step of one network that returns a state, or its last arrays."""
+
+            def step(state: list, data: tuple[Any, Any], active: Any, at: Any, how: Any) -> list:
+                apply = augmentation.sample if self.products else augmentation.apply
+                after = one(state, look_up(*data, at, how, self._scale, apply))
+                if self.lanes == self.per_call == 1:
+                    return after
+                before = state[len(state) - len(after) :]
+                return [jnp.where(active, new, old) for new, old in zip(after, before, strict=True)]
+
+            def of_lanes(state: list, data: tuple, batch: tuple) -> list:
+                with products(self.products):
+                    if self.lanes > 1:
+                        return jax.vmap(step, (0, None, 0, 0, 0))(state, data, *batch)
+                    return step(state, data, *jax.tree.map(lambda values: values[0], batch))
+
+            def steps(state: list, data: tuple, batches: tuple) -> list:
+                if len(batches[0]) == 1:
+                    return of_lanes(state, data, jax.tree.map(lambda values: values[0], batches))
+                return jax.lax.scan(lambda s, b: (of_lanes(s, data, b), None), state, batches)[0]
+
+            return jax.jit(steps)
+
+        @jax.jit
+        def put(arrays: list, values: list, lane: Any) -> list:
+            return [a.at[lane].set(v) for a, v in zip(arrays, values, strict=True)]
+
+        @jax.jit
+        def predict(weights: list, others: list, x: Any) -> Any:
+            with products(self.products):
+                return network.stateless_call(weights, others, x, training=False)[0]
+
+        self._train, self._test = compiled(train), compiled(test)
+        self._put, self._predict = put, predict
+
+    def enter(self, lane: int, network: keras.Model, values: list[Any], sizes: list[int]) -> None:
+        """Gives a lane its first state."""
+        import jax
+        import jax.numpy as jnp
+
+        with self._meeting:
+            if not self._state:
+                self.build(network, sizes)
+                like = [jnp.stack([v] * self.lanes) if self.lanes > 1 else v for v in values]
+                self._state = jax.device_put(like, accelerator())
+        self.put(lane, dict(enumerate(values)))
+
+    def put(self, lane: int, values: dict[int, Any]) -> None:
+        """Sets arrays of a lane's state, by their numbers."""
+        import jax
+
+        with self._meeting:
+            state, new = list(self._state), list(values.values())
+            if self.lanes > 1:
+                new = self._put([state[n] for n in values], new, lane)
+            for n, array in zip(values, jax.device_put(new, accelerator()), strict=True):
+                state[n] = array
+            self._state = state
+
+    def get(self, lane: int) -> list[np.ndarray]:
+        """Fetches a lane's state to the host; lanes that ask at once share its journey."""
+        import jax
+
+        with self._meeting:
+            if self._fetched[0] is not self._state:
+                self._fetched = self._state, jax.device_get(self._state)
+            return [self._of(lane, array) for array in self._fetched[1]]
+
+    def last(self, lane: int, count: int) -> list[np.ndarray]:
+        """Returns the last arrays of a lane's state."""
+        import jax
+
+        return [self._of(lane, array) for array in jax.device_get(self._state[-count:])]
+
+    def _of(self, lane: int, array: np.ndarray) -> np.ndarray:
+        return array[lane] if self.lanes > 1 else array
+
+    def probabilities(self, weights: list, others: list, images: np.ndarray) -> np.ndarray:
+        """Predicts by a network's weights and other variables, see :meth:`Steps.probabilities`."""
+        import jax
+
+        weights, others = jax.device_put((weights, others), accelerator())
+        parts = []
+        for start in range(0, len(images), EVALUATION_BATCH):
+            x = images[start : start + EVALUATION_BATCH].astype("float32") / np.float32(self._scale)
+            parts.append(self._predict(weights, others, x))
+        return np.concatenate(jax.device_get(parts))
+
+    def meet(self, lane: int, place: Place, batches: list[Batch]) -> None:
+        """Makes a lane's call, with those of all others that are at the same place.
+
+        Args:
+            lane: its number.
+            place: where in its epoch it is.
+            batches: at most ``per_call`` that start there.
+        """
+        with self._meeting:
+            mine = self._calls[lane] = _Call(place, batches)
+            self._coming.discard(lane)
+            if not self._awaited and len(self._calls) == 1:
+                if self._last is None and self.lanes > 1:
+                    try:  # it compiles while the others come
+                        self._make({lane: mine}, active=False)
+                    except Exception:
+                        del self._calls[lane]
+                        raise
+                self._since = time.monotonic()
+            self._meeting.notify_all()
+            while self._calls.get(lane) is mine:
+                missing = (self._awaited or self._coming) - self._calls.keys()
+                left = self._since + PATIENCE - time.monotonic()
+                if missing and left > 0:
+                    self._meeting.wait(left)
+                else:
+                    self._next()
+        if mine.error:
+            raise mine.error
+
+    def _next(self) -> None:
+        """Makes the next call, for all lanes at its place."""
+        places = sorted({call.place for call in self._calls.values()})
+        place = next((p for p in places if self._last is None or p >= self._last), places[0])
+        together = {n: call for n, call in self._calls.items() if call.place == place}
+        for lane in together:
+            del self._calls[lane]
+        try:
+            self._make(together)
+        except Exception as error:
+            for call in together.values():
+                call.error = error
+        self._awaited, self._last, self._since = set(together), place, time.monotonic()
+        self._meeting.notify_all()
+
+    def _make(self, calls: dict[int, _Call], *, active: bool = True) -> None:
+        """Makes a call for some of the lanes; the others keep their state."""
+        import jax
+
+        (validates, _, length), *_ = (call.place for call in calls.values())
+        shape = (1 if validates else self.per_call, self.lanes)
+        mask = np.zeros(shape, bool)
+        positions = np.zeros((*shape, length), "int32")
+        transforms = None
+        for lane, call in calls.items():
+            for step, (those, how) in enumerate(call.batches):
+                mask[step, lane], positions[step, lane] = active, those
+                if how is not None:
+                    if transforms is None:
+                        transforms = np.zeros((*shape, *how.shape), how.dtype)
+                    transforms[step, lane] = how
+        compiled = self._test if validates else self._train
+        new = compiled(self._state, self._data, (mask, positions, transforms))
+        self._state = [*self._state[: len(self._state) - len(new)], *new]
+        if self.lanes > 1:  # or a lane seems away that waits for the device to finish
+            jax.block_until_ready(new)
+
+
+class Lane:
+    """A run's place in a program; makes the run's :class:`Steps`.
+
+    Args:
+        program: which.
+        number: of the lane; None to wait for a free one when it is needed.
+    """
+
+    def __init__(self, program: Program, number: int | None):
+        self.program = program
+        self._number = number
+
+    def __call__(self, network: keras.Model, experiment: Experiment) -> Steps:
+        """Steps of a network that was built."""
+        if self._number is None:  # given back, since another process had taken the run over
+            self._number = self.program.take()
+        return _JaxSteps(network, experiment, self, self._number)
+
+    def close(self) -> None:
+        """Makes room for the next run."""
+        if self._number is not None:
+            self.program.give_back(self._number)
+            self._number = None
+
+
+class _JaxSteps(Steps):
+    """A lane's; the network's variables are pushed into the program's state and pulled from it."""
+
+    def __init__(
+        self,
+        network: keras.Model,
+        experiment: Experiment,
+        place: Lane,
+        lane: int,
+    ):
+        super().__init__(network, experiment)
+        program = place.program
+        self.lanes, self.per_call = program.lanes, program.per_call
+        self._program, self._place, self._lane = program, place, lane
+        parts = (
+            network.trainable_variables,
+            network.non_trainable_variables,
+            network.optimizer.variables,
+            network.metrics_variables,
+        )
+        self._variables = [*chain(*parts)]
+        first = len(self._variables) - len(parts[-1])
+        rate = network.optimizer.learning_rate
+        self._between_epochs = [
+            n for n, variable in enumerate(self._variables) if n >= first or variable is rate
+        ]
+        program.enter(lane, network, [v.value for v in self._variables], [*map(len, parts)])
+
+    def reset(self) -> None:
+        super().reset()
+        values = {n: self._variables[n].value for n in self._between_epochs}
+        self._program.put(self._lane, values)
+
+    def logs(self) -> dict[str, float]:
+        metrics = self.network.metrics_variables
+        for variable, value in zip(
+            metrics, self._program.last(self._lane, len(metrics)), strict=True
+        ):
+            variable.assign(value)
+        return super().logs()
+
+    def train(self, batches: list[Batch], step: int) -> None:
+        self._program.meet(self._lane, (False, step, len(batches[0][0])), batches)
+
+    def test(self, batch: Batch, number: int) -> None:
+        self._program.meet(self._lane, (True, number, len(batch[0])), [batch])
+
+    def pull(self) -> None:
+        for variable, value in zip(self._variables, self._program.get(self._lane), strict=True):
+            variable.assign(value)
+
+    def push(self) -> None:
+        values = {n: variable.value for n, variable in enumerate(self._variables)}
+        self._program.put(self._lane, values)
+
+    def close(self) -> None:
+        self._place.close()
+
+    def probabilities(self, images: np.ndarray) -> np.ndarray:
+        network = self.network
+        return self._program.probabilities(
+            [v.value for v in network.trainable_variables],
+            [v.value for v in network.non_trainable_variables],
+            images,
+        )
+
+
+def make_steps(
+    network: keras.Model, images: np.ndarray, labels: np.ndarray, experiment: Experiment
+) -> Steps:
+    """Makes :class:`Steps` of one network, for the backend that Keras runs on.
+
+    Args:
+        network: built.
+        images: uint8 (n, height, width, channels), 0..255.
+        labels: integer (n,) class indices.
+        experiment: see :class:`Steps`.
+    """
+    if keras.backend.backend() == "jax":
+        classes = network.output.shape[-1]
+        program = Program(images, labels, classes, experiment.data.pixel_scale)
+        return program.lane()(network, experiment)
+    return TensorFlowSteps(network, images, labels, experiment)

@@ -1,0 +1,207 @@
+"""Compiled training and evaluation steps over images that stay where the network is.
+
+The mathematics is Keras's own ``train_step`` and ``test_step``; here images are picked by index,
+scaled and augmented inside the compiled program, so that only positions and transforms travel.
+TensorFlow runs a step of one network a call; JAX many, of many networks (see
+:mod:`resnet.training.program`).
+"""
+
+from collections.abc import Callable, Iterator
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+from keras import ops
+
+from resnet.network import augmentation, keras
+from resnet.study import Experiment
+
+EVALUATION_BATCH = 256  # larger than the training batch: inference does not depend on it
+
+Batch = tuple[np.ndarray, np.ndarray | None]
+"""int32 (n,) positions in the images; float32 (n, 8) transforms or None."""
+
+
+class Steps:
+    """One network's compiled steps over one set of images.
+
+    Args:
+        network: built; compiled here with Adam and the categorical cross-entropy.
+        experiment: says what pixels are divided by, and how the optimizer is set.
+    """
+
+    lanes = 1
+    """How many networks the compiled program is for."""
+    per_call = 1
+    """How many steps a call of :meth:`train` should be given."""
+
+    def __init__(self, network: keras.Model, experiment: Experiment):
+        self.network = network
+        self._pixel_scale = experiment.data.pixel_scale
+        network.compile(
+            optimizer=keras.optimizers.Adam(experiment.training.learning_rate),
+            loss="categorical_crossentropy",
+            metrics=["accuracy"],
+        )
+        # loss, metrics and optimizer make variables on first use, which must not be while tracing
+        some = ops.one_hot([0], network.output.shape[-1])
+        network.compute_loss(y=some, y_pred=some)
+        network.compute_metrics(None, some, some)
+        network.optimizer.build(network.trainable_variables)
+        network.reset_metrics()
+
+    def reset(self) -> None:
+        """Starts the running loss and accuracy anew, and takes on the network's learning rate."""
+        self.network.reset_metrics()
+
+    def logs(self) -> dict[str, float]:
+        """Returns running ``loss`` and ``accuracy`` since :meth:`reset`."""
+        return {k: float(v) for k, v in self.network.get_metrics_result().items()}
+
+    def train(self, batches: list[Batch], step: int) -> None:
+        """Makes one optimizer step for each batch; all are of one size.
+
+        Args:
+            batches: at most ``per_call``, from one of its multiples on.
+            step: the first one's number in its epoch.
+        """
+        raise NotImplementedError
+
+    def test(self, batch: Batch, number: int) -> None:
+        """Adds one batch, the epoch's ``number``-th to validate, to the running figures."""
+        raise NotImplementedError
+
+    def pull(self) -> None:
+        """Brings the network's variables up to date with the steps done."""
+
+    def push(self) -> None:
+        """Makes the next steps start from the network's variables as they are now."""
+
+    def close(self) -> None:
+        """Ends the training; the network stays."""
+
+    def probabilities(self, images: np.ndarray) -> np.ndarray:
+        """Class probabilities in inference mode, by the network's variables as they are now.
+
+        Args:
+            images: uint8 (n, height, width, channels), 0..255.
+
+        Returns:
+            float32 (n, classes).
+        """
+        return probabilities(self.network, images, self._pixel_scale)
+
+
+class TensorFlowSteps(Steps):
+    """Of one network; a step a call.
+
+    Args:
+        network: built.
+        images: uint8 (n, height, width, channels), 0..255.
+        labels: integer (n,) class indices.
+        experiment: see :class:`Steps`.
+    """
+
+    def __init__(
+        self,
+        network: keras.Model,
+        images: np.ndarray,
+        labels: np.ndarray,
+        experiment: Experiment,
+    ):
+        import tensorflow as tf
+
+        # the same program on the same machine then gives the same bits; it costs 4 % of a step on
+        # a CPU
+        tf.config.experimental.enable_op_determinism()
+        super().__init__(network, experiment)
+        pixels, truth = tensors(images, labels, network.output.shape[-1])
+
+        def step(of_network: Callable) -> Callable:
+            def run(positions: Any, transforms: Any) -> Any:
+                return of_network(look_up(pixels, truth, positions, transforms, self._pixel_scale))
+
+            return tf.function(run, reduce_retracing=True, autograph=False)
+
+        self._train, self._test = step(network.train_step), step(network.test_step)
+
+    def train(self, batches: list[Batch], step: int) -> None:
+        for positions, transforms in batches:
+            self._train(positions, transforms)
+
+    def test(self, batch: Batch, number: int) -> None:
+        self._test(*batch)
+
+
+def tensors(images: np.ndarray, labels: np.ndarray, classes: int) -> tuple[Any, Any]:
+    """Images and labels as they stay with the network.
+
+    Args:
+        images: uint8 (n, height, width, channels), 0..255.
+        labels: integer (n,) class indices.
+        classes: how many.
+
+    Returns:
+        The same as tensors; the labels (n, classes), one-hot.
+    """
+    # a quarter of float32's memory: all of CIFAR-10 is 154 MB on the device
+    return ops.convert_to_tensor(images, "uint8"), ops.one_hot(labels, classes)
+
+
+def look_up(
+    images: Any,
+    labels: Any,
+    positions: Any,
+    transforms: Any,
+    scale: float,
+    apply: Callable[[Any, Any], Any] = augmentation.apply,
+) -> tuple[Any, Any]:
+    """Makes the batch that positions and transforms stand for.
+
+    Args:
+        images: uint8 tensor (n, height, width, channels), 0..255.
+        labels: tensor (n, classes).
+        positions: int32 (batch,).
+        transforms: float32 (batch, 8), or None.
+        scale: pixels are divided by it.
+        apply: applies the transforms.
+
+    Returns:
+        Tensors (batch, height, width, channels) in [0, 1] and (batch, classes).
+    """
+    x = ops.cast(ops.take(images, positions, axis=0), "float32") / scale
+    if transforms is not None:
+        x = apply(x, transforms)
+    return x, ops.take(labels, positions, axis=0)
+
+
+def groups(batches: list[Batch], size: int, start: int = 0) -> Iterator[tuple[int, list[Batch]]]:
+    """Splits an epoch's batches into those of a call.
+
+    Args:
+        batches: of the whole epoch.
+        size: of a call, which never goes beyond a multiple of it, nor holds batches of two lengths.
+        start: the first batch that is wanted.
+
+    Yields:
+        The number of the first batch, and the batches.
+    """
+    numbered = list(enumerate(batches))[start:]
+    for _, call in groupby(numbered, key=lambda item: (item[0] // size, len(item[1][0]))):
+        first, *others = call
+        yield first[0], [first[1], *(batch for _, batch in others)]
+
+
+def probabilities(network: keras.Model, images: np.ndarray, pixel_scale: float) -> np.ndarray:
+    """Class probabilities in inference mode.
+
+    Args:
+        network: from images in [0, 1] to probabilities.
+        images: uint8 (n, height, width, channels), 0..255.
+        pixel_scale: pixels are divided by it.
+
+    Returns:
+        float32 (n, classes).
+    """
+    scaled = images.astype("float32") / np.float32(pixel_scale)
+    return network.predict(scaled, batch_size=EVALUATION_BATCH, verbose=0)

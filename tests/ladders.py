@@ -1,0 +1,129 @@
+"""Real ladders in processes of their own, what they leave in MLflow, and two of them compared."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+
+import mlflow
+import numpy as np
+from conftest import ROOT
+from mlflow.tracking import MlflowClient
+
+KILLED_AT = str(ROOT / "tests" / "killed_at.py")
+EPOCHS = 10
+# batch normalisation and dropout, small enough to be killed often
+TINY = (
+    "--set=model={architecture: vgg, filters: [4], convolutions: 1, dense: [], dropout: 0.5, "
+    "batch_norm_momentum: 0.9}"
+)
+FAST = [TINY, "--set=training.epochs=1"]
+TIMING = {"images_per_second", "epoch_seconds", "train_seconds"}
+
+
+def runs_of(uri, role="rung"):
+    mlflow.set_tracking_uri(uri)
+    client = MlflowClient(uri)
+    experiment = client.get_experiment_by_name("resnet-ladder")
+    return list(client.search_runs([experiment.experiment_id], f"tags.role = '{role}'"))
+
+
+def in_a_fresh_shell(line, folder):
+    """What a printed command does for who pastes it: no environment, nothing activated."""
+    environment = {"PATH": "/usr/bin:/bin", "HOME": str(folder), "COLUMNS": "200"}
+    return subprocess.run(
+        ["sh", "-c", line], cwd=folder, env=environment, capture_output=True, text=True
+    )
+
+
+def printed(text, after):
+    """The command that a line of the output ends with."""
+    return re.search(rf"{after}  ?(.+?)(?:  \(|$)", text, re.MULTILINE)[1]
+
+
+def record(uri, run, folder):
+    """Everything of a run that must not depend on interruptions."""
+    client = MlflowClient(uri)
+    histories = {}
+    for key in run.data.metrics:
+        if key.startswith("system/") or key in TIMING:
+            continue
+        metrics = client.get_metric_history(run.info.run_id, key)
+        assert len({metric.step for metric in metrics}) == len(metrics), f"{key} is doubled"
+        histories[key] = sorted((metric.step, metric.value) for metric in metrics)
+    model = mlflow.keras.load_model(model_of(run))
+    probabilities = mlflow.artifacts.download_artifacts(
+        run_id=run.info.run_id, artifact_path="test_probabilities.npy", dst_path=str(folder)
+    )
+    return histories, model.get_weights(), np.load(probabilities)
+
+
+def model_of(run):
+    tags = run.data.tags
+    rung = re.sub("[~+]", "_", tags["rung"])  # of a part of a step; MLflow allows no such name
+    return f"runs:/{run.info.run_id}/{rung}-seed{tags['seed']}"
+
+
+def assert_identical(a, b):
+    assert a[0] == b[0]
+    for ours, theirs in zip(a[1], b[1], strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    np.testing.assert_array_equal(a[2], b[2])
+
+
+def left_alone(arguments, empty, tmp_path_factory):
+    """The store of a command to which nothing happens."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    shutil.copyfile(empty, folder / "mlflow.db")
+    uri = f"sqlite:///{folder / 'mlflow.db'}"
+    subprocess.run(
+        [sys.executable, KILLED_AT, "never 0", *arguments],
+        env=os.environ | {"MLFLOW_TRACKING_URI": uri, "XDG_CACHE_HOME": str(folder / "cache")},
+        check=True,
+        capture_output=True,
+        cwd=folder,
+    )
+    return uri
+
+
+def records_of(uri, tmp_path_factory):
+    return {
+        run.data.tags["rung"]: record(uri, run, tmp_path_factory.mktemp("record"))
+        for run in runs_of(uri)
+    }
+
+
+def ladder_arguments(image_folder):
+    # one without augmentation, one with; the rate drops and early stopping may trigger
+    return [
+        "--ladder=1,2",
+        f"--data={image_folder}",
+        TINY,
+        "--seed=3",
+        f"--set=training.epochs={EPOCHS}",
+        "--set=training.early_stopping={monitor: val_loss, patience: 9, min_delta: 0.0001, "
+        "restore_best_weights: always}",
+        "--set=training.reduce_lr_on_plateau={monitor: val_loss, factor: 0.2, patience: 1, "
+        "min_delta: 0.0001, min_lr: 0.00001}",
+    ]
+
+
+def assert_as_if_nothing_happened(command, undisturbed, folder):
+    children = runs_of(command.uri)
+    assert sorted(run.data.tags["rung"] for run in children) == sorted(undisturbed)
+    for run in children:
+        assert run.info.status == "FINISHED"
+        assert_identical(record(command.uri, run, folder), undisturbed[run.data.tags["rung"]])
+        assert (
+            len(
+                mlflow.search_logged_models(
+                    [run.info.experiment_id],
+                    f"source_run_id = '{run.info.run_id}'",
+                    output_format="list",
+                )
+            )
+            == 1
+        )
+    assert {run.info.status for run in runs_of(command.uri, "ladder")} <= {"FINISHED", "KILLED"}
+    assert not list(command.checkpoints.glob("*/*.npz"))

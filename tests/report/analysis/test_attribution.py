@@ -1,0 +1,417 @@
+"""Steps taken apart and assumptions varied: on random games, and on known runs in a real store."""
+
+import math
+from dataclasses import replace
+from itertools import combinations, pairwise
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from report_known import KNOWN, SAID, N, build, copied, csv, read
+from report_store import LADDER, STUDY, curve, labels, right
+from rich.console import Console
+from scipy import stats
+from statsmodels.stats.anova import AnovaRM
+
+import runner
+from report import analysis
+from report.analysis import attribution, selection, statistics
+from report.analysis.content import _content
+from report.presentation import output, page, summary, tables
+from resnet.study import Job, ablation
+
+EFFECTS = {
+    "training.epochs": 10,
+    "training.early_stopping": -4,
+    "training.reduce_lr_on_plateau": 30,
+}
+"""Of rung 4's factors, in test images of a thousand."""
+
+
+# --- Shapley values by their axioms ------------------------------------------------------------
+
+
+def subsets(n):
+    return [frozenset(c) for size in range(n + 1) for c in combinations("abcd"[:n], size)]
+
+
+def games(n):
+    return st.lists(st.floats(-1, 1), min_size=2**n, max_size=2**n).map(
+        lambda values: dict(zip(subsets(n), values, strict=True))
+    )
+
+
+GAMES = st.integers(2, 4).flatmap(games)
+
+
+@given(GAMES)
+@settings(deadline=None)
+def test_efficiency(worth):
+    """The values share out the whole gain."""
+    whole = worth[max(worth, key=len)] - worth[frozenset()]
+    assert sum(attribution.shapley(worth).values()) == pytest.approx(whole, abs=1e-12)
+
+
+@given(GAMES)
+@settings(deadline=None)
+def test_symmetry(worth):
+    """Two factors that may be exchanged get the same, and exchanged names exchange the values."""
+    swap = {"a": "b", "b": "a"}
+    swapped = {frozenset(swap.get(f, f) for f in s): v for s, v in worth.items()}
+    value = attribution.shapley(worth)
+    exchanged = attribution.shapley({s: swapped[s] for s in worth})
+    assert exchanged == pytest.approx({f: value[swap.get(f, f)] for f in value}, abs=1e-12)
+    even = attribution.shapley({s: worth[s] + swapped[s] for s in worth})
+    assert even["a"] == pytest.approx(even["b"], abs=1e-12)
+
+
+@given(GAMES)
+@settings(deadline=None)
+def test_null_factor(worth):
+    """What changes nothing, whatever else there is, gets nothing."""
+    value = attribution.shapley({s: worth[s - {"a"}] for s in worth})
+    assert value["a"] == 0
+    without = attribution.shapley({s: worth[s] for s in worth if "a" not in s})
+    assert {f: v for f, v in value.items() if f != "a"} == pytest.approx(without, abs=1e-12)
+
+
+@given(st.integers(2, 4).flatmap(lambda n: st.tuples(games(n), games(n))), st.floats(-3, 3))
+@settings(deadline=None)
+def test_linearity(two, weight):
+    one, other = two
+    both = attribution.shapley({s: one[s] + weight * other[s] for s in one})
+    a, b = attribution.shapley(one), attribution.shapley(other)
+    assert both == pytest.approx({f: a[f] + weight * b[f] for f in a}, abs=1e-12)
+
+
+# --- a step taken apart ------------------------------------------------------------------------
+
+
+def plans(rung=4):
+    return ablation.subsets(KNOWN[LADDER[rung - 2]], KNOWN[LADDER[rung - 1]])
+
+
+def made(plan, count, seed=0, **metrics):
+    """A run of an experiment with ``count`` of a thousand images right."""
+    truth, correct = labels(N), right(N, count, seed)
+    predicted = np.where(correct, truth, (truth + 1) % 10)
+    columns = {"label": truth, "predicted": predicted, "truth_probability": 0.5}
+    measured = {
+        "test_accuracy": count / N,
+        "epochs_run": 25.0,
+        "tested_epoch": 25.0,
+        "train_seconds": 250.0,
+    }
+    return analysis.Run(
+        id=f"{plan.hash()[:8]}{seed}",
+        rung=plan.name,
+        title=plan.title,
+        seed=seed,
+        begun=pd.Timestamp(0),
+        tags={"config_hash": plan.hash()},
+        params=plan.flat(),
+        metrics=measured | metrics,
+        history=curve(25, 0.9, 0.8),
+        n_train=50_000,
+        source="",
+        predictions=pd.DataFrame(columns),
+    )
+
+
+def content_of(runs, study=STUDY, **shown):
+    """A report's content from these runs, without a store."""
+    none = pd.DataFrame(columns=["rung", "config_hash"])
+    shown = {"dataset": "cifar10", "profile": "full", "modified": ""} | shown
+    chosen = selection.RunSet(study, fingerprint="", recorded=False, runs=none, **shown)
+    return _content("", study, selection.Selection(chosen, none, none, (), ()), list(runs))
+
+
+def additive(subset, seed):
+    return 800 + 7 * seed + sum(EFFECTS[key] for key in subset)
+
+
+def step_of(count, seeds=1, rung=4):
+    """The step to a rung, taken apart by runs with ``count(subset, seed)`` images right."""
+    seeds = range(seeds)
+    runs = [made(e, count(s, seed), seed) for s, e in plans(rung).items() for seed in seeds]
+    (apart,) = content_of(runs).apart
+    assert apart.seeds == list(seeds)
+    assert not apart.missing
+    return apart
+
+
+def test_known_effects_from_one_seed():
+    apart = step_of(additive)
+    for factor in apart.factors:
+        effect = EFFECTS[factor.key] / N
+        assert factor.shapley == pytest.approx([effect])
+        assert factor.leave_one_out.gain == factor.add_one_in.gain == pytest.approx(effect)
+        # one seed says nothing about recipes
+        assert np.isnan([*factor.interval, *factor.leave_one_out.interval]).all()
+    assert [f.key for f in apart.factors if f.credited] == ["training.reduce_lr_on_plateau"]
+    assert apart.whole.gain == pytest.approx(sum(EFFECTS.values()) / N)
+    assert not apart.anova()
+
+
+def test_what_only_works_together_is_shared():
+    """The rest of the gain apart, each of three gets a third, and alone none brings anything."""
+    apart = step_of(lambda subset, seed: 800 + 30 * (len(subset) == 3))
+    for factor in apart.factors:
+        assert factor.shapley == pytest.approx([0.01])
+        assert (factor.leave_one_out.gain, factor.add_one_in.gain) == pytest.approx((0.03, 0))
+
+
+def test_three_seeds_give_intervals_and_no_interaction():
+    noise = {(k, seed): (seed - 1) * (2 + i) for i, k in enumerate(EFFECTS) for seed in range(3)}
+    apart = step_of(lambda s, seed: additive(s, seed) + sum(noise[k, seed] for k in s), seeds=3)
+    for factor in apart.factors:
+        values = [(EFFECTS[factor.key] + noise[factor.key, seed]) / N for seed in range(3)]
+        assert factor.shapley == pytest.approx(values)
+        half = stats.t.ppf(0.975, 2) * np.std(values, ddof=1) / np.sqrt(3)
+        assert factor.interval == pytest.approx((factor.value - half, factor.value + half))
+        # by the deviation of the ladder's rows, whose runs these are not
+        gain, shared = factor.add_one_in, apart.step.after.shared
+        assert shared.freedom == 4
+        samples = gain.before.sample, gain.after.sample
+        error = math.sqrt(sum(shared.factor * s.scale**2 / 3 for s in samples))
+        t = stats.t.ppf(0.975, 1 / (1 / 4 + 1 / statistics.GUESS))
+        assert gain.interval == pytest.approx((gain.gain - t * error, gain.gain + t * error))
+    terms = {term.factors: term for term in apart.anova()}
+    assert len(terms) == 7
+    for factor in apart.factors:
+        term = terms.pop(factor.key)
+        assert term.effect == pytest.approx(factor.value)
+        assert term.interval == pytest.approx(factor.interval)
+    for term in terms.values():
+        assert (term.effect, np.isnan(term.p)) == (0, True)
+
+
+def test_the_analysis_of_variance_is_that_of_repeated_measures():
+    generator = np.random.default_rng(0)
+    noise = {(s, seed): int(generator.integers(-9, 9)) for s in plans() for seed in range(3)}
+    apart = step_of(lambda s, seed: 800 + 20 * (len(s) == 3) + noise[s, seed], seeds=3)
+    short = {key: key.rpartition(".")[2] for key in EFFECTS}
+    frame = pd.DataFrame(
+        {"seed": seed, "y": y} | {name: key in subset for key, name in short.items()}
+        for subset, system in apart.systems.items()
+        for seed, y in zip(apart.seeds, system.accuracies, strict=True)
+    )
+    expected = AnovaRM(frame, "y", "seed", list(short.values())).fit().anova_table
+    terms = {term.factors: term for term in apart.anova()}
+    assert len(terms) == len(expected) == 7
+    for name, row in expected.iterrows():
+        keys = [key for key in EFFECTS if short[key] in name.split(":")]
+        term = terms[" × ".join(keys)]
+        assert term.p == pytest.approx(row["Pr > F"])
+        sign = np.prod([frame[short[key]] * 2 - 1 for key in keys], axis=0)
+        assert term.effect == pytest.approx(2 ** len(keys) * (sign * frame["y"]).mean())
+        low, high = term.interval
+        assert (low > 0 or high < 0) == (term.p < 0.05)
+
+
+def test_runs_that_share_a_training_are_no_independent_evidence():
+    """Two factors without effect double each network; what is left are two differences."""
+    gains = (30, 20, 34)
+    apart = step_of(lambda s, seed: 800 + gains[seed] * ("training.epochs" in s), seeds=3)
+    (epochs,) = (term for term in apart.anova() if term.factors == "training.epochs")
+    assert epochs.p == pytest.approx(stats.ttest_1samp(gains, 0).pvalue)
+
+
+def test_what_is_the_same_network_differs_by_nothing_and_not_by_chance():
+    """A monitor that never triggered, say: runs of one trajectory."""
+    apart = step_of(lambda s, seed: 800 + 9 * seed + 30 * ("training.epochs" in s), seeds=3)
+    epochs, stopping, _ = apart.factors
+    assert stopping.add_one_in.gain == 0
+    assert np.isnan([*stopping.add_one_in.interval, stopping.add_one_in.p]).all()
+    assert stopping.add_one_in.basis == "the same networks: not by chance"
+    low, high = epochs.add_one_in.interval
+    assert low < epochs.add_one_in.gain < high
+
+
+def test_nothing_left_to_chance_has_no_p():
+    assert not step_of(additive, seeds=2).anova()
+    terms = step_of(additive, seeds=3).anova()
+    assert len(terms) == 7
+    assert all(np.isnan([term.p, *term.interval]).all() for term in terms)
+
+
+def test_what_is_missing_is_told():
+    lacking = [("04_lr_schedule~epochs", 1), ("04_lr_schedule", 2)]
+    runs = [made(e, 800, seed) for e in plans().values() for seed in range(3)]
+    runs = [run for run in runs if (run.rung, run.seed) not in lacking]
+    runs.append(made(KNOWN[LADDER[3]], 840, seed=7))  # which nobody took apart
+    (apart,) = content_of(runs).apart
+    assert apart.seeds == [0]
+    assert apart.missing == {name: [seed] for name, seed in lacking}
+
+
+def test_runs_are_found_by_what_they_are():
+    """A subset may have been run as another experiment; one without accuracy is none."""
+    runs = [made(e, 800) for e in plans().values()]
+    other, named = runs[1], runs[2]
+    runs[1] = replace(other, rung="01_template~other")
+    (apart,) = content_of(runs).apart
+    assert apart.seeds == [0]
+    runs[2] = replace(named, metrics={})
+    (apart,) = content_of(runs).apart
+    assert apart.missing == {named.rung: [0]}
+
+
+def test_what_the_files_no_longer_say_is_not_taken_apart():
+    runs = [made(e, 800) for e in plans().values()]
+    assert not content_of(runs, modified="model.dropout=0.1").apart
+    old = [replace(run, tags={"config_hash": "0" * 64}) for run in runs]
+    assert not content_of(old).apart
+
+
+# --- assumptions varied ------------------------------------------------------------------------
+
+
+def seeds_of(plan, count, n=3):
+    return [made(plan, count + seed - 1, seed) for seed in range(n)]
+
+
+def varied(runs, name, **shown):
+    content = content_of(runs, **shown)
+    row = next(row for row in content.varied if row.system.name == name)
+    return row, next(s for s in content.systems if s.name == name)
+
+
+def test_what_was_assumed_may_be_why_a_row_fails():
+    """72.3 % was published of the template: it fails plainly once every alternative does."""
+    template = KNOWN[LADDER[0]]
+    ten, fifty, first = ablation.alternatives(template).values()
+    others = [run for name in LADDER[1:4] for run in seeds_of(KNOWN[name], 800)]
+    runs = [*others, *seeds_of(template, 790)]
+    row, system = varied(runs, LADDER[0])
+    assert (row.reached, row.doubt) == (
+        "not by those run",
+        "assumed: epochs, validation subset",
+    )
+    assert system.verdict == "fails as assumed"
+    runs += seeds_of(ten, 760)
+    row, system = varied(runs, LADDER[0])
+    assert [a.step.gain for a in row.run] == pytest.approx([-0.03])
+    assert row.span == pytest.approx((0.76, 0.79))
+    assert [a.step.after.verdict for a in row.run] == ["fails"]
+    assert row.doubt == "assumed: epochs, validation subset"
+    failing = [*runs, *seeds_of(fifty, 820), *seeds_of(first, 795)]
+    row, system = varied(failing, LADDER[0])
+    assert (row.reached, row.doubt, system.verdict) == ("not reached", "", "fails")
+    reaching = [*runs, *seeds_of(fifty, 820), *seeds_of(first, 723)]
+    row, system = varied(reaching, LADDER[0])
+    assert (row.reached, row.doubt) == ("reached", "reached by another validation subset")
+    assert system.verdict == "fails as assumed"
+    between = [*runs, *seeds_of(fifty, 820), *seeds_of(first, 738)]
+    row, system = varied(between, LADDER[0])
+    assert (row.reached, row.doubt) == ("undecided", "undecided with another validation subset")
+    assert system.verdict == "fails as assumed"
+    stray = [replace(r, metrics={}) if r.rung == first.name else r for r in failing]
+    assert varied(stray, LADDER[0])[1].verdict == "fails as assumed"  # one that lacks its accuracy
+    shaky = [replace(r, metrics={}) if r.rung == LADDER[1] else r for r in failing]
+    row, system = varied(shaky, LADDER[0])
+    assert (row.reached, system.verdict) == ("undecided", "undecided")
+    row, system = varied(failing, LADDER[0], dataset="pets")
+    assert (row.reached, system.verdict) == ("not comparable", "not comparable")
+
+
+def test_without_its_file_nobody_knows_what_was_assumed(tmp_path):
+    runs = [run for name in LADDER[:4] for run in seeds_of(KNOWN[name], 800)]
+    study = copied(tmp_path)
+    (study.folder / "02_augmentation.yaml").write_text("- broken")
+    systems = {s.name: s for s in content_of(runs, study).systems}
+    assert systems[LADDER[1]].verdict == "fails as assumed"
+    assert systems[LADDER[1]].assumed == "its experiment file is not known"
+
+
+def test_a_range_that_is_a_point_is_shown():
+    ten, fifty, _ = ablation.alternatives(KNOWN[LADDER[0]]).values()
+    same = tables.ranges(content_of([made(ten, 700), made(fifty, 700)]))
+    assert same.texts()[1][:3] == ["1", "-", "70.0 %"]
+
+
+# --- the page, and the ladder as it was --------------------------------------------------------
+
+
+def test_parts_are_no_systems(store, tmp_path, capsys):
+    """With subsets and alternatives in the store, the ladder's own tables are what they were."""
+    short = {"history": curve(4, 0.9, 0.8)}
+    for name in LADDER[:2]:
+        store.add(name, right(N, 800), start=1, **short)
+    before = analysis.load(store.uri)
+    shown = {name: table.texts() for name, table in tables.all_tables(before).items()}
+    text = (build(store) / output.PAGE).read_text()
+    assert ".venv/bin/ladder ablate all --seeds 0 --cpus-per-run 4</code>" in text
+    validation, augmentation = list(plans(2).values())[1:-1]
+    store.add(validation, right(N, 796), start=2, **short)
+    text = (build(store) / output.PAGE).read_text()
+    assert "lacks 02_augmentation~augmentation (seed 0)." in text
+    assert ".venv/bin/ladder ablate 2 --seeds 0 --cpus-per-run 4</code>" in text
+    store.add(augmentation, right(N, 830), start=2, metrics={"shared_epochs": 4}, **short)
+    fewer = next(iter(ablation.alternatives(KNOWN[LADDER[0]]).values()))
+    store.add(fewer, right(N, 700), start=2, **short)
+    store.add(fewer, right(N, 700), seed=1, status="FAILED", start=3, **short)
+    after = analysis.load(store.uri)
+    assert [s.name for s in after.systems] == [s.name for s in before.systems]
+    assert after.run_set.rungs == before.run_set.rungs == 2
+    changed = {n for n, table in tables.all_tables(after).items() if table.texts() != shown.get(n)}
+    assert changed == {"factors_02_augmentation", "parts", "alternatives", "ranges", "saved"}
+    assert page.headline(after) == page.headline(before)
+    assert page.tiles(after) == page.tiles(before)
+    console = Console(record=True, width=200)
+    summary.show(after, console)
+    printed = " ".join(console.export_text().split())
+    for caption in ("Factors of 1 → 2", "The range of a row over what it had to assume"):
+        assert printed.count(caption) == 1
+    (step,) = summary.parts(after, [LADDER[1]])
+    assert step.title == "\nFactors of 1 → 2, in points, with 95 % intervals; seeds: 0"
+    (row,) = summary.parts(after, [LADDER[0]])
+    assert row.title == "\nThe range of a row over what it had to assume"
+    place = SimpleNamespace(uri=store.uri, study=STUDY, checkpoints=tmp_path / "checkpoints")
+    images = SimpleNamespace(fingerprint=after.run_set.fingerprint)
+    capsys.readouterr()
+    for experiment, times in ((KNOWN[LADDER[1]], 0), (augmentation, 1)):
+        runner._conclude(place, "", images, [Job(experiment, 0)])
+        assert capsys.readouterr().out.count("Factors of 1 → 2") == times
+    folder = build(store)
+    raw = csv(folder, "factors_02_augmentation", "key")
+    assert raw["shapley"].to_dict() == pytest.approx(
+        {"data.validation": -0.017, "data.augmentation": 0.017}
+    )
+    assert raw["add_one_in"].tolist() == pytest.approx([-0.004, 0.03])
+    assert raw["interval_low"].isna().all()
+    cells = read(folder)
+    assert not cells.problems
+    assert not [name for name in cells.files if not (folder / name).is_file()]
+    shown = cells.records("factors_02_augmentation")["augmentationdata, credited by the study"]
+    assert shown["Shapley value"] == "+1.7\n-"
+    text = (folder / output.PAGE).read_text()
+    assert "The whole step: +0.0 points, published +10.6." in text
+    assert "none is adopted because it comes closer" in text
+    assert (folder / "figures" / "factors_02_augmentation.svg").read_text().count("◆") == 1
+    saved = csv(folder, "saved", "what")
+    assert saved.loc["steps taken apart"].tolist() == [2, 1, 8, 4, 4 * 61]
+    assert saved.loc["in all"].tolist() == [5, 4, 20, 16, 4 * 61]
+
+
+def test_shared_epochs_count_once_in_the_time_of_all_runs(store):
+    four = {"history": curve(4, 0.9, 0.8)}
+    store.add(LADDER[0], right(N, 800), **four)
+    slower = four["history"].copy()
+    slower.loc[4, "epoch_seconds"] = 200.0  # on another machine, say
+    both = {"history": slower, "metrics": {"shared_epochs": 3, "train_seconds": 3 * 61 + 200}}
+    store.add(LADDER[1], right(N, 800), **both)
+    assert analysis.load(store.uri).seconds == pytest.approx(4 * 61 + 200)
+
+
+# --- what the study credits --------------------------------------------------------------------
+
+
+def test_what_is_credited_is_among_the_changes():
+    credited = SAID.credited
+    assert list(credited) == list(LADDER[1:])
+    for before, after in pairwise(LADDER):
+        assert set(credited[after]) <= set(ablation.factors(KNOWN[before], KNOWN[after]))

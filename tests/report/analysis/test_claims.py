@@ -1,0 +1,262 @@
+"""Claims as data, judged by what was measured."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from report_known import SAID, N, claim, copied, csv, judge, made_run, measured, pooled, rows
+from report_store import LADDER, curve, right
+from scipy import stats
+from statsmodels.stats.weightstats import DescrStatsW
+
+from report import analysis
+from report.analysis import claims, statistics
+from report.presentation.tables import results
+from resnet import UserError
+
+
+def test_what_one_run_of_the_study_itself_can_tell(full):
+    _, folder = full
+    raw = csv(folder, "claims", "claim")
+    assert len(raw) == len(SAID.claims)
+    assert set(raw["verdict"]) == {"undecided"}
+    assert raw.loc["augmentation-gap", "value"] == pytest.approx(
+        np.mean(np.diff(curve(25, 0.85, 0.83)[["val_accuracy", "accuracy"]].tail(3)))
+        / np.mean(np.diff(curve(25, 0.98, 0.72)[["val_accuracy", "accuracy"]].tail(3)))
+    )
+    assert raw.loc["schedule-drop", "value"] == 23
+    assert raw.loc["augmentation-largest", "value"] == pytest.approx(0.106 - 0.039)
+    assert raw.loc["schedule-drop", "evidence"] == (
+        "1 of 1 seed inside the bound, p 0.5 (binomial); the value is inside the bound"
+    )
+    assert raw.loc["augmentation-largest", "evidence"] == (
+        "1, 1, 1, 1, 1 seeds: the deviation between seeds is not known; "
+        "the value is inside the bound"
+    )
+    assert raw.loc["augmentation-largest", "run_ids"].count(" ") == 4
+
+
+@pytest.mark.parametrize(
+    ("bound", "verdict"),
+    [({"min": 0.80}, "holds"), ({"max": 0.80}, "fails"), ({"min": 0.834}, "undecided")],
+)
+def test_three_outcomes_over_seeds(two_seeds, bound, verdict):
+    store, counts = two_seeds
+    judged = judge(claim(bound=bound), measured(store))
+    mean, half = pooled(counts).mean(LADDER[1]), pooled(counts).half(**{LADDER[1]: 1 / 3})
+    assert (judged.value, *judged.interval) == pytest.approx((mean, mean - half, mean + half))
+    assert judged.verdict == verdict
+    assert len(judged.runs) == 3
+    assert "3 seeds: deviation between seeds, 2.4 degrees of freedom" in judged.evidence
+
+
+@pytest.mark.parametrize(
+    ("bound", "verdict"),
+    [({"min": 0.10}, "undecided"), ({"min": 0.05}, "holds"), ({"max": 0.05}, "fails")],
+)
+def test_three_outcomes_of_a_gain(two_seeds, bound, verdict):
+    store, _ = two_seeds
+    gain = claim(quantity="test_gain", against=LADDER[0], bound=bound)
+    judged = judge(gain, measured(store))
+    step = analysis.load(store.uri).steps[0]
+    assert (judged.value, judged.interval) == (step.gain, step.interval)
+    assert judged.verdict == verdict
+
+
+def test_what_fails_may_be_what_was_assumed(two_seeds):
+    lower = claim(bound={"max": 0.80})
+    why = {LADDER[1]: "assumed: epochs", LADDER[2]: "assumed: filters"}
+    judged = judge(lower, measured(two_seeds[0], why))
+    assert judged.verdict == "fails as assumed"
+    assert judged.evidence.endswith(f"; {LADDER[1]} assumed: epochs")
+    assert judge(lower, measured(two_seeds[0], {LADDER[2]: "x"})).verdict == "fails"
+
+
+def lead_of(accuracies):
+    """The judged lead of the second rung's gain, of rungs with three seeds each."""
+    made = [
+        replace(run, metrics=run.metrics | {"test_accuracy": accuracy + off})
+        for name, accuracy in zip(LADDER, accuracies, strict=True)
+        for seed, off in enumerate((-0.004, 0, 0.004))
+        for run in [made_run(name, seed, 80, 20)]
+    ]
+    return judge(claim(quantity="gain_lead", bound={"min": 0.0}), rows(made))
+
+
+def test_which_step_brings_most_is_asked_of_every_rival():
+    clear = lead_of((0.70, 0.80, 0.81, 0.84, 0.85))
+    assert (clear.verdict, clear.value) == ("holds", pytest.approx(0.07))
+    # steps 2, 3, 4, 5 less step 1: the least lead decides whether it holds
+    t = stats.t.ppf([0.975, 1 - 0.025 / 3], 1 / (1 / 10 + 1 / statistics.GUESS))
+    errors = 0.004 * np.sqrt(np.array([6, 4, 4]) / 3)  # the next step shares the rung, twice
+    leads = np.array([0.10 - 0.01, 0.10 - 0.03, 0.10 - 0.01])
+    assert clear.interval == pytest.approx((min(leads - t[0] * errors), min(leads + t[1] * errors)))
+    assert lead_of((0.70, 0.72, 0.80, 0.81, 0.82)).verdict == "fails"
+    assert lead_of((0.70, 0.74, 0.75, 0.79, 0.80)).verdict == "undecided"
+    # two that are as large, and one that is a little larger: none of them decides
+    assert lead_of((0.70, 0.74, 0.78, 0.82, 0.86)).verdict == "undecided"
+
+
+def test_every_claim_can_hold_fail_and_be_undecided(two_seeds):
+    """Each quantity's verdict is the bound's on its interval, whatever the claim."""
+    bound = analysis.Bound(min=0.1, max=0.2)
+    assert bound.judge(0.1, 0.2) == "holds"
+    assert bound.judge(0.05, 0.0999) == bound.judge(0.21, 0.3) == "fails"
+    assert bound.judge(0.05, 0.15) == bound.judge(0.15, 0.25) == "undecided"
+    assert bound.judge(0.0, 1.0) == bound.judge(math.nan, math.nan) == "undecided"
+    systems = measured(two_seeds[0])
+    decided = 0
+    for judged in analysis.load(two_seeds[0].uri).claims:
+        if judged.claim.rung not in LADDER[:2] or judged.claim.id == "augmentation-largest":
+            assert judged.verdict == "not run"
+            assert "not run" in judged.evidence
+            continue
+        low, high = judged.interval
+        if math.isnan(low):  # three seeds that agree
+            assert judged.verdict == "undecided"
+            continue
+        decided += 1
+        around = {"min": low - 1, "max": high + 1}
+        above = {"min": high + 1, "max": high + 2}
+        across = {"min": (low + high) / 2, "max": high + 1}
+        cases = [(around, "holds"), (above, "fails"), (across, "undecided")]
+        for bound, verdict in cases:
+            update = {"bound": analysis.Bound.model_validate(bound)}
+            changed = judged.claim.model_copy(update=update)
+            assert judge(changed, systems).verdict == verdict
+    assert decided >= 3
+
+
+@pytest.mark.parametrize(
+    ("runs", "inside", "verdict"),
+    [(1, 1, "undecided"), (4, 4, "undecided"), (5, 5, "holds"), (5, 4, "undecided"),
+     (5, 1, "undecided"), (5, 0, "fails"), (8, 7, "holds"), (8, 6, "undecided"), (8, 1, "fails")],
+)  # fmt: skip
+def test_epochs_are_judged_by_the_share_of_runs(runs, inside, verdict):
+    """By the exact binomial test against one half, at 5 % a side; "never" is an epoch like any."""
+    within = curve(30, 0.9, 0.8, drops=(20,))
+    outside = [curve(30, 0.9, 0.8), curve(30, 0.9, 0.8, drops=(29,))]  # never, and late
+    made = [
+        replace(
+            made_run(LADDER[1], seed, 80, 20),
+            history=within if seed < inside else outside[seed % 2],
+        )
+        for seed in range(runs)
+    ]
+    systems = rows(made)
+    drop = claim(quantity="first_drop_epoch", bound={"min": 18, "max": 28})
+    judged = judge(drop, systems)
+    assert judged.verdict == verdict
+    p = min(stats.binomtest(inside, runs, alternative=side).pvalue for side in ("less", "greater"))
+    told = f"{inside} of {runs} seed{'s' * (runs > 1)} inside the bound, p {p:.2g} (binomial)"
+    assert judged.evidence.startswith(told)
+    assert (verdict != "undecided") == (p <= 0.05)
+    never = claim(quantity="first_drop_epoch", bound={"min": 100})
+    count = sum("learning_rate" in run.history and run.history is outside[0] for run in made)
+    assert f"{count} of {runs} seed" in judge(never, systems).evidence
+    shown = results._measured(judged)
+    assert shown[1] == "-"
+    assert ("epoch 20" in shown[0], "never" in shown[0]) == (inside > 0, count > 0)
+
+
+def test_early_stopping_that_never_came_holds_from_five_seeds(store):
+    for seed in range(5):
+        judged = {j.claim.id: j for j in analysis.load(store.uri).claims} if seed else {}
+        assert not judged or judged["early-stop-idle"].verdict == "undecided"
+        store.add(LADDER[2], right(N, 800), seed=seed)
+    judged = {j.claim.id: j for j in analysis.load(store.uri).claims}["early-stop-idle"]
+    assert (judged.verdict, results._measured(judged)[0]) == ("holds", "never")
+
+
+def test_other_quantities_take_three_seeds():
+    gap = claim(rung=LADDER[0], quantity="final_gap", bound={"min": 0.01})
+    for gains, verdict in (((0.03, 0.031), "undecided"), ((0.03, 0.031, 0.032), "holds"),
+                           ((0.03, 0.03, 0.03), "undecided")):  # fmt: skip
+        made = [
+            replace(
+                made_run(LADDER[0], seed, 80, 20), history=curve(30, 0.8 + gain, 0.8, drops=(20,))
+            )
+            for seed, gain in enumerate(gains)
+        ]
+        judged = judge(gap, rows(made))
+        assert judged.verdict == verdict
+        assert ("takes three" in judged.evidence) == (len(gains) == 2)
+        if verdict == "holds":
+            values = [claims.gap(run) for run in made]
+            assert judged.interval == pytest.approx(DescrStatsW(values).tconfint_mean())
+
+
+def test_slope_ratio(store):
+    history = curve(40, 0.9, 0.8, drops=(20,))
+    history.loc[:19, "accuracy"] = history.loc[:19, "val_accuracy"] = 0.3 + 0.01 * np.arange(19)
+    history.loc[20:, "accuracy"] = history.loc[20:, "val_accuracy"] = 0.7 + 0.002 * np.arange(21)
+    flat = claim(quantity="slope_ratio_after_drop", bound={"max": 0.5})
+    for seed in range(3):
+        history.loc[30, "accuracy"] += 1e-6  # the same in every seed are copies
+        store.add(LADDER[1], right(N, 800), seed=seed, history=history)
+        judged = judge(flat, measured(store))
+        assert judged.value == pytest.approx(0.2, rel=1e-3)
+    assert judged.verdict == "holds"
+    # a second drop ends the stretch: the jump there is no slope either
+    history.loc[26:, ["accuracy", "val_accuracy"]] += 0.2
+    history.loc[26:, "learning_rate"] /= 5
+    store.add(LADDER[2], right(N, 800), history=history)
+    later = flat.model_copy(update={"rung": LADDER[2]})
+    assert judge(later, measured(store)).value == pytest.approx(0.2)
+
+
+def test_early_stopping_that_triggered_fails_the_claim(store):
+    for seed in range(5):
+        store.add(LADDER[2], right(N, 800), seed=seed, metrics={"stopped_epoch": 16.0 + 2 * seed})
+    judged = {j.claim.id: j for j in analysis.load(store.uri).claims}["early-stop-idle"]
+    assert (judged.verdict, judged.value) == ("fails as assumed", 20.0)
+    assert "03_deeper_early_stopping assumed: early stopping restore" in judged.evidence
+    assert results._measured(judged)[0] == "epoch 16, 18, 20, 22, 24"
+
+
+def test_a_new_claim_needs_only_yaml(full, tmp_path):
+    """Also about a rung without a published accuracy; its accuracy is then no verdict."""
+    study = copied(tmp_path)
+    added = (
+        "claims:\n  - {id: new, rung: vgg, text: new, quantity: test_accuracy, bound: {min: 0.8}}\n"
+    )
+    text = study.claims.read_text().replace("claims:\n", added, 1)
+    study.claims.write_text(text.replace("  vgg: 0.879\n", "", 1))
+    said = analysis.load_statements(study)
+    assert "vgg" not in said.published
+    systems = measured(full[0])
+    judged = judge(said.claims[0], systems)
+    assert (judged.verdict, judged.value) == ("undecided", 0.879)
+    runs = systems[LADDER[0]].runs
+    own = analysis.System("06_mine", "Mine", math.nan, 0.015, {}, runs)
+    assert own.verdict == "not comparable"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        ("quantity: final_gap", "quantity: final_gab", "there is no quantity 'final_gab'"),
+        ("bound: {max: 0}", "bound: {}", "min, max or both"),
+        ("rung: 05_deeper_dropout", "rung: 05_deper", "there is no experiment '05_deper'"),
+        ("id: deeper-gain", "id: early-stop-idle", "stands there twice"),
+        ("    against: vgg\n", "", "needs 'against'"),
+        ("tolerance: 0.015", "tolerance: lots", "tolerance"),
+        ("[data.augmentation]", "[data.augmentations]", "there is no factor 'data.augmentations'"),
+        ("  02_augmentation: [", "  01_template: [", "'01_template' is no step of the ladder"),
+        ("credited:", "credits:", "credits: unknown key (did you mean 'credited'?)"),
+        (
+            "seeds: 5",
+            "seeds: 0",
+            "seeds: 0 is not allowed: Input should be greater than or equal to 1",
+        ),
+    ],
+)
+def test_mistakes_in_claims_are_one_line(tmp_path, old, new, told):
+    study = copied(tmp_path)
+    study.claims.write_text(study.claims.read_text().replace(old, new))
+    with pytest.raises(UserError) as error:
+        analysis.load_statements(study)
+    assert told in str(error.value)
+    assert str(study.claims) in str(error.value)
+    assert "\n" not in str(error.value)

@@ -1,0 +1,118 @@
+"""Runs as MLflow holds them: whole, unfinished, damaged, or none."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from report_known import N, build, fails_in_one_line, made_run, reported
+from report_store import LADDER, Store, curve, right
+
+from report import analysis
+from report.presentation import output, tables
+from report.presentation.tables import numbers
+from resnet import UserError
+
+
+def test_epochs_tell_how_far_a_network_jumps_about(two_seeds):
+    run = made_run(LADDER[1], 0, 80, 20)
+    val = run.history["val_accuracy"].to_numpy()
+    assert run.jumps == pytest.approx(np.mean(np.diff(val[-10:]) ** 2) / 2)
+    late = replace(run, metrics=run.metrics | {"tested_epoch": 4.0})  # before the drop
+    assert late.jumps == pytest.approx(np.mean(np.diff(val[9:19]) ** 2) / 2)
+    few = replace(run, history=curve(30, 0.8, 0.7, drops=(29,)))  # two epochs at that rate
+    last = few.history["val_accuracy"].to_numpy()[-10:]
+    assert few.jumps == pytest.approx(np.mean(np.diff(last) ** 2) / 2)
+    assert math.isnan(replace(run, metrics={**run.metrics, "tested_epoch": math.nan}).jumps)
+    once = replace(run, history=run.history[:1], metrics={"epochs_run": 1.0, "tested_epoch": 1.0})
+    assert math.isnan(once.jumps)
+    assert run.lacks == ""
+    assert once.lacks == "test accuracy, curve of validation accuracy"
+
+
+@pytest.mark.parametrize(
+    ("status", "told"),
+    [("RUNNING", "still going, 7 epochs done"), ("FAILED", "failed, 7"), ("KILLED", "killed, 7")],
+)
+def test_unfinished_runs_are_said(store, status, told):
+    store.add(LADDER[0], right(N, 700))
+    store.add(LADDER[1], right(N, 800), history=curve(7, 0.5, 0.4), status=status)
+    content = analysis.load(store.uri)
+    assert content.systems[1].waiting.startswith(told)
+    headings, _, row, *_ = tables.progression(content).texts()
+    cells = dict(zip(headings, row, strict=True))
+    assert cells["reproduced"] == told.split(",")[0]
+    assert cells["deviation"] == numbers.NONE
+    assert content.systems[1].verdict == "not run"
+    judged = {j.claim.id: j for j in content.claims}
+    assert told.split(",")[0] in judged["augmentation-train"].evidence
+
+
+def test_only_a_run_still_going(store):
+    store.add(LADDER[0], right(N, 700), history=curve(2, 0.5, 0.4), status="RUNNING")
+    folder = build(store)
+    text = (folder / output.PAGE).read_text()
+    assert "6 not run. The 19 further claims: 19 not run." in text
+    assert "still going, 2 epochs done" in text
+
+
+def test_deleted_and_damaged_artifacts_are_told(store):
+    ids = [store.add(LADDER[i], right(N, 700 + 50 * i)) for i in range(4)]
+    for name in ("mistakes.png", "confusion_matrix.csv", "experiment.yaml"):
+        store.artifact(ids[3], name).unlink()
+    predictions = [store.artifact(run, "test_predictions.csv") for run in ids]
+    predictions[0].unlink()
+    predictions[1].write_bytes(b"\xff no table")
+    shorter = predictions[2].read_text().splitlines()[:-300]
+    predictions[2].write_text("\n".join(shorter))
+    content = analysis.load(store.uri)
+    assert [s.verdict for s in content.systems[:3]] == ["undecided"] * 3
+    told = " ".join(content.notes)
+    assert "test_predictions.csv is gone" in told
+    assert "test_predictions.csv is damaged" in told
+    assert "where the run says 0.8" in told  # its images no longer give its accuracy
+    assert content.pictured.classes == tuple(map(str, range(10)))  # their names were in the matrix
+    text = (output.write(content, store.folder / "out") / output.PAGE).read_text()
+    assert "Of its mistakes there are no images." in text
+    vgg = store.add("vgg", right(N, 600))  # the rungs' best was 3 of 4, whose predictions are gone
+    store.artifact(ids[3], "test_predictions.csv").unlink()
+    assert analysis.load(store.uri).pictured.id == vgg
+    store.client.delete_run(vgg)
+    store.client.delete_run(ids[3])
+    assert "No run shown has predictions" in (build(store) / output.PAGE).read_text()
+
+
+def test_a_run_without_curves_or_figures_of_its_own(store):
+    store.add(LADDER[0], right(N, 700), history=curve(25, 0.9, 0.8).iloc[:0])
+    text = (build(store) / output.PAGE).read_text()
+    assert "the runs recorded no curves." in text
+    store.add(LADDER[0], right(N, 710), seed=1)  # whose curves are there
+    assert "the runs recorded no curves." not in (build(store) / output.PAGE).read_text()
+
+
+def test_corrupt_stores(tmp_path, two_seeds):
+    database = tmp_path / "mlflow.db"
+    database.write_bytes(b"this is no database " * 100)
+    uri = f"sqlite:///{database}"
+    fails_in_one_line(reported("--tracking-uri", uri), "is not a database of MLflow's")
+    good = (two_seeds[0].folder / "mlflow.db").read_bytes()
+    database.write_bytes(good[: len(good) // 2])
+    with pytest.raises(UserError):
+        analysis.load(uri)
+    database.write_bytes(good[:8192] + b"\xff" * (len(good) - 8192))
+    with pytest.raises(UserError):
+        analysis.load(uri)
+    with pytest.raises(UserError):
+        analysis.load("gopher://host")
+    secret = "postgresql+psycopg2://me:s3cret@127.0.0.1:1/x"
+    with pytest.raises(UserError, match=r"me:\*\*\*@") as error:
+        analysis.load(secret)
+    assert "s3cret" not in str(error.value)
+
+
+def test_a_store_that_was_moved_is_read_with_its_artifacts(tmp_path, empty):
+    (tmp_path / "old").mkdir()
+    Store.copy(empty, tmp_path / "old").add(LADDER[0], right(N, 720))
+    (tmp_path / "old").rename(tmp_path / "new")
+    content = analysis.load(f"sqlite:///{tmp_path / 'new' / 'mlflow.db'}")
+    assert content.runs[0].n_test == N

@@ -1,0 +1,98 @@
+"""Which runs stand in one report."""
+
+import re
+
+import pytest
+from report_known import N, build, copied
+from report_store import LADDER, right
+
+from report import analysis
+from report.presentation import output, page
+from resnet import UserError
+
+
+def test_sets_are_never_mixed(store):
+    store.add(LADDER[0], right(N, 700))
+    store.add(LADDER[0], right(N, 100), seed=1, dataset="digits", fingerprint="cd" * 32, start=1)
+    store.add(LADDER[0], right(N, 200), seed=2, profile="quick")
+    store.add(LADDER[0], right(N, 300), seed=3, modified="training.epochs=2")
+
+    def accuracies(**chosen):
+        content = analysis.load(store.uri, **chosen)
+        assert len(content.selection.others) == 3
+        return content.systems[0].accuracies
+
+    assert accuracies() == [0.7]
+    assert accuracies(dataset="digits") == accuracies(dataset="CDCD") == [0.1]
+    assert accuracies(profile="quick") == [0.2]
+    assert accuracies(modified="training.epochs=2") == [0.3]
+    with pytest.raises(UserError, match=r"there are: cifar10 \(abababababab\), full profile; "):
+        analysis.load(store.uri, dataset="imagenet")
+
+
+def test_most_rungs_are_preferred_then_the_newest(store):
+    store.add(LADDER[0], right(N, 700), start=1)
+    store.add(LADDER[1], right(N, 700), start=2)
+    store.add(LADDER[0], right(N, 600), dataset="other", fingerprint="cd" * 32, start=3)
+    assert analysis.load(store.uri).run_set.dataset == "cifar10"
+    store.add(LADDER[1], right(N, 600), dataset="other", fingerprint="cd" * 32, start=4)
+    assert analysis.load(store.uri).run_set.dataset == "other"
+
+
+@pytest.mark.parametrize(
+    ("made", "told", "head"),
+    [
+        ({"dataset": "pets"}, "on another dataset (pets, not CIFAR-10)", "Not the study's"),
+        ({"profile": "quick"}, "in the quick profile", "Machinery check: 2 of 5 rungs ran"),
+        ({"modified": "training.epochs=2"}, "with modified settings", "Not the study's"),
+    ],
+)
+def test_what_is_not_the_study_is_not_held_against_it(store, made, told, head):
+    for i, count in ((0, 400), (1, 829)):
+        store.add(LADDER[i], right(N, count), **made)
+    content = analysis.load(store.uri)
+    assert {s.verdict for s in content.systems} == {"not comparable", "not run"}
+    assert {j.verdict for j in content.claims} == {"not comparable", "not run"}
+    assert content.claims[4].value == pytest.approx(
+        0.429
+    )  # what was measured is shown all the same
+    assert page.headline(content).startswith(head)
+    assert told in page.headline(content)
+    text = (build(store) / output.PAGE).read_text()
+    assert told in text
+    assert "published (CIFAR-10) †" in text
+    assert not re.search(r'class="chip (holds|fails|undecided)', text)
+    assert ("--data path/of/pets" in text) == ("dataset" in made)
+
+
+def test_a_rung_of_ones_own_is_none_of_those_published(store):
+    store.add(LADDER[0], right(N, 720))
+    store.add("06_mine", right(N, 900), like=LADDER[4])
+    store.add("02_mine", right(N, 900), like=LADDER[1])  # beside the study's of that number
+    content = analysis.load(store.uri)
+    assert [step.after.name for step in content.steps] == [*LADDER[1:], "06_mine"]
+    assert "The 6 accuracies, within" in page.headline(content)
+    assert page.tiles(content)[0][1] == "0 of 6"
+
+
+def test_the_newest_configuration_and_run_count(store):
+    old = {"config_hash": "0" * 64}
+    store.add(LADDER[0], right(N, 100), tags=old, start=1)
+    store.add(LADDER[0], right(N, 200), start=2)
+    store.add(LADDER[0], right(N, 300), start=3)
+    content = analysis.load(store.uri)
+    assert content.systems[0].accuracies == [0.3]
+    notes = " ".join(content.notes)
+    assert "1 finished run(s) of another configuration (000000000000) left out" in notes
+    assert "1 older run(s) of the same seed left out" in notes
+    store.add(LADDER[0], right(N, 400), tags=old, start=4)
+    content = analysis.load(store.uri)
+    assert content.systems[0].accuracies == [0.4]
+    assert "no longer describes" in " ".join(content.notes)
+
+
+def test_a_broken_experiment_file_does_not_stop_the_report(store, tmp_path):
+    store.add(LADDER[0], right(N, 700))
+    study = copied(tmp_path)
+    (study.folder / "06_mine.yaml").write_text("extends: 01_template\nepocs: 3\n")
+    assert "06_mine.yaml: epocs: unknown key" in " ".join(analysis.load(store.uri, study).notes)

@@ -1,0 +1,279 @@
+"""Another set of runs beside the ladder: on purpose, in one place, and never paired wrongly."""
+
+import math
+import re
+import shlex
+import shutil
+
+import numpy as np
+import pytest
+from conftest import ROOT
+from report_known import (
+    CHROMIUM,
+    N,
+    browsed,
+    build,
+    csv,
+    fails_in_one_line,
+    read,
+    reported,
+    verdicts,
+)
+from report_store import FINGERPRINT, LADDER, STUDY, Store, right
+from rich.console import Console
+from scipy import stats
+
+from report import analysis
+from report.analysis import runs, selection, statistics
+from report.presentation import output, summary
+from report.presentation.tables import commands
+from resnet import UserError
+from resnet.study import change
+
+EPOCHS = "training.epochs=2"
+SHOWN = f"cifar10 ({FINGERPRINT[:12]}), full profile"
+MINE = f"{SHOWN}, modified: {EPOCHS}"
+RECORDED = f"{SHOWN}, recorded runs"
+DIGITS = "digits (cdcdcdcdcdcd), quick profile"
+COUNTS = {0: (720, 725, 730), 1: (830, 829, 845), 2: (834, 840, 838)}
+"""By rung, of seeds 0, 1 and 2."""
+OTHERS = {1: (800, 790, 795), 2: (750,)}
+"""With two epochs: of seeds 1, 2 and 3, and of seed 0."""
+
+
+def changed(rung, tree):
+    return change(STUDY.experiment(rung), tree, "--set")
+
+
+@pytest.fixture(scope="session")
+def sets(empty, tmp_path_factory):
+    """A ladder of three rungs and, beside it, modified, recorded and other data's runs."""
+    store = Store.copy(empty, tmp_path_factory.mktemp("sets"))
+    for i, counts in COUNTS.items():
+        for seed, count in enumerate(counts):
+            store.add(LADDER[i], right(N, count, seed), seed=seed)
+        digits = {"dataset": "digits", "fingerprint": "cd" * 32, "profile": "quick"}
+        store.add(LADDER[i], right(N, 900), **digits)
+    two = {"training": {"epochs": 2}}
+    for i, counts in OTHERS.items():
+        for seed, count in enumerate(counts, start=int(len(counts) > 1)):
+            store.add(changed(LADDER[i], two), right(N, count, seed), seed=seed, modified=EPOCHS)
+    store.add("06_mine", right(N, 700), like=LADDER[4], title="Mine", modified=EPOCHS)
+    recorded = {"role": "recorded", "device": "Another processor"}
+    store.add(LADDER[0], right(N, 720), tags=recorded)
+    return store
+
+
+@pytest.fixture(scope="session")
+def folder(sets, tmp_path_factory):
+    """The report with three sets beside."""
+    out = tmp_path_factory.mktemp("compared") / "out"
+    return build(sets, out, compare=[EPOCHS, "recorded", "digits"])
+
+
+def test_rung_by_rung(folder, sets):
+    raw, cells = csv(folder, "compared_1", "rung"), read(folder).records("compared_1")
+    row = raw.loc[LADDER[1]]
+    mine, theirs = analysis.load(sets.uri, compare=[EPOCHS]), None
+    theirs = mine.compared[0]
+    assert math.isnan(theirs.systems[1].interval[0])  # of two degrees of freedom
+    assert row["difference"] == pytest.approx(np.mean(OTHERS[1]) / N - np.mean(COUNTS[1]) / N)
+    assert row[["interval_low", "p", "p_holm"]].isna().all()
+    assert (row["shown"], row["compared"]) == pytest.approx(
+        (np.mean(COUNTS[1]) / N, np.mean(OTHERS[1]) / N)
+    )
+    shown = cells["2 + augmentation"]
+    assert shown["accuracy, shown"] == "83.5 %\nseeds 0-2"
+    assert shown["accuracy, compared"] == "79.5 %\nseeds 1-3"
+    assert shown["evidence"] == "3 seeds; 3 seeds"
+    assert shown["different settings"].endswith("training.epochs: 25 -> 2")
+    assert raw.loc[LADDER[2], "evidence"] == "3 seeds; 1 seed"
+    assert set(raw["shown_set"]) == {SHOWN}
+    assert set(raw["compared_set"]) == {MINE}
+
+
+def test_a_rung_that_one_of_the_two_lacks(folder):
+    cells = read(folder).records("compared_1")
+    assert set(cells) == {
+        "1 Template", "2 + augmentation", "3 + deeper + early stopping", "6 Mine",
+    }  # fmt: skip
+    lacking = {"1 Template": "accuracy, compared", "6 Mine": "accuracy, shown"}
+    for name, where in lacking.items():
+        row = cells[name]
+        assert row[where] == "not run"
+        assert "not run" in row["evidence"]
+        nothing = ("difference", "95 % interval", "p", "agreement", "different settings")
+        assert {row[heading] for heading in nothing} == {"-"}
+
+
+def test_other_images_are_never_paired(folder, sets):
+    """Their labels and predictions are there, and equal: only the fingerprint tells."""
+    raw = csv(folder, "compared_3", "rung")
+    assert raw.loc[LADDER[0], "difference"] == pytest.approx(0.9 - np.mean(COUNTS[0]) / N)
+    empty = ["interval_low", "p", "mcnemar_p", "agreement", "newly_right", "newly_wrong"]
+    assert raw[empty].isna().all(axis=None)
+    assert set(raw["evidence"]) == {"3 seeds; 1 seed; other images"}
+    text = (folder / output.PAGE).read_text()
+    assert text.count("The images differ") == 1
+    assert text.index(f"Compared: {DIGITS}") < text.index("The images differ")
+    differ = read(folder).records("compared_3_sets")
+    assert (differ["dataset"]["shown"], differ["dataset"]["compared"]) == ("cifar10", "digits")
+
+
+def test_several_seeds_on_other_images_say_so(store):
+    counts = np.array([700, 705, 698, 702, 699])
+    for seed, count in enumerate(counts):
+        store.add(LADDER[0], right(N, count, seed), seed=seed)
+        other = {"dataset": "pets", "fingerprint": "cd" * 32, "start": 1}
+        store.add(LADDER[0], right(N, 800 + 4 * seed, seed), seed=seed, **other)
+    content = analysis.load(store.uri, dataset="cifar10", compare=["pets"])
+    (step,) = content.beside(content.compared[0])
+    assert step.basis == "5 seeds; 5 seeds; other images"
+    assert np.isnan(step.mcnemar_p)
+    assert step.gain == pytest.approx(0.808 - counts.mean() / N)
+    # two sets have two deviations, each of four degrees of freedom, and their variances are added
+    variances = [s.estimate.variance / 5 for s in (step.before, step.after)]
+    each = 1 / (1 / 4 + 1 / statistics.GUESS)
+    freedom = sum(variances) ** 2 / sum(v**2 / each for v in variances)
+    half = stats.t.ppf(0.975, freedom) * math.sqrt(sum(variances))
+    assert step.interval == pytest.approx((step.gain - half, step.gain + half))
+
+
+def test_the_same_images_agree_and_differ_in_the_device(folder):
+    raw = csv(folder, "compared_2", "rung").loc[LADDER[0]]
+    assert raw["difference"] == pytest.approx(0.72 - np.mean(COUNTS[0]) / N)
+    assert (raw["pairs"], raw["agreement"]) == (1, 1)
+    differ = read(folder).records("compared_2_sets")
+    assert differ["set"]["compared"] == RECORDED
+    assert differ["device"]["compared"] == "Another processor"
+    assert not {"dataset", "fingerprint", "keras"} & set(differ)
+
+
+def without_the_section(folder):
+    text = (folder / output.PAGE).read_text()
+    text = re.sub(r'<section aria-labelledby="compared">.*?</section>\s*', "", text, flags=re.S)
+    text = re.sub(r'<li><a href="#compared">.*?\n|Report of .*?UTC', "", text)
+    return re.sub(r" --compare '.*?'", "", re.sub(r"&#39;", "'", text))
+
+
+def test_nothing_else_changes(sets, folder, tmp_path):
+    """Every table and figure, and the page but for the section, its link and the command."""
+    plain = build(sets, tmp_path / "plain")
+    assert "compared" not in (plain / output.PAGE).read_text().partition("<body>")[2]
+    files = {p.relative_to(plain): p.read_bytes() for p in plain.rglob("*") if p.is_file()}
+    for name, content in files.items():
+        if name.parts[0] in ("tables", "figures"):
+            assert (folder / name).read_bytes() == content, name
+    more = {p.relative_to(folder) for p in folder.rglob("*") if p.is_file()} - set(files)
+    kinds = {f"compared_{i}{part}" for i in (1, 2, 3) for part in ("", "_sets")}
+    assert {path.stem for path in more} == kinds
+    assert without_the_section(folder).split() == without_the_section(plain).split()
+    contents = [analysis.load(sets.uri, compare=names) for names in ((), (EPOCHS, "digits"))]
+    assert verdicts(contents[0]) == verdicts(contents[1])
+    told = [[s.label for s in c.selection.others] for c in contents]
+    assert told[0] == told[1]
+
+
+def test_the_command_makes_the_same_report(sets, folder):
+    content = analysis.load(sets.uri, compare=[EPOCHS, "recorded", "digits"])
+    words = shlex.split(commands.report_command(content))
+    named = [words[i + 1] for i, word in enumerate(words) if word == "--compare"]
+    assert named == [MINE, RECORDED, DIGITS]
+    again = analysis.load(sets.uri, compare=named)
+    assert [c.run_set.label for c in again.compared] == named
+
+
+def labels(frame, *names, **chosen):
+    """Of the set shown, and of those beside."""
+    found = selection.select(frame, STUDY, compare=names, **chosen)
+    return [each.run_set.label for each in (found, *found.compared)]
+
+
+def test_names(sets):
+    frame = runs.search(sets.uri, STUDY)
+    for name, label in (
+        (EPOCHS, MINE),
+        ("recorded", RECORDED),
+        ("quick", DIGITS),
+        ("CDCD", DIGITS),
+    ):
+        assert labels(frame, name) == labels(frame, label, name) == [SHOWN, label]
+    assert labels(frame, DIGITS, EPOCHS) == [SHOWN, DIGITS, MINE]
+    assert labels(frame, "", modified=EPOCHS) == [MINE, SHOWN]  # the ladder beside a trial
+    # not a part of a text, and nothing that is so of the set shown as well
+    for name in ("training.epochs=", "training.epochs=20", "full", "own", "cifar10", ""):
+        with pytest.raises(UserError, match="names no other set of runs") as error:
+            labels(frame, name)
+        assert all(label in str(error.value) for label in (MINE, RECORDED, DIGITS))
+    with pytest.raises(UserError, match=r"none, there is no other$"):
+        labels(frame[frame["role"] == "recorded"], "own")
+
+
+def test_of_several_sets_the_one_most_like_the_shown(store):
+    other = {"dataset": "pets", "fingerprint": "cd" * 32}
+    store.add(LADDER[0], right(N, 700))
+    store.add(LADDER[0], right(N, 600), modified=EPOCHS)
+    store.add(LADDER[0], right(N, 500), modified=EPOCHS, **other)
+    store.add(LADDER[0], right(N, 400), profile="quick", modified=EPOCHS)
+    store.add(LADDER[0], right(N, 300), profile="quick", **other)
+    frame = runs.search(store.uri, STUDY)
+    assert labels(frame, EPOCHS) == [SHOWN, MINE]
+    with pytest.raises(UserError, match="names several sets of runs; name one of: ") as error:
+        labels(frame, "quick")
+    assert str(error.value).count("quick profile") == 2
+    assert "full profile" not in str(error.value)
+
+
+def test_what_the_compared_set_leaves_out_is_said(store):
+    store.add(LADDER[0], right(N, 700))
+    ids = [store.add(LADDER[0], right(N, 600), modified=EPOCHS, start=i) for i in (1, 2)]
+    store.artifact(ids[1], "test_predictions.csv").unlink()
+    folder = build(store, compare=[EPOCHS])
+    text = (folder / output.PAGE).read_text()
+    section = text[text.index('id="compared"') :]
+    assert "1 older run(s) of the same seed left out" in section
+    assert "test_predictions.csv is gone" in section
+    row = csv(folder, "compared_1", "rung").loc[LADDER[0]]
+    assert row["difference"] == pytest.approx(-0.1)
+    assert np.isnan(row["interval_low"])
+
+
+@pytest.mark.parametrize("width", [80, 160])
+def test_in_the_terminal(sets, width):
+    plain, text = "", ""
+    for names in ((), (EPOCHS, "digits")):
+        console = Console(record=True, width=width)
+        summary.show(analysis.load(sets.uri, compare=names), console)
+        plain, text = text, console.export_text()
+    assert "…" not in text
+    assert "2, 3: training.epochs: 25 -> 2" in text
+    assert MINE in " ".join(text.split())
+    assert re.search(r"83\.5 % +79\.5 % +-4\.0", text)
+    assert "other images" in text
+    assert "compared" not in plain
+    assert set(plain.splitlines()) <= set(text.splitlines())
+
+
+def test_command_line(sets, tmp_path):
+    """With the words of the document, whose runs are those of the fixture."""
+    text = (ROOT / "docs" / "own-rung.md").read_text("utf-8")
+    assert re.search(r"ladder run \d --set (\S+)", text)[1] == EPOCHS
+    words = shlex.split(re.search(r"ladder report (--own --compare .*)", text)[1])
+    uri = ("--tracking-uri", sets.uri)
+    made = reported(*uri, "--out", tmp_path / "out", *words)
+    assert (made.returncode, made.stderr) == (0, ""), made
+    assert f"compared with {MINE}\n" in made.stdout
+    assert (tmp_path / "out" / "tables" / "compared_1.tex").exists()
+    nothing = reported(*uri, "--out", tmp_path / "none", "--compare", "epochs")
+    fails_in_one_line(nothing, "--compare 'epochs'", MINE)
+    assert not (tmp_path / "none").exists()
+    assert f"--compare {EPOCHS}" in reported("--help").stdout
+
+
+@pytest.mark.skipif(not CHROMIUM, reason="there is no chromium")
+def test_no_table_is_wider_than_the_page(folder, tmp_path):
+    shutil.copytree(folder, tmp_path / "out")
+    script = """async () => [...document.querySelectorAll(".scroll")]
+      .filter((s) => s.scrollWidth > s.clientWidth + 1)
+      .map((s) => s.getAttribute("aria-label"))"""
+    assert browsed(tmp_path / "out", tmp_path, script) == []

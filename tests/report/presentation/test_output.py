@@ -1,0 +1,166 @@
+"""The folder of a report, and what an invocation's own run shows of its ladder."""
+
+import json
+import math
+
+import pytest
+from report_known import SAID, N, build, ladder_of, pooled, read
+from report_store import LADDER, curve, right
+
+from report import analysis
+from report.presentation import output, page, tables
+from resnet import UserError
+from resnet.records import DESCRIPTION
+from resnet.store import connect
+from resnet.study import rung_number
+
+
+def test_files_come_in_every_form(full):
+    files = {p.relative_to(full[1]).as_posix() for p in full[1].rglob("*") if p.is_file()}
+    assert set(json.loads((full[1] / "manifest.json").read_text())["files"]) == files - {
+        "manifest.json"
+    }
+    for name in ("progression", "claims", "steps", "residual_vs_vgg", "power", "assumptions"):
+        assert {f"tables/{name}.{suffix}" for suffix in ("md", "csv", "tex")} <= files
+    for name in ("progression", "gains", "validation", *(f"curves_{rung}" for rung in LADDER)):
+        assert f"figures/{name}.svg" in files
+    assert "figures/progression.png" in files
+
+
+def logged(store, **chosen):
+    """What an invocation's run shows of a store's ladder: metrics, tags, and the content."""
+    content, parent = analysis.load(store.uri, **chosen), store.parent()
+    output.log_ladder(connect(store.uri), parent, content)
+    return ladder_of(store.client, parent), store.client.get_run(parent).data.tags, content
+
+
+def test_a_ladder_is_the_means_of_its_rungs_and_their_gains(store):
+    for rung, counts in {4: (900,), 1: (840,), 0: (700, 720)}.items():
+        for seed, count in enumerate(counts):
+            store.add(LADDER[rung], right(N, count), seed=seed)
+    store.add("vgg", right(N, 800))
+    store.add("06_mine", right(N, 910), like=LADDER[4], title="mine | or yours")
+    store.add(LADDER[3], right(N, 800), metrics={"test_accuracy": math.nan})
+    ladder, tags, _ = logged(store)
+    # a baseline stands on no rung, and what was never tested is not there
+    assert ladder["test_accuracy"] == pytest.approx({1: 0.71, 2: 0.84, 5: 0.9, 6: 0.91})
+    assert ladder["seeds"] == {1: 2, 2: 1, 5: 1, 6: 1}
+    # rung 5 has none: rung 4 was not tested
+    assert ladder["gain"] == pytest.approx({2: 0.13, 6: 0.01})
+    assert ladder["published"] == pytest.approx({1: 0.723, 2: 0.829, 5: 0.892})
+    assert set(ladder) == {"test_accuracy", "seeds", "gain", "published"}
+    assert tags["ladder"] == "cifar10"
+    lines = tags[DESCRIPTION].splitlines()
+    rows = [line.split(" | ")[0] for line in lines if line.startswith("| ")][2:]
+    assert rows == [
+        "| 1 Template",
+        "| 2 + augmentation",
+        "| 3 + deeper + early stopping",
+        "| 4 + learning-rate schedule",
+        "| 5 + deeper + dropout",
+        r"| 6 mine \| or yours",
+        "| vgg VGG-like network",
+    ]
+    assert "| 2 + augmentation | 84.0 % | undecided | 82.9 % | +1.1 |" in lines
+    assert "†" not in tags[DESCRIPTION]
+
+
+def test_a_ladder_of_other_images_says_that_it_is_not_comparable(store):
+    of = {"dataset": "digits", "profile": "quick", "modified": "training.epochs=1"}
+    store.add(LADDER[0], right(N, 700), **of)
+    ladder, tags, _ = logged(store)
+    assert ladder["test_accuracy"] == pytest.approx({1: 0.7})
+    assert tags["ladder"] == "digits · quick · training.epochs=1"
+    assert "published (CIFAR-10) †" in tags[DESCRIPTION]
+    assert "undecided" not in tags[DESCRIPTION]
+
+
+def test_a_ladder_in_mlflow_has_the_report_s_own_numbers(two_seeds):
+    store, counts = two_seeds
+    ladder, _, content = logged(store)
+    row = tables.progression(content).frame.set_index("rung")
+    known = pooled(counts)
+    for number, name in enumerate(LADDER[:2], 1):
+        mean, half = known.mean(name), known.half(**{name: 1 / 3})
+        expected = {
+            "test_accuracy": (mean, "reproduced"),
+            "low": (mean - half, "interval_low"),
+            "high": (mean + half, "interval_high"),
+            "deviation": (math.sqrt(known.factor) * known.scales[name], "deviation"),
+            "seeds": (3, "seeds"),
+            "published": (SAID.published[name], "published"),
+        }
+        for key, (value, column) in expected.items():
+            assert ladder[key][number] == pytest.approx(value)
+            assert ladder[key][number] == pytest.approx(row.loc[name, column])
+    gains = {2: known.mean(LADDER[1]) - known.mean(LADDER[0])}
+    assert ladder["gain"] == pytest.approx(gains)
+    assert ladder["gain"] == pytest.approx({2: content.steps[0].gain})
+    rungs = {key: sorted(by_rung) for key, by_rung in ladder.items()}
+    assert rungs == {key: [1, 2] for key in expected} | {"gain": [2]}
+
+
+def test_beside_a_rung_of_the_same_number_steps_are_the_report_s(store):
+    for rung, count in {"06_b": 800, "06_mine": 910, "07_c": 900}.items():
+        store.add(rung, right(N, count), like=LADDER[4])
+    content, parent = analysis.load(store.uri), store.parent()
+    output.log_ladder(connect(store.uri), parent, content)
+    gains = [(m.step, m.value) for m in store.client.get_metric_history(parent, "gain")]
+    assert gains == [
+        (rung_number(step.after.name), pytest.approx(step.gain))
+        for step in content.steps
+        if not math.isnan(step.gain)
+    ]
+    assert gains == [(6, pytest.approx(0.11)), (7, pytest.approx(-0.01))]
+
+
+def test_a_report_is_replaced_and_nothing_else_is(store):
+    store.add(LADDER[0], right(N, 700))
+    out = store.folder / "reports" / "latest"
+    build(store, out)
+    store.add(LADDER[1], right(N, 800))
+    build(store, out)
+    assert "80.0 %" in (out / output.PAGE).read_text()
+    assert [p.name for p in out.parent.iterdir()] == ["latest"]
+    (out / "notes.txt").write_text("mine")
+    with pytest.raises(UserError, match=r"notes\.txt"):
+        build(store, out)
+    assert (out / "notes.txt").read_text() == "mine"
+    with pytest.raises(UserError, match="is not a folder"):
+        build(store, out / "notes.txt")
+
+
+def test_a_failure_leaves_the_old_report(store, monkeypatch):
+    store.add(LADDER[0], right(N, 700))
+    out = store.folder / "reports" / "latest"
+    build(store, out)
+    before = (out / output.PAGE).read_bytes()
+
+    def fail(*arguments):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(page, "render", fail)
+    with pytest.raises(UserError, match="No space left"):
+        build(store, out)
+    assert (out / output.PAGE).read_bytes() == before
+    assert [p.name for p in out.parent.iterdir()] == ["latest"]
+
+
+def test_the_parent_run_holds_the_report(full):
+    store, folder = full
+    parent = store.parent()
+    output.attach(connect(store.uri), parent, analysis.load(store.uri), folder)
+    names = {a.path for a in store.client.list_artifacts(parent, "report")}
+    assert ladder_of(store.client, parent)["test_accuracy"] == pytest.approx(
+        {number: SAID.published[name] for number, name in enumerate(LADDER, 1)}
+    )
+    assert names == {f"report/{n}" for n in ("report.html", "figures", "tables", "manifest.json")}
+
+
+@pytest.mark.slow
+def test_five_rungs_with_five_seeds(store):
+    for rung in LADDER:
+        for seed in range(5):
+            store.add(rung, right(10_000, 8000, seed), seed=seed, history=curve(75, 0.9, 0.8))
+    folder = build(store)
+    assert len(read(folder).records("runs")) == 25

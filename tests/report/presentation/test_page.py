@@ -1,0 +1,177 @@
+"""The page: what it says at the top, that it stands alone, and how a browser shows it."""
+
+import os
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from report_known import CHROMIUM, SAID, N, browsed, build, read
+from report_store import CLASSES, LADDER, right
+
+from report import analysis
+from report.presentation import figures, output, page
+
+
+def test_the_headline_keeps_the_states_apart(two_seeds):
+    content = analysis.load(two_seeds[0].uri)
+    assert page.headline(content) == (
+        "Interim, with 3 of 5 planned seeds a row. The 6 accuracies, within 1.5 points of those "
+        "published: 2 undecided, 4 not run. The 19 further claims: 1 holds, 1 fails, 3 undecided "
+        "(2 with a value inside the bound), 14 not run."
+    )
+    assert page.wrong(content) == (
+        "Each of 25 verdicts may be wrong with a probability of at most 5 %: once all are decided, "
+        "up to 1.25 of them will be, and of the 2 decided here up to 0.1."
+    )
+    deviations = sorted(100 * s.deviation for s in content.systems[:2])
+    assert [tile[:3] for tile in page.tiles(content)[:3]] == [
+        ("reproduced", "0 of 6", "2 undecided, 4 not run"),
+        ("claims that hold", "1 of 19", "1 holds, 1 fails, 3 undecided, 14 not run"),
+        ("seeds a row", "3 of 5", "interim, deviation {:.2f} to {:.2f} points".format(*deviations)),
+    ]
+
+
+def test_once_the_planned_seeds_are_in_nothing_is_interim(two_seeds):
+    content = analysis.load(two_seeds[0].uri)
+    done = [
+        replace(system, runs=(content.systems[0].runs * 2)[:5])
+        for system in content.systems
+        if system.name in SAID.published
+    ]
+    assert not replace(content, systems=tuple(done)).interim
+    assert replace(content, systems=(*done[:-1], replace(done[-1], runs=()))).interim
+    final = replace(content, systems=tuple(done))
+    assert page.headline(final).startswith("The 6 accuracies, within")
+    assert page.tiles(final)[2][1] == "5"
+    assert page.count_verdicts(["fails as assumed"] * 2 + ["fails", "holds", "holds"]) == (
+        "2 hold, 1 fails, 2 fail as assumed"
+    )
+
+
+HOSTILE = ("<script>alert(1)</script>", "100%_a&b", "$x^2$ {\\frac", "a|b`c`[d](e)*f*", "[z]")
+
+
+def test_hostile_names_break_nothing(store):
+    classes = (*HOSTILE, "true", "1e3", *CLASSES[len(HOSTILE) + 2 :])
+    for seed, name in enumerate(HOSTILE):
+        store.add(
+            name,
+            right(N, 700 + seed),
+            like=LADDER[0],
+            title=name,
+            dataset=HOSTILE[0],
+            classes=classes,
+            tags={"device": name},
+        )
+    folder = build(store)
+    cells = read(folder)
+    assert not cells.problems
+    shown = {row[0].partition(" ")[2].split("\n")[0] for row in cells.tables["progression"][6:]}
+    assert set(HOSTILE) <= {name.split(" ", 1)[-1] for name in shown} | shown
+    assert set(classes) == set(cells.records("classes"))
+    assert cells.scripts == 1
+    for path in (folder / "tables").glob("*.md"):
+        text = path.read_text()
+        assert "<script" not in text
+        rows = [line for line in text.splitlines() if line.startswith("|")]
+        assert len({len(re.findall(r"(?<!\\)\|", row)) for row in rows}) == 1, path
+    for path in (folder / "tables").glob("*.tex"):
+        body = path.read_text().partition(r"\midrule")[2].partition(r"\bottomrule")[0]
+        for row in body.strip().splitlines():
+            assert not re.search(r"(?<!\\)[%$#_^~]", row), path
+            assert not row.lstrip().startswith("[")
+        assert len({len(re.findall(r"(?<!\\)&", r)) for r in body.strip().splitlines()}) == 1
+    assert r"100\%\_a\&b" in (folder / "tables" / "progression.tex").read_text()
+    assert len(list((folder / "figures").glob("curves_*.svg"))) == len(HOSTILE)
+
+
+def test_page_stands_alone(full):
+    """Nothing fetched, every address there, every file that a table or figure links as well."""
+    cells = read(full[1])
+    assert not cells.problems
+    assert cells.scripts == 1
+    text = (full[1] / output.PAGE).read_text()
+    assert not re.search(r"url\((?!#)", text)
+    assert "@import" not in text
+    ids = re.findall(r'\bid="([^"]+)"', text)
+    assert len(ids) == len(set(ids))
+    assert set(re.findall(r'href="#([^"]+)"', text)) <= set(ids)
+    assert set(re.findall(r"url\(#([^)]+)\)", text)) <= set(ids)
+    assert cells.files
+    assert not [name for name in cells.files if not (full[1] / name).is_file()]
+    for table in cells.tables:
+        if len(cells.tables[table]) > 1:
+            assert {f"tables/{table}.{kind}" for kind in ("csv", "tex", "md")} <= set(cells.files)
+    for name in (full[1] / "figures").glob("*.svg"):
+        assert f"figures/{name.name}" in cells.files
+
+
+def test_every_claim_and_rung_has_an_address(full):
+    ids = set(re.findall(r'\bid="([^"]+)"', (full[1] / output.PAGE).read_text()))
+    assert {f"claims-{c.id}" for c in SAID.claims} <= ids
+    assert {f"progression-{name}" for name in LADDER} <= ids
+    assert {f"runs-{run.id[:8]}" for run in analysis.load(full[0].uri).runs} <= ids
+
+
+def luminance(colour):
+    parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]
+    return np.dot(linear, (0.2126, 0.7152, 0.0722))
+
+
+def test_text_can_be_read_in_light_and_dark():
+    css = (figures.TEMPLATES / "report.css").read_text()
+    light, dark = (
+        dict(re.findall(r"--([\w-]+): (#\w{6})", part))
+        for part in (css.split("@media")[0], css[css.index("dark") :].split("}")[0])
+    )
+    for colours in (light, light | dark):
+        names = set(light) - {"line", "card", "paper", "heat"}
+        for name in names:
+            if name.endswith("-back"):
+                continue
+            for back in {f"{name}-back"} & set(colours) or {"card", "paper"}:
+                bright, dim = sorted((luminance(colours[n]) for n in (name, back)), reverse=True)
+                assert (bright + 0.05) / (dim + 0.05) >= 4.5, (name, back)
+    assert set(figures.PALETTE) - {"ink", "soft", "line", "card"} <= set(dark)
+
+
+@pytest.mark.skipif(not CHROMIUM, reason="there is no chromium")
+def test_in_a_browser(full, tmp_path):
+    script = """async () => {
+      const figure = document.querySelector("#figure-validation .picture");
+      const area = figure.getBoundingClientRect();
+      figure.dispatchEvent(new PointerEvent("pointermove", {
+        clientX: area.left + area.width * 0.5, clientY: area.top + area.height * 0.5 }));
+      const table = document.querySelector("table.progression");
+      table.querySelector("thead th:nth-child(2) button").click();
+      return {
+        reading: figure.querySelector(".reading").innerText,
+        sorted: [...table.tBodies[0].rows].map((row) => row.cells[1].textContent.trim()),
+        order: table.querySelector("[aria-sort]").getAttribute("aria-sort"),
+        wide: [...document.querySelectorAll(".scroll")]
+          .filter((s) => s.scrollWidth > s.clientWidth + 1)
+          .map((s) => s.getAttribute("aria-label")),
+        page: document.documentElement.scrollWidth,
+      };
+    }"""
+    seen = browsed(full[1], tmp_path, script)
+    assert "5 + deeper + dropout: " in seen["reading"]
+    assert seen["sorted"] == sorted(seen["sorted"])
+    assert seen["order"] == "ascending"
+    assert seen["wide"] == []
+    assert seen["page"] <= 1280
+
+
+@pytest.mark.skipif(
+    not CHROMIUM or "AXE" not in os.environ, reason="takes chromium, and AXE=path/to/axe.min.js"
+)
+def test_axe_finds_nothing(full, tmp_path):
+    axe = Path(os.environ["AXE"]).read_text()
+    script = (
+        "async () => { %s; document.querySelectorAll('details').forEach((d) => { d.open = true; });"
+    )
+    script += " return (await axe.run()).violations.map((v) => [v.id, v.nodes[0].html]); }"
+    assert browsed(full[1], tmp_path, script % axe.replace("</script", "<\\/script")) == []

@@ -1,0 +1,85 @@
+"""What results rest on, and the commands that make them again."""
+
+import re
+
+import pytest
+from report_known import N, read
+from report_store import FINGERPRINT, LADDER, STUDY, right
+
+from report import analysis
+from report.presentation import tables
+from report.presentation.tables import commands
+from resnet.host.shell import duration
+from resnet.study import change
+
+
+def test_provenance_and_assumptions(full):
+    _, folder = full
+    cells = read(folder)
+    for row in list(cells.records("runs").values()):
+        again = r"\.venv/bin/ladder run \w+ --seed 0 --cpus-per-run 4 --fresh"
+        assert re.fullmatch(again, row["again with"])
+    facts = {name: row["value"] for name, row in cells.records("environment").items()}
+    assert facts["fingerprint"] == FINGERPRINT
+    assert facts["training and test images"] == "50,000 and 10,000"
+    assert facts["keras"] == "3.15.1"
+    assert (facts["threads"], facts["instruction set"]) == ("4", "avx2")
+    assert facts["SHA-256 of claims.yaml as a run began"] == "1" * 64
+    assert "resumed elsewhere" not in facts
+    assert facts["training time in all"] == duration(61.0 * (25 * 4 + 50 + 75))
+    assert "training.learning_rate" in cells.records("assumptions")
+    assert "min_lr" in cells.records("contradictions")
+
+
+def test_a_run_that_went_on_elsewhere_says_so(store):
+    store.add(LADDER[0], right(N, 700), tags={"resumed_elsewhere": "avx2 instead of avx512"})
+    shown = dict(tables.environment(analysis.load(store.uri)).texts()[1:])
+    assert shown["resumed elsewhere"] == "avx2 instead of avx512"
+
+
+def test_a_changed_value_loses_its_reason():
+    experiment = STUDY.experiment(LADDER[0])
+    assert "model.batch_norm_momentum" in experiment.assumed
+    changed = change(experiment, {"model": {"batch_norm_momentum": 0.9}}, "--set")
+    assert set(experiment.assumed) - set(changed.assumed) == {"model.batch_norm_momentum"}
+    same = change(experiment, {"model": {"batch_norm_momentum": 0.99}}, "--set")
+    assert same.assumed == experiment.assumed
+    vgg = STUDY.experiment("vgg")
+    block = {"training": {"early_stopping": {"patience": 3}}}
+    assert "training.early_stopping" not in change(vgg, block, "--set").assumed
+
+
+def test_modified_runs_are_rerun_as_they_were(store):
+    store.add(LADDER[0], right(N, 700), modified="training.epochs=2 model.dropout=0.1")
+    content = analysis.load(store.uri)
+    assert commands.rerun_command(STUDY, content.runs[0]) == (
+        ".venv/bin/ladder run 1 --seed 0 "
+        "--cpus-per-run 4 --set training.epochs=2 --set model.dropout=0.1 --fresh"
+    )
+    assert all(not system.changes for system in content.systems[1:3])
+    assert f"--tracking-uri {store.uri}" in commands.report_command(content)
+
+
+def test_commands_name_images_and_engine_where_they_are_not_the_default(store):
+    """The quick profile's images are the digits."""
+    store.add(LADDER[0], right(N, 700), profile="quick", tags={"backend": "jax"})
+    content = analysis.load(store.uri)
+    for command in (
+        commands.rerun_command(STUDY, content.runs[0]),
+        commands.ablate_command(content, "2"),
+    ):
+        assert re.match(r"KERAS_BACKEND=jax \.venv-jax/bin/ladder (run 1|ablate 2) --", command)
+        assert "--profile quick --data cifar10" in command
+
+
+def test_runs_in_lanes_are_rerun_in_as_many_and_took_their_share_of_the_card(store):
+    lanes = {"backend": "jax", "device": "NVIDIA H200", "lanes": "5", "precision": "tf32"}
+    for seed in range(2):
+        store.add(LADDER[0], right(N, 700), seed=seed, tags=lanes)
+    content = analysis.load(store.uri)
+    assert commands.rerun_command(STUDY, content.runs[0]).startswith(
+        "KERAS_BACKEND=jax .venv-gpu/bin/ladder run 1 --seed 0 --lanes 5"
+    )
+    assert content.seconds == pytest.approx(2 * 61.0 * 25 / 5)
+    facts = dict(tables.environment(content).texts())
+    assert (facts["lanes"], facts["precision"]) == ("5", "tf32")

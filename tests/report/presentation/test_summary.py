@@ -1,0 +1,52 @@
+"""The report in a terminal."""
+
+import re
+
+import numpy as np
+import pytest
+from report_known import SAID, N
+from report_store import LADDER, curve, right
+from rich.console import Console
+
+from report import analysis
+from report.presentation import summary
+from resnet.study import short
+
+
+def test_the_runner_s_table(two_seeds):
+    store, counts = two_seeds
+    console = Console(record=True, width=120)
+    console.print(summary.progression(analysis.load(store.uri), named=LADDER[:3]))
+    text = console.export_text()
+    means = [np.mean(counts[name]) / N for name in LADDER[:2]]
+    assert f"{100 * means[0]:.1f} %" in text
+    assert f"{100 * (means[1] - means[0]):+.1f}" in text
+    assert "not run" in text  # rung 3 was asked for; rungs 4 and 5 were not
+    assert "5 + deeper" not in text
+
+
+@pytest.mark.parametrize(
+    ("profile", "counts"), [("full", (700,)), ("quick", (700,)), ("full", (699, 700, 701))]
+)
+def test_eighty_columns_cut_nothing(store, profile, counts):
+    for rung in LADDER[:-1]:
+        for seed, count in enumerate(counts):
+            store.add(rung, right(N, count), profile=profile, seed=seed)
+    store.add(
+        LADDER[-1], right(N, 700), history=curve(34, 0.5, 0.4), profile=profile, status="RUNNING"
+    )
+    console = Console(record=True, width=80)
+    content = analysis.load(store.uri)
+    summary.show(content, console)
+    text = console.export_text()
+    assert "…" not in text
+    assert f"{short(LADDER[2])} + deeper" in text  # at least two words a line
+    for c in SAID.claims:
+        assert f"{c.id} " in text
+    failing = [s for s in content.systems if s.verdict == "fails as assumed"]
+    assert bool(failing) == (len(counts) > 1)
+    for system in failing:
+        assert f"{system.name}: {system.assumed}" in text
+        assert re.search(
+            rf"{system.short} .* {100 * system.accuracy:.1f} % +fails as assumed", text
+        )

@@ -1,0 +1,183 @@
+"""Every number of a table against its own computation, as readers and as machines get it."""
+
+import math
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from report_known import KNOWN, SAID, N, csv, floor, pooled, read
+from report_store import CLASSES, LADDER, curve, labels, right
+from scipy import stats
+
+import report as notebook
+from report import analysis
+from report.analysis import Bound, statistics
+from report.presentation import output, tables
+from report.presentation.tables import numbers
+from resnet.study import short
+
+
+def test_one_seed_decides_nothing_about_an_accuracy(full):
+    _, folder = full
+    shown, raw = read(folder).records("progression"), csv(folder, "progression", "rung")
+    by_run = csv(folder, "runs", "rung")
+    for name, accuracy in SAID.published.items():
+        k = round(10_000 * accuracy)
+        row, cells = raw.loc[name], shown[f"{short(name)} {KNOWN[name].title}"]
+        assert row["reproduced"] == pytest.approx(k / 10_000)
+        assert row[["interval_low", "further_low", "tolerance_low", "deviation"]].isna().all()
+        assert row["verdict"] == "undecided"
+        assert cells["published"] == cells["reproduced"] == f"{100 * accuracy:.1f} %"
+        assert cells["95 % interval"] == "-\n1 seed"
+        assert cells["parameters"] == "316,394\n53.98 M mult-adds"
+        assert row["seed_floor"] == pytest.approx(floor(k, 10_000))
+        images = stats.binomtest(k, 10_000).proportion_ci(method="wilson")
+        found = by_run.loc[name, ["images_interval_low", "images_interval_high"]]
+        assert tuple(found) == pytest.approx(tuple(images))
+    last = shown["5 + deeper + dropout"]
+    assert last["training"] == "75 epochs\n1 h 16 min"
+    assert "training.epochs: 50 -> 75" in last["what changed"]
+    assert "model.identity_blocks: [7, 3, 1] -> [7, 5, 2]" in last["what changed"]
+
+
+def test_several_seeds_progression(two_seeds):
+    store, counts = two_seeds
+    content = analysis.load(store.uri)
+    table = tables.progression(content).frame.set_index("rung")
+    known = pooled(counts)
+    assert content.deviation == f"{math.sqrt(known.factor):.2f}, 4 degrees of freedom"
+    for name, count in counts.items():
+        row, published, mean = table.loc[name], SAID.published[name], known.mean(name)
+        half, further = known.half(**{name: 1 / 3}), known.half(**{name: 1 + 1 / 3})
+        assert row["reproduced"] == pytest.approx(mean)
+        assert (row["interval_low"], row["interval_high"]) == pytest.approx(
+            (mean - half, mean + half)
+        )
+        assert (row["further_low"], row["further_high"]) == pytest.approx(
+            (mean - further, mean + further)
+        )
+        assert row["evidence"] == "3 seeds"
+        assert row["published_is"] == "inside"
+        assert row["deviation"] == pytest.approx(math.sqrt(known.factor) * known.scales[name])
+        assert row["own_deviation"] == pytest.approx(np.std(np.array(count) / N, ddof=1))
+        off = abs(mean - published)
+        assert (row["tolerance_low"], row["tolerance_high"]) == pytest.approx(
+            (max(off - half, 0), off + half)
+        )
+        assert row["seed_floor"] == pytest.approx(
+            math.sqrt(np.mean([floor(k, N) ** 2 for k in count]))
+        )
+    assert list(table["verdict"][2:]) == ["not run"] * 4
+    assert [s.waiting for s in content.systems[2:]] == ["not run"] * 4
+
+
+def test_the_power_table(two_seeds, full):
+    table, known = tables.power(analysis.load(two_seeds[0].uri)), pooled(two_seeds[1])
+    row = table.frame.iloc[0]
+    deviation = math.sqrt(known.factor) * math.hypot(*known.scales.values())
+    assert row["deviation"] == pytest.approx(deviation)
+    assert row["seeds_needed"] == statistics.seeds_needed(0.829 - 0.723, deviation**2, 2)
+    assert table.texts()[2][:3] == ["2 → 3 + deeper + early stopping", "+0.5", "-"]  # 3 was not run
+    row = csv(full[1], "power", "to").loc[LADDER[2]]
+    floors = [floor(round(10_000 * SAID.published[n]), 10_000) for n in LADDER[1:3]]
+    assert row["floor"] == pytest.approx(math.hypot(*floors))
+    assert row["seeds_by_floor"] == statistics.seeds_needed(0.005, row["floor"] ** 2, 6)
+    assert math.isnan(row["deviation"])
+
+
+def test_confusion_and_accuracy_by_class(full):
+    _, folder = full
+    truth, published = labels(10_000), SAID.published
+    tidy = csv(folder, "per_class", ["rung", "class"])
+    heat = csv(folder, "classes", "class")
+    for name, accuracy in published.items():
+        correct = right(10_000, round(10_000 * accuracy))
+        for k, label in enumerate(CLASSES):
+            expected = correct[truth == k].mean()
+            assert tidy.loc[(name, label), "accuracy"] == pytest.approx(expected)
+            assert tidy.loc[(name, label), "images"] == (truth == k).sum()
+            assert heat.loc[label, name] == pytest.approx(expected)
+    counts = csv(folder, "confusion_matrix", "true class")
+    correct = right(10_000, 8920)  # of the best rung
+    assert counts.loc["cat", "cat"] == (correct & (truth == 3)).sum()
+    assert counts.loc["cat", "deer"] == (~correct & (truth == 3)).sum()
+    assert counts.to_numpy().sum() == 10_000
+    text = (folder / output.PAGE).read_text()
+    wrong = counts.loc["cat", "deer"]
+    assert (
+        f'data-row="3" data-column="4" data-size="10" data-told="true cat, predicted deer: {wrong}'
+        in text
+    )
+
+
+def test_numbers_for_others(full, two_seeds):
+    _, folder = full
+    tidy = csv(folder, "curves", ["rung", "epoch"])
+    expected = curve(50, 0.92, 0.90, drops=(23, 40))
+    for key in expected:
+        assert tidy.loc[LADDER[3], key].to_numpy() == pytest.approx(expected[key].to_numpy())
+    for path in (folder / "tables").glob("*.csv"):
+        keys = pd.read_csv(path).columns
+        if path.stem not in (
+            "confusion_matrix",
+            "classes",
+            "networks",
+        ):  # which name classes, rungs
+            assert all(re.fullmatch(r"[a-z][a-z0-9_]*", key) for key in keys), path
+    ran = csv(folder, "runs", "rung")
+    assert ran["train_seconds"].to_dict() == {
+        name: 61.0 * {LADDER[3]: 50, LADDER[4]: 75}.get(name, 25) for name in ran.index
+    }
+    assert ran["test_accuracy"].to_dict() == pytest.approx(SAID.published)
+    for name in ("progression", "claims", "steps", "power", "runs"):
+        numbers = pd.read_csv(folder / "tables" / f"{name}.csv")
+        shown = getattr(tables, {"claims": "judged"}.get(name, name), None)
+        assert shown is None or numbers.select_dtypes("number").shape[1] >= 3
+    results = notebook.results(two_seeds[0].uri)
+    assert sorted(results["test_accuracy"]) == sorted(
+        count / N for counts in two_seeds[1].values() for count in counts
+    )
+    assert notebook.curves(two_seeds[0].uri).groupby(["rung", "seed"]).size().tolist() == [25] * 6
+
+
+def test_the_networks_side_by_side(full, two_seeds):
+    cells = read(full[1]).records("networks")
+    heading = ["5 + deeper + dropout", "vgg VGG-like network"]
+    assert [cells["reproduced"][h] for h in heading] == ["89.2 %", "87.9 %"]
+    assert [cells["model.dropout"][h] for h in heading] == ["0.5", "0.2"]
+    shown = {row[0]: row[1:] for row in tables.networks(analysis.load(two_seeds[0].uri)).texts()}
+    assert shown["reproduced"] == ["not run", "not run"]
+    assert shown["model.filters"] == ["-", "[32, 64, 128]"]  # which the YAML knows all the same
+    assert shown["model.identity_blocks"] == ["[7, 5, 2]", "-"]
+
+
+@given(
+    st.lists(st.floats(-1, 1), min_size=1, max_size=3),
+    st.floats(-1, 1).map(lambda x: round(x, 3)),
+    st.sampled_from(["accuracy", "points", "ratio"]),
+)
+def test_values_are_shown_as_they_are_judged(values, limit, unit):
+    """On the side of the bound where they lie, whatever the digits that takes."""
+    interval = (min(values), max(values))
+    for end, bound in (("min", Bound(min=limit)), ("max", Bound(max=limit))):
+        scale = 1 if unit == "ratio" else 100
+        shown = [
+            part.split()[0]
+            for value in interval
+            for part in numbers.to_limits(value, (math.nan, math.nan), bound, unit)[:1]
+        ]
+        for value, text in zip(interval, shown, strict=True):
+            if abs(value - limit) > 1e-7:
+                assert (float(text) / scale < limit) == (value < limit), end
+
+
+def test_the_value_that_was_seen():
+    bound = Bound(min=0.1)
+    assert numbers.to_limits(0.09954, (math.nan,) * 2, bound, "points") == ["+9.95 points", "-"]
+    assert numbers.to_limits(0.7999, (0.7995, 0.8003), Bound(min=0.8), "accuracy") == [
+        "79.99 %",
+        "79.95 to 80.03 %",
+    ]

@@ -1,0 +1,252 @@
+"""What a reader finds in MLflow: ladders, models under names, and the UI in a real browser."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import psutil
+import pytest
+from conftest import ROOT
+from mlflow.entities import LoggedModelStatus, Metric
+from report_known import CHROMIUM, N, ladder_of
+from report_store import LADDER, STUDY, Store, right
+from services import free_port, wait_for
+
+from docs import screenshots
+from report.presentation import output, ui
+from resnet import UserError, data, records, tracking
+from resnet.data import Dataset
+from resnet.store import connect, views
+from resnet.study import Key, ablation
+from resnet.tracking import models
+
+
+@pytest.fixture
+def store(empty, tmp_path):
+    """A ladder, recorded and restored, two seeds of its first rung, and another set's own run."""
+    (tmp_path / "first").mkdir()
+    first = Store.copy(empty, tmp_path / "first")
+    for number, rung in enumerate(LADDER):
+        first.add(rung, right(N, 700 + 50 * number), start=1_700_000_000_000)
+    first.add(LADDER[0], right(N, 700), seed=1, start=1_700_000_000_000)
+    source = connect(first.uri)
+    for run in records.recordable(source):
+        records.save(records.to_record(source, run), tmp_path / "results")
+    made = Store.copy(empty, tmp_path)
+    store = connect(made.uri)
+    output.restore(store, records.load_all(tmp_path / "results"))
+    run_id = made.add(
+        LADDER[0], right(N, 300), profile="quick", dataset="digits", fingerprint="cd" * 32
+    )
+    made.tag(run_id, **Key.read(made.client.get_run(run_id).data.tags).series())
+    run_id = made.add(subset(), right(N, 600))
+    made.tag(run_id, **Key.read(made.client.get_run(run_id).data.tags).series())
+    return store
+
+
+def subset():
+    """A part of the fourth rung's step."""
+    before, after = (STUDY.experiment(name) for name in LADDER[2:4])
+    return ablation.subset(before, after, ["training.epochs"])
+
+
+def test_restored_runs_have_a_parent_that_is_their_ladder(store, tmp_path):
+    (parent,) = store.search(role="records")
+    held = ladder_of(store.client, parent.info.run_id)
+    assert sorted(held) == ["gain", "published", "seeds", "test_accuracy"]
+    assert held["test_accuracy"] == pytest.approx({n: 0.65 + 0.05 * n for n in range(1, 6)})
+    assert held["gain"] == pytest.approx(dict.fromkeys(range(2, 6), 0.05))
+    assert held["published"][5] == 0.892
+    assert held["seeds"] == {1: 2, 2: 1, 3: 1, 4: 1, 5: 1}
+    assert parent.data.tags["ladder"] == "cifar10"
+    assert parent.inputs.dataset_inputs
+    children = store.search(role="recorded")
+    assert {run.data.tags["mlflow.parentRunId"] for run in children} == {parent.info.run_id}
+    # one series a rung: its seeds, and nobody else's runs
+    series = [(run.data.tags["series"], run.data.tags["rung"]) for run in children]
+    assert len({name for name, _ in series}) == len(set(series)) == len(LADDER)
+
+    gone = next(path for path in (tmp_path / "results").iterdir() if path.name.startswith("05"))
+    found = records.load_all(tmp_path / "results")
+    path, record = gone, found[gone]
+    found[path] = record.model_copy(update={"tags": record.tags | {"device": "another"}})
+    assert output.restore(store, found) == 1
+    (again,) = store.search(role="records")
+    assert again.info.run_id != parent.info.run_id
+    assert ladder_of(store.client, again.info.run_id) == held
+    children = store.search(role="recorded")
+    assert {run.data.tags["mlflow.parentRunId"] for run in children} == {again.info.run_id}
+
+
+def test_restoring_again_changes_nothing(store, tmp_path):
+    def everything():
+        runs = [*store.search(role="recorded"), *store.search(role="records")]
+        ids = [run.info.run_id for run in runs]
+        return ids, [run.data.tags for run in runs], [ladder_of(store.client, i) for i in ids]
+
+    before = everything()
+    assert len(before[0]) == 7
+    assert output.restore(store, records.load_all(tmp_path / "results")) == 0
+    assert everything() == before
+
+
+def test_models_have_names_that_no_other_set_takes(empty, tmp_path):
+    made = Store.copy(empty, tmp_path)
+    store = connect(made.uri)
+
+    def add(rung, seed, validation, **more):
+        run_id = made.add(
+            rung, right(N, 700), seed=seed, metrics={"best_val_accuracy": validation}, **more
+        )
+        model = store.client.create_logged_model(store.experiment_id, f"{rung}-seed{seed}", run_id)
+        store.client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
+        return run_id
+
+    images = np.zeros((1, 8, 8, 3), "uint8"), np.zeros(1, "uint8")
+    dataset = Dataset("cifar10", ("a", "b"), *images, *images, "test")
+    of = {"fingerprint": dataset.fingerprint}
+    add(LADDER[0], 0, 0.99, modified="training.epochs=1", **of)
+    add(LADDER[0], 1, 0.99, status="KILLED", **of)
+    runs = {(rung, seed): add(rung, seed, 0.7 + 0.1 * (rung == LADDER[1]) + 0.01 * seed, **of)
+            for rung in LADDER[:2] for seed in (0, 1, 2)}  # fmt: skip
+    made.add(LADDER[2], right(N, 900), metrics={"best_val_accuracy": 0.9}, **of)  # without a model
+    for _ in range(2):  # the second time changes nothing
+        tracking.register(store, dataset, "full")
+        versions = store.client.search_model_versions("name = 'resnet-ladder'")
+        assert {v.run_id for v in versions} == {runs[rung, 1] for rung in LADDER[:2]}
+        assert len(versions) == 2
+    aliases = store.client.get_registered_model("resnet-ladder").aliases
+    assert sorted(aliases) == ["best", "rung-1", "rung-2"]
+    assert aliases["best"] == aliases["rung-2"] != aliases["rung-1"]
+
+    add(LADDER[0], 0, 1.0, profile="quick", **of)
+    tracking.register(store, dataset, "quick")
+    assert store.client.get_registered_model("resnet-ladder").aliases == aliases
+    assert sorted(store.client.get_registered_model("resnet-ladder-quick").aliases) == [
+        "best",
+        "rung-1",
+    ]
+
+
+@pytest.mark.skipif(not CHROMIUM, reason="there is no Chromium")
+def test_the_ui_in_a_browser(store):
+    """The address that is printed shows what it should, and Ctrl-C leaves nothing behind."""
+    (run,) = store.search(role="rung", profile="quick")
+    model = store.client.create_logged_model(
+        store.experiment_id, "01_template-seed0", run.info.run_id
+    )
+    accuracy = Metric("test_accuracy", 0.321, 0, 0, model.model_id, "digits", "cd")
+    store.client.log_batch(run.info.run_id, [accuracy])
+    store.client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
+
+    process = subprocess.Popen(
+        [sys.executable, "runner.py", "ui", "--no-open", "--tracking-uri", store.uri],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        address = process.stdout.readline().strip()
+        server, _, _ = address.partition("#")
+        at_work = psutil.Process(process.pid).children(recursive=True)
+        of_server = [c for c in at_work if {"mlflow", "uvicorn"} & {*c.cmdline()}]
+        assert len(of_server) == 2
+
+        page = screenshots.browse(address, "--dump-dom")
+        for rung in LADDER:
+            assert f"{rung} · cifar10 · recorded" in page
+        assert "01_template · digits · quick" in page
+        assert "Unassigned" not in page  # a parent among the rungs
+        assert "val_accuracy" in page
+        assert (part := subset().name) not in page
+        parts = views.address(server, store.experiment_id, views.PARTS)
+        page = screenshots.browse(parts, "--dump-dom")
+        assert f"{part} · cifar10" in page
+        assert f"{LADDER[3]} · cifar10 · recorded" in page
+
+        ladders = views.address(server, store.experiment_id, views.LADDERS)
+        page = screenshots.browse(ladders, "--dump-dom")
+        assert "recorded runs · cifar10" in page
+        assert "published" in page
+
+        experiment = f"{server}#/experiments/{store.experiment_id}"
+        (parent,) = store.search(role="records")
+        page = screenshots.browse(f"{experiment}/runs/{parent.info.run_id}", "--dump-dom")
+        assert "<td>+0.8</td>" in page.replace(' align="right"', "").replace(
+            ' style="text-align: right;"', ""
+        )
+        models = f"{experiment}/models?workflowType=machine_learning"
+        page = screenshots.browse(models, "--window-size=2500,900", "--dump-dom")
+        assert "01_template-seed0" in page
+        assert "0.321" in page
+    finally:
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=60) == 0
+    _, left = psutil.wait_procs(at_work, timeout=20)
+    assert not [child for child in left if child.status() != psutil.STATUS_ZOMBIE]
+
+
+def test_a_taken_port_is_one_line(empty):
+    with ui.socket.create_server(("127.0.0.1", 0)) as taken:
+        served = ui.served(f"sqlite:///{empty}", taken.getsockname()[1])
+        with pytest.raises(UserError, match="is taken"), served:
+            pass
+
+
+@pytest.mark.slow
+def test_a_served_model_answers_raw_images(command, image_folder, tmp_path):
+    process = command("--ladder=1", f"--data={image_folder}", "--profile=quick")
+    assert process.returncode == 0, process.err
+    store = connect(command.uri)
+    (run,) = store.search(role="rung", profile="quick")
+    ranked = mlflow.search_logged_models(
+        [store.experiment_id],
+        order_by=[{"field_name": "metrics.test_accuracy", "dataset_name": "squares"}],
+        output_format="list",
+    )
+    assert [model.name for model in ranked] == ["01_template-seed0"]
+    assert {m.key for m in ranked[0].metrics if m.dataset_name == "squares"} == {
+        "test_accuracy",
+        "test_loss",
+    }
+    logged = np.load(
+        mlflow.artifacts.download_artifacts(
+            run_id=run.info.run_id, artifact_path="test_probabilities.npy"
+        )
+    )
+    port = free_port()
+    name = models.registered_name(STUDY, "squares", "quick")
+    with (tmp_path / "server.log").open("w") as log:
+        server = subprocess.Popen(
+            [sys.executable, "-m", "mlflow", "models", "serve", f"--model-uri=models:/{name}@best",
+             "--env-manager=local", f"--port={port}"],
+            env=os.environ
+            | {
+                "MLFLOW_TRACKING_URI": command.uri,
+                # where it looks for uvicorn
+                "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+            },
+            stdout=log, stderr=log, start_new_session=True,
+        )  # fmt: skip
+        try:
+            address = f"http://127.0.0.1:{port}"
+            wait_for(lambda: urllib.request.urlopen(f"{address}/ping", timeout=5).close())
+            images = data.load(str(image_folder)).x_test
+            request = urllib.request.Request(
+                f"{address}/invocations",
+                json.dumps({"instances": images.tolist()}).encode(),
+                {"Content-Type": "application/json"},
+            )
+            with urllib.request.urlopen(request, timeout=120) as answer:
+                probabilities = np.array(json.load(answer)["predictions"])
+        finally:
+            os.killpg(server.pid, signal.SIGTERM)
+            server.wait(timeout=60)
+    np.testing.assert_allclose(probabilities, logged, rtol=1e-4, atol=1e-6)
+    assert probabilities.std() > 0.01  # it is no constant

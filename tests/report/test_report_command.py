@@ -1,0 +1,56 @@
+"""The command ``ladder report``."""
+
+import subprocess
+import sys
+
+import pytest
+from conftest import ROOT
+from report_known import build, fails_in_one_line, reported
+from report_store import Store
+
+from report import analysis
+from resnet import UserError
+
+
+def test_missing_and_empty_stores(tmp_path, empty):
+    database = tmp_path / "mlflow.db"
+    uri = f"sqlite:///{database}"
+    with pytest.raises(UserError, match=r"nothing was run yet: .*python runner\.py run "):
+        analysis.load(uri)
+    database.touch()
+    fails_in_one_line(
+        reported("--tracking-uri", uri, "--out", tmp_path / "out"),
+        "nothing was run yet",
+        "runner.py run all,vgg --profile quick",
+    )
+    assert database.stat().st_size == 0
+    assert [p.name for p in tmp_path.iterdir()] == ["mlflow.db"]  # and no mlruns/
+    store = Store.copy(empty, tmp_path)
+    with pytest.raises(UserError, match="no experiment 'resnet-ladder'"):
+        build(store, tmp_path / "out")
+    assert store.experiment_id
+    with pytest.raises(UserError, match="has no runs"):
+        build(store, tmp_path / "out")
+
+
+def test_command_line(two_seeds, tmp_path):
+    uri = two_seeds[0].uri
+    code = (
+        "import sys, runner\n"
+        "try: runner.entry()\n"
+        "finally: assert not {'keras', 'tensorflow', 'jax'} & set(sys.modules)"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code, "report", "--tracking-uri", uri, "--out", tmp_path / "out"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0, result
+    assert result.stderr == ""
+    assert str(tmp_path / "out" / "report.html") in result.stdout
+    result = reported("--tracking-uri", uri, "--summary")
+    assert result.returncode == 0
+    assert "72.5 %" in result.stdout
+    assert "augmentation-gain" in result.stdout
+    fails_in_one_line(reported("--tracking-uri", uri, "--profile", "quick"), "no runs match")

@@ -1,0 +1,145 @@
+"""A step taken apart: which experiments there are, and that each is what its name says."""
+
+import pytest
+import yaml
+from conftest import changed_keys
+
+from resnet import UserError
+from resnet.study import Study, ablation, from_yaml, load, rung_number
+from resnet.terminal import Options
+
+KNOWN = {name: load(path) for name, path in Study.open().files.items()}
+RUNGS = [name for name in KNOWN if rung_number(name) is not None]
+
+
+def parts(text, of=KNOWN.__getitem__):
+    return ablation.parts(text, list(KNOWN), of)
+
+
+def step(number):
+    return KNOWN[RUNGS[number - 2]], KNOWN[RUNGS[number - 1]]
+
+
+@pytest.mark.parametrize(
+    ("number", "expected"),
+    [
+        (2, ["data.validation", "data.augmentation"]),
+        (3, ["model.identity_blocks", "training.early_stopping"]),
+        (4, ["training.epochs", "training.early_stopping", "training.reduce_lr_on_plateau"]),
+        (5, ["model.identity_blocks", "model.dropout", "training.epochs"]),
+    ],
+)
+def test_the_factors_of_the_study_s_steps(number, expected):
+    assert list(ablation.factors(*step(number))) == expected
+
+
+@pytest.mark.parametrize("number", [2, 3, 4, 5])
+def test_subsets_lie_between_the_two_rungs(number):
+    before, after = step(number)
+    found = ablation.subsets(before, after)
+    keys = list(ablation.factors(before, after))
+    assert len(found) == 2 ** len(keys)
+    assert found[frozenset()] == before
+    assert found[frozenset(keys)] == after
+    assert len({e.hash() for e in found.values()}) == len(found)
+    for chosen, e in found.items():
+        assert set(ablation.factors(before, e)) == chosen
+        assert set(ablation.factors(e, after)) == set(keys) - chosen
+        assert from_yaml(e.to_yaml(), "test").hash() == e.hash()
+        assert set(e.assumed) <= {*before.assumed, *after.assumed}
+        if e not in (before, after):
+            assert rung_number(e.name) is None
+
+
+def test_another_architecture_is_one_factor():
+    before, after = KNOWN["05_deeper_dropout"], KNOWN["vgg"]
+    keys = ["model", "training.epochs", "training.early_stopping", "training.reduce_lr_on_plateau"]
+    assert list(ablation.factors(before, after)) == keys
+    assert len(ablation.subsets(before, after)) == 16
+
+
+def test_a_subset_takes_its_assumptions_from_where_its_values_are():
+    before, after = step(4)
+    key = "training.reduce_lr_on_plateau.min_delta"
+    for chosen, e in ablation.subsets(before, after).items():
+        assert (key in e.assumed) == ("training.reduce_lr_on_plateau" in chosen)
+
+
+def test_how_many_trainings_the_steps_take():
+    """Rung 4's eight subsets are one trajectory until the rate drops, rung 5's are four."""
+    of = {n: {e.trajectory() for e in ablation.subsets(*step(n)).values()} for n in (2, 3, 4, 5)}
+    assert {n: len(found) for n, found in of.items()} == {2: 4, 3: 2, 4: 1, 5: 4}
+
+
+def test_what_is_selected():
+    assert [e.name for e in parts("3")] == [
+        "02_augmentation",
+        "03_deeper_early_stopping",
+        "03_deeper_early_stopping~identity_blocks",
+        "03_deeper_early_stopping~early_stopping",
+    ]
+    both = [e.name for e in parts("3,4")]
+    assert both[:3] == ["02_augmentation", "03_deeper_early_stopping", "04_lr_schedule"]
+    assert both.count("03_deeper_early_stopping") == 1
+    assert len(parts("all")) == 5 + 2 + 2 + 6 + 6
+    with pytest.raises(UserError, match="no single step leads to 01_template"):
+        parts("1")
+    with pytest.raises(UserError, match="rungs 9: there is no rung 9"):
+        parts("9")
+
+
+def test_a_broken_rung_is_never_stepped_over():
+    def load(name):
+        if name == "03_deeper_early_stopping":
+            raise UserError("broken")
+        return KNOWN[name]
+
+    assert parts("5", load)[0].name == "04_lr_schedule"
+    for text in ("3", "4", "all", "assumed"):
+        with pytest.raises(UserError, match="broken"):
+            parts(text, load)
+
+
+def test_alternatives_change_one_assumed_value_each():
+    names = [e.name for e in parts("assumed")]
+    assert len(names) == len(set(names))
+    for e in KNOWN.values():
+        for (key, reason), other in ablation.alternatives(e).items():
+            assert reason
+            assert other.name in names
+            assert changed_keys(e, other) == [key]
+            assert key in e.assumed
+            assert key not in other.assumed
+            assert not other.alternatives.get(key)
+
+
+def test_alternatives_are_for_assumed_keys_alone_and_go_with_them(tmp_path):
+    base = KNOWN["01_template"].model_dump() | {"name": None}
+    del base["name"]
+    (tmp_path / "01_a.yaml").write_text(yaml.safe_dump(base))
+    (tmp_path / "02_b.yaml").write_text("extends: 01_a\nassumed: {training.epochs: null}\n")
+    assert "training.epochs" not in load(tmp_path / "02_b.yaml").alternatives
+    (tmp_path / "02_b.yaml").write_text(
+        "extends: 01_a\nalternatives: {model.dropout: [{value: 0.5, reason: why not}]}\n"
+    )
+    with pytest.raises(UserError, match=r"model\.dropout' is not among the assumed"):
+        load(tmp_path / "02_b.yaml")
+    (tmp_path / "02_b.yaml").write_text(
+        "extends: 01_a\nalternatives: {training.epochs: [{value: many, reason: why not}]}\n"
+    )
+    with pytest.raises(UserError, match=r"training\.epochs: 'many' is not"):
+        ablation.alternatives(load(tmp_path / "02_b.yaml"))
+
+
+def test_to_one_of_two_rungs_of_a_number_leads_no_step():
+    names = [*RUNGS[:2], "02_mine", *RUNGS[2:], "06_mine", "06_other"]
+    for name in ("06_other", "03_deeper_early_stopping"):
+        with pytest.raises(UserError, match=f"no single step leads to {name}"):
+            ablation.parts(name, names, KNOWN.__getitem__)
+
+
+def test_parts_that_set_makes_equal_are_one():
+    due = Options(set_=["training.epochs=30"]).due("4", apart=True)
+    chosen = [job.experiment for job in due]
+    assert len(chosen) == len({e.hash() for e in chosen}) == 4
+    assert {"03_deeper_early_stopping", "04_lr_schedule"} <= {e.name for e in chosen}

@@ -1,0 +1,474 @@
+"""The real command line in real processes, on a real MLflow database."""
+
+import os
+import random
+import re
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import keras
+import killed_at
+import mlflow
+import numpy as np
+import psutil
+import pytest
+import services
+from conftest import ROOT
+from ladders import (
+    EPOCHS,
+    FAST,
+    KILLED_AT,
+    TINY,
+    assert_as_if_nothing_happened,
+    in_a_fresh_shell,
+    ladder_arguments,
+    left_alone,
+    model_of,
+    printed,
+    records_of,
+    runs_of,
+)
+from mlflow.tracking import MlflowClient
+
+from resnet.study import setting_keys
+from resnet.training import loop, train
+
+
+@pytest.fixture(scope="module")
+def finished(image_folder, empty, tmp_path_factory):
+    """The store of rungs 1 and 2, to which nothing happened."""
+    return left_alone(ladder_arguments(image_folder), empty, tmp_path_factory)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(finished, tmp_path_factory):
+    """What they yielded."""
+    records = records_of(finished, tmp_path_factory)
+    assert set(records) == {"01_template", "02_augmentation"}
+    histories = records["02_augmentation"][0]
+    assert len({rate for _, rate in histories["learning_rate"]}) > 1, "the rate never dropped"
+    return records
+
+
+def test_killed_at_every_kind_of_moment(command, image_folder, undisturbed, tmp_path):
+    """Each restart goes on where the last kill struck, which kills at the next point."""
+    points = (
+        "step 8, checkpoint 4, validation 1, metrics 3, artifacts 1, model 1, figures 1, end 1, "
+        "between 2, checkpoint 7, never 0"
+    )
+    process = command(points, *ladder_arguments(image_folder), script=KILLED_AT)
+    assert process.returncode == 0, process.err
+    assert "already finished" in process.out  # rung 1, between the kills
+    assert_as_if_nothing_happened(command, undisturbed, tmp_path)
+
+
+def test_killed_in_a_shared_training(command, image_folder, empty, tmp_path_factory, tmp_path):
+    """Four runs read one training out, killed in what is rung 4's own."""
+    # without early stopping rung 3 has 40 steps, which are shared
+    arguments = [
+        "--ablate=4",
+        "--profile=quick",
+        f"--data={image_folder}",
+        TINY,
+        "--set=training.early_stopping.patience=8",
+    ]
+    undisturbed = records_of(left_alone(arguments, empty, tmp_path_factory), tmp_path_factory)
+    assert len(undisturbed) == 4
+    shared = {
+        name: histories["shared_epochs"][0][1] for name, (histories, *_) in undisturbed.items()
+    }
+    assert shared["03_deeper_early_stopping"] == 0
+    assert all(shared[name] > 0 for name in shared if name != "03_deeper_early_stopping")
+    rates = undisturbed["04_lr_schedule"][0]["learning_rate"]
+    assert len(rates) > shared["04_lr_schedule"], "nothing of it is its own"
+    process = command("step 45, never 0", *arguments, script=KILLED_AT)
+    assert process.returncode == 0, process.err
+    assert_as_if_nothing_happened(command, undisturbed, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(4))
+def test_killed_at_random_moments(command, image_folder, undisturbed, tmp_path, seed):
+    moments = random.Random(seed)
+    arguments = ladder_arguments(image_folder)
+    for _ in range(15):
+        process = command.start("never 0", *arguments, script=KILLED_AT)
+        for line in process.stdout:  # the start-up is not what this is about
+            if "training, at most" in line:
+                break
+        time.sleep(moments.uniform(0, 12))
+        process.kill()
+        process.communicate()
+    process = command("never 0", *arguments, script=KILLED_AT)
+    assert process.returncode == 0, process.err
+    assert_as_if_nothing_happened(command, undisturbed, tmp_path)
+
+
+def test_ctrl_c_leaves_a_resumable_run_and_says_how_to_go_on(
+    command, image_folder, undisturbed, tmp_path
+):
+    arguments = ladder_arguments(image_folder)
+    process = command.start(*arguments)
+    for line in process.stdout:
+        if "epoch 1/" in line:
+            break
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "go on with" in out
+    assert "Traceback" not in err
+    assert [run.info.status for run in runs_of(command.uri)] == ["KILLED"]
+    assert [run.info.status for run in runs_of(command.uri, "ladder")] == ["KILLED"]
+    process = in_a_fresh_shell(printed(out, "go on with:"), tmp_path)
+    assert process.returncode == 0, process.stderr
+    assert re.search(r"goes on in epoch [2-9]", process.stdout)
+    assert_as_if_nothing_happened(command, undisturbed, tmp_path)
+
+
+@pytest.mark.slow  # with workers lost on the way it is in the next but one
+def test_several_processes_give_the_same_bits(command, image_folder, undisturbed, tmp_path):
+    process = command(*ladder_arguments(image_folder), "--jobs=2")
+    assert process.returncode == 0, process.err
+    assert_as_if_nothing_happened(command, undisturbed, tmp_path)
+
+
+@pytest.mark.slow
+def test_ctrl_c_stops_several_processes_resumably(command, image_folder, undisturbed, tmp_path):
+    arguments = [*ladder_arguments(image_folder), "--jobs=2"]
+    process = command.start(*arguments)
+    for line in process.stdout:
+        if "epoch 1/" in line:
+            break
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 130, err
+    assert "go on with" in out
+    assert "RUNNING" not in [run.info.status for run in runs_of(command.uri)]
+    assert command(*arguments).returncode == 0
+    assert_as_if_nothing_happened(command, undisturbed, tmp_path)
+
+
+def test_lost_workers_cost_their_runs_some_steps_and_nothing_else(
+    command, image_folder, undisturbed, tmp_path
+):
+    process = command.start(*ladder_arguments(image_folder), "--jobs=2")
+    for end in ("kill", "terminate"):
+        for line in process.stdout:
+            if "epoch" in line:
+                break
+        while not (
+            victims := [
+                child
+                for child in psutil.Process(process.pid).children(recursive=True)
+                if child.name().startswith("ray::_task")
+            ]
+        ):
+            time.sleep(0.1)
+        getattr(victims[0], end)()
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
+    assert "its worker was lost" in out
+    assert_as_if_nothing_happened(command, undisturbed, tmp_path)
+
+
+@pytest.mark.slow
+def test_a_full_disk_costs_nothing(command, image_folder, undisturbed, tmp_path):
+    """While a checkpoint, the artifacts or the database is written; the same command goes on."""
+    arguments = ladder_arguments(image_folder)
+    process = command("full 9", *arguments, script=KILLED_AT)
+    assert process.returncode == 1, process.err
+    assert process.out.count("No space left on device") == 2  # each run tried
+    process = command("full artifacts 1", *arguments, script=KILLED_AT)
+    assert process.returncode == 1, process.err
+    with sqlite3.connect(command.uri.removeprefix("sqlite:///")) as database:
+        (pages,) = database.execute("PRAGMA page_count").fetchone()
+    process = command(f"full database {pages}", *arguments, script=KILLED_AT)
+    assert process.returncode in (1, 2)
+    assert "disk is full" in process.out + process.err
+    assert "Traceback" not in process.err
+    process = command("never 0", *arguments, script=KILLED_AT)
+    assert process.returncode == 0, process.err
+    assert_as_if_nothing_happened(command, undisturbed, tmp_path)
+
+
+def test_a_broken_rung_that_was_not_asked_for_stops_nothing(command, tmp_path):
+    services.copy(tmp_path)
+    (tmp_path / "experiments" / "06_broken.yaml").write_text("extends: 05_deeper_dropout\nx: 1\n")
+    options = {"script": tmp_path / "runner.py"}
+    process = command("--ladder=1,2", "--dry-run", **options)
+    assert process.returncode == 0, process.err
+    process = command("--ladder=6", "--dry-run", **options)
+    assert process.returncode == 2
+    assert len(process.err.strip().splitlines()) == 1
+    process = command("--help", **options)
+    assert process.returncode == 0
+    for name in ("05_deeper_dropout", "06_broken", *setting_keys()):
+        assert name in process.out
+
+
+def test_finished_work_is_skipped_and_fresh_trains_it_again(
+    command, here, image_folder, monkeypatch
+):
+    arguments = ["--ladder=1", f"--data={image_folder}", *FAST]
+    assert here(*arguments).returncode == 0
+    again = here(*arguments)
+    assert again.returncode == 0
+    assert "already finished" in again.out
+    assert "nothing was trained" in again.out
+    run = here("run", "1", *arguments[1:])  # the same, as a command of its own
+    assert run.returncode == 0, run.err
+    assert [line for line in run.out.splitlines() if "already finished" in line] == [
+        line for line in again.out.splitlines() if "already finished" in line
+    ]
+    assert "nothing was trained" in run.out
+    assert len(runs_of(command.uri)) == len(runs_of(command.uri, "ladder")) == 1
+    assert (command.checkpoints.parent / "reports" / "latest" / "report.html").exists()
+    process = in_a_fresh_shell(f"{printed(again.out, 'browse:')} --help", command.folder)
+    assert process.returncode == 0, process.stderr  # a server stays: that it starts is enough
+    process = here(*arguments, "--dry-run")
+    assert "as finished runs took" in process.out
+    assert "parameters" in process.out
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", os.fsync)
+        patch.setattr(loop, "CHECKPOINT_SECONDS", 0)
+        killed_at.full(5)
+        assert here(*arguments, "--fresh").returncode == 1
+    process = here(*arguments)  # what was begun anew goes on, as a ladder of its own
+    assert process.returncode == 0, process.err
+    assert "nothing was trained" not in process.out
+    first, second = runs_of(command.uri)
+    assert first.data.metrics["test_loss"] == second.data.metrics["test_loss"]
+    parents = {run.info.run_id: run.info.status for run in runs_of(command.uri, "ladder")}
+    assert parents[first.data.tags["mlflow.parentRunId"]] == "FINISHED"
+
+
+def test_two_runners_at_once_on_a_fresh_database(command, image_folder):
+    """Overlapping work is done once, the rest by whoever comes to it."""
+    Path(command.uri.removeprefix("sqlite:///")).unlink()
+    common = [f"--data={image_folder}", *FAST]
+    runners = [
+        command.start("--ladder=1,2", *common),
+        command.start("--ladder=2,3", *common),
+    ]
+    outputs = [runner.communicate(timeout=300) for runner in runners]
+    assert [runner.returncode for runner in runners] == [0, 0], outputs
+    children = runs_of(command.uri)
+    assert sorted(run.data.tags["rung"][:2] for run in children) == ["01", "02", "03"]
+    for run in children:
+        assert run.info.status == "FINISHED"
+        assert len(MlflowClient(command.uri).get_metric_history(run.info.run_id, "loss")) == 1
+        assert "test_accuracy" in run.data.metrics
+    assert [run.info.status for run in runs_of(command.uri, "ladder")] == ["FINISHED"] * 2
+
+
+def test_what_a_run_leaves_in_mlflow(finished, image_folder):
+    (run,) = [run for run in runs_of(finished) if run.data.tags["rung"] == "02_augmentation"]
+    (parent,) = runs_of(finished, "ladder")
+    tags, metrics, params = run.data.tags, run.data.metrics, run.data.params
+    assert tags["mlflow.parentRunId"] == parent.info.run_id
+    assert (tags["seed"], tags["profile"], tags["dataset"]) == ("3", "full", "squares")
+    assert tags["modified"].startswith("model={")
+    assert len(tags["config_hash"]) == len(tags["dataset_fingerprint"]) == 64
+    for key in ("git_commit", "git_dirty", "backend", "version.keras", "device"):
+        assert tags[key]
+    assert params["training.epochs"] == str(EPOCHS)
+    assert params["training.early_stopping.patience"] == "9"
+    assert {dataset.dataset.name for dataset in run.inputs.dataset_inputs} == {"squares"}
+    assert metrics["epochs_run"] <= EPOCHS
+    for key in (
+        "test_accuracy",
+        "test_loss",
+        "best_val_accuracy",
+        "best_epoch",
+        "stopped_epoch",
+        "train_seconds",
+        "parameters",
+        "multiply_adds",
+    ):
+        assert key in metrics
+    artifacts = {a.path for a in MlflowClient(finished).list_artifacts(run.info.run_id)}
+    assert artifacts >= {
+        "experiment.yaml",
+        "model_summary.txt",
+        "curves.png",
+        "test_probabilities.npy",
+        "confusion_matrix.csv",
+        "confusion_matrix.png",
+        "mistakes.png",
+    }
+
+    # the logged model alone gives the logged probabilities again, from raw images
+    from resnet import data
+
+    x = data.load(str(image_folder)).x_test
+    logged = np.load(
+        mlflow.artifacts.download_artifacts(
+            run_id=run.info.run_id, artifact_path="test_probabilities.npy"
+        )
+    )
+    model = mlflow.keras.load_model(model_of(run))
+    assert type(model.layers[-1].get_layer("group1_bn1")) is keras.layers.BatchNormalization
+    np.testing.assert_allclose(model.predict(x, verbose=0), logged, rtol=1e-4, atol=1e-6)
+    again = mlflow.pyfunc.load_model(model_of(run)).predict(x)
+    np.testing.assert_allclose(again, logged, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="JAX has lanes")
+@pytest.mark.parametrize("further", [(), ("--dry-run",)])
+def test_lanes_that_tensorflow_has_not_are_refused(here, further):
+    process = here("--ladder=1", "--data=digits", "--lanes=2", *further)
+    assert process.returncode == 2
+    assert "TensorFlow trains one run at a time; JAX has lanes" in process.err
+    assert len(process.err.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], "--ladder is missing"),
+        (["--ladder=9"], "there is no rung 9"),
+        (["--ladder=1", "--set=training.epoch=3"], "did you mean 'epochs'"),
+        (["--ladder=1", "--data=/nonexistent"], "/nonexistent"),
+        (["--ladder=1", f"--data={'x' * 5000}"], "no file or folder"),
+        (["--ladder=1", "--set=alternatives={}"], "a key of model, data or training"),
+        (["run", "9"], "there is no rung 9"),
+        (["run", ""], "is empty"),
+        (["ablate", "1"], "no single step leads to 01_template"),
+        (["plan", "1", "--set=training.epoch=3"], "did you mean 'epochs'"),
+        (["restore", "--tracking-uri=sqlite:////dev/null/x.db"], "there is no folder"),
+        (["--ladder=1", "--seed=1", "--seeds=1-2"], "--seeds"),
+        (["--ladder=1", "--seeds=4-1"], "--seeds"),
+        (["--ladder=1", "--profile=slow"], "quick"),
+        (["--ladder=1", "--data=digits", "--tracking-uri=ftp://x"], "sqlite:///"),
+        (["--ladder=2", "--data=digits", "--set=training.batch_size=5000"], "too large"),
+        (["--ladder=1", "--data=digits", "--checkpoints=/dev/null/x"], "cannot be written"),
+        (["--ladder=1", "--data=digits", "--ray=auto"], "--tracking-uri"),
+        (["--ladder=1", "--seeds=0-1", "--jobs=2", "--lanes=2"], "--lanes: does not go with"),
+        (["--ladder=1", "--tracking-uri=mysql+x://me:s3cret@127.0.0.1:1/x"], "//me:***@127"),
+        (["--ladder=1", "--tracking-uri=mysql://me:pa[ss@host/x"], "//me:***@host"),
+        (["--ladder=1", "--data=digits", "--checkpoints=ftp://me:s3cret@127.0.0.1:1/x"], "***@127"),
+    ],
+)
+def test_a_user_s_mistake_is_one_line_and_code_2(here, arguments, words):
+    process = here(*arguments)
+    assert process.returncode == 2
+    assert words in process.err
+    assert "s3cret" not in process.err
+    assert len(process.err.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--record"], "No such option"),  # commands of their own
+        (["--restore"], "No such option"),
+        (["--ladder=1", "--dry-run", "--timing"], "No such option"),
+        (["record", "--dry-run"], "No such option"),
+        (["restore", "--ladder=1"], "No such option"),
+        (["restore", "1"], "unexpected extra argument"),
+        (["run", "1", "2"], "unexpected extra argument"),
+        (["run"], "Missing argument"),
+        (["train", "1"], "No such command"),
+    ],
+)
+def test_what_no_command_takes_is_refused(here, arguments, words):
+    process = here(*arguments)
+    assert process.returncode == 2
+    assert words in process.err
+
+
+def test_a_server_that_is_not_there_is_one_line_and_code_2(command):
+    process = command("--ladder=1", "--tracking-uri=http://me:s3cret@127.0.0.1:1")
+    assert process.returncode == 2
+    assert "//me:***@127" in process.err
+    assert len(process.err.strip().splitlines()) == 1
+
+
+def test_a_corrupt_database_is_one_line_and_code_2(command, tmp_path):
+    (tmp_path / "mlflow.db").write_bytes(b"this is no database" * 100)
+    process = command("--ladder=1", "--data=digits")
+    assert process.returncode == 2
+    assert len(process.err.strip().splitlines()) == 1
+    assert "mlflow.db" in process.err
+
+
+def test_a_failing_rung_does_not_cost_the_others_and_the_code_is_1(
+    command, here, image_folder, monkeypatch
+):
+    def failing(experiment, *arguments):
+        if experiment.name == "01_template":
+            raise RuntimeError("the disk\nis full")
+        return train(experiment, *arguments)
+
+    monkeypatch.setattr("resnet.ladder.ladder.train", failing)
+    process = here("--ladder=1-2", f"--data={image_folder}", *FAST)
+    assert process.returncode == 1, process.err
+    assert "failed: RuntimeError: the disk is full" in process.out
+    statuses = {run.data.tags["rung"]: run.info for run in runs_of(command.uri)}
+    assert statuses["01_template"].status == "FAILED"
+    assert statuses["02_augmentation"].status == "FINISHED"
+    client = MlflowClient(command.uri)
+    assert "traceback.txt" in {
+        a.path for a in client.list_artifacts(statuses["01_template"].run_id)
+    }
+
+
+def test_the_dry_run_imports_no_engine_and_timing_counts_and_times(command, here, tmp_path):
+    database = Path(command.uri.removeprefix("sqlite:///"))
+    database.unlink()
+    script = tmp_path / "dry.py"
+    script.write_text(
+        "import sys; sys.path.insert(0, sys.argv.pop(1))\n"
+        "import runner\n"
+        "try: runner.entry()\n"
+        "finally: print('engines:', {'keras', 'tensorflow', 'jax', 'mlflow'} & set(sys.modules))\n"
+    )
+    process = command(ROOT, "--ladder=1", "--dry-run", script=script)
+    assert process.returncode == 0, process.err
+    assert "engines: set()" in process.out
+    process = here("plan", "1", TINY, "--timing")
+    assert process.returncode == 0, process.err
+    assert "10,378" in process.out
+    assert re.search(r"about (\d+ h )?\d+ min( \d+ s)? on this machine", process.out)
+    process = here("record")
+    assert process.returncode == 2
+    assert not database.exists()
+    for start in (printed(process.err, "start with"), printed(command().err, "try")):
+        process = in_a_fresh_shell(start.replace(" run ", " plan ", 1), tmp_path)
+        assert process.returncode == 0, process.stderr
+        assert "nothing was trained" in process.stdout
+
+
+def test_a_missing_package_is_one_line_with_a_way_out_that_works(tmp_path):
+    services.copy(tmp_path)
+    empty = tmp_path / "empty" / "bin" / "python"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", empty.parents[1]], check=True)
+    # as an editable installation leaves it
+    (packages,) = empty.parents[1].glob("lib/python*/site-packages")
+    (packages / "project.pth").write_text(f"{tmp_path}\n")
+    ladder = empty.parent / "ladder"
+    ladder.write_text(f"#!{empty}\nfrom runner import entry\nentry()\n")
+    ladder.chmod(0o755)
+    for line, named in {
+        "empty/bin/python runner.py --help": "runner.py --help",
+        "empty/bin/python runner.py report --help": "runner.py report --help",
+        "empty/bin/ladder report --help": "runner.py report --help",
+    }.items():
+        for ready in (False, True):
+            (tmp_path / ".venv").unlink(missing_ok=True)
+            if ready:
+                (tmp_path / ".venv").symlink_to(sys.prefix)
+            process = in_a_fresh_shell(line, tmp_path)
+            assert process.returncode == 2
+            assert process.stderr.count("\n") == 1
+            assert "is not installed" in process.stderr
+            way = printed(process.stderr, "try")
+            if ready:
+                assert way == f".venv/bin/python {named}"
+                assert "--tracking-uri" in in_a_fresh_shell(way, tmp_path).stdout
+            else:
+                assert way == "empty/bin/python -m pip install -e ."

@@ -1,0 +1,112 @@
+"""What bits depend on, and what is said of it before training."""
+
+import importlib.util
+import os
+import stat
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import keras
+import pytest
+
+numerics = importlib.import_module("resnet.training.numerics")  # whose function has its name
+jax_only = pytest.mark.skipif(keras.backend.backend() != "jax", reason="of JAX's")
+
+
+@pytest.mark.parametrize(
+    ("given", "set_"),
+    [
+        (None, "--xla_gpu_deterministic_ops=true"),
+        ("--xla_dump_to=x", "--xla_dump_to=x --xla_gpu_deterministic_ops=true"),
+        ("--xla_gpu_deterministic_ops=false", "--xla_gpu_deterministic_ops=false"),
+    ],
+)
+def test_a_user_s_flags_do_not_drop_determinism(given, set_):
+    environment = {key: value for key, value in os.environ.items() if key != "XLA_FLAGS"}
+    process = subprocess.run(
+        [sys.executable, "-c", "import resnet, os; print(os.environ['XLA_FLAGS'])"],
+        env=environment | ({"XLA_FLAGS": given} if given else {}),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert process.stdout.strip() == set_
+
+
+def test_a_cpu_computes_in_single_precision():
+    facts = numerics.numerics(lanes=5)
+    assert (facts["precision"], facts["lanes"]) == ("float32", "5")
+    assert all(isinstance(value, str) for value in facts.values())
+
+
+@pytest.fixture
+def nvidia_smi(tmp_path, monkeypatch):
+    """Puts a program in the place of NVIDIA's."""
+
+    def put(script):
+        path = tmp_path / "nvidia-smi"
+        path.write_text(f"#!/bin/sh\n{script}\n")
+        path.chmod(path.stat().st_mode | stat.S_IXUSR)
+
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    for name in ("CUDA_VISIBLE_DEVICES", "JAX_PLATFORMS"):
+        monkeypatch.delenv(name, raising=False)
+    return put
+
+
+def test_a_gpu_that_is_not_used_is_told_in_a_line(nvidia_smi, monkeypatch):
+    nvidia_smi("echo 'NVIDIA H200'; echo 'NVIDIA H200'")
+    (line,) = numerics.reservations()
+    assert "this machine has a GPU (NVIDIA H200)" in line
+    assert "make gpu" in line
+    assert "\n" not in line
+    if keras.backend.backend() == "jax":  # which has what it needs, but for a driver that fits
+        monkeypatch.setattr(importlib.util, "find_spec", lambda name: name == "jax_cuda13_plugin")
+        (line,) = numerics.reservations()
+        assert "jax.devices()'  tells why" in line
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # by whoever does not want it
+    assert numerics.reservations() == []
+
+
+def test_a_driver_without_a_device_is_no_gpu(nvidia_smi):
+    nvidia_smi("echo 'NVIDIA-SMI has failed'; exit 9")
+    assert numerics.reservations() == []
+
+
+def gpu(monkeypatch, capability):
+    device = SimpleNamespace(platform="gpu", device_kind="NVIDIA X", compute_capability=capability)
+    monkeypatch.setattr(numerics, "accelerator", lambda: device)
+
+
+@jax_only
+@pytest.mark.parametrize(
+    ("capability", "chosen", "override", "told"),
+    [
+        ("9.0", None, None, "tf32"),
+        ("9.0", "tensorfloat32", None, "tf32"),
+        ("9.0", "highest", None, "float32"),
+        ("9.0", "float32", None, "float32"),
+        ("9.0", "bfloat16", None, "bfloat16"),
+        ("9.0", None, "0", "float32"),
+        ("7.0", None, None, "float32"),  # has no such units
+    ],
+)
+def test_the_precision_of_products_on_a_gpu(monkeypatch, capability, chosen, override, told):
+    import jax
+
+    gpu(monkeypatch, capability)
+    if override:
+        monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", override)
+    with jax.default_matmul_precision(chosen or "default"):
+        facts = numerics.numerics()
+    assert (facts["precision"], facts["device"]) == (told, "NVIDIA X")
+
+
+@jax_only
+def test_determinism_that_a_user_gave_up_is_told(monkeypatch):
+    monkeypatch.setenv("XLA_FLAGS", "--xla_gpu_deterministic_ops=false")
+    assert numerics.reservations() == []  # of no consequence on a CPU
+    gpu(monkeypatch, "9.0")
+    (line,) = numerics.reservations()
+    assert "no run here will have the same bits twice" in line

@@ -1,0 +1,407 @@
+import uuid
+
+import keras
+import numpy as np
+import pytest
+from conftest import SMALL, assert_same_outcome, experiment
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from keras.src.legacy.preprocessing.image import ImageDataGenerator
+
+from resnet import Interrupted, UserError
+from resnet.network import models
+from resnet.study import change
+from resnet.training import Epochs, checkpoints, loop, make_steps, train
+
+# -- the split and the batches ------------------------------------------------------------------
+
+
+def test_the_split_and_the_batch_counts_are_image_data_generator_s():
+    n = 50_000
+    epochs = Epochs.make(experiment("02_augmentation"), n, (32, 32), seed=0)
+    generator = ImageDataGenerator(validation_split=0.2)
+    ids = np.arange(n, dtype="float32").reshape(n, 1, 1, 1)  # an image's one pixel is its number
+    # shuffling is off so that one pass tells which images a subset holds
+    for subset, ours in (("training", epochs.train), ("validation", epochs.validation)):
+        flow = generator.flow(ids, batch_size=32, subset=subset, shuffle=False)
+        held = np.concatenate([flow[i].ravel() for i in range(len(flow))])
+        np.testing.assert_array_equal(held, ours)
+    # the study's steps_per_epoch and validation_steps, n // 32
+    assert epochs.steps == len(epochs.batches(0)) == 40_000 // 32 == 1250
+    assert epochs.validation_images == 10_000 // 32 * 32 == 312 * 32
+    looked_at = np.concatenate([positions for positions, _ in epochs.validation_batches(3)])
+    assert len(looked_at) == len(set(looked_at)) == 9_984
+    assert set(looked_at) <= set(epochs.validation)
+
+
+def test_the_template_s_split_is_fit_s():
+    n = 163  # no round number
+    network = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1, trainable=False)])
+
+    def mean_id(y_true, y_pred):
+        return y_true
+
+    network.compile(loss="mse", metrics=[mean_id])
+    ids = np.arange(n, dtype="float32")
+    history = network.fit(
+        ids[:, None], ids[:, None], validation_split=0.2, batch_size=32, shuffle=False, verbose=0
+    ).history
+    epochs = Epochs.make(experiment("01_template"), n, (8, 8), seed=0)
+    assert history["mean_id"][0] == pytest.approx(epochs.train.mean())
+    assert history["val_mean_id"][0] == pytest.approx(epochs.validation.mean())
+    template = Epochs.make(experiment("01_template"), 50_000, (32, 32), seed=0)
+    assert template.steps == 1250
+    assert template.validation_images == 10_000  # 313 batches
+
+
+@pytest.mark.parametrize("name", ["01_template", "02_augmentation"])
+def test_every_epoch_shows_every_training_image_once_in_an_order_of_its_own(name):
+    epochs = Epochs.make(experiment(name), 200, (8, 8), seed=3)
+    orders = [np.concatenate([p for p, _ in epochs.batches(epoch)]) for epoch in range(3)]
+    for order in orders:
+        assert sorted(order) == sorted(epochs.train)
+    assert not np.array_equal(orders[0], orders[1])
+    again = Epochs.make(experiment(name), 200, (8, 8), seed=3)
+    other = Epochs.make(experiment(name), 200, (8, 8), seed=4)
+    np.testing.assert_array_equal(np.concatenate([p for p, _ in again.batches(1)]), orders[1])
+    assert not np.array_equal(np.concatenate([p for p, _ in other.batches(1)]), orders[1])
+
+
+def test_augmentation_is_drawn_per_epoch_and_validation_is_augmented_too():
+    epochs = Epochs.make(experiment("02_augmentation"), 200, (8, 8), seed=0)
+    first, second = (np.concatenate([t for _, t in epochs.batches(e)]) for e in (0, 1))
+    assert not np.array_equal(first, second)
+    assert all(transforms is not None for _, transforms in epochs.validation_batches(0))
+    template = Epochs.make(experiment("01_template"), 200, (8, 8), seed=0)
+    for batches in (template.batches(0), template.validation_batches(0)):
+        assert all(transforms is None for _, transforms in batches)
+
+
+def test_too_few_images_is_said_in_one_line():
+    with pytest.raises(UserError, match="batch_size: 32 is too large for 24 training"):
+        Epochs.make(experiment("02_augmentation"), 30, (8, 8), seed=0)
+
+
+def test_a_class_that_only_validates_is_noticed():
+    epochs = Epochs.make(experiment("02_augmentation"), 200, (8, 8), seed=0)
+    mixed = np.arange(200) % 4
+    assert epochs.same_classes(mixed)
+    assert not epochs.same_classes(np.sort(mixed))
+
+
+# -- the loop -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["01_template", "vgg"])
+def test_the_loop_equals_model_fit(name, dataset, tmp_path):
+    """Same batches into stock layers and ``fit``: same curves, same weights, to rounding."""
+    settings_ = {"training": {"epochs": 2}, "data": {"augmentation": None}}
+    if name == "vgg":
+        # dropout's masks come from another stream in fit
+        settings_["model"] = {"dropout": 0.0, "filters": [8, 16], "convolutions": 1, "dense": [16]}
+        settings_["data"]["validation"] = {"augmented": False}
+        settings_["training"]["early_stopping"] = None
+    else:
+        settings_["model"] = {"identity_blocks": [1, 0, 0]}  # a block of each kind
+    e = experiment(name, **settings_)
+    outcome = train(e, dataset, 0, tmp_path)
+
+    network = models.stock(models.build(e.model, (8, 8, 3), 4, seed=0))
+    network.compile("adam", "categorical_crossentropy", metrics=["accuracy"])
+    epochs = Epochs.make(e, len(dataset.x_train), (8, 8), seed=0)
+    x = dataset.x_train.astype("float32") / 255
+    y = keras.utils.to_categorical(dataset.y_train, 4)
+    for epoch in range(2):
+        for positions, _ in epochs.batches(epoch):
+            logs = network.train_on_batch(x[positions], y[positions], return_dict=True)
+            if not all(np.isfinite(list(logs.values()))):
+                raise AssertionError("the comparison itself diverged")
+        network.reset_metrics()
+        positions = np.concatenate([p for p, _ in epochs.validation_batches(epoch)])
+        expected = network.evaluate(x[positions], y[positions], verbose=0, return_dict=True)
+        record = outcome.history[epoch]
+        assert record["val_loss"] == pytest.approx(expected["loss"], rel=1e-3)
+        # after so few steps some images lie on the fence, where rounding names the class
+        first, second = np.sort(network.predict(x[positions], verbose=0))[:, :-3:-1].T
+        fence = (first - second < 1e-4).mean()
+        assert fence < 0.25
+        assert record["val_accuracy"] == pytest.approx(expected["accuracy"], abs=fence + 1e-6)
+    for ours, theirs in zip(outcome.network.variables, network.variables, strict=True):
+        layer, kind = ours.path.split("/")[-2:]
+        if kind in ("kernel", "gamma", "beta") or (kind, layer) == ("bias", "head_classifier"):
+            # Adam makes steps of up to its learning rate out of rounding in tiny gradients
+            assert np.abs(ours.numpy() - theirs.numpy()).mean() < 2e-4, ours.path
+        # a bias before batch normalisation has an exact gradient of zero: its walk is rounding
+        # alone, and the moving mean follows it, without effect on what the network computes
+
+    x = dataset.x_test.astype("float32") / 255
+    loss, accuracy = outcome.network.evaluate(
+        x, keras.utils.to_categorical(dataset.y_test, 4), verbose=0
+    )
+    assert outcome.test_accuracy == pytest.approx(accuracy)
+    assert outcome.test_loss == pytest.approx(loss, rel=1e-4)
+    assert outcome.probabilities.shape == (40, 4)
+    summary = outcome.summary()
+    assert summary["tested_epoch"] == summary["epochs_run"] == 2
+    assert summary["stopped_epoch"] == 0
+
+
+def test_training_figures_are_means_over_the_epoch_s_images(dataset):
+    e = experiment("01_template", **SMALL)
+    network = models.build(e.model, (8, 8, 3), 4, seed=0)
+    steps = make_steps(network, dataset.x_train, dataset.y_train, e)
+    steps.test((np.arange(100, dtype="int32"), None), 0)
+    steps.test((np.arange(100, 160, dtype="int32"), None), 1)
+    p = network.predict(dataset.x_train.astype("float32") / 255, verbose=0)
+    of_truth = p[np.arange(160), dataset.y_train]
+    assert steps.logs()["loss"] == pytest.approx(-np.log(of_truth).mean(), rel=1e-4)
+    assert steps.logs()["accuracy"] == pytest.approx((p.argmax(1) == dataset.y_train).mean())
+
+
+# -- callbacks ----------------------------------------------------------------------------------
+
+
+def small_network():
+    network = keras.Sequential([keras.Input((2,)), keras.layers.Dense(2, activation="softmax")])
+    network.compile(keras.optimizers.Adam(1e-3), "categorical_crossentropy", metrics=["accuracy"])
+    some = np.eye(2)[:1]  # its metrics then exist
+    network.compute_loss(y=some, y_pred=some)
+    network.compute_metrics(None, some, some)
+    return network
+
+
+class Still:
+    """Steps that do nothing: the weights are set to the epoch's number instead."""
+
+    lanes = 1
+
+    def __init__(self):
+        self.network = small_network()
+
+    def pull(self):
+        pass
+
+    push = pull
+
+
+def begin(e, folder):
+    steps = Still()
+    return loop._Run(e, steps, loop.make_callbacks(e.training, steps.network), folder)
+
+
+def set_to(network, epoch):
+    network.set_weights([np.full_like(w, epoch) for w in network.get_weights()])
+
+
+def keras_alone(callbacks, curve):
+    """Feeds recorded curves to stock callbacks; rates, where it stopped, the weights in the end."""
+    network, rates, stopped = small_network(), [], None
+    network.stop_training = False
+    for callback in callbacks:
+        callback.set_model(network)
+        callback.on_train_begin()
+    for epoch, logs in enumerate(curve):
+        set_to(network, epoch)
+        rates.append(loop.learning_rate(network))
+        for callback in callbacks:
+            callback.on_epoch_end(epoch, dict(logs))
+        if network.stop_training:
+            stopped = epoch
+            break
+    for callback in callbacks:
+        callback.on_train_end()
+    return rates, stopped, network.get_weights()[0][0, 0]
+
+
+# losses that rise, fall, repeat and differ by less than min_delta, as real ones do
+points = st.tuples(
+    st.sampled_from([0.5, 0.4, 0.40005, 0.3, 0.2999, 0.2]) | st.floats(0, 3, width=32),
+    st.sampled_from([0.5, 0.6, 0.60005, 0.7]) | st.floats(0, 1, width=32),
+)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    curve=st.lists(points, min_size=1, max_size=40),
+    name=st.sampled_from(["03_deeper_early_stopping", "04_lr_schedule"]),
+    patience=st.sampled_from([(10, 5), (3, 1)]),
+    kills=st.sets(st.integers(1, 39), max_size=2),
+)
+def test_callbacks_act_as_keras_s_own_across_resumes(curve, name, patience, kills):
+    curve = [
+        {"loss": loss, "accuracy": acc, "val_loss": loss, "val_accuracy": acc}
+        for loss, acc in curve
+    ]
+    e = experiment(name, training={"early_stopping": {"patience": patience[0]}})
+    if e.training.reduce_lr_on_plateau:
+        e = change(e, {"training": {"reduce_lr_on_plateau": {"patience": patience[1]}}}, "test")
+    # as the study writes them
+    stock = [
+        keras.callbacks.EarlyStopping(
+            monitor="val_loss" if name.startswith("04") else "val_accuracy",
+            patience=patience[0],
+            min_delta=1e-4,
+            restore_best_weights=True,
+        )
+    ]
+    if name.startswith("04"):
+        stock.append(
+            keras.callbacks.ReduceLROnPlateau(
+                monitor="val_loss", factor=0.2, patience=patience[1], min_lr=1e-5
+            )
+        )
+    folder = f"memory://{uuid.uuid4().hex}"
+    run = begin(e, folder)
+    for epoch, logs in enumerate(curve):
+        if not run.due:
+            break
+        network = run.steps.network
+        set_to(network, epoch)
+        record = logs | {"epoch": epoch + 1, "learning_rate": loop.learning_rate(network)}
+        run.save(record)
+        run.end_epoch(record)
+        if epoch in kills:
+            run = begin(e, folder)
+            assert run.follow() == {}
+            assert run.history[-1] == record
+    stopped = len(run.history) - 1 if run.steps.network.stop_training else None
+    run.callbacks["early_stopping"].on_train_end()
+    rates = [record["learning_rate"] for record in run.history]
+    got = rates, stopped, run.steps.network.get_weights()[0][0, 0]
+    assert got == keras_alone(stock, curve[: e.training.epochs])
+
+
+def test_restored_weights_follow_the_setting(dataset, tmp_path, monkeypatch):
+    for setting, stops, restored in (
+        ("always", False, True),  # first: its four epochs serve them all
+        ("always", True, True),
+        ("when_stopped", True, True),
+        ("when_stopped", False, False),
+        ("never", True, False),
+    ):
+        e = experiment(
+            "03_deeper_early_stopping",
+            **SMALL,
+            training={
+                "epochs": 4,
+                "early_stopping": {"patience": 2 if stops else 9, "restore_best_weights": setting},
+            },
+        )
+        # the curve is prescribed: best in epoch 1, worse afterwards
+        told = iter([0.9, 0.5, 0.5, 0.5])
+        monkeypatch.setattr(
+            keras.callbacks.EarlyStopping,
+            "get_monitor_value",
+            lambda self, logs, told=told: next(told),
+        )
+        outcome = train(e, dataset, 0, tmp_path)
+        assert len(outcome.history) == (3 if stops else 4)
+        assert outcome.stopped_epoch == (3 if stops else 0)
+        assert outcome.best_epoch == 1
+        assert outcome.tested_epoch == (1 if restored else len(outcome.history))
+
+
+# -- checkpoints --------------------------------------------------------------------------------
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    compressed=st.booleans(),
+    damage=st.sampled_from(["cut", "flip", "empty"]),
+    where=st.floats(0, 0.999),
+    bit=st.integers(0, 7),
+)
+def test_a_damaged_checkpoint_is_told_in_one_line(tmp_path_factory, compressed, damage, where, bit):
+    path = tmp_path_factory.mktemp("checkpoint") / "state.npz"
+    arrays = {"variable_0": np.arange(100.0)}
+    checkpoints.save(str(path), arrays, {"history": [], "x": 0.1})
+    if compressed:
+        with np.load(path) as plain:
+            np.savez_compressed(path, **plain)
+    content = bytearray(path.read_bytes())
+    position = int(where * len(content))
+    if damage == "flip":
+        content[position] ^= 1 << bit
+    else:
+        content = content[: position if damage == "cut" else 0]
+    path.write_bytes(content)
+    try:
+        loaded, meta = checkpoints.load(str(path))
+    except UserError as error:
+        assert str(error).isprintable()
+        assert "--fresh" in str(error)
+    else:  # a flipped bit may hit what the format does not use, such as a time stamp
+        np.testing.assert_array_equal(loaded["variable_0"], arrays["variable_0"])
+        assert meta == {"history": [], "x": 0.1}
+
+
+def test_a_checkpoint_with_a_pickle_is_refused(tmp_path):
+    path = tmp_path / "state.npz"
+    np.savez(path, meta=np.array([{"a": 1}], dtype=object))
+    with pytest.raises(UserError, match="damaged"):
+        checkpoints.load(str(path))
+
+
+def test_resume_from_every_step_is_exact(dataset, tmp_path):
+    """Dropout, augmentation, both callbacks: stopped after each step, resumed, compared."""
+    e = experiment(
+        "05_deeper_dropout",
+        **SMALL,
+        training={
+            "epochs": 4,
+            "early_stopping": {"patience": 2},
+            "reduce_lr_on_plateau": {"patience": 1},
+        },
+    )
+    whole = train(e, dataset, 0, tmp_path / "whole")
+    asked = iter(range(10_000))
+    attempts = 0
+    while True:
+        attempts += 1
+        budget = next(asked) + 2
+        calls = iter(range(budget))
+        try:
+            parts = train(
+                e, dataset, 0, tmp_path / "parts", should_stop=lambda c=calls: next(c, None) is None
+            )
+            break
+        except Interrupted:
+            continue
+    assert attempts >= 3
+    assert_same_outcome(whole, parts)
+
+
+def test_what_shares_a_trajectory_is_trained_once_and_ends_with_the_same_bits(dataset, tmp_path):
+    """Epochs, monitors and a schedule are read out of one training until the rate drops."""
+
+    def of(epochs, monitor=None, schedule=False):
+        stop = {"monitor": monitor, "patience": 9, "min_delta": 0, "restore_best_weights": "always"}
+        plateau = {"monitor": "val_loss", "factor": 0.2, "patience": 1, "min_lr": 1e-5}
+        return experiment(
+            "02_augmentation",
+            **SMALL,
+            training={
+                "epochs": epochs,
+                "early_stopping": stop if monitor else None,
+                "reduce_lr_on_plateau": plateau | {"min_delta": 10.0} if schedule else None,
+            },
+        )
+
+    shared = {}  # the rate drops at the end of epoch 2, since no loss improves by 10
+    for e, epochs in (
+        (of(3), 0),
+        (of(4, "val_accuracy"), 3),
+        (of(4, "val_loss"), 4),
+        (of(4, "val_loss", schedule=True), 2),
+        (of(2), 2),
+    ):
+        outcome = train(e, dataset, 0, tmp_path / "shared")
+        assert outcome.shared_epochs == epochs
+        shared[e.hash()] = outcome
+        alone = train(e, dataset, 0, tmp_path / e.hash())
+        assert alone.shared_epochs == 0
+        assert_same_outcome(alone, outcome)
+    dropped = shared[of(4, "val_loss", schedule=True).hash()]
+    assert [round(record["learning_rate"], 6) for record in dropped.history][:4] == [
+        0.001, 0.001, 0.0002, 0.00004,
+    ]  # fmt: skip
