@@ -6,41 +6,40 @@ Rung 2's transform of 32x32 images, drawing the parameters included. Keras's lay
 they offer: each resamples by itself, so that an image is resampled three times.
 """
 
-import argparse
 import os
 from collections.abc import Callable
 from typing import cast
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-
 import numpy as np
 
-from benchmarks.sides import compare, report, serve
-from resnet import config
+from benchmarks.sides import compare, parser, report, serve
+from benchmarks.subjects import BATCH, SHAPE, experiment
+from resnet.study import Augmentation
 
-BATCH, BATCHES = 32, 40
-STUDY = cast(config.Augmentation, config.load(config.find()["02_augmentation"]).data.augmentation)
+N = 40 * BATCH
+STARTS = range(0, N, BATCH)
+SETTINGS = cast(Augmentation, experiment("2").data.augmentation)
 
 
 def images() -> np.ndarray:
-    return np.random.default_rng(0).random((BATCH * BATCHES, 32, 32, 3), "float32")
+    return np.random.default_rng(0).random((N, *SHAPE), "float32")
 
 
 def this_project() -> Callable[[], float]:
     import tensorflow as tf
 
-    from resnet import augment
+    from resnet.network import augmentation
 
     x = tf.constant(images())
     generator = np.random.default_rng(0)
-    apply = tf.function(augment.apply)
+    apply = tf.function(augmentation.apply)
 
     def work() -> float:
-        drawn = augment.draw(STUDY, generator, len(x), (32, 32))
-        transforms = augment.projective(drawn, (32, 32))
-        for i in range(0, len(x), BATCH):
-            apply(x[i : i + BATCH], transforms[i : i + BATCH])
-        return len(x)
+        drawn = augmentation.draw(SETTINGS, generator, N, SHAPE[:2])
+        transforms = augmentation.projective(drawn, SHAPE[:2])
+        for start in STARTS:
+            apply(x[start : start + BATCH], transforms[start : start + BATCH])
+        return N
 
     return work
 
@@ -48,13 +47,13 @@ def this_project() -> Callable[[], float]:
 def image_data_generator() -> Callable[[], float]:
     from keras.src.legacy.preprocessing.image import ImageDataGenerator
 
-    settings = STUDY.model_dump()
+    settings = SETTINGS.model_dump()
     flow = ImageDataGenerator(**settings).flow(images(), batch_size=BATCH, shuffle=False)
 
     def work() -> float:
-        for i in range(BATCHES):
+        for i in range(len(flow)):
             flow[i]
-        return BATCH * BATCHES
+        return N
 
     return work
 
@@ -63,17 +62,13 @@ def keras_layers() -> Callable[[], float]:
     import keras
     import tensorflow as tf
 
+    shifts = SETTINGS.height_shift_range, SETTINGS.width_shift_range
+    zoom = -SETTINGS.zoom_range, SETTINGS.zoom_range
     layers = keras.Sequential(
         [
-            keras.layers.RandomRotation(STUDY.rotation_range / 360, fill_mode="nearest"),
-            keras.layers.RandomTranslation(
-                STUDY.height_shift_range, STUDY.width_shift_range, fill_mode="nearest"
-            ),
-            keras.layers.RandomZoom(
-                (-STUDY.zoom_range, STUDY.zoom_range),
-                (-STUDY.zoom_range, STUDY.zoom_range),
-                fill_mode="nearest",
-            ),
+            keras.layers.RandomRotation(SETTINGS.rotation_range / 360, fill_mode="nearest"),
+            keras.layers.RandomTranslation(*shifts, fill_mode="nearest"),
+            keras.layers.RandomZoom(zoom, zoom, fill_mode="nearest"),
             keras.layers.RandomFlip("horizontal"),
         ]
     )
@@ -81,9 +76,9 @@ def keras_layers() -> Callable[[], float]:
     apply = tf.function(lambda batch: layers(batch, training=True))
 
     def work() -> float:
-        for i in range(0, len(x), BATCH):
-            apply(x[i : i + BATCH])
-        return len(x)
+        for start in STARTS:
+            apply(x[start : start + BATCH])
+        return N
 
     return work
 
@@ -96,21 +91,15 @@ SIDES = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--turns", type=int, default=7)
-    parser.add_argument("--side", help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
+    chosen = parser(__doc__, turns=7).parse_args()
     if not hasattr(os, "sched_setaffinity"):
         raise SystemExit("a process can be bound to one core on Linux alone")
-    if arguments.side:
+    if chosen.side:
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-        serve(SIDES[arguments.side]())
-        return
-    sides = {side: ["-m", "benchmarks.augmentation", "--side", side] for side in SIDES}
-    rates, _ = compare(sides, arguments.turns)
-    report(
-        "augmentation", "Augmentation", "images/s on one core", {"": rates}, "ImageDataGenerator"
-    )
+        return serve(SIDES[chosen.side]())
+    rates, _ = compare(SIDES, chosen.turns)
+    unit = "images/s on one core"
+    report("augmentation", "Augmentation", unit, {"": rates}, "ImageDataGenerator")
 
 
 if __name__ == "__main__":

@@ -7,9 +7,7 @@ share of an epoch spent outside its training and validation steps is told too; i
 grow, and the study's are of 50,000 images.
 """
 
-import argparse
 import contextlib
-import os
 import queue
 import tempfile
 import threading
@@ -18,24 +16,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-
-import numpy as np
-
-from benchmarks.sides import compare, report, serve
-from resnet import config
+from benchmarks.sides import compare, parser, report, serve
+from benchmarks.subjects import BATCH, experiment, images, plain_keras
+from resnet.study import Job
 
 Side = tuple[Callable[[], float], Callable[[], dict]]
-EXPERIMENT = config.load(config.find()["02_augmentation"])
-
-
-def images(n: int) -> tuple[np.ndarray, np.ndarray]:
-    generator = np.random.default_rng(0)
-    return generator.integers(0, 256, (n, 32, 32, 3), "uint8"), np.arange(n, dtype="uint8") % 10
+EXPERIMENT = experiment("2", ["training.epochs=1000"])
 
 
 def by_epochs(train: Callable[[Callable[[], None]], Any]) -> Callable[[], None]:
-    """A training in a thread of its own, an epoch a call.
+    """Trains in a thread of its own, an epoch a call.
 
     Args:
         train: calls what it is given at the end of each epoch; whatever it returns is a failure.
@@ -67,24 +57,16 @@ def plain_script(n: int) -> Side:
     import keras
     from keras.src.legacy.preprocessing.image import ImageDataGenerator
 
-    from resnet import models
-
-    x, y = images(n)
-    x, y = x.astype("float32") / 255, keras.utils.to_categorical(y, 10)
-    network = models.stock(models.build(EXPERIMENT.model, (32, 32, 3), 10, seed=0))
-    network.compile("adam", "categorical_crossentropy", metrics=["accuracy"])
+    network, x, y = plain_keras(EXPERIMENT, n)
     settings = EXPERIMENT.model_dump()["data"]["augmentation"]
     generator = ImageDataGenerator(**settings, validation_split=0.2)
-    training = generator.flow(x, y, batch_size=32, subset="training")
-    validation = generator.flow(x, y, batch_size=32, subset="validation")
+    training = generator.flow(x, y, batch_size=BATCH, subset="training")
+    validation = generator.flow(x, y, batch_size=BATCH, subset="validation")
 
     def train(pause: Callable[[], None]) -> None:  # one fit, which naps at its end
+        at_end = keras.callbacks.LambdaCallback(on_epoch_end=lambda *_: pause())
         network.fit(
-            training,
-            validation_data=validation,
-            epochs=1000,
-            verbose=0,
-            callbacks=[keras.callbacks.LambdaCallback(on_epoch_end=lambda *_: pause())],
+            training, validation_data=validation, epochs=1000, verbose=0, callbacks=[at_end]
         )
 
     epoch = by_epochs(train)
@@ -97,15 +79,16 @@ def plain_script(n: int) -> Side:
 
 
 def this_project(n: int) -> Side:
-    from resnet import Interrupted, events, ladder, steps, tracking
+    from resnet import Interrupted, events, tracking
     from resnet.data import Dataset
+    from resnet.ladder import Ladder
     from resnet.store import connect
+    from resnet.training.steps import TensorFlowSteps
 
     x, y = images(n)
+    y = y.astype("uint8")
     dataset = Dataset("noise", tuple("abcdefghij"), x, y, x[:100], y[:100], "benchmarks.epoch")
-    changes = {"training": {"epochs": 1000}}
-    job = config.Job(config.change(EXPERIMENT, changes, "benchmark"), 0)
-    ending = threading.Event()
+    job, ending = Job(EXPERIMENT, 0), threading.Event()
     in_steps: list[float] = []
     epochs: list[tuple[float, float]] = []
     """Seconds of each, and of its steps."""
@@ -123,18 +106,15 @@ def this_project(n: int) -> Side:
             if isinstance(event, events.Epoch):
                 pause()
 
-        with tempfile.TemporaryDirectory() as folder:
+        with tempfile.TemporaryDirectory() as folder, contextlib.suppress(Interrupted):
             store = connect(f"sqlite:///{Path(folder) / 'mlflow.db'}")
-            with tracking.parent_run(store, "benchmark", {}) as parent_id:
-                tags = {"profile": "full", "modified": ""}
-                shared = ladder.Ladder(store, tags, parent_id, False, str(store.checkpoints))
-                with contextlib.suppress(Interrupted):
-                    return shared.run(job, dataset, listener, ending.is_set)
+            with tracking.parent_run(store, "benchmark", job, dataset) as parent_id:
+                ladder = Ladder(store, parent_id, False, str(store.checkpoints))
+                return ladder.run(job, dataset, listener, ending.is_set)
         return None
 
-    backend = steps.TensorFlowSteps
     for name in ("train", "test"):
-        setattr(backend, name, timed(getattr(backend, name)))
+        setattr(TensorFlowSteps, name, timed(getattr(TensorFlowSteps, name)))
     epoch = by_epochs(train)
 
     def work() -> float:
@@ -157,22 +137,18 @@ SIDES = {"plain Keras script": plain_script, "this project": this_project}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--turns", type=int, default=3)
-    parser.add_argument("--images", type=int, default=6_400)
-    parser.add_argument("--side", help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
-    if arguments.images % 160:  # of a rest that is left out Keras 3 makes the whole next epoch
-        parser.error("--images: a fifth of them, which validates, must be whole batches of 32")
-    if arguments.side:
-        serve(*SIDES[arguments.side](arguments.images))
-        return
-    command = ["-m", "benchmarks.epoch", "--images", str(arguments.images), "--side"]
-    rates, further = compare({side: [*command, side] for side in SIDES}, arguments.turns)
+    options = parser(__doc__, turns=3)
+    options.add_argument("--images", type=int, default=6_400)
+    chosen = options.parse_args()
+    if chosen.images % 160:  # of a rest that is left out Keras 3 makes the whole next epoch
+        options.error("--images: a fifth of them, which validates, must be whole batches of 32")
+    if chosen.side:
+        return serve(*SIDES[chosen.side](chosen.images))
+    rates, further = compare(SIDES, chosen.turns)
     share = further["this project"]["share outside steps"]
     report(
         "epoch",
-        f"Whole epochs of rung 2 on {arguments.images:,} images",
+        f"Whole epochs of rung 2 on {chosen.images:,} images",
         "training images/s, validation included",
         {"": rates},
         "plain Keras script",

@@ -19,24 +19,26 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import psutil
 
-from benchmarks.sides import commit
+from benchmarks.scaling import two_nodes
+from benchmarks.sides import RESULTS, commit
+from resnet import ROOT
 
-ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests"))  # real servers, and what of a run must not differ
-from conftest import squares  # noqa: E402
-from services import Postgres, Server, binary, copy, workers  # noqa: E402
-from test_cluster import ARGUMENTS  # noqa: E402
-from test_runner import assert_identical, record, runs_of  # noqa: E402
+sys.path.insert(0, str(ROOT / "tests" / "ladder"))
+from conftest import squares
+from ladders import assert_identical, record, runs_of
+from services import Postgres, Server, binary, copy, workers
+from test_cluster import ARGUMENTS
 
-DONE = ROOT / "benchmarks" / "results" / "faults.json"
+DONE = RESULTS / "faults.json"
 SEEDS = (0, 1)
 # Every Python of a ladder imports this first: two of the faults are switched on by a file.
 CUSTOMIZE = """
@@ -62,68 +64,17 @@ class Driver:
     """The ladder's command, started again until it has done its work."""
 
     def __init__(self, folder: Path, *arguments: str):
-        self.folder, self.arguments, self.lines = folder, arguments, 0
+        self.folder, self.arguments, self.log = folder, arguments, folder / "out.log"
         self.start()
 
     def start(self) -> None:
-        runner = self.folder.parent / "runner.py"
-        with (self.folder / "errors.log").open("ab") as errors:
-            self.process = subprocess.Popen(
-                [sys.executable, runner, *ARGUMENTS, *self.arguments],
-                cwd=self.folder,
-                stdout=subprocess.PIPE,
-                stderr=errors,
-                text=True,
-            )
-        threading.Thread(target=self._read, args=(self.process,), daemon=True).start()
+        command = [sys.executable, self.folder.parent / "runner.py", *ARGUMENTS, *self.arguments]
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(command, cwd=self.folder, stdout=log, stderr=log)
 
-    def _read(self, process: subprocess.Popen) -> None:
-        with (self.folder / "out.log").open("a") as log:
-            for line in process.stdout or ():
-                self.lines += " epoch " in line
-                log.write(line)
-                log.flush()
-
-
-def strike(kind: str, driver: Driver, moment: random.Random, cluster: Any, server: Any) -> bool:
-    """One fault; False if there was nothing to hit."""
-    if driver.process.poll() is not None:
-        return False
-    pause = moment.uniform(1, 10)
-    faults = Path(os.environ["FAULTS"])
-    if kind.startswith("worker"):
-        if not (there := workers()):
-            return False
-        with contextlib.suppress(psutil.Error):
-            victim = moment.choice(there)
-            victim.kill() if kind == "worker killed" else victim.terminate()
-    elif kind.startswith("driver"):
-        number = {"killed": signal.SIGKILL, "terminated": signal.SIGTERM}[kind.split()[1]]
-        driver.process.send_signal(number)
-        driver.process.wait()
-        driver.start()
-    elif kind.startswith("node"):
-        node = cluster.nodes.pop(0)
-        if kind == "node terminated":
-            for process in node.all_processes["raylet"]:
-                process.process.terminate()
-            time.sleep(pause)
-        cluster.remove_node(node, allow_graceful=False)
-        cluster.nodes.append(cluster.add_node(num_cpus=2))
-    elif kind == "server stopped":
-        server.stop()
-        time.sleep(pause)
-        server.start()
-    elif kind == "disk full":
-        (faults / "full").touch()
-        time.sleep(pause)
-        (faults / "full").unlink()
-    else:  # an hour and more, there and back
-        with (faults / "jump").open("wb") as file:
-            file.truncate(moment.randrange(10_000))
-        time.sleep(pause)
-        (faults / "jump").unlink()
-    return True
+    def epochs(self) -> int:
+        """Counts those that were told."""
+        return self.log.read_bytes().count(b" epoch ")
 
 
 HERE: tuple[str, ...] = (
@@ -137,44 +88,89 @@ HERE: tuple[str, ...] = (
 MANY = (*HERE, "node removed", "node terminated", "server stopped")
 
 
-def ladder(
-    folder: Path,
-    kinds: tuple[str, ...],
-    moment: random.Random,
-    wanted: int,
-    uri: str,
-    cluster: Any,
-    server: Any,
-    *arguments: str,
-) -> Counter[str]:
-    """Disturbs one ladder until it is done all the same; returns the faults."""
-    driver = Driver(folder, f"--tracking-uri={uri}", *arguments)
-    left, restarts, counts = wanted, 0, Counter[str]()
-    while True:
-        until, lines = time.monotonic() + moment.uniform(0, 6), driver.lines
-        while driver.process.poll() is None and (
-            time.monotonic() < until or (driver.lines == lines and left)
-        ):
-            time.sleep(0.1)  # a fault strikes while something is going on
-        code = driver.process.poll()
-        if code == 0:
-            return counts
-        if code is not None:  # a run failed or was interrupted: the same command again
-            restarts += 1
-            if restarts > 10 + 2 * wanted:
-                raise SystemExit(f"{folder}: exit code {code}, again and again")
-            driver.start()
-        elif left:
-            for kind in moment.sample(kinds, min(left, moment.randint(1, 3))):  # seldom alone
-                if strike(kind, driver, moment, cluster, server):
-                    counts[kind] += 1
-                    left -= 1
-        else:
+@dataclass(frozen=True)
+class Scene:
+    """Where ladders run, and what may befall them; by turns on this machine and on the cluster."""
+
+    cluster: Any
+    server: Server
+    on_cluster: bool
+    moment: random.Random
+
+    def ladder(self, folder: Path, common: list[str]) -> tuple[str, Driver]:
+        """Starts one; returns its store and it."""
+        uri, further = f"sqlite:///{folder / 'mlflow.db'}", ["--jobs=2"]
+        if self.on_cluster:
+            uri, further = self.server.uri, [f"--ray={self.cluster.address}", "--cpus-per-run=2"]
+            further += [f"--checkpoints={folder / 'checkpoints'}"]
+        return uri, Driver(folder, f"--tracking-uri={uri}", *common, *further)
+
+    def disturb(self, driver: Driver, wanted: int) -> Counter[str]:
+        """Disturbs a ladder until it is done all the same; returns the faults."""
+        left, restarts, counts = wanted, 0, Counter[str]()
+        while True:
+            until, epochs = time.monotonic() + self.moment.uniform(0, 6), driver.epochs()
+            while driver.process.poll() is None and (
+                time.monotonic() < until or (driver.epochs() == epochs and left)
+            ):
+                time.sleep(0.1)  # a fault strikes while something is going on
+            code = driver.process.poll()
+            if code == 0:
+                return counts
+            if code is not None:  # a run failed or was interrupted: the same command again
+                restarts += 1
+                if restarts > 10 + 2 * wanted:
+                    raise SystemExit(f"{driver.folder}: exit code {code}, again and again")
+                driver.start()
+            elif left:
+                kinds, count = MANY if self.on_cluster else HERE, self.moment.randint(1, 3)
+                for kind in self.moment.sample(kinds, min(left, count)):  # seldom alone
+                    if self.strike(kind, driver):
+                        counts[kind] += 1
+                        left -= 1
+            else:
+                driver.process.wait()
+
+    def strike(self, kind: str, driver: Driver) -> bool:
+        """Makes one fault; False if there was nothing to hit."""
+        if driver.process.poll() is not None:
+            return False
+        pause = self.moment.uniform(1, 10)
+        faults = Path(os.environ["FAULTS"])
+        if kind.startswith("worker"):
+            if not (there := workers()):
+                return False
+            with contextlib.suppress(psutil.Error):
+                victim = self.moment.choice(there)
+                victim.kill() if kind == "worker killed" else victim.terminate()
+        elif kind.startswith("driver"):
+            number = {"killed": signal.SIGKILL, "terminated": signal.SIGTERM}[kind.split()[1]]
+            driver.process.send_signal(number)
             driver.process.wait()
+            driver.start()
+        elif kind.startswith("node"):
+            node = self.cluster.nodes.pop(0)
+            if kind == "node terminated":
+                for process in node.all_processes["raylet"]:
+                    process.process.terminate()
+                time.sleep(pause)
+            self.cluster.remove_node(node, allow_graceful=False)
+            self.cluster.nodes.append(self.cluster.add_node(num_cpus=2))
+        elif kind == "server stopped":
+            self.server.stop()
+            time.sleep(pause)
+            self.server.start()
+        else:  # the clock: an hour and more, there and back
+            path = faults / ("full" if kind == "disk full" else "jump")
+            with path.open("wb") as file:
+                file.truncate(self.moment.randrange(10_000))
+            time.sleep(pause)
+            path.unlink()
+        return True
 
 
 def compare(uri: str, folder: Path, expected: dict) -> tuple[int, int]:
-    """Differences and losses among a ladder's runs."""
+    """Counts differences and losses among a ladder's runs."""
     runs = [run for run in runs_of(uri) if run.info.status == "FINISHED"]
     found = {(run.data.tags["rung"], run.data.tags["seed"]): run for run in runs}
     differences, losses = len(runs) - len(found), len(expected.keys() - found.keys())
@@ -198,6 +194,46 @@ def forget(uri: str) -> None:
             MlflowClient(uri).delete_run(run.info.run_id)
 
 
+def prepare() -> tuple[Path, list[str]]:
+    """Makes the campaign's folder, and the options of every ladder in it."""
+    top = Path(tempfile.mkdtemp(prefix="faults-"))
+    copy(top)  # the campaign keeps its reports to itself, and the tree may change meanwhile
+    (top / "sitecustomize.py").write_text(CUSTOMIZE)
+    os.environ |= {"FAULTS": str(top), "COLUMNS": "200", "RAY_DEDUP_LOGS": "0"}
+    os.environ["PYTHONPATH"] = str(top)
+    return top, [f"--data={squares(top / 'squares')}", f"--seeds={SEEDS[0]}-{SEEDS[-1]}"]
+
+
+def undisturbed(folder: Path, common: list[str]) -> dict[tuple[str, str], Any]:
+    """Returns what the runs of a ladder yield to which nothing happens, by rung and seed."""
+    folder.mkdir()
+    uri = f"sqlite:///{folder / 'mlflow.db'}"
+    if Driver(folder, f"--tracking-uri={uri}", *common).process.wait():
+        raise SystemExit((folder / "out.log").read_text())
+    return {
+        (run.data.tags["rung"], run.data.tags["seed"]): record(uri, run, folder)
+        for run in runs_of(uri)
+    }
+
+
+def disturbed(
+    scene: Scene, folder: Path, common: list[str], wanted: int, expected: dict
+) -> dict[str, Any]:
+    """Disturbs a ladder so often; returns what it came to. Its folder stays if that was in vain."""
+    began = time.monotonic()
+    folder.mkdir()
+    uri, driver = scene.ladder(folder, common)
+    counts = scene.disturb(driver, wanted)
+    differences, losses = compare(uri, folder, expected)
+    outcome = {"runs": len(expected), "differences": differences, "losses": losses}
+    if scene.on_cluster:
+        forget(uri)
+    if not (differences or losses):
+        shutil.rmtree(folder)
+    seconds = round(time.monotonic() - began)
+    return {"commit": commit(), "faults": counts, **outcome, "seconds": seconds}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--faults", type=int, default=200)
@@ -205,56 +241,17 @@ def main() -> None:
     wanted = parser.parse_args()
     if not binary("initdb"):
         raise SystemExit("PostgreSQL's server programs are not here")
-    top = Path(tempfile.mkdtemp(prefix="faults-"))
-    copy(top)  # the campaign keeps its reports to itself, and the tree may change meanwhile
-    (top / "sitecustomize.py").write_text(CUSTOMIZE)
-    os.environ |= {"FAULTS": str(top), "COLUMNS": "200", "RAY_DEDUP_LOGS": "0"}
-    os.environ["PYTHONPATH"] = str(top)
-    common = [f"--data={squares(top / 'squares')}", f"--seeds={SEEDS[0]}-{SEEDS[-1]}"]
+    top, common = prepare()
     done: list[dict[str, Any]] = json.loads(DONE.read_text()) if DONE.exists() else []
-
-    reference = top / "reference"
-    reference.mkdir()
-    uri = f"sqlite:///{reference / 'mlflow.db'}"
-    if Driver(reference, f"--tracking-uri={uri}", *common).process.wait():
-        raise SystemExit((reference / "errors.log").read_text())
-    expected = {
-        (run.data.tags["rung"], run.data.tags["seed"]): record(uri, run, reference)
-        for run in runs_of(uri)
-    }
-
-    from ray.cluster_utils import Cluster
-
-    cluster: Any = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
-    cluster.nodes = [cluster.add_node(num_cpus=2), cluster.add_node(num_cpus=2)]
-    with Postgres() as database, Server(database.uri, top) as server:
+    expected = undisturbed(top / "reference", common)
+    with two_nodes() as cluster, Postgres() as database, Server(database.uri, top) as server:
         while (left := wanted.faults - total(done).total()) > 0:
-            began, number = time.monotonic(), len(done)
-            folder = top / f"ladder{number}"
-            folder.mkdir()
-            if number % 2:
-                uri, kinds = server.uri, MANY
-                further = [f"--ray={cluster.address}", "--cpus-per-run=2"]
-                further += [f"--checkpoints={folder / 'checkpoints'}"]
-            else:
-                uri, kinds = f"sqlite:///{folder / 'mlflow.db'}", HERE
-                further = ["--jobs=2"]
-            moment = random.Random(number)
-            counts = ladder(
-                *(folder, kinds, moment, min(wanted.each, left), uri, cluster, server),
-                *(*common, *further),
-            )
-            differences, losses = compare(uri, folder, expected)
-            outcome = {"runs": len(expected), "differences": differences, "losses": losses}
-            seconds = round(time.monotonic() - began)
-            done.append({"commit": commit(), "faults": counts, **outcome, "seconds": seconds})
+            number = len(done)
+            scene = Scene(cluster, server, bool(number % 2), random.Random(number))
+            each, folder = min(wanted.each, left), top / f"ladder{number}"
+            done.append(disturbed(scene, folder, common, each, expected))
             DONE.write_text(json.dumps(done, indent=1) + "\n")
             print(done[-1], flush=True)
-            if uri == server.uri:
-                forget(uri)
-            if not (differences or losses):
-                shutil.rmtree(folder)
-    cluster.shutdown()
     table = "\n".join(lines(done)) + "\n"
     (ROOT / "docs" / "faults.md").write_text(table)
     print(table)
@@ -264,12 +261,12 @@ def main() -> None:
 
 
 def total(done: list[dict[str, Any]]) -> Counter[str]:
-    """The faults of all ladders, by kind."""
+    """Counts the faults of all ladders, by kind."""
     return sum((Counter(ladder["faults"]) for ladder in done), Counter[str]())
 
 
 def lines(done: list[dict[str, Any]]) -> list[str]:
-    """The document."""
+    """Writes the document."""
     counts = total(done)
     sums = {key: sum(ladder[key] for ladder in done) for key in ("runs", "differences", "losses")}
     return [

@@ -10,7 +10,6 @@ and 10,000 test images each. All take turns.
 import argparse
 import contextlib
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -18,22 +17,22 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-from benchmarks.sides import write
+from benchmarks import sides
+from resnet import ROOT
 
-ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests"))  # a real server, and the factory of known runs
-from report_store import LADDER, Store, curve, right  # noqa: E402
-from services import Server, copy  # noqa: E402
+from report_store import LADDER, Store, curve, right
+from services import Server, copy
 
 
 def run(project: Path, *arguments: str) -> tuple[float, float]:
-    """Seconds and peak memory (MiB) of a command of this project."""
+    """Runs a command of this project; returns its seconds and peak memory (MiB)."""
     began = time.perf_counter()
     with tempfile.TemporaryFile("w+") as log:
-        process = subprocess.Popen(
-            [sys.executable, *arguments], cwd=project, stdout=log, stderr=subprocess.STDOUT
-        )
+        command = [sys.executable, "runner.py", *arguments]
+        process = subprocess.Popen(command, cwd=project, stdout=log, stderr=subprocess.STDOUT)
         _, status, usage = os.wait4(process.pid, 0)
         if status:
             log.seek(0)
@@ -44,39 +43,27 @@ def run(project: Path, *arguments: str) -> tuple[float, float]:
 
 
 def ladder(project: Path, seeds: int, jobs: int, *where: str) -> float:
-    """Seconds of one that is trained anew."""
-    return run(
-        project,
-        "runner.py",
-        "--ladder=1",
-        "--profile=quick",
-        "--set=training.epochs=2",
-        f"--seeds=0-{seeds - 1}",
-        f"--jobs={jobs}",
-        "--fresh",
-        *where,
-    )[0]
+    """Trains one anew; returns its seconds."""
+    short = "--profile=quick", "--set=training.epochs=2"
+    how = f"--seeds=0-{seeds - 1}", f"--jobs={jobs}", "--fresh"
+    return run(project, "run", "1", *short, *how, *where)[0]
 
 
 @contextlib.contextmanager
-def cluster(folder: Path, project: Path) -> Iterator[list[str]]:
-    """The options for two nodes and a server."""
+def two_nodes() -> Iterator[Any]:
+    """Makes a Ray cluster on this machine."""
     from ray.cluster_utils import Cluster
 
-    folder.mkdir()
-    os.environ["PYTHONPATH"] = str(project)
-    nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
-    nodes.add_node(num_cpus=2)
-    nodes.add_node(num_cpus=2)
+    cluster: Any = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
+    cluster.nodes = [cluster.add_node(num_cpus=2), cluster.add_node(num_cpus=2)]
     try:
-        with Server(f"sqlite:///{folder / 'server.db'}", folder) as server:
-            yield [f"--ray={nodes.address}", f"--tracking-uri={server.uri}", "--cpus-per-run=2"]
+        yield cluster
     finally:
-        nodes.shutdown()
+        cluster.shutdown()
 
 
 def stores(folder: Path) -> Iterator[tuple[int, Store]]:
-    """Runs to report on, and how many."""
+    """Makes runs to report on; yields how many, and their store."""
     for runs in (5, 25, 50):
         (folder / str(runs)).mkdir()
         store = Store(folder / str(runs))
@@ -94,28 +81,33 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         place, project = Path(folder), copy(Path(folder) / "project").parent
         reported = list(stores(place))
+        os.environ["PYTHONPATH"] = str(project)  # the nodes' as well
         for turn in range(turns):
             for seeds, jobs in ((1, 1), (2, 1), (4, 1), (2, 2), (4, 2)):
                 seconds["ladder", seeds, jobs].append(ladder(project, seeds, jobs))
-            with cluster(place / str(turn), project) as where:
+            (served := place / str(turn)).mkdir()
+            with (
+                two_nodes() as nodes,
+                Server(f"sqlite:///{served / 'server.db'}", served) as server,
+            ):
+                where = f"--ray={nodes.address}", f"--tracking-uri={server.uri}", "--cpus-per-run=2"
                 seconds["ladder, two nodes", 4, 2].append(ladder(project, 4, 2, *where))
             for runs, store in reported:
-                out = (f"--tracking-uri={store.uri}", f"--out={place / 'report'}")
-                took, memory["report", runs, ""] = run(project, "-m", "report", *out)
+                out = f"--tracking-uri={store.uri}", f"--out={place / 'report'}"
+                took, memory["report", runs, ""] = run(project, "report", *out)
                 seconds["report", runs, ""].append(took)
     lines = [
         f"**Scaling** (whole commands, start included; median and range of {turns})",
         "",
-        "| what | runs | jobs | seconds | range | peak MiB |",
-        "| --- | ---: | ---: | ---: | ---: | ---: |",
+        sides.row("what", "runs", "jobs", "seconds", "range", "peak MiB"),
+        sides.row("---", *["---:"] * 5),
     ]
     for key, values in seconds.items():
         mib = f"{memory[key]:.0f}" if key in memory else ""
-        median, least, most = statistics.median(values), min(values), max(values)
-        cells = (*key, f"{median:.1f}", f"{least:.1f} to {most:.1f}", mib)
-        lines.append(f"| {' | '.join(map(str, cells))} |")
+        lines.append(sides.row(*key, *sides.spread(values, ".1f"), mib))
     rows = [[*key, values, memory.get(key)] for key, values in seconds.items()]
-    write("scaling", {"columns": ["what", "runs", "jobs", "seconds", "MiB"], "rows": rows}, lines)
+    columns = ["what", "runs", "jobs", "seconds", "MiB"]
+    sides.write("scaling", {"columns": columns, "rows": rows}, lines)
 
 
 if __name__ == "__main__":
