@@ -224,7 +224,8 @@ def _train(rungs: str, options: Options, *, apart: bool) -> None:
     texts = [*dataset.classes, *(job.experiment.title for job in due)]
     if boxes := records.figures.boxes(texts):
         say(f"[yellow]{escape(boxes)}[/yellow]")
-    display = Display(console, due, _published(store.study, dataset, due[0]))
+    courses = records.courses(store.study.results, due, dataset.fingerprint)
+    display = Display(console, due, _published(store.study, dataset, due[0]), courses)
     again = shell.again(store.uri)
     what = f"{'ablation' if apart else 'ladder'} {rungs}"
     name = f"{what} · {dataset.name} · seed {options.seeds or options.seeds_asked[0]}"

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import pairwise
 from typing import Any
@@ -31,7 +31,7 @@ class Content:
     ``said`` is what the study says. ``parts`` are runs of what ``resnet.study.ablation`` made of
     the ladder, ``apart`` and ``varied`` what they say by the experiment files as they are now,
     nothing where runs were modified. ``compared`` are other sets' contents, from which nothing of
-    the rest is computed.
+    the rest is computed. ``behind`` are recorded validation accuracies by configuration.
     """
 
     uri: str
@@ -47,6 +47,7 @@ class Content:
     apart: tuple[Apart, ...]
     varied: tuple[Varied, ...]
     compared: tuple["Content", ...] = ()
+    behind: Mapping[str, list[pd.Series]] = field(default_factory=dict)
 
     @property
     def run_set(self) -> RunSet:
@@ -148,11 +149,16 @@ def load(uri: str | None = None, study: Study | None = None, **chosen: Any) -> C
         UserError: the store cannot be read, or nothing in it matches.
     """
     uri, study = full(uri), study or Study.open()
-    one = selection.select(runs.search(uri, study), study, uri=uri, **chosen)
+    frame = runs.search(uri, study)
+    one = selection.select(frame, study, uri=uri, **chosen)
     first, *others = (
         _content(uri, study, each, runs.load(uri, each.finished)) for each in (one, *one.compared)
     )
-    return replace(first, compared=tuple(others))
+    behind = {}
+    if not one.run_set.recorded:
+        hashes = {run.tags.get("config_hash", "") for run in first.runs}
+        behind = runs.recorded_curves(uri, frame, hashes, one.run_set.fingerprint)
+    return replace(first, compared=tuple(others), behind=behind)
 
 
 def planned(study: Study) -> Content:

@@ -229,6 +229,30 @@ def load(uri: str, frame: pd.DataFrame) -> list[Run]:
         ]
 
 
+def recorded_curves(uri: str, frame: pd.DataFrame, hashes: set[str], fingerprint: str) -> dict:
+    """Reads the validation accuracies of recorded runs of some configurations.
+
+    Args:
+        uri: MLflow tracking URI.
+        frame: from :func:`search`.
+        hashes: of the configurations.
+        fingerprint: of the images.
+
+    Returns:
+        By configuration a list of series, each indexed by epoch.
+    """
+    rows = frame[(frame["role"] == "recorded") & (frame["status"] == "FINISHED")]
+    rows = rows[rows["config_hash"].isin(hashes) & (rows["dataset_fingerprint"] == fingerprint)]
+    found: dict[str, list[pd.Series]] = {}
+    client = MlflowClient(uri)
+    with _reading(uri):
+        for row in rows.itertuples():
+            points = client.get_metric_history(row.run_id, "val_accuracy")
+            curve = pd.Series({metric.step: metric.value for metric in points}).sort_index()
+            found.setdefault(row.config_hash, []).append(curve)
+    return found
+
+
 def epochs_done(uri: str, run_id: str) -> int:
     """Epochs that a run has recorded so far."""
     with _reading(uri):

@@ -47,7 +47,7 @@ def all_figures(content: Content) -> dict[str, Figure]:
     if with_curves:
         limits = _limits(with_curves)
         drawn["validation"] = validation(with_curves)
-        drawn |= {f"curves_{s.slug}": curves(s, limits) for s in with_curves}
+        drawn |= {f"curves_{s.slug}": curves(s, limits, _behind(content, s)) for s in with_curves}
     return drawn
 
 
@@ -214,10 +214,26 @@ def _limits(systems: list[System]) -> dict[str, tuple[float, float]]:
     return limits
 
 
-def curves(system: System, limits: dict[str, tuple[float, float]]) -> Figure:
-    """Draws training and validation accuracy and loss by epoch."""
+def _behind(content: Content, system: System) -> list[pd.Series]:
+    """What recorded runs of a row's settings did in validation."""
+    return content.behind.get(system.runs[0].tags.get("config_hash", ""), [])
+
+
+def curves(
+    system: System, limits: dict[str, tuple[float, float]], behind: list[pd.Series] | None = None
+) -> Figure:
+    """Draws training and validation accuracy and loss by epoch.
+
+    Args:
+        system: whose runs.
+        limits: of the axes, which all systems share.
+        behind: validation accuracies of recorded runs, to be seen behind its own.
+    """
     with rc_context(fname=STYLE):
         figure, upper, lower = _panels(3.9, [1, 1], "accuracy", "loss")
+        for i, curve in enumerate(behind or ()):
+            upper.plot(curve, color=PALETTE["published"], lw=0.8, zorder=1,
+                       label="recorded validation" if i == 0 else None)  # fmt: skip
         for axes, key in ((upper, "accuracy"), (lower, "loss")):
             _line(axes, system, key, "training", PALETTE["training"])
             _line(axes, system, f"val_{key}", "validation", PALETTE["validation"])

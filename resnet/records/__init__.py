@@ -17,5 +17,6 @@ from resnet.records.artifacts import (
     settings,
     unguarded,
 )
+from resnet.records.course import Course, courses
 from resnet.records.exchange import recordable, restore, to_record
 from resnet.records.record import Record, load, load_all, save

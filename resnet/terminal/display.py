@@ -1,6 +1,7 @@
 """What a ladder shows while it runs: a table that lives in a terminal, plain lines in a pipe."""
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from rich.cells import set_cell_size
@@ -13,6 +14,7 @@ from rich.text import Text
 
 from resnet import events
 from resnet.host.shell import count, duration
+from resnet.records import Course
 from resnet.study import Job
 
 _COLUMNS = {"epoch": 8, "validation": 11, "best": 8, "test": 8, "published": 10}
@@ -39,6 +41,8 @@ class _Row:
     pace: float = 0.0  # seconds an epoch
     aside: float = 0.0  # seconds that belong to no epoch: compiling, testing, recording
     accuracy: float | None = None
+    course: Course | None = None  # what recorded runs of the same settings did
+    off: bool = False  # whether it left that course
 
     @property
     def epochs(self) -> int:
@@ -51,6 +55,19 @@ class _Row:
             return self.epochs
         p = self.progress
         return max(len(self.history), p.epoch - 1 + p.step / p.steps if p else 0)
+
+    @property
+    def validated(self) -> list[float]:
+        """Validation accuracies by epoch."""
+        return [record["val_accuracy"] for record in self.history]
+
+    @property
+    def sign(self) -> str:
+        """Where the last epoch lies, if outside of what seeds explain."""
+        expected = self.course.expected(len(self.history)) if self.course else None
+        if not expected or expected[0] <= self.validated[-1] <= expected[1]:
+            return ""
+        return " ▲" if self.validated[-1] > expected[1] else " ▼"
 
     @property
     def trains(self) -> bool:
@@ -100,6 +117,12 @@ def _percent(share: float | None) -> str:
     return "" if share is None else f"{100 * share:.1f} %"
 
 
+def _recorded(row: _Row) -> str:
+    """From where to where recorded runs of the same settings went in the last epoch."""
+    span = row.course.recorded(len(row.history)) if row.course else None
+    return f", recorded: {100 * span[0]:.1f} to {_percent(span[1])}" if span else ""
+
+
 class Display:
     """A listener: shows the jobs of an invocation, and prints a line for what is worth keeping.
 
@@ -108,10 +131,15 @@ class Display:
         jobs: all of them, in order.
         published: test accuracies to set beside those measured, by experiment; none where they
             are of something else.
+        courses: what recorded runs of the same settings did, by experiment, as far as there are.
     """
 
     def __init__(
-        self, console: Console, jobs: list[Job], published: dict[str, float] | None = None
+        self,
+        console: Console,
+        jobs: list[Job],
+        published: Mapping[str, float] | None = None,
+        courses: Mapping[str, Course] | None = None,
     ):
         self.console = console
         self.published = published or {}
@@ -121,6 +149,7 @@ class Display:
                 job,
                 f"{job.experiment.label}{f' · seed {job.seed}' * seeds}",
                 f"{job.experiment.title}{f' · seed {job.seed}' * seeds}",
+                course=(courses or {}).get(job.experiment.name),
             )
             for job in jobs
         }
@@ -144,7 +173,12 @@ class Display:
         row = self.rows[self._key(event.job)]
         row.advance(event)
         self.at_once = max(self.at_once, sum(row.trains for row in self.rows.values()))
-        if text := self._line(row, event):
+        self._print(row, event, self._line(row, event))
+        if isinstance(event, events.Epoch):
+            self._print(row, event, self._warning(row))
+
+    def _print(self, row: _Row, event: events.Event, text: str) -> None:
+        if text:
             short = isinstance(event, events.Epoch) and self.console.is_terminal
             self.console.print(
                 f"[dim]{self.numbers[self._key(event.job)]}/{len(self.rows)}[/dim] "
@@ -170,6 +204,11 @@ class Display:
                 going_on = f"goes on in epoch {len(history) + 1}, {step} steps into it"
                 where = going_on if due else "nothing left to train"
                 return f"{whose}{where}{elsewhere * bool(differs)}"
+            case events.Epoch(_, [*_, last]) if self.console.is_terminal and _recorded(row):
+                return (
+                    f"epoch {last['epoch']}/{row.epochs}: accuracy {_percent(last['accuracy'])}, "
+                    f"val {_percent(last['val_accuracy'])}{_recorded(row)}"
+                )
             case events.Epoch(_, [*_, last]) if self.console.is_terminal:  # fits 80 columns
                 return (
                     f"epoch {last['epoch']}/{row.epochs}: "
@@ -181,7 +220,7 @@ class Display:
                     f"epoch {last['epoch']}/{row.epochs}: "
                     f"loss {last['loss']:.4f}, accuracy {last['accuracy']:.4f}, "
                     f"val_loss {last['val_loss']:.4f}, val_accuracy {last['val_accuracy']:.4f}, "
-                    f"{last['images_per_second']:.0f} images/s"
+                    f"{last['images_per_second']:.0f} images/s{_recorded(row)}"
                 )
             case events.RateDropped(_, epoch, before, after):
                 return f"epoch {epoch}: learning rate {before:.3g} -> {after:.3g}"
@@ -204,17 +243,29 @@ class Display:
                 return f"[red]failed:[/red] {escape(reason[:300])}"
         return ""
 
+    def _warning(self, row: _Row) -> str:
+        """What to say when a run leaves its course, once each time."""
+        was_off, row.off = row.off, row.course is not None and row.course.off(row.validated)
+        expected = row.course.expected(len(row.history)) if row.course else None
+        if not row.off or was_off or not expected:
+            return ""
+        low, high = expected
+        return (
+            f"[yellow]off course:[/yellow] three epochs in a row lie outside of {_percent(low)} to "
+            f"{_percent(high)}, which seeds explain; look at data, --set and versions"
+        )
+
     def render(self) -> RenderableType:
         """Draws the table as it is now, no taller than the terminal."""
         columns = [name for name in _COLUMNS if name != "published" or self.published]
         visible, hidden = self._window(self.console.height - 5)
         lines = [self._cells("", "rung", columns, "dim")]
         for row in visible:
-            validated = [record["val_accuracy"] for record in row.history]
+            validated = row.validated
             epoch = row.progress.epoch if row.progress else len(row.history)
             cells = {
                 "epoch": f"{epoch}/{row.epochs}" * (row.state != "skipped"),
-                "validation": _percent(validated[-1] if validated else None),
+                "validation": _percent(validated[-1] if validated else None) + row.sign,
                 "best": _percent(max(validated, default=None)),
                 "test": _percent(row.accuracy) or row.state * (row.state != "running"),
                 "published": _percent(self.published.get(row.job.experiment.name)),

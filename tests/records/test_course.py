@@ -1,0 +1,115 @@
+"""Runs held against recorded ones of the same settings."""
+
+import io
+import re
+
+import pytest
+from conftest import ROOT
+from rich.console import Console
+
+from resnet import events, records
+from resnet.records.course import Course
+from resnet.study import Job, Study
+from resnet.terminal.display import Display
+
+
+@pytest.fixture(scope="module")
+def rows():
+    """The recorded runs by rung, of those that have several."""
+    found = {}
+    for record in records.load_all(ROOT / "results").values():
+        if "~" not in record.tags["rung"]:
+            found.setdefault(record.tags["rung"], []).append(record)
+    return {rung: runs for rung, runs in found.items() if len(runs) > 1}
+
+
+def test_no_recorded_run_is_off_the_course_of_the_others(rows):
+    epochs = outside = 0
+    for runs in rows.values():
+        for run in runs:
+            course = Course.of(other for other in runs if other is not run)
+            curve = run.curves["val_accuracy"]
+            assert not any(course.off(curve[:n]) for n in range(1, len(curve) + 1))
+            for epoch, value in enumerate(curve, 1):
+                if expected := course.expected(epoch):
+                    epochs += 1
+                    outside += not expected[0] <= value <= expected[1]
+    assert epochs > 250
+    assert outside / epochs < 0.02
+
+
+@pytest.mark.parametrize("broken", ["half", "other", "nan"])
+def test_a_run_of_something_else_is_off_course(rows, broken):
+    runs = rows["02_augmentation"]
+    course = Course.of(runs)
+    curve = list(runs[0].curves["val_accuracy"])
+    if broken == "half":  # as with half of the learning done
+        curve = [value * 0.9 for value in curve]
+    elif broken == "nan":
+        curve[5:] = [float("nan")] * len(curve[5:])
+    else:
+        curve = rows["01_template"][0].curves["val_accuracy"]  # without augmentation it is better
+        curve = [value + 0.1 for value in curve]
+    assert any(course.off(curve[:n]) for n in range(1, len(curve) + 1))
+
+
+def test_nothing_is_said_beyond_what_was_recorded(rows):
+    course = Course.of(rows["02_augmentation"])
+    last = len(course.curves)
+    assert course.recorded(last) and not course.recorded(last + 1)
+    assert not course.off([0.0] * (last + 5))
+    assert not course.off([0.0, 0.0])  # two epochs say nothing
+
+
+def test_courses_go_by_settings_and_images():
+    study = Study.open()
+    jobs = [Job(study.experiment(name), 7) for name in ("01_template", "02_augmentation")]
+    changed = Job(study.experiment("02_augmentation", overrides=["training.batch_size=64"]), 0)
+    cifar10 = next(iter(records.load_all(study.results).values())).tags["dataset_fingerprint"]
+    assert set(records.courses(study.results, jobs, cifar10)) == {"01_template", "02_augmentation"}
+    assert records.courses(study.results, [changed], cifar10) == {}
+    assert records.courses(study.results, jobs, "of other images") == {}
+    assert records.courses(study.results / "none", jobs, cifar10) == {}
+
+
+def history(values):
+    keys = ("loss", "accuracy", "val_loss", "images_per_second", "learning_rate", "epoch_seconds")
+    return [
+        dict.fromkeys(keys, 0.5) | {"epoch": n, "val_accuracy": value}
+        for n, value in enumerate(values, 1)
+    ]
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_the_display_says_what_was_recorded_and_warns_once(rows, terminal):
+    job = Job(Study.open().experiment("02_augmentation"), 9)
+    course = Course.of(rows["02_augmentation"])
+    out = io.StringIO()
+    console = Console(file=out, width=80, height=24, force_terminal=terminal, color_system=None)
+    display = Display(console, [job], None, {"02_augmentation": course})
+    display(events.Started(job))
+    curve = rows["02_augmentation"][0].curves["val_accuracy"]
+    for n in range(1, 4):
+        display(events.Epoch(job, history(curve[:n])))
+    text = out.getvalue()
+    low, high = course.recorded(3)
+    assert f"recorded: {100 * low:.1f} to {100 * high:.1f} %" in text
+    assert "off course" not in text
+    assert max(map(len, text.splitlines())) <= 80 or not terminal
+
+    low_curve = [*curve[:3], 0.1, 0.1, 0.1, 0.1, *curve[7:9]]
+    for n in range(4, len(low_curve) + 1):
+        display(events.Epoch(job, history(low_curve[:n])))
+        if n == 5:
+            assert " ▼" in "".join(str(line) for line in display.render().renderables)
+    text = " ".join(out.getvalue().split())
+    assert text.count("off course") == 1
+    assert re.search(r"off course: three epochs in a row lie outside of [0-9.]+ % to", text)
+
+
+def test_nothing_is_said_of_what_nobody_recorded():
+    job = Job(Study.open().experiment("02_augmentation"), 9)
+    out = io.StringIO()
+    display = Display(Console(file=out, width=100), [job])
+    display(events.Epoch(job, history([0.1, 0.1, 0.1, 0.1])))
+    assert "recorded" not in out.getvalue() and "off" not in out.getvalue()
