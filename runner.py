@@ -200,6 +200,13 @@ def _plan(rungs: str, options: Options, *, apart: bool, timing: bool) -> None:
             beside |= {job.experiment.name: n for job in jobs}
     dataset = None if options.images == "cifar10" else load_images(options.images)
     show(due, dataset, options.study, options.tracking_uri, timing, beside)
+    if not apart:
+        with console.status("weighing the claims"):
+            from report.presentation.summary import decidable
+
+            table = decidable(options.study, due[0], len(options.seeds_asked))
+        if table:
+            console.print(table)
 
 
 def _train(rungs: str, options: Options, *, apart: bool) -> None:

@@ -1,11 +1,11 @@
 """Everything a report says, computed from the runs of one selection."""
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -21,7 +21,18 @@ from report.analysis.verdicts import Verdict
 from resnet import UserError
 from resnet.host.addresses import full
 from resnet.host.shell import count
-from resnet.study import Experiment, Study, ablation, differences, rung_number, rungs, short
+from resnet.records import Record
+from resnet.study import KEYS, Experiment, Study, ablation, differences, rung_number, rungs, short
+
+
+class Wasted(NamedTuple):
+    """A run that is not finished: failed, interrupted, given up or still going."""
+
+    rung: str
+    epochs: int
+    seconds: float
+    operations: float
+    """NaN if no finished run of its settings tells."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,7 +42,8 @@ class Content:
     ``said`` is what the study says. ``parts`` are runs of what ``resnet.study.ablation`` made of
     the ladder, ``apart`` and ``varied`` what they say by the experiment files as they are now,
     nothing where runs were modified. ``compared`` are other sets' contents, from which nothing of
-    the rest is computed. ``behind`` are recorded validation accuracies by configuration.
+    the rest is computed. ``behind`` are recorded validation accuracies by configuration,
+    ``wasted`` runs that never finished.
     """
 
     uri: str
@@ -48,6 +60,7 @@ class Content:
     varied: tuple[Varied, ...]
     compared: tuple["Content", ...] = ()
     behind: Mapping[str, list[pd.Series]] = field(default_factory=dict)
+    wasted: tuple[Wasted, ...] = ()
 
     @property
     def run_set(self) -> RunSet:
@@ -158,7 +171,38 @@ def load(uri: str | None = None, study: Study | None = None, **chosen: Any) -> C
     if not one.run_set.recorded:
         hashes = {run.tags.get("config_hash", "") for run in first.runs}
         behind = runs.recorded_curves(uri, frame, hashes, one.run_set.fingerprint)
-    return replace(first, compared=tuple(others), behind=behind)
+    wasted = tuple(_wasted(uri, first))
+    return replace(first, compared=tuple(others), behind=behind, wasted=wasted)
+
+
+def _wasted(uri: str, content: Content) -> Iterator[Wasted]:
+    """Runs of the set that never finished, those that a later one took the place of too."""
+    run_set = content.run_set.runs
+    each = {r.tags.get("config_hash"): r.epoch_operations for r in (*content.runs, *content.parts)}
+    for row in run_set[run_set["status"] != "FINISHED"].itertuples():
+        epochs, seconds = runs.epochs_done(uri, row.run_id)
+        if epochs:
+            known = each.get(row.config_hash, math.nan)
+            yield Wasted(row.rung, epochs, seconds, epochs * known)
+
+
+def of_records(study: Study, found: Iterable[Record], **chosen: Any) -> Content:
+    """Computes a report's content from records, without a store.
+
+    Args:
+        study: whose they are.
+        found: at least one.
+        **chosen: as of :func:`load`.
+    """
+    made = {run.id: run for run in map(runs.of_record, found)}
+    rows = [
+        {name: run.tags[name] for name in KEYS}
+        | {"run_id": run.id, "role": "recorded", "seed": run.seed, "lacks": ""}
+        | {"status": "FINISHED", "start_time": run.begun}
+        for run in made.values()
+    ]
+    one = selection.select(pd.DataFrame(rows), study, **chosen)
+    return _content("", study, one, [made[run_id] for run_id in one.finished["run_id"]])
 
 
 def planned(study: Study) -> Content:
@@ -277,7 +321,7 @@ def _waiting(uri: str, chosen: Selection) -> dict[str, str]:
     done, result = set(chosen.finished["rung"]), {}
     for row in chosen.unfinished.itertuples(index=False):
         if row.rung not in done and row.rung not in result and "~" not in row.rung:
-            epochs = runs.epochs_done(uri, row.run_id)
+            epochs, _ = runs.epochs_done(uri, row.run_id)
             result[row.rung] = f"{selection.state(row.status)}, {count(epochs, 'epoch')} done"
     return result
 

@@ -29,7 +29,7 @@ from statsmodels.stats.proportion import proportion_confint
 from report.analysis import statistics
 from resnet import UserError
 from resnet.host.shell import mask
-from resnet.records import CURVES, unguarded
+from resnet.records import CURVES, Record, unguarded
 from resnet.store import (
     FAILURES,
     check,
@@ -40,7 +40,7 @@ from resnet.store import (
     reason,
     try_database,
 )
-from resnet.study import KEYS, Study, read_yaml
+from resnet.study import KEYS, Study, operations, read_yaml
 
 ROLES = ("rung", "recorded")
 """Of runs of a rung; the second is of restored records."""
@@ -98,6 +98,17 @@ class Run:
         lanes = self.tags.get("lanes", "")  # of a record, anybody's text
         known = re.fullmatch("[1-9][0-9]{0,3}", lanes)
         return (self.metric("train_seconds") - self.shared_seconds) / (int(lanes) if known else 1)
+
+    @property
+    def epoch_operations(self) -> float:
+        """What one of its epochs took, see :func:`resnet.study.operations`; NaN if not known."""
+        held_out = self.params.get("data.validation.fraction", np.nan)
+        return operations(self.metric("multiply_adds"), self.n_train or np.nan, held_out)
+
+    @property
+    def operations(self) -> float:
+        """What all of its epochs took, shared ones too."""
+        return self.epoch_operations * self.metric("epochs_run")
 
     @property
     def n_test(self) -> int:
@@ -229,6 +240,30 @@ def load(uri: str, frame: pd.DataFrame) -> list[Run]:
         ]
 
 
+def of_record(record: Record) -> Run:
+    """Makes the run that a record is of, as if it had been restored and loaded."""
+    profiles = [json.loads(d.profile or "null") for d in record.inputs if d.context == "training"]
+    shapes = [profile["features_shape"] for profile in profiles if profile]
+    history = pd.DataFrame(record.curves, columns=list(CURVES))
+    experiment = record.resolved
+    return Run(
+        id=record.run_id,
+        rung=record.key.rung,
+        title=record.key.title,
+        seed=int(record.key.seed),
+        begun=pd.Timestamp(record.start_time, unit="ms"),
+        tags=record.tags | {"role": "recorded"},
+        params=experiment.flat(),
+        metrics={key: values[-1] for key, values in record.curves.items()} | record.final,
+        history=history.set_index(history.index + 1).rename_axis("epoch"),
+        n_train=shapes[0][0] if shapes else 0,
+        source="",
+        classes=tuple(record.classes),
+        predictions=record.predictions.frame().astype(PREDICTIONS),
+        assumed=dict(experiment.assumed),
+    )
+
+
 def recorded_curves(uri: str, frame: pd.DataFrame, hashes: set[str], fingerprint: str) -> dict:
     """Reads the validation accuracies of recorded runs of some configurations.
 
@@ -253,11 +288,11 @@ def recorded_curves(uri: str, frame: pd.DataFrame, hashes: set[str], fingerprint
     return found
 
 
-def epochs_done(uri: str, run_id: str) -> int:
-    """Epochs that a run has recorded so far."""
+def epochs_done(uri: str, run_id: str) -> tuple[int, float]:
+    """Returns how many epochs a run has recorded so far, and the seconds that they took."""
     with _reading(uri):
-        history = MlflowClient(uri).get_metric_history(run_id, "val_accuracy")
-    return max((metric.step for metric in history), default=0)
+        history = MlflowClient(uri).get_metric_history(run_id, "epoch_seconds")
+    return max((metric.step for metric in history), default=0), sum(m.value for m in history)
 
 
 def mistakes(uri: str, run: Run) -> bytes | None:

@@ -1,27 +1,20 @@
-"""README.md and docs/ beside a folder of records follow from what was measured.
-
-The records are restored into a store of their own for the moment, so that tables and figures are
-the report's.
-"""
+"""README.md and docs/ beside a folder of records follow from what was measured."""
 
 import hashlib
 import shlex
 import shutil
-import tempfile
 from collections.abc import Collection, Iterable
 from dataclasses import replace
 from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from report.analysis import Content, Run, System, load, planned
+from report.analysis import Content, Run, System, of_records, planned
 from report.presentation import figures, page
 from report.presentation.formats import to_markdown
 from report.presentation.tables import all_tables, commands, results
 from report.presentation.tables.numbers import seed_list, seeds
 from resnet import UserError, records
-from resnet.host.addresses import address
-from resnet.store import connect
 from resnet.study import Study, short
 
 FIGURES = Path("docs/figures")
@@ -42,12 +35,7 @@ def read(study: Study, results: Path) -> tuple[Content, str]:
     """
     found = records.load_all(results)
     state = hashlib.sha256("".join(r.sha256 for r in found.values()).encode()).hexdigest()
-    if not found:
-        return planned(study), state
-    with tempfile.TemporaryDirectory() as folder:
-        store = connect(address(Path(folder) / "mlflow.db"), study)
-        records.restore(store, found)
-        return load(store.uri, study, recorded=True), state
+    return (of_records(study, found.values()) if found else planned(study)), state
 
 
 def section(content: Content) -> str:

@@ -6,14 +6,19 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from report.analysis import Content
+from report.analysis import Content, of_records, prospects
 from report.presentation import page
 from report.presentation.formats import to_terminal
 from report.presentation.tables.compared import compared
+from report.presentation.tables.numbers import NONE, number, points
 from report.presentation.tables.parts import factors, ranges
 from report.presentation.tables.results import judged
 from report.presentation.tables.results import progression as progression_table
-from resnet.study import short
+from report.presentation.tables.table import Field
+from report.presentation.tables.table import Table as PlainTable
+from resnet import records
+from resnet.host.shell import count
+from resnet.study import Job, Study, short
 
 
 def show(content: Content, console: Console) -> None:
@@ -51,6 +56,33 @@ def parts(content: Content, named: Collection[str]) -> list[Table]:
     made = ranges(content)
     varied = [row for row in made.items if row.system.name in named]
     return [*map(to_terminal, tables), *([to_terminal(made, varied)] if varied else [])]
+
+
+def decidable(study: Study, job: Job, seeds: int) -> Table | None:
+    """Makes the table of what so many seeds can decide, by the study's records; None without any.
+
+    Args:
+        study: whose accuracies and claims.
+        job: of what is planned: nothing is said of other profiles, or of changed settings.
+        seeds: of each row.
+    """
+    if job.profile != "full" or job.modified:
+        return None
+    if not (found := records.load_all(study.results)):
+        return None
+    content = of_records(study, found.values(), dataset=study.dataset, profile="full", modified="")
+    fields = [
+        Field("claim", "name", "accuracy or claim", on="terminal"),
+        Field("half", "", "within ± points", _half, "number", "terminal"),
+        Field("seeds", "", "seeds it takes", number("d"), "number", "terminal"),
+        Field("by", lambda p: p.by(seeds), f"{seeds} can", on="terminal"),
+    ]
+    caption = f"Can {count(seeds, 'seed')} a row decide it, if it is as published?"
+    return to_terminal(PlainTable("decidable", caption, fields, prospects(content)))
+
+
+def _half(value: float) -> str:
+    return points(value).lstrip("+") if value > 0 else NONE
 
 
 def reservation(content: Content, console: Console) -> None:

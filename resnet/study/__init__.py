@@ -20,6 +20,7 @@ from resnet.study.schema import (
     Training,
     Validation,
     differences,
+    operations,
     rung_number,
     rungs,
     setting_keys,

@@ -247,6 +247,20 @@ def setting_keys(part: type[BaseModel] = Experiment, prefix: str = "") -> list[s
     return list(dict.fromkeys(found))
 
 
+def operations(multiply_adds: float, images: float, held_out: float) -> float:
+    """Counts what an epoch takes, in operations: two a multiply-add.
+
+    A step takes three times a forward pass (its gradients are two products for each one), an image
+    that validates one (Kaplan and others, arXiv 2001.08361, section 2.1).
+
+    Args:
+        multiply_adds: of a forward pass of one image.
+        images: training images, those held out among them.
+        held_out: share that validates.
+    """
+    return 2 * multiply_adds * images * (3 * (1 - held_out) + held_out)
+
+
 def flatten(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Yields a tree's leaves by their dotted keys."""
     for key, value in tree.items():

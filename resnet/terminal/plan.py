@@ -1,6 +1,7 @@
 """The dry run: what would be trained, how large it is, and how long it takes."""
 
 import contextlib
+import math
 import os
 import socket
 from itertools import pairwise
@@ -16,12 +17,13 @@ from resnet.data import CIFAR10_FINGERPRINT, Dataset
 from resnet.host import quiet_start
 from resnet.host.addresses import file_of, full
 from resnet.host.shell import count, duration
-from resnet.study import Experiment, Job, Study, differences, rungs
+from resnet.study import Experiment, Job, Key, Study, differences, operations, rungs
 from resnet.terminal.console import console
 
 _COLUMNS = {
     "parameters": ("parameters", lambda n: f"{n:,.0f}"),
     "multiply_adds": ("multiply-adds", lambda n: f"{n / 1e6:.2f} M"),
+    "operations": ("PFLOP", lambda n: f"{n / 1e15:,.3g}"),
     "lanes": ("lanes", lambda n: f"{n:.0f}"),
     "images_per_second": ("images/s", lambda rate: f"{rate:.0f}"),
     "time": ("time", duration),
@@ -60,16 +62,24 @@ def show(
                 known[name] = estimate(job, n, classes, (shape[0], shape[1], shape[2]), lanes[name])
     else:
         fingerprint = dataset.fingerprint if dataset else CIFAR10_FINGERPRINT
-        known = _past(firsts, study, fingerprint, uri)
+        known = _recorded(firsts, study, fingerprint)
+        known |= _past(firsts, study, fingerprint, uri)
+    for name, figures in known.items():
+        experiment = firsts[name].experiment
+        each = operations(figures["multiply_adds"], n, experiment.data.validation.fraction)
+        figures["operations"] = each * experiment.training.epochs
     if max(lanes.values()) > 1:
         known = {name: known.get(name, {}) | {"lanes": lanes[name]} for name in firsts}
     title = f"Plan for {n:,} training images of {shape[0]}x{shape[1]}"
     console.print(_sizes(title, firsts, known))
     _print_changes(firsts, study)
     trainings = len({job.training() for job in due})
+    total = sum(known.get(job.experiment.name, {}).get("operations", math.nan) for job in due)
     counted = f"experiments: {len(firsts)}, seeds: {len(due) // len(firsts)}, runs: {len(due)}"
     if trainings < len(due):
         counted += f" that share {count(trainings, 'training')}"
+    if not math.isnan(total):
+        counted += f", {total / 1e15:,.3g} PFLOP at most"
     took = _took(due, firsts, known, timing)
     console.print(f"{counted}; {took}; nothing was trained", highlight=False)
 
@@ -123,6 +133,19 @@ def _took(due: list[Job], firsts: dict[str, Job], known: Known, timing: bool) ->
     seconds = len(due) // len(firsts) * sum(longest.values())
     basis = "less where early stopping triggers" if timing else "as finished runs took"
     return f"about {duration(seconds)} on this machine, {basis}"
+
+
+def _recorded(jobs: dict[str, Job], study: Study, fingerprint: str) -> Known:
+    """How large the networks are, by recorded runs of the same; no record, no entry."""
+    found: Known = {}
+    for name, job in jobs.items():
+        digest = Key.of(job, "", fingerprint, "").digest
+        for path in sorted(study.results.glob(f"*-{digest}.json"))[:1]:
+            from resnet import records
+
+            final = records.load(path).final
+            found[name] = {key: final[key] for key in ("parameters", "multiply_adds")}
+    return found
 
 
 def _past(jobs: dict[str, Job], study: Study, fingerprint: str, uri: str | None) -> Known:

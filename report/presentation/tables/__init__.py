@@ -10,6 +10,7 @@ from report.presentation.tables.parts import alternatives, anova, factors, parts
 from report.presentation.tables.provenance import (
     assumptions,
     contradictions,
+    cost,
     curves,
     environment,
     runs,
@@ -41,7 +42,7 @@ def all_tables(content: Content) -> dict[str, Table]:
             table(content)
             for table in (power, backends, networks, classes, per_class, confusion_matrix)
         ),
-        *(table(content) for table in (assumptions, contradictions, runs, curves)),
+        *(table(content) for table in (assumptions, contradictions, cost, runs, curves)),
         *(table(content) for table in (anova, parts, alternatives, ranges, saved)),
         *(compared(content, i) for i in range(len(content.compared))),
         *(unlike(content, i) for i in range(len(content.compared))),

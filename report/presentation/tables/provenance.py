@@ -1,14 +1,20 @@
 """What results rest on: assumptions, runs, data, software, hardware."""
 
+import math
 from collections.abc import Callable, Iterable
 from functools import partial
+from operator import itemgetter
+
+import numpy as np
 
 from report.analysis import Content, Run
 from report.presentation.tables.commands import rerun_command
-from report.presentation.tables.numbers import deviation, percent, setting, span
-from report.presentation.tables.table import Field, Table, plain_table, raw
+from report.presentation.tables.numbers import deviation, number, percent, points, setting, span
+from report.presentation.tables.table import LONG, Field, Table, plain_table, raw
 from resnet.host.shell import duration
 from resnet.study import short
+
+PETA = 1e15
 
 
 def assumptions(content: Content) -> Table:
@@ -64,6 +70,36 @@ def runs(content: Content) -> Table:
         *raw(**{name: tag(name) for name in tags}, **{name: metric(name) for name in metrics}),
     ]
     return Table("runs", "Runs shown", fields, content.runs, lambda run: run.id[:8])
+
+
+def cost(content: Content) -> Table:
+    """Tells what every row took: operations, device hours, and what a step earned for them."""
+    gains = {step.after.name: step.gain for step in content.steps}
+    groups = {s.heading: (list(s.runs), gains.get(s.name, math.nan)) for s in content.systems}
+    groups["parts of steps, alternatives"] = list(content.parts), math.nan
+    rows = []
+    for what, (made, gain) in groups.items():
+        if not made:
+            continue
+        own = np.array([[r.operations * (1 - r.shared), r.device_seconds / 3600] for r in made])
+        each = float(np.nanmean([r.operations for r in made])) / PETA
+        rows.append((what, len(made), each, own[:, 0].sum() / PETA, own[:, 1].sum(), gain / each))
+    if lost := content.wasted:
+        seconds, total = sum(w.seconds for w in lost), sum(w.operations for w in lost) / PETA
+        rows.append(("never finished", len(lost), math.nan, total, seconds / 3600, math.nan))
+    forms: dict[str, tuple[str, Callable[[float], str]]] = {
+        "what": ("what", str),
+        "runs": ("runs", number("d")),
+        "petaflop_a_run": ("PFLOP a run", number(",.2f")),
+        "petaflop_trained": ("PFLOP trained", number(",.2f")),
+        "device_hours": ("device hours", number(",.1f")),
+        "gain_a_petaflop": ("points a PFLOP", lambda value: points(value, 2)),
+    }
+    fields = [
+        Field(key, itemgetter(i), heading, form, "number" if i else "", LONG)
+        for i, (key, (heading, form)) in enumerate(forms.items())
+    ]
+    return Table("cost", "What it cost; shared epochs are trained once", fields, rows)
 
 
 def curves(content: Content) -> Table:
