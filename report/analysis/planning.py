@@ -34,8 +34,10 @@ class Prospect(NamedTuple):
 
     def by(self, seeds: int) -> str:
         """Says whether so many seeds a row can decide it: yes, no, or that it is not known."""
+        if self.seeds is None and self.half > 0:
+            return "not known" if "not known" in self.basis else f"no: over {MOST}"
         if self.seeds is None:
-            return "not known" if self.half > 0 else "no: outside so far"
+            return "no: outside so far"
         return "yes" if seeds >= self.seeds else "no"
 
 
