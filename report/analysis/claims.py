@@ -40,6 +40,8 @@ class Claim(Strict):
     text: Text
     quantity: Text
     bound: Bound
+    where: Text | None = None
+    """The section of the study that says it."""
 
     @model_validator(mode="after")
     def _quantity_is_known(self) -> "Claim":
@@ -57,6 +59,8 @@ class Contradiction(Strict):
     topic: Text
     study: Text
     settled: Text
+    where: Text | None = None
+    """The sections of the study that say or leave it."""
 
 
 class Statements(Strict):

@@ -9,7 +9,15 @@ import numpy as np
 
 from report.analysis import Content, Run
 from report.presentation.tables.commands import rerun_command
-from report.presentation.tables.numbers import deviation, number, percent, points, setting, span
+from report.presentation.tables.numbers import (
+    NONE,
+    deviation,
+    number,
+    percent,
+    points,
+    setting,
+    span,
+)
 from report.presentation.tables.table import LONG, Field, Table, plain_table, raw
 from resnet.host.shell import duration
 from resnet.study import short
@@ -32,8 +40,8 @@ def assumptions(content: Content) -> Table:
 
 def contradictions(content: Content) -> Table:
     """Lists what the study says in two ways or leaves out."""
-    columns = {"topic": "topic", "study": "the study", "settled": "settled"}
-    rows = [[*c.model_dump().values()] for c in content.said.contradictions]
+    columns = {"topic": "topic", "study": "the study", "where": "section", "settled": "settled"}
+    rows = [(c.topic, c.study, c.where or NONE, c.settled) for c in content.said.contradictions]
     return plain_table("contradictions", "Left open or contradictory in the study", columns, rows)
 
 

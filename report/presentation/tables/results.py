@@ -162,7 +162,8 @@ def judged(content: Content) -> Table:
     """Tells the claims with verdict, value, bound and evidence."""
 
     def claim_text(j: Judgement) -> str:
-        return f"{j.claim.text}\n{j.claim.id} · {rung(j.claim.rung)}"
+        where = f" · section {j.claim.where}" if j.claim.where else ""
+        return f"{j.claim.text}\n{j.claim.id} · {rung(j.claim.rung)}{where}"
 
     def limits(j: Judgement) -> str:
         return bound(j.claim.bound, j.unit)
@@ -181,6 +182,7 @@ def judged(content: Content) -> Table:
         Field("run_ids", lambda j: " ".join(r.id for r in j.runs), "runs", kind="ids"),
         *raw("value", "interval", min="claim.bound.min", max="claim.bound.max"),
         *raw(against="claim.against", text="claim.text", quantity="claim.quantity"),
+        *raw(where="claim.where"),
     ]
     anchor = attrgetter("claim.id")
     return Table("claims", "The claims, judged", fields, content.claims, anchor)
