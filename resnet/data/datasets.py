@@ -16,7 +16,6 @@ from urllib.parse import urlparse
 import numpy as np
 import platformdirs
 from filelock import FileLock
-from PIL import Image
 
 from resnet.data import archives
 from resnet.data.archives import Arrays, Progress, Tell, brief, error
@@ -65,7 +64,7 @@ def load(data: str, progress: Progress = lambda *_: None, tell: Tell = lambda _:
     """Loads a dataset by name or from a path.
 
     ``data`` is ``"cifar10"`` (see :func:`cifar10`), ``"digits"`` (1,797 images that come with
-    scikit-learn, 16 x 16), or a path that :func:`resnet.data.archives.read` takes, as it takes the
+    scikit-learn, 8 x 8), or a path that :func:`resnet.data.archives.read` takes, as it takes the
     rest; a folder called cifar10 is given as ``./cifar10``. A ``progress`` total of 0 is unknown.
 
     Raises:
@@ -92,9 +91,7 @@ def _digits() -> Dataset:
     from sklearn.datasets import load_digits  # slow to import
 
     digits = load_digits()
-    small = np.rint(digits.images * (255 / 16)).astype(np.uint8)
-    large = (Image.fromarray(x).resize((16, 16), Image.Resampling.BILINEAR) for x in small)
-    x = np.stack([np.asarray(image.convert("RGB")) for image in large])
+    x = np.rint(digits.images * (255 / 16)).astype(np.uint8)[..., None].repeat(3, axis=-1)
     y = digits.target.astype(np.uint8)
     test = np.arange(len(y)) % 5 == 4
     arrays = x[~test], y[~test], x[test], y[test]

