@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import math
 import re
 from collections import Counter
 from collections.abc import Iterable
@@ -50,6 +51,31 @@ def seeds_each(content: Content) -> str:
     return least_to_most([len(s.runs) for s in content.systems if s.runs])
 
 
+def answer(content: Content) -> str:
+    """Says in one sentence whether the ladder holds, rung by rung."""
+    by_verdict: dict[str, list[str]] = {}
+    for s in content.rungs:
+        if not math.isnan(s.published):
+            by_verdict.setdefault(s.verdict, []).append(s.short)
+    if "fails" in by_verdict:
+        lead = "No"
+    elif {*by_verdict} == {"holds"}:
+        lead = "Yes"
+    else:
+        assumed = "fails as assumed" in by_verdict
+        lead = "Not as the study was read here" if assumed else "Not decided"
+    words = {"holds": "hold", "fails": "fail", "fails as assumed": "fail as assumed"}
+    parts = []
+    for verdict in SYMBOLS:
+        if names := by_verdict.get(verdict):
+            several = len(names) > 1
+            what = words.get(verdict, f"are {verdict}") if several else verdict
+            what = what if several or verdict in words else f"is {verdict}"
+            listed = f"{', '.join(names[:-1])} and {names[-1]}" if several else names[0]
+            parts.append(f"{listed} {what}")
+    return f"{lead}: rung{'s' * (len(parts[0].split(' and ')) > 1)} {'; '.join(parts)}."
+
+
 def headline(content: Content) -> str:
     """Says the report in one sentence or two."""
     run_set, rungs = content.run_set, content.rungs
@@ -69,9 +95,9 @@ def headline(content: Content) -> str:
     seeds = f"{seeds_each(content)} of {content.said.seeds} planned seeds a row"
     interim = f"Interim, with {seeds}. " * (content.interim and bool(content.runs))
     return (
-        f"{interim}The {len(verdicts)} accuracies, within {100 * content.said.tolerance:g} points "
-        f"of those published: {count_verdicts(verdicts)}. The {len(content.claims)} further "
-        f"claims: {claims}."
+        f"{answer(content)} {interim}The {len(verdicts)} accuracies, within "
+        f"{100 * content.said.tolerance:g} points of those published: {count_verdicts(verdicts)}. "
+        f"The {len(content.claims)} further claims: {claims}."
     )
 
 

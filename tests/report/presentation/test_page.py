@@ -17,6 +17,7 @@ from report.presentation import figures, output, page
 def test_the_headline_keeps_the_states_apart(two_seeds):
     content = analysis.load(two_seeds[0].uri)
     assert page.headline(content) == (
+        "Not decided: rungs 1 and 2 are undecided; 3, 4 and 5 are not run. "
         "Interim, with 3 of 5 planned seeds a row. The 6 accuracies, within 1.5 points of those "
         "published: 2 undecided, 4 not run. The 19 further claims: 1 holds, 1 fails, 3 undecided "
         "(2 with a value inside the bound), 14 not run."
@@ -33,6 +34,35 @@ def test_the_headline_keeps_the_states_apart(two_seeds):
     ]
 
 
+HOLDS, AS = "holds", "fails as assumed"
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "said"),
+    [
+        ([HOLDS] * 5, "Yes: rungs 1, 2, 3, 4 and 5 hold."),
+        (
+            [HOLDS, "fails", HOLDS, "undecided", HOLDS],
+            "No: rungs 1, 3 and 5 hold; 2 fails; 4 is undecided.",
+        ),
+        (
+            [AS, *[HOLDS] * 4],
+            "Not as the study was read here: rungs 2, 3, 4 and 5 hold; 1 fails as assumed.",
+        ),
+        (["not run"] * 5, "Not decided: rungs 1, 2, 3, 4 and 5 are not run."),
+        (["undecided"] + ["not run"] * 4, "Not decided: rung 1 is undecided; 2, 3, 4 and 5 are "),
+    ],
+)
+def test_the_first_sentence_answers_whether_the_ladder_holds(
+    two_seeds, monkeypatch, verdicts, said
+):
+    content = analysis.load(two_seeds[0].uri)
+    by_name = dict(zip([s.name for s in content.rungs], verdicts, strict=True))
+    verdict = property(lambda s: by_name.get(s.name, HOLDS))
+    monkeypatch.setattr(analysis.System, "verdict", verdict)
+    assert page.answer(content).startswith(said)
+
+
 def test_once_the_planned_seeds_are_in_nothing_is_interim(two_seeds):
     content = analysis.load(two_seeds[0].uri)
     done = [
@@ -43,7 +73,7 @@ def test_once_the_planned_seeds_are_in_nothing_is_interim(two_seeds):
     assert not replace(content, systems=tuple(done)).interim
     assert replace(content, systems=(*done[:-1], replace(done[-1], runs=()))).interim
     final = replace(content, systems=tuple(done))
-    assert page.headline(final).startswith("The 6 accuracies, within")
+    assert page.headline(final).startswith(f"{page.answer(final)} The 6 accuracies, within")
     assert page.tiles(final)[2][1] == "5"
     assert page.count_verdicts(["fails as assumed"] * 2 + ["fails", "holds", "holds"]) == (
         "2 hold, 1 fails, 2 fail as assumed"
