@@ -36,10 +36,13 @@ def tags(experiment_id: str, about: str) -> dict[str, str]:
         CURVES: _view("Rungs: curves, averaged over seeds", ladder, curves, group="series"),
         PARTS: _view("Rungs and parts of steps", RUNGS, curves, group="series"),
         LADDERS: _view(
-            "Ladders: test accuracy by rung, beside the published one",
+            "Ladders: test accuracy by rung with its 95 % interval, beside the published one",
             "tags.ladder != ''",
             {
-                steps: [_line(steps, "test_accuracy", "published"), _line(steps, "gain")],
+                steps: [
+                    _line(steps, "test_accuracy", "low", "high", "published"),
+                    _line(steps, "gain"),
+                ],
             },
         ),
     }
@@ -51,7 +54,8 @@ def tags(experiment_id: str, about: str) -> dict[str, str]:
   [with the steps taken apart]({address("", experiment_id, PARTS)}): `{RUNGS}` finds every run of
   a rung, restored or own, and the tag `series` what may be averaged.
 * [The ladders]({address("", experiment_id, LADDERS)}), one an invocation or set of restored runs:
-  test accuracy, published one and gain, with the rung as step; the report is among the artifacts.
+  test accuracy with its 95 % interval (low, high), deviation and seeds, published accuracy and
+  gain, with the rung as step; the report is among the artifacts.
 * [The models]({models}), ranked by their test accuracy, and
   [those with a name](#/models), which `mlflow models serve` takes.
 """

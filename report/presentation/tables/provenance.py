@@ -91,7 +91,8 @@ def cost(content: Content) -> Table:
             continue
         own = np.array([[r.operations * (1 - r.shared), r.device_seconds / 3600] for r in made])
         each = float(np.nanmean([r.operations for r in made])) / PETA
-        rows.append((what, len(made), each, own[:, 0].sum() / PETA, own[:, 1].sum(), gain / each))
+        per = gain / each if each else math.nan
+        rows.append((what, len(made), each, own[:, 0].sum() / PETA, own[:, 1].sum(), per))
     if lost := content.wasted:
         seconds, total = sum(w.seconds for w in lost), sum(w.operations for w in lost) / PETA
         rows.append(("never finished", len(lost), math.nan, total, seconds / 3600, math.nan))

@@ -358,7 +358,14 @@ def test_parts_are_no_systems(store, tmp_path, capsys):
     assert [s.name for s in after.systems] == [s.name for s in before.systems]
     assert after.run_set.rungs == before.run_set.rungs == 2
     changed = {n for n, table in tables.all_tables(after).items() if table.texts() != shown.get(n)}
-    assert changed == {"factors_02_augmentation", "parts", "alternatives", "ranges", "saved"}
+    assert changed == {
+        "factors_02_augmentation",
+        "parts",
+        "alternatives",
+        "ranges",
+        "saved",
+        "cost",
+    }
     assert page.headline(after) == page.headline(before)
     assert page.tiles(after) == page.tiles(before)
     console = Console(record=True, width=200)
