@@ -14,7 +14,7 @@ from mlflow.entities import Metric, RunTag
 from report.analysis import Content, load
 from report.presentation import figures, formats, page
 from report.presentation.tables import all_tables
-from report.presentation.tables.results import progression
+from report.presentation.tables.progression import progression
 from resnet import UserError, records
 from resnet.host.shell import mask
 from resnet.records import DESCRIPTION, Record

@@ -14,6 +14,7 @@ from report.presentation import figures, page
 from report.presentation.formats import to_markdown
 from report.presentation.tables import all_tables, commands, results
 from report.presentation.tables.numbers import seed_list, seeds
+from report.presentation.tables.progression import progression
 from resnet import UserError, records
 from resnet.study import Study, short
 
@@ -41,7 +42,7 @@ def read(study: Study, results: Path) -> tuple[Content, str]:
 def section(content: Content) -> str:
     """Writes what stands between the README's two markers, as Markdown."""
     caption = f"Test accuracy on {content.study.images}"
-    table = replace(results.progression(content), caption=caption)
+    table = replace(progression(content), caption=caption)
     parts = [to_markdown(table, "readme")]
     if content.runs:
         file = (FIGURES / "progression.svg").as_posix()

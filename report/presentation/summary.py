@@ -12,8 +12,8 @@ from report.presentation.formats import to_terminal
 from report.presentation.tables.compared import compared
 from report.presentation.tables.numbers import NONE, number, points
 from report.presentation.tables.parts import factors, ranges
+from report.presentation.tables.progression import progression as progression_table
 from report.presentation.tables.results import judged
-from report.presentation.tables.results import progression as progression_table
 from report.presentation.tables.table import Field
 from report.presentation.tables.table import Table as PlainTable
 from resnet import records

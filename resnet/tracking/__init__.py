@@ -5,6 +5,6 @@ several machines share a store. Restored records stand beside and are never take
 """
 
 from resnet.tracking.leases import Lease, Lost
-from resnet.tracking.models import register
+from resnet.tracking.registry import register
 from resnet.tracking.runs import ChildRun, child_run, parent_run
 from resnet.tracking.taking import key_of, sharing, take, unfinished

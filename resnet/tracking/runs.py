@@ -22,7 +22,7 @@ from resnet.study import Job
 from resnet.tracking import leases
 from resnet.tracking.environment import environment
 from resnet.tracking.leases import Lease, Lost
-from resnet.tracking.models import log_model
+from resnet.tracking.registry import log_model
 from resnet.tracking.taking import create, end, key_of, unfinished
 from resnet.training import Outcome
 

@@ -1,12 +1,13 @@
 """The report's tables; a new column is a ``Field`` in the function that makes the table.
 
-``results`` says what was reproduced, ``parts`` what steps are made of, ``provenance`` what all of
-it rests on; ``numbers`` writes figures, ``commands`` what to type.
+``progression`` says what was reproduced, ``results`` how the rest is judged, ``parts`` what steps
+are made of, ``provenance`` what it rests on; ``numbers`` writes figures, ``commands`` commands.
 """
 
 from report.analysis import Content
 from report.presentation.tables.compared import compared, unlike
 from report.presentation.tables.parts import alternatives, anova, factors, parts, ranges, saved
+from report.presentation.tables.progression import progression
 from report.presentation.tables.provenance import (
     assumptions,
     contradictions,
@@ -24,7 +25,6 @@ from report.presentation.tables.results import (
     networks,
     per_class,
     power,
-    progression,
 )
 from report.presentation.tables.table import Table
 

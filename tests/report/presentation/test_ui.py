@@ -24,7 +24,7 @@ from resnet import UserError, data, records, tracking
 from resnet.data import Dataset
 from resnet.store import connect, views
 from resnet.study import Key, ablation
-from resnet.tracking import models
+from resnet.tracking import registry
 
 
 @pytest.fixture
@@ -221,7 +221,7 @@ def test_a_served_model_answers_raw_images(command, image_folder, tmp_path):
         )
     )
     port = free_port()
-    name = models.registered_name(STUDY, "squares", "quick")
+    name = registry.registered_name(STUDY, "squares", "quick")
     with (tmp_path / "server.log").open("w") as log:
         server = subprocess.Popen(
             [sys.executable, "-m", "mlflow", "models", "serve", f"--model-uri=models:/{name}@best",
