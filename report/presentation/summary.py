@@ -1,6 +1,6 @@
 """The progression and the claims for a terminal."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 from rich.console import Console
 from rich.markup import escape
@@ -58,16 +58,17 @@ def parts(content: Content, named: Collection[str]) -> list[Table]:
     return [*map(to_terminal, tables), *([to_terminal(made, varied)] if varied else [])]
 
 
-def decidable(study: Study, job: Job, seeds: int) -> Table | None:
+def decidable(study: Study, due: Sequence[Job], seeds: int) -> Table | None:
     """Makes the table of what so many seeds can decide, by the study's records; None without any.
 
     Args:
         study: whose accuracies and claims.
-        job: of what is planned: nothing is said of other profiles, or of changed settings.
+        due: what is planned; nothing is said of other profiles, or of changed settings.
         seeds: of each row.
     """
-    if job.profile != "full" or job.modified:
+    if due[0].profile != "full" or due[0].modified:
         return None
+    names = {job.experiment.name for job in due}
     if not (found := records.load_all(study.results)):
         return None
     content = of_records(study, found.values(), dataset=study.dataset, profile="full", modified="")
@@ -77,8 +78,9 @@ def decidable(study: Study, job: Job, seeds: int) -> Table | None:
         Field("seeds", "", "seeds it takes", number("d"), "number", "terminal"),
         Field("by", lambda p: p.by(seeds), f"{seeds} can", on="terminal"),
     ]
+    planned = [prospect for prospect in prospects(content) if names & {*prospect.rungs}]
     caption = f"Can {count(seeds, 'seed')} a row decide it, if it is as published?"
-    return to_terminal(PlainTable("decidable", caption, fields, prospects(content)))
+    return to_terminal(PlainTable("decidable", caption, fields, planned))
 
 
 def _half(value: float) -> str:
