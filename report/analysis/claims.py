@@ -186,6 +186,7 @@ def judge(
     }
     if waiting:
         return Judgement(claim, "not run", ", ".join(f"{n}: {why}" for n, why in waiting.items()))
+    # "may be missing" and "as assumed" come last: they soften a verdict, and nothing hardens one
     used = [systems[name] for name in names]
     if quantity.contrasts:
         in_order = [system for name, system in systems.items() if name in names]  # the ladder's
@@ -247,6 +248,8 @@ def _by_seeds(
     seeds = count(len(values), "seed")
     if unit == "epoch":
         inside = sum(claim.bound.judge(value, value) == "holds" for value in values)
+        # An epoch is no mean: it may be "never", and its spread says little. What can be asked is
+        # whether more than half of all runs lie inside; five of five are the fewest that tell.
         most, least = statistics.majority(inside, len(values))
         verdict: Verdict = "holds" if most <= ALPHA else "fails" if least <= ALPHA else "undecided"
         evidence = f"{inside} of {seeds} inside the bound, p {min(most, least):.2g} (binomial)"

@@ -224,6 +224,7 @@ def _content(uri: str, study: Study, chosen: Selection, measured: list[Run]) -> 
         name for name in rungs(names) if name in said.ladder or rung_number(name) not in numbers
     ]
     systems = _systems(said, chosen, known, whole, waiting, ladder, names)
+    # the deviation needs all rows, and each row's verdict the deviation: hence two passes
     shared, lacking = _shared(systems, chosen.doubtful)
     # what was modified is not in the files: they say nothing about the parts of these runs
     known = {} if chosen.run_set.modified else known

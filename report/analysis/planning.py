@@ -75,6 +75,7 @@ def _of_claim(claim: Claim, content: Content, systems: Mapping[str, System]) -> 
         # the closest rival shares a rung with it at worst: its weight is then two
         weights = {claim.rung: 2.0, before: -1.0, ladder[0]: -1.0}
         return _of_accuracies(claim.id, weights, claim.bound, mine - max(gains), systems)
+    # with none outside, so many runs make one half too unlikely
     if quantity.unit == "epoch":
         needed = next(n for n in range(1, MOST) if 0.5**n <= ALPHA)
         return Prospect(claim.id, names, math.nan, needed, "all of them inside, exact binomial")

@@ -126,6 +126,7 @@ def select(
     """
     if frame.empty or frame["lacks"].all():
         raise nothing_run(study, "the experiment has no runs", uri)
+    # a run that lost a tag is not left out silently: the runs that are left would look firmer
     stray = frame[(frame["lacks"] != "") & (frame["status"] == "FINISHED")]
     everything = run_sets(frame[frame["lacks"] == ""], study)
     wanted = [

@@ -201,6 +201,7 @@ def least(found: Sequence[Contrast]) -> tuple[Contrast, Interval]:
     if one does, at 95 % of all together, which is Holm's first step. The interval of the smallest
     that was measured would say too little: which is smallest was chosen by the same runs.
     """
+    # what the least exceeds, each must exceed: no correction for their number, as each must pass
     low = min(contrast.interval()[0] for contrast in found)
     high = min(contrast.interval(len(found))[1] for contrast in found)
     return min(found, key=lambda contrast: contrast.value), (low, high)
@@ -212,6 +213,7 @@ def student(values: Sequence[float]) -> tuple[Interval, float]:
     None below three seeds, and none if all are the same: those are copies, or nothing in them is
     left to chance.
     """
+    # of two values Student's quantile is 12.7: an interval that says nothing but that there are two
     if len(values) < 3 or np.ptp(values) == 0:
         return NO_INTERVAL, math.nan
     described = DescrStatsW(values)
@@ -259,6 +261,7 @@ def seeds_needed(gain: float, variance: float, systems: int) -> int | None:
     """
     if not abs(gain) > 0 or math.isnan(variance):
         return None
+    # all numbers of seeds at once: power rises with n, and the noncentral F takes arrays
     n = np.arange(2, MOST_SEEDS + 1)
     seeds = systems * (n - 1)
     freedom = 1 / (1 / seeds + 1 / GUESS)

@@ -242,6 +242,7 @@ def run_jobs(
     if "://" not in folder:
         folder = os.path.abspath(folder)  # noqa: PTH100 - workers have a folder of their own
     _check_data(jobs, dataset, listener)
+    # a full disk or a bucket without rights is told now and not after the first epoch
     checkpoints.remove(checkpoints.prepare(folder))
     patient = store.waiting(lambda text: listener(events.Notice(jobs[0], text)), should_stop)
     idle = not fresh and _all_over(patient, jobs, dataset)

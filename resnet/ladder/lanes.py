@@ -93,6 +93,7 @@ def run(
                 waiting.clear()
             if waiting and program is None:
                 program = _program(waiting[0], dataset, lanes)
+            # a job that shares another's states waits for them, as on a cluster
             busy = {job.training() for job in threads.jobs.values()}
             free = [job for jobs in waiting[:1] for job in jobs if job.training() not in busy]
             if program and free and program.free:

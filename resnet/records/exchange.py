@@ -173,6 +173,7 @@ def restore(
                 and store.client.list_artifacts(earlier.info.run_id)
             ):
                 continue
+            # the old one goes once the new one is whole, and the role that counts comes last
             with _putting(path, store):
                 run_id = _put_back(store, record)
                 if earlier:

@@ -160,6 +160,7 @@ def follow(uri: str, study: Study) -> None:
                 there, here = (os.path.isdir(local_file_uri_to_path(url)) for url in (old, new))  # noqa: PTH112 - where it is forbidden, too
                 if old == new or (there and not here):
                     continue
+                # the columns in which MLflow 3 keeps addresses of files
                 for table, column in (
                     ("experiments", "artifact_location"),
                     ("runs", "artifact_uri"),

@@ -159,6 +159,7 @@ class Store:
                     reason = mask(error)[:150]
                     patience.tell(f"the tracking store does not answer ({reason}); waiting")
                 waiting = True
+                # two seconds in small steps, so that Ctrl-C is heard at once
                 for _ in range(10):
                     if patience.should_stop():
                         raise Interrupted from None

@@ -118,6 +118,7 @@ class Lease:
                 thread.join(timeout=5)
 
     def _renew(self, run_id: str, still_ours: Callable[[], bool]) -> bool:
+        # read before it is written: a lease that another took meanwhile must not be written over
         if self.lost or not still_ours():
             self.lost = True
             return False

@@ -35,6 +35,7 @@ def log_model(store: Store, run_id: str, job: Job, dataset: Dataset, outcome: Ou
     """
     client = store.client
     run = client.get_run(run_id)
+    # MLflow shows a model before its files are there; whether they are, its status tells
     for model in _models_of(store, run_id):
         if model.status == LoggedModelStatus.READY:
             return model.model_id
@@ -123,6 +124,8 @@ def register(store: Store, dataset: Dataset, profile: str) -> None:
     )
     if frame.empty:
         return
+    # The run nearest the mean and not the best one: the best of several seeds is luck that the
+    # next download would not have.
     by_rung = frame.groupby("rung")
     newest = frame["configuration"] == by_rung["configuration"].transform("first")
     frame = frame[newest].drop_duplicates(["rung", "seed"])

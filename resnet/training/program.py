@@ -224,6 +224,7 @@ class Program:
         with self._meeting:
             mine = self._calls[lane] = _Call(place, batches)
             self._coming.discard(lane)
+            # the first to come need not wait for the others to have it compiled
             if not self._awaited and len(self._calls) == 1:
                 if self._last is None and self.lanes > 1:
                     try:  # it compiles while the others come
