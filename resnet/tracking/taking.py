@@ -132,8 +132,8 @@ def create(store: Store, name: str, tags: dict[str, str], lease: Lease) -> str:
     # MLflow takes the commit of any checkout around the script for the script's
     tags |= {leases.TAG: lease.tag("claimed")}
     tags = resolve_tags(tags, ignore=[GitRunContext])  # type: ignore[list-item] # its class
-    # The one call that does harm if it is done twice: it makes two runs, which the token tells apart
-    # from anybody else's.
+    # The one call that does harm if it is done twice: it makes two runs, which the token tells
+    # apart from anybody else's.
     run = store.client.create_run(store.experiment_id, run_name=name, tags=tags)
     if store.shared:  # one that went away may have made another before it said so
         same = f"tags.{leases.TAG} LIKE '%{lease.token}%'"
