@@ -23,6 +23,7 @@ from report import analysis
 from report.presentation import readme, tables
 from report.presentation.tables import commands
 from resnet import UserError, data, records
+from resnet.host import shell
 from resnet.records.record import Predictions, pack, unpack
 from resnet.store import connect as connect_to
 from resnet.study import SHIPPED, Key, Study, short
@@ -334,7 +335,7 @@ def test_record_and_restore(run, empty, connected, tmp_path):
     assert "holds no such run" in str(run(connected("bare"), "record").exception)
     nothing = str(run(connected("none"), "restore").exception)
     assert re.search(r"no record in .*start with .*runner\.py run", nothing)
-    assert f"--experiments {run.folder}" in nothing
+    assert f"--experiments {shell.typed(run.folder)}" in nothing
     result = run(own, "record", "2", "--seeds", "3")
     assert result.exit_code == 0, result
     (path,) = run.results.iterdir()
