@@ -7,7 +7,6 @@ import argparse
 import math
 from itertools import pairwise
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 from rich.progress import track
@@ -54,8 +53,7 @@ def draw(seeds: tuple[int, ...], wrong: float, random: np.random.Generator) -> d
     lead = Claim.model_validate(
         {"id": "x", "rung": LADDER[1], "text": "x", "quantity": "gain_lead", "bound": {"min": 0}}
     )
-    systems = {name: SimpleNamespace(estimate=e) for name, e in of.items()}
-    leads = claims.leads(lead, systems, LADDER[:-1])
+    leads = [statistics.weighted(weights, of) for weights in claims.leads(lead, LADDER[:-1])]
 
     def covers(interval: Interval, truth: float) -> float:
         low, high = interval

@@ -114,15 +114,16 @@ def load_statements(study: Study) -> Statements:
 class Quantity(NamedTuple):
     """Something a claim can be about: its unit, what it is in words, and how to measure it.
 
-    Either by seed, of a run and the one it is compared with, NaN if it cannot be had; or by the
-    systems' accuracies and the ladder, where what is claimed is about the least of some contrasts.
+    Either by seed, of a run and the one it is compared with, NaN if it cannot be had; or by
+    weighted sums of the systems' accuracies, given the ladder, of which the least is what is
+    claimed about.
     Of the unit epoch, 0 and infinity are "never".
     """
 
     unit: Unit
     meaning: str
     measure: Callable[[Run, Run], float] = lambda *_: math.nan
-    contrasts: Callable[[Claim, Mapping[str, System], list[str]], list[Contrast]] | None = None
+    weights: Callable[[Claim, list[str]], list[dict[str, float]]] | None = None
     compares: bool = False
     whole_ladder: bool = False
 
@@ -188,9 +189,12 @@ def judge(
         return Judgement(claim, "not run", ", ".join(f"{n}: {why}" for n, why in waiting.items()))
     # "may be missing" and "as assumed" come last: they soften a verdict, and nothing hardens one
     used = [systems[name] for name in names]
-    if quantity.contrasts:
+    if quantity.weights:
         in_order = [system for name, system in systems.items() if name in names]  # the ladder's
-        found = _by_accuracies(claim, in_order, quantity.contrasts(claim, systems, ladder))
+        estimates = {name: system.estimate for name, system in systems.items()}
+        weighed = quantity.weights(claim, ladder)
+        contrasts = [statistics.weighted(weights, estimates) for weights in weighed]
+        found = _by_accuracies(claim, in_order, contrasts)
     else:
         found = _by_seeds(claim, used, quantity.measure, quantity.unit)
     verdict, evidence = found.verdict, found.evidence
@@ -284,15 +288,19 @@ def _metric(key: str) -> Callable[[Run, Run], float]:
     return lambda run, _: run.metric(key)
 
 
-def leads(claim: Claim, systems: Mapping[str, System], ladder: list[str]) -> list[Contrast]:
-    """Contrasts the gain of a claim's rung with that of each other step of the ladder."""
+def _gain(claim: Claim, ladder: list[str]) -> list[dict[str, float]]:
+    return [{claim.rung: 1.0, str(claim.against): -1.0}]
 
-    def lead(rival: str) -> Contrast:
+
+def leads(claim: Claim, ladder: list[str]) -> list[dict[str, float]]:
+    """Weighs the gain of a claim's rung less that of each other step of the ladder."""
+
+    def lead(rival: str) -> dict[str, float]:
         weights: dict[str, float] = defaultdict(float)
         for name, sign in ((claim.rung, 1.0), (rival, -1.0)):
             weights[name] += sign
             weights[ladder[ladder.index(name) - 1]] -= sign
-        return statistics.contrast((w, systems[name].estimate) for name, w in weights.items() if w)
+        return {name: weight for name, weight in weights.items() if weight}
 
     return [lead(rival) for rival in ladder[1:] if rival != claim.rung]
 
@@ -324,20 +332,18 @@ QUANTITIES: dict[str, Quantity] = {
     "test_accuracy": Quantity(
         "accuracy",
         "test accuracy",
-        contrasts=lambda claim, of, _: [statistics.contrast([(1, of[claim.rung].estimate)])],
+        weights=lambda claim, _: [{claim.rung: 1.0}],
     ),
     "test_gain": Quantity(
         "points",
         "test accuracy less that of the system named by 'against'",
-        contrasts=lambda claim, of, _: [
-            statistics.gain(of[str(claim.against)].estimate, of[claim.rung].estimate)
-        ],
+        weights=_gain,
         compares=True,
     ),
     "gain_lead": Quantity(
         "points",
         "the rung's gain in test accuracy less the largest gain of another step",
-        contrasts=leads,
+        weights=leads,
         whole_ladder=True,
     ),
     "final_train_accuracy": Quantity(

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable, Mapping
-from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -60,21 +59,18 @@ def _of_claim(claim: Claim, content: Content, systems: Mapping[str, System]) -> 
     quantity = QUANTITIES[claim.quantity]
     names = tuple(dict.fromkeys([claim.rung, *([claim.against] if claim.against else [])]))
     published = content.said.published
-    if claim.quantity == "test_accuracy":
-        expected = published.get(claim.rung, math.nan)
-        return _of_accuracies(claim.id, {claim.rung: 1.0}, claim.bound, expected, systems)
-    if claim.quantity == "test_gain" and claim.against:
-        weights = {claim.rung: 1.0, claim.against: -1.0}
-        expected = published.get(claim.rung, math.nan) - published.get(claim.against, math.nan)
-        return _of_accuracies(claim.id, weights, claim.bound, expected, systems)
-    if quantity.contrasts:
-        ladder = content.said.ladder
-        gains = [published[b] - published[a] for a, b in pairwise(ladder)]
-        mine = gains.pop(ladder.index(claim.rung) - 1)
-        before = ladder[ladder.index(claim.rung) - 1]
-        # the closest rival shares a rung with it at worst: its weight is then two
-        weights = {claim.rung: 2.0, before: -1.0, ladder[0]: -1.0}
-        return _of_accuracies(claim.id, weights, claim.bound, mine - max(gains), systems)
+    if quantity.weights:  # the least of them is claimed about: each must be told
+        weighed = [
+            _of_accuracies(
+                claim.id,
+                weights,
+                claim.bound,
+                sum(w * published.get(name, math.nan) for name, w in weights.items()),
+                systems,
+            )
+            for weights in quantity.weights(claim, content.said.ladder)
+        ]
+        return max(weighed, key=lambda p: (p.seeds or math.inf, -p.half))
     # with none outside, so many runs make one half too unlikely
     if quantity.unit == "epoch":
         needed = next(n for n in range(1, MOST) if 0.5**n <= ALPHA)

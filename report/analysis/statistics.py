@@ -194,6 +194,14 @@ def gain(before: Estimate, after: Estimate) -> Contrast:
     return Contrast(float(np.mean(gains)), error, len(seeds) - 1, paired=True)
 
 
+def weighted(weights: Mapping[str, float], estimates: Mapping[str, Estimate]) -> Contrast:
+    """Estimates a weighted sum of named systems' means, two as :func:`gain` does."""
+    if sorted(weights.values()) == [-1, 1]:
+        before, after = sorted(weights, key=weights.__getitem__)
+        return gain(estimates[before], estimates[after])
+    return contrast((weight, estimates[name]) for name, weight in weights.items())
+
+
 def least(found: Sequence[Contrast]) -> tuple[Contrast, Interval]:
     """Estimates the least of some contrasts, with the interval of the true least.
 

@@ -473,7 +473,7 @@ def test_one_recorded_seed_a_row_decides_nothing_about_accuracies(connected):
     count, content, rows = judged(connected, "one", lambda tags: tags["seed"] == "0")
     assert count == 14
     assert {row.verdict for row in rows.values()} == {"undecided"}
-    of_accuracies = [j for j in content.claims if analysis.QUANTITIES[j.claim.quantity].contrasts]
+    of_accuracies = [j for j in content.claims if analysis.QUANTITIES[j.claim.quantity].weights]
     assert len(of_accuracies) == 6
     assert {j.verdict for j in of_accuracies} == {"undecided"}
 

@@ -81,3 +81,13 @@ def test_epochs_take_five_and_what_nobody_measured_is_not_known(content):
 def test_how_narrow_it_must_be(bound, expected, half):
     assert planning._half(bound, expected) == pytest.approx(half)
     assert math.isnan(planning._half(Bound(min=0.1), math.nan))
+
+
+def test_a_lead_is_weighed_against_every_rival(content):
+    """Of rung 2's lead the closest rival by the published figures is rung 4's step."""
+    prospect = next(p for p in analysis.prospects(content) if p.name == "augmentation-largest")
+    published = content.said.published
+    mine = published["02_augmentation"] - published["01_template"]
+    closest = published["04_lr_schedule"] - published["03_deeper_early_stopping"]
+    assert prospect.half == pytest.approx(mine - closest)
+    assert set(prospect.rungs) >= {"01_template", "02_augmentation", "04_lr_schedule"}

@@ -223,6 +223,6 @@ def test_a_run_that_may_belong_here_leaves_it_undecided(store, tag):
     store.client.delete_tag(ids[2], tag)
     content = analysis.load(store.uri)
     assert [s.verdict for s in content.systems[:2]] == ["undecided", "undecided"]
-    of_accuracies = [j for j in content.claims if analysis.QUANTITIES[j.claim.quantity].contrasts]
+    of_accuracies = [j for j in content.claims if analysis.QUANTITIES[j.claim.quantity].weights]
     assert {j.verdict for j in of_accuracies} <= {"undecided", "not run"}
     assert f"lacks the tag {tag!r}" in " ".join(content.notes)
