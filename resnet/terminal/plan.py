@@ -18,7 +18,7 @@ from resnet.host import quiet_start
 from resnet.host.addresses import file_of, full
 from resnet.host.shell import count, duration
 from resnet.study import Experiment, Job, Key, Study, differences, operations, rungs
-from resnet.terminal.console import console
+from resnet.terminal.console import console, say
 
 _COLUMNS = {
     "parameters": ("parameters", lambda n: f"{n:,.0f}"),
@@ -80,8 +80,9 @@ def show(
         counted += f" that share {count(trainings, 'training')}"
     if not math.isnan(total):
         counted += f", {total / 1e15:,.3g} PFLOP at most"
-    took = _took(due, firsts, known, timing)
-    console.print(f"{counted}; {took}; nothing was trained", highlight=False)
+    took = _took(due, firsts, known, study, timing)
+    console.print(f"{counted}; nothing was trained", highlight=False)
+    say(escape(took))
 
 
 def _sizes(title: str, firsts: dict[str, Job], known: Known) -> Table:
@@ -121,10 +122,11 @@ def _print_changes(firsts: dict[str, Job], study: Study) -> None:
                 console.print(Padding.indent(line, 2), highlight=False)
 
 
-def _took(due: list[Job], firsts: dict[str, Job], known: Known, timing: bool) -> str:
+def _took(due: list[Job], firsts: dict[str, Job], known: Known, study: Study, timing: bool) -> str:
     """How long all of it takes, as far as is known."""
     if not all("time" in known.get(name, {}) for name in firsts):
-        return "ladder plan --timing tells how long it takes on this machine"
+        timed = study.command("plan", "all", "--timing")
+        return f"how long it takes here:  {timed}"
     longest: dict[tuple, float] = {}  # runs share a training until a schedule changes the rate
     for name, job in firsts.items():
         schedule = job.experiment.training.reduce_lr_on_plateau
