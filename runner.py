@@ -198,7 +198,7 @@ def _plan(rungs: str, options: Options, *, apart: bool, timing: bool) -> None:
         for jobs in lanes.by_program(due).values():
             n = lanes.trainings(jobs) if count is None else count
             beside |= {job.experiment.name: n for job in jobs}
-    dataset = None if options.images == "cifar10" else load_images(options.images)
+    dataset = None if options.dataset == "cifar10" else load_images(options.dataset)
     show(due, dataset, options.study, options.tracking_uri, timing, beside)
     if not apart:
         with console.status("weighing the claims"):
@@ -227,7 +227,7 @@ def _train(rungs: str, options: Options, *, apart: bool) -> None:
     for line in reservations:
         say(f"[yellow]{escape(line)}[/yellow]")
     store = connect(options.tracking_uri, options.study)  # before the images: it may not be there
-    dataset = load_images(options.images)
+    dataset = load_images(options.dataset)
     texts = [*dataset.classes, *(job.experiment.title for job in due)]
     if boxes := records.figures.boxes(texts):
         say(f"[yellow]{escape(boxes)}[/yellow]")

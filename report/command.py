@@ -98,6 +98,8 @@ def report(
     shows and which others there are. --compare sets others beside, in a section of their own.
     """
     study = Study.open(experiments)
+    if check and readme:
+        raise UserError("--check and --readme: give one of them")
     if records := check or readme:
         return _documents(study, records, write=check is None)
     chosen: dict[str, Any] = {"dataset": dataset, "profile": profile, "modified": modified}

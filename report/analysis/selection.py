@@ -52,7 +52,7 @@ class RunSet:
         """Why the published figures are no like-for-like comparison; empty if they are."""
         reasons = []
         if self.dataset != self.study.dataset:
-            reasons.append(f"on another dataset ({self.dataset}, not {self.study.images})")
+            reasons.append(f"on another dataset ({self.dataset}, not {self.study.dataset_title})")
         if self.profile != "full":
             reasons.append(f"in the {self.profile} profile")
         if self.modified:

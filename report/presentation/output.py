@@ -19,7 +19,7 @@ from resnet import UserError, records
 from resnet.host.shell import mask
 from resnet.records import DESCRIPTION, Record
 from resnet.store import FAILURES, Store
-from resnet.study import GROUP, rung_number
+from resnet.study import GROUP, group, rung_number
 
 MANIFEST = "manifest.json"
 PAGE = "report.html"
@@ -152,13 +152,8 @@ def log_ladder(store: Store, run_id: str, content: Content) -> None:
             if not math.isnan(value)
         ]
     run_set = content.run_set
-    words = [
-        run_set.dataset,
-        run_set.profile if run_set.profile != "full" else "",
-        run_set.modified,
-    ]
     tags = [
-        RunTag("ladder", " · ".join(filter(None, words))),
+        RunTag("ladder", group(run_set.dataset, run_set.profile, run_set.modified)),
         RunTag(DESCRIPTION, formats.to_markdown(progression(content), "readme")),
     ]
     store.client.log_batch(run_id, metrics, tags=tags)

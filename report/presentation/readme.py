@@ -41,7 +41,7 @@ def read(study: Study, results: Path) -> tuple[Content, str]:
 
 def section(content: Content) -> str:
     """Writes what stands between the README's two markers, as Markdown."""
-    caption = f"Test accuracy on {content.study.images}"
+    caption = f"Test accuracy on {content.study.dataset_title}"
     table = replace(progression(content), caption=caption)
     parts = [to_markdown(table, "readme")]
     if content.runs:

@@ -32,7 +32,7 @@ def nothing_run(study: Study, why: str, uri: str | None = None) -> UserError:
     quick = (study.folder / "profiles" / "quick.yaml").is_file()
     rungs = ",".join(["all", *(name for name in study.files if rung_number(name) is None)])
     words = ["run", rungs, *["--profile", "quick"] * quick]
-    aside = f"  (minutes), or without --profile for {study.images}" * quick
+    aside = f"  (minutes), or without --profile for {study.dataset_title}" * quick
     start = study.command(*words, uri=uri)
     return UserError(f"nothing was run yet: {why}; start with  {start}{aside}")
 

@@ -6,7 +6,7 @@
 
 from resnet.study import ablation
 from resnet.study.files import read_yaml
-from resnet.study.key import GROUP, KEYS, Key
+from resnet.study.key import GROUP, KEYS, Key, group
 from resnet.study.resolve import change, explain, from_yaml, load
 from resnet.study.schema import (
     VGG,

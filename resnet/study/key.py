@@ -59,9 +59,8 @@ class Key:
 
     @property
     def group(self) -> str:
-        """What may be held against each other, in words: ``digits · quick``; full is not said."""
-        profile = self.profile if self.profile != "full" else ""
-        return " · ".join(filter(None, (self.dataset, profile, self.modified)))
+        """What may be held against each other, in words."""
+        return group(self.dataset, self.profile, self.modified)
 
     def series(self, *further: str) -> dict[str, str]:
         """Makes the tags by which the UI's views group runs, and tell parts of a step apart.
@@ -83,6 +82,11 @@ class Key:
         """A record's file name: ``01_template-seed0-cifar10-tensorflow-1a2b3c4d.json``."""
         what = (self.rung, f"seed{self.seed}", self.dataset, self.backend, self.digest)
         return re.sub(r"[^\w.-]", "_", "-".join(what)) + ".json"
+
+
+def group(dataset: str, profile: str, modified: str) -> str:
+    """Writes ``digits · quick``; that a profile is the full one is not said."""
+    return " · ".join(filter(None, (dataset, profile if profile != "full" else "", modified)))
 
 
 KEYS = tuple(field.name for field in fields(Key))

@@ -77,7 +77,7 @@ class Study:
         return self.folder / "claims.yaml"
 
     @property
-    def images(self) -> str:
+    def dataset_title(self) -> str:
         """What its published accuracies are of, as people write it."""
         return "CIFAR-10" if self.dataset == "cifar10" else self.dataset
 

@@ -3,7 +3,6 @@
 from resnet.terminal.console import (
     Command,
     Group,
-    close_output,
     console,
     errors,
     flag,

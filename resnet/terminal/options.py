@@ -119,7 +119,7 @@ class Options:
         return Study.open(self.experiments)
 
     @property
-    def images(self) -> str:
+    def dataset(self) -> str:
         """What ``--data`` says, or the profile, or the study."""
         full = self.profile == "full"
         return self.data or (self.study.dataset if full else self.study.profile(self.profile).data)

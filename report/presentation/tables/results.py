@@ -45,7 +45,11 @@ EXPECTED = {"inside": "as expected", "below": "above", "above": "below", "": NON
 
 def published_heading(content: Content) -> str:
     """Returns the published column's heading; it says so where the data are not the study's."""
-    return f"published ({content.study.images}) †" if content.run_set.reservation else "published"
+    return (
+        f"published ({content.study.dataset_title}) †"
+        if content.run_set.reservation
+        else "published"
+    )
 
 
 def as_list(text: str) -> str:
