@@ -122,3 +122,9 @@ def test_what_does_not_follow_from_the_records_is_told_with_the_way_out(command,
     one_line(here("report", "--check", "results/"), "docs/results.md does not follow from results")
     (folder / "README.md").write_text("# Mine\n")
     one_line(here("report", "--check", "results/"), "README.md: lacks the line")
+
+
+def test_documents_are_checked_or_written(here):
+    process = here("report", "--check", "results", "--readme", "results")
+    assert process.returncode == 2
+    assert "--check and --readme: give one of them" in process.err
