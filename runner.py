@@ -8,6 +8,7 @@ from resnet.host import shell
 with shell.packages():
     import contextlib
     import os
+    import sys
     from collections.abc import Callable, Iterator
     from functools import partial
     from pathlib import Path
@@ -48,50 +49,16 @@ TRAINING = {
     "all --seeds 0-4 --jobs 5": "25 runs, five at a time",
     "all --seeds 0-4": "the same, side by side on a GPU (JAX)",
 }
+_ABOUT = """Runs the study's experiment ladder: five rungs from 72.3 % to 89.2 % on CIFAR-10.
+
+Runs go to MLflow. Finished work is skipped; interrupted work goes on where it stopped.
+"""
 Rungs = Annotated[
     str, typer.Argument(help="all (the rungs); 1-3; 2,5; vgg; or names.", metavar="RUNGS")
 ]
 RungsApart = Annotated[
     str, typer.Argument(help="all, 4, 3-5; or assumed, the alternatives.", metavar="RUNGS")
 ]
-
-
-@takes_options
-def main(
-    context: typer.Context,
-    options: Options,
-    ladder: Annotated[
-        str,
-        typer.Option(
-            help="What to run: all (the rungs); 1-3; 2,5; vgg; or names.", metavar="RUNGS"
-        ),
-    ] = "",
-    ablate: Annotated[
-        str,
-        typer.Option(
-            help="Every subset of what these rungs change: all, 4, 3-5; or assumed, the "
-            "alternatives to what the study leaves open.",
-            metavar="RUNGS",
-        ),
-    ] = "",
-    dry_run: Annotated[bool, flag("--dry-run", "Show the plan; train nothing.")] = False,
-) -> None:
-    """Runs the study's experiment ladder: five rungs from 72.3 % to 89.2 % on CIFAR-10.
-
-    Runs go to MLflow. Finished work is skipped; interrupted work goes on where it stopped.
-    """
-    if command := context.invoked_subcommand:
-        if ladder or ablate or dry_run:
-            raise UserError(f"{command}: stands alone; its options come after it")
-        return
-    if ladder and ablate:
-        raise UserError("--ladder and --ablate: give one of them")
-    if not (ladder or ablate):
-        start = shell.command("ladder", "run", "all")
-        raise UserError(f"--ladder is missing: try  {start}  (or --help)")
-    if dry_run:
-        return _plan(ladder or ablate, options, apart=bool(ablate), timing=False)
-    _train(ladder or ablate, options, apart=bool(ablate))
 
 
 @takes_options
@@ -187,6 +154,10 @@ def _plan(rungs: str, options: Options, *, apart: bool, timing: bool) -> None:
     from resnet.terminal.plan import show
 
     due = options.due(rungs, apart=apart)
+    with console.status("reading the claims"):
+        from report.analysis import load_statements
+
+        load_statements(options.study)
     options.set_backend(several=True)
     beside = {job.experiment.name: 1 for job in due}
     asked = options.lanes if options.one_process or len(due) == 1 else 1
@@ -219,10 +190,12 @@ def _train(rungs: str, options: Options, *, apart: bool) -> None:
     due = options.due(rungs, apart=apart)
     options.set_backend(several=not options.one_process)
     with console.status("starting"), quiet_start():  # the imports take seconds
+        from report.analysis import load_statements
         from resnet import ladder, records, training
         from resnet.store import connect
         from resnet.terminal.display import Display
 
+        published = load_statements(options.study).published  # before hours are spent on a mistake
         engine, reservations = _engine(options, due), training.reservations()
     for line in reservations:
         say(f"[yellow]{escape(line)}[/yellow]")
@@ -232,7 +205,9 @@ def _train(rungs: str, options: Options, *, apart: bool) -> None:
     if boxes := records.figures.boxes(texts):
         say(f"[yellow]{escape(boxes)}[/yellow]")
     courses = records.courses(store.study.results, due, dataset.fingerprint)
-    display = Display(console, due, _published(store.study, dataset, due[0]), courses)
+    if dataset.name != store.study.dataset or due[0].profile != "full" or due[0].modified:
+        published = {}  # they are of something else
+    display = Display(console, due, published, courses)
     again = shell.again(store.uri)
     what = f"{'ablation' if apart else 'ladder'} {rungs}"
     name = f"{what} · {dataset.name} · seed {options.seeds or options.seeds_asked[0]}"
@@ -254,9 +229,12 @@ def _train(rungs: str, options: Options, *, apart: bool) -> None:
         if options.fresh:
             say("what --fresh had not come to yet stays as it was")
         raise typer.Exit(130) from None
-    _conclude(store, parent_id, dataset, due)
+    if display.idle:
+        say("all of these runs are finished; nothing was trained")
     if failures:
         say(f"{failures} of {len(due)} runs failed; try again:  {escape(again)}")
+    _conclude(store, parent_id, dataset, due)
+    if failures:
         raise typer.Exit(1)
 
 
@@ -279,24 +257,17 @@ def _engine(options: Options, due: list[Job]) -> Callable | None:
     )
 
 
-def _published(study: Study, dataset: "Dataset", job: Job) -> dict[str, float]:
-    """The study's accuracies where they are of the same: its dataset, its settings."""
-    if dataset.name != study.dataset or job.profile != "full" or job.modified:
-        return {}
-    from report.analysis import load_statements
-
-    return load_statements(study).published
-
-
 def _conclude(store: "Store", parent_id: str, dataset: "Dataset", due: list[Job]) -> None:
-    """The last act: the progression table here, the report on disk and with the parent run."""
+    """The last act: the progression table here, the report on disk and with the parent run.
+
+    Raises:
+        UserError: the report cannot be made or written.
+    """
     from report import analysis
     from report.presentation import output, summary
 
     out = store.checkpoints.parent / "reports" / "latest"
     names = [job.experiment.name for job in due]
-    if not parent_id:
-        say("all of these runs are finished; nothing was trained")
     chosen = {"profile": due[0].profile, "modified": due[0].modified, "recorded": False}
     try:
         with console.status("writing the report"):
@@ -304,9 +275,8 @@ def _conclude(store: "Store", parent_id: str, dataset: "Dataset", due: list[Job]
             output.write(content, out)
             if parent_id:
                 output.attach(store, parent_id, content, out)
-    except UserError as error:  # the runs are safe in MLflow whatever becomes of their report
-        terminal.errors.print(f"[yellow]no report:[/yellow] {escape(str(error))}", soft_wrap=True)
-        return
+    except UserError as error:
+        raise UserError(f"the runs are kept, but there is no report of them: {error}") from None
     console.print(summary.progression(content, names))
     taken_apart = {name.partition("~")[0] for name in names if "~" in name}
     for table in summary.parts(content, taken_apart):
@@ -380,6 +350,40 @@ def _keys() -> list[str]:
     return [f"[bold]{what}[/bold]  {escape(', '.join(of))}" for what, of in names.items()]
 
 
+def _as_command(words: list[str]) -> list[str]:
+    """Makes a command of ``--ladder RUNGS`` and ``--ablate RUNGS``; others stay as they are.
+
+    Raises:
+        UserError: there is neither, or more than one.
+    """
+    if words[:1] in (["-h"], ["--help"]) or (words and not words[0].startswith("-")):
+        return words
+    asked, rest, left = {}, [], iter(words)
+    for word in left:
+        option, equals, rungs = word.partition("=")
+        if option in ("--ladder", "--ablate"):
+            asked[option] = rungs if equals else next(left, "")
+        else:
+            rest.append(word)
+    if not asked:
+        start = shell.command("ladder", "run", "all")
+        if not words or words == ["--dry-run"]:
+            raise UserError(f"--ladder is missing: try  {start}  (or --help)")
+        raise UserError(f"{words[0]}: options come after a command, as in  {start} --seeds 0-4")
+    if len(asked) > 1:
+        raise UserError("--ladder and --ablate: give one of them")
+    if rest and not rest[0].startswith("-"):
+        raise UserError(f"{rest[0]}: stands alone, without {next(iter(asked))}")
+    ((option, rungs),) = asked.items()
+    if not rungs.strip():
+        raise UserError(f"{option}: is empty; give rungs, as in  {option} all")
+    command = ["ablate" if option == "--ablate" else "run", rungs]
+    if "--dry-run" in rest:
+        rest.remove("--dry-run")
+        command = ["plan", rungs, *["--ablate"] * (option == "--ablate")]
+    return [*command, *rest]
+
+
 def _app() -> typer.Typer:
     """The command line, each command with its examples."""
     own = {f"--ladder {rungs}": what for rungs, what in TRAINING.items()}
@@ -389,9 +393,8 @@ def _app() -> typer.Typer:
         add_completion=False,
         rich_markup_mode="rich",
         pretty_exceptions_enable=False,
-        invoke_without_command=True,
     )
-    app.callback(**helped(main.__doc__ or "", ("ladder",), own, *_keys()))(main)
+    app.callback(**helped(_ABOUT, ("ladder",), own))(lambda: None)
     seeds = {"all --seeds 0-4": "five seeds each"}
     commands: dict[Callable, tuple[dict[str, str], list[str]]] = {
         run: (TRAINING, _keys()),
@@ -411,7 +414,9 @@ def _app() -> typer.Typer:
 
 def entry() -> None:
     """The console command ``ladder``."""
-    terminal.run(lambda: _app()())  # what is wrong with the study is told there, too
+    terminal.run(
+        lambda: _app()(_as_command(sys.argv[1:]))
+    )  # what is wrong with the study is told there, too
 
 
 if __name__ == "__main__":

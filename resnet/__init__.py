@@ -23,6 +23,10 @@ DETERMINISM = "--xla_gpu_deterministic_ops"
 if DETERMINISM not in os.environ.get("XLA_FLAGS", ""):
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {DETERMINISM}=true".strip()
 
+# What MLflow would take from a user's other work; the tracking store alone is named for this one.
+for _name in ("ACTIVE_MODEL_ID", "EXPERIMENT_ID", "EXPERIMENT_NAME", "REGISTRY_URI", "RUN_ID"):
+    os.environ.pop(f"MLFLOW_{_name}", None)
+
 
 class UserError(Exception):
     """A mistake the user can mend; its text is one line that also names the way out.

@@ -11,7 +11,7 @@ from typing import Annotated, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
-from pydantic import Field, ValidationError, ValidationInfo, model_validator
+from pydantic import Field, PrivateAttr, ValidationError, ValidationInfo, model_validator
 
 from report.analysis import statistics
 from report.analysis.runs import Run
@@ -72,16 +72,25 @@ class Statements(Strict):
     credited: dict[str, list[str]]
     claims: list[Claim]
     contradictions: list[Contradiction]
+    _ladder: list[str] = PrivateAttr(default_factory=list)
 
     @model_validator(mode="after")
     def _names_agree(self, info: ValidationInfo) -> "Statements":
-        known = {*self.published, *(info.context or ())}
+        known = {*(info.context or ())}
+        # a rung of one's own beside a published ladder is none of its steps
+        self._ladder = rungs(self.published) or rungs(known)
+        for name in self.published:
+            if name not in known:
+                raise ValueError(f"published: there is no experiment {name!r}")
         for claim in self.claims:
             for name in (claim.rung, claim.against):
                 if name is not None and name not in known:
                     raise ValueError(f"claim {claim.id}: there is no experiment {name!r}")
-            if QUANTITIES[claim.quantity].whole_ladder and claim.rung not in self.ladder[1:]:
-                raise ValueError(f"claim {claim.id}: {claim.rung!r} is no step of the ladder")
+            if QUANTITIES[claim.quantity].whole_ladder:
+                if claim.rung not in self.ladder[1:]:
+                    raise ValueError(f"claim {claim.id}: {claim.rung!r} is no step of the ladder")
+                if len(self.ladder) < 3:
+                    raise ValueError(f"claim {claim.id}: there is no other step to compare with")
         repeated = [i for i, n in Counter(claim.id for claim in self.claims).items() if n > 1]
         if repeated:
             raise ValueError(f"the claim {repeated[0]!r} stands there twice")
@@ -95,8 +104,8 @@ class Statements(Strict):
 
     @property
     def ladder(self) -> list[str]:
-        """The numbered rungs in order, without what they are compared with."""
-        return rungs(self.published)
+        """The published rungs in order; all rungs of a study that publishes no accuracy."""
+        return self._ladder
 
 
 def load_statements(study: Study) -> Statements:

@@ -234,7 +234,7 @@ def _content(uri: str, study: Study, chosen: Selection, measured: list[Run]) -> 
     assumed |= {row.system.name: row.doubt for row in varied}
     systems = {name: replace(s, assumed=assumed.get(name, "")) for name, s in systems.items()}
     steps = tuple(compare(systems[a], systems[b]) for a, b in pairwise(ladder))
-    rivals = [name for name in said.published if name not in said.ladder]
+    rivals = [n for n in said.published or systems if rung_number(n) is None]
     judged = (claims.judge(c, systems, said.ladder, chosen.doubtful) for c in said.claims)
     return Content(
         uri=uri,
@@ -243,7 +243,7 @@ def _content(uri: str, study: Study, chosen: Selection, measured: list[Run]) -> 
         said=said,
         systems=tuple(systems.values()),
         steps=steps,
-        rivals=tuple(compare(systems[name], systems[said.ladder[-1]]) for name in rivals),
+        rivals=tuple(compare(systems[n], systems[x]) for n in rivals for x in said.ladder[-1:]),
         claims=tuple(judged),
         notes=(*chosen.notes, *broken, *_outdated(chosen, known), *_gaps(measured), *lacking),
         parts=parts,

@@ -35,7 +35,7 @@ from resnet.store import (
     check,
     data_of,
     deleted,
-    follow,
+    download,
     nothing_run,
     reason,
     try_database,
@@ -193,8 +193,6 @@ def search(uri: str, study: Study) -> pd.DataFrame:
     check(uri, study)
     with _reading(uri):
         try_database(uri)
-        # MLflow keeps absolute addresses: of a store that was moved they are renewed, else nothing
-        follow(uri, study)
         mlflow.set_tracking_uri(uri)
         experiment = mlflow.get_experiment_by_name(study.name)
         if experiment is None:
@@ -299,12 +297,10 @@ def mistakes(uri: str, run: Run) -> bytes | None:
     """Reads the PNG of ``resnet.records.figures.mistakes``; None where there is none."""
     with tempfile.TemporaryDirectory() as folder:
         try:
-            path = mlflow.artifacts.download_artifacts(
-                run_id=run.id, artifact_path="mistakes.png", dst_path=folder, tracking_uri=uri
-            )
+            path = download(uri, MlflowClient(uri).get_run(run.id), "mistakes.png", folder)
             with Image.open(path) as image:
                 arranged = image.info.get("cells") == str(len(run.classes))
-            return Path(path).read_bytes() if arranged else None
+            return path.read_bytes() if arranged else None
         except (MlflowException, OSError):
             return None
 
@@ -316,15 +312,13 @@ def _load(client: MlflowClient, uri: str, row: Any, folder: Path) -> Run:
 
     def artifact(name: str, read: Callable[[Path], Any]) -> Any:
         """Reads an artifact by ``read``; None, and a line in ``gaps``, if that cannot be."""
-        # by its own address: of a run's id MLflow would first ask whether it is a model's
-        address = {"artifact_uri": f"{run.info.artifact_uri}/{name}", "dst_path": str(folder)}
         try:
-            path = mlflow.artifacts.download_artifacts(**address, tracking_uri=uri)
+            path = download(uri, run, name, folder)
         except (MlflowException, OSError):
             gaps.append(f"{name} is gone")
             return None
         try:
-            return read(Path(path))
+            return read(path)
         except (OSError, ValueError, EOFError, UserError) as error:
             gaps.append(f"{name} is damaged ({' '.join(str(error).split())[:100]})")
         return None

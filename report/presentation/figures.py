@@ -39,7 +39,9 @@ _PERCENT = FuncFormatter(lambda value, _: f"{100 * value:.4g} %")
 
 def all_figures(content: Content) -> dict[str, Figure]:
     """Draws every figure; by file name."""
-    drawn = {"progression": progression(content), "gains": gains(content)}
+    drawn = {"progression": progression(content)}
+    if content.steps or content.rivals:
+        drawn["gains"] = gains(content)
     drawn |= {
         f"factors_{step.step.after.slug}": factors(step) for step in content.apart if step.seeds
     }

@@ -51,8 +51,9 @@ def to_latex(table: Table) -> str:
         return " ".join(text.replace("\n", "; ").translate(_LATEX).split())
 
     heading, *rows = (list(map(cell, row)) for row in table.texts())
-    frame = pd.DataFrame(rows, columns=heading)
-    return frame.to_latex(index=False, escape=False, caption=cell(table.caption))
+    # pandas makes identifiers of columns' names, of which two may be one to Python
+    frame = pd.DataFrame(rows)
+    return frame.to_latex(index=False, header=heading, escape=False, caption=cell(table.caption))
 
 
 def to_terminal(table: Table, items: list | None = None) -> RichTable:
@@ -84,7 +85,8 @@ def write(tables: dict[str, Table], folder: Path) -> None:
     for table in tables.values():
         if table.items:
             frame = table.frame.map(guarded).rename(columns=guarded)
-            frame.to_csv(folder / f"{table.name}.csv", index=False)
+            # Excel takes UTF-8 for UTF-8 by its byte order mark alone
+            frame.to_csv(folder / f"{table.name}.csv", index=False, encoding="utf-8-sig")
         if table.items and table.at("page"):
             (folder / f"{table.name}.md").write_text(to_markdown(table), encoding="utf-8")
             (folder / f"{table.name}.tex").write_text(to_latex(table), encoding="utf-8")

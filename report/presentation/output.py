@@ -1,13 +1,16 @@
 """Writes a report's folder, and what an invocation's own run in MLflow shows of its ladder."""
 
+import glob
 import json
 import math
 import os
+import re
 import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 from matplotlib import rc_context
 from mlflow.entities import Metric, RunTag
 
@@ -42,6 +45,7 @@ def write(content: Content, out: Path) -> Path:
     aside = out.with_name(f".{out.name}.{os.getpid()}.new")
     old = out.with_name(f".{out.name}.{os.getpid()}.old")
     try:
+        _clear(out)
         aside.mkdir(parents=True)
         try:
             _fill(content, aside)
@@ -57,6 +61,14 @@ def write(content: Content, out: Path) -> Path:
     except OSError as error:
         raise UserError(f"--out {out}: cannot be written: {error.strerror or error}") from None
     return out
+
+
+def _clear(out: Path) -> None:
+    """Removes what killed processes left beside a report."""
+    for path in out.parent.glob(f".{glob.escape(out.name)}.*"):
+        of = re.fullmatch(r"([0-9]{1,9})\.(new|old)", path.name.removeprefix(f".{out.name}."))
+        if of and not psutil.pid_exists(int(of[1])):
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def refuse_foreign(out: Path) -> None:
@@ -169,7 +181,7 @@ def restore(
     count = records.restore(store, found, tell)
     try:
         for parent in store.search(role="records"):
-            if "ladder" not in parent.data.tags:
+            if "ladder" not in parent.data.tags and parent.data.tags.keys() >= {*GROUP}:
                 dataset, profile, modified = (parent.data.tags[key] for key in GROUP)
                 chosen = {"dataset": dataset, "profile": profile, "modified": modified}
                 content = load(store.uri, store.study, **chosen, recorded=True)

@@ -20,7 +20,7 @@ from report.presentation.tables import commands
 from report.presentation.tables.numbers import least_to_most, percent, points
 from report.presentation.tables.results import published_heading
 from report.presentation.tables.table import Table
-from resnet.host.shell import duration
+from resnet.host.shell import count, duration
 
 SYMBOLS = {
     "holds": "✓",
@@ -52,11 +52,13 @@ def seeds_each(content: Content) -> str:
 
 
 def answer(content: Content) -> str:
-    """Says in one sentence whether the ladder holds, rung by rung."""
+    """Says in one sentence whether the ladder holds, rung by rung; "" if none is published."""
     by_verdict: dict[str, list[str]] = {}
     for s in content.rungs:
         if not math.isnan(s.published):
             by_verdict.setdefault(s.verdict, []).append(s.short)
+    if not by_verdict:
+        return ""
     if "fails" in by_verdict:
         lead = "No"
     elif {*by_verdict} == {"holds"}:
@@ -78,27 +80,30 @@ def answer(content: Content) -> str:
 
 def headline(content: Content) -> str:
     """Says the report in one sentence or two."""
-    run_set, rungs = content.run_set, content.rungs
+    run_set, rungs, verdicts = content.run_set, content.rungs, content.verdicts
     ran = [s for s in rungs if s.runs]
-    if run_set.reservation:
+    best = content.best if ran else None
+    reached = f", the best with {percent(best.accuracy)}" if best else ""
+    measured = f"{len(ran)} of {count(len(rungs), 'rung')} ran{reached}."
+    if verdicts and run_set.reservation:
         what = "Machinery check" if run_set.profile != "full" else "Not the study's experiment"
-        best = content.best if ran else None
-        reached = f", the best with {percent(best.accuracy)}" if best else ""
         return (
-            f"{what}: {len(ran)} of {len(rungs)} rungs ran{reached}. These runs are "
+            f"{what}: {measured} These runs are "
             f"{run_set.reservation}, so that nothing here is held against the study."
         )
-    verdicts = content.verdicts
     inside = sum(j.verdict == "undecided" and j.inside for j in content.claims)
     claims = count_verdicts([j.verdict for j in content.claims])
     claims = claims.replace("undecided", f"undecided ({inside} with a value inside the bound)")
     seeds = f"{seeds_each(content)} of {content.said.seeds} planned seeds a row"
-    interim = f"Interim, with {seeds}. " * (content.interim and bool(content.runs))
-    return (
-        f"{answer(content)} {interim}The {len(verdicts)} accuracies, within "
-        f"{100 * content.said.tolerance:g} points of those published: {count_verdicts(verdicts)}. "
-        f"The {len(content.claims)} further claims: {claims}."
-    )
+    sentences = {
+        answer(content): bool(verdicts),
+        measured: not verdicts,
+        f"Interim, with {seeds}.": content.interim and bool(content.runs),
+        f"The {len(verdicts)} accuracies, within {100 * content.said.tolerance:g} points of those "
+        f"published: {count_verdicts(verdicts)}.": bool(verdicts),
+        f"The {len(content.claims)} further claims: {claims}.": bool(content.claims),
+    }
+    return " ".join(sentence for sentence, said in sentences.items() if sentence and said)
 
 
 def wrong(content: Content) -> str:
@@ -137,7 +142,7 @@ def tiles(content: Content) -> list[tuple[str, str, str, dict[str, int]]]:
     interim = content.interim and not content.run_set.reservation
     noise = ("interim, " if noise else "interim") * interim + noise
     devices = dict.fromkeys(run.tags.get("device", "") for run in content.runs)
-    if content.run_set.reservation:
+    if content.run_set.reservation or not published:
         first = ("rungs run", f"{sum(bool(s.runs) for s in content.rungs)} of {len(content.rungs)}")
         second = ("claims measured", f"{sum(j.value == j.value for j in content.claims)}")
     else:

@@ -108,17 +108,17 @@ def _engines(content: Content) -> str:
 
 def _commands(system: System, content: Content) -> list[str]:
     """What trains a row's runs, a line for each backend; of a row not run, its first seed."""
-    data = shlex.join(commands.data_option(content.study, content.runs[0])) if content.runs else ""
-    what, own = f"run {system.short} --seeds", shlex.join(content.study.options)
-    of_engine: dict[tuple[str, str], list[Run]] = (
-        {} if system.runs else {(commands.ladder(), ""): []}
-    )
+    data = commands.data_option(content.study, content.runs[0]) if content.runs else []
+    of_engine: dict[tuple[str, ...], list[Run]] = {} if system.runs else {(commands.ladder(),): []}
     for run in system.runs:
-        options = shlex.join(commands.bits_options(run))
-        of_engine.setdefault((commands.ladder(run), options), []).append(run)
+        of_engine.setdefault((commands.ladder(run), *commands.bits_options(run)), []).append(run)
+    own = content.study.options
     return [
-        " ".join(filter(None, (ladder, what, seed_list(runs) or "0", data, options, own)))
-        for (ladder, options), runs in of_engine.items()
+        f"{ladder} "
+        + shlex.join(
+            ["run", system.short, "--seeds", seed_list(runs) or "0", *data, *options, *own]
+        )
+        for (ladder, *options), runs in of_engine.items()
     ]
 
 

@@ -69,9 +69,11 @@ def decidable(study: Study, due: Sequence[Job], seeds: int) -> Table | None:
     if due[0].profile != "full" or due[0].modified:
         return None
     names = {job.experiment.name for job in due}
-    if not (found := records.load_all(study.results)):
+    every = records.load_all(study.results).values()
+    # of other images nothing follows for these
+    if not (found := [record for record in every if record.key.group == study.dataset]):
         return None
-    content = of_records(study, found.values(), dataset=study.dataset, profile="full", modified="")
+    content = of_records(study, found)
     fields = [
         Field("claim", "name", "accuracy or claim", on="terminal"),
         Field("half", "", "within ± points", _half, "number", "terminal"),

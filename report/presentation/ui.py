@@ -38,7 +38,7 @@ def prepare(uri: str | None, folder: Path | None) -> tuple[str, str]:
         UserError: the store cannot be used, or a record is damaged.
     """
     from resnet import records
-    from resnet.store import RUNGS, connect, view
+    from resnet.store import RUNGS, connect, nothing_run, view
     from resnet.study import Study
 
     store = connect(uri, Study.open(folder))
@@ -48,7 +48,7 @@ def prepare(uri: str | None, folder: Path | None) -> tuple[str, str]:
 
             print(f"{restore(store, found)} recorded runs restored")
         else:
-            print("there are no runs yet; make quick makes some in minutes: reload the page then")
+            print(f"{nothing_run(store.study, 'reload the page when there are runs', store.uri)}")
     return store.uri, view("", store.experiment_id)
 
 
@@ -67,7 +67,8 @@ def served(uri: str, port: int | None = None) -> Iterator[tuple[str, subprocess.
         UserError: the port is taken, or the server ends by itself.
     """
     port = _free(range(PORT, PORT + 100) if port is None else [port])
-    environment = os.environ | {
+    # the user's own settings of MLflow are of other servers
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("MLFLOW_")} | {
         "MLFLOW_BACKEND_STORE_URI": uri,  # not an argument: it may hold a password
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # ten processes for language models
     }
@@ -114,8 +115,9 @@ def _answers(port: int) -> bool:  # it listens once it is ready; a request might
 
 def show(uri: str | None, folder: Path | None, port: int | None, in_browser: bool) -> None:
     """Shows the runs in MLflow's UI until Ctrl-C; of a server its address is opened."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.default_int_handler)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) != signal.SIG_IGN:  # as nohup has it
+            signal.signal(number, signal.default_int_handler)
     with ProcessPoolExecutor(1, get_context("spawn")) as pool:
         uri, place = pool.submit(prepare, uri, folder).result()
     if uri.startswith("http"):

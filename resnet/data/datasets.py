@@ -2,6 +2,7 @@
 
 import functools
 import hashlib
+import io
 import os
 import re
 import shutil
@@ -19,6 +20,7 @@ from filelock import FileLock
 
 from resnet.data import archives
 from resnet.data.archives import Arrays, Progress, Tell, brief, error
+from resnet.host import disk
 
 CIFAR10_CLASSES = (
     "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",
@@ -39,7 +41,7 @@ class Dataset:
 
     A label is an index into ``classes``. ``name`` is ``"cifar10"`` (whatever holds exactly the
     official data), ``"digits"``, or the stem of the folder or archive, such as ``"pets"``;
-    ``source`` is the path as given, or where the images came from.
+    ``source`` is the absolute path, or where the images came from.
     """
 
     name: str
@@ -72,7 +74,8 @@ def load(data: str, progress: Progress = lambda *_: None, tell: Tell = lambda _:
     """
     if data in ("cifar10", "digits"):
         return cifar10(progress) if data == "cifar10" else _digits()
-    return _named(Dataset(_stem(Path(data)), *archives.read(Path(data), progress, tell), data))
+    content = archives.read(Path(data), progress, tell)
+    return _named(Dataset(_stem(Path(data)), *content, str(Path(data).absolute())))
 
 
 def _named(dataset: Dataset) -> Dataset:
@@ -146,14 +149,10 @@ def _cached(cache: Path) -> Arrays:
 
 
 def _keep(cache: Path, dataset: Dataset) -> None:
-    # a full or read-only disk costs the next run a download, not this run its data
-    with suppress(OSError), tempfile.TemporaryDirectory(dir=cache.parent) as aside:
-        draft = Path(aside) / cache.name
-        with draft.open("wb") as file:
-            np.savez(file, **{name: getattr(dataset, name) for name in ARRAYS})
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(cache)
+    buffer = io.BytesIO()
+    np.savez(buffer, **{name: getattr(dataset, name) for name in ARRAYS})
+    with suppress(OSError):  # a full or read-only disk costs the next run a download, no more
+        disk.write(cache, buffer.getbuffer())
 
 
 def _kept_by_keras(progress: Progress) -> Arrays:

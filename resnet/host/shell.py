@@ -42,7 +42,9 @@ def one_line(text: object) -> str:
 
 def hide(text: str) -> str:
     """Hides the passwords of all addresses in a text."""
-    text = re.sub(r"(://[^:/@\s]*:)\S+@", r"\1***@", text)
+    # a server's port is no password, though an @ may follow in the path
+    text = re.sub(r"(https?://[^:/@\s]*:)[^/?#\s]+@", r"\1***@", text)
+    text = re.sub(r"(?<!http)(?<!https)(://[^:/@\s]*:)\S+@", r"\1***@", text)
     return re.sub(r"((?:password|pwd)=)[^&;\s]+", r"\1***", text, flags=re.IGNORECASE)
 
 
@@ -109,9 +111,11 @@ def make(target: str) -> str:
 
 @contextlib.contextmanager
 def packages() -> Iterator[None]:
-    """Makes of a package that is not installed one line with the way out, and exit code 2."""
+    """Ends imports: with one line where a package is not installed, with code 130 on Ctrl-C."""
     try:
         yield
+    except KeyboardInterrupt:  # imports take seconds
+        sys.exit(130)
     except ModuleNotFoundError as error:
         name = (error.name or "").partition(".")[0]
         if not name or any((ROOT / own).exists() for own in (name, f"{name}.py")):

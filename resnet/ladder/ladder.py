@@ -92,7 +92,8 @@ class Ladder:
                 lease = Lease(store, Path(lock.lock_file))
                 run = work.wait_for_run(lock, lease)
                 if run.info.status == "FINISHED":
-                    if (known := run.data.tags["rung"]) != job.experiment.name:
+                    known = run.data.tags.get("rung", job.experiment.name)
+                    if known != job.experiment.name:
                         listener(
                             events.Notice(job, f"the same as {known}, as which it was trained")
                         )
@@ -231,7 +232,8 @@ def run_jobs(
         engine: runs several at a time; by default one runs after the other in this process.
 
     Returns:
-        How many jobs failed, and the id of the invocation's run, empty if all were finished.
+        How many jobs failed, and the id of the invocation's run. If all were finished, it is that
+        of the newest earlier one whose ladder was not logged, or empty.
 
     Raises:
         Interrupted: ``should_stop`` said so; checkpoints are written.
@@ -258,9 +260,10 @@ def run_jobs(
         train_all = engine if engine and not idle else _one_by_one
         done = train_all(jobs, dataset, ladder.run, folder, hear, should_stop)
         failed = sum(isinstance(event, events.Failed) for event in done)
-        if parent_id and failed < len(done) and not jobs[0].modified:
+        # also of runs that are finished: whatever kept an earlier command from it is over
+        if failed < len(done) and not jobs[0].modified:
             patient.patiently(tracking.register, store, dataset, jobs[0].profile)
-    return failed, parent_id
+    return failed, parent_id or _unreported(patient, jobs[0], dataset)
 
 
 def _one_by_one(
@@ -309,6 +312,13 @@ def _check_data(jobs: list[Job], dataset: Dataset, listener: events.Listener) ->
             "train, since they are taken by the order of their file names: number them mixed"
         )
         listener(events.Notice(jobs[0], text))
+
+
+def _unreported(store: Store, job: Job, dataset: Dataset) -> str:
+    """The newest invocation's run, if something kept it from its report."""
+    same = {"profile": job.profile, "modified": job.modified, "dataset": dataset.name}
+    newest = store.search(role="ladder", **same)[:1]
+    return "".join(run.info.run_id for run in newest if "ladder" not in run.data.tags)
 
 
 def _all_over(store: Store, jobs: list[Job], dataset: Dataset) -> bool:

@@ -19,4 +19,4 @@ from resnet.records.artifacts import (
 )
 from resnet.records.course import Course, courses
 from resnet.records.exchange import recordable, restore, to_record
-from resnet.records.record import Record, load, load_all, save
+from resnet.records.record import Record, files, load, load_all, save

@@ -87,6 +87,6 @@ def save_results(
         dropna=False,
     )
     cells = confusion.rename(index=guarded, columns=guarded)
-    cells.to_csv(folder / "confusion_matrix.csv")
+    cells.to_csv(folder / "confusion_matrix.csv", encoding="utf-8-sig")
     figures.save(figures.curves(history, title), folder / "curves.png")
     figures.save(figures.confusion(confusion), folder / "confusion_matrix.png")

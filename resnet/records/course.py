@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from resnet.records.record import Record, load
+from resnet.records.record import Record, files, load
 from resnet.study import Job, Key
 
 WINDOW = 3
@@ -91,6 +91,6 @@ def courses(folder: Path, jobs: Iterable[Job], fingerprint: str) -> dict[str, Co
     found = {}
     for experiment in {job.experiment.name: job.experiment for job in jobs}.values():
         digest = Key.of(Job(experiment, 0), "", fingerprint, "").digest
-        if paths := sorted(folder.glob(f"*-{digest}.json")):
+        if paths := files(folder, digest):
             found[experiment.name] = Course.of(map(load, paths))
     return found

@@ -31,7 +31,7 @@ from resnet.records.artifacts import (
     unguarded,
 )
 from resnet.records.record import DataInput, Predictions, Record
-from resnet.store import FAILURES, Store, data_of
+from resnet.store import FAILURES, Store, data_of, download
 from resnet.study import GROUP, Key, explain
 
 _OF_THIS_STORE = (
@@ -87,13 +87,9 @@ def _record(store: Store, run: Run) -> Record:
     with tempfile.TemporaryDirectory() as folder:
 
         def artifact(name: str) -> Path:
-            return Path(
-                mlflow.artifacts.download_artifacts(
-                    run_id=run_id, artifact_path=name, dst_path=folder, tracking_uri=store.uri
-                )
-            )
+            return download(store.uri, run, name, folder)
 
-        with artifact("confusion_matrix.csv").open(encoding="utf-8", newline="") as file:
+        with artifact("confusion_matrix.csv").open(encoding="utf-8-sig", newline="") as file:
             classes = [*map(unguarded, next(csv.reader(file))[1:])]
         return Record(
             run_id=tags.get("recorded_run_id", run_id),

@@ -9,7 +9,6 @@ a record is checked for agreeing with itself.
 import base64
 import binascii
 import hashlib
-import os
 import re
 import zlib
 from pathlib import Path
@@ -20,6 +19,7 @@ import pandas as pd
 from pydantic import ConfigDict, Field, ValidationError, model_validator
 
 from resnet import UserError
+from resnet.host import disk
 from resnet.host.shell import one_line
 from resnet.records.artifacts import CURVES
 from resnet.study import KEYS, Experiment, Key, Strict, explain, from_yaml
@@ -162,7 +162,7 @@ class Record(Strict):
             raise ValueError("its experiment is not the one of its tag config_hash")
         if experiment.name != self.tags["rung"]:
             raise ValueError("its experiment is not the one of its tag rung")
-        if not re.fullmatch(r"[0-9]{1,18}", self.tags["seed"]):
+        if not re.fullmatch(r"[0-9]{1,20}", self.tags["seed"]):
             raise ValueError("its tag seed is no seed")
         if sorted(self.curves) != sorted(CURVES):
             raise ValueError(f"its curves are not {', '.join(CURVES)}")
@@ -214,20 +214,23 @@ def load_all(folder: Path) -> dict[Path, Record]:
     Raises:
         UserError: a file is no sound record.
     """
-    paths = sorted(folder.glob("*.json"))
-    return {path: load(path) for path in paths if not path.name.startswith(".")}
+    return {path: load(path) for path in files(folder)}
+
+
+def files(folder: Path, digest: str = "") -> list[Path]:
+    """Lists a folder's records in the names' order; those of one ``Key.digest`` if it is given."""
+    paths = sorted(folder.glob(f"*{digest and f'-{digest}'}.json"))
+    return [path for path in paths if not path.name.startswith(".")]
 
 
 def save(record: Record, folder: Path) -> Path:
-    """Writes a record aside, then renames it into place.
+    """Writes a record.
 
     Returns:
         The file.
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / record.key.file
-    aside = path.with_suffix(f".{os.getpid()}.tmp")
     text = record.model_dump_json(indent=1, by_alias=True)
-    aside.write_text(text + "\n", encoding="utf-8", newline="\n")
-    aside.replace(path)
+    disk.write(path, f"{text}\n".encode())
     return path

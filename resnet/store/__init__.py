@@ -8,7 +8,7 @@ from resnet.store.database import (
     FAILURES,
     check,
     deleted,
-    follow,
+    download,
     nothing_run,
     reason,
     try_database,

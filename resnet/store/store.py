@@ -35,7 +35,8 @@ from resnet.store.database import (
     FAILURES,
     check,
     deleted,
-    follow,
+    make,
+    moved,
     nothing_run,
     reason,
     try_database,
@@ -222,13 +223,13 @@ def connect(uri: str | None = None, study: Study | None = None, *, create: bool 
     check(uri, study, create=create)
     artifacts = _artifacts(uri)
     database = file_of(uri)
-    # MLflow builds an SQLite file's tables when it is first opened:
-    # two runners that start on one fresh file must not both build its tables
+    # two runners that start on one fresh file must not both make its tables
     lock = FileLock(f"{database}.lock") if database else contextlib.nullcontext()
     try:
         try_database(uri)
         with lock, _hurried():
-            follow(uri, study)
+            if database and create:
+                make(database)
             mlflow.set_tracking_uri(uri)
             experiment = _experiment(MlflowClient(uri), study, artifacts, create)
             if experiment is None:
@@ -237,8 +238,8 @@ def connect(uri: str | None = None, study: Study | None = None, *, create: bool 
         raise UserError(
             f"{mask(uri)}: cannot be used as a tracking store: {reason(uri, error)}"
         ) from None
-    if gone := deleted(uri, experiment):
-        raise UserError(f"{mask(uri)}: {gone}")
+    if wrong := deleted(uri, experiment) or (moved(uri, experiment) if create else ""):
+        raise UserError(f"{mask(uri)}: {wrong}")
     if artifacts and experiment.artifact_location.startswith("mlflow-artifacts:"):
         raise UserError(f"{mask(uri)}: its artifacts are with an MLflow server; give its address")
     return Store(uri, experiment.experiment_id, study)
@@ -274,7 +275,7 @@ def _experiment(
             experiment = client.get_experiment_by_name(study.name)
             if experiment is None:
                 raise  # else another runner was first
-    if experiment and experiment.lifecycle_stage == "active":
+    if create and experiment and experiment.lifecycle_stage == "active":
         for key, text in views.tags(experiment.experiment_id, study.about).items():
             if key not in experiment.tags:  # a reader may have changed it
                 client.set_experiment_tag(experiment.experiment_id, key, text)

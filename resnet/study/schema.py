@@ -278,7 +278,8 @@ def rung_number(name: str) -> int | None:
 
 def short(name: str) -> str:
     """Returns ``3`` for a rung, the name of anything else."""
-    return str(rung_number(name) or name)
+    number = rung_number(name)
+    return name if number is None else str(number)
 
 
 def rungs(names: Iterable[str]) -> list[str]:

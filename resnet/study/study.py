@@ -204,7 +204,8 @@ def select(text: str, names: Iterable[str]) -> list[str]:
             if missing or not wanted:
                 raise UserError(
                     f"rungs {part}: there is no rung {missing[0] if missing else part}; "
-                    f"allowed: 1 to {max(numbers.values(), default=0)}"
+                    f"allowed: {min(numbers.values(), default=0)} to "
+                    f"{max(numbers.values(), default=0)}"
                 )
             chosen.update(name for name, number in numbers.items() if number in wanted)
         elif part in names:

@@ -8,6 +8,8 @@ import re
 import shutil
 import signal
 import sys
+import tempfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
@@ -55,8 +57,9 @@ class _Console(Console):
         signal.raise_signal(signal.SIGINT)
 
 
-console = _Console()
-errors = _Console(stderr=True)
+# a path, a title or a command may hold :x:, which is no emoji
+console = _Console(emoji=False)
+errors = _Console(stderr=True, emoji=False)
 
 
 def close_output() -> None:
@@ -152,19 +155,52 @@ def stoppable() -> Iterator[Callable[[], bool]]:
             signal.signal(number, handler)
 
 
+def _open_streams() -> None:
+    """Opens what cron and others leave closed: what is written there goes nowhere."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+            setattr(sys, name, os.fdopen(number, "w" if number else "r", closefd=False))
+
+
+def _check_surroundings() -> None:
+    """Refuses what would end a training in hours, or an import, in a traceback.
+
+    Raises:
+        UserError: it says what is wrong.
+    """
+    try:
+        Path.home()
+    except RuntimeError:
+        raise UserError("there is no home folder: set HOME to one of yours") from None
+    try:
+        tempfile.gettempdir()
+    except FileNotFoundError as error:
+        raise UserError(f"{error.strerror}: set TMPDIR to a folder that can be written") from None
+    if time.gmtime().tm_year < 1980:  # a model is a zip archive, which knows no earlier time
+        raise UserError(f"the clock says {time.gmtime().tm_year}: set it, and try again")
+    with contextlib.suppress(ImportError):
+        import pwd
+
+        try:
+            pwd.getpwuid(os.getuid())
+        except KeyError:  # MLflow would warn that it does not know the user's name
+            os.environ.setdefault("LOGNAME", str(os.getuid()))
+
+
 def run(command: Callable[[], None]) -> None:
     """Runs a command line; a user's mistake is one line on stderr and exit code 2.
 
     A pipe that nobody reads any more ends it as Ctrl-C does, with exit code 130.
     """
+    _open_streams()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # where it can say but ASCII, the rest is a ?
             stream.reconfigure(errors="replace")
     try:
-        try:
-            Path.home()
-        except RuntimeError:
-            raise UserError("there is no home folder: set HOME to one of yours") from None
+        _check_surroundings()
         try:
             with shell.packages():
                 command()

@@ -160,6 +160,11 @@ class Display:
             console=console, get_renderable=self.render, refresh_per_second=4, transient=True
         )
 
+    @property
+    def idle(self) -> bool:
+        """Whether every job was finished before."""
+        return all(row.state == "skipped" for row in self.rows.values())
+
     def __enter__(self) -> "Display":
         if self.console.is_terminal:
             self.live.start()

@@ -16,18 +16,18 @@ def load_images(data: str) -> "Dataset":
     from resnet.data import load
 
     with Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         TaskProgressColumn(),
         console=console,
         transient=True,
         disable=not console.is_terminal,
     ) as bar:
-        task = bar.add_task(escape(f"loading {data}"), total=None)
+        task = bar.add_task(f"loading {data}", total=None)
         dataset = load(
             data,
             lambda what, done, total: bar.update(
-                task, description=escape(what), completed=done, total=total or None
+                task, description=what, completed=done, total=total or None
             ),
             lambda line: bar.console.print(escape(line), highlight=False),
         )

@@ -36,6 +36,10 @@ TrackingUri = Annotated[
 Seeds = Annotated[str | None, typer.Option(help="Several seeds: 0-4 or 0,2,5.", metavar="SEEDS")]
 
 
+LARGEST_SEED = 2**53 - 1
+"""Beyond it numbers of pandas, JSON and spreadsheets take two seeds for one."""
+
+
 @dataclass(frozen=True)
 class Options:
     """What ``run``, ``ablate`` and ``plan`` are given beside the rungs."""
@@ -53,7 +57,8 @@ class Options:
         str, typer.Option(help="full, or quick: digits, few epochs, minutes.", metavar="NAME")
     ] = "full"
     seed: Annotated[
-        int | None, typer.Option(help="One seed.", metavar="N", min=0, show_default="0")
+        int | None,
+        typer.Option(help="One seed.", metavar="N", min=0, max=LARGEST_SEED, show_default="0"),
     ] = None
     seeds: Seeds = None
     set_: Annotated[
@@ -192,6 +197,8 @@ class Options:
             experiments = ablation.parts(rungs, list(self.study.files), load)
         else:
             experiments = [load(name) for name in select(rungs, self.study.files)]
+        for experiment in experiments:
+            ablation.alternatives(experiment)  # a mistake in them is told now
         # in whatever order, the same; of two values of a key the last counts
         modified = " ".join(sorted({text.partition("=")[0]: text for text in overrides}.values()))
         return [
@@ -242,5 +249,7 @@ def parse_seeds(text: str) -> list[int]:
         span = range(int(first), int(last or first) + 1)
         if not 0 < len(span) <= 1000:
             raise UserError(f"--seeds {text!r}: {part.strip()!r} is empty or over 1000 seeds")
+        if span[-1] > LARGEST_SEED:
+            raise UserError(f"--seeds {text!r}: the largest seed is {LARGEST_SEED}")
         seeds.extend(seed for seed in span if seed not in seeds)
     return seeds

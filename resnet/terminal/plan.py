@@ -11,10 +11,11 @@ from rich import box
 from rich.markup import escape
 from rich.padding import Padding
 from rich.table import Table
+from rich.text import Text
 
 from resnet import UserError
 from resnet.data import CIFAR10_FINGERPRINT, Dataset
-from resnet.host import quiet_start
+from resnet.host import quiet_start, shell
 from resnet.host.addresses import file_of, full
 from resnet.host.shell import count, duration
 from resnet.study import Experiment, Job, Key, Study, differences, operations, rungs
@@ -58,7 +59,7 @@ def show(
         known: Known = {}
         classes = len(dataset.classes) if dataset else 10
         for name, job in firsts.items():
-            with console.status(f"timing {escape(job.experiment.title)}"):
+            with console.status(Text(f"timing {job.experiment.title}")):
                 known[name] = estimate(job, n, classes, (shape[0], shape[1], shape[2]), lanes[name])
     else:
         fingerprint = dataset.fingerprint if dataset else CIFAR10_FINGERPRINT
@@ -80,7 +81,7 @@ def show(
         counted += f" that share {count(trainings, 'training')}"
     if not math.isnan(total):
         counted += f", {total / 1e15:,.3g} PFLOP at most"
-    took = _took(due, firsts, known, study, timing)
+    took = _took(due, firsts, known, timing)
     console.print(f"{counted}; nothing was trained", highlight=False)
     say(escape(took))
 
@@ -122,11 +123,10 @@ def _print_changes(firsts: dict[str, Job], study: Study) -> None:
                 console.print(Padding.indent(line, 2), highlight=False)
 
 
-def _took(due: list[Job], firsts: dict[str, Job], known: Known, study: Study, timing: bool) -> str:
+def _took(due: list[Job], firsts: dict[str, Job], known: Known, timing: bool) -> str:
     """How long all of it takes, as far as is known."""
     if not all("time" in known.get(name, {}) for name in firsts):
-        timed = study.command("plan", "all", "--timing")
-        return f"how long it takes here:  {timed}"
+        return f"how long it takes here:  {shell.again()} --timing"
     longest: dict[tuple, float] = {}  # runs share a training until a schedule changes the rate
     for name, job in firsts.items():
         schedule = job.experiment.training.reduce_lr_on_plateau
@@ -139,12 +139,12 @@ def _took(due: list[Job], firsts: dict[str, Job], known: Known, study: Study, ti
 
 def _recorded(jobs: dict[str, Job], study: Study, fingerprint: str) -> Known:
     """How large the networks are, by recorded runs of the same; no record, no entry."""
+    from resnet import records
+
     found: Known = {}
     for name, job in jobs.items():
         digest = Key.of(job, "", fingerprint, "").digest
-        for path in sorted(study.results.glob(f"*-{digest}.json"))[:1]:
-            from resnet import records
-
+        for path in records.files(study.results, digest)[:1]:
             final = records.load(path).final
             found[name] = {key: final[key] for key in ("parameters", "multiply_adds")}
     return found

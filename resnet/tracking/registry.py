@@ -14,7 +14,7 @@ from mlflow.protos.databricks_pb2 import RESOURCE_ALREADY_EXISTS, ErrorCode
 from resnet.data import Dataset
 from resnet.network import keras, served
 from resnet.store import Store
-from resnet.study import Job, Study, rung_number
+from resnet.study import KEYS, Job, Study, rung_number, short
 from resnet.training import Outcome
 
 
@@ -93,7 +93,7 @@ def registered_name(study: Study, dataset: str, profile: str) -> str:
 
 
 def register(store: Store, dataset: Dataset, profile: str) -> None:
-    """Returns registers, of each rung, the run nearest its seeds' mean, as ``models:/NAME@rung-5``.
+    """Registers the run of each rung nearest its seeds' mean, as ``models:/NAME@rung-5``.
 
     ``best`` is an alias of the rung with the highest mean. Both go by validation accuracy: the
     test set is there to test, not to choose. Only this store's own runs without ``--set`` count,
@@ -119,7 +119,9 @@ def register(store: Store, dataset: Dataset, profile: str) -> None:
                 profile=profile,
                 dataset_fingerprint=dataset.fingerprint,
             )
-            if not run.data.tags.get("modified") and "~" not in run.data.tags["rung"]
+            # somebody may have deleted a tag in MLflow's UI
+            if run.data.tags.keys() >= {*KEYS} and "best_val_accuracy" in run.data.metrics
+            if not run.data.tags["modified"] and "~" not in run.data.tags["rung"]
         ]
     )
     if frame.empty:
@@ -140,7 +142,7 @@ def register(store: Store, dataset: Dataset, profile: str) -> None:
         if (version := _version(store, name, row.run))
     }
     aliases = {
-        f"rung-{rung_number(rung) or _plain(rung)}": version  # v2 alone is no alias
+        f"rung-{_plain(short(rung))}": version  # v2 alone is no alias
         for rung, version in versions.items()
     }
     rungs = chosen[chosen["rung"].isin(versions) & chosen["rung"].map(rung_number).notna()]

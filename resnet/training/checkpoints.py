@@ -8,8 +8,6 @@ import contextlib
 import hashlib
 import io
 import json
-import os
-import socket
 import uuid
 import zipfile
 import zlib
@@ -21,6 +19,7 @@ from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
 from resnet import UserError
+from resnet.host import disk
 from resnet.host.shell import one_line
 
 DAMAGE = (ValueError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error)
@@ -54,21 +53,7 @@ def write(url: str, content: bytes) -> None:
     if not isinstance(system, LocalFileSystem):
         system.pipe_file(path, content)
         return
-    aside = Path(f"{path}.{socket.gethostname()}.tmp")  # another machine may be at it too
-    try:
-        with aside.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        aside.replace(path)
-    except OSError:
-        aside.unlink(missing_ok=True)  # a full disk needs the room
-        raise
-    parent = os.open(aside.parent, os.O_RDONLY)
-    try:
-        os.fsync(parent)  # the rename itself must survive a power cut
-    finally:
-        os.close(parent)
+    disk.write(Path(path), content)
 
 
 def prepare(folder: str) -> str:

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from resnet import Interrupted, events
+from resnet import Interrupted, UserError, events
 from resnet.data import Dataset
 from resnet.network import build, keras, multiply_adds
 from resnet.study import Experiment, Job, Training
@@ -181,10 +181,19 @@ class _Run:
             if found is None:
                 return None
             arrays, meta = found
-            for i, variable in enumerate(self._variables):
-                variable.assign(arrays[f"variable_{i}"])
-            now = self.numerics  # some states are older than these two
-            then = {"lanes": "1", "precision": now["precision"]} | meta["numerics"]
+            try:
+                for i, variable in enumerate(self._variables):
+                    variable.assign(arrays.pop(f"variable_{i}"))
+            except (KeyError, ValueError):
+                arrays = {"": np.empty(0)}
+            if arrays:
+                raise UserError(
+                    f"{self._state}{suffix}: the checkpoint is of another network than the code "
+                    "builds now; go back to that code, or --fresh starts the run anew"
+                )
+            now = self.numerics  # some states are older than these
+            also = {key: now[key] for key in ("precision", "git_commit", "git_dirty")}
+            then = {"lanes": "1"} | also | meta["numerics"]
             for key in sorted(then.keys() | now.keys()):
                 if then.get(key) != now.get(key):
                     differs[key] = then.get(key, "none"), now.get(key, "none")

@@ -11,7 +11,7 @@ from importlib import metadata
 from typing import Any
 
 from resnet import DETERMINISM
-from resnet.host import machine, shell
+from resnet.host import machine, shell, version
 from resnet.network import keras
 
 # what withholds instructions from a backend, or sets how it computes
@@ -31,7 +31,8 @@ def numerics(lanes: int = 1) -> dict[str, str]:
     Returns:
         ``backend``, ``device``, ``threads`` (of one operation), ``lanes``, ``precision`` (of
         products: ``float32`` or ``tf32``), ``instruction_set`` (the newest that the processor has,
-        with the variables that withhold it from the backend), and ``version.<package>``.
+        with the variables that withhold it from the backend), ``version.<package>``, and the
+        code's ``git_commit`` and ``git_dirty``.
     """
     backend = keras.backend.backend()
     limits = [
@@ -45,11 +46,14 @@ def numerics(lanes: int = 1) -> dict[str, str]:
         "precision": _precision(),
         "instruction_set": " ".join([machine.instruction_set(), *limits]),
         "version.python": platform.python_version(),
-    }
+    } | _code()
     for package in ("keras", "tensorflow", "jax", "numpy"):
         with contextlib.suppress(metadata.PackageNotFoundError):
             facts[f"version.{package}"] = metadata.version(package)
     return facts
+
+
+_code = functools.cache(version)
 
 
 @functools.cache

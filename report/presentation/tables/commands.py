@@ -28,9 +28,10 @@ def ablate_command(content: Content, what: str, seeds: Iterable[int] = (0,)) -> 
 def data_option(study: Study, run: Run) -> list[str]:
     """Returns the runner's option for a run's images."""
     dataset = run.tags.get("dataset", "")
-    if dataset == study.dataset:  # the full profile's
-        return [] if run.tags.get("profile", "full") in ("full", "") else ["--data", dataset]
-    return ["--data", dataset if dataset in NAMED else run.source or f"PATH-OF-{dataset}"]
+    if dataset not in NAMED:
+        return ["--data", run.source or f"PATH-OF-{dataset}"]
+    full = run.tags.get("profile", "full") in ("full", "")
+    return [] if full and dataset == study.dataset else ["--data", dataset]
 
 
 def ladder(run: Run | None = None) -> str:
