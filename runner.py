@@ -195,7 +195,7 @@ def _train(rungs: str, options: Options, *, apart: bool) -> None:
         from resnet.store import connect
         from resnet.terminal.display import Display
 
-        published = load_statements(options.study).published  # before hours are spent on a mistake
+        published = load_statements(options.study).published  # a mistake is told before training
         engine, reservations = _engine(options, due), training.reservations()
     for line in reservations:
         say(f"[yellow]{escape(line)}[/yellow]")

@@ -79,9 +79,8 @@ class Statements(Strict):
         known = {*(info.context or ())}
         # a rung of one's own beside a published ladder is none of its steps
         self._ladder = rungs(self.published) or rungs(known)
-        for name in self.published:
-            if name not in known:
-                raise ValueError(f"published: there is no experiment {name!r}")
+        if strange := [name for name in self.published if name not in known]:
+            raise ValueError(f"published: there is no experiment {strange[0]!r}")
         for claim in self.claims:
             for name in (claim.rung, claim.against):
                 if name is not None and name not in known:
