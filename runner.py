@@ -299,24 +299,33 @@ def _record(study: Study, uri: str | None, names: list[str] | None, seeds: set[s
     """Writes own finished runs to the study's results, the newest of each configuration and seed.
 
     Raises:
-        UserError: there is no such run, one of them cannot be recorded, or a file is damaged.
+        UserError: there is no such run, or a file is damaged.
+        typer.Exit: with code 1 if one of them cannot be recorded.
     """
     with console.status("starting"):
         from resnet import records
         from resnet.store import connect
-        from resnet.study import Key
 
     store = connect(uri, study, create=False)
     seen: set[Path] = set()
+    failed = False
     for run in records.recordable(store):
-        key = Key.read(run.data.tags)
-        path = study.results / key.file
-        if (names and key.rung not in names) or (seeds and key.seed not in seeds) or path in seen:
+        rung, seed = (run.data.tags.get(name, "") for name in ("rung", "seed"))
+        if (names and rung not in names) or (seeds and seed not in seeds):
+            continue
+        try:
+            path = study.results / records.key_of(run).file
+            record = None if path in seen or path.exists() else records.to_record(store, run)
+        except UserError as error:  # which is no reason not to record the others
+            say(f"[red]not recorded:[/red] {escape(str(error))}")
+            failed = True
+            continue
+        if path in seen:
             continue
         seen.add(path)
         file, this = escape(os.path.relpath(path)), f"run {run.info.run_id[:8]}"
-        if not path.exists():
-            records.save(records.to_record(store, run), study.results)
+        if record:
+            records.save(record, study.results)
             say(f"recorded {file}: {this}")
         elif (there := records.load(path).run_id) == run.info.run_id:
             say(f"there already: {file}: {this}")
@@ -325,6 +334,8 @@ def _record(study: Study, uri: str | None, names: list[str] | None, seeds: set[s
                 f"[yellow]kept[/yellow] {file}: it holds run {there[:8]}; delete it to record "
                 f"{this} in its place"
             )
+    if failed:
+        raise typer.Exit(1)
     if not seen:
         raise UserError(
             f"record: {shell.mask(store.uri)} holds no such run: finished, of the full profile, "

@@ -215,9 +215,10 @@ def planned(study: Study) -> Content:
 def _content(uri: str, study: Study, chosen: Selection, measured: list[Run]) -> Content:
     said = claims.load_statements(study)
     waiting = _waiting(uri, chosen)
+    known, broken = _known_experiments(study, chosen.run_set.profile)
+    measured = [_renamed(run, known) for run in measured]
     parts = tuple(run for run in measured if "~" in run.rung)
     whole = tuple(run for run in measured if "~" not in run.rung)
-    known, broken = _known_experiments(study, chosen.run_set.profile)
     names = list(dict.fromkeys([*said.ladder, *said.published, *(r.rung for r in whole), *waiting]))
     numbers = {rung_number(name) for name in said.ladder}
     ladder = [  # a rung of one's own under a number of the study's stands beside it
@@ -250,6 +251,13 @@ def _content(uri: str, study: Study, chosen: Selection, measured: list[Run]) -> 
         apart=tuple(attribution.apart(steps, known, measured, said.credited)),
         varied=tuple(varied),
     )
+
+
+def _renamed(run: Run, known: Mapping[str, Experiment]) -> Run:
+    """A run under the name that its experiment's file has by now."""
+    of = {plan.hash(): plan for plan in known.values()} if run.rung not in known else {}
+    plan = of.get(run.tags.get("config_hash", "")) if "~" not in run.rung else None
+    return replace(run, rung=plan.name, title=plan.title) if plan else run
 
 
 def _systems(
@@ -337,4 +345,8 @@ def _outdated(chosen: Selection, known: dict[str, Experiment]) -> list[str]:
 
 
 def _gaps(measured: list[Run]) -> list[str]:
-    return [f"{r.rung}, seed {r.seed} (run {r.id[:8]}): {gap}" for r in measured for gap in r.gaps]
+    return [
+        f"{r.rung}, seed {r.seed} (run {r.id[:8]}): {gap}"
+        for r in measured
+        for gap in (*r.gaps, *["diverged: its loss is not finite any more"] * bool(r.diverged))
+    ]

@@ -29,7 +29,7 @@ from statsmodels.stats.proportion import proportion_confint
 from report.analysis import statistics
 from resnet import UserError
 from resnet.host.shell import mask
-from resnet.records import CURVES, Record, unguarded
+from resnet.records import CURVES, Record, diverged, unguarded
 from resnet.store import (
     FAILURES,
     check,
@@ -150,6 +150,12 @@ class Run:
         return float((last.diff() ** 2).mean() / 2)
 
     @property
+    def diverged(self) -> int:
+        """See :func:`resnet.records.diverged`; 0 without its curves."""
+        whole = len(self.curve("val_accuracy"))
+        return diverged(self.history["loss"]) if whole else 0
+
+    @property
     def lacks(self) -> str:
         """What of the evidence on its accuracy is gone, or ""."""
         known = {
@@ -209,12 +215,17 @@ def search(uri: str, study: Study) -> pd.DataFrame:
     tags = frame.reindex(columns=[f"tags.{name}" for name in names]).set_axis(names, axis=1)
     absent = tags[["role", *IDENTITY]].isna() | (tags[["role", *IDENTITY]] == "")
     absent["modified"] = tags["modified"].isna()  # empty is what most are
-    absent["seed"] |= pd.to_numeric(tags["seed"], errors="coerce").isna()
+    absent["seed"] |= ~tags["seed"].fillna("").str.fullmatch("[0-9]{1,30}")
     frame[names] = tags.fillna("")
     frame["lacks"] = absent.idxmax(axis=1).where(absent.any(axis=1), "")
-    frame["seed"] = pd.to_numeric(frame["seed"], errors="coerce").fillna(0).astype(int)
+    # no number of pandas holds every seed: those of a clock in nanoseconds are of 61 bits
+    frame["seed"] = frame["seed"].map(
+        lambda text: int(text) if re.fullmatch("[0-9]{1,30}", text) else 0
+    )
     perhaps = absent["role"] & ~absent[IDENTITY].all(axis=1)
-    return frame[frame["role"].isin(ROLES) | perhaps].reset_index(drop=True)
+    # tags, params and metrics may have any names, which pandas would make identifiers of
+    columns = ["run_id", "status", "start_time", *names, "lacks"]
+    return frame[frame["role"].isin(ROLES) | perhaps].reset_index(drop=True)[columns]
 
 
 def load(uri: str, frame: pd.DataFrame) -> list[Run]:
@@ -364,6 +375,7 @@ def _load(client: MlflowClient, uri: str, row: Any, folder: Path) -> Run:
 
 def _predictions(path: Path, accuracy: float) -> pd.DataFrame:
     frame = pd.read_csv(path, usecols=list(PREDICTIONS), dtype=PREDICTIONS)[list(PREDICTIONS)]
+    frame = frame.fillna({"truth_probability": 0.0})  # of a network that diverged
     if frame.empty or frame.to_numpy().min() < 0 or frame["truth_probability"].max() > 1:
         raise ValueError("no predictions of classes")
     found = (frame["label"] == frame["predicted"]).mean()

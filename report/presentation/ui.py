@@ -118,7 +118,9 @@ def show(uri: str | None, folder: Path | None, port: int | None, in_browser: boo
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) != signal.SIG_IGN:  # as nohup has it
             signal.signal(number, signal.default_int_handler)
-    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+    # Ctrl-C is for this process
+    ignored = (signal.SIGINT, signal.SIG_IGN)
+    with ProcessPoolExecutor(1, get_context("spawn"), signal.signal, ignored) as pool:
         uri, place = pool.submit(prepare, uri, folder).result()
     if uri.startswith("http"):
         _open(f"{uri.rstrip('/')}/{place}", in_browser)

@@ -312,6 +312,10 @@ def _images(source: Path, files: Files, apart: LeftOut, progress: Progress, tell
     if clear:
         _list(tell, "transparent images, laid on white", clear)
     x_train, y_train, x_test, y_test = arrays
+    known = {hash(image.tobytes()) for image in x_train}
+    seen = [k for k, image in zip(keys[1], x_test, strict=True) if hash(image.tobytes()) in known]
+    if seen:
+        _list(tell, "test images that are training images too", seen)
     return classes, x_train, y_train, x_test, y_test
 
 
@@ -341,10 +345,11 @@ def _decode(source: Path, key: Parts, data: bytes, size: tuple | None, clear: se
             # Before a pixel is decoded: a small file can claim to be a huge image.
             if max(image.size) > MAX_SIDE:
                 raise error(f"{where} is {by(*image.size)}, larger than {MAX_SIDE} pixels a side")
-            colour = image.info.get("transparency")  # Pillow finds none of 16 bits among its 8
-            deep = isinstance(colour, tuple) and max(colour) > 255
-            if deep or image.mode.startswith(("I", "F")):  # Pillow would clip, not scale these
+            if _deep(image):  # of which Pillow would take the upper 8, or clip them
                 raise error(f"{where} has more than 8 bits a channel")
+            # an MPO is a photo with further images for other displays
+            if image.format != "MPO" and (frames := getattr(image, "n_frames", 1)) > 1:
+                raise error(f"{where} has {frames} frames; save the one that is meant")
             image.load()
             with suppress(Exception):  # whatever a broken EXIF raises: it turns nothing
                 image.getexif()
@@ -361,6 +366,16 @@ def _decode(source: Path, key: Parts, data: bytes, size: tuple | None, clear: se
         clear.add(key)
         layer = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
     return np.asarray(layer)[..., :3]
+
+
+def _deep(image: Image.Image) -> bool:
+    colour = image.info.get("transparency")  # Pillow finds none of 16 bits among its 8
+    if (isinstance(colour, tuple) and max(colour) > 255) or image.mode.startswith(("I", "F")):
+        return True
+    return any(  # PNG's raw mode; PPM's largest value
+        ";16B" in str(tile.args) or (tile.codec_name.startswith("ppm") and tile.args[1] > 255)
+        for tile in getattr(image, "tile", ())
+    )
 
 
 # CIFAR-10's own formats: six batches of rows of 3 x 1024 bytes, the channels one after the other

@@ -253,6 +253,7 @@ def run_jobs(
         if idle
         else tracking.parent_run(patient, name, jobs[0], dataset)
     )
+    _tell_of_other_images(patient, jobs, dataset, listener)
     with parent as parent_id:
         # the store without its patience, which is this process's, goes to the workers
         ladder = Ladder(store, parent_id, fresh, folder)
@@ -312,6 +313,19 @@ def _check_data(jobs: list[Job], dataset: Dataset, listener: events.Listener) ->
             "train, since they are taken by the order of their file names: number them mixed"
         )
         listener(events.Notice(jobs[0], text))
+
+
+def _tell_of_other_images(
+    store: Store, jobs: list[Job], dataset: Dataset, listener: events.Listener
+) -> None:
+    """Says of jobs that are begun on other images of one name that they do not go on."""
+    due = {(job.experiment.hash(), str(job.seed)): job for job in jobs}
+    for run in tracking.unfinished(store, {"dataset": dataset.name}):
+        tags = run.data.tags
+        job = due.get((tags.get("config_hash", ""), tags.get("seed", "")))
+        if job and (other := tags.get("dataset_fingerprint", "")) != dataset.fingerprint:
+            text = f"was begun on other images called {dataset.name} ({other[:12]}): it begins anew"
+            listener(events.Notice(job, text))
 
 
 def _unreported(store: Store, job: Job, dataset: Dataset) -> str:

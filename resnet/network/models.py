@@ -204,6 +204,8 @@ def _initialize(network: keras.Model, seed: int) -> None:
             layer.kernel.assign(generator.uniform(-limit, limit, layer.kernel.shape))
         elif isinstance(layer, Dropout):
             layer.seed_generator.state.assign(generator.integers(0, 2**31, 2))
+        elif layer.variables and not isinstance(layer, keras.layers.BatchNormalization):
+            raise ValueError(f"{layer.name}: nothing here draws a {type(layer).__name__}'s weights")
 
 
 def stock(network: keras.Model) -> keras.Model:
@@ -249,4 +251,6 @@ def multiply_adds(network: keras.Model) -> int:
             total += height * width * int(np.prod(layer.kernel.shape))
         elif isinstance(layer, Dense):
             total += int(np.prod(layer.kernel.shape))
+        elif layer.weights and not isinstance(layer, keras.layers.BatchNormalization):
+            raise ValueError(f"{layer.name}: nothing here counts a {type(layer).__name__}")
     return total

@@ -11,6 +11,7 @@ from resnet.records.artifacts import (
     DESCRIPTION,
     PARENT,
     describe,
+    diverged,
     guarded,
     predictions,
     save_results,
@@ -18,5 +19,5 @@ from resnet.records.artifacts import (
     unguarded,
 )
 from resnet.records.course import Course, courses
-from resnet.records.exchange import recordable, restore, to_record
+from resnet.records.exchange import key_of, recordable, restore, to_record
 from resnet.records.record import Record, files, load, load_all, save

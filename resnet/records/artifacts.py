@@ -1,7 +1,8 @@
 """What a finished run is in MLflow, whoever writes it: metrics, params, description, files."""
 
 import json
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -58,9 +59,9 @@ def predictions(labels: np.ndarray, probabilities: np.ndarray) -> pd.DataFrame:
 
     Returns:
         ``label``, ``predicted`` (class indices) and ``truth_probability``, the one given to the
-        true class, to four decimals.
+        true class, to four decimals; 0 where it is NaN, of a network that diverged.
     """
-    of_truth = probabilities[np.arange(len(labels)), labels]
+    of_truth = np.nan_to_num(probabilities[np.arange(len(labels)), labels])
     return pd.DataFrame(
         {
             "label": labels,
@@ -68,6 +69,11 @@ def predictions(labels: np.ndarray, probabilities: np.ndarray) -> pd.DataFrame:
             "truth_probability": of_truth.astype("float64").round(4),
         }
     )
+
+
+def diverged(losses: Iterable[float]) -> int:
+    """Returns the first epoch, from 1, whose training loss is not finite; 0 if all are."""
+    return next((epoch for epoch, loss in enumerate(losses, 1) if not math.isfinite(loss)), 0)
 
 
 def save_results(

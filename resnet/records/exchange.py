@@ -7,8 +7,9 @@ import contextlib
 import csv
 import hashlib
 import json
+import socket
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path, PurePath
 
 import mlflow
@@ -32,7 +33,7 @@ from resnet.records.artifacts import (
 )
 from resnet.records.record import DataInput, Predictions, Record
 from resnet.store import FAILURES, Store, data_of, download
-from resnet.study import GROUP, Key, explain
+from resnet.study import GROUP, KEYS, Key, explain
 
 _OF_THIS_STORE = (
     "role",
@@ -41,6 +42,7 @@ _OF_THIS_STORE = (
     "host",
     "recorded_run_id",
     "record_sha256",
+    "restored_by",
     "series",
     "part_of",
 )
@@ -48,9 +50,29 @@ _OF_THIS_STORE = (
 
 
 def recordable(store: Store) -> list[Run]:
-    """This store's own finished runs of the full profile without overrides, newest first."""
-    runs = store.search(role="rung", status="FINISHED", profile="full")
-    return [run for run in runs if not run.data.tags.get("modified")]
+    """This store's own finished runs of the full profile without overrides, newest first.
+
+    Those of which somebody deleted a tag may be among them.
+    """
+    runs = store.search(role="rung", status="FINISHED")
+    return [run for run in runs if _full(run.data.tags)]
+
+
+def _full(tags: Mapping[str, str]) -> bool:
+    return tags.get("profile", "full") == "full" and not tags.get("modified")
+
+
+def key_of(run: Run) -> Key:
+    """Reads what a finished run is.
+
+    Raises:
+        UserError: somebody deleted one of its tags.
+    """
+    try:
+        return Key.read(run.data.tags)
+    except KeyError as gone:
+        line = f"run {run.info.run_id} ({run.info.run_name}): somebody deleted its tag {gone}"
+        raise UserError(line) from None
 
 
 def to_record(store: Store, run: Run) -> Record:
@@ -139,9 +161,9 @@ def restore(
     """Puts records into a store, each under the role ``recorded``, those that are not yet there.
 
     A run under way has the role ``restoring``, and ``recorded`` is set last: what a killed
-    process leaves is removed by the next call, and nothing is there twice. A record that has
-    changed since it was restored, or holds another run, or whose restored files are gone, is put
-    there anew.
+    process leaves is removed by the next call from the same folder, and nothing is there twice. A
+    record that has changed since it was restored, or holds another run, or whose restored files or
+    tags are gone, is put there anew.
 
     Args:
         store: where.
@@ -158,9 +180,9 @@ def restore(
     # MLflow has no transaction over several calls: a run is visible from its first one on
     count = 0
     with FileLock(store.checkpoints / "restore.lock"):
-        for run in store.search(role="restoring"):
+        for run in store.search(role="restoring", restored_by=_place(store)):
             store.client.delete_run(run.info.run_id)
-        there = {Key.read(run.data.tags).file: run for run in store.search(role="recorded")}
+        there = _restored(store)
         for path, record in found.items():
             earlier = there.get(path.name)
             if (
@@ -178,8 +200,27 @@ def restore(
             count += 1
             tell(path)
         with _putting("the records' parent", store):
+            _restored(store)  # another machine may have restored them at the same time
             _gather(store)
     return count
+
+
+def _place(store: Store) -> str:
+    """Whose process it is that restores: the holder of the lock in this machine's folder."""
+    return f"{socket.gethostname()}:{store.checkpoints}"
+
+
+def _restored(store: Store) -> dict[str, Run]:
+    """The restored runs by their records' files; what is there twice or lacks a tag is removed."""
+    found: dict[str, Run] = {}
+    for run in sorted(store.search(role="recorded"), key=lambda run: run.info.run_id):
+        tags = run.data.tags
+        file = Key.read(tags).file if tags.keys() >= {*KEYS, "record_sha256"} else ""
+        if not file or file in found:
+            store.client.delete_run(run.info.run_id)
+        else:
+            found[file] = run
+    return found
 
 
 @contextlib.contextmanager
@@ -204,6 +245,7 @@ def _put_back(store: Store, record: Record) -> str:
                 record.resolved, record.tags["dataset"], record.tags["dataset_fingerprint"]
             ),
             "role": "restoring",
+            "restored_by": _place(store),
             "recorded_run_id": record.run_id,
             "record_sha256": record.sha256,
         },
@@ -272,7 +314,7 @@ def _parent(store: Store, runs: list[Run], held: str) -> str:
         start_time=min(run.info.start_time for run in runs),
         run_name=f"recorded runs · {key.group}",
         tags={name: key.tags[name] for name in GROUP}
-        | {"role": "restoring", "records_sha256": held},
+        | {"role": "restoring", "restored_by": _place(store), "records_sha256": held},
     ).info.run_id
     inputs = {data.dataset.digest: data for run in runs for data in data_of(run)}
     client.log_inputs(parent_id, list(inputs.values()))

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from resnet import events
 from resnet.host.shell import count, duration
-from resnet.records import Course
+from resnet.records import Course, diverged
 from resnet.study import Job
 
 _COLUMNS = {"epoch": 8, "validation": 11, "best": 8, "test": 8, "published": 10}
@@ -60,6 +60,11 @@ class _Row:
     def validated(self) -> list[float]:
         """Validation accuracies by epoch."""
         return [record["val_accuracy"] for record in self.history]
+
+    @property
+    def diverged(self) -> int:
+        """See :func:`resnet.records.diverged`."""
+        return diverged(record["loss"] for record in self.history)
 
     @property
     def sign(self) -> str:
@@ -240,16 +245,23 @@ class Display:
                 )
             case events.Finished(_, summary):
                 epochs = count(summary["epochs_run"], "epoch")
+                epoch = row.diverged
                 return (
                     f"[green]test accuracy {summary['test_accuracy']:.2%}[/green] after "
                     f"{epochs}, {duration(time.monotonic() - row.began)}"
+                    + f"; [red]diverged in epoch {epoch}[/red]"
+                    * bool(epoch)
                 )
             case events.Failed(_, reason):
                 return f"[red]failed:[/red] {escape(reason[:300])}"
         return ""
 
     def _warning(self, row: _Row) -> str:
-        """What to say when a run leaves its course, once each time."""
+        """What to say when a run diverges or leaves its course, once each time."""
+        if row.diverged == len(row.history):
+            return (
+                "[red]diverged:[/red] the loss is not finite any more; nothing is learned from it"
+            )
         was_off, row.off = row.off, row.course is not None and row.course.off(row.validated)
         expected = row.course.expected(len(row.history)) if row.course else None
         if not row.off or was_off or not expected:

@@ -110,7 +110,9 @@ def _claim(
     can be seen, then all decide by the same rule (:meth:`resnet.tracking.leases.Lease.ours`).
     """
     if going_on:
-        tags.pop("claims_sha256")  # the bounds that there were when it began
+        # the bounds that there were when it began, and a description that may be its user's by now
+        for key in ("claims_sha256", DESCRIPTION):
+            tags.pop(key)
         run_id = going_on
         tags[leases.TAG] = lease.tag("claimed")
         store.client.log_batch(run_id, tags=[RunTag(k, v) for k, v in tags.items()])
@@ -134,13 +136,21 @@ def create(store: Store, name: str, tags: dict[str, str], lease: Lease) -> str:
     tags = resolve_tags(tags, ignore=[GitRunContext])  # type: ignore[list-item] # its class
     # The one call that does harm if it is done twice: it makes two runs, which the token tells
     # apart from anybody else's.
-    run = store.client.create_run(store.experiment_id, run_name=name, tags=tags)
+    run = store.client.create_run(store.experiment_id, _now(store, tags["role"]), tags, name)
     if store.shared:  # one that went away may have made another before it said so
         same = f"tags.{leases.TAG} LIKE '%{lease.token}%'"
         for twin in store.client.search_runs([store.experiment_id], same):
             if twin.info.run_id != run.info.run_id:
                 store.client.delete_run(twin.info.run_id)
     return run.info.run_id
+
+
+def _now(store: Store, role: str) -> int:
+    """Unix time in milliseconds, or what makes a run the newest where the clock was set back."""
+    newest = store.client.search_runs(
+        [store.experiment_id], f"tags.role = '{role}'", max_results=1, order_by=["start_time DESC"]
+    )
+    return max([int(time.time() * 1000), *(run.info.start_time + 1 for run in newest)])
 
 
 def end(store: Store, run_id: str, status: int = RunStatus.FINISHED) -> None:

@@ -56,6 +56,9 @@ class Epochs:
         """
         epochs = cls(experiment, seed, image_shape, *split(n, experiment.data.validation))
         batch = experiment.training.batch_size
+        if not len(epochs.validation):
+            fraction = experiment.data.validation.fraction
+            raise UserError(f"data.validation.fraction: {fraction:g} of {n} images is none")
         if epochs.steps < 1 or epochs.validation_images < 1:
             raise UserError(
                 f"training.batch_size: {batch} is too large for {len(epochs.train)} training and "
