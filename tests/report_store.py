@@ -12,7 +12,7 @@ from mlflow.tracking import MlflowClient
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from resnet.study import Experiment, Study
+from resnet.study import Experiment, Study, change
 
 STUDY = Study.open()
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -117,6 +117,8 @@ class Store:
         """
         if isinstance(rung, str):
             experiment = STUDY.experiment(like or rung)
+            if like:  # not the same, or it would be that file's under another name
+                experiment = change(experiment, {"training": {"learning_rate": 0.0011}}, "like")
         else:
             experiment, rung = rung, rung.name
         history = curve(25, 0.9, 0.85) if history is None else history

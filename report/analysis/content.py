@@ -216,7 +216,7 @@ def _content(uri: str, study: Study, chosen: Selection, measured: list[Run]) -> 
     said = claims.load_statements(study)
     waiting = _waiting(uri, chosen)
     known, broken = _known_experiments(study, chosen.run_set.profile)
-    measured = [_renamed(run, known) for run in measured]
+    measured = _renamed(measured, known)
     parts = tuple(run for run in measured if "~" in run.rung)
     whole = tuple(run for run in measured if "~" not in run.rung)
     names = list(dict.fromkeys([*said.ladder, *said.published, *(r.rung for r in whole), *waiting]))
@@ -253,11 +253,17 @@ def _content(uri: str, study: Study, chosen: Selection, measured: list[Run]) -> 
     )
 
 
-def _renamed(run: Run, known: Mapping[str, Experiment]) -> Run:
-    """A run under the name that its experiment's file has by now."""
-    of = {plan.hash(): plan for plan in known.values()} if run.rung not in known else {}
-    plan = of.get(run.tags.get("config_hash", "")) if "~" not in run.rung else None
-    return replace(run, rung=plan.name, title=plan.title) if plan else run
+def _renamed(measured: list[Run], known: Mapping[str, Experiment]) -> list[Run]:
+    """The runs, those of a renamed file under the name that it has by now."""
+    ran = {run.rung for run in measured}
+    new = {plan.hash(): plan for name, plan in known.items() if name not in ran}
+
+    def renamed(run: Run) -> Run:
+        gone = run.rung not in known and "~" not in run.rung
+        plan = new.get(run.tags.get("config_hash", "")) if gone else None
+        return replace(run, rung=plan.name, title=plan.title) if plan else run
+
+    return [renamed(run) for run in measured]
 
 
 def _systems(

@@ -51,9 +51,9 @@ def to_latex(table: Table) -> str:
         return " ".join(text.replace("\n", "; ").translate(_LATEX).split())
 
     heading, *rows = (list(map(cell, row)) for row in table.texts())
-    # pandas makes identifiers of columns' names, of which two may be one to Python
-    frame = pd.DataFrame(rows)
-    return frame.to_latex(index=False, header=heading, escape=False, caption=cell(table.caption))
+    # pandas makes fields of names that are identifiers, of which two may be one to Python
+    frame = pd.DataFrame(rows, columns=[f"{name} " for name in heading])
+    return frame.to_latex(index=False, escape=False, caption=cell(table.caption))
 
 
 def to_terminal(table: Table, items: list | None = None) -> RichTable:

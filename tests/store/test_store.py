@@ -8,6 +8,7 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,7 @@ from ladders import FAST
 from mlflow.entities import RunStatus
 
 from report import analysis
-from resnet import UserError, events, ladder, store, tracking
+from resnet import UserError, events, host, ladder, store, tracking
 from resnet.host import addresses, shell
 from resnet.store import database
 from resnet.study import Job, Study
@@ -146,19 +147,136 @@ def test_a_clone_in_a_folder_of_such_a_name_keeps_its_runs(tmp_path, empty, name
     assert {path.name for path in tmp_path.iterdir()} == {clone.name, other.name}
 
 
-def test_a_moved_store_s_neighbours_keep_their_artifacts(empty, tmp_path):
-    """An address's ``%20`` is no wildcard of SQL."""
-    old = tmp_path / "a b"
+@pytest.mark.parametrize("name", ["new % folder", "new"])
+def test_a_moved_store_is_read_and_not_changed(empty, tmp_path, name):
+    """What only looked at it told its database another place: a training into it lost its model."""
+    old, new = tmp_path / "old", tmp_path / name
     old.mkdir()
     shutil.copyfile(empty, old / "mlflow.db")
-    first = store.connect(addresses.address(old / "mlflow.db"))
-    other = f"{(tmp_path / 'a b').as_uri().replace('%20', '%XX20')}/mlartifacts/x"
-    with contextlib.closing(sqlite3.connect(old / "mlflow.db")) as database, database:
-        run_id = first.client.create_run(first.experiment_id).info.run_id
-        database.execute("UPDATE runs SET artifact_uri = ?", (other,))
-    old.rename(tmp_path / "new")
-    moved = store.connect(addresses.address(tmp_path / "new" / "mlflow.db"))
-    assert moved.client.get_run(run_id).info.artifact_uri == other
+    where = store.connect(addresses.address(old / "mlflow.db"))
+    run = where.client.create_run(where.experiment_id)
+    where.client.log_text(run.info.run_id, "here", "a.txt")
+    old.rename(new)
+    uri = addresses.address(new / "mlflow.db")
+    before = (new / "mlflow.db").read_bytes()
+    assert store.download(uri, run, "a.txt", tmp_path).read_text() == "here"
+    with pytest.raises(UserError, match="has no runs"):
+        analysis.load(uri)
+    assert store.connect(uri, create=False).uri == uri
+    line = told(store.connect, uri)
+    assert f"the store was moved: its files belong in {old / 'mlartifacts'}" in line
+    assert (new / "mlflow.db").read_bytes() == before
+    subprocess.run(["sh", "-c", line.partition("lead here:  ")[2]], check=True)
+    here = store.connect(uri)
+    here.client.log_text(run.info.run_id, "too", "b.txt")
+    assert (new / "mlartifacts" / run.info.run_id / "artifacts" / "b.txt").read_text() == "too"
+
+
+def test_a_copy_of_a_store_s_file_alone_is_used_as_it_is(own, tmp_path):
+    """Its files are where they were."""
+    run = own.client.create_run(own.experiment_id)
+    own.client.log_text(run.info.run_id, "here", "a.txt")
+    alone = tmp_path / "copy"
+    alone.mkdir()
+    shutil.copy(tmp_path / "mlflow.db", alone)
+    copy = store.connect(addresses.address(alone / "mlflow.db"))
+    assert store.download(copy.uri, run, "a.txt", tmp_path / "copy").read_text() == "here"
+    assert own.client.get_run(run.info.run_id).info.artifact_uri.startswith(tmp_path.as_uri())
+
+
+def test_a_store_that_cannot_be_written_is_read(own, tmp_path):
+    own.client.create_run(own.experiment_id)
+    code = "import sys; from report import analysis; analysis.load(sys.argv[1])"
+    words = [sys.executable, "-c", code, own.uri]
+    for path in (tmp_path, tmp_path / "mlflow.db"):
+        path.chmod(0o555)
+    if os.getuid() == 0:  # to whom nothing is forbidden but what is mounted so
+        mount = f"mount --bind {tmp_path} {tmp_path} && mount -o remount,ro,bind {tmp_path}"
+        if subprocess.run(["unshare", "-m", "sh", "-c", mount]).returncode:
+            pytest.skip("nothing can be mounted here")
+        words = ["unshare", "-m", "sh", "-c", f'cd {ROOT} && {mount} && exec "$@"', "sh", *words]
+    process = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
+    tmp_path.chmod(0o755)
+    assert "has no runs" in process.stderr.splitlines()[-1]
+
+
+# -- a store that is made -----------------------------------------------------------------------
+
+MAKING = """
+import sys
+from mlflow.tracking import MlflowClient
+from resnet import store
+uri, *own = sys.argv[1:]
+store.connect(uri) if own else MlflowClient(uri).search_experiments()
+"""
+
+
+def kill_while_it_is_made(folder, seconds, *own):
+    """SIGKILL so long after the first file appeared; whether it was in time."""
+    uri = addresses.address(folder / "mlflow.db")
+    process = subprocess.Popen([sys.executable, "-c", MAKING, uri, *own], cwd=ROOT)
+    while process.poll() is None and not [*folder.glob("mlflow.db*[!k]")]:
+        time.sleep(0.002)
+    time.sleep(seconds)
+    in_time = process.poll() is None
+    process.kill()
+    process.wait()
+    return in_time
+
+
+@pytest.mark.parametrize("seconds", [0.05, 0.2, 0.4, 0.7, 1.0])
+def test_a_process_killed_while_it_makes_a_store_leaves_nothing_to_repair(tmp_path, seconds):
+    assert kill_while_it_is_made(tmp_path, seconds, "own")
+    uri = addresses.address(tmp_path / "mlflow.db")
+    with pytest.raises(UserError, match="nothing was run yet: there is no"):
+        analysis.load(uri)
+    run = store.connect(uri).client.create_run(store.connect(uri).experiment_id)
+    assert runs_in(tmp_path / "mlflow.db") == {run.info.run_id}
+    assert {path.name for path in tmp_path.iterdir()} == {"mlflow.db", "mlflow.db.lock"}
+
+
+def test_a_store_that_another_program_left_half_made_is_a_line(tmp_path):
+    """It ended in "table ... already exists", with raw SQL and no way out."""
+    kill_while_it_is_made(tmp_path, 0.5)
+    uri = addresses.address(tmp_path / "mlflow.db")
+    before = (tmp_path / "mlflow.db").read_bytes()
+    for create in (True, False):
+        line = told(store.connect, uri, create=create)
+        assert "its tables are not whole" in line and "delete the file and try again" in line
+    assert "its tables are not whole" in told(analysis.load, uri)
+    assert (tmp_path / "mlflow.db").read_bytes() == before
+    (tmp_path / "mlflow.db").unlink()
+    (tmp_path / "mlflow.db-journal").unlink(missing_ok=True)
+    assert store.connect(uri).search() == []
+
+
+def test_another_program_s_database_is_left_alone(tmp_path):
+    path = tmp_path / "mlflow.db"
+    with contextlib.closing(sqlite3.connect(path)) as other, other:
+        other.execute("CREATE TABLE notes (text)")
+    before = path.read_bytes()
+    for create in (True, False):
+        line = told(store.connect, addresses.address(path), create=create)
+        assert "is not a database of MLflow's" in line
+    path.write_bytes(b"no database" * 100)
+    assert "file is not a database" in told(store.connect, addresses.address(path))
+    assert before != path.read_bytes()
+
+
+def test_of_a_server_s_half_made_tables_there_is_a_line():
+    error = Exception('(psycopg2.errors.DuplicateTable) relation "x" already exists [SQL: CREATE')
+    line = database.reason("postgresql://host/db", error)
+    assert "empty that database" in line and "SQL" not in line
+
+
+def test_the_newest_run_is_the_last_made_though_the_clock_was_set_back(own, dataset, monkeypatch):
+    clock = time.time
+    with tracking.parent_run(own, "first", JOB, dataset) as first:
+        pass
+    monkeypatch.setattr(time, "time", lambda: clock() - 86_400)
+    with tracking.parent_run(own, "second", JOB, dataset) as second:
+        pass
+    assert [run.info.run_id for run in own.search(role="ladder")] == [second, first]
 
 
 # -- whose commit -------------------------------------------------------------------------------
@@ -181,9 +299,10 @@ def committed(folder):
 
 
 def version(folder, monkeypatch):
-    monkeypatch.setattr(environment, "ROOT", folder.resolve())
-    tags = environment._version()
-    assert tags.get("mlflow.source.git.commit", "unknown") == tags["git_commit"]
+    monkeypatch.setattr(
+        host.version.__globals__["sys"].modules["resnet.host.version"], "ROOT", folder.resolve()
+    )
+    tags = host.version()
     return tags["git_commit"], tags["git_dirty"]
 
 
@@ -283,6 +402,7 @@ def test_an_older_mlflow_s_database_is_told_how_to_renew_it(empty, tmp_path):
         (script,) = database._SCHEMAS.glob(f"{newest}_*.py")
         before = script.read_text().partition('down_revision = "')[2].partition('"')[0]
         opened.execute("UPDATE alembic_version SET version_num = ?", (before,))
+        opened.execute("INSERT INTO runs (run_uuid, experiment_id) VALUES ('a', 0)")
     uri = addresses.address(path)
     line = told(store.connect, uri)
     assert f"-m mlflow db upgrade {uri}" in line

@@ -69,8 +69,26 @@ def test_a_plan_is_a_dry_run(here, options, command_):
 @pytest.mark.parametrize("name", COMMANDS)
 def test_a_command_stands_alone(here, name):
     words = [name, "1"] if name in ("run", "ablate", "plan") else [name]
-    for options in (["--ladder=1"], ["--ablate=4"], ["--dry-run"]):
-        one_line(here(*options, *words), f"{name}: stands alone; its options come after it")
+    for option in ("--ladder", "--ablate"):
+        one_line(here(f"{option}=1", *words), f"{name}: stands alone, without {option}")
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--tracking-uri", "sqlite:////tmp/x.db"],
+        ["--seeds", "0-4", "--experiments", "/nonexistent"],
+        ["--dry-run"],
+        ["--fresh"],
+    ],
+)
+def test_options_before_a_command_are_not_dropped(here, command, name, options):
+    """``--tracking-uri X restore`` wrote to the default store."""
+    words = [name, "1"] if name in ("run", "ablate", "plan") else [name]
+    before = [*command.folder.rglob("*")]
+    one_line(here(*options, *words), f"{options[0]}: options come after a command, as in")
+    assert [*command.folder.rglob("*")] == before
 
 
 @pytest.mark.parametrize(

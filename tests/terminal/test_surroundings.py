@@ -166,7 +166,8 @@ def test_a_narrow_terminal_is_not_drawn_upon():
 @pytest.mark.parametrize(
     ("words", "options"),
     [
-        ([], "ladder ablate data profile seeds set ray checkpoints experiments tracking-uri"),
+        ([], "ladder ablate"),
+        (["--ladder=1"], "data profile seeds set ray checkpoints experiments tracking-uri"),
         (["plan", "1"], "data profile seeds set ray checkpoints experiments tracking-uri"),
         (["record"], "seeds experiments tracking-uri"),
         (["report"], "out dataset profile compare check readme experiments tracking-uri"),

@@ -3,7 +3,6 @@
 import dataclasses
 import random
 import shutil
-import sqlite3
 import threading
 import time
 from pathlib import Path
@@ -321,36 +320,14 @@ def test_a_store_that_goes_away_is_waited_for_and_nothing_is_doubled(shared, mon
         )
 
 
-def test_a_moved_store_finds_its_artifacts(empty, tmp_path):
-    old = tmp_path / "old"
-    old.mkdir()
-    shutil.copyfile(empty, old / "mlflow.db")
-    where = store.connect(f"sqlite:///{old / 'mlflow.db'}")
-    run = where.client.create_run(where.experiment_id)
-    where.client.log_text(run.info.run_id, "here", "a.txt")
-    where.client.create_registered_model("model")
-    where.client.create_model_version("model", run.info.artifact_uri, run.info.run_id)
-    shutil.move(old, tmp_path / "new % folder")
-    moved = store.connect(f"sqlite:///{tmp_path / 'new % folder' / 'mlflow.db'}")
-    path = moved.client.download_artifacts(run.info.run_id, "a.txt", str(tmp_path))
-    assert Path(path).read_text() == "here"
-    assert "/new%20%25%20folder/" in moved.client.get_model_version_download_uri("model", "1")
-    with sqlite3.connect(tmp_path / "new % folder" / "mlflow.db") as database:
-        (count,) = database.execute("SELECT count(*) FROM runs WHERE artifact_uri LIKE '%/old/%'")
-        assert count == (0,)
-    alone = tmp_path / "copy"
-    alone.mkdir()
-    shutil.copy(tmp_path / "new % folder" / "mlflow.db", alone)  # whose files are where they were
-    copy = store.connect(f"sqlite:///{alone / 'mlflow.db'}")
-    assert Path(copy.client.download_artifacts(run.info.run_id, "a.txt")).read_text() == "here"
-
-
 @pytest.mark.parametrize(
     ("text", "masked"),
     [
         ("postgresql://me:s3/c@r:et@host/db", "postgresql://me:***@host/db"),
         ("http://host:5000/x me@home", "http://host:5000/x me@home"),
         ("host=x password=s3cret user=y", "host=x password=*** user=y"),
+        ("http://127.0.0.1:5000/#/models/x?a=@best", "http://127.0.0.1:5000/#/models/x?a=@best"),
+        ("https://me:s3cr@t@host/a@b", "https://me:***@host/a@b"),
     ],
 )
 def test_passwords_are_masked(text, masked):
