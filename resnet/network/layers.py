@@ -115,7 +115,7 @@ class Conv2D(keras.layers.Conv2D):
 def _normalize(inputs: Any, gamma: Any, beta: Any, epsilon: Any) -> Any:
     """``inputs`` normalised by their batch, and its mean and variance, (channels,) each.
 
-    The variance is right to 1 % where a channel's mean is at most 100 times its deviation.
+    The variance is right to 2 % where a channel's mean is at most 100 times its deviation.
     """
     # Both sums come of one pass, forward and backward: a step is bound by memory. The stock layer's
     # variance waits for the mean, and its gradient is that of a dozen operations.

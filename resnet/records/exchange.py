@@ -9,6 +9,7 @@ import hashlib
 import json
 import socket
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path, PurePath
 
@@ -200,9 +201,20 @@ def restore(
             count += 1
             tell(path)
         with _putting("the records' parent", store):
-            _restored(store)  # another machine may have restored them at the same time
-            _gather(store)
+            _settle(store)
     return count
+
+
+def _settle(store: Store) -> None:
+    """Leaves each record once and each group one parent, whoever else restores at this time."""
+    for attempt in range(5):
+        try:
+            _restored(store)
+            return _gather(store)
+        except MlflowException as error:  # of a run that another machine has just removed
+            if attempt == 4 or "is deleted" not in str(error):
+                raise
+            time.sleep(0.5)
 
 
 def _place(store: Store) -> str:

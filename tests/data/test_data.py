@@ -4,6 +4,7 @@ import http.server
 import io
 import os
 import pickle
+import socket
 import stat
 import struct
 import sys
@@ -529,6 +530,7 @@ def test_every_file_is_read_or_counted_or_the_load_refused(paths, bad, container
             assert strange or (linked and bad != "image")
             return
     assert not (linked and bad != "image")
+    told = [line for line in told if line.startswith("left out")]
     named = sum(int(line.split(": ")[1].split(",")[0]) for line in told)
     loud = [n for n in extra if not any(part.startswith(".") for part in n.split("/"))]
     hidden = [n for n in extra if n.split("/")[1] in (".net", ".x") and "/." not in n[7:]
@@ -629,6 +631,62 @@ def test_deep_transparency_is_refused(tmp_path):
     deep += chunk(b"tRNS", bytes(range(18, 24))) + chunk(b"IDAT", zlib.compress(bytes(4 * 25)))
     files = image_files() | {"train/cat/9.png": deep + chunk(b"IEND", b"")}
     assert "more than 8 bits" in refusal(write_tar(tmp_path / "x.tar", files))
+
+
+def png(bits, colour):
+    """A PNG of 4 x 4 pixels with so many bits a channel; 2 is RGB, 4 grey and alpha, 6 RGBA."""
+
+    def chunk(type_, content):
+        check = struct.pack(">I", zlib.crc32(type_ + content))
+        return struct.pack(">I", len(content)) + type_ + content + check
+
+    row = b"\0" + bytes(4 * {2: 3, 4: 2, 6: 4}[colour] * bits // 8)
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 4, 4, bits, colour, 0, 0, 0))
+    return (
+        b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(4 * row)) + chunk(b"IEND", b"")
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "deep", "plain"),
+    [(f"9{colour}.png", png(16, colour), png(8, colour)) for colour in (2, 4, 6)]
+    + [
+        ("9.ppm", b"P6 4 4 65535\n" + bytes(96), b"P6 4 4 255\n" + bytes(48)),
+        ("9.ppm", b"P6 4 4 1023\n" + bytes(96), b"P6 4 4 100\n" + bytes(48)),
+        ("9.pgm", b"P5 4 4 65535\n" + bytes(32), b"P5 4 4 255\n" + bytes(16)),
+    ],
+)
+def test_deep_colour_is_refused(tmp_path, name, deep, plain):
+    """Pillow takes the upper 8 of its bits, without a word."""
+    files = image_files() | {f"train/cat/{name}": deep}
+    assert "more than 8 bits" in refusal(write_folder(tmp_path / "deep", files))
+    files[f"train/cat/{name}"] = plain
+    datasets.load(str(write_folder(tmp_path / "plain", files)))
+
+
+@pytest.mark.parametrize(("format_", "ending"), [("PNG", "png"), ("WEBP", "webp")])
+def test_of_an_animated_picture_no_frame_is_chosen(tmp_path, format_, ending):
+    frames = [Image.fromarray(pixels(seed)) for seed in (1, 2)]
+    file = io.BytesIO()
+    frames[0].save(file, format_, save_all=True, append_images=frames[1:])
+    files = image_files() | {f"train/cat/99.{ending}": file.getvalue()}
+    assert "has 2 frames" in refusal(write_folder(tmp_path / "p", files))
+
+
+def test_test_images_that_are_training_images_are_told(tmp_path):
+    files = image_files() | {"test/frog/9.png": encoded(pixels(0))}
+    told = []
+    datasets.load(str(write_folder(tmp_path / "p", files)), tell=told.append)
+    assert told == ["test images that are training images too: 1, 'test/frog/9.png'"]
+
+
+def test_a_process_killed_while_it_fills_the_cache_leaves_nothing(home, cache_home, small_cifar10):
+    """A folder of 180 MB stayed beside it for good."""
+    folder = cache_home / "resnet-ladder"
+    folder.mkdir()
+    (folder / f"cifar10.npz.{socket.gethostname()}.tmp").write_bytes(b"half")
+    datasets.load("cifar10")
+    assert {path.name for path in folder.iterdir()} == {"cifar10.npz", "cifar10.npz.lock"}
 
 
 def test_unequal_sizes_are_named(tmp_path):

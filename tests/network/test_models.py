@@ -218,3 +218,64 @@ def test_a_saved_model_loads_in_plain_keras(tmp_path):
     np.testing.assert_allclose(
         np.load(tmp_path / "y.npy"), probabilities(network, x, 255.0), rtol=1e-5, atol=1e-6
     )
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"activation": "relu"},
+        {"use_bias": False},
+        {"groups": 2},
+        {"dilation_rate": 2},
+        {"padding": "valid"},
+    ],
+)
+@pytest.mark.parametrize("products", [False, True])
+def test_any_other_convolution_is_the_stock_layer(settings, products):
+    """The activation was ignored, so that what was saved was not what was tested."""
+    x = np.random.default_rng(0).normal(size=(2, 6, 6, 4)).astype("float32")
+    ours = layers.Conv2D(4, 3, **{"padding": "same"} | settings)
+    stock = keras.layers.Conv2D.from_config(ours.get_config())
+    stock.build(x.shape)
+    with layers.products(products):
+        ours.build(x.shape)
+        ours.set_weights(stock.get_weights())
+        np.testing.assert_allclose(ours(x), stock(x), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape"),
+    [
+        (layers.BatchNormalization(scale=False), (8, 3, 3, 4)),
+        (layers.BatchNormalization(center=False), (8, 3, 3, 4)),
+        (layers.BatchNormalization(axis=1), (8, 3, 3, 4)),
+        (layers.BatchNormalization(), (8, 4)),
+        (layers.MaxPooling2D(3, strides=2), (8, 7, 7, 4)),
+        (layers.MaxPooling2D(2, strides=1), (8, 7, 7, 4)),
+        (layers.MaxPooling2D(2, padding="same"), (8, 7, 7, 4)),
+    ],
+)
+@pytest.mark.parametrize("products", [False, True])
+def test_any_other_normalization_and_pooling_is_the_stock_layer(layer, shape, products):
+    x = np.random.default_rng(0).normal(size=shape).astype("float32")
+    stock = getattr(keras.layers, type(layer).__name__).from_config(layer.get_config())
+    ours = type(layer).from_config(layer.get_config())
+    with layers.products(products):
+        np.testing.assert_allclose(ours(x, training=True), stock(x, training=True), atol=1e-5)
+
+
+def test_the_variance_of_lanes_is_right_up_to_a_mean_of_a_hundred_deviations():
+    x = np.random.default_rng(0).normal(10, 0.1, (32, 16, 16, 8)).astype("float32")
+    gamma, beta = np.ones(8, "float32"), np.zeros(8, "float32")
+    _, _, variance = layers._normalize(x, gamma, beta, np.float32(1e-3))
+    np.testing.assert_allclose(variance, x.astype("float64").var(axis=(0, 1, 2)), rtol=0.02)
+
+
+def test_a_layer_whose_weights_no_seed_sets_is_refused(monkeypatch):
+    image = keras.Input((8, 8, 3), name="image")
+    x = keras.layers.Flatten()(keras.layers.DepthwiseConv2D(3, name="deep")(image))
+    network = keras.Model(image, keras.layers.Dense(2, name="head")(x))
+    with pytest.raises(ValueError, match="deep: nothing here draws a DepthwiseConv2D's weights"):
+        models._initialize(network, 0)
+    with pytest.raises(ValueError, match="deep: nothing here counts a DepthwiseConv2D"):
+        models.multiply_adds(network)

@@ -15,7 +15,7 @@ from conftest import ROOT
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from mlflow.tracking import MlflowClient
-from report_store import LADDER, Store, right
+from report_store import LADDER, Store, curve, right
 from typer.testing import CliRunner
 
 import runner
@@ -24,9 +24,10 @@ from report.presentation import readme, tables
 from report.presentation.tables import commands
 from resnet import UserError, data, records
 from resnet.host import shell
+from resnet.records import exchange
 from resnet.records.record import Predictions, pack, unpack
 from resnet.store import connect as connect_to
-from resnet.study import SHIPPED, Key, Study, short
+from resnet.study import SHIPPED, Job, Key, Study, short
 
 STUDY = Study.open()
 
@@ -516,3 +517,97 @@ def test_the_readme_follows_the_records(sample, tmp_path):
     (tmp_path / "README.md").write_text(text.replace(readme.END, ""), encoding="utf-8")
     with pytest.raises(UserError, match="lacks the line"):
         readme.stale(STUDY, results)
+
+
+def test_what_macos_leaves_beside_records_is_no_record(sample, tmp_path, dataset):
+    folder = shutil.copytree(sample, tmp_path / "results")
+    for path in [*folder.iterdir()]:
+        (folder / f"._{path.name}").write_bytes(b"\0\5\x16\7")
+    assert len(records.load_all(folder)) == 2
+    record = next(iter(records.load_all(folder).values()))
+    job = Job(STUDY.experiment(record.key.rung), 0)
+    (found,) = records.courses(folder, [job], record.key.dataset_fingerprint)
+    assert found == record.key.rung
+
+
+@pytest.mark.parametrize("tag", ["seed", "rung", "config_hash", "profile", "backend"])
+def test_a_tag_deleted_in_the_ui_costs_that_run_alone(connected, here, tmp_path, sample, tag):
+    where = connected("store")
+    records.restore(where, records.load_all(sample))
+    first, _ = where.search(role="recorded")
+    where.client.delete_tag(first.info.run_id, tag)
+    assert records.restore(where, records.load_all(sample)) == 1  # put back whole
+    assert len(where.search(role="recorded")) == 2
+    for run in where.search(role="recorded"):
+        where.client.set_tag(run.info.run_id, "role", "rung")
+    lost = where.search(role="rung")[0]
+    where.client.delete_tag(lost.info.run_id, tag)
+    process = here("record", "--tracking-uri", where.uri, "--experiments", study_in(tmp_path))
+    assert process.returncode == 1
+    assert f"run {lost.info.run_id} ({lost.info.run_name}): somebody deleted its tag '{tag}'" in (
+        process.out
+    )
+    assert process.out.count("recorded ") == 1
+
+
+def test_a_run_without_its_files_keeps_no_other_from_being_recorded(
+    connected, here, tmp_path, sample
+):
+    where = connected("store")
+    records.restore(where, records.load_all(sample))
+    for run in where.search(role="recorded"):
+        where.client.set_tag(run.info.run_id, "role", "rung")
+    shutil.rmtree(tmp_path / "store" / "mlartifacts" / where.search()[0].info.run_id)
+    process = here("record", "--tracking-uri", where.uri, "--experiments", study_in(tmp_path))
+    assert process.returncode == 1
+    assert process.out.count("not recorded: ") == process.out.count("\nrecorded ") == 1
+
+
+def study_in(folder):
+    """The shipped study, its records elsewhere."""
+    shutil.copytree(SHIPPED, folder / "study")
+    return folder / "study"
+
+
+def test_two_that_restore_at_once_leave_each_record_once(connected, sample, monkeypatch):
+    """One removed what the other had under way, as of a killed process."""
+    where, found = connected("store"), records.load_all(sample)
+    with monkeypatch.context() as patch:
+        patch.setattr(exchange, "_place", lambda store: "elsewhere")
+        under_way = exchange._put_back(where, next(iter(found.values())))
+    assert records.restore(where, found) == 2
+    assert where.client.get_run(under_way).info.lifecycle_stage == "active"
+    where.client.set_tag(under_way, "role", "recorded")  # the other has come to its end
+    records.restore(where, found)
+    kept = where.search(role="recorded")
+    assert len(kept) == 2
+    assert len({Key.read(run.data.tags).file for run in kept}) == 2
+
+
+def test_a_diverged_run_is_a_result_and_the_same_everywhere(connected, empty, tmp_path):
+    """In its own store it lacked its predictions; restored, it let another row hold."""
+    made = Store.copy(empty, tmp_path)
+    history = curve(3, 0.1, 0.1)
+    history.loc[2:, ["loss", "val_loss"]] = math.nan
+    run_id = made.add(LADDER[1], right(N, 100), history=history)
+    path = made.artifact(run_id, "test_predictions.csv")
+    frame = pd.read_csv(path)
+    frame["truth_probability"] = math.nan  # as runs left it
+    frame.to_csv(path, index=False)
+    for seed in range(6):
+        made.add(LADDER[0], right(N, 720 + seed, seed), seed=seed)
+    own = connect_to(made.uri)
+    found = {}
+    for run in records.recordable(own):
+        record = records.to_record(own, run)
+        found[records.save(record, tmp_path / "results")] = record
+    other = connected("other")
+    records.restore(other, found)
+    contents = [analysis.load(own.uri), analysis.load(other.uri, recorded=True)]
+    contents.append(analysis.of_records(STUDY, found.values()))
+    for content in contents:
+        assert [s.verdict for s in content.systems] == [s.verdict for s in contents[0].systems]
+        assert [s.interval for s in content.systems[:1]] == [contents[0].systems[0].interval]
+        (note,) = [note for note in content.notes if "diverged" in note]
+        assert note.startswith("02_augmentation, seed 0") and "its loss is not finite" in note
+        assert not [run.lacks for run in content.runs if run.lacks]

@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from keras.src.legacy.preprocessing.image import ImageDataGenerator
 
-from resnet import Interrupted, UserError
+from resnet import Interrupted, UserError, events, records
 from resnet.network import models
 from resnet.study import change
-from resnet.training import Epochs, checkpoints, loop, make_steps, train
+from resnet.training import Epochs, checkpoints, loop, make_steps, numerics, train
 
 # -- the split and the batches ------------------------------------------------------------------
 
@@ -405,3 +405,57 @@ def test_what_shares_a_trajectory_is_trained_once_and_ends_with_the_same_bits(da
     assert [round(record["learning_rate"], 6) for record in dropped.history][:4] == [
         0.001, 0.001, 0.0002, 0.00004,
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("fraction", [0.001, 0.005])
+def test_no_validation_images_is_not_blamed_on_the_batch_size(fraction):
+    e = experiment("02_augmentation", data={"validation": {"fraction": fraction}})
+    with pytest.raises(
+        UserError, match=f"data.validation.fraction: {fraction} of 100 images is none"
+    ):
+        Epochs.make(e, 100, (8, 8), seed=0)
+
+
+@pytest.mark.parametrize("how", ["lacks one", "has one more", "of another shape"])
+def test_a_state_of_another_network_is_a_line(dataset, tmp_path, how):
+    """It was KeyError: 'variable_3', again and again, without a way out."""
+    e = experiment("01_template", **SMALL, training={"epochs": 1})
+    train(e, dataset, 0, tmp_path)
+    (path,) = tmp_path.glob("*.npz")
+    arrays, meta = checkpoints.load(str(path))
+    if how == "lacks one":
+        del arrays["variable_3"]
+    elif how == "has one more":
+        arrays["variable_99"] = np.zeros(1)
+    else:
+        arrays["variable_3"] = np.zeros((7, 7))
+    checkpoints.save(str(path), arrays, meta)
+    with pytest.raises(UserError, match=r"is of another network than .* --fresh"):
+        train(e, dataset, 0, tmp_path)
+
+
+def test_that_the_code_is_another_is_told(dataset, tmp_path, monkeypatch):
+    e = experiment("01_template", **SMALL, training={"epochs": 2})
+    train(change(e, {"training": {"epochs": 1}}, "test"), dataset, 0, tmp_path)
+    then = numerics()
+    monkeypatch.setattr(loop, "numerics", lambda lanes: then | {"git_commit": "new"})
+    heard = []
+    train(e, dataset, 0, tmp_path, heard.append)
+    (resumed,) = [event for event in heard if isinstance(event, events.Resumed)]
+    assert resumed.differs == {"git_commit": (then["git_commit"], "new")}
+
+
+@pytest.mark.parametrize("monitor", ["val_loss", "loss", "val_accuracy"])
+def test_a_diverged_training_comes_to_its_end(dataset, tmp_path, monitor):
+    """Keras keeps NaN as the best for ever: early stopping ends it, and the rate drops."""
+    e = experiment(
+        "04_lr_schedule",
+        **SMALL,
+        data={"pixel_scale": 1e-38},
+        training={"epochs": 9, "early_stopping": {"monitor": monitor, "patience": 3}},
+    )
+    outcome = train(e, dataset, 0, tmp_path)
+    assert np.isnan(outcome.history[0]["loss"])
+    assert outcome.stopped_epoch == 4 and len(outcome.history) == 4
+    assert 0 < outcome.test_accuracy < 1
+    assert records.diverged(record["loss"] for record in outcome.history) == 1
