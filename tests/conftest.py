@@ -178,7 +178,9 @@ def here(command, monkeypatch, capfd):
     monkeypatch.setattr(sys, "excepthook", sys.excepthook)  # Typer sets its own
 
     def here(*arguments):
-        monkeypatch.setattr(sys, "argv", ["runner.py", *map(str, arguments)])
+        words = ["runner.py", *map(str, arguments)]
+        monkeypatch.setattr(sys, "argv", words)
+        monkeypatch.setattr(sys, "orig_argv", [sys.executable, *words])
         with pytest.raises(SystemExit) as ended:
             runner.entry()
         out, err = capfd.readouterr()

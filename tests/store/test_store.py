@@ -1,6 +1,7 @@
 """Which file a store is, whose commit a run has, and what an unusual store is told as."""
 
 import contextlib
+import io
 import os
 import shutil
 import signal
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,12 +20,14 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from ladders import FAST
 from mlflow.entities import RunStatus
+from rich.console import Console
 
 from report import analysis
 from resnet import UserError, events, host, ladder, store, tracking
 from resnet.host import addresses, shell
 from resnet.store import database
-from resnet.study import Job, Study
+from resnet.study import Job, Study, change
+from resnet.terminal.display import Display
 from resnet.tracking import environment, runs
 
 STUDY = Study.open()
@@ -513,3 +517,71 @@ def test_the_report_tells_unusual_stores_alike(own, tmp_path):
         database.execute("UPDATE alembic_version SET version_num = 'ffffffffffff'")
     assert "a newer MLflow" in told(analysis.load, own.uri)
     assert {path.name for path in tmp_path.iterdir()} == {"mlflow.db", "mlflow.db.lock"}
+
+
+def test_a_description_written_in_the_ui_stays(own, dataset):
+    def write_and_stop():
+        (begun,) = own.search(role="rung")
+        own.client.set_tag(begun.info.run_id, "mlflow.note.content", "compare with Tuesday")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        climb(own, dataset, write_and_stop)
+    assert_trained_on(climb(own, dataset))
+    (run,) = own.search(role="rung")
+    assert run.data.tags["mlflow.note.content"] == "compare with Tuesday"
+
+
+def test_what_kept_a_ladder_from_its_models_and_report_is_made_up_for(own, dataset, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(tracking, "register", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            ladder.run_jobs([JOB], dataset, own, lambda event: None, name="x")
+    assert not own.client.search_registered_models()
+    (begun,) = own.search(role="ladder")
+    failures, parent = ladder.run_jobs([JOB], dataset, own, lambda event: None, name="x")
+    assert (failures, parent) == (0, begun.info.run_id)
+    assert own.client.search_registered_models()
+    own.client.set_tag(parent, "ladder", "its report")
+    assert ladder.run_jobs([JOB], dataset, own, lambda event: None, name="x") == (0, "")
+    assert len(own.search(role="ladder")) == 1
+
+
+@pytest.mark.parametrize("tag", ["rung", "config_hash", "seed", "modified"])
+def test_a_deleted_tag_ends_no_later_ladder(own, dataset, tag):
+    """It ended in KeyError after the training, each time, without report and models."""
+    climb(own, dataset)
+    (run,) = own.search(role="rung")
+    own.client.delete_tag(run.info.run_id, tag)
+    other = Job(change(JOB.experiment, {"training": {"epochs": 1}}, "test"), 0)
+    failures, _ = ladder.run_jobs([other], dataset, own, lambda event: None, name="x")
+    assert failures == 0
+    assert own.client.search_registered_models()
+
+
+def test_a_run_begun_on_other_images_of_that_name_is_told(own, dataset):
+    def stop():
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        climb(own, dataset, stop)
+    fewer = replace(dataset, x_train=dataset.x_train[:-1], y_train=dataset.y_train[:-1])
+    heard = climb(own, fewer)
+    (notice,) = [event.text for event in heard if isinstance(event, events.Notice)]
+    assert notice == (
+        f"was begun on other images called bars ({dataset.fingerprint[:12]}): it begins anew"
+    )
+
+
+def test_a_diverged_run_says_so(own, dataset):
+    job = Job(change(JOB.experiment, {"data": {"pixel_scale": 1e-38}}, "test"), 0)
+    console = Console(file=io.StringIO(), width=200)
+    with Display(console, [job]) as display:
+        ladder.run_jobs([job], dataset, own, display, name="x")
+    told = console.file.getvalue()
+    assert told.count("diverged: the loss is not finite") == 1
+    assert "; diverged in epoch 1" in told
+    (run,) = own.search(role="rung")
+    assert run.data.tags["diverged"] == "the loss of epoch 1"
+    (note,) = [n for n in analysis.load(own.uri, modified="").notes if "diverged" in n]
+    assert "its loss is not finite any more" in note

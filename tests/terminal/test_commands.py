@@ -63,7 +63,7 @@ def test_a_plan_is_a_dry_run(here, options, command_):
     dry, plan = here(*options, *further), here(*command_, *further)
     assert dry.returncode == plan.returncode == 0, dry.err + plan.err
     assert "nothing was trained" in dry.out
-    assert dry.out == plan.out
+    assert dry.out.rpartition("here:")[0] == plan.out.rpartition("here:")[0]
 
 
 @pytest.mark.parametrize("name", COMMANDS)

@@ -2,9 +2,12 @@
 
 import json
 import os
+import shlex
+import shutil
 import signal
 import subprocess
 import sys
+import time
 import warnings
 from pathlib import Path
 
@@ -233,6 +236,112 @@ def test_a_closed_pipe_ends_what_only_prints(how):
     assert process.stderr.read() == b""
     process.stderr.close()
     assert process.wait() == 130
+
+
+def test_colons_are_no_emoji(here, image_folder, tmp_path):
+    """Of pets:100:50 the line said another folder, and so did the command to go on with."""
+    folder = shutil.copytree(image_folder, tmp_path / "set:100:x:x:")
+    process = here("plan", "1", "--data", folder, *TINY[1:])
+    assert process.returncode == 0, process.err
+    assert "set:100:x:x:: 200 training" in process.out
+    assert shlex.quote(str(folder)) in process.out.partition("how long it takes here:")[2]
+    refused_ = here("plan", "1", "--data", tmp_path / ":x:", "--set", "training.epochs=7:x:7")
+    assert "'7:x:7'" in refused_.err
+    assert ":x:'" in here("plan", "1", "--data", tmp_path / ":x:").err
+
+
+@pytest.mark.parametrize("closed", ["0<&-", "1>&-", "2>&-", "0<&- 1>&- 2>&-"])
+def test_closed_streams_end_nothing(tmp_path, closed):
+    """As cron and others leave them."""
+    words = [sys.executable, str(ROOT / "runner.py"), *TINY, "--data=digits"]
+    uri = f"--tracking-uri=sqlite:///{tmp_path}/mlflow.db"
+    process = subprocess.run(["sh", "-c", f'"$@" {closed}', "sh", *words, uri], cwd=tmp_path)
+    assert process.returncode == 0
+    assert curve(f"sqlite:///{tmp_path}/mlflow.db")["epochs_run"] == 1
+
+
+@pytest.mark.parametrize("seconds", [0.1, 0.2, 0.3, 0.5, 0.8, 1.2, 2.0])
+def test_ctrl_c_while_it_starts_is_no_traceback(tmp_path, seconds):
+    process = subprocess.Popen(
+        [
+            sys.executable,
+            str(ROOT / "runner.py"),
+            "run",
+            "1",
+            f"--tracking-uri=sqlite:///{tmp_path}/x",
+        ],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    time.sleep(seconds)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert "Traceback" not in err
+    assert process.returncode in (130, -signal.SIGINT)
+
+
+def test_no_folder_for_temporary_files_is_a_line():
+    forbidden = {"TMPDIR": "/proc", "TEMP": "/proc", "TMP": "/proc"}
+    code = "import sys, tempfile, runner; tempfile._candidate_tempdir_list = lambda: ['/proc']\n"
+    code += "sys.argv = ['x', 'plan', '1']; runner.entry()"
+    process = subprocess.run(
+        [sys.executable, "-c", code],
+        env=os.environ | forbidden,
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+    )
+    refused(process, "No usable temporary directory", "set TMPDIR")
+
+
+def test_a_clock_before_1980_is_told_before_the_training(monkeypatch, capsys):
+    monkeypatch.setattr(time, "gmtime", lambda: time.struct_time((1970, 1, 1, 0, 0, 0, 3, 1, 0)))
+    with pytest.raises(SystemExit):
+        runner.entry()
+    assert capsys.readouterr().err == "error: the clock says 1970: set it, and try again\n"
+
+
+def test_a_user_without_a_name_is_warned_of_nothing(monkeypatch, capsys):
+    import getpass
+
+    def unknown(uid):
+        raise KeyError(uid)
+
+    monkeypatch.setattr("pwd.getpwuid", unknown)
+    for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("LOGNAME", "")
+    monkeypatch.delenv("LOGNAME")
+    monkeypatch.setattr(sys, "argv", ["x", "--help"])
+    with pytest.raises(SystemExit):
+        runner.entry()
+    assert getpass.getuser() == str(os.getuid())
+
+
+@pytest.mark.parametrize("option", ["--seed", "--seeds"])
+@pytest.mark.parametrize("seed", ["9007199254740992", "99999999999999999999"])
+def test_seeds_that_two_numbers_share_are_refused(here, option, seed):
+    process = here("plan", "1", option, seed)
+    assert process.returncode == 2
+    assert "9007199254740991" in process.err
+
+
+def test_mlflow_s_settings_of_other_work_count_for_nothing(command, image_folder, monkeypatch):
+    """Every run failed at its first epoch, or after it, as its model was registered."""
+    others = {
+        "MLFLOW_ACTIVE_MODEL_ID": "m-0123456789abcdef0123456789abcdef",
+        "MLFLOW_REGISTRY_URI": "databricks-uc",
+        "MLFLOW_RUN_ID": "0" * 32,
+        "MLFLOW_EXPERIMENT_NAME": "other",
+    }
+    uri = {"MLFLOW_TRACKING_URI": command.uri}
+    process = run(*TINY, f"--data={image_folder}", cwd=command.folder, **uri, **others)
+    assert process.returncode == 0, process.stderr
+    assert curve(command.uri)["epochs_run"] == 1
+    code = "import resnet, mlflow; print(mlflow.get_registry_uri() == mlflow.get_tracking_uri())"
+    words, environment = [sys.executable, "-c", code], os.environ | uri | others
+    assert subprocess.check_output(words, env=environment, cwd=ROOT) == b"True\n"
 
 
 # --- fonts, spreadsheets, litter ---------------------------------------------------------------

@@ -2,6 +2,9 @@
 
 import json
 import math
+import os
+import shutil
+import subprocess
 
 import pytest
 from report_known import SAID, N, build, ladder_of, pooled, read
@@ -12,7 +15,7 @@ from report.presentation import output, page, tables
 from resnet import UserError
 from resnet.records import DESCRIPTION
 from resnet.store import connect
-from resnet.study import rung_number
+from resnet.study import SHIPPED, Study, rung_number
 
 
 def test_files_come_in_every_form(full):
@@ -164,3 +167,54 @@ def test_five_rungs_with_five_seeds(store):
             store.add(rung, right(10_000, 8000, seed), seed=seed, history=curve(75, 0.9, 0.8))
     folder = build(store)
     assert len(read(folder).records("runs")) == 25
+
+
+def test_what_killed_reports_left_is_removed(store, tmp_path):
+    store.add(LADDER[0], right(N, 700))
+    content = analysis.load(store.uri)
+    over = subprocess.Popen(["true"])
+    over.wait()
+    mine = tmp_path / f".out.{os.getppid()}.new"  # somebody is at it
+    for path in (tmp_path / f".out.{over.pid}.new", tmp_path / f".out.{over.pid}.old", mine):
+        (path / "figures").mkdir(parents=True)
+    output.write(content, tmp_path / "out")
+    assert {path.name for path in tmp_path.glob(".*")} == {mine.name}
+
+
+@pytest.mark.parametrize("twins", [("A", "\uff21"), ("\u00b5", "\u03bc"), ("\u00e9", "e\u0301")])
+def test_classes_and_tags_that_python_takes_for_one(store, twins):
+    """The report ended in a SyntaxError, after the whole training."""
+    classes = (*twins, *(f"class{i}" for i in range(8)))
+    run_id = store.add(LADDER[0], right(N, 700), classes=classes)
+    if all(map(str.isalnum, twins)):  # which MLflow asks of tags
+        store.tag(run_id, **dict.fromkeys(twins, "a user's"))
+    folder = output.write(analysis.load(store.uri), store.folder / "out")
+    text = (folder / "tables" / "confusion_matrix.tex").read_text("utf-8")
+    assert all(name in text for name in twins)
+    csv = (folder / "tables" / "confusion_matrix.csv").read_bytes()
+    assert csv.startswith("\ufefftrue class".encode())  # by which Excel knows it for UTF-8
+
+
+def test_seeds_of_a_clock_are_told_apart(store):
+    """Two of 2^53 and more were one, and of 2^63 and more negative."""
+    seeds = [2**53, 2**53 + 1, 2**64 + 5, 1_764_522_000_123_456_789]
+    for seed in seeds:
+        store.add(LADDER[0], right(N, 700), seed=seed)
+    content = analysis.load(store.uri)
+    assert sorted(run.seed for run in content.runs) == sorted(seeds)
+    frame = tables.all_tables(content)["runs"].frame
+    assert sorted(map(int, frame["seed"])) == sorted(seeds)
+
+
+def test_a_renamed_rung_keeps_its_runs(store, tmp_path):
+    study = Study.open(shutil.copytree(SHIPPED, tmp_path / "study"))
+    store.add(LADDER[0], right(N, 700))
+    (study.folder / f"{LADDER[0]}.yaml").rename(study.folder / "01_renamed.yaml")
+    for path in (*study.folder.glob("*.yaml"), *study.folder.glob("*/*.yaml")):
+        path.write_text(path.read_text("utf-8").replace(LADDER[0], "01_renamed"), "utf-8")
+    content = analysis.load(store.uri, Study.open(study.folder))
+    assert [(s.name, len(s.runs)) for s in content.systems[:2]] == [
+        ("01_renamed", 1),
+        (LADDER[1], 0),
+    ]
+    assert LADDER[0] not in [s.name for s in content.systems]
