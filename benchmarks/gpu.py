@@ -24,6 +24,7 @@ from benchmarks import sides
 from benchmarks.gpu_sides import KINDS
 from benchmarks.subjects import BATCH
 from resnet import UserError
+from resnet.host.shell import count
 from resnet.study import Study, select, short
 
 ANSWER = b"figures: "
@@ -32,29 +33,25 @@ ANSWER = b"figures: "
 
 @dataclass(frozen=True)
 class Side:
-    """One of :data:`KINDS`; ``pixels`` is 0 for as many as this project sums up by itself."""
+    """One of :data:`KINDS`."""
 
     kind: str
     rung: str
     lanes: int = 1
-    pixels: int = 0
 
     @property
     def name(self) -> str:
         """Without the rung."""
         if self.kind != "this project":
             return self.kind
-        lanes = f"{self.lanes} lane" + "s" * (self.lanes > 1)
-        return f"{self.kind}, {lanes}" + f", {self.pixels:,} pixels" * bool(self.pixels)
+        return f"{self.kind}, {count(self.lanes, 'lane')}"
 
 
-def planned(rungs: list[str], lanes: list[int], pixels: list[int]) -> Iterator[Side]:
+def planned(rungs: list[str], lanes: list[int]) -> Iterator[Side]:
     """Yields all sides, the most telling first."""
-    first = [count for count in lanes if count in (1, 5)]
-    for those in (first, [count for count in lanes if count not in first]):
-        for rung in rungs:
-            for count in those:
-                yield from (Side("this project", rung, count, number) for number in pixels)
+    first = [number for number in lanes if number in (1, 5)]
+    for those in (first, [number for number in lanes if number not in first]):
+        yield from (Side("this project", rung, number) for rung in rungs for number in those)
         if those is first:
             yield from (Side(kind, rung) for rung in rungs for kind in list(KINDS)[2:])
 
@@ -70,8 +67,7 @@ def run(side: Side, options: argparse.Namespace, seconds: float) -> tuple[dict[s
     out_of_time = f"the {options.seconds:.0f} s were used up"
     if seconds <= 0:
         return {}, out_of_time
-    values = {"side": side.kind, "rungs": side.rung, "lanes": side.lanes, "pixels": side.pixels}
-    values |= {"began": time.time()}
+    values = {"side": side.kind, "rungs": side.rung, "lanes": side.lanes, "began": time.time()}
     command = sides.itself(*(f"--{key}={value}" for key, value in values.items()))
     found, reason = dict[str, Any](), ""
     try:
@@ -88,28 +84,21 @@ def run(side: Side, options: argparse.Namespace, seconds: float) -> tuple[dict[s
     return found, reason
 
 
-def row(side: Side, found: dict[str, Any], bandwidth: float) -> dict[str, Any]:
-    """Adds to a side's figures what follows from them; None where it has no such figure."""
+def row(side: Side, found: dict[str, Any]) -> dict[str, Any]:
+    """Adds to a side's figures what follows from them."""
     median = statistics.median(found["rates"])
-    seconds = side.lanes * BATCH / median
-    moved = found.get("step_bytes")
     return {
         "rung": side.rung,
         "side": side.name,
         "lanes": side.lanes,
         "images_per_second": median,
-        "step_ms": seconds * 1e3,
-        "bandwidth_share": moved and moved / seconds / bandwidth,
+        "step_ms": side.lanes * BATCH / median * 1e3,
         **found,
     }
 
 
 COLUMNS: dict[str, tuple[str, Callable[[Any], str]]] = {
     "step_ms": ("ms a step", "{:.2f}".format),
-    "kernels": ("kernels", "{:,.0f}".format),
-    "kernel_ms": ("their ms", "{:.2f}".format),
-    "step_bytes": ("MB moved", lambda value: f"{value / 1e6:,.0f}"),
-    "bandwidth_share": ("of a copy's rate", "{:.0%}".format),
     "peak_bytes": ("peak MiB", lambda value: f"{value / 2**20:,.0f}"),
     "start_s": ("start, s", "{:.0f}".format),
     "compile_s": ("compile, s", "{:.0f}".format),
@@ -131,11 +120,10 @@ def table(rows: list[dict[str, Any]]) -> list[str]:
     return lines
 
 
-def notes(bandwidth: float, facts: dict[str, str], left_out: dict[str, list[str]]) -> list[str]:
+def notes(facts: dict[str, str], left_out: dict[str, list[str]]) -> list[str]:
     """Writes what belongs to the table.
 
     Args:
-        bandwidth: of a copy, bytes/s.
         facts: of the card.
         left_out: by reason, the sides.
     """
@@ -147,11 +135,7 @@ def notes(bandwidth: float, facts: dict[str, str], left_out: dict[str, list[str]
         "within one `fit` on JAX. PyTorch: TF32 allowed; compiled: CUDA graphs "
         '(`mode="reduce-overhead"`), channels last, fused Adam.',
         "",
-        "Kernels and the time in which they run are from a trace, copies included. MB moved: what "
-        "XLA's cost analysis says of a step, and the operands and results of library calls, which "
-        "it leaves out; what stays in the card's cache is among them. Their share is of "
-        f"{bandwidth / 1e9:,.0f} GB/s, read and written, at which the card copies. Start: until "
-        "the networks are built; compile: the first call.",
+        "Start: until the networks are built; compile: the first call.",
         *(f"\nLeft out: {'; '.join(names)}: {reason}." for reason, names in left_out.items()),
         "",
         f"The card: {', '.join(f'{key} {value}' for key, value in facts.items())}.",
@@ -165,8 +149,6 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--rungs", default="2,5")
     parser.add_argument("--lanes", default="1,2,5,10")
     parser.add_argument("--out", type=Path, default=sides.RESULTS, help="folder of the results")
-    # several for a line each, see resnet.network.layers
-    parser.add_argument("--pixels", default="0", help=argparse.SUPPRESS)
     parser.add_argument("--set", action="append", default=[], help=argparse.SUPPRESS)
     parser.add_argument("--cpu", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--began", type=float, help=argparse.SUPPRESS)
@@ -198,12 +180,11 @@ def main() -> None:
         print(reason, file=sys.stderr)
         raise SystemExit(2)
     rows, left_out = [], dict[str, list[str]]()
-    lanes, pixels = ([*map(int, text.split(","))] for text in (options.lanes, options.pixels))
-    for side in planned(options.chosen, lanes, pixels):
+    for side in planned(options.chosen, [*map(int, options.lanes.split(","))]):
         found, reason = measure(side)
         name = f"rung {side.rung}, {side.name}"
         if "rates" in found:
-            rows.append(row(side, found, device["bandwidth"]))
+            rows.append(row(side, found))
             rate, now = rows[-1]["images_per_second"], time.monotonic() - began
             print(f"{now:.0f} s: {name}: {rate:,.0f} images/s", file=sys.stderr)
             name = f"further figures of {name}"

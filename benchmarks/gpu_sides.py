@@ -2,19 +2,13 @@
 
 import argparse
 import contextlib
-import gzip
-import json
 import math
 import os
-import re
-import statistics
 import subprocess
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import cycle, islice
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -30,7 +24,7 @@ Figures = Iterator[dict[str, Any]]
 
 
 def card(options: argparse.Namespace) -> Figures:
-    """Tells what the device is, and how many bytes/s it copies, those read and those written."""
+    """Tells what the device is."""
     try:
         import keras
 
@@ -40,23 +34,10 @@ def card(options: argparse.Namespace) -> Figures:
     if backend != "jax":
         raise SystemExit(f"this needs Keras on JAX, and here it is on {backend}: {WAY_OUT}")
     import jax
-    import jax.numpy as jnp
 
     device = jax.devices()[0]
     if device.platform == "cpu" and not options.cpu:
         raise SystemExit(f"JAX has no GPU here: {WAY_OUT}")
-    x = jnp.zeros(2**22 if options.cpu else 2**27, "float32")
-    copy = jax.jit(lambda values: values + 1)
-    copy(x).block_until_ready()
-
-    def work() -> float:
-        copied = x
-        for _ in range(20):
-            copied = copy(copied)
-        copied.block_until_ready()
-        return 20 * 2 * x.nbytes
-
-    bandwidth = statistics.median(rate(work) for _ in range(5))
 
     from resnet.training import numerics
 
@@ -67,17 +48,16 @@ def card(options: argparse.Namespace) -> Figures:
         with contextlib.suppress(OSError, subprocess.SubprocessError):
             told = subprocess.run(query, capture_output=True, text=True, check=True, timeout=10)
             facts["driver"] = told.stdout.partition("\n")[0].strip()
-    yield {"bandwidth": bandwidth, "facts": facts}
+    yield {"facts": facts}
 
 
 def this_project(options: argparse.Namespace) -> Figures:
     """Trains lanes of one program, each with a network and in a thread of its own."""
     import jax
 
-    from resnet.network import build, layers
+    from resnet.network import build
     from resnet.training import Epochs, Program, groups
 
-    layers.PIXELS = int(options.pixels) or layers.PIXELS
     rung, lanes = experiment(options.rungs, options.set), int(options.lanes)
     program = Program(*images(IMAGES), 10, rung.data.pixel_scale, lanes)
     networks = [build(rung.model, SHAPE, 10, seed) for seed in range(lanes)]
@@ -112,86 +92,6 @@ def this_project(options: argparse.Namespace) -> Figures:
         yield {"rates": rates, "start_s": start, "compile_s": compiling}
         memory = jax.devices()[0].memory_stats() or {}
         yield {"peak_bytes": memory.get("peak_bytes_in_use")}
-        traced = trace(lambda: work(program.per_call))
-    yield kernels(traced, program.per_call)
-    yield {"step_bytes": step_bytes(program, rung.data.augmentation is not None)}
-
-
-def trace(work: Callable[[], Any]) -> list[dict[str, Any]]:
-    """Returns what JAX's profiler saw of some work: events as Chrome's tracing has them."""
-    import jax
-
-    with tempfile.TemporaryDirectory() as folder:
-        with jax.profiler.trace(folder):
-            work()
-        (path,) = Path(folder).rglob("*.trace.json.gz")
-        return json.loads(gzip.decompress(path.read_bytes()))["traceEvents"]
-
-
-def kernels(events: list[dict[str, Any]], steps: int) -> dict[str, float | None]:
-    """Counts kernels a step, with copies, and milliseconds in which they ran; None without a GPU.
-
-    Args:
-        events: from :func:`trace`. A GPU is a process there and each of its streams a thread;
-            further threads tell of the same time by other names.
-        steps: how many were traced.
-    """
-    processes = {e["pid"]: e["args"]["name"] for e in events if e.get("name") == "process_name"}
-    threads = {
-        (e["pid"], e["tid"]): e["args"]["name"] for e in events if e.get("name") == "thread_name"
-    }
-    took = [
-        e["dur"]  # microseconds
-        for e in events
-        if e.get("ph") == "X"
-        and "GPU" in processes.get(e["pid"], "")
-        and "Stream" in threads.get((e["pid"], e["tid"]), "")
-    ]
-    if not took:
-        return {"kernels": None, "kernel_ms": None}
-    return {"kernels": len(took) / steps, "kernel_ms": sum(took) / steps / 1e3}
-
-
-def step_bytes(program: Any, augmented: bool) -> float | None:
-    """Counts the bytes that a step of all lanes reads and writes, as XLA estimates them.
-
-    A loop's body counts once, however often it runs, and so does a step of many. Of the images all
-    are counted, 31 MB.
-
-    Args:
-        program: a :class:`resnet.training.Program` that has compiled.
-        augmented: whether its batches have transforms.
-    """
-    shape = program.per_call, program.lanes
-    transforms = np.zeros((*shape, BATCH, 8), "float32") if augmented else None
-    batches = np.ones(shape, bool), np.zeros((*shape, BATCH), "int32"), transforms
-    # JAX keeps what it compiled
-    compiled = program._train.lower(program._state, program._data, batches).compile()
-    told = (compiled.cost_analysis() or {}).get("bytes accessed")
-    return told and told + library_bytes(compiled.as_text())
-
-
-def library_bytes(hlo: str) -> int:
-    """Counts what calls of libraries, cuBLAS say, take and give; XLA's analysis leaves them out.
-
-    Args:
-        hlo: a compiled program's text.
-    """
-    named = r"%([\w.-]+) = (\(.*?\)|\S+) "
-    results = dict(re.findall(named + r"[\w-]+\(", hlo))
-
-    def size(shape: str) -> int:  # of numbers alone: bytes are a place to work in
-        arrays = re.findall(r"\b(?:bf|f)(\d+)\[([\d,]*)\]", shape)
-        return sum(
-            int(bits) // 8 * math.prod(int(n) for n in lengths.split(",") if n)
-            for bits, lengths in arrays
-        )
-
-    total = 0
-    for _, result, operands in re.findall(named + r"custom-call\(([^)]*)\)", hlo):
-        taken = (results.get(name, "") for name in re.findall(r"%([\w.-]+)", operands))
-        total += size(result) + sum(map(size, taken))
-    return total
 
 
 def plain(options: argparse.Namespace) -> Figures:

@@ -60,9 +60,8 @@ def test_on_a_cpu_every_side_but_pytorch_has_its_line(benchmark, tmp_path):
         assert len(row["rates"]) == 2 and min(row["rates"]) > 0
         assert f"| rung 2 | {row['side']} | {row['images_per_second']:,.0f} |" in text
         if row["side"] != "plain Keras":
-            assert min(row["start_s"], row["compile_s"], row["bandwidth_share"]) > 0
-            assert row["kernels"] is row["kernel_ms"] is row["peak_bytes"] is None
-    assert told["rows"][2]["step_bytes"] > told["rows"][0]["step_bytes"]
+            assert min(row["start_s"], row["compile_s"]) > 0
+            assert row["peak_bytes"] is None
     left_out = [name for names in told["left_out"].values() for name in names]
     assert left_out == ["rung 2, PyTorch eager", "rung 2, PyTorch compiled"]
     assert "| - |" in text and "Left out: rung 2, PyTorch eager; " in text
@@ -79,44 +78,7 @@ def test_without_a_gpu_it_says_what_it_lacks_and_the_way_out(benchmark, backend,
 
 
 def test_the_most_telling_sides_come_first_and_those_out_of_time_are_left_out():
-    sides = list(gpu.planned(["2", "5"], [1, 2, 5, 10], [0]))
+    sides = list(gpu.planned(["2", "5"], [1, 2, 5, 10]))
     assert [(s.rung, s.lanes) for s in sides[:4]] == [("2", 1), ("2", 5), ("5", 1), ("5", 5)]
     assert len(sides) == len(set(sides)) == 2 * (4 + 3)
-    small, large, *_ = gpu.planned(["2"], [1], [512, 2048])
-    assert (small.name, large.pixels) == ("this project, 1 lane, 512 pixels", 2048)
-
-
-def test_kernels_are_counted_on_a_gpus_streams():
-    def named(kind, pid, name, **more):
-        return {"ph": "M", "name": f"{kind}_name", "pid": pid, "args": {"name": name}} | more
-
-    def event(pid, tid, microseconds):
-        return {"ph": "X", "pid": pid, "tid": tid, "ts": 0, "dur": microseconds, "name": "loop"}
-
-    events = [
-        named("process", 1, "/device:GPU:0"),
-        named("process", 2, "/host:CPU"),
-        named("thread", 1, "Stream #13(Compute)", tid=1),
-        named("thread", 1, "XLA Ops", tid=2),
-        named("thread", 2, "Stream of thoughts", tid=1),
-        event(1, 1, 1500.0),
-        event(1, 1, 500.0),
-        event(1, 2, 2000.0),
-        event(2, 1, 9000.0),
-        {},
-    ]
-    assert gpu_sides.kernels(events, steps=2) == {"kernels": 1, "kernel_ms": 1}
-    assert gpu_sides.kernels(events[:5], steps=2) == {"kernels": None, "kernel_ms": None}
-
-
-def test_bytes_of_library_calls():
-    text = """
-ENTRY %main (a: f32[8,4], b: bf16[4,2]) -> f32[8,2] {
-  %a = f32[8,4]{1,0} parameter(0)
-  %b.1 = bf16[4,2]{1,0:S(1)} parameter(1)
-  %gemm = (f32[8,2]{1,0}, s8[4096]{0}) custom-call(%a, %b.1), custom_call_target="__cublas$gemm"
-  %sum = f32[8,4]{1,0} add(%a, %a)
-  ROOT %out = f32[8,2]{1,0} get-tuple-element(%gemm), index=0
-}
-"""
-    assert gpu_sides.library_bytes(text) == 8 * 4 * 4 + 4 * 2 * 2 + 8 * 2 * 4
+    assert sides[0].name == "this project, 1 lane" and sides[1].name == "this project, 5 lanes"
