@@ -6,7 +6,7 @@ are made of, ``provenance`` what it rests on; ``numbers`` writes figures, ``comm
 
 from report.analysis import Content
 from report.presentation.tables.compared import compared, unlike
-from report.presentation.tables.parts import alternatives, anova, factors, parts, ranges, saved
+from report.presentation.tables.parts import alternatives, anova, factors, parts, ranges
 from report.presentation.tables.progression import progression
 from report.presentation.tables.provenance import (
     assumptions,
@@ -43,7 +43,7 @@ def all_tables(content: Content) -> dict[str, Table]:
             for table in (power, backends, networks, classes, per_class, confusion_matrix)
         ),
         *(table(content) for table in (assumptions, contradictions, cost, runs, curves)),
-        *(table(content) for table in (anova, parts, alternatives, ranges, saved)),
+        *(table(content) for table in (anova, parts, alternatives, ranges)),
         *(compared(content, i) for i in range(len(content.compared))),
         *(unlike(content, i) for i in range(len(content.compared))),
         environment(content),

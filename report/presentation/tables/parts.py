@@ -1,15 +1,11 @@
 """Steps taken apart, and what was assumed varied."""
 
 from collections.abc import Callable
-from operator import itemgetter
 
-import numpy as np
-
-from report.analysis import Apart, Content, Factor, Run, plain
+from report.analysis import Apart, Content, Factor, plain
 from report.presentation.tables.numbers import (
     NONE,
     least_to_most,
-    number,
     p_value,
     percent,
     points,
@@ -18,7 +14,6 @@ from report.presentation.tables.numbers import (
 )
 from report.presentation.tables.results import published_heading
 from report.presentation.tables.table import LONG, SHORT, Field, Table, raw
-from resnet.host.shell import duration
 from resnet.study import short
 
 
@@ -106,28 +101,3 @@ def ranges(content: Content) -> Table:
     ]
     caption = "The range of a row over what it had to assume"
     return Table("ranges", caption, fields, [row for row in content.varied if row.run])
-
-
-def saved(content: Content) -> Table:
-    """Epochs that runs shared with others instead of training them."""
-    groups = {
-        "rungs and baselines": content.runs,
-        "steps taken apart": [run for run in content.parts if "=" not in run.rung],
-        "assumptions varied": [run for run in content.parts if "=" in run.rung],
-        "in all": [*content.runs, *content.parts],
-    }
-
-    def row(what: str, made: list[Run]) -> tuple:
-        epochs, shared = np.nan_to_num([(r.metric("epochs_run"), r.shared) for r in made]).T
-        counts = len(made), (shared < 1).sum(), epochs.sum(), epochs @ (1 - shared)
-        return what, *map(round, counts), sum(run.shared_seconds for run in made)
-
-    counts = ("runs", "trainings", "epochs", "epochs_trained")
-    fields = [
-        Field("what", itemgetter(0), "what", on=LONG),
-        *(Field(key, itemgetter(i), key.replace("_", " "), number(), "number", LONG)
-          for i, key in enumerate(counts, 1)),
-        Field("seconds_saved", itemgetter(5), "time saved", duration, "number", LONG),
-    ]  # fmt: skip
-    rows = [row(what, made) for what, made in groups.items() if made and content.parts]
-    return Table("saved", "What sharing of trainings saved", fields, rows)

@@ -363,7 +363,6 @@ def test_parts_are_no_systems(store, tmp_path, capsys):
         "parts",
         "alternatives",
         "ranges",
-        "saved",
         "cost",
     }
     assert page.headline(after) == page.headline(before)
@@ -399,9 +398,6 @@ def test_parts_are_no_systems(store, tmp_path, capsys):
     assert "The whole step: +0.0 points, published +10.6." in text
     assert "none is adopted because it comes closer" in text
     assert (folder / "figures" / "factors_02_augmentation.svg").read_text().count("◆") == 1
-    saved = csv(folder, "saved", "what")
-    assert saved.loc["steps taken apart"].tolist() == [2, 1, 8, 4, 4 * 61]
-    assert saved.loc["in all"].tolist() == [5, 4, 20, 16, 4 * 61]
 
 
 def test_shared_epochs_count_once_in_the_time_of_all_runs(store):
