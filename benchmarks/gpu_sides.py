@@ -60,7 +60,7 @@ def this_project(options: argparse.Namespace) -> Figures:
 
     rung, lanes = experiment(options.rungs, options.set), int(options.lanes)
     program = Program(*images(IMAGES), 10, rung.data.pixel_scale, lanes)
-    networks = [build(rung.model, SHAPE, 10, seed) for seed in range(lanes)]
+    networks = [build(rung, SHAPE, 10, seed) for seed in range(lanes)]
     start = time.time() - options.began
     # a call on an accelerator is always of as many steps
     steps = math.ceil(options.steps / program.per_call) * program.per_call

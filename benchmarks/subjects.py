@@ -32,9 +32,9 @@ def plain_keras(of: Experiment, n: int) -> tuple[Any, np.ndarray, np.ndarray]:
     """Builds its network in stock layers, with ``n`` images and labels as a script has them."""
     import keras
 
-    from resnet.network import models
+    from resnet.network import building
 
     pixels, classes = images(n)
-    network = models.stock(models.build(of.model, SHAPE, 10, seed=0))
+    network = building.stock(building.build(of, SHAPE, 10, seed=0))
     network.compile("adam", "categorical_crossentropy", metrics=["accuracy"])
     return network, pixels.astype("float32") / 255, keras.utils.to_categorical(classes, 10)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.subjects import BATCH, images
-from resnet.study import Experiment, Residual
+from resnet.study import Experiment
 
 
 def convolution(channels: int, filters: int, size: int, stride: int = 1) -> nn.Module:
@@ -60,11 +60,11 @@ def training_step(of: Experiment, n: int, compiled: bool, device: str) -> Callab
             eager, as it comes.
         device: ``cpu`` or ``cuda``.
     """
-    if not isinstance(of.model, Residual):
+    if of.model.architecture != "residual":
         raise SystemExit("there is no VGG in PyTorch here")
     graphs = compiled and device == "cuda"
     layout = torch.channels_last if compiled else torch.contiguous_format
-    network = residual_network(of.model.identity_blocks, of.model.dropout)
+    network = residual_network(of.model.settings["identity_blocks"], of.model.settings["dropout"])
     network = network.to(device, memory_format=layout)
     optimizer = torch.optim.Adam(network.parameters(), 1e-3, eps=1e-7, fused=graphs or None)
     loss = nn.CrossEntropyLoss()

@@ -22,7 +22,7 @@ def this_project(rung: Experiment) -> Callable[[], float]:
     from resnet.network import build
     from resnet.training import Batch, groups, make_steps
 
-    steps = make_steps(build(rung.model, SHAPE, 10, seed=0), *images(STEPS * BATCH), rung)
+    steps = make_steps(build(rung, SHAPE, 10, seed=0), *images(STEPS * BATCH), rung)
     batches: list[Batch] = [
         (np.arange(start, start + BATCH, dtype="int32"), None) for start in STARTS
     ]
@@ -65,7 +65,7 @@ def gemm(rung: Experiment) -> Callable[[], float]:
     """Tells how fast a float32 matrix product would train: 3 passes of 2 operations a MAC."""
     from resnet.network import build, multiply_adds
 
-    operations = 6 * multiply_adds(build(rung.model, SHAPE, 10, seed=0))
+    operations = 6 * multiply_adds(build(rung, SHAPE, 10, seed=0))
     a = np.random.default_rng(0).random((2048, 2048), "float32")
 
     def work() -> float:
