@@ -18,8 +18,9 @@ from report.analysis.runs import Run
 from report.analysis.statistics import ALPHA, NO_INTERVAL, Contrast, Interval
 from report.analysis.systems import System
 from report.analysis.verdicts import Bound, Verdict, qualified
+from resnet import UserError
 from resnet.host.shell import count
-from resnet.study import Name, Strict, Study, Text, explain, read_yaml, rungs, setting_keys
+from resnet.study import Name, Strict, Study, Text, explain, read_yaml, rungs
 
 Unit = Literal["accuracy", "points", "epoch", "ratio"]
 
@@ -27,8 +28,6 @@ GAP_EPOCHS = 3
 """A gap of curves is averaged over that many last epochs: validation accuracy jumps about."""
 SLOPE_EPOCHS = 10
 """Epochs before and after a drop of the learning rate over which slopes are fitted."""
-FACTORS = {".".join(key.split(".")[:2]) for key in setting_keys()}
-"""Whatever :func:`resnet.study.ablation.factors` may name."""
 
 
 class Claim(Strict):
@@ -93,12 +92,9 @@ class Statements(Strict):
         repeated = [i for i, n in Counter(claim.id for claim in self.claims).items() if n > 1]
         if repeated:
             raise ValueError(f"the claim {repeated[0]!r} stands there twice")
-        for rung, keys in self.credited.items():
+        for rung in self.credited:
             if rung not in self.ladder[1:]:
                 raise ValueError(f"credited: {rung!r} is no step of the ladder")
-            for key in keys:
-                if key not in FACTORS:
-                    raise ValueError(f"credited: {rung}: there is no factor {key!r}")
         return self
 
     @property
@@ -114,9 +110,19 @@ def load_statements(study: Study) -> Statements:
         UserError: the file is missing or malformed.
     """
     try:
-        return Statements.model_validate(read_yaml(study.claims), context=study.files)
+        said = Statements.model_validate(read_yaml(study.claims), context=study.files)
     except ValidationError as error:
         raise explain(str(study.claims), error, Statements) from None
+    for rung, keys in said.credited.items():
+        try:
+            flat = study.experiment(rung).flat()
+        except UserError:  # a broken file is told where its rung is asked for
+            continue
+        factors = {"model", *(".".join(key.split(".")[:2]) for key in flat)}
+        if strange := [key for key in keys if key not in factors]:
+            line = f"{study.claims}: credited: {rung}: there is no factor {strange[0]!r}"
+            raise UserError(line)
+    return said
 
 
 class Quantity(NamedTuple):

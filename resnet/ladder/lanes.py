@@ -166,7 +166,7 @@ def _program(jobs: list[Job], dataset: Dataset, lanes: int | None) -> Program:
         device = accelerator()
         memory = device.memory_stats() if device else None
         if lanes > 1 and memory:
-            network = build(experiment.model, dataset.x_train.shape[1:], classes, seed=0)
+            network = build(experiment, dataset.x_train.shape[1:], classes, seed=0)
             each = _memory(network, experiment.training.batch_size)
             lanes = max(min(lanes, memory["bytes_limit"] // each), 1)
     scale = experiment.data.pixel_scale

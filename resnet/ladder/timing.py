@@ -37,7 +37,7 @@ def estimate(
         it takes if early stopping ends it.
     """
     experiment = job.experiment
-    networks = [build(experiment.model, shape, n_classes, seed) for seed in range(lanes)]
+    networks = [build(experiment, shape, n_classes, seed) for seed in range(lanes)]
     epochs = Epochs.make(experiment, n_train, shape[:2], job.seed)
     generator = np.random.default_rng(0)
     images = generator.integers(0, 256, (256, *shape), "uint8")

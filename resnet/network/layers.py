@@ -1,4 +1,7 @@
-"""Keras's layers with the same mathematics in faster code; each has the stock layer's name."""
+"""Keras's layers with the same mathematics in faster code; each has the stock layer's name.
+
+:func:`fits` says where one may take the place of the stock layer.
+"""
 
 import contextlib
 import functools
@@ -70,17 +73,13 @@ class Conv2D(keras.layers.Conv2D):
     A 1x1 convolution without strides is computed as the matrix product it is, whose gradients are
     faster on a CPU (436 images/s instead of 403). With strides the product would lose to the slice
     before it. Within :func:`products` every convolution is one, of patches: its window's pixels
-    side by side. With an activation, groups, dilation, without a bias, or of another padding than
-    ``same`` it is the stock layer.
+    side by side.
 
     Input: float (batch, height, width, channels).
     """
 
     def call(self, inputs: Any) -> Any:
         """Convolves ``inputs``, and adds the bias."""
-        plain = self.activation is keras.activations.linear and self.padding == "same"
-        if not (plain and self.use_bias and self.groups == 1 and self.dilation_rate == (1, 1)):
-            return super().call(inputs)
         # a tensor, since a variable could not go through a custom gradient
         bias = ops.copy(self.bias)
         batched = _PRODUCTS.get()
@@ -150,8 +149,7 @@ class BatchNormalization(keras.layers.BatchNormalization):
     def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
         """Normalises ``inputs`` by the batch (training) or the moving statistics."""
         fused = keras.backend.backend() == "tensorflow" and self.compute_dtype == "float32"
-        plain = len(inputs.shape) == 4 and self.axis in (-1, 3) and self.center and self.scale
-        if not (training and self.trainable and plain and (fused or _PRODUCTS.get())):
+        if not (training and self.trainable and (fused or _PRODUCTS.get())):
             return super().call(inputs, training=training, mask=mask)
         normalize = _fused if fused else _normalize
         gamma, beta = ops.copy(self.gamma), ops.copy(self.beta)
@@ -192,9 +190,33 @@ class MaxPooling2D(keras.layers.MaxPooling2D):
 
     def call(self, inputs: Any) -> Any:
         """Takes the largest of each 2x2 window."""
-        plain = self.pool_size == self.strides == (2, 2) and self.padding == "valid"
-        if not (plain and _PRODUCTS.get()):
+        if not _PRODUCTS.get():
             return super().call(inputs)
         rows, columns = (size // 2 * 2 for size in inputs.shape[1:3])
         four = [inputs[:, i:rows:2, j:columns:2] for i in (0, 1) for j in (0, 1)]
         return functools.reduce(ops.maximum, four)
+
+
+FASTER: dict[type, type] = {
+    keras.layers.Conv2D: Conv2D,
+    keras.layers.BatchNormalization: BatchNormalization,
+    keras.layers.MaxPooling2D: MaxPooling2D,
+}
+"""This project's layer by the stock one."""
+
+
+def fits(layer: keras.layers.Layer) -> bool:
+    """Says whether this project's layer equals one of ``FASTER`` in the network that it is in."""
+    if len(layer._inbound_nodes) != 1 or layer.compute_dtype != "float32":
+        return False
+    plain = len(layer.input.shape) == 4 and getattr(layer, "data_format", "") != "channels_first"
+    if isinstance(layer, keras.layers.Conv2D):
+        after = [node.operation for node in layer._outbound_nodes]
+        normalized = len(after) == 1 and type(after[0]) is keras.layers.BatchNormalization
+        plain &= layer.activation is keras.activations.linear and layer.padding == "same"
+        plain &= layer.groups == 1 and layer.dilation_rate == (1, 1) and layer.use_bias
+        return plain and normalized and after[0].axis in (-1, 3)
+    if isinstance(layer, keras.layers.MaxPooling2D):
+        return plain and layer.pool_size == layer.strides == (2, 2) and layer.padding == "valid"
+    plain &= layer.center and layer.scale and not layer.synchronized
+    return plain and layer.axis in (-1, 3)

@@ -1,28 +1,36 @@
-"""The study's networks, block by block, as Keras functional code.
+"""The architectures that come with the project, in Keras's own layers.
 
-Residual learning: He et al., "Deep Residual Learning for Image Recognition" (2015); the
-VGG-like network after Simonyan and Zisserman (2014). Layer names tell stage, block and role:
-``stage3_block1_shortcut_conv``.
+An architecture is a public function that takes ``input_shape`` and ``classes`` and returns a model;
+its further parameters are what an experiment's ``model`` may set
+(:mod:`resnet.study.signatures` reads them). Residual learning: He et al., "Deep Residual Learning
+for Image Recognition" (2015); the VGG-like network after Simonyan and Zisserman (2014). Layer names
+tell stage, block and role: ``stage3_block1_shortcut_conv``.
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import keras
-import numpy as np
 from keras.layers import (
     Activation,
     Add,
     AveragePooling2D,
+    BatchNormalization,
+    Conv2D,
     Dense,
     Dropout,
     Flatten,
     Input,
+    MaxPooling2D,
 )
+from pydantic import Field
 
 from resnet import UserError
-from resnet.network.layers import BatchNormalization, Conv2D, MaxPooling2D
-from resnet.study import VGG, Residual
+
+Blocks = Annotated[int, Field(ge=0, le=100)]
+Count = Annotated[int, Field(ge=1, le=100_000)]
+Fraction = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
+Momentum = Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)]
 
 
 def identity_block(x: Any, filters: Sequence[int], name: str, momentum: float = 0.99) -> Any:
@@ -73,12 +81,12 @@ def _bottleneck(
     return Activation("relu", name=f"{name}_relu")(x)
 
 
-def residual_network(
+def residual(
     input_shape: tuple[int, int, int] = (32, 32, 3),
     classes: int = 10,
-    identity_blocks: Sequence[int] = (5, 3, 1),
-    dropout: float = 0.0,
-    batch_norm_momentum: float = 0.99,
+    identity_blocks: Annotated[list[Blocks], Field(min_length=3, max_length=3)] = (5, 3, 1),  # type: ignore[assignment]
+    dropout: Fraction = 0.0,
+    batch_norm_momentum: Momentum = 0.99,
 ) -> keras.Model:
     """Builds the study's ``ResidualNetwork``; the defaults are the template's of rungs 1 and 2.
 
@@ -121,14 +129,14 @@ def residual_network(
     return keras.Model(image, probabilities, name="residual_network")
 
 
-def vgg_like(
+def vgg(
     input_shape: tuple[int, int, int] = (32, 32, 3),
     classes: int = 10,
-    filters: Sequence[int] = (32, 64, 128),
-    convolutions: int = 3,
-    dense: Sequence[int] = (128, 128),
-    dropout: float = 0.2,
-    batch_norm_momentum: float = 0.99,
+    filters: Annotated[list[Count], Field(min_length=1, max_length=5)] = (32, 64, 128),  # type: ignore[assignment]
+    convolutions: Count = 3,
+    dense: Annotated[list[Count], Field(max_length=5)] = (128, 128),  # type: ignore[assignment]
+    dropout: Fraction = 0.2,
+    batch_norm_momentum: Momentum = 0.99,
 ) -> keras.Model:
     """Builds the VGG-like network the study compares with (section 4, only sketched there).
 
@@ -143,7 +151,13 @@ def vgg_like(
 
     Returns:
         Model from images (batch, *input_shape) to probabilities (batch, classes).
+
+    Raises:
+        UserError: the images are too small for the poolings.
     """
+    if min(input_shape[:2]) < 2 ** len(filters):
+        size = " x ".join(map(str, input_shape[:2]))
+        raise UserError(f"model.filters: of images of {size} {len(filters)} poolings leave none")
     image = x = Input(input_shape, name="image")
     for g, f in enumerate(filters, 1):
         for c in range(1, convolutions + 1):
@@ -158,99 +172,3 @@ def vgg_like(
         x = Dropout(dropout, name="head_dropout")(x)
     probabilities = Dense(classes, activation="softmax", name="head_classifier")(x)
     return keras.Model(image, probabilities, name="vgg_like")
-
-
-def build(
-    model: Residual | VGG,
-    input_shape: tuple[int, int, int],
-    classes: int,
-    seed: int,
-) -> keras.Model:
-    """Builds the network an experiment describes, its weights drawn from ``seed``.
-
-    Args:
-        model: the experiment's ``model`` section.
-        input_shape: height, width and channels.
-        classes: number of classes.
-        seed: any non-negative integer.
-
-    Returns:
-        The network, uncompiled. Equal seeds give equal weights on every backend.
-
-    Raises:
-        UserError: the images are too small for the VGG-like network's poolings.
-    """
-    make = vgg_like if model.architecture == "vgg" else residual_network
-    if model.architecture == "vgg" and min(input_shape[:2]) < 2 ** len(model.filters):
-        size = " x ".join(map(str, input_shape[:2]))
-        count = len(model.filters)
-        raise UserError(f"model.filters: of images of {size} {count} poolings leave none")
-    network = make(input_shape, classes, **model.model_dump(exclude={"architecture"}))
-    _initialize(network, seed)
-    return network
-
-
-def _initialize(network: keras.Model, seed: int) -> None:
-    """Draws kernels (Keras's default, Glorot uniform) and dropout states from ``seed``.
-
-    Each layer draws by its name: a rung that adds a layer starts all others from the same weights.
-    """
-    # NumPy's draws and not Keras's initialisers, whose bits are other ones on each backend
-    for layer in network.layers:
-        generator = np.random.default_rng([seed, *layer.name.encode()])
-        if isinstance(layer, keras.layers.Conv2D | Dense):
-            *window, fan_in, fan_out = layer.kernel.shape
-            limit = np.sqrt(6 / (np.prod(window) * (fan_in + fan_out)))
-            layer.kernel.assign(generator.uniform(-limit, limit, layer.kernel.shape))
-        elif isinstance(layer, Dropout):
-            layer.seed_generator.state.assign(generator.integers(0, 2**31, 2))
-        elif layer.variables and not isinstance(layer, keras.layers.BatchNormalization):
-            raise ValueError(f"{layer.name}: nothing here draws a {type(layer).__name__}'s weights")
-
-
-def stock(network: keras.Model) -> keras.Model:
-    """Rebuilds a network in Keras's own layers, weights included, to be saved and shared.
-
-    Args:
-        network: a model of this module.
-
-    Returns:
-        A copy that loads in plain Keras without this project.
-    """
-
-    def replace(layer: keras.layers.Layer) -> keras.layers.Layer:
-        # the layers of this project have the stock ones' names, settings and weights
-        return getattr(keras.layers, type(layer).__name__).from_config(layer.get_config())
-
-    copy = keras.models.clone_model(network, clone_function=replace)
-    copy.set_weights(network.get_weights())
-    return copy
-
-
-def served(network: keras.Model, pixel_scale: float) -> keras.Model:
-    """Puts :func:`stock` behind a rescaling, for whoever has images as they come.
-
-    Args:
-        network: a model of this module.
-        pixel_scale: pixels are divided by it, within the model.
-
-    Returns:
-        Model from uint8 images (batch, height, width, channels) to probabilities (batch, classes).
-    """
-    image = Input(network.input_shape[1:], dtype="uint8", name="pixels")
-    scaled = keras.layers.Rescaling(1 / pixel_scale, name="rescaling")(image)
-    return keras.Model(image, stock(network)(scaled), name="served")
-
-
-def multiply_adds(network: keras.Model) -> int:
-    """Multiply-adds of the convolutions and dense layers for one image (biases not counted)."""
-    total = 0
-    for layer in network.layers:
-        if isinstance(layer, keras.layers.Conv2D):
-            _, height, width, _ = layer.output.shape
-            total += height * width * int(np.prod(layer.kernel.shape))
-        elif isinstance(layer, Dense):
-            total += int(np.prod(layer.kernel.shape))
-        elif layer.weights and not isinstance(layer, keras.layers.BatchNormalization):
-            raise ValueError(f"{layer.name}: nothing here counts a {type(layer).__name__}")
-    return total

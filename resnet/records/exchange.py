@@ -34,7 +34,7 @@ from resnet.records.artifacts import (
 )
 from resnet.records.record import DataInput, Predictions, Record
 from resnet.store import FAILURES, Store, data_of, download
-from resnet.study import GROUP, KEYS, Key, explain
+from resnet.study import GROUP, KEYS, Key, explain, from_yaml, signatures
 
 _OF_THIS_STORE = (
     "role",
@@ -112,6 +112,8 @@ def _record(store: Store, run: Run) -> Record:
         def artifact(name: str) -> Path:
             return download(store.uri, run, name, folder)
 
+        resolved = artifact("experiment.yaml").read_text(encoding="utf-8")
+        own = from_yaml(resolved, "experiment.yaml").model.code_sha256
         with artifact("confusion_matrix.csv").open(encoding="utf-8-sig", newline="") as file:
             classes = [*map(unguarded, next(csv.reader(file))[1:])]
         return Record(
@@ -126,7 +128,8 @@ def _record(store: Store, run: Run) -> Record:
             },
             inputs=_inputs(run),
             classes=classes,
-            experiment=artifact("experiment.yaml").read_text(encoding="utf-8").splitlines(),
+            experiment=resolved.splitlines(),
+            networks=artifact(signatures.OWN).read_text("utf-8").split("\n") if own else None,
             final={
                 key: value
                 for key, value in run.data.metrics.items()
@@ -284,6 +287,8 @@ def _put_back(store: Store, record: Record) -> str:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         (folder / "experiment.yaml").write_text("\n".join([*record.experiment, ""]), "utf-8")
+        if record.networks:
+            (folder / signatures.OWN).write_text("\n".join(record.networks), "utf-8")
         save_results(
             folder,
             record.predictions.frame(),

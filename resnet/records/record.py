@@ -12,7 +12,7 @@ import hashlib
 import re
 import zlib
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -125,6 +125,8 @@ class Record(Strict):
     time: Annotated[list[Moment], Field(min_length=1)]
     curves: dict[str, list[float]]
     predictions: Predictions
+    networks: list[str] | None = None
+    """The lines of the study's ``networks.py``, if the architecture is one of its own."""
 
     @property
     def key(self) -> Key:
@@ -148,7 +150,11 @@ class Record(Strict):
     @property
     def sha256(self) -> str:
         """SHA-256 (hex) of the content."""
-        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
+        return hashlib.sha256(self._json().encode()).hexdigest()
+
+    def _json(self, **options: Any) -> str:
+        left_out = {"networks"} if self.networks is None else set()
+        return self.model_dump_json(exclude=left_out, **options)
 
     @model_validator(mode="after")
     def _agrees_with_itself(self) -> "Record":
@@ -160,6 +166,11 @@ class Record(Strict):
             raise ValueError(str(error)) from None
         if experiment.hash() != self.tags["config_hash"]:
             raise ValueError("its experiment is not the one of its tag config_hash")
+        own = "\n".join(self.networks or [])
+        if self.networks and hashlib.sha256(own.encode()).hexdigest() != (
+            experiment.model.code_sha256
+        ):
+            raise ValueError("its networks are not those of its experiment")
         if experiment.name != self.tags["rung"]:
             raise ValueError("its experiment is not the one of its tag rung")
         if not re.fullmatch(r"[0-9]{1,20}", self.tags["seed"]):
@@ -231,6 +242,6 @@ def save(record: Record, folder: Path) -> Path:
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / record.key.file
-    text = record.model_dump_json(indent=1, by_alias=True)
+    text = record._json(indent=1, by_alias=True)
     disk.write(path, f"{text}\n".encode())
     return path

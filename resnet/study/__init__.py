@@ -4,17 +4,17 @@
 :class:`Key` says of a run what it is. Whatever is wrong with a file ends as one line.
 """
 
-from resnet.study import ablation
+from resnet.study import ablation, signatures
 from resnet.study.files import read_yaml
 from resnet.study.key import GROUP, KEYS, Key, group
 from resnet.study.resolve import change, explain, from_yaml, load
 from resnet.study.schema import (
-    VGG,
     Augmentation,
     Experiment,
     Job,
+    Model,
     Name,
-    Residual,
+    Named,
     Strict,
     Text,
     Training,

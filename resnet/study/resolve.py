@@ -6,28 +6,33 @@ logged and compared. Every mistake becomes a :class:`resnet.UserError` of one li
 """
 
 import difflib
+import hashlib
 import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from resnet import UserError
 from resnet.host.shell import one_line
+from resnet.study import signatures
 from resnet.study.files import parse, read_yaml, short_repr
-from resnet.study.schema import VGG, Experiment, Residual, Strict, flatten
+from resnet.study.schema import Experiment, Strict, flatten
+from resnet.study.signatures import Schema, architectures, of_keras
 
 
-def _merge(base: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
+def _merge(base: dict[str, Any], change: dict[str, Any], top: bool = True) -> dict[str, Any]:
     """``base`` with ``change`` laid over it, mapping by mapping."""
-    if change.get("architecture", base.get("architecture")) != base.get("architecture"):
-        return change  # another network shares no settings with the one before
+    for name in ("architecture", "name"):
+        # another network, or optimizer, shares no settings with the one before
+        if not top and change.get(name, base.get(name)) != base.get(name):
+            return change
     merged = dict(base)
     for key, value in change.items():
         old = merged.get(key)
         if isinstance(old, dict) and isinstance(value, dict):
-            value = _merge(old, value)
+            value = _merge(old, value, top=False)
         merged[key] = value
     return merged
 
@@ -35,9 +40,6 @@ def _merge(base: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
 def _allowed(model: Any, location: tuple) -> str:
     """What a schema allows at a place, as a hint for an unknown key."""
     for part in location:
-        if part in ("residual", "vgg"):
-            model = Residual if part == "residual" else VGG
-            continue
         field = model.model_fields.get(part) if hasattr(model, "model_fields") else None
         if field is None:
             return ""
@@ -49,14 +51,22 @@ def _allowed(model: Any, location: tuple) -> str:
 _HINTS = {"bool_type": ", true or false", "string_type": ", in quotes"}
 
 
-def explain(source: str, error: ValidationError, model: type[Strict]) -> UserError:
-    """Makes one line of pydantic's complaint about a model: source, key, value, what is allowed."""
+def explain(
+    source: str, error: ValidationError, model: type[BaseModel], above: str = ""
+) -> UserError:
+    """Makes one line of pydantic's complaint about a model: source, key, value, what is allowed.
+
+    Args:
+        source: the file, or what a user typed.
+        error: pydantic's.
+        model: what was validated.
+        above: the key of it, if it is a part of something.
+    """
     errors = error.errors(include_url=False, include_context=False)
     # a mistyped key is also missing
     first = min(errors, key=lambda error: error["type"] != "extra_forbidden")
     location = first["loc"]
-    parts = (str(part) for part in location if part not in ("residual", "vgg"))
-    key = one_line(".".join(parts))
+    key = one_line(".".join(map(str, (above, *location) if above else location)))
     if first["type"] == "extra_forbidden":
         allowed = _allowed(model, location[:-1])
         close = difflib.get_close_matches(str(location[-1]), allowed.split(", "), n=1)
@@ -72,10 +82,55 @@ def explain(source: str, error: ValidationError, model: type[Strict]) -> UserErr
     return UserError(f"{source}: {text}{more}")
 
 
+def _complete(tree: dict[str, Any], source: str) -> None:
+    """Checks what has settings of its own, and makes their defaults explicit.
+
+    Raises:
+        UserError: there is no architecture, optimizer or schedule of that name, or a setting is
+            not allowed.
+    """
+    model, training = (tree.get(part) for part in ("model", "training"))
+    if isinstance(model, dict) and "architecture" in model:
+        own = architectures(tree.get("code", ""), signatures.OWN)
+        schemas = architectures(signatures.SHIPPED.read_text("utf-8"), "") | own
+        model.pop("code_sha256", None)
+        _check(model, "architecture", schemas, source, "model")
+        if model["architecture"] in own:
+            model["code_sha256"] = hashlib.sha256(tree["code"].encode()).hexdigest()
+        else:
+            tree["code"] = ""
+    for key, kind in (("optimizer", "optimizers"), ("schedule", "schedules")):
+        if isinstance(training, dict) and isinstance(part := training.get(key), dict):
+            _check(part, "name", of_keras(kind), source, f"training.{key}")
+
+
+def _check(
+    part: dict[str, Any], named: str, schemas: dict[str, Schema], source: str, key: str
+) -> None:
+    name = part.get(named)
+    if not isinstance(name, str) or name not in schemas:
+        close = difflib.get_close_matches(str(name), schemas, n=1)
+        hint = f" (did you mean {close[0]!r}?)" if close else ""
+        raise UserError(
+            f"{source}: {key}.{named}: {short_repr(name)} is not known{hint}; "
+            f"allowed: {', '.join(schemas)}"
+        )
+    settings = {k: v for k, v in part.items() if k != named}
+    try:
+        made = schemas[name].model_validate(settings)
+    except ValidationError as error:
+        raise explain(source, error, schemas[name], key) from None
+    part.clear()
+    part[named] = name
+    # Keras's "none" is left out: it means that the setting is not used
+    part.update({k: v for k, v in made.model_dump().items() if v is not None})
+
+
 def _resolve(source: str, base: dict[str, Any], changes: dict[str, Any]) -> Experiment:
     """``base`` with ``changes`` laid over it, validated."""
     source = one_line(source)  # what a user typed
     tree = _merge(base, changes)
+    _complete(tree, source)
     own = changes.get("assumed")
     if isinstance(own, dict):
         # null withdraws an assumption: the value is stated after all
@@ -142,9 +197,20 @@ def load(path: Path, _children: tuple[Path, ...] = ()) -> Experiment:
         if found is None:
             raise UserError(f"{path}: extends: there is no {places[0]}")
         base = load(found, (*_children, path)).model_dump()
-    if "name" in tree:
-        raise UserError(f"{path}: name: is taken from the file's name and cannot be set")
+    for folder in (path.parent, path.parent.parent):
+        if not base.get("code") and (folder / signatures.OWN).is_file():
+            base["code"] = _code(folder / signatures.OWN)
+            break
+    if given := {"name", "code"} & {*tree}:
+        raise UserError(f"{path}: {given.pop()}: is taken from a file and cannot be set")
     return _resolve(str(path), base, tree | {"name": path.stem})
+
+
+def _code(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read: {one_line(error)}") from None
 
 
 def from_yaml(text: str, source: str) -> Experiment:
@@ -185,7 +251,7 @@ def change(experiment: Experiment, changes: dict[str, Any], source: str) -> Expe
     return _resolve(source, experiment.model_dump(), changes)
 
 
-STANDING = ("name", "title", "assumed", "alternatives")
+STANDING = ("name", "title", "assumed", "alternatives", "code")
 """What an experiment says of itself, which shapes no result."""
 
 

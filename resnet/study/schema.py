@@ -8,13 +8,12 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal, get_args
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from resnet.study.files import Dumper
 
 Monitor = Literal["accuracy", "loss", "val_accuracy", "val_loss"]
 Fraction = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
-Momentum = Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1, le=100_000)]
 Delta = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Rate = Annotated[float, Field(gt=0, le=10, allow_inf_nan=False)]
@@ -44,40 +43,47 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
-class Residual(Strict):
-    """The study's bottleneck network; see :func:`resnet.network.models.residual_network`."""
+class Named(Strict):
+    """Something with settings of its own, which :mod:`resnet.study.signatures` checks."""
 
-    architecture: Literal["residual"]
-    identity_blocks: Annotated[
-        list[Annotated[int, Field(ge=0, le=100)]], Field(min_length=3, max_length=3)
-    ]
-    dropout: Fraction
-    batch_norm_momentum: Momentum
+    model_config = ConfigDict(extra="allow")
+
+    name: Name
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Everything but the name."""
+        return dict(self.model_extra or {})
 
 
-class VGG(Strict):
-    """The comparison of the study's section 4; see :func:`resnet.network.models.vgg_like`."""
+class Model(Strict):
+    """An architecture with its settings, the parameters of the function of that name."""
 
-    architecture: Literal["vgg"]
-    filters: Annotated[list[Count], Field(min_length=1, max_length=5)]
-    convolutions: Count
-    dense: Annotated[list[Count], Field(max_length=5)]
-    dropout: Fraction
-    batch_norm_momentum: Momentum
+    model_config = ConfigDict(extra="allow")
+
+    architecture: Name
+    code_sha256: str = ""
+    """Of the study's ``networks.py``, if the architecture is one of its own."""
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The function's arguments."""
+        return dict(self.model_extra or {})
 
 
 class Augmentation(Strict):
     """The random affine transform, named as in Keras's ``ImageDataGenerator``."""
 
-    rotation_range: Annotated[float, Field(ge=0, le=180, allow_inf_nan=False)]
+    rotation_range: Annotated[float, Field(ge=0, le=180, allow_inf_nan=False)] = 0.0
     """Degrees; the angle is uniform in [-rotation_range, rotation_range]."""
-    width_shift_range: Fraction
+    width_shift_range: Fraction = 0.0
     """Fraction of the width."""
-    height_shift_range: Fraction
+    height_shift_range: Fraction = 0.0
     """Fraction of the height."""
-    zoom_range: Fraction
+    zoom_range: Fraction = 0.0
     """Each axis is zoomed by its own factor in [1 - zoom_range, 1 + zoom_range]."""
-    horizontal_flip: bool
+    horizontal_flip: bool = False
+    """Mirrors half of the images."""
 
 
 class Validation(Strict):
@@ -121,13 +127,29 @@ class ReduceLROnPlateau(Strict):
 
 
 class Training(Strict):
-    """Adam on the categorical cross-entropy."""
+    """An optimizer on the categorical cross-entropy."""
 
     epochs: Count
     batch_size: Count
     learning_rate: Rate
     early_stopping: EarlyStopping | None
     reduce_lr_on_plateau: ReduceLROnPlateau | None
+    optimizer: Named | None = None
+    """One of Keras's by its identifier, with its settings; Adam if there is none."""
+    schedule: Named | None = None
+    """One of Keras's learning-rate schedules, in epochs, set as each epoch starts."""
+    l2: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    """Adds l2 times the sum of all kernels' squared weights to the loss."""
+    label_smoothing: Fraction = 0.0
+    """Share of a label's probability that is spread over all classes."""
+    shuffle: Literal["epoch", "once", "never"] = "epoch"
+    """Whether each epoch has an order of its own, all have one, or that of the images."""
+
+    @model_validator(mode="after")
+    def _one_schedule(self) -> "Training":
+        if self.schedule and self.reduce_lr_on_plateau:
+            raise ValueError("training.schedule and reduce_lr_on_plateau: give one of them")
+        return self
 
 
 class Alternative(Strict):
@@ -147,11 +169,13 @@ class Experiment(Strict):
 
     name: Name
     title: Annotated[str, Field(max_length=80), AfterValidator(_joined)]
-    model: Annotated[Residual | VGG, Field(discriminator="architecture")]
+    model: Model
     data: Data
     training: Training
     assumed: dict[str, Text]
     alternatives: dict[str, list[Alternative]] = {}
+    code: str = ""
+    """The text of the study's ``networks.py``, if the architecture is one of its own."""
 
     @property
     def label(self) -> str:
@@ -165,6 +189,8 @@ class Experiment(Strict):
             **options: of pydantic's ``model_dump``.
         """
         tree = self.model_dump(include={"model", "data", "training"}, **options)
+        if not self.model.code_sha256:
+            tree["model"].pop("code_sha256", None)
         return dict(flatten(tree))
 
     def hash(self) -> str:
@@ -173,7 +199,13 @@ class Experiment(Strict):
         A default does not enter it: a key that the schema is given later, with a default that
         means "as before", leaves runs, records and states what they were.
         """
-        return _digest(self.flat(exclude_defaults=True))
+        return _digest(self._hashed())
+
+    def _hashed(self) -> dict[str, Any]:
+        flat = self.flat(exclude_defaults=True)
+        if augmentation := self.data.augmentation:  # of these there were no defaults at first
+            flat |= {f"data.augmentation.{key}": getattr(augmentation, key) for key in _HASHED}
+        return flat
 
     def trajectory(self) -> str:
         """Returns SHA-256 (hex) of what shapes the weights on their way.
@@ -183,9 +215,8 @@ class Experiment(Strict):
         """
         # These act between epochs, on figures that are in the states: rung 4 shares rung 3's
         # training until its rate first drops, because the rates so far are in a state's name.
-        aside = ("epochs", "early_stopping", "reduce_lr_on_plateau")
-        flat = self.flat(exclude_defaults=True)
-        return _digest({k: v for k, v in flat.items() if k.split(".")[1] not in aside})
+        aside = ("epochs", "early_stopping", "reduce_lr_on_plateau", "schedule")
+        return _digest({k: v for k, v in self._hashed().items() if k.split(".")[1] not in aside})
 
     def program(self) -> str:
         """Returns SHA-256 (hex) of what shapes the compiled training step and how many there are.
@@ -195,15 +226,24 @@ class Experiment(Strict):
         """
         data = (
             *("training.epochs", "training.early_stopping", "training.reduce_lr_on_plateau"),
-            *("training.learning_rate", "data.validation.subset", "data.augmentation."),
+            *("training.learning_rate", "training.schedule", "training.shuffle"),
+            *("data.validation.subset", "data.augmentation."),
         )
         shape = {key: value for key, value in self.flat().items() if not key.startswith(data)}
         return _digest(shape | {"augmented": self.data.augmentation is not None})
 
     def to_yaml(self) -> str:
         """Writes the resolved experiment as YAML, every value explicit."""
-        tree = self.model_dump(exclude={"alternatives"})
+        tree = self.model_dump(exclude={"alternatives", "code"})
+        if not self.model.code_sha256:
+            del tree["model"]["code_sha256"]
         return yaml.dump(tree, Dumper=Dumper, sort_keys=False, allow_unicode=True, width=100)
+
+
+_HASHED = (
+    *("rotation_range", "width_shift_range", "height_shift_range", "zoom_range"),
+    "horizontal_flip",
+)
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from resnet.records import (
     settings,
 )
 from resnet.store import FAILURES, Store, data_of
-from resnet.study import Job
+from resnet.study import Job, signatures
 from resnet.tracking import leases
 from resnet.tracking.environment import environment
 from resnet.tracking.leases import Lease, Lost
@@ -201,6 +201,8 @@ def child_run(
     with _ending(store, run_id), lease.kept(run_id, still_ours):
         # again when it goes on: its name may be another by now
         ours.client.log_text(run_id, job.experiment.to_yaml(), "experiment.yaml")
+        if job.experiment.code:
+            ours.client.log_text(run_id, job.experiment.code, signatures.OWN)
         if not data_of(run):
             params = [Param(*item) for item in settings(job.experiment).items()]
             ours.client.log_batch(run_id, params=params)

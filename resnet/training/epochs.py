@@ -85,10 +85,17 @@ class Epochs:
 
     def batches(self, epoch: int) -> list[Batch]:
         """Makes the training batches of an epoch: positions and transforms."""
-        order = self._generator(epoch, _SHUFFLE).permutation(self.train)
+        order = self._order(epoch)
         transforms = self._transforms(epoch, _AUGMENT, len(order))
         size = self.experiment.training.batch_size
         return list(_slices(order, transforms, size))[: self.steps]
+
+    def _order(self, epoch: int) -> np.ndarray:
+        """The training images' positions as an epoch shows them."""
+        shuffle = self.experiment.training.shuffle
+        if shuffle == "never":
+            return self.train
+        return self._generator(epoch * (shuffle == "epoch"), _SHUFFLE).permutation(self.train)
 
     def validation_batches(self, epoch: int) -> Iterator[Batch]:
         """Makes the batches of an epoch's validation images, as large as is convenient.

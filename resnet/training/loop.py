@@ -18,7 +18,7 @@ import numpy as np
 from resnet import Interrupted, UserError, events
 from resnet.data import Dataset
 from resnet.network import build, keras, multiply_adds
-from resnet.study import Experiment, Job, Training
+from resnet.study import Experiment, Job, Training, signatures
 from resnet.training import checkpoints
 from resnet.training.epochs import Epochs
 from resnet.training.numerics import numerics
@@ -96,6 +96,19 @@ def make_callbacks(training: Training, network: keras.Model) -> dict[str, Any]:
     return callbacks
 
 
+def _schedule(training: Training) -> Any:
+    """Keras's schedule of that name, of the number of epochs done; None if none is named."""
+    if not (named := training.schedule):
+        return None
+    settings = named.settings
+    if named.name == "piecewise_constant":
+        # epochs done, where Keras counts the step that it is at
+        settings["boundaries"] = [boundary - 1 for boundary in settings["boundaries"]]
+    else:
+        settings["initial_learning_rate"] = training.learning_rate
+    return signatures.keras_class(keras.optimizers.schedules, named.name)(**settings)
+
+
 def _mode(monitor: str) -> str:
     return "max" if monitor.endswith("accuracy") else "min"
 
@@ -122,6 +135,8 @@ class _Run:
         self.shared_epochs = 0  # which another run has trained
         self.saved_at = time.monotonic()
         self.numerics = numerics(steps.lanes)
+        self._schedule = _schedule(experiment.training)
+        self._set_rate()
 
     @property
     def due(self) -> bool:
@@ -215,6 +230,13 @@ class _Run:
             callback.on_epoch_end(len(self.history), dict(record))
         self.history.append(record)
         self.step, self.seconds = 0, 0.0
+        self._set_rate()
+
+    def _set_rate(self) -> None:
+        """Sets the learning rate of the epoch that begins, if there is a schedule."""
+        if self._schedule:
+            rate = self._schedule(np.float32(len(self.history)))
+            self.steps.network.optimizer.learning_rate.assign(rate)
 
 
 def train(
@@ -247,7 +269,7 @@ def train(
     """
     job = Job(experiment, seed)
     epochs = Epochs.make(experiment, len(dataset.x_train), dataset.x_train.shape[1:3], seed)
-    network = build(experiment.model, dataset.x_train.shape[1:], len(dataset.classes), seed)
+    network = build(experiment, dataset.x_train.shape[1:], len(dataset.classes), seed)
     if make:
         steps = make(network, experiment)
     else:
@@ -298,7 +320,7 @@ def _epoch(
     run.end_epoch(record)
     listener(events.Epoch(job, run.history))
     new_rate = learning_rate(network)
-    if new_rate != rate:
+    if new_rate != rate and "reduce_lr_on_plateau" in run.callbacks:
         listener(events.RateDropped(job, epoch + 1, rate, new_rate))
     if network.stop_training:
         stop = run.callbacks["early_stopping"]

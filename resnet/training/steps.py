@@ -14,7 +14,7 @@ import numpy as np
 from keras import ops
 
 from resnet.network import augmentation, keras
-from resnet.study import Experiment
+from resnet.study import Experiment, Training, signatures
 
 EVALUATION_BATCH = 256  # larger than the training batch: inference does not depend on it
 
@@ -26,7 +26,7 @@ class Steps:
     """One network's compiled steps over one set of images.
 
     Args:
-        network: built; compiled here with Adam and the categorical cross-entropy.
+        network: built; compiled here with the experiment's optimizer and loss.
         experiment: says what pixels are divided by, and how the optimizer is set.
     """
 
@@ -38,9 +38,11 @@ class Steps:
     def __init__(self, network: keras.Model, experiment: Experiment):
         self.network = network
         self._pixel_scale = experiment.data.pixel_scale
+        training = experiment.training
+        smoothed = keras.losses.CategoricalCrossentropy(label_smoothing=training.label_smoothing)
         network.compile(
-            optimizer=keras.optimizers.Adam(experiment.training.learning_rate),
-            loss="categorical_crossentropy",
+            optimizer=_optimizer(training),
+            loss=smoothed if training.label_smoothing else "categorical_crossentropy",
             metrics=["accuracy"],
         )
         # loss, metrics and optimizer make variables on first use, which must not be while tracing
@@ -90,6 +92,14 @@ class Steps:
             float32 (n, classes).
         """
         return probabilities(self.network, images, self._pixel_scale)
+
+
+def _optimizer(training: Training) -> Any:
+    """Keras's optimizer of that name; Adam if none is named."""
+    if not (named := training.optimizer):
+        return keras.optimizers.Adam(training.learning_rate)
+    kind = signatures.keras_class(keras.optimizers, named.name)
+    return kind(learning_rate=training.learning_rate, **named.settings)
 
 
 class TensorFlowSteps(Steps):

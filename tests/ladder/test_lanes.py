@@ -19,7 +19,7 @@ from ladders import KILLED_AT, assert_identical, ladder_arguments, left_alone, r
 
 from resnet import Interrupted, events, tracking
 from resnet.ladder import lanes, run_jobs
-from resnet.network import layers, models
+from resnet.network import building, layers
 from resnet.store import connect
 from resnet.study import Job, Study, change
 from resnet.training import program, train
@@ -157,7 +157,7 @@ def lowered(name, count):
     """The training step of a rung's full network, as XLA is given it."""
     e = Study.open().experiment(name)
     shared = program.Program(np.zeros((64, 32, 32, 3), "uint8"), np.arange(64) % 10, 10, 255, count)
-    shared.lane()(models.build(e.model, (32, 32, 3), 10, 0), e)
+    shared.lane()(building.build(e, (32, 32, 3), 10, 0), e)
     shape = (1, count)
     transforms = np.zeros((*shape, 32, 8), "float32")
     batch = np.ones(shape, bool), np.zeros((*shape, 32), "int32"), transforms
@@ -372,7 +372,7 @@ def test_lanes_are_as_many_as_trainings_unless_memory_is_short(
     """A run that shares a training with another needs no lane of its own."""
     later = change(LONG, {"training": {"epochs": 9}}, "test")
     jobs = [Job(e, seed) for seed in range(4) for e in (LONG, later)]
-    network = models.build(LONG.model, dataset.x_train.shape[1:], len(dataset.classes), 0)
+    network = building.build(LONG, dataset.x_train.shape[1:], len(dataset.classes), 0)
     limit = int(lanes_that_fit * lanes._memory(network, 32)) + 1
     card = types.SimpleNamespace(memory_stats=lambda: {"bytes_limit": limit})
     monkeypatch.setattr(lanes, "accelerator", lambda: card)

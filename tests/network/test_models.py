@@ -1,17 +1,19 @@
+import re
+
 import keras
 import numpy as np
 import pytest
 
 from resnet import UserError
-from resnet.network import layers, models
-from resnet.study import Study
+from resnet.network import building, layers, models
+from resnet.study import Study, change
 from resnet.training import probabilities
 
 STUDY = Study.open()
 
 
 def build(name, seed=0, shape=(32, 32, 3)):
-    return models.build(STUDY.experiment(name).model, shape, 10, seed)
+    return building.build(STUDY.experiment(name), shape, 10, seed)
 
 
 def trainable(network):
@@ -19,13 +21,13 @@ def trainable(network):
 
 
 def test_the_template_is_the_study_s():
-    network = models.residual_network()
+    network = models.residual()
     assert network.count_params() == 316_394
     assert trainable(network) == 311_466
     convolutions = [layer for layer in network.layers if isinstance(layer, keras.layers.Conv2D)]
     assert len(convolutions) == 36
     assert all(layer.use_bias for layer in convolutions)
-    assert round(models.multiply_adds(network) / 1e6, 2) == 53.98
+    assert round(building.multiply_adds(network) / 1e6, 2) == 53.98
 
 
 @pytest.mark.parametrize(
@@ -201,11 +203,12 @@ def test_a_saved_model_loads_in_plain_keras(tmp_path):
     import subprocess
     import sys
 
-    settings = STUDY.experiment("05_deeper_dropout").model
-    settings = settings.model_copy(update={"identity_blocks": [1, 0, 0]})
-    network = models.build(settings, (8, 8, 3), 10, 0)
+    e = change(
+        STUDY.experiment("05_deeper_dropout"), {"model": {"identity_blocks": [1, 0, 0]}}, "x"
+    )
+    network = building.build(e, (8, 8, 3), 10, 0)
     x = np.random.default_rng(0).integers(0, 256, (4, 8, 8, 3), "uint8")
-    models.served(network, 255.0).save(tmp_path / "model.keras")
+    building.served(network, 255.0).save(tmp_path / "model.keras")
     np.save(tmp_path / "x.npy", x)
     # in an empty folder and isolated mode, where this project cannot be imported by accident
     script = (
@@ -220,48 +223,168 @@ def test_a_saved_model_loads_in_plain_keras(tmp_path):
     )
 
 
-@pytest.mark.parametrize(
-    "settings",
-    [
-        {"activation": "relu"},
-        {"use_bias": False},
-        {"groups": 2},
-        {"dilation_rate": 2},
-        {"padding": "valid"},
-    ],
-)
+K = keras.layers
+ELSEWHERE = {
+    "an activation": [K.Conv2D(4, 3, padding="same", activation="relu"), K.BatchNormalization()],
+    "no bias": [K.Conv2D(4, 3, padding="same", use_bias=False), K.BatchNormalization()],
+    "groups": [K.Conv2D(4, 3, padding="same", groups=2), K.BatchNormalization()],
+    "dilation": [K.Conv2D(4, 3, padding="same", dilation_rate=2), K.BatchNormalization()],
+    "no padding": [K.Conv2D(4, 3), K.BatchNormalization()],
+    "no normalization": [K.Conv2D(4, 3, padding="same"), K.Activation("relu")],
+    "no scale": [K.BatchNormalization(scale=False)],
+    "no centre": [K.BatchNormalization(center=False)],
+    "rows": [K.BatchNormalization(axis=1)],
+    "overlap": [K.MaxPooling2D(3, strides=2)],
+    "padding": [K.MaxPooling2D(2, padding="same")],
+}
+
+
+def sequence(kinds):
+    x = image = keras.Input((7, 7, 4), name="image")
+    for i, layer in enumerate(kinds):
+        x = type(layer).from_config(layer.get_config() | {"name": f"layer{i}"})(x)
+    return keras.Model(image, x)
+
+
+@pytest.mark.parametrize("why", ELSEWHERE)
 @pytest.mark.parametrize("products", [False, True])
-def test_any_other_convolution_is_the_stock_layer(settings, products):
-    """The activation was ignored, so that what was saved was not what was tested."""
-    x = np.random.default_rng(0).normal(size=(2, 6, 6, 4)).astype("float32")
-    ours = layers.Conv2D(4, 3, **{"padding": "same"} | settings)
-    stock = keras.layers.Conv2D.from_config(ours.get_config())
-    stock.build(x.shape)
+def test_our_layers_are_put_in_only_where_they_equal_keras_s(why, products):
+    """An activation was ignored, so that what was saved was not what was tested."""
+    x = np.random.default_rng(0).normal(size=(8, 7, 7, 4)).astype("float32")
+    plain = sequence(ELSEWHERE[why])
+    ours = building.faster(plain)
     with layers.products(products):
-        ours.build(x.shape)
-        ours.set_weights(stock.get_weights())
-        np.testing.assert_allclose(ours(x), stock(x), rtol=1e-5, atol=1e-6)
+        for training in (True, False):
+            np.testing.assert_allclose(
+                ours(x, training=training), plain(x, training=training), atol=1e-5
+            )
+    mine = {type(layer) for layer in ours.layers} & {*layers.FASTER.values()}
+    assert layers.Conv2D not in mine and layers.MaxPooling2D not in mine
+
+
+@pytest.mark.parametrize("name", ["02_augmentation", "vgg"])
+def test_our_layers_are_put_in_and_taken_out_again(name):
+    network = build(name)
+    kinds = {type(layer) for layer in network.layers}
+    assert {layers.Conv2D, layers.BatchNormalization} <= kinds
+    assert (layers.MaxPooling2D in kinds) == (name == "vgg")
+    plain = building.stock(network)
+    assert not {type(layer) for layer in plain.layers} & {*layers.FASTER.values()}
+    assert [layer.name for layer in plain.layers] == [layer.name for layer in network.layers]
+    x = np.random.default_rng(0).uniform(size=(2, 32, 32, 3)).astype("float32")
+    np.testing.assert_allclose(network(x), plain(x), atol=1e-6)
+
+
+FIXED = ("BatchNormalization", "LayerNormalization", "GroupNormalization", "PReLU")
+
+
+def of_every_kind():
+    """Every kind of Keras's layers that has weights."""
+    shapes = {1: (6, 4), 2: (6, 6, 4), 3: (6, 6, 6, 4)}
+    settings = {
+        "Dense": {"units": 3}, "Embedding": {"input_dim": 9, "output_dim": 3},
+        "EinsumDense": {"equation": "abc,cd->abd", "output_shape": (None, 3)},
+        "MultiHeadAttention": {"num_heads": 2, "key_dim": 3},
+        "GroupQueryAttention": {"head_dim": 3, "num_query_heads": 2, "num_key_value_heads": 1},
+        "LSTM": {"units": 3}, "GRU": {"units": 3}, "SimpleRNN": {"units": 3},
+    }  # fmt: skip
+    for name in dir(keras.layers):
+        kind = getattr(keras.layers, name)
+        if re.fullmatch("(Separable|Depthwise)?Conv[123]D(Transpose)?", name):
+            dimensions = int(re.search("[123]", name)[0])
+            depth = {} if name.startswith("Depthwise") else {"filters": 3}
+            yield kind(kernel_size=2, name="layer", **depth), shapes[dimensions]
+        elif name in settings:
+            yield kind(name="layer", **settings[name]), shapes[1] if name != "Embedding" else (6,)
+        elif name in FIXED:
+            yield kind(name="layer", **{"groups": 2} if name.startswith("Group") else {}), shapes[2]
+
+
+KINDS = [*of_every_kind()]
+
+
+@pytest.mark.parametrize(("layer", "shape"), KINDS, ids=[type(k).__name__ for k, _ in KINDS])
+def test_every_layer_s_weights_follow_the_seed_and_its_name(layer, shape):
+    def made():
+        image = keras.Input(shape, name="image")
+        fresh = type(layer).from_config(layer.get_config())
+        attends = "Attention" in type(layer).__name__
+        return keras.Model(image, fresh(image, image) if attends else fresh(image))
+
+    def drawn(seed):
+        network = made()
+        building.initialize(network, seed, made)
+        return [np.asarray(v) for v in network.variables]
+
+    first, again, other = drawn(0), drawn(0), drawn(1)
+    assert first
+    for a, b in zip(first, again, strict=True):
+        np.testing.assert_array_equal(a, b)
+    random = [not np.array_equal(a, b) for a, b in zip(first, other, strict=True)]
+    assert any(random) == (type(layer).__name__ not in FIXED)
+    counted = building.multiply_adds(made())
+    assert np.isnan(counted) or counted > 0 or not any(random)
 
 
 @pytest.mark.parametrize(
-    ("layer", "shape"),
+    "initializer",
     [
-        (layers.BatchNormalization(scale=False), (8, 3, 3, 4)),
-        (layers.BatchNormalization(center=False), (8, 3, 3, 4)),
-        (layers.BatchNormalization(axis=1), (8, 3, 3, 4)),
-        (layers.BatchNormalization(), (8, 4)),
-        (layers.MaxPooling2D(3, strides=2), (8, 7, 7, 4)),
-        (layers.MaxPooling2D(2, strides=1), (8, 7, 7, 4)),
-        (layers.MaxPooling2D(2, padding="same"), (8, 7, 7, 4)),
+        *("glorot_uniform", "glorot_normal", "he_normal", "he_uniform", "lecun_normal"),
+        *("lecun_uniform", "random_normal", "random_uniform", "truncated_normal", "orthogonal"),
+        *("zeros", "ones"),
+        keras.initializers.VarianceScaling(2.0, "fan_out", "untruncated_normal"),
+        keras.initializers.Constant(0.5),
     ],
 )
-@pytest.mark.parametrize("products", [False, True])
-def test_any_other_normalization_and_pooling_is_the_stock_layer(layer, shape, products):
-    x = np.random.default_rng(0).normal(size=shape).astype("float32")
-    stock = getattr(keras.layers, type(layer).__name__).from_config(layer.get_config())
-    ours = type(layer).from_config(layer.get_config())
-    with layers.products(products):
-        np.testing.assert_allclose(ours(x, training=True), stock(x, training=True), atol=1e-5)
+@pytest.mark.parametrize("shape", [(3, 3, 40, 60), (500, 40)])
+def test_initial_values_are_distributed_as_keras_s(initializer, shape):
+    initializer = keras.initializers.get(initializer)
+    ours = building.draw(initializer, shape, np.random.default_rng(0))
+    theirs = np.asarray(initializer(shape))
+    assert ours.shape == theirs.shape
+    for statistic in (np.mean, np.std, np.min, np.max):
+        assert statistic(ours) == pytest.approx(statistic(theirs), rel=0.25, abs=0.01)
+    if isinstance(initializer, keras.initializers.Orthogonal):
+        flat = ours.reshape(-1, shape[-1])
+        np.testing.assert_allclose(flat.T @ flat, np.eye(shape[-1]), atol=1e-6)
+
+
+def test_a_weight_that_no_seed_sets_is_refused():
+    class Own(keras.layers.Layer):
+        def build(self, shape):
+            self.mine = self.add_weight(shape=(3,), initializer="random_normal", name="mine")
+            self.one = self.add_weight(shape=(3,), initializer="ones", name="one")
+
+        def call(self, x):
+            return x * self.one[0]
+
+    def made():
+        image = keras.Input((4,), name="image")
+        return keras.Model(image, Own(name="own")(image))
+
+    with pytest.raises(UserError, match="the weight 'mine' of the layer own has a random"):
+        building.initialize(made(), 0, made)
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape", "counted"),
+    [
+        (K.Conv2D(8, 3, groups=2), (6, 6, 4), 4 * 4 * 3 * 3 * 2 * 8),
+        (K.Conv2D(8, 3, dilation_rate=2, padding="same"), (6, 6, 4), 36 * 9 * 4 * 8),
+        (K.DepthwiseConv2D(3, strides=2, padding="same"), (6, 6, 4), 9 * 9 * 4),
+        (K.SeparableConv2D(8, 3, padding="same"), (6, 6, 4), 36 * (9 * 4 + 4 * 8)),
+        (K.Conv2DTranspose(8, 3, strides=2), (6, 6, 4), 36 * 9 * 4 * 8),
+        (K.Dense(5), (6, 4), 6 * 4 * 5),
+        (K.LSTM(5), (6, 4), None),
+        (K.MultiHeadAttention(2, 3), (6, 4), None),
+    ],
+)
+def test_operations_are_counted_or_not_at_all(layer, shape, counted):
+    image = keras.Input(shape)
+    several = isinstance(layer, K.MultiHeadAttention)
+    network = keras.Model(image, layer(image, image) if several else layer(image))
+    found = building.multiply_adds(network)
+    assert np.isnan(found) if counted is None else found == counted
 
 
 def test_the_variance_of_lanes_is_right_up_to_a_mean_of_a_hundred_deviations():
@@ -269,13 +392,3 @@ def test_the_variance_of_lanes_is_right_up_to_a_mean_of_a_hundred_deviations():
     gamma, beta = np.ones(8, "float32"), np.zeros(8, "float32")
     _, _, variance = layers._normalize(x, gamma, beta, np.float32(1e-3))
     np.testing.assert_allclose(variance, x.astype("float64").var(axis=(0, 1, 2)), rtol=0.02)
-
-
-def test_a_layer_whose_weights_no_seed_sets_is_refused(monkeypatch):
-    image = keras.Input((8, 8, 3), name="image")
-    x = keras.layers.Flatten()(keras.layers.DepthwiseConv2D(3, name="deep")(image))
-    network = keras.Model(image, keras.layers.Dense(2, name="head")(x))
-    with pytest.raises(ValueError, match="deep: nothing here draws a DepthwiseConv2D's weights"):
-        models._initialize(network, 0)
-    with pytest.raises(ValueError, match="deep: nothing here counts a DepthwiseConv2D"):
-        models.multiply_adds(network)

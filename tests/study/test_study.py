@@ -183,7 +183,6 @@ def test_two_rungs_of_one_number_are_refused_unless_one_is_named():
         ("!!python/object/apply:os.system [id]", ["YAML"]),
         ("", ["key: value"]),
         ("name: other\nextends: 01_template", ["name"]),
-        ("extends: 01_template\nmodel: {architecture: vgg}", ["model.filters", "missing"]),
         ("2024-13-45: x", ["2024-13-45: unknown key"]),
         ("a: 1\n01: 2", ["line 2", "the key 1 is not text"]),
         ("title: &a x\nbase:\n  <<: *a", ["line 3", "*a", "write out"]),
@@ -207,6 +206,34 @@ def test_two_rungs_of_one_number_are_refused_unless_one_is_named():
             [r"the character '\x00'"],
         ),
         ("extends: .hidden", ["'.hidden' is not an experiment's name"]),
+        (
+            "extends: 01_template\nmodel: {architecture: vgg, filters: [0]}",
+            ["model.filters.0: 0 is not allowed", "greater than or equal to 1"],
+        ),
+        (
+            "extends: 01_template\nmodel: {architecture: vgg, filter: [8]}",
+            ["model.filter: unknown key (did you mean 'filters'?)", "batch_norm_momentum"],
+        ),
+        (
+            "extends: 01_template\nmodel: {architecture: vg}",
+            ["model.architecture: 'vg' is not known (did you mean 'vgg'?); allowed: residual, vgg"],
+        ),
+        (
+            "extends: 01_template\ntraining: {optimizer: {name: sdg}}",
+            ["training.optimizer.name: 'sdg' is not known (did you mean 'sgd'?)", "adamw"],
+        ),
+        (
+            "extends: 01_template\ntraining: {optimizer: {name: sgd, momentun: 0.9}}",
+            ["training.optimizer.momentun: unknown key (did you mean 'momentum'?)"],
+        ),
+        (
+            "extends: 01_template\ntraining: {schedule: {name: cosine}}",
+            ["training.schedule.decay_steps: is missing"],
+        ),
+        (
+            "extends: 04_lr_schedule\ntraining: {schedule: {name: cosine, decay_steps: 9}}",
+            ["training.schedule and reduce_lr_on_plateau: give one of them"],
+        ),
     ],
 )
 def test_a_mistake_is_one_line_that_names_it(tmp_path, content, words):

@@ -15,8 +15,8 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from resnet.network import augmentation, keras, models
-from resnet.study import Study
+from resnet.network import augmentation, build, keras
+from resnet.study import Study, change
 from resnet.training import make_steps, probabilities, program
 
 REFERENCE = Path(__file__).parent / "reference.npz"
@@ -34,9 +34,8 @@ DEEP = {"template"}
 def values(case, make=make_steps):
     """Probabilities of fixed weights, and what one training step changes."""
     name, changes = CASES[case]
-    experiment = Study.open().experiment(name)
-    model = experiment.model.model_copy(update=changes)
-    network = models.build(model, (16, 16, 3), 10, seed=0)
+    experiment = change(Study.open().experiment(name), {"model": changes}, "test")
+    network = build(experiment, (16, 16, 3), 10, seed=0)
     generator = np.random.default_rng(0)
     x = generator.integers(0, 256, (32, 16, 16, 3), "uint8")
     y = generator.integers(0, 10, 32)
@@ -94,8 +93,7 @@ def test_a_step_in_a_lane_is_the_reference_s(case, monkeypatch):
 
     def in_a_lane(network, images, labels, experiment):
         shared = program.Program(images, labels, 10, experiment.data.pixel_scale, 2)
-        model = experiment.model.model_copy(update=CASES[case][1])
-        other = models.build(model, (16, 16, 3), 10, seed=1)
+        other = build(experiment, (16, 16, 3), 10, seed=1)
         shared.lane()(other, experiment)
         return shared.lane()(network, experiment)
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from keras.src.legacy.preprocessing.image import ImageDataGenerator
 
 from resnet import Interrupted, UserError, events, records
-from resnet.network import models
+from resnet.network import building
 from resnet.study import change
 from resnet.training import Epochs, checkpoints, loop, make_steps, numerics, train
 
@@ -106,7 +106,7 @@ def test_the_loop_equals_model_fit(name, dataset, tmp_path):
     e = experiment(name, **settings_)
     outcome = train(e, dataset, 0, tmp_path)
 
-    network = models.stock(models.build(e.model, (8, 8, 3), 4, seed=0))
+    network = building.stock(building.build(e, (8, 8, 3), 4, seed=0))
     network.compile("adam", "categorical_crossentropy", metrics=["accuracy"])
     epochs = Epochs.make(e, len(dataset.x_train), (8, 8), seed=0)
     x = dataset.x_train.astype("float32") / 255
@@ -148,7 +148,7 @@ def test_the_loop_equals_model_fit(name, dataset, tmp_path):
 
 def test_training_figures_are_means_over_the_epoch_s_images(dataset):
     e = experiment("01_template", **SMALL)
-    network = models.build(e.model, (8, 8, 3), 4, seed=0)
+    network = building.build(e, (8, 8, 3), 4, seed=0)
     steps = make_steps(network, dataset.x_train, dataset.y_train, e)
     steps.test((np.arange(100, dtype="int32"), None), 0)
     steps.test((np.arange(100, 160, dtype="int32"), None), 1)

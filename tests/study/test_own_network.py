@@ -1,0 +1,190 @@
+"""A network, an optimizer and a schedule of a study's own: said in its files, and nowhere else."""
+
+import hashlib
+import shutil
+
+import keras
+import numpy as np
+import pytest
+import yaml
+from conftest import assert_same_outcome, bars
+from test_own_studies import RUNG
+
+from resnet import Interrupted, UserError, records, tracking
+from resnet.ladder import run_jobs
+from resnet.network import build, building, layers
+from resnet.store import connect
+from resnet.study import Job, Study, signatures
+from resnet.training import train
+
+NETWORKS = '''
+from typing import Annotated
+
+import keras
+from keras import layers
+from pydantic import Field
+
+Width = Annotated[int, Field(ge=1, le=512)]
+
+
+def basic(input_shape, classes, *, width: Width = 8, blocks: int = 1, final: str = "softmax"):
+    """He's basic blocks."""
+    x = image = keras.Input(input_shape)
+    x = _unit(x, width, "stem")
+    for b in range(blocks):
+        y = _unit(x, width, f"block{b}_first")
+        y = layers.Conv2D(width, 3, padding="same", name=f"block{b}_second")(y)
+        y = layers.BatchNormalization(name=f"block{b}_second_bn")(y)
+        x = layers.ReLU(name=f"block{b}")(layers.Add(name=f"block{b}_add")([x, y]))
+    x = layers.GlobalAveragePooling2D(name="pool")(x)
+    return keras.Model(image, layers.Dense(classes, activation=final, name="head")(x))
+
+
+def _unit(x, width, name):
+    x = layers.Conv2D(width, 3, padding="same", kernel_initializer="he_normal", name=name)(x)
+    return layers.ReLU(name=f"{name}_relu")(layers.BatchNormalization(name=f"{name}_bn")(x))
+'''
+TRAINING = {
+    "epochs": 4,
+    "learning_rate": 0.1,
+    "optimizer": {"name": "sgd", "momentum": 0.9, "nesterov": True},
+    "schedule": {"name": "piecewise_constant", "boundaries": [2, 3], "values": [0.1, 0.01, 0.001]},
+    "l2": 1e-4,
+}
+
+
+def written(folder, networks=NETWORKS, **model):
+    folder.mkdir()
+    (folder / "networks.py").write_text(networks)
+    first = RUNG | {"title": "Basic", "model": {"architecture": "basic"} | model}
+    first["training"] = RUNG["training"] | TRAINING
+    (folder / "01_basic.yaml").write_text(yaml.safe_dump(first))
+    (folder / "02_wider.yaml").write_text("extends: 01_basic\ntitle: Wider\nmodel: {width: 12}\n")
+    claims = {
+        "published": {},
+        "tolerance": 0.05,
+        "seeds": 1,
+        "credited": {"02_wider": ["model.width"]},
+    }
+    (folder / "claims.yaml").write_text(
+        yaml.safe_dump(claims | {"claims": [], "contradictions": []})
+    )
+    (folder / "study.yaml").write_text("name: mine\nabout: my network\ndataset: bars\n")
+    return Study.open(folder)
+
+
+@pytest.fixture
+def study(tmp_path):
+    return written(tmp_path / "mine")
+
+
+def test_its_settings_are_the_function_s_parameters(study):
+    e = study.experiment("01_basic")
+    assert e.model.settings == {"width": 8, "blocks": 1, "final": "softmax"}
+    assert e.model.code_sha256 == hashlib.sha256(NETWORKS.encode()).hexdigest()
+    assert study.experiment("01_basic", overrides=["model.width=9"]).model.settings["width"] == 9
+    path = study.folder / "01_basic.yaml"
+    whole = path.read_text()
+    for changes, told in (
+        ({"width": 0}, "model.width: 0 is not allowed: Input should be greater than or"),
+        ({"widht": 3}, "model.widht: unknown key (did you mean 'width'?); allowed: width"),
+        ({"blocks": True}, "model.blocks: True is not allowed"),
+        ({"architecture": "basi"}, "(did you mean 'basic'?); allowed: residual, vgg, basic"),
+    ):
+        tree = yaml.safe_load(whole)
+        tree["model"] |= changes
+        path.write_text(yaml.safe_dump(tree))
+        with pytest.raises(UserError) as error:
+            study.experiment("01_basic")
+        assert told in str(error.value)
+
+
+def test_whatever_the_file_says_is_part_of_what_a_run_is(study):
+    before = study.experiment("01_basic")
+    (study.folder / "networks.py").write_text(NETWORKS.replace("ReLU", "ELU"))
+    after = study.experiment("01_basic")
+    for of in ("hash", "trajectory", "program"):
+        assert getattr(before, of)() != getattr(after, of)()
+    tree = yaml.safe_load((study.folder / "01_basic.yaml").read_text())
+    tree["model"] = {"architecture": "vgg"}
+    (study.folder / "03_shipped.yaml").write_text(yaml.safe_dump(tree))
+    shipped = Study.open(study.folder).experiment("03_shipped")
+    assert shipped.code == "" and "code_sha256" not in shipped.to_yaml()
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (("def basic", "def basic(: "), "networks.py, line 11: is not Python"),
+        (("width: Width", "width: Widths"), "networks.py: basic: width: its type or default"),
+        (("layers.Dense(classes", "layers.Dense(7"), "returns (None, 7) where probabilities"),
+        (("layers.Add(", "layers.Ad("), "networks.py, line 19: basic: AttributeError"),
+        (("le=512)]", "le=512)]\nimport nothing"), "networks.py, line 9: basic: ModuleNotFound"),
+    ],
+)
+def test_a_mistake_in_it_is_a_line(tmp_path, change, told):
+    study = written(tmp_path / "mine", NETWORKS.replace(*change))
+    with pytest.raises(UserError) as error:
+        build(study.experiment("01_basic"), (8, 8, 3), 4, 0)
+    assert told in str(error.value)
+
+
+def test_it_gets_our_layers_where_they_equal_keras_s(study):
+    network = build(study.experiment("01_basic"), (8, 8, 3), 4, 0)
+    assert sum(type(layer) is layers.Conv2D for layer in network.layers) == 3
+    assert all(
+        type(layer).__module__.startswith("keras") for layer in building.stock(network).layers
+    )
+    kernel = next(layer.kernel for layer in network.layers if layer.name == "stem")
+    assert np.std(kernel) == pytest.approx(np.sqrt(2 / 27), rel=0.2)  # He's
+
+
+def test_it_is_trained_killed_gone_on_recorded_and_restored(study, empty, tmp_path):
+    dataset, e = bars(), study.experiment("01_basic")
+    whole = train(e, dataset, 0, str(tmp_path / "whole"))
+    assert [round(r["learning_rate"], 6) for r in whole.history] == [0.1, 0.1, 0.01, 0.001]
+    steps = 0
+
+    def stop():
+        nonlocal steps
+        steps += 1
+        return steps == 37
+
+    with pytest.raises(Interrupted):
+        train(e, dataset, 0, str(tmp_path / "parts"), should_stop=stop)
+    assert_same_outcome(whole, train(e, dataset, 0, str(tmp_path / "parts")))
+
+    (tmp_path / "a").mkdir()
+    shutil.copyfile(empty, tmp_path / "a" / "mlflow.db")
+    store = connect(f"sqlite:///{tmp_path / 'a' / 'mlflow.db'}", study)
+    failures, _ = run_jobs([Job(e, 0)], dataset, store, lambda event: None, name="x")
+    assert failures == 0
+    (run,) = store.search(role="rung")
+    assert run.data.metrics["test_accuracy"] == whole.test_accuracy
+    record = records.to_record(store, run)
+    path = records.save(record, tmp_path / "results")
+    assert "\n".join(records.load(path).networks) == NETWORKS
+    (tmp_path / "b").mkdir()
+    shutil.copyfile(empty, tmp_path / "b" / "mlflow.db")
+    other = connect(f"sqlite:///{tmp_path / 'b' / 'mlflow.db'}", study)
+    records.restore(other, {path: record})
+    (back,) = other.search(role="recorded")
+    assert records.to_record(other, back) == record
+    (model,) = store.client.search_registered_models()
+    assert model.name == "mine-bars" or model.name == "mine"
+    assert tracking.key_of(Job(e, 0), dataset).config_hash == e.hash()
+
+
+def test_keras_s_optimizers_and_schedules_are_those_of_its_constructors():
+    """Their settings are read off Keras's source, so that no command imports it for them."""
+    import inspect
+
+    for name, schema in signatures.of_keras("optimizers").items():
+        kind = signatures.keras_class(keras.optimizers, name)
+        theirs = inspect.signature(kind.__init__).parameters
+        assert {*schema.model_fields} <= {*theirs}
+        for key, field in schema.model_fields.items():
+            if theirs[key].default is not inspect.Parameter.empty:
+                assert field.default == theirs[key].default
+    assert {"sgd", "adam", "adamw", "rmsprop", "lion"} <= {*signatures.of_keras("optimizers")}
+    assert {"piecewise_constant", "cosine", "exponential"} <= {*signatures.of_keras("schedules")}
