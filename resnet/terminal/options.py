@@ -47,8 +47,8 @@ class Options:
     data: Annotated[
         str | None,
         typer.Option(
-            help="cifar10 (downloaded on first use), digits (bundled), or a path: an image folder "
-            "train/<class>/*, test/<class>/*, a tar or zip of it, or cifar-10-python.tar.gz.",
+            help="cifar10, mnist (downloaded on first use), digits (bundled), or a path: an image "
+            "folder train/<class>/*, test/<class>/*, a tar or zip of it, or the official CIFAR-10.",
             metavar="DATA",
             show_default="the study's, cifar10",
         ),
