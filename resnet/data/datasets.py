@@ -64,7 +64,7 @@ class Dataset:
         return digest.hexdigest()
 
 
-class Named(NamedTuple):
+class Source(NamedTuple):
     """What a dataset known by name is, and the roads to its images.
 
     ``title`` is the name as people write it, ``shape`` the shape of the training images. Roads are
@@ -218,7 +218,7 @@ def _verified(path: Path, sha256: str) -> Path:
 
 
 NAMED = {
-    "cifar10": Named(
+    "cifar10": Source(
         "CIFAR-10", CIFAR10_FINGERPRINT, (50_000, 32, 32, 3),
         ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
         {
@@ -237,7 +237,7 @@ NAMED = {
         },
         "--data PATH with the official archive",
     ),
-    "mnist": Named(
+    "mnist": Source(
         "MNIST", MNIST_FINGERPRINT, (60_000, 28, 28, 1), tuple("0123456789"),
         {
             "Keras's copy": partial(_kept_by_keras, ("mnist.npz",), _stored),
@@ -252,6 +252,6 @@ NAMED = {
         },
         "copy Keras's mnist.npz into ~/.keras/datasets",
     ),
-    "digits": Named("digits", DIGITS_FINGERPRINT, (1_438, 8, 8, 3), tuple("0123456789")),
+    "digits": Source("digits", DIGITS_FINGERPRINT, (1_438, 8, 8, 3), tuple("0123456789")),
 }  # fmt: skip
 """The datasets known by name."""

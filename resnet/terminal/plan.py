@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from resnet import UserError
-from resnet.data import Dataset, Named
+from resnet.data import Dataset, Source
 from resnet.host import quiet_start, shell
 from resnet.host.addresses import file_of, full
 from resnet.host.shell import count, duration
@@ -35,7 +35,7 @@ Known = dict[str, dict[str, float]]
 
 def show(
     due: list[Job],
-    images: Dataset | Named,
+    images: Dataset | Source,
     study: Study,
     uri: str | None,
     timing: bool,
