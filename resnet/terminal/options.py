@@ -127,7 +127,7 @@ class Options:
     def dataset(self) -> str:
         """What ``--data`` says, or the profile, or the study."""
         full = self.profile == "full"
-        return self.data or (self.study.dataset if full else self.study.profile(self.profile).data)
+        return self.data or (self.study.images if full else self.study.profile(self.profile).data)
 
     @property
     def seeds_asked(self) -> list[int]:
