@@ -151,6 +151,7 @@ def ui(
 
 
 def _plan(rungs: str, options: Options, *, apart: bool, timing: bool) -> None:
+    from resnet.data import NAMED
     from resnet.terminal.plan import show
 
     due = options.due(rungs, apart=apart)
@@ -169,8 +170,8 @@ def _plan(rungs: str, options: Options, *, apart: bool, timing: bool) -> None:
         for jobs in lanes.by_program(due).values():
             n = lanes.trainings(jobs) if count is None else count
             beside |= {job.experiment.name: n for job in jobs}
-    dataset = None if options.dataset == "cifar10" else load_images(options.dataset)
-    show(due, dataset, options.study, options.tracking_uri, timing, beside)
+    images = NAMED.get(options.dataset) or load_images(options.dataset)
+    show(due, images, options.study, options.tracking_uri, timing, beside)
     if not apart:
         with console.status("weighing the claims"):
             from report.presentation.summary import decidable

@@ -1,6 +1,6 @@
 """The library behind the ladder: a package for each job, in the order of the data's way.
 
-What is run (``study``), on which images (``data``), by which network (``network``), how it is
+On which images (``data``), what is run (``study``), by which network (``network``), how it is
 trained (``training``), where runs are kept (``store``, ``records``), what a training leaves there
 (``tracking``), which are due (``ladder``), what a person sees of it (``terminal``). A package
 imports from those before it; ``make lint`` holds it to that. docs/architecture.md shows the way.

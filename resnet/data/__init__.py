@@ -3,4 +3,4 @@
 Only ``archives`` opens what strangers packed; it alone knows formats of archives and images.
 """
 
-from resnet.data.datasets import CIFAR10_FINGERPRINT, Dataset, load
+from resnet.data.datasets import NAMED, Dataset, Source, load

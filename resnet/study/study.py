@@ -27,6 +27,7 @@ class _About(Strict):
     name: Annotated[str, Field(pattern=r"^[a-zA-Z0-9][\w.-]{0,60}$")]
     about: Text
     dataset: Name
+    data: Name | None = None
     results: Name = "results"
 
 
@@ -35,14 +36,16 @@ class Study:
     """What ``study.yaml`` in a folder says, and what lies beside it.
 
     ``name`` is that of the MLflow experiment and of the registered models, ``about`` the study in a
-    sentence, ``dataset`` the images that its published accuracies are of, ``results`` the folder
-    of its recorded runs, ``claims_sha256`` of the bounds as they are now.
+    sentence, ``dataset`` the images that its published accuracies are of, ``data`` where these
+    images are, if the study says so, ``results`` the folder of its recorded runs,
+    ``claims_sha256`` of the bounds as they are now.
     """
 
     folder: Path
     name: str
     about: str
     dataset: str
+    data: str | None
     results: Path
     claims_sha256: str
 
@@ -69,7 +72,7 @@ class Study:
             raise UserError(f"{claims}: there is no such file; what is the study held against?")
         digest = hashlib.sha256(claims.read_bytes()).hexdigest()
         results = (folder / about.results).resolve()
-        return cls(folder, about.name, about.about, about.dataset, results, digest)
+        return cls(folder, about.name, about.about, about.dataset, about.data, results, digest)
 
     @property
     def claims(self) -> Path:
@@ -79,7 +82,18 @@ class Study:
     @property
     def dataset_title(self) -> str:
         """What its published accuracies are of, as people write it."""
-        return "CIFAR-10" if self.dataset == "cifar10" else self.dataset
+        from resnet.data import NAMED  # takes a while to import
+
+        return NAMED[self.dataset].title if self.dataset in NAMED else self.dataset
+
+    @property
+    def images(self) -> str:
+        """What ``--data`` is by default: a dataset's name, or a path to a folder or archive."""
+        from resnet.data import NAMED
+
+        if self.data is None or self.data in NAMED:
+            return self.data or self.dataset
+        return str(self.folder / self.data)
 
     @property
     def options(self) -> list[str]:

@@ -47,8 +47,8 @@ class Options:
     data: Annotated[
         str | None,
         typer.Option(
-            help="cifar10 (downloaded on first use), digits (bundled), or a path: an image folder "
-            "train/<class>/*, test/<class>/*, a tar or zip of it, or cifar-10-python.tar.gz.",
+            help="cifar10, mnist (downloaded on first use), digits (bundled), or a path: an image "
+            "folder train/<class>/*, test/<class>/*, a tar or zip of it, or the official CIFAR-10.",
             metavar="DATA",
             show_default="the study's, cifar10",
         ),
@@ -127,7 +127,7 @@ class Options:
     def dataset(self) -> str:
         """What ``--data`` says, or the profile, or the study."""
         full = self.profile == "full"
-        return self.data or (self.study.dataset if full else self.study.profile(self.profile).data)
+        return self.data or (self.study.images if full else self.study.profile(self.profile).data)
 
     @property
     def seeds_asked(self) -> list[int]:

@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from resnet import UserError
-from resnet.data import CIFAR10_FINGERPRINT, Dataset
+from resnet.data import Dataset, Source
 from resnet.host import quiet_start, shell
 from resnet.host.addresses import file_of, full
 from resnet.host.shell import count, duration
@@ -35,7 +35,7 @@ Known = dict[str, dict[str, float]]
 
 def show(
     due: list[Job],
-    dataset: Dataset | None,
+    images: Dataset | Source,
     study: Study,
     uri: str | None,
     timing: bool,
@@ -45,33 +45,32 @@ def show(
 
     Args:
         due: what would run.
-        dataset: on which images; CIFAR-10, which need not be downloaded for this, if None.
+        images: the images, or what is known of them without a download.
         study: of which they are.
         uri: the store whose finished runs tell the time; it need not be there.
         timing: build the networks and time some steps on this machine instead.
         lanes: how many would train side by side, by experiment.
     """
-    n, *shape = dataset.x_train.shape if dataset else (50_000, 32, 32, 3)
+    n, height, width, channels = images.shape
     firsts = {job.experiment.name: job for job in due if job.seed == due[0].seed}
     if timing:
         with console.status("starting"), quiet_start():  # the imports take seconds
             from resnet.ladder import estimate
         known: Known = {}
-        classes = len(dataset.classes) if dataset else 10
+        shape = height, width, channels
         for name, job in firsts.items():
             with console.status(Text(f"timing {job.experiment.title}")):
-                known[name] = estimate(job, n, classes, (shape[0], shape[1], shape[2]), lanes[name])
+                known[name] = estimate(job, n, len(images.classes), shape, lanes[name])
     else:
-        fingerprint = dataset.fingerprint if dataset else CIFAR10_FINGERPRINT
-        known = _recorded(firsts, study, fingerprint)
-        known |= _past(firsts, study, fingerprint, uri)
+        known = _recorded(firsts, study, images.fingerprint)
+        known |= _past(firsts, study, images.fingerprint, uri)
     for name, figures in known.items():
         experiment = firsts[name].experiment
         each = operations(figures["multiply_adds"], n, experiment.data.validation.fraction)
         figures["operations"] = each * experiment.training.epochs
     if max(lanes.values()) > 1:
         known = {name: known.get(name, {}) | {"lanes": lanes[name]} for name in firsts}
-    title = f"Plan for {n:,} training images of {shape[0]}x{shape[1]}"
+    title = f"Plan for {n:,} training images of {height}x{width}"
     console.print(_sizes(title, firsts, known))
     _print_changes(firsts, study)
     trainings = len({job.training() for job in due})

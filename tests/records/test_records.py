@@ -412,7 +412,7 @@ def test_shipped_records_are_sound(path):
     """The loader computes each test accuracy anew from the predictions."""
     assert path.stat().st_size <= 60_000
     record = records.load(path)
-    assert record.tags["dataset_fingerprint"] == data.CIFAR10_FINGERPRINT
+    assert record.tags["dataset_fingerprint"] == data.NAMED["cifar10"].fingerprint
     assert record.tags["profile"] == "full"
     assert not record.tags["modified"]
 

@@ -7,16 +7,19 @@ import html
 import itertools
 import re
 import shlex
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import typer
 import yaml
-from conftest import SMALL
+from conftest import SMALL, squares
 from report_store import Store, curve, right
 
 import runner
+from resnet import UserError
 from resnet.study import Study
+from resnet.terminal import Options
 
 RUNG = SMALL | {
     "data": {
@@ -139,6 +142,13 @@ def written(folder, *situations):
     about = {"name": "mine", "about": "what is asked", "dataset": study["dataset"]}
     (folder / "study.yaml").write_text(yaml.safe_dump(about))
     return Study.open(folder)
+
+
+def says(study, **changes):
+    """The study with some changes to its ``study.yaml``."""
+    path = study.folder / "study.yaml"
+    path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | changes))
+    return Study.open(study.folder)
 
 
 def made_up(study, folder, seeds=2):
@@ -273,6 +283,58 @@ def test_every_command_that_is_printed_works(here, command, image_folder, tmp_pa
     assert again
     for line in again:  # on the images that it was run on, wherever the study's are said to be
         assert str(image_folder) in line
+
+
+@pytest.mark.parametrize(
+    ("data", "images"),
+    [
+        ({}, "tiny"),
+        ({"data": "mnist"}, "mnist"),
+        ({"data": "tiny"}, "{folder}/tiny"),
+        ({"data": "../tiny.zip"}, "{folder}/../tiny.zip"),
+        ({"data": "/images/tiny"}, "/images/tiny"),
+    ],
+)
+def test_a_study_says_where_its_images_are(tmp_path, data, images):
+    study = says(written(tmp_path / "mine"), **data)
+    (study.folder / "profiles").mkdir()
+    profile = {"description": "few images", "data": "digits", "changes": {}}
+    (study.folder / "profiles" / "quick.yaml").write_text(yaml.safe_dump(profile))
+    assert Options(experiments=study.folder).dataset == images.format(folder=study.folder)
+    assert Options(experiments=study.folder, profile="quick").dataset == "digits"
+    assert Options(experiments=study.folder, data="cifar10").dataset == "cifar10"
+
+
+def test_a_dataset_known_by_name_has_the_title_that_people_write(tmp_path):
+    study = written(tmp_path / "mine")
+    titles = [replace(study, dataset=name).dataset_title for name in ("mnist", "cifar10", "tiny")]
+    assert titles == ["MNIST", "CIFAR-10", "tiny"]
+
+
+@pytest.mark.parametrize("data", ["", " ", 3, ["a"], "a\x1b[31m"])
+def test_where_no_images_can_be_is_refused_in_one_line(tmp_path, data):
+    study = written(tmp_path / "mine")
+    with pytest.raises(UserError, match=r"study\.yaml: data: ") as caught:
+        says(study, data=data)
+    assert str(caught.value).isprintable()
+
+
+def test_nobody_repeats_what_the_study_says_of_its_images(here, tmp_path):
+    study = written(tmp_path / "mine", nothing_published)
+    squares(study.folder / "tiny")
+    study = says(study, data="tiny")
+    for word in ("plan", "run"):
+        process = here(word, "1", "--experiments", study.folder)
+        assert process.returncode == 0, process.err
+    report = here("report", "--out", "page", "--experiments", study.folder)
+    assert report.returncode == 0, report.err
+    page = (tmp_path / "page" / "report.html").read_text("utf-8")
+    again = [line for line in commands(page=page) if "--fresh" in line]
+    assert again and not any("--data" in line for line in again)
+    study = says(study, data="elsewhere")
+    process = here("run", "1", "--experiments", study.folder)
+    assert process.returncode == 2
+    assert f"no file or folder '{study.folder}/elsewhere'" in process.err
 
 
 def commands(*texts, page=""):

@@ -423,6 +423,22 @@ def test_a_failing_rung_does_not_cost_the_others_and_the_code_is_1(
     }
 
 
+@pytest.mark.parametrize(
+    ("name", "title", "recorded"),
+    [
+        ("cifar10", "Plan for 50,000 training images of 32x32", True),
+        ("mnist", "Plan for 60,000 training images of 28x28", False),
+        ("digits", "Plan for 1,438 training images of 8x8", False),
+    ],
+)
+def test_a_plan_on_a_dataset_known_by_name_loads_none(here, monkeypatch, name, title, recorded):
+    monkeypatch.setattr("runner.load_images", lambda data: pytest.fail(f"loads {data}"))
+    process = here("plan", "1", "--data", name)
+    assert process.returncode == 0, process.err
+    assert title in " ".join(process.out.split())
+    assert ("multiply-adds" in process.out) == recorded
+
+
 def test_the_dry_run_imports_no_engine_and_timing_counts_and_times(command, here, tmp_path):
     database = Path(command.uri.removeprefix("sqlite:///"))
     database.unlink()

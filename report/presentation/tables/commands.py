@@ -6,12 +6,10 @@ from collections.abc import Iterable
 
 from report.analysis import Content, Run
 from resnet import DETERMINISM
+from resnet.data import NAMED
 from resnet.host.addresses import DEFAULT_URI
 from resnet.host.shell import hide
 from resnet.study import Study, short
-
-NAMED = ("cifar10", "digits")
-"""The datasets that are known by name."""
 
 
 def ablate_command(content: Content, what: str, seeds: Iterable[int] = (0,)) -> str:
@@ -26,12 +24,12 @@ def ablate_command(content: Content, what: str, seeds: Iterable[int] = (0,)) -> 
 
 
 def data_option(study: Study, run: Run) -> list[str]:
-    """Returns the runner's option for a run's images."""
+    """Returns the runner's option for a run's images; none if they are the study's own."""
     dataset = run.tags.get("dataset", "")
-    if dataset not in NAMED:
-        return ["--data", run.source or f"PATH-OF-{dataset}"]
     full = run.tags.get("profile", "full") in ("full", "")
-    return [] if full and dataset == study.dataset else ["--data", dataset]
+    if full and dataset == study.dataset and (study.data or dataset in NAMED):
+        return []
+    return ["--data", dataset if dataset in NAMED else run.source or f"PATH-OF-{dataset}"]
 
 
 def ladder(run: Run | None = None) -> str:

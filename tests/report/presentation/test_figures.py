@@ -50,6 +50,15 @@ def test_figures(full):
     assert json.loads(figures.readings(drawn["gains"]) or "[]") == []
 
 
+def test_mistakes_of_grey_images_are_shown_in_grey(tmp_path):
+    x, y = np.full((2, 4, 6, 1), 77, "uint8"), np.array([0, 1], "uint8")
+    dataset = Dataset("grey", ("a", "b"), x, y, x, y, "here")
+    run_figures.mistakes(dataset, np.array([[0.1, 0.9], [0.1, 0.9]]), tmp_path / "mistakes.png")
+    with run_figures.Image.open(tmp_path / "mistakes.png") as image:
+        sheet = np.asarray(image)
+    assert (sheet[:4, 12:18] == [77, 77, 77, 255]).all()
+
+
 def test_mistakes_are_arranged_by_class(tmp_path, monkeypatch):
     generator = np.random.default_rng(0)
     n, path = 200, tmp_path / "mistakes.png"

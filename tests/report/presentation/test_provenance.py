@@ -1,6 +1,7 @@
 """What results rest on, and the commands that make them again."""
 
 import re
+from dataclasses import replace
 
 import pytest
 from report_known import N, read
@@ -70,6 +71,24 @@ def test_commands_name_images_and_engine_where_they_are_not_the_default(store):
     ):
         assert re.match(r"KERAS_BACKEND=jax \.venv-jax/bin/ladder (run 1|ablate 2) --", command)
         assert "--profile quick --data cifar10" in command
+
+
+@pytest.mark.parametrize(
+    ("dataset", "says", "ran_on", "options"),
+    [
+        ("cifar10", None, "cifar10", []),
+        ("cifar10", None, "mnist", ["--data", "mnist"]),
+        ("pets", None, "pets", ["--data", "/there/pets"]),
+        ("pets", "pets", "pets", []),
+        ("pets", "pets", "cats", ["--data", "/there/cats"]),
+        ("pets", "pets", "cifar10", ["--data", "cifar10"]),
+    ],
+)
+def test_commands_leave_out_the_images_that_the_study_says(store, dataset, says, ran_on, options):
+    study = replace(STUDY, dataset=dataset, data=says)
+    store.add(LADDER[0], right(N, 700), dataset=ran_on)
+    run = replace(analysis.load(store.uri, dataset=ran_on).runs[0], source=f"/there/{ran_on}")
+    assert commands.data_option(study, run) == options
 
 
 def test_runs_in_lanes_are_rerun_in_as_many_and_took_their_share_of_the_card(store):
