@@ -304,7 +304,7 @@ def _check_data(jobs: list[Job], dataset: Dataset, listener: events.Listener) ->
     shape = dataset.x_train.shape
     apart: dict[str, None] = {}
     for job in jobs:
-        epochs = Epochs.make(job.experiment, shape[0], shape[1:3], job.seed)
+        epochs = Epochs.make(job.experiment, shape[0], shape[1:3], job.seed, dataset.y_train)
         if not epochs.same_classes(dataset.y_train):  # Keras's generator refuses, its fit does not
             apart[job.experiment.name] = None
     if apart:

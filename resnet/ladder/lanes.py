@@ -170,7 +170,8 @@ def _program(jobs: list[Job], dataset: Dataset, lanes: int | None) -> Program:
             each = _memory(network, experiment.training.batch_size)
             lanes = max(min(lanes, memory["bytes_limit"] // each), 1)
     scale = experiment.data.pixel_scale
-    return Program(dataset.x_train, dataset.y_train, classes, scale, lanes)
+    fill = getattr(experiment.data.augmentation, "fill_mode", "nearest")
+    return Program(dataset.x_train, dataset.y_train, classes, scale, lanes, fill)
 
 
 def _memory(network: keras.Model, batch: int) -> int:

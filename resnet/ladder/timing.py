@@ -57,7 +57,7 @@ def estimate(
 
     with ThreadPoolExecutor(lanes) as pool:
         training_rate, validation_rate = map(sum, zip(*pool.map(rates, every), strict=True))
-    epoch = len(epochs.train) / training_rate + epochs.validation_images / validation_rate
+    epoch = epochs.training_images / training_rate + epochs.validation_images / validation_rate
     return {
         "parameters": networks[0].count_params(),
         "multiply_adds": multiply_adds(networks[0]),

@@ -1,4 +1,4 @@
-"""The study's random affine transform, a batch at once.
+"""Random transforms, a batch at once: affine ones, shifts by whole pixels, and squares cut out.
 
 Same parameter distributions and same geometry as Keras's ``ImageDataGenerator`` with rotation,
 shifts, independent zooms and horizontal flip (fill ``nearest``, bilinear), which transforms one
@@ -33,7 +33,7 @@ def draw(
     Returns:
         Arrays of shape (n,), named as in ``ImageDataGenerator.get_random_transform``:
         ``theta`` (degrees), ``tx`` and ``ty`` (pixels; drawn from the height's and the width's
-        range), ``zx`` and ``zy`` (factors), ``flip_horizontal`` (bool).
+        range), ``zx`` and ``zy`` (factors), ``flip_horizontal`` and ``flip_vertical`` (bool).
     """
     height, width = image_shape
 
@@ -47,6 +47,7 @@ def draw(
         "zx": 1 + uniform(augmentation.zoom_range),
         "zy": 1 + uniform(augmentation.zoom_range),
         "flip_horizontal": (generator.random(n) < 0.5) & augmentation.horizontal_flip,
+        "flip_vertical": (generator.random(n) < 0.5) & augmentation.vertical_flip,
     }
 
 
@@ -77,27 +78,75 @@ def projective(parameters: dict[str, np.ndarray], image_shape: tuple[int, int]) 
     flip = parameters["flip_horizontal"]
     a2, b2 = np.where(flip, a2 + a0 * (width - 1), a2), np.where(flip, b2 + b0 * (width - 1), b2)
     a0, b0 = np.where(flip, -a0, a0), np.where(flip, -b0, b0)
+    flip = parameters["flip_vertical"]
+    a2, b2 = np.where(flip, a2 + a1 * (height - 1), a2), np.where(flip, b2 + b1 * (height - 1), b2)
+    a1, b1 = np.where(flip, -a1, a1), np.where(flip, -b1, b1)
 
     zero = np.zeros_like(a0)
     return np.stack([a0, a1, a2, b0, b1, b2, zero, zero], axis=1).astype("float32")
 
 
-def apply(images: Any, transforms: Any) -> Any:
+def boxes(
+    augmentation: Augmentation,
+    generator: np.random.Generator,
+    moves: np.ndarray,
+    image_shape: tuple[int, int],
+) -> np.ndarray:
+    """Draws what is done to images after the affine transform.
+
+    Args:
+        augmentation: its ``crop_padding`` and ``cutout``.
+        generator: the only source of randomness.
+        moves: int (n, 2), rows and columns by which each image is moved in any case.
+        image_shape: height and width in pixels.
+
+    Returns:
+        float32 (n, 6): the rows and columns that an image is moved by, zeros where it came from;
+        and top, bottom, left and right of the box that is zero afterwards.
+    """
+    n, side = len(moves), augmentation.cutout
+    padding = augmentation.crop_padding
+    moves = moves + generator.integers(-padding, padding, (n, 2), endpoint=True)
+    corners = generator.integers(0, image_shape, (n, 2)) - side // 2
+    (top, left), down = corners.T, side
+    return np.column_stack([moves, top, top + down, left, left + down]).astype("float32")
+
+
+def apply(images: Any, transforms: Any, fill_mode: str = "nearest") -> Any:
     """Applies one transform to each image.
 
     Args:
         images: float tensor (n, height, width, channels), any value range.
-        transforms: float32 (n, 8) from :func:`projective`.
+        transforms: float32 (n, 8) from :func:`projective`, or (n, 14) with :func:`boxes` after it.
+        fill_mode: what is outside of an image: its nearest pixel, its reflection, or zero.
 
     Returns:
-        Tensor of the images' shape and type; outside an image its nearest pixel is repeated.
+        Tensor of the images' shape and type.
     """
-    return ops.image.affine_transform(
-        images, transforms, interpolation="bilinear", fill_mode="nearest"
-    )
+    options = {"interpolation": "bilinear", "fill_mode": fill_mode}
+    if transforms.shape[1] == 8:
+        return ops.image.affine_transform(images, transforms, **options)
+    images = ops.image.affine_transform(images, transforms[:, :8], **options)
+    return _move_and_cut(images, transforms[:, 8:])
 
 
-def sample(images: Any, transforms: Any) -> Any:
+def _move_and_cut(images: Any, boxed: Any) -> Any:
+    """Moves images by whole pixels and cuts boxes out; ``boxed`` is of :func:`boxes`."""
+    height, width, channels = images.shape[1:]
+    rows = ops.arange(height, dtype="float32")[None, :, None]
+    columns = ops.arange(width, dtype="float32")[None, None, :]
+    down, right, top, bottom, left, end = (boxed[:, i, None, None] for i in range(6))
+    row, column = rows - down, columns - right  # where the pixels come from
+    inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
+    place = ops.clip(row, 0, height - 1) * width + ops.clip(column, 0, width - 1)
+    flat = ops.reshape(ops.cast(place, "int32"), (-1, height * width, 1))
+    pixels = ops.reshape(images, (-1, height * width, channels))
+    moved = ops.reshape(ops.take_along_axis(pixels, flat, axis=1), (-1, height, width, channels))
+    cut = (rows >= top) & (rows < bottom) & (columns >= left) & (columns < end)
+    return moved * ops.cast(inside & ~cut, images.dtype)[..., None]
+
+
+def sample(images: Any, transforms: Any, fill_mode: str = "nearest") -> Any:
     """Applies transforms as :func:`apply` does, in a handful of kernels, for an accelerator.
 
     Keras's operation on JAX sets columns of the transforms by scatters, which determinism makes
@@ -106,7 +155,8 @@ def sample(images: Any, transforms: Any) -> Any:
 
     Args:
         images: float tensor (n, height, width, channels), any value range.
-        transforms: float32 (n, 8) from :func:`projective`.
+        transforms: see :func:`apply`.
+        fill_mode: see :func:`apply`.
 
     Returns:
         What :func:`apply` returns, within rounding.
@@ -120,12 +170,22 @@ def sample(images: Any, transforms: Any) -> Any:
     left, top = ops.floor(x), ops.floor(y)
     pixels = ops.reshape(images, (n, height * width, channels))
 
+    def within(index: Any, size: int) -> Any:
+        if fill_mode == "reflect":  # the outermost pixel comes twice
+            index = ops.floor(size - ops.abs(size - ops.mod(index, 2 * size) - 0.5))
+        return ops.clip(index, 0, size - 1)
+
     def at(row: Any, column: Any) -> Any:
-        place = ops.clip(row, 0, height - 1) * width + ops.clip(column, 0, width - 1)
+        place = within(row, height) * width + within(column, width)
         flat = ops.reshape(ops.cast(place, "int32"), (n, height * width, 1))
-        return ops.reshape(ops.take_along_axis(pixels, flat, axis=1), images.shape)
+        shown = ops.reshape(ops.take_along_axis(pixels, flat, axis=1), images.shape)
+        if fill_mode != "constant":
+            return shown
+        inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
+        return shown * ops.cast(inside, images.dtype)[..., None]
 
     right, down = (x - left)[..., None], (y - top)[..., None]
     above = at(top, left) * (1 - right) + at(top, left + 1) * right
     below = at(top + 1, left) * (1 - right) + at(top + 1, left + 1) * right
-    return above * (1 - down) + below * down
+    shown = above * (1 - down) + below * down
+    return shown if transforms.shape[1] == 8 else _move_and_cut(shown, transforms[:, 8:])

@@ -83,14 +83,35 @@ class Augmentation(Strict):
     zoom_range: Fraction = 0.0
     """Each axis is zoomed by its own factor in [1 - zoom_range, 1 + zoom_range]."""
     horizontal_flip: bool = False
-    """Mirrors half of the images."""
+    """Mirrors half of the images, left and right."""
+    vertical_flip: bool = False
+    """Mirrors half of the images, top and bottom."""
+    fill_mode: Literal["nearest", "constant", "reflect"] = "nearest"
+    """What the transform shows outside of an image; constant is zero."""
+    crop_padding: Annotated[int, Field(ge=0, le=1024)] = 0
+    """Pads with so many zeros on each side, and crops the image's size at a random place."""
+    cutout: Annotated[int, Field(ge=0, le=1024)] = 0
+    """Side of a square of zeros at a random place, in pixels; parts of it may lie outside."""
+    expand_shifts: Annotated[int, Field(ge=0, le=1024)] = 0
+    """An epoch holds each image and its copies moved by so many pixels in four directions."""
+
+    @property
+    def boxed(self) -> bool:
+        """Whether images are moved by whole pixels, or cut."""
+        return bool(self.crop_padding or self.cutout or self.expand_shifts)
+
+    @property
+    def copies(self) -> int:
+        """How often an epoch holds each image."""
+        return 5 if self.expand_shifts else 1
 
 
 class Validation(Strict):
     """Which training images are held out, and how they are looked at."""
 
     fraction: Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)]
-    subset: Literal["first", "last"]
+    subset: Literal["first", "last", "random"]
+    """Random takes the same share of each class, by seed 0 whatever a run's seed is."""
     augmented: bool
     """The study's generator augments its validation images too."""
     drop_remainder: bool
@@ -230,7 +251,8 @@ class Experiment(Strict):
             *("data.validation.subset", "data.augmentation."),
         )
         shape = {key: value for key, value in self.flat().items() if not key.startswith(data)}
-        return _digest(shape | {"augmented": self.data.augmentation is not None})
+        of = self.data.augmentation
+        return _digest(shape | {"augmented": of and (of.fill_mode, of.boxed, of.copies)})
 
     def to_yaml(self) -> str:
         """Writes the resolved experiment as YAML, every value explicit."""

@@ -12,9 +12,13 @@ from resnet.training.steps import EVALUATION_BATCH, Batch
 
 # Streams of random numbers; 0 is the weights' (see resnet.network.models).
 _SHUFFLE, _AUGMENT, _VALIDATION_SHUFFLE, _VALIDATION_AUGMENT = 1, 2, 3, 4
+# rows and columns: an image as it is, then its copies moved up, down, left and right
+_DIRECTIONS = np.array([(0, 0), (-1, 0), (1, 0), (0, -1), (0, 1)])
 
 
-def split(n: int, validation: Validation) -> tuple[np.ndarray, np.ndarray]:
+def split(
+    n: int, validation: Validation, labels: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """Splits the images into those that train and those that validate.
 
     ``ImageDataGenerator(validation_split=f)`` holds out the first ``int(f n)`` images;
@@ -23,6 +27,7 @@ def split(n: int, validation: Validation) -> tuple[np.ndarray, np.ndarray]:
     Args:
         n: number of training images.
         validation: the experiment's settings.
+        labels: class indices (n,), of which a random subset takes the same share each.
 
     Returns:
         int32 positions (training, validation).
@@ -31,6 +36,13 @@ def split(n: int, validation: Validation) -> tuple[np.ndarray, np.ndarray]:
     if validation.subset == "first":
         held_out = int(n * validation.fraction)
         return positions[held_out:], positions[:held_out]
+    if validation.subset == "random":
+        held = np.zeros(n, bool)
+        labels = np.zeros(n, "uint8") if labels is None else labels
+        for label in np.unique(labels):
+            own = np.random.default_rng([0, label]).permutation(positions[labels == label])
+            held[own[: round(len(own) * validation.fraction)]] = True
+        return positions[~held], positions[held]
     kept = int(n * (1 - validation.fraction))
     return positions[:kept], positions[kept:]
 
@@ -47,14 +59,20 @@ class Epochs:
 
     @classmethod
     def make(
-        cls, experiment: Experiment, n: int, image_shape: tuple[int, int], seed: int
+        cls,
+        experiment: Experiment,
+        n: int,
+        image_shape: tuple[int, int],
+        seed: int,
+        labels: np.ndarray | None = None,
     ) -> "Epochs":
-        """Plans the epochs of an experiment over ``n`` training images.
+        """Plans the epochs of an experiment over ``n`` training images of some labels (n,).
 
         Raises:
             UserError: the images do not fill a training and a validation batch.
         """
-        epochs = cls(experiment, seed, image_shape, *split(n, experiment.data.validation))
+        parts = split(n, experiment.data.validation, labels)
+        epochs = cls(experiment, seed, image_shape, *parts)
         batch = experiment.training.batch_size
         if not len(epochs.validation):
             fraction = experiment.data.validation.fraction
@@ -72,9 +90,22 @@ class Epochs:
         return np.array_equal(train, validation)
 
     @property
+    def copies(self) -> int:
+        """How often an epoch shows each training image."""
+        ranges = self.experiment.data.augmentation
+        return ranges.copies if ranges else 1
+
+    @property
+    def training_images(self) -> int:
+        """Images that an epoch trains on, copies included."""
+        size, count = self.experiment.training.batch_size, len(self.train) * self.copies
+        return min(self.steps * size, count)
+
+    @property
     def steps(self) -> int:
         """Training steps an epoch; ``n // batch_size``, or with the remainder as a last one."""
-        full, rest = divmod(len(self.train), self.experiment.training.batch_size)
+        count = len(self.train) * self.copies
+        full, rest = divmod(count, self.experiment.training.batch_size)
         return full if self.experiment.data.validation.drop_remainder else full + bool(rest)
 
     @property
@@ -85,17 +116,21 @@ class Epochs:
 
     def batches(self, epoch: int) -> list[Batch]:
         """Makes the training batches of an epoch: positions and transforms."""
-        order = self._order(epoch)
-        transforms = self._transforms(epoch, _AUGMENT, len(order))
+        order, moves = self._order(epoch)
+        transforms = self._transforms(epoch, _AUGMENT, moves)
         size = self.experiment.training.batch_size
         return list(_slices(order, transforms, size))[: self.steps]
 
-    def _order(self, epoch: int) -> np.ndarray:
-        """The training images' positions as an epoch shows them."""
-        shuffle = self.experiment.training.shuffle
-        if shuffle == "never":
-            return self.train
-        return self._generator(epoch * (shuffle == "epoch"), _SHUFFLE).permutation(self.train)
+    def _order(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
+        """The training images' positions as an epoch shows them, and by how much each is moved."""
+        shuffle, images = self.experiment.training.shuffle, np.tile(self.train, self.copies)
+        order = np.arange(len(images))
+        if shuffle != "never":
+            generator = self._generator(epoch * (shuffle == "epoch"), _SHUFFLE)
+            order = generator.permutation(order)
+        ranges = self.experiment.data.augmentation
+        moves = (ranges.expand_shifts if ranges else 0) * _DIRECTIONS[order // len(self.train)]
+        return images[order], moves
 
     def validation_batches(self, epoch: int) -> Iterator[Batch]:
         """Makes the batches of an epoch's validation images, as large as is convenient.
@@ -109,7 +144,7 @@ class Epochs:
             order = self._generator(epoch, _VALIDATION_SHUFFLE).permutation(order)
         order = order[: self.validation_images]
         transforms = (
-            self._transforms(epoch, _VALIDATION_AUGMENT, len(order))
+            self._transforms(epoch, _VALIDATION_AUGMENT, np.zeros((len(order), 2), int))
             if validation.augmented
             else None
         )
@@ -119,13 +154,17 @@ class Epochs:
         # a generator of its own for each, so that no draw depends on how many came before it
         return np.random.default_rng([self.seed, epoch, stream])
 
-    def _transforms(self, epoch: int, stream: int, n: int) -> np.ndarray | None:
+    def _transforms(self, epoch: int, stream: int, moves: np.ndarray) -> np.ndarray | None:
         ranges = self.experiment.data.augmentation
         if ranges is None:
             return None
         generator = self._generator(epoch, stream)
-        parameters = augmentation.draw(ranges, generator, n, self.image_shape)
-        return augmentation.projective(parameters, self.image_shape)
+        parameters = augmentation.draw(ranges, generator, len(moves), self.image_shape)
+        affine = augmentation.projective(parameters, self.image_shape)
+        if not ranges.boxed:
+            return affine
+        boxes = augmentation.boxes(ranges, generator, moves, self.image_shape)
+        return np.concatenate([affine, boxes], axis=1)
 
 
 def _slices(order: np.ndarray, transforms: np.ndarray | None, size: int) -> Iterator[Batch]:

@@ -268,7 +268,8 @@ def train(
         UserError: the checkpoint is damaged, or the dataset too small for the batch size.
     """
     job = Job(experiment, seed)
-    epochs = Epochs.make(experiment, len(dataset.x_train), dataset.x_train.shape[1:3], seed)
+    shape = dataset.x_train.shape
+    epochs = Epochs.make(experiment, shape[0], shape[1:3], seed, dataset.y_train)
     network = build(experiment, dataset.x_train.shape[1:], len(dataset.classes), seed)
     if make:
         steps = make(network, experiment)
@@ -311,9 +312,8 @@ def _epoch(
     logs |= _validate(job, run, epochs, listener, lambda: pause_if_asked(kept))
     validation_seconds = time.monotonic() - began
 
-    images = min(epochs.steps * run.experiment.training.batch_size, len(epochs.train))
     record = {"epoch": epoch + 1, **logs, "learning_rate": rate}
-    record["images_per_second"] = images / run.seconds
+    record["images_per_second"] = epochs.training_images / run.seconds
     record["epoch_seconds"] = run.seconds + validation_seconds
     record["time"] = time.time()
     run.save(record)

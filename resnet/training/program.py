@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from typing import Any
 
@@ -52,10 +53,17 @@ class Program:
         classes: how many.
         scale: pixels are divided by it.
         lanes: how many; the bits of all of them depend on it.
+        fill_mode: of the augmentation.
     """
 
     def __init__(
-        self, images: np.ndarray, labels: np.ndarray, classes: int, scale: float, lanes: int = 1
+        self,
+        images: np.ndarray,
+        labels: np.ndarray,
+        classes: int,
+        scale: float,
+        lanes: int = 1,
+        fill_mode: str = "nearest",
     ):
         import jax
 
@@ -63,7 +71,7 @@ class Program:
         # inside a loop XLA's convolutions on a CPU take five times as long
         self.per_call = STEPS if accelerator() else 1
         self.products = lanes > 1 or accelerator() is not None
-        self._scale = scale
+        self._scale, self._fill_mode = scale, fill_mode
         self._data = jax.device_put(tensors(images, labels, classes), accelerator())
         self._meeting = threading.Condition()
         self._state: list[Any] = []  # of each variable, (lanes, ...); without lanes where one is
@@ -128,7 +136,10 @@ class Program:
             """Compiles a step of one network that returns a state, or its last arrays."""
 
             def step(state: list, data: tuple[Any, Any], active: Any, at: Any, how: Any) -> list:
-                apply = augmentation.sample if self.products else augmentation.apply
+                apply = partial(
+                    augmentation.sample if self.products else augmentation.apply,
+                    fill_mode=self._fill_mode,
+                )
                 after = one(state, look_up(*data, at, how, self._scale, apply))
                 if self.lanes == self.per_call == 1:
                     return after
@@ -387,6 +398,7 @@ def make_steps(
     """
     if keras.backend.backend() == "jax":
         classes = network.output.shape[-1]
-        program = Program(images, labels, classes, experiment.data.pixel_scale)
+        fill = getattr(experiment.data.augmentation, "fill_mode", "nearest")
+        program = Program(images, labels, classes, experiment.data.pixel_scale, fill_mode=fill)
         return program.lane()(network, experiment)
     return TensorFlowSteps(network, images, labels, experiment)

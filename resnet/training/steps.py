@@ -6,6 +6,7 @@ TensorFlow runs a step of one network a call; JAX many, of many networks (see
 :mod:`resnet.training.program`).
 """
 
+import functools
 from collections.abc import Callable, Iterator
 from itertools import groupby
 from typing import Any
@@ -19,7 +20,7 @@ from resnet.study import Experiment, Training, signatures
 EVALUATION_BATCH = 256  # larger than the training batch: inference does not depend on it
 
 Batch = tuple[np.ndarray, np.ndarray | None]
-"""int32 (n,) positions in the images; float32 (n, 8) transforms or None."""
+"""int32 (n,) positions in the images; float32 (n, 8) or (n, 14) transforms, or None."""
 
 
 class Steps:
@@ -38,6 +39,7 @@ class Steps:
     def __init__(self, network: keras.Model, experiment: Experiment):
         self.network = network
         self._pixel_scale = experiment.data.pixel_scale
+        self._fill_mode = getattr(experiment.data.augmentation, "fill_mode", "nearest")
         training = experiment.training
         smoothed = keras.losses.CategoricalCrossentropy(label_smoothing=training.label_smoothing)
         network.compile(
@@ -127,9 +129,13 @@ class TensorFlowSteps(Steps):
         super().__init__(network, experiment)
         pixels, truth = tensors(images, labels, network.output.shape[-1])
 
+        apply = functools.partial(augmentation.apply, fill_mode=self._fill_mode)
+
         def step(of_network: Callable) -> Callable:
             def run(positions: Any, transforms: Any) -> Any:
-                return of_network(look_up(pixels, truth, positions, transforms, self._pixel_scale))
+                return of_network(
+                    look_up(pixels, truth, positions, transforms, self._pixel_scale, apply)
+                )
 
             return tf.function(run, reduce_retracing=True, autograph=False)
 
@@ -172,7 +178,7 @@ def look_up(
         images: uint8 tensor (n, height, width, channels), 0..255.
         labels: tensor (n, classes).
         positions: int32 (batch,).
-        transforms: float32 (batch, 8), or None.
+        transforms: see :data:`Batch`.
         scale: pixels are divided by it.
         apply: applies the transforms.
 

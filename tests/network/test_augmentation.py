@@ -1,11 +1,15 @@
+from collections import Counter
+
 import numpy as np
 import pytest
+from conftest import experiment
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
 from resnet.network import augmentation
-from resnet.study import Study
+from resnet.study import Augmentation, Study
+from resnet.training import Epochs
 
 STUDY = Study.open().experiment("02_augmentation").data.augmentation
 
@@ -29,6 +33,7 @@ parameters = st.fixed_dictionaries(
         "zx": reals(0.4, 1.9),
         "zy": reals(0.4, 1.9),
         "flip_horizontal": st.booleans(),
+        "flip_vertical": st.booleans(),
     }
 )
 
@@ -77,6 +82,127 @@ def test_parameters_have_image_data_generator_s_distributions():
 
 
 def test_parameters_are_drawn_independently():
-    drawn = augmentation.draw(STUDY, np.random.default_rng(1), 4000, (32, 32))
+    ranges = STUDY.model_copy(update={"vertical_flip": True})
+    drawn = augmentation.draw(ranges, np.random.default_rng(1), 4000, (32, 32))
     correlation = np.corrcoef(np.stack([values.astype(float) for values in drawn.values()]))
     assert np.abs(correlation - np.eye(len(drawn))).max() < 0.06
+
+
+def images_of(n, shape=(7, 9), channels=2):
+    return np.random.default_rng(2).uniform(size=(n, *shape, channels)).astype("float32")
+
+
+def transforms_of(settings, n, shape=(7, 9), moves=None):
+    ranges = Augmentation(**settings)
+    generator = np.random.default_rng(3)
+    affine = augmentation.projective(augmentation.draw(ranges, generator, n, shape), shape)
+    moves = np.zeros((n, 2), int) if moves is None else moves
+    return np.concatenate([affine, augmentation.boxes(ranges, generator, moves, shape)], axis=1)
+
+
+APPLIES = pytest.mark.parametrize("apply", [augmentation.apply, augmentation.sample])
+
+
+@APPLIES
+def test_a_crop_of_the_padded_image_is_a_shift_with_zeros_around(apply):
+    """Every place comes: as of Keras's RandomCrop on the padded image."""
+    images, transforms = images_of(400), transforms_of({"crop_padding": 2}, 400)
+    padded = np.pad(images, ((0, 0), (2, 2), (2, 2), (0, 0)))
+    places = set()
+    for image, source, (down, right, *_) in zip(
+        np.asarray(apply(images, transforms)), padded, transforms[:, 8:], strict=True
+    ):
+        top, left = 2 - int(down), 2 - int(right)
+        np.testing.assert_allclose(image, source[top : top + 7, left : left + 9], atol=1e-6)
+        places.add((top, left))
+    assert places == {(top, left) for top in range(5) for left in range(5)}
+
+
+@APPLIES
+def test_a_square_is_cut_out_anywhere(apply):
+    images, transforms = images_of(300) + 1, transforms_of({"cutout": 4}, 300)
+    ours = np.asarray(apply(images, transforms))
+    centres = set()
+    for image, source, (top, _, left, _) in zip(ours, images, transforms[:, 10:], strict=True):
+        expected = source.copy()
+        expected[max(int(top), 0) : int(top) + 4, max(int(left), 0) : int(left) + 4] = 0
+        np.testing.assert_allclose(image, expected, atol=1e-6)
+        centres.add((top + 2, left + 2))
+    assert len(centres) > 55  # of 7 x 9
+
+
+@APPLIES
+def test_a_vertical_flip_turns_half_of_the_images(apply):
+    images, transforms = images_of(200), transforms_of({"vertical_flip": True}, 200)
+    ours = np.asarray(apply(images, transforms))
+    turned = [np.allclose(a, b[::-1], atol=1e-5) for a, b in zip(ours, images, strict=True)]
+    as_they_are = [np.allclose(a, b, atol=1e-5) for a, b in zip(ours, images, strict=True)]
+    assert np.logical_xor(turned, as_they_are).all() and 70 < sum(turned) < 130
+
+
+@pytest.mark.parametrize("fill_mode", ["nearest", "constant", "reflect"])
+def test_what_is_outside_an_image_is_filled_alike(fill_mode):
+    """By Keras's operation, and by the one for accelerators."""
+    ranges = Augmentation(rotation_range=40, width_shift_range=0.4, zoom_range=0.3)
+    images = images_of(50)
+    drawn = augmentation.draw(ranges, np.random.default_rng(0), 50, (7, 9))
+    transforms = augmentation.projective(drawn, (7, 9))
+    theirs = augmentation.apply(images, transforms, fill_mode)
+    ours = augmentation.sample(images, transforms, fill_mode)
+    np.testing.assert_allclose(ours, theirs, atol=1e-4)
+
+
+@pytest.mark.parametrize("shuffle", ["epoch", "once", "never"])
+def test_an_expanded_epoch_holds_each_image_and_its_copies_moved_in_four_directions(shuffle):
+    e = experiment(
+        "01_template",
+        data={"augmentation": {"expand_shifts": 1}},
+        training={"batch_size": 10, "shuffle": shuffle},
+    )
+    epochs = Epochs.make(e, 50, (7, 9), seed=1)
+    assert epochs.training_images == 5 * 40 == 10 * epochs.steps
+    images = images_of(50)
+    orders = []
+    for epoch in (0, 1):
+        seen = Counter()
+        batches = epochs.batches(epoch)
+        orders.append(
+            [(int(p), *t[8:10]) for at, ts in batches for p, t in zip(at, ts, strict=True)]
+        )
+        for positions, transforms in batches:
+            shown = np.asarray(augmentation.apply(images[positions], transforms))
+            for image, position, (down, right) in zip(
+                shown, positions, transforms[:, 8:10], strict=True
+            ):
+                expected = np.zeros_like(image)
+                d, r = int(down), int(right)
+                expected[max(d, 0) : 7 + min(d, 0), max(r, 0) : 9 + min(r, 0)] = images[
+                    position, max(-d, 0) : 7 - max(d, 0), max(-r, 0) : 9 - max(r, 0)
+                ]
+                np.testing.assert_allclose(image, expected, atol=1e-6)
+                seen[int(position), d, r] += 1
+        directions = [(0, 0), (-1, 0), (1, 0), (0, -1), (0, 1)]
+        assert seen == {(int(i), *way): 1 for i in epochs.train for way in directions}
+    assert (orders[0] == orders[1]) == (shuffle != "epoch")
+    assert ([p for p, *_ in orders[0][:40]] == epochs.train.tolist()) == (shuffle == "never")
+
+
+def test_a_random_subset_has_the_same_share_of_each_class_whatever_the_seed():
+    labels = np.array([0] * 60 + [1] * 30 + [2] * 10)
+    e = experiment("01_template", data={"validation": {"subset": "random", "fraction": 0.2}})
+    first, other = (Epochs.make(e, 100, (7, 9), seed, labels) for seed in (0, 1))
+    np.testing.assert_array_equal(first.validation, other.validation)
+    assert np.bincount(labels[first.validation]).tolist() == [12, 6, 2]
+    assert sorted([*first.train, *first.validation]) == list(range(100))
+    assert first.validation[0] > 0 and not np.array_equal(first.validation, np.arange(20))
+
+
+def test_one_key_of_augmentation_needs_no_other():
+    for key, value in {"crop_padding": 4, "cutout": 8, "vertical_flip": True}.items():
+        e = experiment("01_template", data={"augmentation": {key: value}})
+        assert getattr(e.data.augmentation, key) == value
+        assert e.hash() != experiment("01_template").hash()
+    one, two = (
+        experiment("01_template", data={"augmentation": {"crop_padding": p}}) for p in (2, 4)
+    )
+    assert one.program() == two.program() != experiment("02_augmentation").program()
