@@ -58,7 +58,7 @@ def plain_script(n: int) -> Side:
     from keras.src.legacy.preprocessing.image import ImageDataGenerator
 
     network, x, y = plain_keras(EXPERIMENT, n)
-    settings = EXPERIMENT.model_dump()["data"]["augmentation"]
+    settings = EXPERIMENT.model_dump(exclude_defaults=True)["data"]["augmentation"]
     generator = ImageDataGenerator(**settings, validation_split=0.2)
     training = generator.flow(x, y, batch_size=BATCH, subset="training")
     validation = generator.flow(x, y, batch_size=BATCH, subset="validation")

@@ -52,7 +52,7 @@ def test_the_ladder_is_what_the_study_states():
         assert rung.training.learning_rate == 0.001
         assert rung.data.validation.fraction == 0.2
     for rung in rungs[1:]:
-        assert rung.data.augmentation.model_dump() == {
+        assert rung.data.augmentation.model_dump(exclude_defaults=True) == {
             "rotation_range": 15,
             "width_shift_range": 0.1,
             "height_shift_range": 0.1,

@@ -12,7 +12,7 @@ from keras.src.legacy.preprocessing.image import ImageDataGenerator
 from resnet import Interrupted, UserError, events, records
 from resnet.network import building
 from resnet.study import change
-from resnet.training import Epochs, checkpoints, loop, make_steps, numerics, train
+from resnet.training import Epochs, checkpoints, loop, make_steps, numerics, steps, train
 
 # -- the split and the batches ------------------------------------------------------------------
 
@@ -462,3 +462,27 @@ def test_a_diverged_training_comes_to_its_end(dataset, tmp_path, monitor):
     assert outcome.stopped_epoch == 4 and len(outcome.history) == 4
     assert 0 < outcome.test_accuracy < 1
     assert records.diverged(record["loss"] for record in outcome.history) == 1
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="of TensorFlow's")
+@pytest.mark.parametrize("augmented", [False, True])
+def test_many_steps_a_call_are_the_steps_of_single_calls(dataset, tmp_path, monkeypatch, augmented):
+    """Of a small network a call takes longer than a step; the bits of the steps are the same."""
+    changes = {"augmentation": {"crop_padding": 1, "horizontal_flip": True} if augmented else None}
+    e = experiment(
+        "02_augmentation", **SMALL, data=changes, training={"epochs": 2, "batch_size": 8}
+    )
+    monkeypatch.setattr(steps, "STEPS", 5)  # of 16 an epoch: three calls, and a step
+    many = train(e, dataset, 0, str(tmp_path / "many"))
+    calls = 0
+
+    def stop():
+        nonlocal calls
+        calls += 1
+        return calls == 3
+
+    with pytest.raises(Interrupted):
+        train(e, dataset, 0, str(tmp_path / "parts"), should_stop=stop)
+    assert_same_outcome(many, train(e, dataset, 0, str(tmp_path / "parts")))
+    monkeypatch.setattr(steps, "SMALL", 0)
+    assert_same_outcome(many, train(e, dataset, 0, str(tmp_path / "single")))
