@@ -71,7 +71,9 @@ class Program:
         # inside a loop XLA's convolutions on a CPU take five times as long
         self.per_call = STEPS if accelerator() else 1
         self.products = lanes > 1 or accelerator() is not None
-        self._scale, self._fill_mode = scale, fill_mode
+        self._scale = scale
+        apply = augmentation.sample if self.products else augmentation.apply
+        self._apply = partial(apply, fill_mode=fill_mode)
         self._data = jax.device_put(tensors(images, labels, classes), accelerator())
         self._meeting = threading.Condition()
         self._state: list[Any] = []  # of each variable, (lanes, ...); without lanes where one is
@@ -136,11 +138,7 @@ class Program:
             """Compiles a step of one network that returns a state, or its last arrays."""
 
             def step(state: list, data: tuple[Any, Any], active: Any, at: Any, how: Any) -> list:
-                apply = partial(
-                    augmentation.sample if self.products else augmentation.apply,
-                    fill_mode=self._fill_mode,
-                )
-                after = one(state, look_up(*data, at, how, self._scale, apply))
+                after = one(state, look_up(*data, at, how, self._scale, self._apply))
                 if self.lanes == self.per_call == 1:
                     return after
                 before = state[len(state) - len(after) :]

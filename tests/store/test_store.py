@@ -228,7 +228,7 @@ def kill_while_it_is_made(folder, seconds, *own):
     return in_time
 
 
-@pytest.mark.parametrize("seconds", [0.05, 0.2, 0.4, 0.7, 1.0])
+@pytest.mark.parametrize("seconds", [0.05, 0.4, 1.0])
 def test_a_process_killed_while_it_makes_a_store_leaves_nothing_to_repair(tmp_path, seconds):
     assert kill_while_it_is_made(tmp_path, seconds, "own")
     uri = addresses.address(tmp_path / "mlflow.db")
@@ -547,7 +547,7 @@ def test_what_kept_a_ladder_from_its_models_and_report_is_made_up_for(own, datas
     assert len(own.search(role="ladder")) == 1
 
 
-@pytest.mark.parametrize("tag", ["rung", "config_hash", "seed", "modified"])
+@pytest.mark.parametrize("tag", ["rung", "seed"])
 def test_a_deleted_tag_ends_no_later_ladder(own, dataset, tag):
     """It ended in KeyError after the training, each time, without report and models."""
     climb(own, dataset)

@@ -253,11 +253,13 @@ def test_colons_are_no_emoji(here, image_folder, tmp_path):
 @pytest.mark.parametrize("closed", ["0<&-", "1>&-", "2>&-", "0<&- 1>&- 2>&-"])
 def test_closed_streams_end_nothing(tmp_path, closed):
     """As cron and others leave them."""
+    all_three = closed.count("-") == 3
     words = [sys.executable, str(ROOT / "runner.py"), *TINY, "--data=digits"]
-    uri = f"--tracking-uri=sqlite:///{tmp_path}/mlflow.db"
-    process = subprocess.run(["sh", "-c", f'"$@" {closed}', "sh", *words, uri], cwd=tmp_path)
+    words += [f"--tracking-uri=sqlite:///{tmp_path}/mlflow.db", *["--dry-run"] * (not all_three)]
+    process = subprocess.run(["sh", "-c", f'"$@" {closed}', "sh", *words], cwd=tmp_path)
     assert process.returncode == 0
-    assert curve(f"sqlite:///{tmp_path}/mlflow.db")["epochs_run"] == 1
+    if all_three:
+        assert curve(f"sqlite:///{tmp_path}/mlflow.db")["epochs_run"] == 1
 
 
 @pytest.mark.parametrize("seconds", [0.1, 0.2, 0.3, 0.5, 0.8, 1.2, 2.0])
