@@ -263,7 +263,9 @@ def test_a_lane_s_bits_do_not_depend_on_the_others(dataset, tmp_path):
 
 def test_one_that_ends_makes_room_and_none_waits_for_it(dataset, tmp_path, monkeypatch):
     """Four jobs in three lanes: the fourth begins while two still train, and shares their calls."""
-    jobs = [Job(LONG, 0), Job(SHORT, 1), Job(LONG, 2), Job(LONG, 4)]
+    # long enough for the fourth to be built meanwhile
+    longer = change(LONG, {"training": {"epochs": 25, "early_stopping": {"patience": 25}}}, "test")
+    jobs = [Job(longer, 0), Job(SHORT, 1), Job(longer, 2), Job(LONG, 4)]
     told, outcomes, make = [], {}, program.Program._make
 
     def work(job, dataset, listener, should_stop, lane):
