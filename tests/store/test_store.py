@@ -13,6 +13,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import alembic.command
 import pytest
 import services
 from conftest import ROOT, SMALL, experiment
@@ -240,18 +241,25 @@ def test_a_process_killed_while_it_makes_a_store_leaves_nothing_to_repair(tmp_pa
     assert {path.name for path in tmp_path.iterdir()} == {"mlflow.db", "mlflow.db.lock"}
 
 
-def test_a_store_that_another_program_left_half_made_is_a_line(tmp_path):
+@pytest.mark.parametrize("made", ["initial tables", "some migrations"])
+def test_a_store_that_another_program_left_half_made_is_a_line(tmp_path, made):
     """It ended in "table ... already exists", with raw SQL and no way out."""
-    kill_while_it_is_made(tmp_path, 0.5)
-    uri = addresses.address(tmp_path / "mlflow.db")
-    before = (tmp_path / "mlflow.db").read_bytes()
+    from mlflow.store.db import utils
+
+    uri, path = addresses.address(tmp_path / "mlflow.db"), tmp_path / "mlflow.db"
+    engine = utils.create_sqlalchemy_engine(uri)
+    utils.InitialBase.metadata.create_all(engine)
+    if made == "some migrations":
+        config = utils._get_alembic_config(uri)
+        alembic.command.upgrade(config, "+9")
+    engine.dispose()
+    before = path.read_bytes()
     for create in (True, False):
         line = told(store.connect, uri, create=create)
         assert "its tables are not whole" in line and "delete the file and try again" in line
     assert "its tables are not whole" in told(analysis.load, uri)
-    assert (tmp_path / "mlflow.db").read_bytes() == before
-    (tmp_path / "mlflow.db").unlink()
-    (tmp_path / "mlflow.db-journal").unlink(missing_ok=True)
+    assert path.read_bytes() == before
+    path.unlink()
     assert store.connect(uri).search() == []
 
 
