@@ -170,7 +170,7 @@ def _program(jobs: list[Job], dataset: Dataset, lanes: int | None) -> Program:
             each = _memory(network, experiment.training.batch_size)
             lanes = max(min(lanes, memory["bytes_limit"] // each), 1)
     scale = experiment.data.pixel_scale
-    fill = getattr(experiment.data.augmentation, "fill_mode", "nearest")
+    fill = experiment.data.fill_mode
     return Program(dataset.x_train, dataset.y_train, classes, scale, lanes, fill)
 
 

@@ -126,6 +126,11 @@ class Data(Strict):
     validation: Validation
     augmentation: Augmentation | None
 
+    @property
+    def fill_mode(self) -> str:
+        """The augmentation's, or its default without one."""
+        return self.augmentation.fill_mode if self.augmentation else "nearest"
+
 
 class EarlyStopping(Strict):
     """Keras's callback of that name."""

@@ -396,7 +396,7 @@ def make_steps(
     """
     if keras.backend.backend() == "jax":
         classes = network.output.shape[-1]
-        fill = getattr(experiment.data.augmentation, "fill_mode", "nearest")
+        fill = experiment.data.fill_mode
         program = Program(images, labels, classes, experiment.data.pixel_scale, fill_mode=fill)
         return program.lane()(network, experiment)
     return TensorFlowSteps(network, images, labels, experiment)

@@ -45,7 +45,7 @@ class Steps:
     def __init__(self, network: keras.Model, experiment: Experiment):
         self.network = network
         self._pixel_scale = experiment.data.pixel_scale
-        self._fill_mode = getattr(experiment.data.augmentation, "fill_mode", "nearest")
+        self._fill_mode = experiment.data.fill_mode
         training = experiment.training
         smoothed = keras.losses.CategoricalCrossentropy(label_smoothing=training.label_smoothing)
         network.compile(

@@ -313,7 +313,7 @@ def test_a_user_without_a_name_is_warned_of_nothing(monkeypatch, capsys):
     monkeypatch.setattr("pwd.getpwuid", unknown)
     for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("LOGNAME", "")
+    monkeypatch.setenv("LOGNAME", "")  # so that it is put back afterwards
     monkeypatch.delenv("LOGNAME")
     monkeypatch.setattr(sys, "argv", ["x", "--help"])
     with pytest.raises(SystemExit):
