@@ -1,5 +1,6 @@
 """Small real inputs shared by the tests."""
 
+import itertools
 import os
 import shutil
 import sys
@@ -11,6 +12,8 @@ import pytest
 from PIL import Image
 
 import resnet  # noqa: F401 - before any test imports Keras: it chooses TensorFlow's kernels
+from resnet import Interrupted
+from resnet.training import train
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 pytest.register_assert_rewrite("ladders", "report_known")
@@ -46,6 +49,13 @@ def assert_same_outcome(whole, parts):
         np.testing.assert_array_equal(a.numpy(), b.numpy())
     np.testing.assert_array_equal(whole.probabilities, parts.probabilities)
     assert (whole.best_epoch, whole.stopped_epoch) == (parts.best_epoch, parts.stopped_epoch)
+
+
+def assert_interrupted(calls, *args):
+    """train(*args) is interrupted the given time it asks whether it should stop."""
+    asked = itertools.count(1)
+    with pytest.raises(Interrupted):
+        train(*args, should_stop=lambda: next(asked) == calls)
 
 
 def changed_keys(before, after):

@@ -7,10 +7,10 @@ import keras
 import numpy as np
 import pytest
 import yaml
-from conftest import assert_same_outcome, bars
+from conftest import assert_interrupted, assert_same_outcome, bars
 from test_own_studies import RUNG
 
-from resnet import Interrupted, UserError, records, tracking
+from resnet import UserError, records, tracking
 from resnet.ladder import run_jobs
 from resnet.network import build, building, layers
 from resnet.store import connect
@@ -143,15 +143,7 @@ def test_it_is_trained_killed_gone_on_recorded_and_restored(study, empty, tmp_pa
     dataset, e = bars(), study.experiment("01_basic")
     whole = train(e, dataset, 0, str(tmp_path / "whole"))
     assert [round(r["learning_rate"], 6) for r in whole.history] == [0.1, 0.1, 0.01, 0.001]
-    steps = 0
-
-    def stop():
-        nonlocal steps
-        steps += 1
-        return steps == 37
-
-    with pytest.raises(Interrupted):
-        train(e, dataset, 0, str(tmp_path / "parts"), should_stop=stop)
+    assert_interrupted(37, e, dataset, 0, str(tmp_path / "parts"))
     assert_same_outcome(whole, train(e, dataset, 0, str(tmp_path / "parts")))
 
     (tmp_path / "a").mkdir()

@@ -4,7 +4,7 @@ from dataclasses import replace
 import keras
 import numpy as np
 import pytest
-from conftest import SMALL, assert_same_outcome, experiment
+from conftest import SMALL, assert_interrupted, assert_same_outcome, experiment
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from keras.src.legacy.preprocessing.image import ImageDataGenerator
@@ -474,15 +474,7 @@ def test_many_steps_a_call_are_the_steps_of_single_calls(dataset, tmp_path, monk
     )
     monkeypatch.setattr(steps, "STEPS", 5)  # of 16 an epoch: three calls, and a step
     many = train(e, dataset, 0, str(tmp_path / "many"))
-    calls = 0
-
-    def stop():
-        nonlocal calls
-        calls += 1
-        return calls == 3
-
-    with pytest.raises(Interrupted):
-        train(e, dataset, 0, str(tmp_path / "parts"), should_stop=stop)
+    assert_interrupted(3, e, dataset, 0, str(tmp_path / "parts"))
     assert_same_outcome(many, train(e, dataset, 0, str(tmp_path / "parts")))
     monkeypatch.setattr(steps, "SMALL", 0)
     assert_same_outcome(many, train(e, dataset, 0, str(tmp_path / "single")))
