@@ -204,7 +204,15 @@ def faster(network: keras.Model, l2: float = 0.0) -> keras.Model:
     Returns:
         A copy with the same names and weights; the network itself if its model is of a class of its
         own, which cannot be copied layer by layer.
+
+    Raises:
+        UserError: such a network is to be given a regulariser.
     """
+    if l2 and not _copyable(network):
+        raise UserError(
+            f"training.l2: {signatures.OWN} returns a {type(network).__name__}, whose kernels "
+            "cannot be regularised; return keras.Model(inputs, outputs) or a keras.Sequential"
+        )
 
     def replace(layer: Any) -> Any:
         settings, kind = layer.get_config(), cast(Any, type(layer))
@@ -221,8 +229,12 @@ def faster(network: keras.Model, l2: float = 0.0) -> keras.Model:
 _KERNELS = re.compile("(kernel|depthwise|pointwise|recurrent)_regularizer")
 
 
+def _copyable(network: keras.Model) -> bool:
+    return type(network).__name__ in ("Functional", "Sequential")
+
+
 def _copied(network: keras.Model, replace: Callable[[Any], Any]) -> keras.Model:
-    if type(network).__name__ not in ("Functional", "Sequential"):
+    if not _copyable(network):
         return network
     copy = keras.models.clone_model(network, clone_function=replace)
     copy.set_weights(network.get_weights())

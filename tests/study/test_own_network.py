@@ -119,6 +119,10 @@ def test_whatever_the_file_says_is_part_of_what_a_run_is(study):
         (("width: Width", "width: Widths"), "networks.py: basic: width: its type or default"),
         (("layers.Dense(classes", "layers.Dense(7"), "returns (None, 7) where probabilities"),
         (("layers.Add(", "layers.Ad("), "networks.py, line 19: basic: AttributeError"),
+        (
+            ("return keras.Model(", "return type('Net', (keras.Model,), {})("),
+            "training.l2: networks.py returns a Net, whose kernels cannot be regularised",
+        ),
         (("le=512)]", "le=512)]\nimport nothing"), "networks.py, line 9: basic: ModuleNotFound"),
     ],
 )
