@@ -206,13 +206,8 @@ def faster(network: keras.Model, l2: float = 0.0) -> keras.Model:
         own, which cannot be copied layer by layer.
 
     Raises:
-        UserError: such a network is to be given a regulariser.
+        UserError: a kernel cannot be given the regulariser.
     """
-    if l2 and not _copyable(network):
-        raise UserError(
-            f"training.l2: {signatures.OWN} returns a {type(network).__name__}, whose kernels "
-            "cannot be regularised; return keras.Model(inputs, outputs) or a keras.Sequential"
-        )
 
     def replace(layer: Any) -> Any:
         settings, kind = layer.get_config(), cast(Any, type(layer))
@@ -223,18 +218,21 @@ def faster(network: keras.Model, l2: float = 0.0) -> keras.Model:
             kind = layers.FASTER[kind]
         return kind.from_config(settings)
 
-    return _copied(network, replace)
+    copy = _copied(network, replace)
+    for name, layer in leaves(copy) if l2 else ():
+        if any(_KERNELS.fullmatch(key) and value is None for key, value in vars(layer).items()):
+            raise UserError(
+                f"training.l2: {signatures.OWN}: the kernels of {name} cannot be regularised; "
+                "return keras.Model(inputs, outputs) or keras.Sequential, of layers alone"
+            )
+    return copy
 
 
 _KERNELS = re.compile("(kernel|depthwise|pointwise|recurrent)_regularizer")
 
 
-def _copyable(network: keras.Model) -> bool:
-    return type(network).__name__ in ("Functional", "Sequential")
-
-
 def _copied(network: keras.Model, replace: Callable[[Any], Any]) -> keras.Model:
-    if not _copyable(network):
+    if type(network).__name__ not in ("Functional", "Sequential"):
         return network
     copy = keras.models.clone_model(network, clone_function=replace)
     copy.set_weights(network.get_weights())

@@ -112,6 +112,10 @@ def test_whatever_the_file_says_is_part_of_what_a_run_is(study):
     assert shipped.code == "" and "code_sha256" not in shipped.to_yaml()
 
 
+NESTED = """x = keras.Sequential([layers.Conv2D(4, 1, name="deep")], name="inner")(x)
+    x = layers.GlobalAveragePooling2D(name"""
+
+
 @pytest.mark.parametrize(
     ("change", "told"),
     [
@@ -121,7 +125,11 @@ def test_whatever_the_file_says_is_part_of_what_a_run_is(study):
         (("layers.Add(", "layers.Ad("), "networks.py, line 19: basic: AttributeError"),
         (
             ("return keras.Model(", "return type('Net', (keras.Model,), {})("),
-            "training.l2: networks.py returns a Net, whose kernels cannot be regularised",
+            "training.l2: networks.py: the kernels of stem cannot be regularised",
+        ),
+        (
+            ("x = layers.GlobalAveragePooling2D(name", NESTED),
+            "training.l2: networks.py: the kernels of inner/deep cannot be regularised",
         ),
         (("le=512)]", "le=512)]\nimport nothing"), "networks.py, line 9: basic: ModuleNotFound"),
     ],
