@@ -319,9 +319,8 @@ def leads(claim: Claim, ladder: list[str]) -> list[dict[str, float]]:
     return [lead(rival) for rival in ladder[1:] if rival != claim.rung]
 
 
-def _gap_ratio(run: Run, against: Run) -> float:
-    before = gap(against)
-    return gap(run) / before if before > 0 else math.nan
+def _ratio(now: float, before: float) -> float:
+    return now / before if before > 0 else math.nan
 
 
 def _first_drop(rate: pd.Series) -> float:
@@ -360,6 +359,14 @@ QUANTITIES: dict[str, Quantity] = {
         weights=leads,
         whole_ladder=True,
     ),
+    "error_ratio": Quantity(
+        "ratio",
+        "test errors as a share of those of the system named by 'against'",
+        lambda run, against: _ratio(
+            1 - run.metric("test_accuracy"), 1 - against.metric("test_accuracy")
+        ),
+        compares=True,
+    ),
     "final_train_accuracy": Quantity(
         "accuracy", "training accuracy of the last epoch", _curve("accuracy", _last)
     ),
@@ -382,7 +389,7 @@ QUANTITIES: dict[str, Quantity] = {
     "gap_ratio": Quantity(
         "ratio",
         "the final gap as a share of that of the system named by 'against', if that one has any",
-        _gap_ratio,
+        lambda run, against: _ratio(gap(run), gap(against)),
         compares=True,
     ),
     "stopped_epoch": Quantity(

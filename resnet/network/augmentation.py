@@ -117,17 +117,17 @@ def apply(images: Any, transforms: Any, fill_mode: str = "nearest") -> Any:
 
     Args:
         images: float tensor (n, height, width, channels), any value range.
-        transforms: float32 (n, 8) from :func:`projective`, or (n, 14) with :func:`boxes` after it.
+        transforms: float32 (n, 8) from :func:`projective`, (n, 6) from :func:`boxes`, or (n, 14)
+            of both.
         fill_mode: what is outside of an image: its nearest pixel, its reflection, or zero.
 
     Returns:
         Tensor of the images' shape and type.
     """
     options = {"interpolation": "bilinear", "fill_mode": fill_mode}
-    if transforms.shape[1] == 8:
-        return ops.image.affine_transform(images, transforms, **options)
-    images = ops.image.affine_transform(images, transforms[:, :8], **options)
-    return _move_and_cut(images, transforms[:, 8:])
+    if transforms.shape[1] != 6:
+        images = ops.image.affine_transform(images, transforms[:, :8], **options)
+    return images if transforms.shape[1] == 8 else _move_and_cut(images, transforms[:, -6:])
 
 
 def _move_and_cut(images: Any, boxed: Any) -> Any:
@@ -161,6 +161,8 @@ def sample(images: Any, transforms: Any, fill_mode: str = "nearest") -> Any:
     Returns:
         What :func:`apply` returns, within rounding.
     """
+    if transforms.shape[1] == 6:
+        return _move_and_cut(images, transforms)
     n, height, width, channels = images.shape
     rows, columns = ops.meshgrid(ops.arange(height), ops.arange(width), indexing="ij")
     rows, columns = ops.cast(rows, "float32"), ops.cast(columns, "float32")

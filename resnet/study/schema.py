@@ -96,6 +96,11 @@ class Augmentation(Strict):
     """An epoch holds each image and its copies moved by so many pixels in four directions."""
 
     @property
+    def affine(self) -> bool:
+        """Whether images are turned, shifted, zoomed or mirrored."""
+        return any(getattr(self, key) for key in (*_HASHED, "vertical_flip"))
+
+    @property
     def boxed(self) -> bool:
         """Whether images are moved by whole pixels, or cut."""
         return bool(self.crop_padding or self.cutout or self.expand_shifts)
@@ -140,6 +145,8 @@ class EarlyStopping(Strict):
     min_delta: Delta
     restore_best_weights: Literal["always", "when_stopped", "never"]
     """``always`` is Keras 3's rule, ``when_stopped`` Keras 2's (only if stopping triggered)."""
+    ties: Literal["first", "last"] = "first"
+    """Which of equally good epochs is the best: Keras takes the first."""
 
 
 class ReduceLROnPlateau(Strict):
@@ -257,7 +264,7 @@ class Experiment(Strict):
         )
         shape = {key: value for key, value in self.flat().items() if not key.startswith(data)}
         of = self.data.augmentation
-        return _digest(shape | {"augmented": of and (of.fill_mode, of.boxed, of.copies)})
+        return _digest(shape | {"augmented": of and (of.fill_mode, of.affine, of.boxed, of.copies)})
 
     def to_yaml(self) -> str:
         """Writes the resolved experiment as YAML, every value explicit."""

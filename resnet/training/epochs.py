@@ -156,15 +156,13 @@ class Epochs:
 
     def _transforms(self, epoch: int, stream: int, moves: np.ndarray) -> np.ndarray | None:
         ranges = self.experiment.data.augmentation
-        if ranges is None:
-            return None
-        generator = self._generator(epoch, stream)
-        parameters = augmentation.draw(ranges, generator, len(moves), self.image_shape)
-        affine = augmentation.projective(parameters, self.image_shape)
-        if not ranges.boxed:
-            return affine
-        boxes = augmentation.boxes(ranges, generator, moves, self.image_shape)
-        return np.concatenate([affine, boxes], axis=1)
+        generator, parts = self._generator(epoch, stream), []
+        if ranges and ranges.affine:
+            parameters = augmentation.draw(ranges, generator, len(moves), self.image_shape)
+            parts.append(augmentation.projective(parameters, self.image_shape))
+        if ranges and ranges.boxed:
+            parts.append(augmentation.boxes(ranges, generator, moves, self.image_shape))
+        return np.concatenate(parts, axis=1) if parts else None
 
 
 def _slices(order: np.ndarray, transforms: np.ndarray | None, size: int) -> Iterator[Batch]:

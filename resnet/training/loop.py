@@ -80,11 +80,15 @@ def make_callbacks(training: Training, network: keras.Model) -> dict[str, Any]:
     """
     callbacks: dict[str, Any] = {}
     if stop := training.early_stopping:
-        callbacks["early_stopping"] = keras.callbacks.EarlyStopping(
-            **stop.model_dump(exclude={"restore_best_weights"}),
+        callbacks["early_stopping"] = callback = keras.callbacks.EarlyStopping(
+            **stop.model_dump(exclude={"restore_best_weights", "ties"}),
             mode=_mode(stop.monitor),
             restore_best_weights=stop.restore_best_weights != "never",
         )
+        if stop.ties == "last":
+            higher = _mode(stop.monitor) == "max"
+            callback.monitor_op = np.greater_equal if higher else np.less_equal
+            callback.min_delta *= 1 if higher else -1  # as Keras does when it chooses one
     if reduce := training.reduce_lr_on_plateau:
         callbacks["reduce_lr_on_plateau"] = keras.callbacks.ReduceLROnPlateau(
             **reduce.model_dump(), mode=_mode(reduce.monitor)

@@ -26,7 +26,7 @@ A call takes some 0.4 ms, a step of the study's networks 50 ms and more, of a de
 """
 
 Batch = tuple[np.ndarray, np.ndarray | None]
-"""int32 (n,) positions in the images; float32 (n, 8) or (n, 14) transforms, or None."""
+"""int32 (n,) positions in the images; float32 (n, 6), (n, 8) or (n, 14) transforms, or None."""
 
 
 class Steps:
