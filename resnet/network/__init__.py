@@ -5,5 +5,5 @@ Whoever builds or computes with Keras takes ``keras`` from here: it is set up as
 
 from resnet.network import augmentation
 from resnet.network.backend import keras
-from resnet.network.building import build, multiply_adds, served
+from resnet.network.building import build, multiply_adds, notes, served
 from resnet.network.layers import products

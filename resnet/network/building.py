@@ -4,6 +4,7 @@ Architectures are plain Keras; nobody who writes one meets a layer that is not K
 """
 
 import functools
+import hashlib
 import math
 import re
 import traceback
@@ -22,7 +23,11 @@ from resnet.study import Experiment, signatures
 
 
 def build(
-    experiment: Experiment, input_shape: tuple[int, ...], classes: int, seed: int
+    experiment: Experiment,
+    input_shape: tuple[int, ...],
+    classes: int,
+    seed: int,
+    images: np.ndarray | None = None,
 ) -> keras.Model:
     """Builds the network that an experiment describes, its weights drawn from ``seed``.
 
@@ -31,6 +36,8 @@ def build(
         input_shape: height, width and channels.
         classes: number of classes.
         seed: any non-negative integer.
+        images: training images, uint8 (n, *input_shape), for the experiment's ``standardize``; a
+            network that only tells sizes and times needs none.
 
     Returns:
         The network, uncompiled, with this project's layers where they equal Keras's. Equal seeds
@@ -51,7 +58,41 @@ def build(
             f"where probabilities of shape (None, {classes}) are expected"
         )
     initialize(network, seed, make)
+    if (kind := experiment.data.standardize) and images is not None:
+        network = _standardized(network, kind, images, experiment.data.pixel_scale)
     return faster(network, experiment.training.l2)
+
+
+def _standardized(
+    network: keras.Model, kind: str, images: np.ndarray, pixel_scale: float
+) -> keras.Model:
+    """Puts a ``keras.layers.Normalization`` of images in front of a network."""
+    if type(network).__name__ not in ("Functional", "Sequential"):
+        raise UserError(f"data.standardize: {_PLAIN}")
+    n, axis = len(images), () if kind == "pixel" else (0, 1)
+    mean, squares = (
+        np.einsum(f"nhwc{other}->hwc", *[images] * copies, dtype="int64").mean(axis) / n
+        for other, copies in (("", 1), (",nhwc", 2))
+    )
+    variance = squares - mean**2
+    # a pixel that is the same in all images is centred alone
+    variance[variance <= 0] = pixel_scale**2
+    shape = network.input_shape[1:]
+    image = keras.Input(shape, name="pixels")
+    normalized = keras.layers.Normalization(
+        axis=-1 if kind == "channel" else (1, 2, 3),
+        mean=(mean / pixel_scale).astype("float32"),
+        variance=(variance / pixel_scale**2).astype("float32"),
+        name=f"standardize_{kind}",
+    )(image)
+
+    def call(layer: Any, *tensors: Any, **options: Any) -> Any:
+        seen = keras.tree.map_structure(lambda t: normalized if t is image else t, tensors)
+        return layer(*seen, **options)
+
+    plain = keras.Model(network.inputs, network.outputs, name=network.name)
+    copy = keras.models.clone_model(plain, input_tensors=[image], call_function=call)
+    return _alike(copy, network)
 
 
 @functools.cache
@@ -102,9 +143,9 @@ def initialize(network: keras.Model, seed: int, again: Callable[[], keras.Model]
             initializer = _initializer(layer, variable.name)
             if initializer is None:
                 unknown.append((name, variable.name, np.asarray(variable)))
-            elif (values := draw(initializer, variable.shape, generator)) is not None:
-                variable.assign(values)
-            else:  # another of Keras's, seeded by the same two
+            elif _is_drawn(initializer):
+                variable.assign(draw(initializer, variable.shape, generator))
+            else:  # by Keras, from a seed made of the same two
                 settings = initializer.get_config()
                 settings["seed"] = int(generator.integers(0, 2**31))
                 variable.assign(type(initializer).from_config(settings)(variable.shape))
@@ -127,6 +168,32 @@ def leaves(network: keras.Model) -> Iterator[tuple[str, Any]]:
             yield (layer.name if inner is layer else f"{layer.name}/{inner.name}"), inner
 
 
+def notes(network: keras.Model) -> dict[str, str]:
+    """Returns what a reader should know of a network that :func:`build` made, as tags of a run.
+
+    ``drawn_by_keras`` names layers whose initial weights depend on the backend; ``standardize``
+    has the mean and deviation of pixels that are divided by the experiment's ``pixel_scale``, of
+    each pixel a digest.
+    """
+    found = {}
+    drawn = [
+        name
+        for name, layer in leaves(network)
+        for i in [_initializer(layer, variable.name) for variable in _own(layer)]
+        if i and not _is_drawn(i)
+    ]
+    if drawn:
+        found["drawn_by_keras"] = ", ".join(dict.fromkeys(drawn))
+    for _, layer in leaves(network):
+        if layer.name.startswith("standardize_"):
+            mean, deviation = np.asarray(layer.input_mean), np.sqrt(layer.input_variance)
+            text = f"mean {mean.tolist()}, deviation {deviation.tolist()}"
+            if mean.ndim > 1:
+                text = f"SHA-256 {hashlib.sha256(mean.tobytes() + deviation.tobytes()).hexdigest()}"
+            found["standardize"] = text
+    return found
+
+
 def _own(layer: Any) -> list:
     """A layer's weights, without those of layers within it."""
     return [*layer._trainable_variables, *layer._non_trainable_variables]
@@ -145,18 +212,28 @@ def _initializer(layer: Any, weight: str) -> Any:
     return None
 
 
-def draw(
-    initializer: Any, shape: tuple[int, ...], generator: np.random.Generator
-) -> np.ndarray | None:
-    """Draws what a Keras initialiser would, from NumPy's generator; None of one not known here.
+_I = keras.initializers
+_DRAWN = (
+    *(_I.VarianceScaling, _I.RandomUniform, _I.RandomNormal, _I.TruncatedNormal, _I.Orthogonal),
+    *(_I.Zeros, _I.Ones, _I.Constant, _I.Identity),
+)
+
+
+def _is_drawn(initializer: Any) -> bool:
+    """Whether :func:`draw` can; a class of a study's own is called instead."""
+    return isinstance(initializer, _DRAWN) and type(initializer).__module__.startswith("keras.")
+
+
+def draw(initializer: Any, shape: tuple[int, ...], generator: np.random.Generator) -> np.ndarray:
+    """Draws what a Keras initialiser would, from NumPy's generator.
 
     Args:
-        initializer: an instance.
+        initializer: an instance of one of the usual classes.
         shape: of the weight.
         generator: the only source of randomness.
     """
-    kinds, i = keras.initializers, initializer
-    if isinstance(i, kinds.VarianceScaling):
+    i = initializer
+    if isinstance(i, _I.VarianceScaling):
         *window, inputs, outputs = shape if len(shape) > 1 else (*shape, *shape)
         size = math.prod(window)
         fan = {"fan_in": size * inputs, "fan_out": size * outputs}.get(
@@ -169,20 +246,18 @@ def draw(
             return generator.normal(0, np.sqrt(scale), shape)
         # the deviation of a standard normal between -2 and 2
         return _truncated(generator, shape) * np.sqrt(scale) / 0.87962566103423978
-    if isinstance(i, kinds.RandomUniform):
+    if isinstance(i, _I.RandomUniform):
         return generator.uniform(i.minval, i.maxval, shape)
-    if isinstance(i, kinds.RandomNormal):
+    if isinstance(i, _I.RandomNormal):
         return generator.normal(i.mean, i.stddev, shape)
-    if isinstance(i, kinds.TruncatedNormal):
+    if isinstance(i, _I.TruncatedNormal):
         return i.mean + i.stddev * _truncated(generator, shape)
-    if isinstance(i, kinds.Orthogonal):
+    if isinstance(i, _I.Orthogonal):
         rows, columns = math.prod(shape[:-1]), shape[-1]
         q, r = np.linalg.qr(generator.normal(size=(max(rows, columns), min(rows, columns))))
         q = q * np.sign(np.diag(r))
         return i.gain * (q if rows >= columns else q.T).reshape(shape)
-    if isinstance(i, kinds.Zeros | kinds.Ones | kinds.Constant | kinds.Identity):
-        return np.asarray(i(shape))
-    return None
+    return np.asarray(i(shape))
 
 
 def _truncated(generator: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
@@ -221,23 +296,30 @@ def faster(network: keras.Model, l2: float = 0.0) -> keras.Model:
     copy = _copied(network, replace)
     for name, layer in leaves(copy) if l2 else ():
         if any(_KERNELS.fullmatch(key) and value is None for key, value in vars(layer).items()):
-            raise UserError(
-                f"training.l2: {signatures.OWN}: the kernels of {name} cannot be regularised; "
-                "return keras.Model(inputs, outputs) or keras.Sequential, of layers alone"
-            )
+            raise UserError(f"training.l2: the kernels of {name} cannot be regularised; {_PLAIN}")
     return copy
 
 
 _KERNELS = re.compile("(kernel|depthwise|pointwise|recurrent)_regularizer")
 
 
+_PLAIN = f"{signatures.OWN}: return keras.Model(inputs, outputs) or keras.Sequential"
+
+
 def _copied(network: keras.Model, replace: Callable[[Any], Any]) -> keras.Model:
     if type(network).__name__ not in ("Functional", "Sequential"):
         return network
-    copy = keras.models.clone_model(network, clone_function=replace)
+    return _alike(
+        keras.models.clone_model(network, clone_function=replace, recursive=True), network
+    )
+
+
+def _alike(copy: keras.Model, network: keras.Model) -> keras.Model:
+    """Gives a copy the weights and dropout states of a network."""
     copy.set_weights(network.get_weights())
-    for (_, new), (_, old) in zip(leaves(copy), leaves(network), strict=True):
-        for a, b in zip(_seed_generators(new), _seed_generators(old), strict=True):
+    old = dict(leaves(network))
+    for name, layer in leaves(copy):
+        for a, b in zip(_seed_generators(layer), _seed_generators(old.get(name)), strict=True):
             a.state.assign(b.state)
     return copy
 

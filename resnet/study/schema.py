@@ -130,6 +130,8 @@ class Data(Strict):
     """Pixels (0..255) are divided by this."""
     validation: Validation
     augmentation: Augmentation | None
+    standardize: Literal["channel", "pixel"] | None = None
+    """Subtracts the training images' mean and divides by their deviation, after augmentation."""
 
     @property
     def fill_mode(self) -> str:

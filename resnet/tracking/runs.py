@@ -16,6 +16,7 @@ from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
 from resnet import Interrupted, events
 from resnet.data import Dataset
+from resnet.network import notes
 from resnet.records import (
     CONTEXT,
     CURVES,
@@ -156,8 +157,11 @@ class ChildRun:
             outcome.network.summary(line_length=110, print_fn=lines.append)
             (folder / "model_summary.txt").write_text("\n".join(lines), encoding="utf-8")
             self.store.client.log_artifacts(self.run_id, temporary)
+        tags = notes(outcome.network)
         if epoch := diverged(record["loss"] for record in outcome.history):
-            self.store.client.set_tag(self.run_id, "diverged", f"the loss of epoch {epoch}")
+            tags["diverged"] = f"the loss of epoch {epoch}"
+        for key, value in tags.items():
+            self.store.client.set_tag(self.run_id, key, value[:5000])
         # the metrics last: a run that was killed before them is recorded once more, whole
         model_id = log_model(self.store, self.run_id, job, dataset, outcome)
         tested_on = (dataset.name, _digest(dataset, "testing"))

@@ -272,13 +272,11 @@ def train(
         UserError: the checkpoint is damaged, or the dataset too small for the batch size.
     """
     job = Job(experiment, seed)
-    shape = dataset.x_train.shape
-    epochs = Epochs.make(experiment, shape[0], shape[1:3], seed, dataset.y_train)
-    network = build(experiment, dataset.x_train.shape[1:], len(dataset.classes), seed)
-    if make:
-        steps = make(network, experiment)
-    else:
-        steps = make_steps(network, dataset.x_train, dataset.y_train, experiment)
+    images, labels, classes = dataset.x_train, dataset.y_train, len(dataset.classes)
+    epochs = Epochs.make(experiment, len(images), images.shape[1:3], seed, labels)
+    network = build(experiment, images.shape[1:], classes, seed, images)
+    made = make(network, experiment) if make else None
+    steps = made or make_steps(network, images, labels, experiment)
     with contextlib.closing(steps):
         run = _Run(experiment, steps, make_callbacks(experiment.training, network), str(folder))
         differs = run.follow()

@@ -366,6 +366,25 @@ def test_a_weight_that_no_seed_sets_is_refused():
         building.initialize(made(), 0, made)
 
 
+def test_initializers_that_keras_draws_itself_are_seeded_and_named():
+    class Halved(keras.initializers.RandomNormal):  # draws other values than its base class
+        def __call__(self, shape, dtype=None):
+            return super().__call__(shape, dtype) / 2
+
+    def made():
+        image = keras.Input((400,))
+        dense = K.Dense(300, kernel_initializer=Halved(0, 1), name="own")(image)
+        return keras.Model(image, K.Dense(2, name="known")(dense))
+
+    networks = [made(), made()]
+    for network in networks:
+        building.initialize(network, 3, made)
+    first, again = (network.get_layer("own").kernel for network in networks)
+    np.testing.assert_array_equal(first, again)
+    assert np.std(first) == pytest.approx(0.5, rel=0.05)
+    assert building.notes(networks[0]) == {"drawn_by_keras": "own"}
+
+
 @pytest.mark.parametrize(
     ("layer", "shape", "counted"),
     [

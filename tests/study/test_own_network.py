@@ -15,7 +15,7 @@ from resnet.ladder import run_jobs
 from resnet.network import build, building, layers
 from resnet.store import connect
 from resnet.study import Job, Study, signatures
-from resnet.training import train
+from resnet.training import probabilities, train
 
 NETWORKS = '''
 from typing import Annotated
@@ -112,10 +112,6 @@ def test_whatever_the_file_says_is_part_of_what_a_run_is(study):
     assert shipped.code == "" and "code_sha256" not in shipped.to_yaml()
 
 
-NESTED = """x = keras.Sequential([layers.Conv2D(4, 1, name="deep")], name="inner")(x)
-    x = layers.GlobalAveragePooling2D(name"""
-
-
 @pytest.mark.parametrize(
     ("change", "told"),
     [
@@ -125,11 +121,7 @@ NESTED = """x = keras.Sequential([layers.Conv2D(4, 1, name="deep")], name="inner
         (("layers.Add(", "layers.Ad("), "networks.py, line 19: basic: AttributeError"),
         (
             ("return keras.Model(", "return type('Net', (keras.Model,), {})("),
-            "training.l2: networks.py: the kernels of stem cannot be regularised",
-        ),
-        (
-            ("x = layers.GlobalAveragePooling2D(name", NESTED),
-            "training.l2: networks.py: the kernels of inner/deep cannot be regularised",
+            "training.l2: the kernels of stem cannot be regularised; networks.py: return",
         ),
         (("le=512)]", "le=512)]\nimport nothing"), "networks.py, line 9: basic: ModuleNotFound"),
     ],
@@ -149,6 +141,38 @@ def test_it_gets_our_layers_where_they_equal_keras_s(study):
     )
     kernel = next(layer.kernel for layer in network.layers if layer.name == "stem")
     assert np.std(kernel) == pytest.approx(np.sqrt(2 / 27), rel=0.2)  # He's
+
+
+def test_networks_within_a_network_are_regularised_and_made_faster_too(tmp_path):
+    inner = """x = keras.Sequential(
+        [layers.Conv2D(4, 1, padding="same", name="deep"), layers.BatchNormalization()], name="in"
+    )(x)
+    x = layers.GlobalAveragePooling2D(name"""
+    networks = NETWORKS.replace("x = layers.GlobalAveragePooling2D(name", inner)
+    network = build(written(tmp_path / "mine", networks).experiment("01_basic"), (8, 8, 3), 4, 0)
+    (deep,) = (layer for name, layer in building.leaves(network) if name == "in/deep")
+    assert type(deep) is layers.Conv2D and deep.kernel_regularizer.l2 == np.float32(1e-4)
+
+
+@pytest.mark.parametrize("kind", ["channel", "pixel"])
+def test_images_are_standardized_as_keras_s_layer_does(study, kind):
+    dataset = bars()
+    dataset.x_train[:, 0, 0] = 0  # a pixel that never changes
+    e = study.experiment("01_basic", overrides=[f"data.standardize={kind}"])
+    network = build(e, (8, 8, 3), 4, 0, dataset.x_train)
+    plain = build(study.experiment("01_basic"), (8, 8, 3), 4, 0)
+    assert [v.name for v in network.weights] == [v.name for v in plain.weights]
+    theirs = keras.layers.Normalization(axis=-1 if kind == "channel" else (1, 2, 3))
+    theirs.adapt(dataset.x_train / np.float32(255))
+    x = dataset.x_test.copy()
+    x[:, 0, 0] = 0
+    expected = plain.predict(theirs(x / np.float32(255)), verbose=0)
+    np.testing.assert_allclose(probabilities(network, x, 255), expected, rtol=1e-3, atol=1e-5)
+    model = building.served(network, 255)
+    np.testing.assert_allclose(model.predict(x, verbose=0), expected, rtol=1e-3, atol=1e-5)
+    told = building.notes(network)["standardize"]
+    assert told.startswith("mean [0." if kind == "channel" else "SHA-256 ")
+    assert building.multiply_adds(network) == building.multiply_adds(plain) > 0
 
 
 def test_it_is_trained_killed_gone_on_recorded_and_restored(study, empty, tmp_path):
