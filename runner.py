@@ -20,7 +20,7 @@ with shell.packages():
     from report import command as report_command
     from resnet import Interrupted, UserError, terminal
     from resnet.host import addresses, quiet_start
-    from resnet.study import Job, Study, select, setting_keys
+    from resnet.study import Job, Study, select, settings, signatures
     from resnet.terminal import (
         Command,
         Experiments,
@@ -82,6 +82,29 @@ def plan(
 ) -> None:
     """Shows what would be trained, how large it is, how long it takes; trains nothing."""
     _plan(rungs, options, apart=apart, timing=timing)
+
+
+def keys(
+    prefix: Annotated[str, typer.Argument(help="Only these.", metavar="PREFIX")] = "",
+    experiments: Experiments = None,
+) -> None:
+    """Lists the keys of experiments, for files and --set: type, default and meaning.
+
+    The settings of Keras's optimizers and schedules are listed for a prefix alone.
+    """
+    path = Study.open(experiments).folder / signatures.OWN
+    networks = path.read_text(encoding="utf-8") if path.is_file() else ""
+    found = [s for s in settings(networks) if f"{s.key}.{s.of}".startswith(prefix)]
+    if not prefix:
+        found = [s for s in found if not (s.of and s.key.startswith("training"))]
+    if not found:
+        raise UserError(f"keys {prefix!r}: no key begins like this; see all:  ladder keys")
+    for s in found:
+        of = f" [dim]({s.of})[/dim]" * bool(s.of)
+        default = "" if s.default == "required" else f" [dim]= {escape(s.default)}[/dim]"
+        say(f"[bold]{s.key}[/bold]{of}: {escape(s.type)}{default}")
+        if s.about:
+            say(f"    {escape(s.about)}")
 
 
 def record(
@@ -356,10 +379,13 @@ def _one_line(uri: str | None, way_out: str) -> Iterator[None]:
         raise UserError(f"{reason}; nothing is lost, {way_out}") from None
 
 
-def _keys() -> list[str]:
+def _more() -> list[str]:
     """What the help of whatever trains ends with."""
-    names = {"Rungs": Study.open().files, "Keys of --set": setting_keys()}
-    return [f"[bold]{what}[/bold]  {escape(', '.join(of))}" for what, of in names.items()]
+    names = {
+        "Rungs": ", ".join(Study.open().files),
+        "Keys of --set": shell.command("ladder", "keys"),
+    }
+    return [f"[bold]{what}[/bold]  {escape(text)}" for what, text in names.items()]
 
 
 def _as_command(words: list[str]) -> list[str]:
@@ -409,9 +435,10 @@ def _app() -> typer.Typer:
     app.callback(**helped(_ABOUT, ("ladder",), own))(lambda: None)
     seeds = {"all --seeds 0-4": "five seeds each"}
     commands: dict[Callable, tuple[dict[str, str], list[str]]] = {
-        run: (TRAINING, _keys()),
-        ablate: ({"4": "rung 4", "assumed --seeds 0-4": "the alternatives", **seeds}, _keys()),
-        plan: ({"all": "the whole ladder", "all --timing": "and how long it takes here"}, _keys()),
+        run: (TRAINING, _more()),
+        ablate: ({"4": "rung 4", "assumed --seeds 0-4": "the alternatives", **seeds}, _more()),
+        plan: ({"all": "the whole ladder", "all --timing": "and how long it takes here"}, _more()),
+        keys: ({"": "all", "training": "of training", "training.optimizer": "of optimizers"}, []),
         record: ({"": "all of your own", "1-3 --seeds 0": "some"}, []),
         restore: ({"": "into mlflow.db", "--tracking-uri sqlite:////tmp/x.db": "elsewhere"}, []),
         report_command.report: (report_command.EXAMPLES, []),

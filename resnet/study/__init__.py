@@ -7,7 +7,8 @@
 from resnet.study import ablation, signatures
 from resnet.study.files import read_yaml
 from resnet.study.key import GROUP, KEYS, Key, group
-from resnet.study.resolve import change, explain, from_yaml, load
+from resnet.study.keys import Setting, explain, settings
+from resnet.study.resolve import change, from_yaml, load
 from resnet.study.schema import (
     Augmentation,
     Experiment,
@@ -23,7 +24,6 @@ from resnet.study.schema import (
     operations,
     rung_number,
     rungs,
-    setting_keys,
     short,
 )
 from resnet.study.study import SHIPPED, Study, select

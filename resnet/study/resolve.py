@@ -5,20 +5,20 @@ Resolving yields an :class:`Experiment` in which every value is explicit; that f
 logged and compared. Every mistake becomes a :class:`resnet.UserError` of one line.
 """
 
-import difflib
 import hashlib
 import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from resnet import UserError
 from resnet.host.shell import one_line
 from resnet.study import signatures
 from resnet.study.files import parse, read_yaml, short_repr
-from resnet.study.schema import Experiment, Strict, flatten
+from resnet.study.keys import explain, nearest
+from resnet.study.schema import Experiment, flatten
 from resnet.study.signatures import Schema, architectures, of_keras
 
 
@@ -35,51 +35,6 @@ def _merge(base: dict[str, Any], change: dict[str, Any], top: bool = True) -> di
             value = _merge(old, value, top=False)
         merged[key] = value
     return merged
-
-
-def _allowed(model: Any, location: tuple) -> str:
-    """What a schema allows at a place, as a hint for an unknown key."""
-    for part in location:
-        field = model.model_fields.get(part) if hasattr(model, "model_fields") else None
-        if field is None:
-            return ""
-        options = [field.annotation, *getattr(field.annotation, "__args__", ())]
-        model = next((o for o in options if isinstance(o, type) and issubclass(o, Strict)), None)
-    return ", ".join(model.model_fields) if model else ""
-
-
-_HINTS = {"bool_type": ", true or false", "string_type": ", in quotes"}
-
-
-def explain(
-    source: str, error: ValidationError, model: type[BaseModel], above: str = ""
-) -> UserError:
-    """Makes one line of pydantic's complaint about a model: source, key, value, what is allowed.
-
-    Args:
-        source: the file, or what a user typed.
-        error: pydantic's.
-        model: what was validated.
-        above: the key of it, if it is a part of something.
-    """
-    errors = error.errors(include_url=False, include_context=False)
-    # a mistyped key is also missing
-    first = min(errors, key=lambda error: error["type"] != "extra_forbidden")
-    location = first["loc"]
-    key = one_line(".".join(map(str, (above, *location) if above else location)))
-    if first["type"] == "extra_forbidden":
-        allowed = _allowed(model, location[:-1])
-        close = difflib.get_close_matches(str(location[-1]), allowed.split(", "), n=1)
-        hint = f" (did you mean {close[0]!r}?)" if close else ""
-        text = f"{key}: unknown key{hint}" + f"; allowed: {allowed}" * bool(allowed)
-    elif first["type"] == "missing":
-        text = f"{key}: is missing"
-    else:
-        why = one_line(first["msg"].removeprefix("Value error, ")) + _HINTS.get(first["type"], "")
-        # of the whole a validator says what is wrong by itself
-        text = f"{key}: {short_repr(first['input'])} is not allowed: {why}" if key else why
-    more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
-    return UserError(f"{source}: {text}{more}")
 
 
 def _complete(tree: dict[str, Any], source: str) -> None:
@@ -109,11 +64,9 @@ def _check(
 ) -> None:
     name = part.get(named)
     if not isinstance(name, str) or name not in schemas:
-        close = difflib.get_close_matches(str(name), schemas, n=1)
-        hint = f" (did you mean {close[0]!r}?)" if close else ""
         raise UserError(
-            f"{source}: {key}.{named}: {short_repr(name)} is not known{hint}; "
-            f"allowed: {', '.join(schemas)}"
+            f"{source}: {key}.{named}: {short_repr(name)} is not known"
+            f"{nearest(str(name), [*schemas])}; allowed: {', '.join(schemas)}"
         )
     settings = {k: v for k, v in part.items() if k != named}
     try:

@@ -5,7 +5,7 @@ import json
 import unicodedata
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
@@ -40,7 +40,9 @@ Text = Annotated[str, AfterValidator(_joined)]
 class Strict(BaseModel):
     """Refuses unknown keys and silent conversions (``"25"`` or ``true`` is not 25)."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    model_config = ConfigDict(
+        extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True
+    )
 
 
 class Named(Strict):
@@ -49,6 +51,7 @@ class Named(Strict):
     model_config = ConfigDict(extra="allow")
 
     name: Name
+    """Keras's identifier of the class."""
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -62,6 +65,7 @@ class Model(Strict):
     model_config = ConfigDict(extra="allow")
 
     architecture: Name
+    """A function of ``networks.py`` in the study's folder, or of the project."""
     code_sha256: str = ""
     """Of the study's ``networks.py``, if the architecture is one of its own."""
 
@@ -115,12 +119,13 @@ class Validation(Strict):
     """Which training images are held out, and how they are looked at."""
 
     fraction: Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)]
+    """Share of the training images that validate."""
     subset: Literal["first", "last", "random"]
     """Random takes the same share of each class, by seed 0 whatever a run's seed is."""
     augmented: bool
-    """The study's generator augments its validation images too."""
+    """Augments the validation images too, as the study's generator does."""
     drop_remainder: bool
-    """Leave out the last, incomplete batch, of training too (the study's ``n // 32`` steps)."""
+    """Leaves out the last, incomplete batch, of training too (the study's ``n // 32`` steps)."""
 
 
 class Data(Strict):
@@ -143,8 +148,11 @@ class EarlyStopping(Strict):
     """Keras's callback of that name."""
 
     monitor: Monitor
+    """The curve that should improve."""
     patience: Count
+    """Epochs without improvement after which training stops."""
     min_delta: Delta
+    """A smaller change is no improvement."""
     restore_best_weights: Literal["always", "when_stopped", "never"]
     """``always`` is Keras 3's rule, ``when_stopped`` Keras 2's (only if stopping triggered)."""
     ties: Literal["first", "last"] = "first"
@@ -155,18 +163,26 @@ class ReduceLROnPlateau(Strict):
     """Keras's callback of that name, without cooldown."""
 
     monitor: Monitor
+    """The curve that should improve."""
     factor: Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)]
+    """The learning rate is multiplied by it."""
     patience: Count
+    """Epochs without improvement after which the rate drops."""
     min_delta: Delta
+    """A smaller change is no improvement."""
     min_lr: Delta
+    """The rate drops no lower."""
 
 
 class Training(Strict):
     """An optimizer on the categorical cross-entropy."""
 
     epochs: Count
+    """Most epochs that are trained."""
     batch_size: Count
+    """Images of a training step."""
     learning_rate: Rate
+    """At the start; a schedule or plateau changes it between epochs."""
     early_stopping: EarlyStopping | None
     reduce_lr_on_plateau: ReduceLROnPlateau | None
     optimizer: Named | None = None
@@ -308,19 +324,6 @@ class Profile(Strict):
 def _digest(settings: dict[str, Any]) -> str:
     text = json.dumps(settings, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def setting_keys(part: type[BaseModel] = Experiment, prefix: str = "") -> list[str]:
-    """Lists what ``--set`` may change, ``model.dropout`` and all others, in the schema's order."""
-    found: list[str] = []
-    for name, field in part.model_fields.items():
-        options = [field.annotation, *get_args(field.annotation)]
-        blocks = [o for o in options if isinstance(o, type) and issubclass(o, BaseModel)]
-        for block in blocks:
-            found += setting_keys(block, f"{prefix}{name}.")
-        if not blocks and prefix:  # name, title and assumed shape no result
-            found.append(prefix + name)
-    return list(dict.fromkeys(found))
 
 
 def operations(multiply_adds: float, images: float, held_out: float) -> float:

@@ -94,13 +94,18 @@ def of_keras(kind: str) -> dict[str, Schema]:
     (package,) = (spec and spec.submodule_search_locations) or ("",)
     folder = Path(package) / "src" / "optimizers" / ("schedules" if kind == "schedules" else "")
     found = {}
+    # a string in this file is part of the docstrings of all optimizers
+    shared = Path(package) / "src" / "optimizers" / "base_optimizer.py"
+    common = shared.read_text(encoding="utf-8")
     for path in sorted(folder.glob("*.py")):
         for node in ast.parse(path.read_text(encoding="utf-8")).body:
             if not isinstance(node, ast.ClassDef) or node.name in _LEFT_OUT or not _exported(node):
                 continue
             for init in node.body:
                 if isinstance(init, ast.FunctionDef) and init.name == "__init__":
-                    found[_identifier(node.name)] = _schema(init, _ANNOTATIONS, path.name)
+                    about = f"{ast.get_docstring(node)}\n{common}"
+                    schema = _schema(init, _ANNOTATIONS, path.name, about)
+                    found[_identifier(node.name)] = schema
     return found
 
 
@@ -142,7 +147,11 @@ def _parameters(node: ast.FunctionDef) -> Iterator[tuple[ast.arg, ast.expr | Non
     yield from zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True)
 
 
-def _schema(node: ast.FunctionDef, known: dict[str, Any], file: str) -> Schema:
+def _schema(
+    node: ast.FunctionDef, known: dict[str, Any], file: str, about: str | None = None
+) -> Schema:
+    """The settings of a function; ``about`` is the docstring that tells of them."""
+    about = about or ast.get_docstring(node) or ""
     fields: dict[str, Any] = {}
     for parameter, expression in _parameters(node):
         name = parameter.arg
@@ -157,9 +166,9 @@ def _schema(node: ast.FunctionDef, known: dict[str, Any], file: str) -> Schema:
                 f"{file}: {node.name}: {name}: its type or default cannot be read; write int, "
                 "float, bool, str, list[...], Literal[...] or Annotated[..., Field(...)]"
             )
-        fields[name] = (kind, default)
-    about = ast.get_docstring(node) or ""
-    return create_model(node.name, __base__=Settings, __doc__=about, **fields)
+        told = re.search(rf"^ +{name}: (.*(\n {{8,}}.*)*)", about, re.MULTILINE)
+        fields[name] = (kind, Field(default, description=told[1] if told else ""))
+    return create_model(node.name, __base__=Settings, **fields)
 
 
 def _kind(default: Any) -> Any:
@@ -169,4 +178,4 @@ def _kind(default: Any) -> Any:
         return number | list[number]
     if isinstance(default, bool | str):
         return type(default)
-    return number if isinstance(default, int | float) else number | int | bool | str | None
+    return number if isinstance(default, int | float) else int | number | None

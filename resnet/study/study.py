@@ -14,7 +14,8 @@ from pydantic import Field, ValidationError
 from resnet import ROOT, UserError
 from resnet.host import shell
 from resnet.study.files import read_yaml, short_repr
-from resnet.study.resolve import change, explain, load, parse_override
+from resnet.study.keys import explain
+from resnet.study.resolve import change, load, parse_override
 from resnet.study.schema import Experiment, Name, Profile, Strict, Text, rung_number, rungs
 
 SHIPPED = ROOT / "experiments"

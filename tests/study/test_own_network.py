@@ -86,7 +86,10 @@ def test_its_settings_are_the_function_s_parameters(study):
     path = study.folder / "01_basic.yaml"
     whole = path.read_text()
     for changes, told in (
-        ({"width": 0}, "model.width: 0 is not allowed: Input should be greater than or"),
+        (
+            {"width": 0},
+            "model.width: 0 is not allowed; it must be a whole number, at least 1 and at most 512",
+        ),
         ({"widht": 3}, "model.widht: unknown key (did you mean 'width'?); allowed: width"),
         ({"blocks": True}, "model.blocks: True is not allowed"),
         ({"architecture": "basi"}, "(did you mean 'basic'?); allowed: residual, vgg, basic"),

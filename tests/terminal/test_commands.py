@@ -9,10 +9,10 @@ import pytest
 from conftest import ROOT
 from ladders import TINY, in_a_fresh_shell, printed
 
-from resnet.study import SHIPPED
+from resnet.study import SHIPPED, Study
 
 LADDER = Path(sys.executable).parent / "ladder"
-COMMANDS = ["run", "ablate", "plan", "record", "restore", "report", "ui"]
+COMMANDS = ["run", "ablate", "plan", "keys", "record", "restore", "report", "ui"]
 
 
 def one_line(process, *told):
@@ -46,8 +46,24 @@ def test_every_command_tells_what_it_does_with_examples(here, name):
     assert re.search(rf"Usage: .* {name} \[OPTIONS\]", told)
     assert re.search(rf"Examples, after .*python .*runner\.py {name} ", told)
     assert "--experiments" in told
-    assert "--tracking-uri" in told
+    assert ("--tracking-uri" in told) == (name != "keys")
     assert ("Keys of --set" in told) == (name in ("run", "ablate", "plan"))
+    assert "training.batch_size" not in told  # the list is not part of it
+
+
+def test_keys_are_listed_with_type_default_and_meaning(here):
+    told = here("keys").out
+    for key in Study.open().experiment("05_deeper_dropout").flat():
+        assert f"\n{key}" in f"\n{told}"
+    batch = here("keys", "training.batch_size").out.splitlines()
+    assert batch == [
+        "training.batch_size: a whole number, at least 1 and at most 100000",
+        "    Images of a training step.",
+    ]
+    sgd = here("keys", "training.optimizer").out
+    assert "training.optimizer.momentum (sgd): a number = 0.0\n    Float hyperparameter >= 0" in sgd
+    assert "training.optimizer.weight_decay (adamw): a number" in sgd
+    one_line(here("keys", "trainning"), "keys 'trainning': no key begins like this")
 
 
 @pytest.mark.parametrize(

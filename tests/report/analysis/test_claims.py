@@ -248,7 +248,7 @@ def test_a_new_claim_needs_only_yaml(full, tmp_path):
         (
             "seeds: 5",
             "seeds: 0",
-            "seeds: 0 is not allowed: Input should be greater than or equal to 1",
+            "seeds: 0 is not allowed; it must be a whole number, at least 1",
         ),
     ],
 )
