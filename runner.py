@@ -20,7 +20,7 @@ with shell.packages():
     from report import command as report_command
     from resnet import Interrupted, UserError, terminal
     from resnet.host import addresses, quiet_start
-    from resnet.study import Job, Study, select, settings, signatures
+    from resnet.study import Job, Study, select
     from resnet.terminal import (
         Command,
         Experiments,
@@ -29,6 +29,7 @@ with shell.packages():
         console,
         flag,
         helped,
+        keys,
         load_images,
         parse_seeds,
         say,
@@ -82,29 +83,6 @@ def plan(
 ) -> None:
     """Shows what would be trained, how large it is, how long it takes; trains nothing."""
     _plan(rungs, options, apart=apart, timing=timing)
-
-
-def keys(
-    prefix: Annotated[str, typer.Argument(help="Only these.", metavar="PREFIX")] = "",
-    experiments: Experiments = None,
-) -> None:
-    """Lists the keys of experiments, for files and --set: type, default and meaning.
-
-    The settings of Keras's optimizers and schedules are listed for a prefix alone.
-    """
-    path = Study.open(experiments).folder / signatures.OWN
-    networks = path.read_text(encoding="utf-8") if path.is_file() else ""
-    found = [s for s in settings(networks) if f"{s.key}.{s.of}".startswith(prefix)]
-    if not prefix:
-        found = [s for s in found if not (s.of and s.key.startswith("training"))]
-    if not found:
-        raise UserError(f"keys {prefix!r}: no key begins like this; see all:  ladder keys")
-    for s in found:
-        of = f" [dim]({s.of})[/dim]" * bool(s.of)
-        default = "" if s.default == "required" else f" [dim]= {escape(s.default)}[/dim]"
-        say(f"[bold]{s.key}[/bold]{of}: {escape(s.type)}{default}")
-        if s.about:
-            say(f"    {escape(s.about)}")
 
 
 def record(

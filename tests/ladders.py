@@ -22,10 +22,10 @@ FAST = [TINY, "--set=training.epochs=1"]
 TIMING = {"images_per_second", "epoch_seconds", "train_seconds"}
 
 
-def runs_of(uri, role="rung"):
+def runs_of(uri, role="rung", study="resnet-ladder"):
     mlflow.set_tracking_uri(uri)
     client = MlflowClient(uri)
-    experiment = client.get_experiment_by_name("resnet-ladder")
+    experiment = client.get_experiment_by_name(study)
     return list(client.search_runs([experiment.experiment_id], f"tags.role = '{role}'"))
 
 

@@ -90,8 +90,8 @@ def _standardized(
         seen = keras.tree.map_structure(lambda t: normalized if t is image else t, tensors)
         return layer(*seen, **options)
 
-    plain = keras.Model(network.inputs, network.outputs, name=network.name)
-    copy = keras.models.clone_model(plain, input_tensors=[image], call_function=call)
+    plain = keras.Model(network.input, network.output, name=network.name)
+    copy = keras.models.clone_model(plain, input_tensors=image, call_function=call)
     return _alike(copy, network)
 
 

@@ -34,6 +34,10 @@ def products(wanted: bool = True) -> Iterator[None]:
         _PRODUCTS.reset(token)
 
 
+def _biased(outputs: Any, bias: Any) -> Any:
+    return outputs if bias is None else _add_inert_bias(outputs, bias)
+
+
 @ops.custom_gradient
 def _add_inert_bias(outputs: Any, bias: Any) -> Any:
     def gradient(*arguments: Any, upstream: Any = None) -> tuple[Any, Any]:
@@ -79,21 +83,21 @@ class Conv2D(keras.layers.Conv2D):
     """
 
     def call(self, inputs: Any) -> Any:
-        """Convolves ``inputs``, and adds the bias."""
+        """Convolves ``inputs``, and adds the bias if there is one."""
         # a tensor, since a variable could not go through a custom gradient
-        bias = ops.copy(self.bias)
+        bias = ops.copy(self.bias) if self.use_bias else None
         batched = _PRODUCTS.get()
         if batched:
             inputs = self._patches(inputs)
         elif self.kernel_size != (1, 1) or self.strides != (1, 1):
-            return _add_inert_bias(self.convolution_op(inputs, self.kernel), bias)
+            return _biased(self.convolution_op(inputs, self.kernel), bias)
         *places, channels = ops.shape(inputs)
         pixels = ops.reshape(inputs, (-1, channels))  # (batch * height * width, channels)
         kernel = ops.reshape(self.kernel, (channels, self.filters))  # from (rows, columns, ...)
         if batched:
-            outputs = _product(pixels, kernel, bias)
+            outputs = _product(pixels, kernel, ops.zeros(self.filters) if bias is None else bias)
         else:
-            outputs = _add_inert_bias(ops.matmul(pixels, kernel), bias)
+            outputs = _biased(ops.matmul(pixels, kernel), bias)
         return ops.reshape(outputs, (*places, self.filters))
 
     def _patches(self, inputs: Any) -> Any:
@@ -214,7 +218,7 @@ def fits(layer: keras.layers.Layer) -> bool:
         after = [node.operation for node in layer._outbound_nodes]
         normalized = len(after) == 1 and type(after[0]) is keras.layers.BatchNormalization
         plain &= layer.activation is keras.activations.linear and layer.padding == "same"
-        plain &= layer.groups == 1 and layer.dilation_rate == (1, 1) and layer.use_bias
+        plain &= layer.groups == 1 and layer.dilation_rate == (1, 1)
         return plain and normalized and after[0].axis in (-1, 3)
     if isinstance(layer, keras.layers.MaxPooling2D):
         return plain and layer.pool_size == layer.strides == (2, 2) and layer.padding == "valid"

@@ -393,10 +393,10 @@ def two_lanes(image_folder):
     return ["--ladder=5", "--seeds=0-1", "--lanes=2", *arguments[1:]]
 
 
-def by_seed(uri, tmp_path_factory):
+def by_seed(uri, tmp_path_factory, study="resnet-ladder"):
     return {
         run.data.tags["seed"]: record(uri, run, tmp_path_factory.mktemp("record"))
-        for run in runs_of(uri)
+        for run in runs_of(uri, study=study)
     }
 
 
@@ -414,6 +414,27 @@ def test_killed_in_mid_epoch_both_go_on_to_the_same_bits(
     assert set(runs) == set(undisturbed) == {"0", "1"}
     for seed, run in runs.items():
         assert_identical(run, undisturbed[seed])
+
+
+def test_networks_of_one_s_own_are_killed_in_two_lanes_and_go_on(
+    command, empty, tmp_path, tmp_path_factory
+):
+    """Those of docs/own-network.md: SGD, a schedule, l2, crops, standardized pixels."""
+    sys.path.insert(0, str(ROOT / "tests" / "study"))
+    from test_own_network_page import written
+
+    study = str(written(tmp_path))
+    arguments = ["run", "1", "--seeds=0-1", "--lanes=2", "--experiments", study]
+    whole = left_alone(arguments, empty, tmp_path_factory)
+    process = command("step 9, never 0", *arguments, script=KILLED_AT)
+    assert process.returncode == 0, process.err
+    assert "goes on in epoch" in process.out
+    undisturbed, runs = (by_seed(u, tmp_path_factory, "he2015") for u in (whole, command.uri))
+    assert set(runs) == {"0", "1"}
+    for seed, run in runs.items():
+        assert_identical(run, undisturbed[seed])
+        rates = [value for _, value in run[0]["learning_rate"]]
+        assert rates == pytest.approx([0.1, 0.01])
 
 
 def test_the_plan_shows_lanes_and_times_them(command, image_folder):

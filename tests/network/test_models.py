@@ -226,7 +226,6 @@ def test_a_saved_model_loads_in_plain_keras(tmp_path):
 K = keras.layers
 ELSEWHERE = {
     "an activation": [K.Conv2D(4, 3, padding="same", activation="relu"), K.BatchNormalization()],
-    "no bias": [K.Conv2D(4, 3, padding="same", use_bias=False), K.BatchNormalization()],
     "groups": [K.Conv2D(4, 3, padding="same", groups=2), K.BatchNormalization()],
     "dilation": [K.Conv2D(4, 3, padding="same", dilation_rate=2), K.BatchNormalization()],
     "no padding": [K.Conv2D(4, 3), K.BatchNormalization()],

@@ -1,0 +1,34 @@
+"""The command that lists what an experiment may set."""
+
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+
+from resnet import UserError
+from resnet.study import Study, settings, signatures
+from resnet.terminal.console import say
+from resnet.terminal.options import Experiments
+
+
+def keys(
+    prefix: Annotated[str, typer.Argument(help="Only these.", metavar="PREFIX")] = "",
+    experiments: Experiments = None,
+) -> None:
+    """Lists the keys of experiments, for files and --set: type, default and meaning.
+
+    The settings of Keras's optimizers and schedules are listed for a prefix alone.
+    """
+    path = Study.open(experiments).folder / signatures.OWN
+    networks = path.read_text(encoding="utf-8") if path.is_file() else ""
+    found = [s for s in settings(networks) if f"{s.key}.{s.of}".startswith(prefix)]
+    if not prefix:
+        found = [s for s in found if not (s.of and s.key.startswith("training"))]
+    if not found:
+        raise UserError(f"keys {prefix!r}: no key begins like this; see all:  ladder keys")
+    for s in found:
+        of = f" [dim]({s.of})[/dim]" * bool(s.of)
+        default = "" if s.default == "required" else f" [dim]= {escape(s.default)}[/dim]"
+        say(f"[bold]{s.key}[/bold]{of}: {escape(s.type)}{default}")
+        if s.about:
+            say(f"    {escape(s.about)}")

@@ -1,0 +1,89 @@
+"""Optimizers, schedules, label smoothing and l2 train as plain ``fit`` does with the same words."""
+
+import keras
+import numpy as np
+import pytest
+from conftest import bars, experiment
+
+from resnet.network import build, building
+from resnet.training import train
+
+SGD = {"learning_rate": 0.05, "optimizer": {"name": "sgd"}}
+WARM = {"name": "cosine", "decay_steps": 4, "warmup_target": 0.1, "warmup_steps": 2}
+CASES = {
+    "sgd with momentum": (
+        {"learning_rate": 0.05, "optimizer": {"name": "sgd", "momentum": 0.9, "nesterov": True}},
+        lambda: keras.optimizers.SGD(0.05, momentum=0.9, nesterov=True),
+    ),
+    "adamw": (
+        {"learning_rate": 0.001, "optimizer": {"name": "adamw", "weight_decay": 0.01}},
+        lambda: keras.optimizers.AdamW(0.001, weight_decay=0.01),
+    ),
+    "clipped": (
+        {"learning_rate": 0.05, "optimizer": {"name": "sgd", "global_clipnorm": 0.1}},
+        lambda: keras.optimizers.SGD(0.05, global_clipnorm=0.1),
+    ),
+    "label smoothing": (SGD | {"label_smoothing": 0.1}, lambda: keras.optimizers.SGD(0.05)),
+    "l2": (SGD | {"l2": 0.01}, lambda: keras.optimizers.SGD(0.05)),
+    "cosine with warm-up": (SGD | {"schedule": WARM}, lambda: keras.optimizers.SGD(0.05)),
+    "steps": (
+        SGD
+        | {"schedule": {"name": "piecewise_constant", "boundaries": [1], "values": [0.05, 0.01]}},
+        lambda: keras.optimizers.SGD(0.05),
+    ),
+}
+
+
+def rate(epoch):
+    """Of a cosine with warm-up, from 0.05 to 0.1 in two epochs and to zero in four."""
+    if epoch < 2:
+        return 0.05 + 0.05 * epoch / 2
+    return 0.05 * (1 + np.cos(np.pi * (epoch - 2) / 4))
+
+
+def regularized(l2):
+    """Clones layers, their kernels with a regulariser."""
+
+    def clone(layer):
+        config = layer.get_config()
+        if l2 and "kernel_regularizer" in config:
+            config["kernel_regularizer"] = keras.regularizers.L2(l2)
+        return type(layer).from_config(config)
+
+    return clone
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_it_trains_as_plain_fit_does(case, tmp_path):
+    settings, optimizer = CASES[case]
+    vgg = {"architecture": "vgg", "filters": [4], "convolutions": 1, "dense": [8], "dropout": 0.0}
+    training = {"epochs": 4, "batch_size": 16, "shuffle": "never"} | settings
+    e = experiment("01_template", model=vgg, training=training)
+    dataset = bars()
+    ours = train(e, dataset, 0, str(tmp_path))
+
+    network = building.stock(build(e, (8, 8, 3), 4, 0))
+    theirs = keras.models.clone_model(network, clone_function=regularized(settings.get("l2")))
+    theirs.set_weights(network.get_weights())
+    theirs.compile(
+        optimizer(),
+        keras.losses.CategoricalCrossentropy(label_smoothing=settings.get("label_smoothing", 0.0)),
+        metrics=["accuracy"],
+    )
+    callbacks = []
+    if case == "cosine with warm-up":
+        callbacks = [keras.callbacks.LearningRateScheduler(rate)]
+    if case == "steps":
+        callbacks = [keras.callbacks.LearningRateScheduler(lambda n: 0.05 if n < 1 else 0.01)]
+    x, y = dataset.x_train / np.float32(255), keras.utils.to_categorical(dataset.y_train, 4)
+    fitted = theirs.fit(
+        *(x[:128], y[:128]),
+        **{"epochs": 4, "batch_size": 16, "shuffle": False, "verbose": 0, "callbacks": callbacks},
+        validation_data=(x[128:], y[128:]),
+    )
+    for key in ("loss", "val_loss"):
+        mine = [record[key] for record in ours.history]
+        np.testing.assert_allclose(mine, fitted.history[key], rtol=2e-3, err_msg=key)
+    for a, b in zip(ours.network.trainable_variables, theirs.trainable_variables, strict=True):
+        if "conv1/bias" not in a.path:  # see layers.Conv2D
+            np.testing.assert_allclose(a, b, rtol=0.01, atol=2e-3, err_msg=a.path)
