@@ -7,6 +7,7 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import combinations
 from typing import Annotated, Literal, NamedTuple
 
 import numpy as np
@@ -22,7 +23,7 @@ from resnet import UserError
 from resnet.host.shell import count
 from resnet.study import Name, Strict, Study, Text, explain, read_yaml, rungs
 
-Unit = Literal["accuracy", "points", "epoch", "ratio"]
+Unit = Literal["accuracy", "points", "epoch", "ratio", "images"]
 
 GAP_EPOCHS = 3
 """A gap of curves is averaged over that many last epochs: validation accuracy jumps about."""
@@ -39,6 +40,8 @@ class Claim(Strict):
     text: Text
     quantity: Text
     bound: Bound
+    voters: Annotated[int, Field(ge=2, le=100)] | None = None
+    """How many networks vote, for the quantities of a vote."""
     where: Text | None = None
     """The section of the study that says it."""
 
@@ -49,6 +52,9 @@ class Claim(Strict):
         if QUANTITIES[self.quantity].compares != (self.against is not None):
             needs = "needs" if self.against is None else "takes no"
             raise ValueError(f"the quantity {self.quantity} {needs} 'against'")
+        if (QUANTITIES[self.quantity].vote is None) != (self.voters is None):
+            needs = "needs" if self.voters is None else "takes no"
+            raise ValueError(f"the quantity {self.quantity} {needs} 'voters'")
         return self
 
 
@@ -130,7 +136,7 @@ class Quantity(NamedTuple):
 
     Either by seed, of a run and the one it is compared with, NaN if it cannot be had; or by
     weighted sums of the systems' accuracies, given the ladder, of which the least is what is
-    claimed about.
+    claimed about; or by the accuracies of a vote and of one network, weighed by ``vote``.
     Of the unit epoch, 0 and infinity are "never".
     """
 
@@ -138,6 +144,7 @@ class Quantity(NamedTuple):
     meaning: str
     measure: Callable[[Run, Run], float] = lambda *_: math.nan
     weights: Callable[[Claim, list[str]], list[dict[str, float]]] | None = None
+    vote: tuple[float, float] | None = None
     compares: bool = False
     whole_ladder: bool = False
 
@@ -209,6 +216,8 @@ def judge(
         weighed = quantity.weights(claim, ladder)
         contrasts = [statistics.weighted(weights, estimates) for weights in weighed]
         found = _by_accuracies(claim, in_order, contrasts)
+    elif quantity.vote:
+        found = _by_vote(claim, used[0], *quantity.vote)
     else:
         found = _by_seeds(claim, used, quantity.measure, quantity.unit)
     verdict, evidence = found.verdict, found.evidence
@@ -242,6 +251,48 @@ def _by_accuracies(claim: Claim, systems: Sequence[System], found: list[Contrast
     evidence = f"{seeds} seed{'s' * (seeds != '1')}: {evidence}"
     used = tuple(run for s in systems for run in s.runs)
     return Judgement(claim, claim.bound.judge(*interval), evidence, used, least.value, interval)
+
+
+def _by_vote(claim: Claim, system: System, of_vote: float, of_one: float) -> Judgement:
+    """Judges a vote by the deviation between single networks, which that of a vote is not above.
+
+    If single networks tell an image right with probability p, a vote does so with a probability
+    that is no nearer to one half, so that it varies less.
+    """
+    runs, voters = system.runs, claim.voters or 0
+    if len(runs) < voters:
+        return Judgement(claim, "undecided", f"{len(runs)} of {voters} voters", runs)
+    labels = runs[0].predictions["label"]
+    if not len(labels) or not all(labels.equals(run.predictions["label"]) for run in runs):
+        return Judgement(claim, "undecided", "a run lacks its predictions", runs)
+    predicted = np.array([run.predictions["predicted"] for run in runs])
+    choices = [list(choice) for choice in combinations(range(len(runs)), voters)]
+    votes = [vote(predicted[choice], labels.to_numpy()) for choice in choices]
+    value = of_vote * float(np.mean(votes)) + of_one * system.accuracy
+    independent = len(runs) // voters  # choices that have no network in common
+    share = of_vote**2 / independent + of_one**2 / len(runs)
+    error, scale = math.sqrt(share * system.estimate.variance), 1
+    if QUANTITIES[claim.quantity].unit == "images":
+        value, scale = len(labels) * (1 + value), len(labels)
+    contrast = Contrast(value, scale * error, system.estimate.freedom)
+    evidence = f"{count(len(choices), 'vote')} of {voters} of {len(runs)} seeds: "
+    known = f"deviation of one network, {contrast.freedom:.1f} degrees of freedom"
+    evidence += "the deviation between seeds is not known" if math.isnan(error) else known
+    interval = contrast.interval()
+    return Judgement(claim, claim.bound.judge(*interval), evidence, runs, value, interval)
+
+
+def vote(predicted: np.ndarray, labels: np.ndarray) -> float:
+    """Returns the accuracy of a vote; a tie of c classes counts 1 / c if one is the true class.
+
+    Args:
+        predicted: class indices by network and image, shape (networks, images).
+        labels: true class indices, shape (images,).
+    """
+    classes = np.arange(1 + max(predicted.max(), labels.max()))
+    ballots = (predicted[..., None] == classes).sum(axis=0)
+    elected = ballots == ballots.max(axis=1, keepdims=True)
+    return float((elected[np.arange(len(labels)), labels] / elected.sum(axis=1)).mean())
 
 
 def _by_seeds(
@@ -366,6 +417,16 @@ QUANTITIES: dict[str, Quantity] = {
             1 - run.metric("test_accuracy"), 1 - against.metric("test_accuracy")
         ),
         compares=True,
+    ),
+    "vote_errors": Quantity(
+        "images",
+        "test images that a vote of so many networks gets wrong, mean over all choices of seeds",
+        vote=(-1, 0),
+    ),
+    "vote_gain": Quantity(
+        "points",
+        "test accuracy of a vote of so many networks less that of one, mean over all choices",
+        vote=(1, -1),
     ),
     "final_train_accuracy": Quantity(
         "accuracy", "training accuracy of the last epoch", _curve("accuracy", _last)

@@ -2,8 +2,10 @@
 
 import math
 from dataclasses import replace
+from itertools import combinations
 
 import numpy as np
+import pandas as pd
 import pytest
 from report_known import SAID, N, claim, copied, csv, judge, made_run, measured, pooled, rows
 from report_store import LADDER, curve, right
@@ -12,6 +14,7 @@ from statsmodels.stats.weightstats import DescrStatsW
 
 from report import analysis
 from report.analysis import claims, statistics
+from report.analysis.systems import System
 from report.presentation.tables import results
 from resnet import UserError
 
@@ -260,3 +263,79 @@ def test_mistakes_in_claims_are_one_line(tmp_path, old, new, told):
     assert told in str(error.value)
     assert str(study.claims) in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def voters(predicted, labels):
+    """A row of networks that name these classes, with a deviation between seeds of half a point."""
+    runs = tuple(
+        replace(
+            made_run(LADDER[1], seed, 100 * np.mean(np.equal(row, labels)), 5),
+            predictions=pd.DataFrame({"label": labels, "predicted": row, "truth_probability": 0.9}),
+        )
+        for seed, row in enumerate(predicted)
+    )
+    shared = statistics.Shared(factor=1.0, freedom=20)
+    row = System(LADDER[1], "x", math.nan, 0.01, {}, runs=runs, shared=shared)
+    return {LADDER[1]: row}
+
+
+def test_a_vote_elects_what_most_networks_name_and_ties_share():
+    labels = np.array([0, 1, 2, 3])
+    predicted = np.array([[0, 1, 2, 0], [0, 1, 1, 3], [0, 0, 0, 1]])  # right, right, tie, tie
+    assert claims.vote(predicted, labels) == pytest.approx((1 + 1 + 1 / 3 + 1 / 3) / 4)
+    assert claims.vote(predicted[:1], labels) == 3 / 4
+
+
+@pytest.mark.parametrize("k", [3, 5])
+def test_a_vote_is_judged_over_every_choice_of_seeds(k):
+    random = np.random.default_rng(0)
+    labels = random.integers(0, 10, 2000)
+    wrong = random.random((5, 2000)) < 0.1
+    predicted = np.where(wrong, (labels + random.integers(1, 10, (5, 2000))) % 10, labels)
+    rows_ = voters(predicted, labels)
+    estimate = rows_[LADDER[1]].estimate
+    votes = [claims.vote(predicted[list(c)], labels) for c in combinations(range(5), k)]
+    said = claim(quantity="vote_errors", voters=k, bound={"max": 100})
+    judged = judge(said, rows_)
+    assert judged.value == pytest.approx(2000 * (1 - np.mean(votes)))
+    half = stats.t.isf(0.025, estimate.freedom) * math.sqrt(estimate.variance) * 2000
+    assert judged.interval == pytest.approx((judged.value - half, judged.value + half))
+    assert f"{math.comb(5, k)} vote" in judged.evidence
+    gain = judge(claim(quantity="vote_gain", voters=k, bound={"min": 0}), rows_)
+    single = np.mean([np.mean(row == labels) for row in predicted])
+    assert gain.value == pytest.approx(np.mean(votes) - single)
+    few = judge(claim(quantity="vote_errors", voters=6, bound={"max": 100}), rows_)
+    assert (few.verdict, few.evidence) == ("undecided", "5 of 6 voters")
+
+
+def test_a_vote_varies_no_more_than_one_network():
+    """What its interval rests on, simulated: images that are told right by chance alone."""
+    random = np.random.default_rng(0)
+    p = random.beta(4, 1, 300)
+    labels = np.zeros(300, int)
+    one, of_three = [], []
+    for _ in range(2000):
+        predicted = (random.random((3, 300)) > p).astype(int)
+        one.append(np.mean(predicted[0] == 0))
+        of_three.append(claims.vote(predicted, labels))
+    assert np.std(of_three) < np.std(one)
+
+
+def test_errors_as_a_share_of_those_before(two_seeds):
+    store, counts = two_seeds
+    said = claim(quantity="error_ratio", against=LADDER[0], bound={"max": 0.5})
+    judged = judge(said, measured(store))
+    before, after = (np.subtract(N, counts[name]) for name in LADDER[:2])
+    assert judged.value == pytest.approx(np.mean(after / before))
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"quantity": "vote_gain"}, "the quantity vote_gain needs 'voters'"),
+        ({"voters": 3}, "the quantity test_accuracy takes no 'voters'"),
+    ],
+)
+def test_a_vote_needs_voters_and_nothing_else_does(changes, told):
+    with pytest.raises(ValueError, match=told):
+        claim(**changes)
