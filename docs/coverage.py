@@ -11,8 +11,7 @@ from pathlib import Path
 import numpy as np
 from rich.progress import track
 
-from report.analysis import claims, statistics
-from report.analysis.claims import Claim
+from report.analysis import quantities, statistics
 from report.analysis.statistics import Interval, Sample, Shared
 
 PAGE = Path(__file__).parent / "evidence.md"
@@ -50,10 +49,9 @@ def draw(seeds: tuple[int, ...], wrong: float, random: np.random.Generator) -> d
     }
     shared = Shared.of(samples)
     of = {name: shared.estimate(name, sample) for name, sample in samples.items()}
-    lead = Claim.model_validate(
-        {"id": "x", "rung": LADDER[1], "text": "x", "quantity": "gain_lead", "bound": {"min": 0}}
-    )
-    leads = [statistics.weighted(weights, of) for weights in claims.leads(lead, LADDER[:-1])]
+    leads = [
+        statistics.weighted(weights, of) for weights in quantities.leads(LADDER[1], "", LADDER[:-1])
+    ]
 
     def covers(interval: Interval, truth: float) -> float:
         low, high = interval

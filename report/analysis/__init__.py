@@ -6,9 +6,10 @@ entry of ``QUANTITIES`` in ``claims``; how sure one can be is in ``statistics`` 
 
 from report.analysis import statistics
 from report.analysis.attribution import Apart, Factor, plain
-from report.analysis.claims import QUANTITIES, Judgement, drops, load_statements
+from report.analysis.claims import Judgement, load_statements
 from report.analysis.content import Content, by_class, confusion, load, of_records, planned
 from report.analysis.planning import prospects
+from report.analysis.quantities import QUANTITIES, drops
 from report.analysis.runs import Run
 from report.analysis.selection import state
 from report.analysis.systems import Step, System, compare, holm

@@ -1,20 +1,20 @@
 """The study's statements as data, and their judgement by what was measured.
 
-``experiments/claims.yaml`` names a quantity and a bound a claim; the quantities are here.
+``claims.yaml`` names a quantity and a bound a claim; the quantities are in ``quantities``.
 """
 
 import math
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated
 
 import numpy as np
-import pandas as pd
 from pydantic import Field, PrivateAttr, ValidationError, ValidationInfo, model_validator
 
 from report.analysis import statistics
+from report.analysis.quantities import QUANTITIES, Unit
 from report.analysis.runs import Run
 from report.analysis.statistics import ALPHA, NO_INTERVAL, Contrast, Interval
 from report.analysis.systems import System
@@ -22,13 +22,6 @@ from report.analysis.verdicts import Bound, Verdict, qualified
 from resnet import UserError
 from resnet.host.shell import count
 from resnet.study import Name, Strict, Study, Text, explain, read_yaml, rungs
-
-Unit = Literal["accuracy", "points", "epoch", "ratio", "images"]
-
-GAP_EPOCHS = 3
-"""A gap of curves is averaged over that many last epochs: validation accuracy jumps about."""
-SLOPE_EPOCHS = 10
-"""Epochs before and after a drop of the learning rate over which slopes are fitted."""
 
 
 class Claim(Strict):
@@ -131,24 +124,6 @@ def load_statements(study: Study) -> Statements:
     return said
 
 
-class Quantity(NamedTuple):
-    """Something a claim can be about: its unit, what it is in words, and how to measure it.
-
-    Either by seed, of a run and the one it is compared with, NaN if it cannot be had; or by
-    weighted sums of the systems' accuracies, given the ladder, of which the least is what is
-    claimed about; or by the accuracies of a vote and of one network, weighed by ``vote``.
-    Of the unit epoch, 0 and infinity are "never".
-    """
-
-    unit: Unit
-    meaning: str
-    measure: Callable[[Run, Run], float] = lambda *_: math.nan
-    weights: Callable[[Claim, list[str]], list[dict[str, float]]] | None = None
-    vote: tuple[float, float] | None = None
-    compares: bool = False
-    whole_ladder: bool = False
-
-
 @dataclass(frozen=True)
 class Judgement:
     """A claim's verdict with what it rests on; NaN where nothing was measured.
@@ -213,7 +188,7 @@ def judge(
     if quantity.weights:
         in_order = [system for name, system in systems.items() if name in names]  # the ladder's
         estimates = {name: system.estimate for name, system in systems.items()}
-        weighed = quantity.weights(claim, ladder)
+        weighed = quantity.weights(claim.rung, claim.against or "", ladder)
         contrasts = [statistics.weighted(weights, estimates) for weights in weighed]
         found = _by_accuracies(claim, in_order, contrasts)
     elif quantity.vote:
@@ -328,145 +303,3 @@ def _by_seeds(
     evidence += ", which takes three" * (len(values) < 3)
     verdict = claim.bound.judge(*interval)
     return Judgement(claim, verdict, evidence, used, float(np.mean(values)), interval, values)
-
-
-def gap(run: Run) -> float:
-    """Averages training less validation accuracy over the last ``GAP_EPOCHS`` epochs."""
-    return float((run.curve("accuracy") - run.curve("val_accuracy")).tail(GAP_EPOCHS).mean())
-
-
-def drops(rate: pd.Series) -> list[int]:
-    """Finds the first epoch at each lower learning rate."""
-    # single-precision rates: a change is at least a factor, not the last bit
-    return [int(epoch) for epoch in rate.index[rate < rate.shift() * 0.999]]
-
-
-def _curve(key: str, of: Callable[[pd.Series], float]) -> Callable[[Run, Run], float]:
-    return lambda run, _: float(of(run.curve(key)))
-
-
-def _last(curve: pd.Series) -> float:
-    return curve.tail(1).mean()
-
-
-def _metric(key: str) -> Callable[[Run, Run], float]:
-    return lambda run, _: run.metric(key)
-
-
-def _gain(claim: Claim, ladder: list[str]) -> list[dict[str, float]]:
-    return [{claim.rung: 1.0, str(claim.against): -1.0}]
-
-
-def leads(claim: Claim, ladder: list[str]) -> list[dict[str, float]]:
-    """Weighs the gain of a claim's rung less that of each other step of the ladder."""
-
-    def lead(rival: str) -> dict[str, float]:
-        weights: dict[str, float] = defaultdict(float)
-        for name, sign in ((claim.rung, 1.0), (rival, -1.0)):
-            weights[name] += sign
-            weights[ladder[ladder.index(name) - 1]] -= sign
-        return {name: weight for name, weight in weights.items() if weight}
-
-    return [lead(rival) for rival in ladder[1:] if rival != claim.rung]
-
-
-def _ratio(now: float, before: float) -> float:
-    return now / before if before > 0 else math.nan
-
-
-def _first_drop(rate: pd.Series) -> float:
-    return math.nan if rate.empty else next(iter(drops(rate)), math.inf)
-
-
-def _slope_ratio(run: Run, _: Run) -> float:
-    if not (found := drops(run.curve("learning_rate"))):
-        return math.nan
-    drop, *later = found
-    curve = (run.curve("accuracy") + run.curve("val_accuracy")) / 2
-    before = curve.loc[drop - SLOPE_EPOCHS : drop - 1]
-    # the jump at a drop is no slope
-    after = curve.loc[drop + 1 : min([drop + SLOPE_EPOCHS, *(epoch - 1 for epoch in later)])]
-    if curve.isna().any() or min(len(before), len(after)) < 3:
-        return math.nan
-    slopes = [float(np.polyfit(part.index, part, 1)[0]) for part in (before, after)]
-    return slopes[1] / slopes[0] if slopes[0] > 0 else math.nan
-
-
-QUANTITIES: dict[str, Quantity] = {
-    "test_accuracy": Quantity(
-        "accuracy",
-        "test accuracy",
-        weights=lambda claim, _: [{claim.rung: 1.0}],
-    ),
-    "test_gain": Quantity(
-        "points",
-        "test accuracy less that of the system named by 'against'",
-        weights=_gain,
-        compares=True,
-    ),
-    "gain_lead": Quantity(
-        "points",
-        "the rung's gain in test accuracy less the largest gain of another step",
-        weights=leads,
-        whole_ladder=True,
-    ),
-    "error_ratio": Quantity(
-        "ratio",
-        "test errors as a share of those of the system named by 'against'",
-        lambda run, against: _ratio(
-            1 - run.metric("test_accuracy"), 1 - against.metric("test_accuracy")
-        ),
-        compares=True,
-    ),
-    "vote_errors": Quantity(
-        "images",
-        "test images that a vote of so many networks gets wrong, mean over all choices of seeds",
-        vote=(-1, 0),
-    ),
-    "vote_gain": Quantity(
-        "points",
-        "test accuracy of a vote of so many networks less that of one, mean over all choices",
-        vote=(1, -1),
-    ),
-    "final_train_accuracy": Quantity(
-        "accuracy", "training accuracy of the last epoch", _curve("accuracy", _last)
-    ),
-    "max_train_accuracy": Quantity(
-        "accuracy", "largest training accuracy of any epoch", _curve("accuracy", pd.Series.max)
-    ),
-    "final_val_accuracy": Quantity(
-        "accuracy", "validation accuracy of the last epoch", _curve("val_accuracy", _last)
-    ),
-    "max_val_accuracy": Quantity(
-        "accuracy",
-        "largest validation accuracy of any epoch",
-        _curve("val_accuracy", pd.Series.max),
-    ),
-    "final_gap": Quantity(
-        "points",
-        f"training less validation accuracy, mean of the last {GAP_EPOCHS} epochs",
-        lambda run, _: gap(run),
-    ),
-    "gap_ratio": Quantity(
-        "ratio",
-        "the final gap as a share of that of the system named by 'against', if that one has any",
-        lambda run, against: _ratio(gap(run), gap(against)),
-        compares=True,
-    ),
-    "stopped_epoch": Quantity(
-        "epoch",
-        "the epoch after which early stopping ended the run, 0 if it did not",
-        _metric("stopped_epoch"),
-    ),
-    "epochs_run": Quantity("epoch", "epochs trained", _metric("epochs_run")),
-    "first_drop_epoch": Quantity(
-        "epoch", "the first epoch at a lower learning rate", _curve("learning_rate", _first_drop)
-    ),
-    "slope_ratio_after_drop": Quantity(
-        "ratio",
-        f"slope of the accuracy curves (mean of training and validation) in the {SLOPE_EPOCHS} "
-        "epochs after the first learning-rate drop, or until the next, as a share of the slope "
-        "before it; takes a drop with three epochs on either side and a rise before it",
-        _slope_ratio,
-    ),
-}

@@ -7,8 +7,9 @@ from typing import NamedTuple
 import numpy as np
 from scipy import stats
 
-from report.analysis.claims import QUANTITIES, Claim
+from report.analysis.claims import Claim
 from report.analysis.content import Content
+from report.analysis.quantities import QUANTITIES
 from report.analysis.statistics import ALPHA, GUESS, LEAST
 from report.analysis.systems import System
 from report.analysis.verdicts import Bound
@@ -68,7 +69,7 @@ def _of_claim(claim: Claim, content: Content, systems: Mapping[str, System]) -> 
                 sum(w * published.get(name, math.nan) for name, w in weights.items()),
                 systems,
             )
-            for weights in quantity.weights(claim, content.said.ladder)
+            for weights in quantity.weights(claim.rung, claim.against or "", content.said.ladder)
         ]
         return max(weighed, key=lambda p: (p.seeds or math.inf, -p.half))
     # with none outside, so many runs make one half too unlikely

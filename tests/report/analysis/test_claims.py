@@ -13,7 +13,7 @@ from scipy import stats
 from statsmodels.stats.weightstats import DescrStatsW
 
 from report import analysis
-from report.analysis import claims, statistics
+from report.analysis import claims, quantities, statistics
 from report.analysis.systems import System
 from report.presentation.tables import results
 from resnet import UserError
@@ -186,7 +186,7 @@ def test_other_quantities_take_three_seeds():
         assert judged.verdict == verdict
         assert ("takes three" in judged.evidence) == (len(gains) == 2)
         if verdict == "holds":
-            values = [claims.gap(run) for run in made]
+            values = [quantities.gap(run) for run in made]
             assert judged.interval == pytest.approx(DescrStatsW(values).tconfint_mean())
 
 

@@ -1,0 +1,178 @@
+"""What a claim can be about, and how each is measured."""
+
+import math
+from collections import defaultdict
+from collections.abc import Callable
+from typing import Literal, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from report.analysis.runs import Run
+
+Unit = Literal["accuracy", "points", "epoch", "ratio", "images"]
+
+GAP_EPOCHS = 3
+"""A gap of curves is averaged over that many last epochs: validation accuracy jumps about."""
+SLOPE_EPOCHS = 10
+"""Epochs before and after a drop of the learning rate over which slopes are fitted."""
+
+
+class Quantity(NamedTuple):
+    """Something a claim can be about: its unit, what it is in words, and how to measure it.
+
+    ``measure`` gives the value by seed, of a run and the run that it is compared with, NaN if it
+    cannot be had. ``weights`` gives weighted sums of the rows' accuracies from the rung, the rung
+    that it is compared with and the ladder; the least sum is what is claimed about. ``vote`` weighs
+    the accuracies of a vote and of one network. Epochs 0 and infinity mean "never".
+    """
+
+    unit: Unit
+    meaning: str
+    measure: Callable[[Run, Run], float] = lambda *_: math.nan
+    weights: Callable[[str, str, list[str]], list[dict[str, float]]] | None = None
+    vote: tuple[float, float] | None = None
+    compares: bool = False
+    whole_ladder: bool = False
+
+
+def gap(run: Run) -> float:
+    """Averages training less validation accuracy over the last ``GAP_EPOCHS`` epochs."""
+    return float((run.curve("accuracy") - run.curve("val_accuracy")).tail(GAP_EPOCHS).mean())
+
+
+def drops(rate: pd.Series) -> list[int]:
+    """Finds the first epoch at each lower learning rate."""
+    # single-precision rates: a change is at least a factor, not the last bit
+    return [int(epoch) for epoch in rate.index[rate < rate.shift() * 0.999]]
+
+
+def _curve(key: str, of: Callable[[pd.Series], float]) -> Callable[[Run, Run], float]:
+    return lambda run, _: float(of(run.curve(key)))
+
+
+def _last(curve: pd.Series) -> float:
+    return curve.tail(1).mean()
+
+
+def _metric(key: str) -> Callable[[Run, Run], float]:
+    return lambda run, _: run.metric(key)
+
+
+def _gain(rung: str, against: str, ladder: list[str]) -> list[dict[str, float]]:
+    return [{rung: 1.0, against: -1.0}]
+
+
+def leads(rung: str, against: str, ladder: list[str]) -> list[dict[str, float]]:
+    """Weighs the gain of a rung less that of each other step of the ladder."""
+
+    def lead(rival: str) -> dict[str, float]:
+        weights: dict[str, float] = defaultdict(float)
+        for name, sign in ((rung, 1.0), (rival, -1.0)):
+            weights[name] += sign
+            weights[ladder[ladder.index(name) - 1]] -= sign
+        return {name: weight for name, weight in weights.items() if weight}
+
+    return [lead(rival) for rival in ladder[1:] if rival != rung]
+
+
+def _ratio(now: float, before: float) -> float:
+    return now / before if before > 0 else math.nan
+
+
+def _first_drop(rate: pd.Series) -> float:
+    return math.nan if rate.empty else next(iter(drops(rate)), math.inf)
+
+
+def _slope_ratio(run: Run, _: Run) -> float:
+    if not (found := drops(run.curve("learning_rate"))):
+        return math.nan
+    drop, *later = found
+    curve = (run.curve("accuracy") + run.curve("val_accuracy")) / 2
+    before = curve.loc[drop - SLOPE_EPOCHS : drop - 1]
+    # the jump at a drop is no slope
+    after = curve.loc[drop + 1 : min([drop + SLOPE_EPOCHS, *(epoch - 1 for epoch in later)])]
+    if curve.isna().any() or min(len(before), len(after)) < 3:
+        return math.nan
+    slopes = [float(np.polyfit(part.index, part, 1)[0]) for part in (before, after)]
+    return slopes[1] / slopes[0] if slopes[0] > 0 else math.nan
+
+
+QUANTITIES: dict[str, Quantity] = {
+    "test_accuracy": Quantity(
+        "accuracy",
+        "test accuracy",
+        weights=lambda rung, *_: [{rung: 1.0}],
+    ),
+    "test_gain": Quantity(
+        "points",
+        "test accuracy less that of the system named by 'against'",
+        weights=_gain,
+        compares=True,
+    ),
+    "gain_lead": Quantity(
+        "points",
+        "the rung's gain in test accuracy less the largest gain of another step",
+        weights=leads,
+        whole_ladder=True,
+    ),
+    "error_ratio": Quantity(
+        "ratio",
+        "test errors as a share of those of the system named by 'against'",
+        lambda run, against: _ratio(
+            1 - run.metric("test_accuracy"), 1 - against.metric("test_accuracy")
+        ),
+        compares=True,
+    ),
+    "vote_errors": Quantity(
+        "images",
+        "test images that a vote of so many networks gets wrong, mean over all choices of seeds",
+        vote=(-1, 0),
+    ),
+    "vote_gain": Quantity(
+        "points",
+        "test accuracy of a vote of so many networks less that of one, mean over all choices",
+        vote=(1, -1),
+    ),
+    "final_train_accuracy": Quantity(
+        "accuracy", "training accuracy of the last epoch", _curve("accuracy", _last)
+    ),
+    "max_train_accuracy": Quantity(
+        "accuracy", "largest training accuracy of any epoch", _curve("accuracy", pd.Series.max)
+    ),
+    "final_val_accuracy": Quantity(
+        "accuracy", "validation accuracy of the last epoch", _curve("val_accuracy", _last)
+    ),
+    "max_val_accuracy": Quantity(
+        "accuracy",
+        "largest validation accuracy of any epoch",
+        _curve("val_accuracy", pd.Series.max),
+    ),
+    "final_gap": Quantity(
+        "points",
+        f"training less validation accuracy, mean of the last {GAP_EPOCHS} epochs",
+        lambda run, _: gap(run),
+    ),
+    "gap_ratio": Quantity(
+        "ratio",
+        "the final gap as a share of that of the system named by 'against', if that one has any",
+        lambda run, against: _ratio(gap(run), gap(against)),
+        compares=True,
+    ),
+    "stopped_epoch": Quantity(
+        "epoch",
+        "the epoch after which early stopping ended the run, 0 if it did not",
+        _metric("stopped_epoch"),
+    ),
+    "epochs_run": Quantity("epoch", "epochs trained", _metric("epochs_run")),
+    "first_drop_epoch": Quantity(
+        "epoch", "the first epoch at a lower learning rate", _curve("learning_rate", _first_drop)
+    ),
+    "slope_ratio_after_drop": Quantity(
+        "ratio",
+        f"slope of the accuracy curves (mean of training and validation) in the {SLOPE_EPOCHS} "
+        "epochs after the first learning-rate drop, or until the next, as a share of the slope "
+        "before it; takes a drop with three epochs on either side and a rise before it",
+        _slope_ratio,
+    ),
+}
