@@ -29,7 +29,7 @@ from resnet.study import SHIPPED, Study
 N = 1000
 SAID = analysis.load_statements(STUDY)
 KNOWN = {name: STUDY.experiment(name) for name in STUDY.files}
-WEAKER = ("fails as assumed", "fails")
+WEAKER = ("fails (under our assumptions)", "fails")
 CHROMIUM = screenshots.chromium()
 
 

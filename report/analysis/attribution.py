@@ -67,19 +67,6 @@ class Factor(NamedTuple):
         return statistics.student(self.shapley)[0]
 
 
-class Effect(NamedTuple):
-    """What a factor makes on average over the subsets of the others.
-
-    Of ``factors`` joined by × it is how much more each makes with the others than without.
-    """
-
-    factors: str
-    step: str
-    effect: float
-    interval: Interval
-    p: float
-
-
 @dataclass(frozen=True, eq=False)
 class Apart:
     """A step some of whose subsets were run.
@@ -118,31 +105,6 @@ class Apart:
             )
             for key in (by_seed[0] if by_seed else ())
         ]
-
-    def anova(self) -> list[Effect]:
-        """Computes main effects and interactions over three seeds or more, as of repeated measures.
-
-        Subsets of one seed share trajectories, so that their errors are not independent: an
-        effect is a difference within each seed, and only those of different seeds are compared.
-        The analysis of variance of such a design has this test's t squared for its F.
-        """
-        if len(self.seeds) < 3:
-            return []
-        accuracies = np.array([system.accuracies for system in self.systems.values()])
-        found = []
-        for chosen in list(self.systems)[1:]:
-            signs = [(-1) ** len(chosen - subset) for subset in self.systems]
-            of_seeds = 2 ** len(chosen) * np.array(signs) @ accuracies / len(signs)
-            by_seed = of_seeds.round(12).tolist()  # equal ones are equal
-            found.append(
-                Effect(
-                    " × ".join(f.key for f in self.factors if f.key in chosen),
-                    self.step.title,
-                    float(np.mean(by_seed)),
-                    *statistics.student(by_seed),
-                )
-            )
-        return found
 
 
 def apart(
@@ -240,10 +202,10 @@ class Varied(NamedTuple):
         holding = [a for a in self.run if a.step.after.verdict == "holds"]
         open_ = [a for a in self.run if a.step.after.verdict != "fails"]
         if holding:
-            return f"reached by another {named(holding)}"
+            return f"reproduced with another value of {named(holding)}"
         if self.untried:
-            return f"assumed: {named(self.untried)}"
-        return f"undecided with another {named(open_)}" if open_ else ""
+            return f"the study does not state {named(self.untried)}"
+        return f"undecided with another value of {named(open_)}" if open_ else ""
 
 
 def plain(factor: str) -> str:

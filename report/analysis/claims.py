@@ -198,9 +198,9 @@ def judge(
     verdict, evidence = found.verdict, found.evidence
     if doubtful & {"", *names}:
         verdict, evidence = "undecided", f"{evidence}; a run may be missing here"
-    assumed = "; ".join(f"{s.name} {s.assumed}" for s in used if s.assumed)
+    assumed = "; ".join(f"{s.name}: {s.assumed}" for s in used if s.assumed)
     verdict = qualified(verdict, all(s.comparable for s in used), assumed)
-    if verdict == "fails as assumed":
+    if verdict == "fails (under our assumptions)":
         evidence = f"{evidence}; {assumed}"
     if verdict == "undecided" and not math.isnan(found.value):
         evidence = f"{evidence}; the value is {'inside' if found.inside else 'outside'} the bound"
@@ -221,7 +221,7 @@ def _by_accuracies(claim: Claim, systems: Sequence[System], found: list[Contrast
     elif least.paired:
         evidence = "paired by seed, since correlated"
     else:
-        evidence = f"deviation between seeds, {least.freedom:.1f} degrees of freedom"
+        evidence = "by the deviation between seeds that all rows share"
     seeds = ", ".join(str(len(s.runs)) for s in systems)
     evidence = f"{seeds} seed{'s' * (seeds != '1')}: {evidence}"
     used = tuple(run for s in systems for run in s.runs)
@@ -251,7 +251,7 @@ def _by_vote(claim: Claim, system: System, of_vote: float, of_one: float) -> Jud
         value, scale = len(labels) * (1 + value), len(labels)
     contrast = Contrast(value, scale * error, system.estimate.freedom)
     evidence = f"{count(len(choices), 'vote')} of {voters} of {len(runs)} seeds: "
-    known = f"deviation of one network, {contrast.freedom:.1f} degrees of freedom"
+    known = "by the deviation of one network, which a vote's does not exceed"
     evidence += "the deviation between seeds is not known" if math.isnan(error) else known
     interval = contrast.interval()
     return Judgement(claim, claim.bound.judge(*interval), evidence, runs, value, interval)

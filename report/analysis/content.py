@@ -31,8 +31,6 @@ class Wasted(NamedTuple):
     rung: str
     epochs: int
     seconds: float
-    operations: float
-    """NaN if no finished run of its settings tells."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,7 +91,8 @@ class Content:
         if math.isnan(shared.factor):
             return "not known"
         own = f"; by their own {', '.join(map(short, shared.own))}" if shared.own else ""
-        return f"{math.sqrt(shared.factor):.2f}, {shared.freedom} degrees of freedom{own}"
+        known = f"from {shared.freedom} seeds beyond the first of each row"
+        return f"{math.sqrt(shared.factor):.2f}, {known}{own}"
 
     @property
     def interim(self) -> bool:
@@ -178,12 +177,10 @@ def load(uri: str | None = None, study: Study | None = None, **chosen: Any) -> C
 def _wasted(uri: str, content: Content) -> Iterator[Wasted]:
     """Runs of the set that never finished, those that a later one took the place of too."""
     run_set = content.run_set.runs
-    each = {r.tags.get("config_hash"): r.epoch_operations for r in (*content.runs, *content.parts)}
     for row in run_set[run_set["status"] != "FINISHED"].itertuples():
         epochs, seconds = runs.epochs_done(uri, row.run_id)
         if epochs:
-            known = each.get(row.config_hash, math.nan)
-            yield Wasted(row.rung, epochs, seconds, epochs * known)
+            yield Wasted(row.rung, epochs, seconds)
 
 
 def of_records(study: Study, found: Iterable[Record], **chosen: Any) -> Content:

@@ -40,7 +40,7 @@ from resnet.store import (
     reason,
     try_database,
 )
-from resnet.study import KEYS, Study, operations, read_yaml
+from resnet.study import KEYS, Study, read_yaml
 
 ROLES = ("rung", "recorded")
 """Of runs of a rung; the second is of restored records."""
@@ -98,17 +98,6 @@ class Run:
         lanes = self.tags.get("lanes", "")  # of a record, anybody's text
         known = re.fullmatch("[1-9][0-9]{0,3}", lanes)
         return (self.metric("train_seconds") - self.shared_seconds) / (int(lanes) if known else 1)
-
-    @property
-    def epoch_operations(self) -> float:
-        """What one of its epochs took, see :func:`resnet.study.operations`; NaN if not known."""
-        held_out = self.params.get("data.validation.fraction", np.nan)
-        return operations(self.metric("multiply_adds"), self.n_train or np.nan, held_out)
-
-    @property
-    def operations(self) -> float:
-        """What all of its epochs took, shared ones too."""
-        return self.epoch_operations * self.metric("epochs_run")
 
     @property
     def n_test(self) -> int:

@@ -255,32 +255,6 @@ def seed_floor(truth: np.ndarray) -> float:
     return float(np.sqrt((truth * (1 - truth)).sum()) / len(truth))
 
 
-def seeds_needed(gain: float, variance: float, systems: int) -> int | None:
-    """Seeds a system that it takes to detect a gain at 5 % with 80 % power.
-
-    Args:
-        gain: true difference of the two systems' means; its sign does not matter.
-        variance: of the difference of one run each, in the gain's unit squared.
-        systems: how many share the deviation, each with that many seeds.
-
-    Returns:
-        The smallest number, at least 2; None if it is over ``MOST_SEEDS``, the gain is zero, or
-        either is NaN.
-    """
-    if not abs(gain) > 0 or math.isnan(variance):
-        return None
-    # all numbers of seeds at once: power rises with n, and the noncentral F takes arrays
-    n = np.arange(2, MOST_SEEDS + 1)
-    seeds = systems * (n - 1)
-    freedom = 1 / (1 / seeds + 1 / GUESS)
-    # the square of Student's t is F
-    shift = n * gain**2 / max(variance, 1e-18)
-    power = stats.ncf.sf(stats.f.isf(ALPHA, 1, freedom), 1, freedom, shift)
-    # beyond floating point it is NaN, and 1
-    enough = n[(seeds >= LEAST) & ~(power < POWER)]
-    return int(enough[0]) if enough.size else None
-
-
 def place(value: float, interval: Interval) -> str:
     """Says whether a value lies ``below``, ``inside`` or ``above`` an interval; "" without one."""
     low, high = interval

@@ -116,26 +116,10 @@ class System:
         """95 %, of the mean."""
         return statistics.contrast([(1, self.estimate)]).interval()
 
-    @cached_property
-    def further(self) -> Interval:
-        """95 % prediction interval for one further run."""
-        return statistics.contrast([(1, self.estimate)], one_more=True).interval()
-
-    @property
-    def place(self) -> str:
-        """Where the published accuracy, which is one run's, lies in ``further``."""
-        return statistics.place(self.published, self.further)
-
     @property
     def band(self) -> Bound:
         """Where an accuracy counts as reproduced."""
         return Bound(min=self.published - self.tolerance, max=self.published + self.tolerance)
-
-    @property
-    def tolerances(self) -> Interval:
-        """Below the first tolerance it would fail, from the second on it would hold."""
-        low, high = (end - self.published for end in self.interval)
-        return max(low, -high, 0.0), max(high, -low)
 
     @property
     def basis(self) -> str:
@@ -183,19 +167,9 @@ class Step:
         return f"{self.before.short} → {self.after.heading}"
 
     @property
-    def wins(self) -> float:
-        """Probability that one further run of the later system beats one of the earlier."""
-        parts = [(1.0, self.after.estimate), (-1.0, self.before.estimate)]
-        return statistics.contrast(parts, one_more=True).above
-
-    @property
     def published(self) -> float:
         """The published gain."""
         return self.after.published - self.before.published
-
-    def together(self, values: str) -> float:
-        """Returns the root of the summed squares of both systems' ``deviation`` or ``floor``."""
-        return math.hypot(getattr(self.before, values), getattr(self.after, values))
 
 
 def compare(before: System, after: System) -> Step:

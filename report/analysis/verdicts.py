@@ -8,7 +8,14 @@ from pydantic import Field, model_validator
 from report.analysis.statistics import Interval
 from resnet.study import Strict
 
-Verdict = Literal["holds", "fails", "fails as assumed", "undecided", "not run", "not comparable"]
+Verdict = Literal[
+    "holds",
+    "fails",
+    "fails (under our assumptions)",
+    "undecided",
+    "not run",
+    "not comparable",
+]  # fmt: skip
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 
@@ -50,4 +57,4 @@ def qualified(verdict: Verdict, comparable: bool, assumed: str) -> Verdict:
     """
     if not comparable:
         return "not comparable"
-    return "fails as assumed" if verdict == "fails" and assumed else verdict
+    return "fails (under our assumptions)" if verdict == "fails" and assumed else verdict

@@ -10,9 +10,10 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from report.analysis import Content, Run, System, of_records, planned
-from report.presentation import figures, page
+from report.presentation import figures
 from report.presentation.formats import to_markdown
 from report.presentation.tables import all_tables, commands, results
+from report.presentation.tables.message import message, wrong
 from report.presentation.tables.numbers import seed_list, seeds
 from report.presentation.tables.progression import progression
 from resnet import UserError, records
@@ -47,7 +48,7 @@ def section(content: Content) -> str:
     if content.runs:
         file = (FIGURES / "progression.svg").as_posix()
         picture = f"![Published and reproduced test accuracy, rung by rung]({file})\n"
-        parts += [picture, f"{page.headline(content)}\n"]
+        parts += [picture, f"{message(content).text}\n"]
     return "\n".join(parts)
 
 
@@ -65,7 +66,7 @@ def details(content: Content, drawn: Collection[str]) -> str:
     for name, table in (tables or {"progression": made["progression"]}).items():
         parts.append(to_markdown(table, "results"))
         if name == "progression" and content.runs:
-            parts.append(f"{page.headline(content)} {page.wrong(content)}\n\n{_engines(content)}\n")
+            parts.append(f"{message(content).text} {wrong(content)}\n\n{_engines(content)}\n")
         picture = {"progression": "validation", "steps": "gains"}.get(name, name)
         if picture in drawn:
             caption = picture.replace("_", " ")

@@ -6,14 +6,14 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from report.analysis import Content, of_records, prospects
-from report.presentation import page
+from report.analysis import Content, of_records
 from report.presentation.formats import to_terminal
+from report.presentation.tables import message
 from report.presentation.tables.compared import compared
-from report.presentation.tables.numbers import NONE, number, points
 from report.presentation.tables.parts import factors, ranges
 from report.presentation.tables.progression import progression as progression_table
 from report.presentation.tables.results import judged
+from report.presentation.tables.results import seeds as seeds_table
 from report.presentation.tables.table import Field
 from report.presentation.tables.table import Table as PlainTable
 from resnet import records
@@ -35,12 +35,16 @@ def show(content: Content, console: Console) -> None:
         for line in (*changed, *(f"compared: {note}" for note in other.notes)):
             console.print(f"[dim]{escape(line)}[/dim]", highlight=False)
     for s in content.systems:
-        if s.verdict == "fails as assumed":
-            console.print(f"[dim]{escape(s.name)}: {escape(s.assumed)}[/dim]", highlight=False)
-    for note in page.missing(content):
+        if text := message.why(content, s):
+            line = f"{s.short} {s.verdict}: {text}"
+            console.print(f"[dim]{escape(line)}[/dim]", highlight=False)
+    for note in message.missing(content):
         console.print(f"[dim]{escape(note)}[/dim]", highlight=False)
     reservation(content, console)
-    console.print(page.headline(content), highlight=False, markup=False)
+    told = message.message(content)
+    console.print(told.text, highlight=False, markup=False)
+    if told.go_on:
+        console.print(f"go on with:  {told.go_on}", highlight=False, markup=False, soft_wrap=True)
 
 
 def progression(content: Content, named: Collection[str] = ()) -> Table:
@@ -74,19 +78,11 @@ def decidable(study: Study, due: Sequence[Job], seeds: int) -> Table | None:
     if not (found := [record for record in every if record.key.group == study.dataset]):
         return None
     content = of_records(study, found)
-    fields = [
-        Field("claim", "name", "accuracy or claim", on="terminal"),
-        Field("half", "", "within ± points", _half, "number", "terminal"),
-        Field("seeds", "", "seeds it takes", number("d"), "number", "terminal"),
-        Field("by", lambda p: p.by(seeds), f"{seeds} can", on="terminal"),
-    ]
-    planned = [prospect for prospect in prospects(content) if names & {*prospect.rungs}]
+    made = seeds_table(content)
     caption = f"Can {count(seeds, 'seed')} a row decide it, if it is as published?"
+    fields = [*made.fields, Field("", lambda p: p.by(seeds), f"{seeds} can", on="terminal")]
+    planned = [prospect for prospect in made.items if names & {*prospect.rungs}]
     return to_terminal(PlainTable("decidable", caption, fields, planned))
-
-
-def _half(value: float) -> str:
-    return points(value).lstrip("+") if value > 0 else NONE
 
 
 def reservation(content: Content, console: Console) -> None:

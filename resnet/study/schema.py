@@ -367,6 +367,12 @@ def rungs(names: Iterable[str]) -> list[str]:
     return sorted(numbers, key=numbers.__getitem__)
 
 
+_BLOCKS: dict[str, type[BaseModel]] = {
+    "data.augmentation": Augmentation,
+    "training.early_stopping": EarlyStopping,
+}
+
+
 def differences(before: dict[str, Any], after: dict[str, Any]) -> tuple[str, ...]:
     """Writes the difference of two flat configurations, a line a setting or a block of them."""
     lines: list[str] = []
@@ -376,7 +382,8 @@ def differences(before: dict[str, Any], after: dict[str, Any]) -> tuple[str, ...
             continue
         block, _, leaf = key.rpartition(".")
         if key not in before and before.get(block, "") is None:
-            blocks.setdefault(block, []).append(f"{leaf} {_text(after[key])}")
+            if block not in _BLOCKS or _BLOCKS[block].model_fields[leaf].default != after[key]:
+                blocks.setdefault(block, []).append(f"{leaf} {_text(after[key])}")
         elif key not in after and after.get(block, "") is None:
             blocks[block] = ["off"]
         else:

@@ -444,12 +444,12 @@ def test_what_the_first_recorded_runs_can_bear(connected):
     assert count == 22
     assert content.interim
     assert {name: row.verdict for name, row in rows.items()} == {
-        "1": "fails as assumed",
+        "1": "fails (under our assumptions)",
         "2": "undecided",
         "3": "undecided",
         "4": "holds",
         "5": "holds",
-        "vgg": "fails as assumed",
+        "vgg": "fails (under our assumptions)",
     }
     assert "filters" in rows["vgg"].assumed
     assert "epochs" in rows["1"].assumed

@@ -6,8 +6,8 @@ are made of, ``provenance`` what it rests on; ``numbers`` writes figures, ``comm
 
 from report.analysis import Content
 from report.presentation.tables.compared import compared, unlike
-from report.presentation.tables.parts import alternatives, anova, factors, parts, ranges
-from report.presentation.tables.progression import progression
+from report.presentation.tables.parts import alternatives, factors, parts, ranges
+from report.presentation.tables.progression import progression, rows
 from report.presentation.tables.provenance import (
     assumptions,
     contradictions,
@@ -24,7 +24,7 @@ from report.presentation.tables.results import (
     judged,
     networks,
     per_class,
-    power,
+    seeds,
 )
 from report.presentation.tables.table import Table
 
@@ -35,15 +35,15 @@ def all_tables(content: Content) -> dict[str, Table]:
     made = [
         progression(content),
         comparison("steps", "Neighbouring rungs on the same test images", content, steps),
-        comparison("residual_vs_vgg", "The last rung against the baseline", content, rivals),
+        comparison("rivals", "The last rung against the baselines", content, rivals),
         *map(factors, content.apart),
         judged(content),
         *(
             table(content)
-            for table in (power, backends, networks, classes, per_class, confusion_matrix)
+            for table in (rows, seeds, backends, networks, classes, per_class, confusion_matrix)
         ),
         *(table(content) for table in (assumptions, contradictions, cost, runs, curves)),
-        *(table(content) for table in (anova, parts, alternatives, ranges)),
+        *(table(content) for table in (parts, alternatives, ranges)),
         *(compared(content, i) for i in range(len(content.compared))),
         *(unlike(content, i) for i in range(len(content.compared))),
         environment(content),

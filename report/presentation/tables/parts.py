@@ -6,7 +6,6 @@ from report.analysis import Apart, Content, Factor, plain
 from report.presentation.tables.numbers import (
     NONE,
     least_to_most,
-    p_value,
     percent,
     points,
     setting,
@@ -42,19 +41,6 @@ def factors(step: Apart) -> Table:
     seeds = ", ".join(map(str, step.seeds))
     caption = f"Factors of {before} → {after}, in points, with 95 % intervals; seeds: {seeds}"
     return Table(f"factors_{step.step.after.slug}", caption, fields, step.factors)
-
-
-def anova(content: Content) -> Table:
-    """Tells main effects and interactions of the steps that have three seeds or more."""
-    fields = [
-        Field("factors", "", "factor, or factors together", plain),
-        Field("step", "", "step"),
-        Field("effect", "", "effect", points, "number"),
-        Field("interval", "", "95 % interval", lambda i: span(i, points), "number"),
-        Field("p", "", "p", p_value, "number"),
-    ]
-    terms = [term for step in content.apart for term in step.anova()]
-    return Table("anova", "Main effects and interactions, in points", fields, terms)
 
 
 def parts(content: Content) -> Table:

@@ -1,10 +1,11 @@
-"""The progression table: rung by rung what was published, reproduced and decided."""
+"""The table of accuracies: rung by rung what was published, measured and decided."""
 
 import math
 from collections.abc import Callable
 from operator import attrgetter
 
 from report.analysis import Content, System
+from report.presentation.tables.message import why
 from report.presentation.tables.numbers import (
     NONE,
     deviation,
@@ -21,9 +22,11 @@ from resnet.host.shell import duration
 
 
 def progression(content: Content) -> Table:
-    """Tells rung by rung what was published, reproduced and decided, and what it cost."""
+    """Tells rung by rung what was published, measured and decided, why, and what changed."""
     gains = {step.after.name: step.gain for step in content.steps}
     heading = published_heading(content)
+    published = any(not math.isnan(s.published) for s in content.systems)
+    verdicts = "page readme results" if published and not content.run_set.reservation else ""
 
     def gain(s: System) -> float:
         return gains.get(s.name, math.nan)
@@ -31,39 +34,47 @@ def progression(content: Content) -> Table:
     def mean(metric: str) -> Callable[[System], float]:
         return lambda s: s.mean(metric)
 
-    everywhere = "page terminal readme results"
-    held = not content.run_set.reservation
-    verdict_on = "page readme results" if held else "page"
+    def verdict(s: System) -> str:
+        return f"{s.verdict}\n{why(content, s)}".removesuffix("\n")
+
+    def place(places: str) -> str:
+        return places if published else ""
+
     fields = [
-        Field("", "heading", "rung", on=everywhere),
-        Field("", lambda s: _accuracy(s)[0], "reproduced", str, "number", "page readme results"),
-        Field("", lambda s: _accuracy(s)[0], "here", str, "number", "terminal"),
-        Field("", _verdict, "verdict", str, "verdict", verdict_on),
-        Field("verdict", "", "verdict", str, "verdict", "terminal" if held else ""),
-        Field("published", "", heading, percent, "number", everywhere),
-        Field("difference", "", "difference", points, "number", "page readme results"),
+        Field("", "heading", "rung", on="page terminal readme results"),
+        Field("", lambda s: _accuracy(s)[0], "here", str, "number", "page terminal readme results"),
+        Field("published", "", heading, percent, "number", place("page terminal readme results")),
+        Field("difference", "", "difference", points, "number", place("page readme results")),
+        Field("", verdict, "verdict", str, "verdict", verdicts),
+        Field("verdict", "", "verdict", str, "verdict", "terminal" if verdicts else ""),
         Field("step_gain", gain, "gain", points, "number", "terminal"),
-        Field("", _interval, "95 % interval", str, "lines", "page results"),
-        Field("seeds", lambda s: len(s.accuracies), "seeds", str, "number", "terminal"),
-        Field("", _tolerances, "tolerance", kind="lines", on="page results"),
-        Field("", _further, "one further run", kind="lines"),
-        Field("", _spread, "deviation", kind="lines"),
-        Field("", _training, "training", str, "lines", "page results"),
+        Field("", lambda s: _accuracy(s)[1], "95 % interval", str, "lines", "page results"),
+        Field("seeds", lambda s: len(s.accuracies), "seeds", str, "number", "page terminal"),
         Field("train_seconds", mean("train_seconds"), "time", duration, "number", "terminal"),
-        Field("", _size, "parameters", kind="lines"),
-        Field("what_changed", lambda s: "; ".join(s.changes), "what changed", as_list, "fold"),
-        *raw("title", "assumed", "interval", "further", "deviation", "own_deviation"),
-        *raw(rung="name", evidence="basis", tolerance="tolerances"),
-        *raw(reproduced="accuracy", published_is="place", seed_floor="floor"),
+        Field("what_changed", lambda s: "; ".join(s.changes), "changed", as_list, "below"),
+        *raw("title", "assumed", "interval", "deviation", "own_deviation"),
+        *raw(rung="name", evidence="basis", reproduced="accuracy", seed_floor="floor"),
         *raw(**{key: mean(key) for key in ("parameters", "multiply_adds", "epochs_run")}),
     ]
     caption = f"Test accuracy, {content.run_set.label}"
     return Table("progression", caption, fields, content.systems, attrgetter("slug"))
 
 
-def _two(first: str, second: str) -> str:
-    """Two lines, of which the second one may be missing."""
-    return f"{first}\n{second}".removesuffix("\n").removesuffix(f"\n{NONE}")
+def rows(content: Content) -> Table:
+    """Tells how large each row is, how long it trained, and how far its seeds lie apart."""
+    fields = [
+        Field("", "heading", "rung", on="page results"),
+        Field("", lambda s: deviation(s.deviation), "deviation", str, "number", "page results"),
+        Field("", lambda s: deviation(s.own_deviation), "of its own seeds", kind="number"),
+        Field("", lambda s: deviation(s.floor), "floor", kind="number"),
+        Field("", _epochs, "epochs", str, "number", "page results"),
+        Field("", _time, "training time", str, "lines", "page results"),
+        Field("", lambda s: number()(s.mean("parameters")), "parameters", kind="number"),
+        Field("", lambda s: number(".2f", " M")(s.mean("multiply_adds") / 1e6), "multiply-adds",
+              kind="number"),
+    ]  # fmt: skip
+    return Table("rows", "The rows: deviation between seeds in points, size, time", fields,
+                 [s for s in content.systems if s.runs])  # fmt: skip
 
 
 def _accuracy(s: System) -> list[str]:
@@ -74,39 +85,17 @@ def _accuracy(s: System) -> list[str]:
     return to_limits(s.accuracy, s.interval, s.band, "accuracy")
 
 
-def _verdict(s: System) -> str:
-    return _two(s.verdict, s.assumed if s.verdict == "fails as assumed" else "")
+def _epochs(s: System) -> str:
+    return least_to_most(s.values("epochs_run"))
 
 
-def _interval(s: System) -> str:
-    return _two(_accuracy(s)[1], s.basis if s.runs else "")
-
-
-def _tolerances(s: System) -> str:
-    fails, holds = s.tolerances
-    if math.isnan(holds):
-        return NONE
-    return _two(f"holds ≥ {deviation(holds)}", f"fails < {deviation(fails)}" if fails else "")
-
-
-def _further(s: System) -> str:
-    return _two(span(s.further), s.place and f"published {s.place}")
-
-
-def _spread(s: System) -> str:
-    own = "" if math.isnan(s.own_deviation) else f"own {deviation(s.own_deviation)}"
-    return _two(deviation(s.deviation), own)
-
-
-def _training(s: System) -> str:
-    most = s.values("epochs_run") or [e for e in [s.params.get("training.epochs")] if e]
-    times = s.values("train_seconds")
-    took = duration(s.mean("train_seconds"))
-    if len({engine(run) for run in s.runs}) > 1 and times:  # whose mean is nobody's
-        took = f"{duration(min(times))} to\n{duration(max(times))}"
-    return _two(f"{least_to_most(most)} epoch{'s' * ({*most} != {1})}" if most else NONE, took)
-
-
-def _size(s: System) -> str:
-    operations = number(".2f", " M mult-adds")(s.mean("multiply_adds") / 1e6)
-    return _two(number()(s.mean("parameters")), operations)
+def _time(s: System) -> str:
+    """The mean over runs of one device; by device where there are several."""
+    by: dict[str, list[float]] = {}
+    for run in s.runs:
+        if not math.isnan(seconds := run.metric("train_seconds")):
+            by.setdefault(engine(run), []).append(seconds)
+    times = {name: duration(sum(all_) / len(all_)) for name, all_ in by.items()}
+    if len(times) < 2:
+        return next(iter(times.values()), NONE)
+    return "\n".join(f"{time} ({name})" for name, time in times.items())

@@ -1,6 +1,5 @@
 """What results rest on: assumptions, runs, data, software, hardware."""
 
-import math
 from collections.abc import Callable, Iterable
 from functools import partial
 from operator import itemgetter
@@ -14,15 +13,12 @@ from report.presentation.tables.numbers import (
     deviation,
     number,
     percent,
-    points,
     setting,
     span,
 )
 from report.presentation.tables.table import LONG, Field, Table, plain_table, raw
 from resnet.host.shell import duration
 from resnet.study import short
-
-PETA = 1e15
 
 
 def assumptions(content: Content) -> Table:
@@ -81,32 +77,20 @@ def runs(content: Content) -> Table:
 
 
 def cost(content: Content) -> Table:
-    """Tells what every row took: operations, device hours, and what a step earned for them."""
-    gains = {step.after.name: step.gain for step in content.steps}
-    groups = {s.heading: (list(s.runs), gains.get(s.name, math.nan)) for s in content.systems}
-    groups["parts of steps, alternatives"] = list(content.parts), math.nan
-    rows = []
-    for what, (made, gain) in groups.items():
-        if not made:
-            continue
-        own = np.array([[r.operations * (1 - r.shared), r.device_seconds / 3600] for r in made])
-        each = float(np.nanmean([r.operations for r in made])) / PETA
-        per = gain / each if each else math.nan
-        rows.append((what, len(made), each, own[:, 0].sum() / PETA, own[:, 1].sum(), per))
+    """Tells what every row took of devices, epochs that several runs share once."""
+    groups = {s.heading: list(s.runs) for s in content.systems}
+    groups["parts of steps, alternatives"] = list(content.parts)
+    rows = [
+        (what, len(made), float(np.nansum([run.device_seconds for run in made])) / 3600)
+        for what, made in groups.items()
+        if made
+    ]
     if lost := content.wasted:
-        seconds, total = sum(w.seconds for w in lost), sum(w.operations for w in lost) / PETA
-        rows.append(("never finished", len(lost), math.nan, total, seconds / 3600, math.nan))
-    forms: dict[str, tuple[str, Callable[[float], str]]] = {
-        "what": ("what", str),
-        "runs": ("runs", number("d")),
-        "petaflop_a_run": ("PFLOP a run", number(",.2f")),
-        "petaflop_trained": ("PFLOP trained", number(",.2f")),
-        "device_hours": ("device hours", number(",.1f")),
-        "gain_a_petaflop": ("points a PFLOP", lambda value: points(value, 2)),
-    }
+        rows.append(("never finished", len(lost), sum(w.seconds for w in lost) / 3600))
     fields = [
-        Field(key, itemgetter(i), heading, form, "number" if i else "", LONG)
-        for i, (key, (heading, form)) in enumerate(forms.items())
+        Field("what", itemgetter(0), "what", on=LONG),
+        Field("runs", itemgetter(1), "runs", number("d"), "number", LONG),
+        Field("device_hours", itemgetter(2), "device hours", number(",.1f"), "number", LONG),
     ]
     return Table("cost", "What it cost; shared epochs are trained once", fields, rows)
 

@@ -18,12 +18,12 @@ from report.analysis import (
     compare,
     confusion,
     holm,
+    prospects,
     statistics,
 )
 from report.presentation.tables.numbers import (
     NONE,
     bound,
-    deviation,
     measured,
     number,
     p_value,
@@ -65,6 +65,10 @@ def _measured(j: Judgement) -> list[str]:
     return [", ".join(each).replace(", epoch", ","), NONE]
 
 
+def _basis(j: Judgement) -> str:
+    return f"{j.evidence}. Measured: {QUANTITIES[j.claim.quantity].meaning}."
+
+
 def _signs(text: str) -> str:
     return text.replace("at least", "≥").replace("at most", "≤")
 
@@ -88,9 +92,9 @@ def judged(content: Content) -> Table:
         Field("", lambda j: _measured(j)[1], "95 % interval", str, "lines", LONG),
         Field("", limits, "holds if", str, "lines", LONG),
         Field("", limits, "holds if", _signs, "lines", "terminal"),
-        Field("evidence", "", "evidence", on=LONG),
-        Field("", lambda j: QUANTITIES[j.claim.quantity].meaning, "measured as", kind="fold"),
-        Field("run_ids", lambda j: " ".join(r.id for r in j.runs), "runs", kind="ids"),
+        Field("evidence", "", "evidence", on="results"),
+        Field("", _basis, "evidence", on="page", kind="below"),
+        *raw(run_ids=lambda j: " ".join(r.id for r in j.runs)),
         *raw("value", "interval", min="claim.bound.min", max="claim.bound.max"),
         *raw(against="claim.against", text="claim.text", quantity="claim.quantity"),
         *raw(where="claim.where"),
@@ -122,7 +126,6 @@ def paired_fields(gain: str, steps: Sequence[Step], together: bool = True) -> li
         Field(gain, "gain", gain, points, "number", SHORT),
         Field("interval", "", "95 % interval", lambda i: span(i, points), "number", SHORT),
         Field("pairs", lambda s: len(s.gains)),
-        Field("wins", "", "one run beats one", lambda p: percent(p, 0), "number", LONG),
         Field("p", "", "p", p_value, "number"),
         Field("p_holm", lambda s: corrected.get(s.after.name, math.nan),
               "p (Holm)" * together, p_value, "number"),
@@ -134,26 +137,20 @@ def paired_fields(gain: str, steps: Sequence[Step], together: bool = True) -> li
     ]  # fmt: skip
 
 
-def power(content: Content) -> Table:
-    """Tells how many seeds tell a gain of the published size from seed noise."""
-    ran = sum(bool(s.runs) for s in content.systems)
-
-    def needed(values: str) -> Callable[[Step], int | None]:
-        return lambda s: statistics.seeds_needed(s.published, s.together(values) ** 2, ran)
-
-    def both(values: str) -> Callable[[Step], float]:
-        return lambda s: s.together(values)
-
-    best = "at best, by the floor"
+def seeds(content: Content) -> Table:
+    """Tells from how many seeds a row on each accuracy and claim can be decided."""
     fields = [
-        *_step_fields(content),
-        Field("deviation", both("deviation"), "deviation of the gain", deviation, "number", LONG),
-        Field("seeds_needed", needed("deviation"), "seeds it takes", number("d"), "number", LONG),
-        Field("floor", both("floor"), "its floor", deviation, "number", LONG),
-        Field("seeds_by_floor", needed("floor"), best, number("d"), "number", LONG),
+        Field("claim", "name", "accuracy or claim", on="page terminal"),
+        Field("half_width", "half", "interval at most ±", _half, "number", "page terminal"),
+        Field("seeds_needed", "seeds", "seeds it takes", number("d"), "number", "page terminal"),
+        Field("evidence", "basis", "by", on="page"),
     ]
-    caption = "Seeds a row that it takes to see the published gain (power 80 %, at 5 %)"
-    return Table("power", caption, fields, [*content.steps, *content.rivals])
+    caption = "Seeds a row that it takes to decide, if it is as published"
+    return Table("seeds", caption, fields, prospects(content) if content.runs else [])
+
+
+def _half(value: float) -> str:
+    return points(value).lstrip("+") if value > 0 else NONE
 
 
 def backends(content: Content) -> Table:
@@ -204,7 +201,7 @@ def networks(content: Content) -> Table:
         "multiply-adds": lambda s: number()(s.mean("multiply_adds")),
         "training time": lambda s: duration(s.mean("train_seconds")),
         published_heading(content): lambda s: percent(s.published),
-        "reproduced": lambda s: percent(s.accuracy) if s.runs else s.waiting,
+        "here": lambda s: percent(s.accuracy) if s.runs else s.waiting,
         "95 % interval": lambda s: span(s.interval),
     }
     rows = [(what, *map(fact, systems)) for what, fact in facts.items()]

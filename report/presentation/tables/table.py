@@ -24,8 +24,8 @@ class Field(NamedTuple):
         of: takes the value from a row's item; or its attribute's name, by default ``key``.
         heading: a reader's; "" for machines only.
         form: makes a reader's text of the value.
-        kind: how the page sets it: number, lines, verdict, mono, fold, ids, id, copy,
-            heat, cell.
+        kind: how the page sets it: number, lines, verdict, mono, fold, id, copy,
+            heat, cell; below is a line of its own under the row.
         on: where it stands: page (and the files beside it), terminal, readme, results (of docs/).
     """
 

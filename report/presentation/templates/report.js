@@ -83,3 +83,11 @@ for (const button of sheet ? document.querySelectorAll("td.cell button") : []) {
     dialog.showModal();
   });
 }
+
+// an address within a part that is folded opens it
+const unfold = () => {
+  const part = document.getElementById(location.hash.slice(1))?.closest("details");
+  if (part) part.open = true;
+};
+addEventListener("hashchange", unfold);
+unfold();

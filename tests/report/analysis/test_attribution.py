@@ -291,7 +291,7 @@ def test_what_was_assumed_may_be_why_a_row_fails():
         "not by those run",
         "assumed: epochs, validation subset",
     )
-    assert system.verdict == "fails as assumed"
+    assert system.verdict == "fails (under our assumptions)"
     runs += seeds_of(ten, 760)
     row, system = varied(runs, LADDER[0])
     assert [a.step.gain for a in row.run] == pytest.approx([-0.03])
@@ -304,13 +304,15 @@ def test_what_was_assumed_may_be_why_a_row_fails():
     reaching = [*runs, *seeds_of(fifty, 820), *seeds_of(first, 723)]
     row, system = varied(reaching, LADDER[0])
     assert (row.reached, row.doubt) == ("reached", "reached by another validation subset")
-    assert system.verdict == "fails as assumed"
+    assert system.verdict == "fails (under our assumptions)"
     between = [*runs, *seeds_of(fifty, 820), *seeds_of(first, 738)]
     row, system = varied(between, LADDER[0])
     assert (row.reached, row.doubt) == ("undecided", "undecided with another validation subset")
-    assert system.verdict == "fails as assumed"
+    assert system.verdict == "fails (under our assumptions)"
     stray = [replace(r, metrics={}) if r.rung == first.name else r for r in failing]
-    assert varied(stray, LADDER[0])[1].verdict == "fails as assumed"  # one that lacks its accuracy
+    assert (
+        varied(stray, LADDER[0])[1].verdict == "fails (under our assumptions)"
+    )  # one that lacks its accuracy
     shaky = [replace(r, metrics={}) if r.rung == LADDER[1] else r for r in failing]
     row, system = varied(shaky, LADDER[0])
     assert (row.reached, system.verdict) == ("undecided", "undecided")
@@ -323,7 +325,7 @@ def test_without_its_file_nobody_knows_what_was_assumed(tmp_path):
     study = copied(tmp_path)
     (study.folder / "02_augmentation.yaml").write_text("- broken")
     systems = {s.name: s for s in content_of(runs, study).systems}
-    assert systems[LADDER[1]].verdict == "fails as assumed"
+    assert systems[LADDER[1]].verdict == "fails (under our assumptions)"
     assert systems[LADDER[1]].assumed == "its experiment file is not known"
 
 

@@ -71,7 +71,7 @@ def test_what_fails_may_be_what_was_assumed(two_seeds):
     lower = claim(bound={"max": 0.80})
     why = {LADDER[1]: "assumed: epochs", LADDER[2]: "assumed: filters"}
     judged = judge(lower, measured(two_seeds[0], why))
-    assert judged.verdict == "fails as assumed"
+    assert judged.verdict == "fails (under our assumptions)"
     assert judged.evidence.endswith(f"; {LADDER[1]} assumed: epochs")
     assert judge(lower, measured(two_seeds[0], {LADDER[2]: "x"})).verdict == "fails"
 
@@ -213,7 +213,7 @@ def test_early_stopping_that_triggered_fails_the_claim(store):
     for seed in range(5):
         store.add(LADDER[2], right(N, 800), seed=seed, metrics={"stopped_epoch": 16.0 + 2 * seed})
     judged = {j.claim.id: j for j in analysis.load(store.uri).claims}["early-stop-idle"]
-    assert (judged.verdict, judged.value) == ("fails as assumed", 20.0)
+    assert (judged.verdict, judged.value) == ("fails (under our assumptions)", 20.0)
     assert "03_deeper_early_stopping assumed: early stopping restore" in judged.evidence
     assert results._measured(judged)[0] == "epoch 16, 18, 20, 22, 24"
 

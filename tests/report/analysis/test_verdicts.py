@@ -26,7 +26,7 @@ def test_the_tolerances_are_where_the_verdict_turns(two_seeds):
         for tolerance, verdict in (
             (holds * 1.0001, "holds"),
             (holds * 0.9999, "undecided"),
-            (fails * 0.9999, "fails as assumed" if system.assumed else "fails"),
+            (fails * 0.9999, "fails (under our assumptions)" if system.assumed else "fails"),
         ):
             if tolerance:
                 assert replace(system, tolerance=tolerance).verdict == verdict
@@ -110,7 +110,7 @@ def shaky(empty, tmp_path_factory):
                 LADDER[rung], right(N, count, seed), seed=seed, history=history, metrics=stopped
             )
     found = verdicts(analysis.load(store.uri))
-    assert "fails as assumed" in found.values()
+    assert "fails (under our assumptions)" in found.values()
     return store, found
 
 
@@ -219,7 +219,7 @@ def test_a_run_that_may_belong_here_leaves_it_undecided(store, tag):
     """It may be of any row, and be the one that jumps about."""
     ids = [store.add(LADDER[i], right(N, 828 + s), seed=s) for i in (0, 1) for s in range(3)]
     content = analysis.load(store.uri)
-    assert [s.verdict for s in content.systems[:2]] == ["fails as assumed", "holds"]
+    assert [s.verdict for s in content.systems[:2]] == ["fails (under our assumptions)", "holds"]
     store.client.delete_tag(ids[2], tag)
     content = analysis.load(store.uri)
     assert [s.verdict for s in content.systems[:2]] == ["undecided", "undecided"]

@@ -34,7 +34,7 @@ def test_the_headline_keeps_the_states_apart(two_seeds):
     ]
 
 
-HOLDS, AS = "holds", "fails as assumed"
+HOLDS, AS = "holds", "fails (under our assumptions)"
 
 
 @pytest.mark.parametrize(
@@ -47,7 +47,7 @@ HOLDS, AS = "holds", "fails as assumed"
         ),
         (
             [AS, *[HOLDS] * 4],
-            "Not as the study was read here: rungs 2, 3, 4 and 5 hold; 1 fails as assumed.",
+            "Not as the study was read here: rungs 2, 3, 4 and 5 hold; 1 fails (under our assumptions).",
         ),
         (["not run"] * 5, "Not decided: rungs 1, 2, 3, 4 and 5 are not run."),
         (["undecided"] + ["not run"] * 4, "Not decided: rung 1 is undecided; 2, 3, 4 and 5 are "),
@@ -75,9 +75,9 @@ def test_once_the_planned_seeds_are_in_nothing_is_interim(two_seeds):
     final = replace(content, systems=tuple(done))
     assert page.headline(final).startswith(f"{page.answer(final)} The 6 accuracies, within")
     assert page.tiles(final)[2][1] == "5"
-    assert page.count_verdicts(["fails as assumed"] * 2 + ["fails", "holds", "holds"]) == (
-        "2 hold, 1 fails, 2 fail as assumed"
-    )
+    assert page.count_verdicts(
+        ["fails (under our assumptions)"] * 2 + ["fails", "holds", "holds"]
+    ) == ("2 hold, 1 fails, 2 fail as assumed")
 
 
 HOSTILE = ("<script>alert(1)</script>", "100%_a&b", "$x^2$ {\\frac", "a|b`c`[d](e)*f*", "[z]")

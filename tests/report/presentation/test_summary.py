@@ -43,10 +43,10 @@ def test_eighty_columns_cut_nothing(store, profile, counts):
     assert f"{short(LADDER[2])} + deeper" in text  # at least two words a line
     for c in SAID.claims:
         assert f"{c.id} " in text
-    failing = [s for s in content.systems if s.verdict == "fails as assumed"]
+    failing = [s for s in content.systems if s.verdict == "fails (under our assumptions)"]
     assert bool(failing) == (len(counts) > 1)
     for system in failing:
         assert f"{system.name}: {system.assumed}" in text
         assert re.search(
-            rf"{system.short} .* {100 * system.accuracy:.1f} % +fails as assumed", text
+            rf"{system.short} .* {100 * system.accuracy:.1f} % +fails (under our assumptions)", text
         )
