@@ -163,7 +163,7 @@ def explain(
         text += f"; allowed: {', '.join(allowed)}" * bool(allowed)
     elif first["type"] == "missing":
         text = f"{key}: is missing"
-    elif first["type"] == "value_error":  # says by itself what is wrong
+    elif first["type"] in ("value_error", "json_invalid"):  # says by itself what is wrong
         why = one_line(first["msg"].removeprefix("Value error, "))
         text = f"{key}: {short_repr(first['input'])} is not allowed: {why}" if key else why
     else:
