@@ -2,7 +2,6 @@
 
 import os
 import re
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,74 +10,7 @@ from report_known import CHROMIUM, SAID, N, browsed, build, read
 from report_store import CLASSES, LADDER, right
 
 from report import analysis
-from report.presentation import figures, output, page
-
-
-def test_the_headline_keeps_the_states_apart(two_seeds):
-    content = analysis.load(two_seeds[0].uri)
-    assert page.headline(content) == (
-        "Not decided: rungs 1 and 2 are undecided; 3, 4 and 5 are not run. "
-        "Interim, with 3 of 5 planned seeds a row. The 6 accuracies, within 1.5 points of those "
-        "published: 2 undecided, 4 not run. The 19 further claims: 1 holds, 1 fails, 3 undecided "
-        "(2 with a value inside the bound), 14 not run."
-    )
-    assert page.wrong(content) == (
-        "Each of 25 verdicts may be wrong with a probability of at most 5 %: once all are decided, "
-        "up to 1.25 of them will be, and of the 2 decided here up to 0.1."
-    )
-    deviations = sorted(100 * s.deviation for s in content.systems[:2])
-    assert [tile[:3] for tile in page.tiles(content)[:3]] == [
-        ("reproduced", "0 of 6", "2 undecided, 4 not run"),
-        ("claims that hold", "1 of 19", "1 holds, 1 fails, 3 undecided, 14 not run"),
-        ("seeds a row", "3 of 5", "interim, deviation {:.2f} to {:.2f} points".format(*deviations)),
-    ]
-
-
-HOLDS, AS = "holds", "fails (under our assumptions)"
-
-
-@pytest.mark.parametrize(
-    ("verdicts", "said"),
-    [
-        ([HOLDS] * 5, "Yes: rungs 1, 2, 3, 4 and 5 hold."),
-        (
-            [HOLDS, "fails", HOLDS, "undecided", HOLDS],
-            "No: rungs 1, 3 and 5 hold; 2 fails; 4 is undecided.",
-        ),
-        (
-            [AS, *[HOLDS] * 4],
-            "Not as the study was read here: rungs 2, 3, 4 and 5 hold; 1 fails (under our assumptions).",
-        ),
-        (["not run"] * 5, "Not decided: rungs 1, 2, 3, 4 and 5 are not run."),
-        (["undecided"] + ["not run"] * 4, "Not decided: rung 1 is undecided; 2, 3, 4 and 5 are "),
-    ],
-)
-def test_the_first_sentence_answers_whether_the_ladder_holds(
-    two_seeds, monkeypatch, verdicts, said
-):
-    content = analysis.load(two_seeds[0].uri)
-    by_name = dict(zip([s.name for s in content.rungs], verdicts, strict=True))
-    verdict = property(lambda s: by_name.get(s.name, HOLDS))
-    monkeypatch.setattr(analysis.System, "verdict", verdict)
-    assert page.answer(content).startswith(said)
-
-
-def test_once_the_planned_seeds_are_in_nothing_is_interim(two_seeds):
-    content = analysis.load(two_seeds[0].uri)
-    done = [
-        replace(system, runs=(content.systems[0].runs * 2)[:5])
-        for system in content.systems
-        if system.name in SAID.published
-    ]
-    assert not replace(content, systems=tuple(done)).interim
-    assert replace(content, systems=(*done[:-1], replace(done[-1], runs=()))).interim
-    final = replace(content, systems=tuple(done))
-    assert page.headline(final).startswith(f"{page.answer(final)} The 6 accuracies, within")
-    assert page.tiles(final)[2][1] == "5"
-    assert page.count_verdicts(
-        ["fails (under our assumptions)"] * 2 + ["fails", "holds", "holds"]
-    ) == ("2 hold, 1 fails, 2 fail as assumed")
-
+from report.presentation import figures, output
 
 HOSTILE = ("<script>alert(1)</script>", "100%_a&b", "$x^2$ {\\frac", "a|b`c`[d](e)*f*", "[z]")
 
@@ -171,25 +103,29 @@ def test_text_can_be_read_in_light_and_dark():
 @pytest.mark.skipif(not CHROMIUM, reason="there is no chromium")
 def test_in_a_browser(full, tmp_path):
     script = """async () => {
+      location.hash = "#curves";
+      await new Promise((done) => setTimeout(done, 100));
       const figure = document.querySelector("#figure-validation .picture");
       const area = figure.getBoundingClientRect();
       figure.dispatchEvent(new PointerEvent("pointermove", {
         clientX: area.left + area.width * 0.5, clientY: area.top + area.height * 0.5 }));
-      const table = document.querySelector("table.progression");
-      table.querySelector("thead th:nth-child(2) button").click();
+      const table = document.querySelector("table.runs");
+      table.querySelector("thead th:nth-child(4) button").click();
       return {
         reading: figure.querySelector(".reading").innerText,
-        sorted: [...table.tBodies[0].rows].map((row) => row.cells[1].textContent.trim()),
+        sorted: [...table.tBodies[0].rows].map((row) => row.cells[3].textContent.trim()),
         order: table.querySelector("[aria-sort]").getAttribute("aria-sort"),
         wide: [...document.querySelectorAll(".scroll")]
           .filter((s) => s.scrollWidth > s.clientWidth + 1)
           .map((s) => s.getAttribute("aria-label")),
+        open: document.getElementById("curves").open,
         page: document.documentElement.scrollWidth,
       };
     }"""
     seen = browsed(full[1], tmp_path, script)
     assert "5 + deeper + dropout: " in seen["reading"]
     assert seen["sorted"] == sorted(seen["sorted"])
+    assert seen["open"]
     assert seen["order"] == "ascending"
     assert seen["wide"] == []
     assert seen["page"] <= 1280

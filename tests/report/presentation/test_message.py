@@ -1,0 +1,156 @@
+"""What the report answers in words, for every mix of verdicts."""
+
+import math
+from dataclasses import replace
+
+import pytest
+from report_known import SAID, N
+from report_store import LADDER, right
+
+from report import analysis
+from report.presentation.tables import message
+from report.presentation.tables.message import ASSUMED
+
+HOLDS, NOT = "holds", "not run"
+OPEN = "undecided"
+
+
+@pytest.fixture
+def answered(two_seeds, monkeypatch):
+    """The message if the six rows of the study had these verdicts."""
+    content = analysis.load(two_seeds[0].uri)
+    ran = content.systems[0].runs
+
+    def answered(*verdicts):
+        given = dict(zip((s.name for s in content.systems), verdicts, strict=True))
+        monkeypatch.setattr(analysis.System, "verdict", property(lambda s: given[s.name]))
+        systems = [replace(s, runs=() if given[s.name] == NOT else ran) for s in content.systems]
+        return message.message(replace(content, systems=tuple(systems), claims=()))
+
+    return answered
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "lead"),
+    [
+        ([HOLDS] * 6, "All six published accuracies are reproduced to within 1.5 points."),
+        (
+            ["fails"] * 6,
+            "None of six published accuracies are reproduced to within 1.5 points and six are not.",
+        ),
+        (
+            [ASSUMED, OPEN, OPEN, HOLDS, HOLDS, ASSUMED],
+            "Two of six published accuracies are reproduced to within 1.5 points, two are not and "
+            "two are undecided.",
+        ),
+        (
+            [HOLDS, "fails", OPEN, NOT, NOT, NOT],
+            "One of six published accuracies is reproduced to within 1.5 points, one is not, one "
+            "is undecided and three are not run.",
+        ),
+        (
+            [HOLDS] * 5 + [NOT],
+            "Five of six published accuracies are reproduced to within 1.5 points and one is not "
+            "run.",
+        ),
+        ([NOT] * 6, "Nothing has been run yet."),
+    ],
+)
+def test_the_lead_counts_what_was_reproduced_and_what_not(answered, verdicts, lead):
+    assert answered(*verdicts).lead == lead
+
+
+def test_each_part_names_its_rungs_and_numbers(answered):
+    told = answered(HOLDS, ASSUMED, OPEN, OPEN, NOT, "fails")
+    lines = {line.heading: line.text for line in told.lines}
+    assert list(lines) == [
+        "Reproduced",
+        "Not reproduced",
+        "Not reproduced under our assumptions",
+        "Undecided",
+        "Not run",
+    ]
+    assert lines["Reproduced"].startswith("rung 1 (")
+    assert "82.9 % published" in lines["Not reproduced under our assumptions"]
+    assert lines["Undecided"] == "rungs 3 and 4, with 3 of 5 planned seeds"
+    assert lines["Not run"] == "rung 5"
+    assert lines["Not reproduced"].startswith("vgg (")
+    assert told.go_on.endswith("--seeds 0-4 --tracking-uri " + told.go_on.rpartition(" ")[2])
+    assert " run all,vgg " in told.go_on
+
+
+def test_on_other_data_nothing_is_compared(store):
+    for name in LADDER:
+        store.add(name, right(N, 800), dataset="digits", profile="quick")
+    told = message.message(analysis.load(store.uri))
+    assert told.lead.startswith("This is a check of the machinery: 5 of 6 rows ran.")
+    assert "nothing is compared with the study" in told.lead
+    assert (told.lines, told.go_on) == ([], "")
+
+
+def unpublished(content):
+    """As if the study had published no accuracy and claimed nothing."""
+    systems = [replace(s, published=math.nan) for s in content.systems]
+    said = content.said.model_copy(update={"published": {}, "claims": []})
+    return replace(content, systems=tuple(systems), claims=(), said=said)
+
+
+def test_without_published_accuracies_the_best_rung_is_named(two_seeds, full):
+    two = unpublished(analysis.load(two_seeds[0].uri))
+    assert message.message(two).lead.startswith("2 + augmentation has the highest test accuracy, ")
+    assert message.message(two).lead.endswith("more than the other rung.")
+    one_each = unpublished(analysis.load(full[0].uri))
+    assert message.message(one_each).lead == (
+        "5 + deeper + dropout has the highest test accuracy, 89.2 %; the runs do not tell it apart "
+        "from rungs 1, 2, 3 and 4."
+    )
+
+
+def test_one_rung_alone_is_told_alone(store):
+    for seed, count in enumerate((799, 800, 801)):
+        store.add(LADDER[0], right(N, count), seed=seed)
+    told = message.message(unpublished(analysis.load(store.uri)))
+    assert told.lead == "The test accuracy of 1 Template is 80.0 %, mean of 3 seeds."
+
+
+def test_claims_are_counted_in_words(two_seeds):
+    claims = analysis.load(two_seeds[0].uri).claims
+    some = [replace(claims[0], verdict=v) for v in (HOLDS, OPEN, OPEN, ASSUMED, ASSUMED, NOT)]
+    assert message.count_verdicts(some) == (
+        "one holds, two fail (under our assumptions), two are undecided and one is not run"
+    )
+    assert message.count_verdicts(some[:1]) == "holds"
+
+
+def test_a_row_says_why_by_its_numbers(two_seeds, full):
+    content = analysis.load(two_seeds[0].uri)
+    row = content.systems[1]
+    half = 50 * (row.interval[1] - row.interval[0])
+    assert message.why(content, row).startswith(
+        f"seeds vary by {100 * row.deviation:.1f} points; the interval, ±{half:.1f}, is wider than "
+        "the 1.5 allowed; "
+    )
+    assert message.why(content, content.systems[2]) == ""  # was not run
+    near = replace(row, published=row.accuracy, tolerance=1.0)
+    assert message.why(content, near).endswith("is within 100 points from it")
+    few = analysis.load(full[0].uri)
+    assert message.why(few, few.systems[0]).startswith("too few seeds in all to know")
+
+
+def test_once_the_planned_seeds_are_in_nothing_is_interim(two_seeds):
+    content = analysis.load(two_seeds[0].uri)
+    done = [
+        replace(system, runs=(content.systems[0].runs * 2)[:5])
+        for system in content.systems
+        if system.name in SAID.published
+    ]
+    final = replace(content, systems=tuple(done))
+    assert not final.interim and not message.message(final).go_on
+    assert replace(content, systems=(*done[:-1], replace(done[-1], runs=()))).interim
+
+
+def test_of_all_verdicts_some_are_wrong(two_seeds):
+    assert message.wrong(analysis.load(two_seeds[0].uri)) == (
+        "Each of 25 verdicts may be wrong with a probability of at most 5 %. Of the 2 decided "
+        "here, up to 0.1 may be wrong."
+    )
