@@ -18,6 +18,7 @@ with shell.packages():
     from rich.markup import escape
 
     from report import command as report_command
+    from report.keys import keys
     from resnet import Interrupted, UserError, terminal
     from resnet.host import addresses, quiet_start
     from resnet.study import Job, Study, select
@@ -29,7 +30,6 @@ with shell.packages():
         console,
         flag,
         helped,
-        keys,
         load_images,
         parse_seeds,
         say,

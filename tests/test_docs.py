@@ -82,6 +82,14 @@ def test_a_rung_of_ones_own(tmp_path):
     assert analysis.load_statements(Study.open(folder)).claims[-1].id == "mine-gain"
 
 
+def test_the_table_of_quantities_is_that_of_the_code():
+    page = (ROOT / "docs" / "own-ladder.md").read_text("utf-8").partition("## Quantities")[2]
+    rows = [row.strip("| ").split(" | ") for row in page.splitlines() if row.startswith("| `")]
+    assert rows == [
+        [f"`{name}`", q.unit, q.needs or "-", q.meaning] for name, q in analysis.QUANTITIES.items()
+    ]
+
+
 def told_of_coverage():
     page = coverage.PAGE.read_text("utf-8")
     rows = page.split(coverage.BEGIN)[1].split(coverage.END)[0].splitlines()

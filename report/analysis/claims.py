@@ -3,9 +3,10 @@
 ``claims.yaml`` names a quantity and a bound a claim; the quantities are in ``quantities``.
 """
 
+import json
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Annotated
@@ -35,6 +36,8 @@ class Claim(Strict):
     bound: Bound
     voters: Annotated[int, Field(ge=2, le=100)] | None = None
     """How many networks vote, for the quantities of a vote."""
+    of_class: Annotated[str | None, Field(alias="class")] = None
+    """The class, for a quantity of one class."""
     where: Text | None = None
     """The section of the study that says it."""
 
@@ -42,12 +45,12 @@ class Claim(Strict):
     def _quantity_is_known(self) -> "Claim":
         if self.quantity not in QUANTITIES:
             raise ValueError(f"there is no quantity {self.quantity!r}: {', '.join(QUANTITIES)}")
-        if QUANTITIES[self.quantity].compares != (self.against is not None):
-            needs = "needs" if self.against is None else "takes no"
-            raise ValueError(f"the quantity {self.quantity} {needs} 'against'")
-        if (QUANTITIES[self.quantity].vote is None) != (self.voters is None):
-            needs = "needs" if self.voters is None else "takes no"
-            raise ValueError(f"the quantity {self.quantity} {needs} 'voters'")
+        given = {"against": self.against, "voters": self.voters, "class": self.of_class}
+        needed = QUANTITIES[self.quantity].needs.split(", ")
+        for name, value in given.items():
+            if (name in needed) != (value is not None):
+                verb = "needs" if value is None else "takes no"
+                raise ValueError(f"the quantity {self.quantity} {verb} {name!r}")
         return self
 
 
@@ -194,7 +197,7 @@ def judge(
     elif quantity.vote:
         found = _by_vote(claim, used[0], *quantity.vote)
     else:
-        found = _by_seeds(claim, used, quantity.measure, quantity.unit)
+        found = _by_seeds(claim, used)
     verdict, evidence = found.verdict, found.evidence
     if doubtful & {"", *names}:
         verdict, evidence = "undecided", f"{evidence}; a run may be missing here"
@@ -204,7 +207,17 @@ def judge(
         evidence = f"{evidence}; {assumed}"
     if verdict == "undecided" and not math.isnan(found.value):
         evidence = f"{evidence}; the value is {'inside' if found.inside else 'outside'} the bound"
-    return replace(found, verdict=verdict, evidence=evidence)
+    return replace(found, verdict=verdict, evidence=evidence + _moved(claim, found.runs))
+
+
+def _moved(claim: Claim, runs: Sequence[Run]) -> str:
+    """Says that a claim was changed after runs began, by what they keep of it."""
+    now = claim.model_dump(exclude={"id", "text", "where"}, exclude_none=True, by_alias=True)
+    then = [run.bounds.get(claim.id) for run in runs if run.bounds]
+    if not (other := [bound for bound in then if bound != now]):
+        return ""
+    what = f"it was {json.dumps(other[0])}" if other[0] else "it was not there"
+    return f"; the claim was changed after {count(len(other), 'run')} began: {what}"
 
 
 def _by_seed(systems: Sequence[System]) -> dict[int, dict[str, Run]]:
@@ -270,16 +283,14 @@ def vote(predicted: np.ndarray, labels: np.ndarray) -> float:
     return float((elected[np.arange(len(labels)), labels] / elected.sum(axis=1)).mean())
 
 
-def _by_seeds(
-    claim: Claim,
-    systems: Sequence[System],
-    measure: Callable[[Run, Run], float],
-    unit: Unit,
-) -> Judgement:
+def _by_seeds(claim: Claim, systems: Sequence[System]) -> Judgement:
+    quantity = QUANTITIES[claim.quantity]
     by_seed = _by_seed(systems)
     used = tuple(run for runs in by_seed.values() for run in runs.values())
     measured = {
-        seed: measure(runs[claim.rung], runs[claim.against or claim.rung])
+        seed: quantity.measure(
+            runs[claim.rung], runs[claim.against or claim.rung], claim.of_class or ""
+        )
         for seed, runs in by_seed.items()
     }
     values = tuple(measured.values())
@@ -290,12 +301,17 @@ def _by_seeds(
         evidence = f"cannot be measured from what seed {', '.join(gone)} left"
         return Judgement(claim, "undecided", evidence, used, values=values)
     seeds = count(len(values), "seed")
-    if unit == "epoch":
+    if quantity.exact and len({*values}) == 1:
+        value, interval = values[0], (values[0], values[0])
+        verdict = claim.bound.judge(*interval)
+        evidence = f"{seeds}: the same for each"
+        return Judgement(claim, verdict, evidence, used, value, interval, values)
+    if quantity.unit == "epoch":
         inside = sum(claim.bound.judge(value, value) == "holds" for value in values)
         # An epoch is no mean: it may be "never", and its spread says little. What can be asked is
         # whether more than half of all runs lie inside; five of five are the fewest that tell.
         most, least = statistics.majority(inside, len(values))
-        verdict: Verdict = "holds" if most <= ALPHA else "fails" if least <= ALPHA else "undecided"
+        verdict = "holds" if most <= ALPHA else "fails" if least <= ALPHA else "undecided"
         evidence = f"{inside} of {seeds} inside the bound, p {min(most, least):.2g} (binomial)"
         return Judgement(claim, verdict, evidence, used, float(np.median(values)), values=values)
     interval, _ = statistics.student(values)

@@ -3,14 +3,14 @@
 import math
 from collections import defaultdict
 from collections.abc import Callable
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from report.analysis.runs import Run
 
-Unit = Literal["accuracy", "points", "epoch", "ratio", "images"]
+Unit = Literal["accuracy", "points", "epoch", "ratio", "images", "number"]
 
 GAP_EPOCHS = 3
 """A gap of curves is averaged over that many last epochs: validation accuracy jumps about."""
@@ -21,19 +21,28 @@ SLOPE_EPOCHS = 10
 class Quantity(NamedTuple):
     """Something a claim can be about: its unit, what it is in words, and how to measure it.
 
-    ``measure`` gives the value by seed, of a run and the run that it is compared with, NaN if it
-    cannot be had. ``weights`` gives weighted sums of the rows' accuracies from the rung, the rung
-    that it is compared with and the ladder; the least sum is what is claimed about. ``vote`` weighs
-    the accuracies of a vote and of one network. Epochs 0 and infinity mean "never".
+    ``measure`` gives the value by seed, of a run, the run that it is compared with and the claim's
+    class, NaN if it cannot be had. An ``exact`` value is the same for every seed. ``weights`` gives
+    weighted sums of the rows' accuracies from the rung, the rung that it is compared with and the
+    ladder; the least sum is what is claimed about. ``vote`` weighs the accuracies of a vote and of
+    one network. Epochs 0 and infinity mean "never".
     """
 
     unit: Unit
     meaning: str
-    measure: Callable[[Run, Run], float] = lambda *_: math.nan
+    measure: Callable[[Run, Run, str], float] = lambda *_: math.nan
     weights: Callable[[str, str, list[str]], list[dict[str, float]]] | None = None
     vote: tuple[float, float] | None = None
     compares: bool = False
     whole_ladder: bool = False
+    of_class: bool = False
+    exact: bool = False
+
+    @property
+    def needs(self) -> str:
+        """What a claim about it must name beside the rung."""
+        named = {"against": self.compares, "voters": self.vote is not None, "class": self.of_class}
+        return ", ".join(name for name, needed in named.items() if needed)
 
 
 def gap(run: Run) -> float:
@@ -47,16 +56,36 @@ def drops(rate: pd.Series) -> list[int]:
     return [int(epoch) for epoch in rate.index[rate < rate.shift() * 0.999]]
 
 
-def _curve(key: str, of: Callable[[pd.Series], float]) -> Callable[[Run, Run], float]:
-    return lambda run, _: float(of(run.curve(key)))
+def _curve(key: str, of: Callable[[pd.Series], float]) -> Callable[[Run, Run, str], float]:
+    return lambda run, *_: float(of(run.curve(key)))
 
 
 def _last(curve: pd.Series) -> float:
     return curve.tail(1).mean()
 
 
-def _metric(key: str) -> Callable[[Run, Run], float]:
-    return lambda run, _: run.metric(key)
+def _metric(key: str) -> Callable[[Run, Run, str], float]:
+    return lambda run, *_: run.metric(key)
+
+
+def _on_one_machine(key: str) -> Callable[[Run, Run, str], float]:
+    """A figure that depends on the machine, as a share of the other run's on the same one."""
+
+    def measure(run: Run, against: Run, _: str) -> float:
+        here = ("device", "backend", "threads", "lanes")
+        if any(run.tags.get(tag) != against.tags.get(tag) for tag in here):
+            return math.nan
+        values = [float(r.history[key].median()) for r in (run, against)]
+        return _ratio(*values)
+
+    return measure
+
+
+def _recall(run: Run, _: Run, name: str) -> float:
+    if name not in run.classes or not run.n_test:
+        return math.nan
+    of_class = run.predictions["label"] == run.classes.index(name)
+    return float(run.correct[of_class].mean())
 
 
 def _gain(rung: str, against: str, ladder: list[str]) -> list[dict[str, float]]:
@@ -84,7 +113,7 @@ def _first_drop(rate: pd.Series) -> float:
     return math.nan if rate.empty else next(iter(drops(rate)), math.inf)
 
 
-def _slope_ratio(run: Run, _: Run) -> float:
+def _slope_ratio(run: Run, *_: Any) -> float:
     if not (found := drops(run.curve("learning_rate"))):
         return math.nan
     drop, *later = found
@@ -119,7 +148,7 @@ QUANTITIES: dict[str, Quantity] = {
     "error_ratio": Quantity(
         "ratio",
         "test errors as a share of those of the system named by 'against'",
-        lambda run, against: _ratio(
+        lambda run, against, _: _ratio(
             1 - run.metric("test_accuracy"), 1 - against.metric("test_accuracy")
         ),
         compares=True,
@@ -151,13 +180,36 @@ QUANTITIES: dict[str, Quantity] = {
     "final_gap": Quantity(
         "points",
         f"training less validation accuracy, mean of the last {GAP_EPOCHS} epochs",
-        lambda run, _: gap(run),
+        lambda run, *_: gap(run),
     ),
     "gap_ratio": Quantity(
         "ratio",
         "the final gap as a share of that of the system named by 'against', if that one has any",
-        lambda run, against: _ratio(gap(run), gap(against)),
+        lambda run, against, _: _ratio(gap(run), gap(against)),
         compares=True,
+    ),
+    "test_loss": Quantity("number", "test loss, a mean cross-entropy", _metric("test_loss")),
+    "class_recall": Quantity(
+        "accuracy", "share of a class's test images that are told right", _recall, of_class=True
+    ),
+    "parameters": Quantity(
+        "number", "parameters of the network", _metric("parameters"), exact=True
+    ),
+    "time_ratio": Quantity(
+        "ratio",
+        "time of an epoch as a share of that of the system named by 'against', on one machine",
+        _on_one_machine("epoch_seconds"),
+        compares=True,
+    ),
+    "speed_ratio": Quantity(
+        "ratio",
+        "training images a second as a share of those of the system named by 'against', on one "
+        "machine",
+        _on_one_machine("images_per_second"),
+        compares=True,
+    ),
+    "best_epoch": Quantity(
+        "epoch", "the epoch that is the best by what early stopping monitors", _metric("best_epoch")
     ),
     "stopped_epoch": Quantity(
         "epoch",

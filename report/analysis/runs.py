@@ -80,6 +80,15 @@ class Run:
         """Returns a figure of the whole run, NaN if there is none."""
         return self.metrics.get(name, np.nan)
 
+    @cached_property
+    def bounds(self) -> dict[str, Any]:
+        """:attr:`resnet.study.Study.bounds` as the run began, empty if it does not tell."""
+        try:
+            told = json.loads(self.tags.get("bounds", ""))
+        except ValueError:
+            return {}
+        return told if isinstance(told, dict) else {}
+
     @property
     def shared(self) -> float:
         """The share of its epochs that another run has trained."""

@@ -80,6 +80,21 @@ class Study:
         """The file of published accuracies and claims."""
         return self.folder / "claims.yaml"
 
+    @cached_property
+    def bounds(self) -> dict[str, Any]:
+        """What decides verdicts in ``claims.yaml``: each figure and bound by its name.
+
+        A claim's text and its reasons are left out, so that rewording them changes nothing.
+        """
+        tree = read_yaml(self.claims)
+        deciding = ("rung", "against", "quantity", "voters", "bound")
+        claims = {
+            claim["id"]: {key: claim[key] for key in deciding if key in claim}
+            for claim in tree.get("claims") or ()
+            if isinstance(claim, dict) and "id" in claim
+        }
+        return {"tolerance": tree.get("tolerance"), **(tree.get("published") or {}), **claims}
+
     @property
     def dataset_title(self) -> str:
         """What its published accuracies are of, as people write it."""

@@ -12,7 +12,6 @@ from resnet.terminal.console import (
     stoppable,
 )
 from resnet.terminal.images import load_images
-from resnet.terminal.keys import keys
 from resnet.terminal.options import (
     Experiments,
     Options,

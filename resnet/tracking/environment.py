@@ -1,10 +1,12 @@
 """What produced a run: code, claims, versions, hardware."""
 
 import functools
+import json
 import socket
 from importlib import metadata
 
 from mlflow.utils.mlflow_tags import MLFLOW_GIT_COMMIT
+from mlflow.utils.validation import MAX_TAG_VAL_LENGTH
 
 from resnet.study import Study
 from resnet.training import numerics
@@ -12,8 +14,10 @@ from resnet.training import numerics
 
 def environment(study: Study) -> dict[str, str]:
     """Tags that say what produced a run of a study."""
-    # a reader sees that the bounds were there before the result
-    return _here() | {"claims_sha256": study.claims_sha256}
+    # a reader sees that the bounds were there before the result, and which ones were
+    bounds = json.dumps(study.bounds, separators=(",", ":"))
+    kept = {"bounds": bounds} if len(bounds) <= MAX_TAG_VAL_LENGTH else {}
+    return _here() | {"claims_sha256": study.claims_sha256} | kept
 
 
 @functools.cache

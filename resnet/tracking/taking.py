@@ -111,8 +111,8 @@ def _claim(
     """
     if going_on:
         # the bounds that there were when it began, and a description that may be its user's by now
-        for key in ("claims_sha256", DESCRIPTION):
-            tags.pop(key)
+        for key in ("claims_sha256", "bounds", DESCRIPTION):
+            tags.pop(key, None)
         run_id = going_on
         tags[leases.TAG] = lease.tag("claimed")
         store.client.log_batch(run_id, tags=[RunTag(k, v) for k, v in tags.items()])

@@ -162,7 +162,7 @@ def _claims(content: Content) -> list[Line]:
         return []
     parts = count_verdicts(content.claims)
     total = len(content.claims)
-    what = f"of {words(total)} claims, {parts}" if total > 1 else f"the claim {parts}"
+    what = f"of {words(total)}, {parts}" if total > 1 else f"the claim {parts}"
     return [Line("", "Claims", what)]
 
 

@@ -57,6 +57,8 @@ def measured(value: float, unit: str, decimals: int = 1) -> str:
         return percent(value, decimals)
     if unit == "points":
         return f"{points(value, decimals)} points"
+    if unit == "number":
+        return f"{value:,.6g}"
     if unit == "images":
         return f"{value:.{decimals}f} images"
     return f"{value:.{decimals}f}" if unit == "ratio" else f"epoch {round(value, decimals):g}"

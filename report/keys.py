@@ -1,4 +1,4 @@
-"""The command that lists what an experiment may set."""
+"""The command ``ladder keys``: what an experiment may set, and what a claim can be about."""
 
 from typing import Annotated
 
@@ -7,8 +7,7 @@ from rich.markup import escape
 
 from resnet import UserError
 from resnet.study import Study, settings, signatures
-from resnet.terminal.console import say
-from resnet.terminal.options import Experiments
+from resnet.terminal import Experiments, say
 
 
 def keys(
@@ -17,8 +16,11 @@ def keys(
 ) -> None:
     """Lists the keys of experiments, for files and --set: type, default and meaning.
 
-    The settings of Keras's optimizers and schedules are listed for a prefix alone.
+    The settings of Keras's optimizers and schedules, and the quantities of claims, are listed for
+    their prefix alone.
     """
+    if prefix.startswith("claims"):
+        return _quantities()
     path = Study.open(experiments).folder / signatures.OWN
     networks = path.read_text(encoding="utf-8") if path.is_file() else ""
     found = [s for s in settings(networks) if f"{s.key}.{s.of}".startswith(prefix)]
@@ -32,3 +34,12 @@ def keys(
         say(f"[bold]{s.key}[/bold]{of}: {escape(s.type)}{default}")
         if s.about:
             say(f"    {escape(s.about)}")
+
+
+def _quantities() -> None:
+    from report.analysis import QUANTITIES
+
+    for name, quantity in QUANTITIES.items():
+        needs = f" (needs {quantity.needs})" if quantity.needs else ""
+        say(f"[bold]{name}[/bold]: {quantity.unit}{needs}")
+        say(f"    {escape(quantity.meaning[:1].upper() + quantity.meaning[1:])}.")
