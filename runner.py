@@ -268,7 +268,7 @@ def _conclude(store: "Store", parent_id: str, dataset: "Dataset", due: list[Job]
     from report import analysis
     from report.presentation import output, summary
 
-    out = store.checkpoints.parent / "reports" / "latest"
+    out = store.checkpoints.parent / "reports" / store.study.name
     names = [job.experiment.name for job in due]
     chosen = {"profile": due[0].profile, "modified": due[0].modified, "recorded": False}
     try:
@@ -373,6 +373,9 @@ def _as_command(words: list[str]) -> list[str]:
         UserError: there is neither, or more than one.
     """
     if words[:1] in (["-h"], ["--help"]) or (words and not words[0].startswith("-")):
+        if words[0] in ("run", "ablate") and "--dry-run" in words:
+            rest = [word for word in words[1:] if word != "--dry-run"]
+            return ["plan", *rest, *["--ablate"] * (words[0] == "ablate")]
         return words
     asked, rest, left = {}, [], iter(words)
     for word in left:

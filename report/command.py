@@ -13,7 +13,7 @@ from resnet.study import Study
 from resnet.terminal import Experiments, TrackingUri, console, flag, say
 
 EXAMPLES = {
-    "--open": "the page, in reports/latest, shown",
+    "--open": "the page, in reports/resnet-ladder, shown",
     "--summary": "progression and claims, here in the terminal",
     "--profile quick": "the runs of  make quick",
     "--recorded": "the runs that  ladder restore  brought",
@@ -23,7 +23,12 @@ EXAMPLES = {
 }
 
 Out = Annotated[
-    Path, typer.Option(help="Folder to write; an earlier report there is replaced.", metavar="DIR")
+    Path | None,
+    typer.Option(
+        help="Folder to write; an earlier report there is replaced.",
+        metavar="DIR",
+        show_default="reports/STUDY",
+    ),
 ]
 Dataset = Annotated[
     str | None,
@@ -78,7 +83,7 @@ Readme = Annotated[
 
 
 def report(
-    out: Out = Path("reports/latest"),
+    out: Out = None,
     open_: Annotated[bool, flag("--open", "Show the page in the browser.")] = False,
     summary: Annotated[bool, flag("--summary", "Print the tables; write nothing.")] = False,
     dataset: Dataset = None,
@@ -98,6 +103,7 @@ def report(
     shows and which others there are. --compare sets others beside, in a section of their own.
     """
     study = Study.open(experiments)
+    out = out or Path("reports") / study.name
     if check and readme:
         raise UserError("--check and --readme: give one of them")
     if records := check or readme:

@@ -67,12 +67,13 @@ class Contradiction(Strict):
 class Statements(Strict):
     """``claims.yaml``: what a study says of itself."""
 
-    published: dict[Name, Annotated[float, Field(gt=0, lt=1)]]
-    tolerance: Annotated[float, Field(gt=0, lt=1)]
-    seeds: Annotated[int, Field(ge=1)]
-    credited: dict[str, list[str]]
-    claims: list[Claim]
-    contradictions: list[Contradiction]
+    published: dict[Name, Annotated[float, Field(gt=0, lt=1)]] = Field(default_factory=dict)
+    tolerance: Annotated[float, Field(gt=0, lt=1)] = 0.01
+    """How near to a published accuracy is near enough; to be stated where there is one."""
+    seeds: Annotated[int, Field(ge=1)] = 1
+    credited: dict[str, list[str]] = Field(default_factory=dict)
+    claims: list[Claim] = Field(default_factory=list)
+    contradictions: list[Contradiction] = Field(default_factory=list)
     _ladder: list[str] = PrivateAttr(default_factory=list)
 
     @model_validator(mode="after")
@@ -80,6 +81,8 @@ class Statements(Strict):
         known = {*(info.context or ())}
         # a rung of one's own beside a published ladder is none of its steps
         self._ladder = rungs(self.published) or rungs(known)
+        if self.published and "tolerance" not in self.model_fields_set:
+            raise ValueError("tolerance: is missing: how near to a published accuracy is enough?")
         if strange := [name for name in self.published if name not in known]:
             raise ValueError(f"published: there is no experiment {strange[0]!r}")
         for claim in self.claims:

@@ -24,7 +24,11 @@ from resnet.study import Job, Study, short
 def show(content: Content, console: Console) -> None:
     """Prints the progression, the claims, what steps are made of, and what is missing."""
     console.print(progression(content))
-    console.print(to_terminal(judged(content)))
+    ran = [j for j in content.claims if j.verdict != "not run"]
+    if ran:
+        console.print(to_terminal(judged(content), ran))
+    if waiting := len(content.claims) - len(ran):
+        console.print(f"[dim]{count(waiting, 'claim')} not run[/dim]", highlight=False)
     for part in parts(content, [system.name for system in content.systems]):
         console.print(part)
     for i, other in enumerate(content.compared):

@@ -21,7 +21,6 @@ from resnet.study.schema import (
     Training,
     Validation,
     differences,
-    operations,
     rung_number,
     rungs,
     short,

@@ -169,7 +169,9 @@ def explain(
     else:
         text = f"{key}: {short_repr(first['input'])} is not allowed; it must be "
         text += words({"anyOf": at}, root)
-    more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
+    others = [".".join(_place(model, e["loc"])[0]) for e in errors if e is not first]
+    others = [name for name in dict.fromkeys(others) if name and name not in key]
+    more = f" (also wrong: {one_line(', '.join(others[:4]))})" if others else ""
     return UserError(f"{source}: {text}{more}")
 
 

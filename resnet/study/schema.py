@@ -223,7 +223,7 @@ class Experiment(Strict):
     model: Model
     data: Data
     training: Training
-    assumed: dict[str, Text]
+    assumed: dict[str, Text] = {}
     alternatives: dict[str, list[Alternative]] = {}
     code: str = ""
     """The text of the study's ``networks.py``, if the architecture is one of its own."""
@@ -324,20 +324,6 @@ class Profile(Strict):
 def _digest(settings: dict[str, Any]) -> str:
     text = json.dumps(settings, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def operations(multiply_adds: float, images: float, held_out: float) -> float:
-    """Counts what an epoch takes, in operations: two a multiply-add.
-
-    A step takes three times a forward pass (its gradients are two products for each one), an image
-    that validates one (Kaplan and others, arXiv 2001.08361, section 2.1).
-
-    Args:
-        multiply_adds: of a forward pass of one image.
-        images: training images, those held out among them.
-        held_out: share that validates.
-    """
-    return 2 * multiply_adds * images * (3 * (1 - held_out) + held_out)
 
 
 def flatten(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

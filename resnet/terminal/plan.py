@@ -1,7 +1,6 @@
 """The dry run: what would be trained, how large it is, and how long it takes."""
 
 import contextlib
-import math
 import os
 import socket
 from itertools import pairwise
@@ -18,13 +17,12 @@ from resnet.data import Dataset, Source
 from resnet.host import quiet_start, shell
 from resnet.host.addresses import file_of, full
 from resnet.host.shell import count, duration
-from resnet.study import Experiment, Job, Key, Study, differences, operations, rungs
+from resnet.study import Experiment, Job, Key, Study, differences, rungs
 from resnet.terminal.console import console, say
 
 _COLUMNS = {
     "parameters": ("parameters", lambda n: f"{n:,.0f}"),
     "multiply_adds": ("multiply-adds", lambda n: f"{n / 1e6:.2f} M"),
-    "operations": ("PFLOP", lambda n: f"{n / 1e15:,.3g}"),
     "lanes": ("lanes", lambda n: f"{n:.0f}"),
     "images_per_second": ("images/s", lambda rate: f"{rate:.0f}"),
     "time": ("time", duration),
@@ -63,24 +61,21 @@ def show(
                 known[name] = estimate(job, n, len(images.classes), shape, lanes[name])
     else:
         known = _recorded(firsts, study, images.fingerprint)
-        known |= _past(firsts, study, images.fingerprint, uri)
-    for name, figures in known.items():
-        experiment = firsts[name].experiment
-        each = operations(figures["multiply_adds"], n, experiment.data.validation.fraction)
-        figures["operations"] = each * experiment.training.epochs
+    past, done = _past(firsts, study, images.fingerprint, uri)
+    known = known | ({} if timing else past)
     if max(lanes.values()) > 1:
         known = {name: known.get(name, {}) | {"lanes": lanes[name]} for name in firsts}
     title = f"Plan for {n:,} training images of {height}x{width}"
     console.print(_sizes(title, firsts, known))
     _print_changes(firsts, study)
     trainings = len({job.training() for job in due})
-    total = sum(known.get(job.experiment.name, {}).get("operations", math.nan) for job in due)
     counted = f"experiments: {len(firsts)}, seeds: {len(due) // len(firsts)}, runs: {len(due)}"
     if trainings < len(due):
         counted += f" that share {count(trainings, 'training')}"
-    if not math.isnan(total):
-        counted += f", {total / 1e15:,.3g} PFLOP at most"
-    took = _took(due, firsts, known, timing)
+    left = [job for job in due if (job.experiment.name, str(job.seed)) not in done]
+    if len(left) < len(due):
+        counted += f", {len(due) - len(left)} of them finished"
+    took = _took(left, known, timing) if left else "all of these runs are finished"
     console.print(f"{counted}; nothing was trained", highlight=False)
     say(escape(took))
 
@@ -122,18 +117,17 @@ def _print_changes(firsts: dict[str, Job], study: Study) -> None:
                 console.print(Padding.indent(line, 2), highlight=False)
 
 
-def _took(due: list[Job], firsts: dict[str, Job], known: Known, timing: bool) -> str:
-    """How long all of it takes, as far as is known."""
-    if not all("time" in known.get(name, {}) for name in firsts):
+def _took(due: list[Job], known: Known, timing: bool) -> str:
+    """How long the runs that are left take, as far as is known."""
+    if not all("time" in known.get(job.experiment.name, {}) for job in due):
         return f"how long it takes here:  {shell.again()} --timing"
     longest: dict[tuple, float] = {}  # runs share a training until a schedule changes the rate
-    for name, job in firsts.items():
+    for job in due:
         schedule = job.experiment.training.reduce_lr_on_plateau
-        shared = job.experiment.trajectory(), repr(schedule)
-        longest[shared] = max(longest.get(shared, 0), known[name]["time"])
-    seconds = len(due) // len(firsts) * sum(longest.values())
+        shared = *job.training(), repr(schedule)
+        longest[shared] = max(longest.get(shared, 0), known[job.experiment.name]["time"])
     basis = "less where early stopping triggers" if timing else "as finished runs took"
-    return f"about {duration(seconds)} on this machine, {basis}"
+    return f"about {duration(sum(longest.values()))} on this machine, {basis}"
 
 
 def _recorded(jobs: dict[str, Job], study: Study, fingerprint: str) -> Known:
@@ -149,33 +143,42 @@ def _recorded(jobs: dict[str, Job], study: Study, fingerprint: str) -> Known:
     return found
 
 
-def _past(jobs: dict[str, Job], study: Study, fingerprint: str, uri: str | None) -> Known:
-    """What finished runs of the same on this machine tell, by experiment; no run, no entry."""
+def _past(
+    jobs: dict[str, Job], study: Study, fingerprint: str, uri: str | None
+) -> tuple[Known, set[tuple[str, str]]]:
+    """What finished runs of the same on this machine tell, and which (experiment, seed) are done.
+
+    No run, no entry.
+    """
+    found: Known = {}
+    done: set[tuple[str, str]] = set()
     file = file_of(full(uri))
     if file and not os.path.exists(file):  # noqa: PTH110 - where it is forbidden, too
-        return {}
+        return found, done
     with console.status("reading runs"):
         from resnet.store import connect
 
         try:
             store = connect(uri, study, create=False)
         except UserError:
-            return {}
-        same = {
-            "dataset_fingerprint": fingerprint,
-            "host": socket.gethostname(),
-            "backend": os.environ.get("KERAS_BACKEND", "tensorflow"),
-            "status": "FINISHED",
-            "role": "rung",
-        }
-        found: Known = {}
+            return found, done
+        same = {"dataset_fingerprint": fingerprint, "status": "FINISHED", "role": "rung"}
+        here = {"host": socket.gethostname()}
+        here["backend"] = os.environ.get("KERAS_BACKEND", "tensorflow")
         for name, job in jobs.items():
             runs = store.search(config_hash=job.experiment.hash(), **same)
-            if metrics := [run.data.metrics for run in runs]:
+            as_asked = {"profile": job.profile, "modified": job.modified}
+            done |= {
+                (name, run.data.tags["seed"])
+                for run in runs
+                if as_asked.items() <= run.data.tags.items()
+            }
+            mine = [run for run in runs if here.items() <= run.data.tags.items()]
+            if metrics := [run.data.metrics for run in mine]:
                 found[name] = {key: metrics[0][key] for key in ("parameters", "multiply_adds")}
                 # what it took of the device, which it may have shared with other lanes
                 found[name]["time"] = fmean(
                     run.data.metrics["train_seconds"] / int(run.data.tags.get("lanes", 1))
-                    for run in runs
+                    for run in mine
                 )
-        return found
+    return found, done

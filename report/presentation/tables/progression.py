@@ -50,7 +50,8 @@ def progression(content: Content) -> Table:
         Field("step_gain", gain, "gain", points, "number", "terminal"),
         Field("", lambda s: _accuracy(s)[1], "95 % interval", str, "lines", "page results"),
         Field("seeds", lambda s: len(s.accuracies), "seeds", str, "number", "page terminal"),
-        Field("train_seconds", mean("train_seconds"), "time", duration, "number", "terminal"),
+        Field("train_seconds", mean("train_seconds")),
+        Field("", _short_time, "time", str, "number", "terminal"),
         Field("what_changed", lambda s: "; ".join(s.changes), "changed", as_list, "below"),
         *raw("title", "assumed", "interval", "deviation", "own_deviation"),
         *raw(rung="name", evidence="basis", reproduced="accuracy", seed_floor="floor"),
@@ -87,6 +88,14 @@ def _accuracy(s: System) -> list[str]:
 
 def _epochs(s: System) -> str:
     return least_to_most(s.values("epochs_run"))
+
+
+def _short_time(s: System) -> str:
+    """The mean over runs of one device; from the least to the most where there are several."""
+    times = s.values("train_seconds")
+    if len({engine(run) for run in s.runs}) < 2 or not times:
+        return duration(s.mean("train_seconds"))
+    return f"{duration(min(times))} to {duration(max(times))}"
 
 
 def _time(s: System) -> str:
