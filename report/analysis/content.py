@@ -301,13 +301,14 @@ def _shared(systems: Mapping[str, System], doubtful: Collection[str]) -> tuple[S
 
     Left out, a run that jumps about would make every other row look firmer.
     """
+    found: dict[tuple[str, str], list[str]] = {}
+    for run in (run for system in systems.values() for run in system.runs if run.lacks):
+        found.setdefault((run.rung, run.lacks), []).append(f"{run.seed} (run {run.id[:8]})")
     why = "nothing is decided about accuracies and gains, which share one deviation between seeds"
     lacking = [
-        f"{run.rung}, seed {run.seed} (run {run.id[:8]}) lacks its {run.lacks}: {why}; "
-        "a run that is deleted in MLflow no longer counts"
-        for system in systems.values()
-        for run in system.runs
-        if run.lacks
+        f"{rung}, seed {', '.join(seeds)}: {lacks}. So {why}. A run that is deleted in MLflow no "
+        "longer counts."
+        for (rung, lacks), seeds in found.items()
     ]
     if lacking or doubtful:
         return Shared(), lacking

@@ -155,13 +155,16 @@ class Run:
 
     @property
     def lacks(self) -> str:
-        """What of the evidence on its accuracy is gone, or ""."""
+        """Why it does not tell how far seeds lie apart, or ""."""
+        if self.metric("epochs_run") == 1 == len(self.curve("val_accuracy")):
+            return "one epoch does not tell how far validation accuracy jumps"
         known = {
             "test accuracy": self.metric("test_accuracy"),
             "predictions": self.floor,
             "curve of validation accuracy": self.jumps,
         }
-        return ", ".join(what for what, value in known.items() if math.isnan(value))
+        gone = ", ".join(what for what, value in known.items() if math.isnan(value))
+        return f"lacks its {gone}" * bool(gone)
 
     def curve(self, name: str) -> pd.Series:
         """Returns a metric by epoch, empty if it lacks any: half a curve may end anywhere."""

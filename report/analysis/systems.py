@@ -113,8 +113,9 @@ class System:
 
     @cached_property
     def interval(self) -> Interval:
-        """95 %, of the mean."""
-        return statistics.contrast([(1, self.estimate)]).interval()
+        """95 %, of the mean, which is no more than 1."""
+        low, high = statistics.contrast([(1, self.estimate)]).interval()
+        return low, min(high, 1.0)
 
     @property
     def band(self) -> Bound:

@@ -65,9 +65,11 @@ def _dots(rows: list[tuple], form: Callable[[float], str], title: str) -> Figure
     figure = Figure(figsize=(WIDTH, 0.9 + 0.5 * len(rows)))
     axes = figure.subplots()
     blue, grey = PALETTE["reproduced"], PALETTE["published"]
+    held = not all(math.isnan(row[1]) for row in rows)  # against something published
 
     def beside(y: float, there: str, here: str, **style: Any) -> None:
-        for x, text, colour in ((6, there, grey), (50, here, blue)):
+        columns = ((6, there, grey), (50, here, blue))
+        for x, text, colour in columns if held else ((6, here, blue),):
             axes.annotate(text, (1, y), (x, 0), axes.get_yaxis_transform(), "offset points",
                           va="center", color=colour, annotation_clip=False, **style)  # fmt: skip
 
@@ -102,6 +104,7 @@ def progression(content: Content) -> Figure:
     ]
     with rc_context(fname=STYLE):
         figure = _dots(rows, percent, "test accuracy")
+        figure.axes[0].set_xlim(right=min(figure.axes[0].get_xlim()[1], 1.002))
         figure.axes[0].xaxis.set_major_formatter(_PERCENT)
         return figure
 

@@ -248,7 +248,7 @@ class Display:
                 epoch = row.diverged
                 return (
                     f"[green]test accuracy {summary['test_accuracy']:.2%}[/green] after "
-                    f"{epochs}, {duration(time.monotonic() - row.began)}"
+                    f"{epochs}, {duration(summary['train_seconds'])}"
                     + f"; [red]diverged in epoch {epoch}[/red]"
                     * bool(epoch)
                 )

@@ -60,6 +60,13 @@ def named(systems: Sequence[System]) -> str:
     return listed([*first, *others])
 
 
+def _titled(system: System) -> str:
+    """Writes ``rung 2 (+ augmentation)``."""
+    return (
+        system.heading if system.short == system.name else f"rung {system.short} ({system.title})"
+    )
+
+
 def message(content: Content) -> Message:
     """Answers what the study asks, as far as the runs do."""
     published = [s for s in content.systems if not math.isnan(s.published)]
@@ -141,10 +148,11 @@ def _measured(content: Content) -> str:
     seeds = f"mean of {count(len(best.accuracies), 'seed')}" if len(best.accuracies) > 1 else ""
     if len(rungs) == 1:
         told = ", ".join(filter(None, (f"{percent(best.accuracy)}{interval}", seeds)))
-        return f"The test accuracy of {best.heading} is {told}."
+        return f"The test accuracy of {_titled(best)} is {told}."
     others = [s for s in rungs if s is not best]
     beaten = [s for s in others if _ahead(best, s)]
-    lead = f"{best.heading} has the highest test accuracy, {percent(best.accuracy)}{interval}"
+    lead = f"{_titled(best)} has the highest test accuracy, {percent(best.accuracy)}{interval}"
+    lead = lead[0].upper() + lead[1:]
     if len(beaten) == len(others):
         return f"{lead}: more than {'the other' if len(others) == 1 else 'each other'} rung."
     equal = named([s for s in others if s not in beaten])
@@ -162,8 +170,9 @@ def _claims(content: Content) -> list[Line]:
         return []
     parts = count_verdicts(content.claims)
     total = len(content.claims)
-    what = f"of {words(total)}, {parts}" if total > 1 else f"the claim {parts}"
-    return [Line("", "Claims", what)]
+    if total == 1:
+        return [Line("", "Claim", f"“{content.claims[0].claim.text}” {parts}")]
+    return [Line("", "Claims", f"of {words(total)}, {parts}")]
 
 
 def count_verdicts(judged: Iterable[Judgement]) -> str:
