@@ -101,8 +101,8 @@ def test_without_published_accuracies_the_best_rung_is_named(two_seeds, full):
     assert message.message(two).lead.endswith("more than the other rung.")
     one_each = unpublished(analysis.load(full[0].uri))
     assert message.message(one_each).lead == (
-        "Rung 5 (+ deeper + dropout) has the highest test accuracy, 89.2 %; the runs do not tell it "
-        "apart from rungs 1, 2, 3 and 4."
+        "Rung 5 (+ deeper + dropout) has the highest test accuracy, 89.2 %; the runs do not tell "
+        "it apart from rungs 1, 2, 3 and 4."
     )
 
 
@@ -128,7 +128,7 @@ def test_a_row_says_why_by_its_numbers(two_seeds, full):
     half = 50 * (row.interval[1] - row.interval[0])
     assert message.why(content, row).startswith(
         f"seeds vary by {100 * row.deviation:.1f} points; the interval, ±{half:.1f}, is wider than "
-        "the 1.5 allowed; "
+        "the 1.5 allowed"
     )
     assert message.why(content, content.systems[2]) == ""  # was not run
     near = replace(row, published=row.accuracy, tolerance=1.0)
