@@ -12,6 +12,8 @@ help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 recorded: $(VENV)/ready  ## the recorded runs and their report: results without training
+	$(BIN)/ladder restore --experiments studies/nielsen2015
+	$(BIN)/ladder report --recorded --experiments studies/nielsen2015
 	$(BIN)/ladder restore
 	$(BIN)/ladder report --recorded --out reports/recorded \
 		$(if $(DISPLAY)$(WAYLAND_DISPLAY)$(filter Darwin,$(shell uname)),--open)
@@ -27,6 +29,7 @@ report: $(VENV)/ready  ## page, tables and figures, from what mlflow.db holds
 
 readme: $(VENV)/ready  ## the results in README and docs/, from results/
 	$(BIN)/ladder report --readme results/
+	$(BIN)/ladder report --readme studies/nielsen2015/results --experiments studies/nielsen2015
 
 ui: $(VENV)/ready  ## the runs in the MLflow UI, on 127.0.0.1
 	$(BIN)/ladder ui

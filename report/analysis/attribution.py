@@ -204,7 +204,7 @@ class Varied(NamedTuple):
         if holding:
             return f"reproduced with another value of {named(holding)}"
         if self.untried:
-            return f"the study does not state {named(self.untried)}"
+            return f"the study does not state {named(self.untried)}: other values may reach it"
         return f"undecided with another value of {named(open_)}" if open_ else ""
 
 

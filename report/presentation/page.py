@@ -21,13 +21,12 @@ from resnet.host.shell import duration
 
 
 def facts(content: Content) -> str:
-    """Says on what the answer rests: seeds, time, devices."""
+    """Says on what the answer rests: seeds and time."""
     if not content.runs:
         return ""
     seeds = least_to_most([len(s.runs) for s in content.systems if s.runs])
-    of = f" of {content.said.seeds} planned" * content.interim
-    devices = ", ".join(dict.fromkeys(run.tags.get("device", "") for run in content.runs))
-    return f"Seeds a row: {seeds}{of}. Training time: {duration(content.seconds)} ({devices})."
+    planned = f", of {content.said.seeds} planned" * content.interim
+    return f"Seeds per rung: {seeds}{planned}. Training time: {duration(content.seconds)}."
 
 
 def render(content: Content, made: dict[str, Table], drawn: dict[str, tuple[Figure, str]]) -> str:

@@ -1,6 +1,7 @@
 """README.md and docs/ beside a folder of records follow from what was measured."""
 
 import hashlib
+import os
 import shlex
 import shutil
 from collections.abc import Collection, Iterable
@@ -16,7 +17,7 @@ from report.presentation.tables import all_tables, commands, results
 from report.presentation.tables.message import message, wrong
 from report.presentation.tables.numbers import seed_list, seeds
 from report.presentation.tables.progression import progression
-from resnet import UserError, records
+from resnet import ROOT, UserError, records
 from resnet.study import Study, short
 
 FIGURES = Path("docs/figures")
@@ -40,15 +41,15 @@ def read(study: Study, results: Path) -> tuple[Content, str]:
     return (of_records(study, found.values()) if found else planned(study)), state
 
 
-def section(content: Content) -> str:
+def section(content: Content, *, picture: bool = True) -> str:
     """Writes what stands between the README's two markers, as Markdown."""
     caption = f"Test accuracy on {content.study.dataset_title}"
     table = replace(progression(content), caption=caption)
     parts = [to_markdown(table, "readme")]
     if content.runs:
         file = (FIGURES / "progression.svg").as_posix()
-        picture = f"![Published and reproduced test accuracy, rung by rung]({file})\n"
-        parts += [picture, f"{message(content).text}\n"]
+        drawn = f"![Published and measured test accuracy, rung by rung]({file})\n"
+        parts += [*[drawn] * picture, f"{message(content).text}\n"]
     return "\n".join(parts)
 
 
@@ -132,16 +133,26 @@ def documents(root: Path, content: Content, drawn: Collection[str]) -> dict[str,
     path = root / "README.md"
     if not path.is_file():
         raise UserError(f"{path}: there is no such file; make one with the lines {MARKERS}")
-    before, found, rest = path.read_text(encoding="utf-8").partition(WRITTEN)
-    _, found_end, after = rest.partition(END)
-    if not found or not found_end:
-        raise UserError(f"{path}: lacks the line {(END if found else WRITTEN).strip()}")
     made = {
-        "README.md": before + WRITTEN + section(content) + END + after,
+        "README.md": _with(path, WRITTEN, section(content)),
         "docs/results.md": details(content, drawn),
     }
+    above = ROOT / "README.md"
+    marker = f"<!-- written by  make readme  from the records of {content.study.name} -->\n"
+    if above != path and marker in above.read_text(encoding="utf-8"):
+        table = section(content, picture=False)
+        made[os.path.relpath(above, root)] = _with(above, marker, table)
     timed = (root / "benchmarks" / "README.md").exists()
     return made | ({"docs/benchmarks.md": timings(root)} if timed else {})
+
+
+def _with(path: Path, begin: str, text: str) -> str:
+    """A file's text with another one between a marker and the next end."""
+    before, found, rest = path.read_text(encoding="utf-8").partition(begin)
+    _, found_end, after = rest.partition(END)
+    if not found or not found_end:
+        raise UserError(f"{path}: lacks the line {(END if found else begin).strip()}")
+    return before + begin + text + END + after
 
 
 def stale(study: Study, results: Path) -> str:

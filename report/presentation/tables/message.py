@@ -38,8 +38,9 @@ class Message(NamedTuple):
 
     @property
     def text(self) -> str:
-        """All of it but the command, for a README or a terminal."""
-        return " ".join([self.lead, *(f"{line.heading}: {line.text}." for line in self.lines)])
+        """The lead and what no row of the table says, for beside it."""
+        others = (line for line in self.lines if not line.verdict)
+        return " ".join([self.lead, *(f"{line.heading}: {line.text}." for line in others)])
 
 
 def words(number: int) -> str:
@@ -62,9 +63,9 @@ def named(systems: Sequence[System]) -> str:
 
 def _titled(system: System) -> str:
     """Writes ``rung 2 (+ augmentation)``."""
-    return (
-        system.heading if system.short == system.name else f"rung {system.short} ({system.title})"
-    )
+    if system.short == system.name:
+        return f"{system.title} ({system.short})"
+    return f"rung {system.short} ({system.title})"
 
 
 def message(content: Content) -> Message:
@@ -96,6 +97,10 @@ def _reproduced(content: Content, published: list[System]) -> tuple[str, list[Li
         everything = "The" if total == 1 else "Both" if total == 2 else f"All {words(total)}"
         verb = "is" if total == 1 else "are"
         lead = f"{everything} {accuracies} {verb} reproduced to within {tolerance}."
+    elif not (by["holds"] or by["fails"] or by[ASSUMED]):
+        waiting = ((v, len(by[v])) for v in ("undecided", "not run"))
+        told = listed([f"{words(n)} {'is' if n == 1 else 'are'} {v}" for v, n in waiting if n])
+        lead = f"Nothing is decided yet: of {words(total)} {accuracies}, {told}."
     else:
         parts = [
             f"{words(len(by['holds']))} of {words(total)} {accuracies} "
@@ -114,8 +119,8 @@ def _reproduced(content: Content, published: list[System]) -> tuple[str, list[Li
 
     def each(systems: list[System]) -> str:
         return "; ".join(
-            f"{named([s])} ({percent(s.accuracy)} here, {percent(s.published)} published"
-            f"{'; ' + s.assumed if s.verdict == ASSUMED else ''})"
+            f"{_titled(s)}: {percent(s.accuracy)} here, {percent(s.published)} published"
+            f"{', but ' + s.assumed if s.verdict == ASSUMED else ''}"
             for s in systems
         )
 
@@ -133,7 +138,7 @@ def _undecided(content: Content, systems: list[System]) -> str:
     if not systems:
         return ""
     seeds = least_to_most([len(s.runs) for s in systems])
-    more = f", with {seeds} of {content.said.seeds} planned seeds" * content.interim
+    more = f": {seeds} of {content.said.seeds} planned seeds were run" * content.interim
     return f"{named(systems)}{more}"
 
 
@@ -172,7 +177,7 @@ def _claims(content: Content) -> list[Line]:
     total = len(content.claims)
     if total == 1:
         return [Line("", "Claim", f"“{content.claims[0].claim.text}” {parts}")]
-    return [Line("", "Claims", f"of {words(total)}, {parts}")]
+    return [Line("", "Further claims", f"of {words(total)}, {parts}")]
 
 
 def count_verdicts(judged: Iterable[Judgement]) -> str:
@@ -228,8 +233,8 @@ def why(content: Content, system: System) -> str:
         )
     if s.verdict == ASSUMED:
         return s.assumed
-    inside = "within" if s.verdict == "holds" else "more than"
-    return f"all of the interval, {wide}, is {inside} {100 * tolerance:g} points from it"
+    inside = "within" if s.verdict == "holds" else "beyond"
+    return f"all of the interval, {wide}, lies {inside} {100 * tolerance:g} points of the published"
 
 
 def _needed(content: Content, system: System) -> str:

@@ -54,6 +54,11 @@ def answered(two_seeds, monkeypatch):
             "run.",
         ),
         ([NOT] * 6, "Nothing has been run yet."),
+        (
+            [OPEN] * 5 + [NOT],
+            "Nothing is decided yet: of six published accuracies, five are undecided and one is "
+            "not run.",
+        ),
     ],
 )
 def test_the_lead_counts_what_was_reproduced_and_what_not(answered, verdicts, lead):
@@ -70,11 +75,11 @@ def test_each_part_names_its_rungs_and_numbers(answered):
         "Undecided",
         "Not run",
     ]
-    assert lines["Reproduced"].startswith("rung 1 (")
+    assert lines["Reproduced"].startswith("rung 1 (Template): ")
     assert "82.9 % published" in lines["Not reproduced under our assumptions"]
-    assert lines["Undecided"] == "rungs 3 and 4, with 3 of 5 planned seeds"
+    assert lines["Undecided"] == "rungs 3 and 4: 3 of 5 planned seeds were run"
     assert lines["Not run"] == "rung 5"
-    assert lines["Not reproduced"].startswith("vgg (")
+    assert lines["Not reproduced"].startswith("VGG-like network (vgg): ")
     assert told.go_on.endswith("--seeds 0-4 --tracking-uri " + told.go_on.rpartition(" ")[2])
     assert " run all,vgg " in told.go_on
 
@@ -132,7 +137,7 @@ def test_a_row_says_why_by_its_numbers(two_seeds, full):
     )
     assert message.why(content, content.systems[2]) == ""  # was not run
     near = replace(row, published=row.accuracy, tolerance=1.0)
-    assert message.why(content, near).endswith("is within 100 points from it")
+    assert message.why(content, near).endswith("lies within 100 points of the published")
     few = analysis.load(full[0].uri)
     assert message.why(few, few.systems[0]).startswith("too few seeds in all to know")
 
