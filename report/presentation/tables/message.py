@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from report.analysis import Content, Judgement, System, prospects, state, statistics
+from report.presentation.tables.commands import data_option
 from report.presentation.tables.numbers import least_to_most, percent, points, span
 from resnet.host.shell import count
 
@@ -209,7 +210,8 @@ def _go_on(content: Content) -> str:
     chosen = ["all"] * (rungs == every) or rungs
     names = ",".join([*chosen, *(name for name in short if not name.isdigit())])
     seeds = f"0-{planned - 1}" if planned > 1 else "0"
-    return content.study.command("run", names, "--seeds", seeds, uri=content.uri or None)
+    data = data_option(content.study, content.runs[0]) if content.runs else []
+    return content.study.command("run", names, "--seeds", seeds, *data, uri=content.uri or None)
 
 
 def why(content: Content, system: System) -> str:
