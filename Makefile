@@ -30,6 +30,7 @@ report: $(VENV)/ready  ## page, tables and figures, from what mlflow.db holds
 readme: $(VENV)/ready  ## the results in README and docs/, from results/
 	$(BIN)/ladder report --readme results/
 	$(BIN)/ladder report --readme studies/nielsen2015/results --experiments studies/nielsen2015
+	$(BIN)/python -m docs.tour
 
 ui: $(VENV)/ready  ## the runs in the MLflow UI, on 127.0.0.1
 	$(BIN)/ladder ui

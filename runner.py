@@ -142,9 +142,10 @@ def ui(
     experiments: Experiments = None,
     tracking_uri: TrackingUri = None,
 ) -> None:
-    """Shows the runs in MLflow's UI, as charts, a line a rung; Ctrl-C ends it.
+    """Shows the runs in MLflow's UI; Ctrl-C ends it.
 
-    If the store is a server, its address is opened.
+    It prints two addresses: the runs in the order of the rungs, and the newest ladder. The browser
+    opens the first. If the store is a server, the addresses are that server's.
     """
     from report.presentation.ui import show
 

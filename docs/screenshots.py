@@ -4,7 +4,6 @@ They are put into a store that is gone afterwards; ``--tracking-uri`` takes anot
 """
 
 import argparse
-import os
 import shutil
 import subprocess
 import sys
@@ -18,9 +17,9 @@ from report import analysis  # noqa: E402
 from report.presentation import output, ui  # noqa: E402
 from resnet import terminal  # noqa: E402
 
-ELSEWHERE = "10.1.1.1"
-"""Stands for 127.0.0.1 in the pictures' browser: to a server on the same machine MLflow's page
-opens its assistant, which takes a third of it."""
+ELSEWHERE = "::1"
+"""Stands for 127.0.0.1 in the pictures' browser: at 127.0.0.1 MLflow opens its
+assistant, which takes a third of the page."""
 
 
 def chromium() -> str | None:
@@ -71,15 +70,14 @@ def main() -> None:
     arguments = parser.parse_args()
     if not chromium():
         sys.exit("chromium is not there: Debian has it in the package chromium")
-    os.environ["MLFLOW_SERVER_CORS_ALLOWED_ORIGINS"] = f"http://{ELSEWHERE}:*"
     with tempfile.TemporaryDirectory() as temporary:
         store = arguments.tracking_uri or f"sqlite:///{temporary}/mlflow.db"
-        uri, place = ui.prepare(store, None)
+        uri, places = ui.prepare(store, None)
         report = output.write(analysis.load(uri), Path(temporary) / "report")
         pages = {"report": (report / output.PAGE).as_uri()}
         with ui.served(uri) as (server, _):
-            server = server.replace("127.0.0.1", ELSEWHERE)
-            pages["mlflow"] = f"{server}{place}"
+            server = server.replace("127.0.0.1", f"[{ELSEWHERE}]")
+            pages["mlflow"] = f"{server}{places['runs']}"
             for name, page in pages.items():
                 picture = arguments.out / f"{name}.png"
                 browse(page, f"--screenshot={picture}")

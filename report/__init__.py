@@ -1,6 +1,6 @@
 """From what MLflow holds to judged claims (``analysis``) and to tables, figures and a page.
 
-``report.results()`` and ``report.curves()`` give the numbers to a notebook.
+:func:`tables` and :func:`recorded` give a notebook the report's tables as data frames.
 """
 
 from __future__ import annotations
@@ -10,29 +10,48 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:  # which takes a second that nobody should wait for in vain
     import pandas as pd
 
+    from report.analysis import Content
 
-def results(uri: str | None = None, **chosen: Any) -> pd.DataFrame:
-    """Returns the runs that a report would show, a row each, with metrics and published accuracy.
+
+def tables(uri: str | None = None, **chosen: Any) -> dict[str, pd.DataFrame]:
+    """Returns the tables of the report of a store's runs: ``progression``, ``claims``, ...
 
     Args:
         uri: MLflow tracking URI; by default the project's own.
         **chosen: see :func:`report.analysis.load`.
 
     Returns:
-        A data frame; accuracies are fractions of 1, times seconds.
+        Data frames by name; accuracies are fractions of 1, times seconds.
 
     Raises:
         UserError: the store cannot be read, or nothing in it matches.
     """
     from report import analysis  # which takes seconds
-    from report.presentation.tables.provenance import runs
 
-    return runs(analysis.load(uri, **chosen)).frame
+    return _frames(analysis.load(uri, **chosen))
+
+
+def recorded() -> dict[str, pd.DataFrame]:
+    """Returns the tables of the report of the recorded runs, without a store."""
+    from report import analysis
+    from resnet.records import load_all
+    from resnet.study import Study
+
+    study = Study.open()
+    return _frames(analysis.of_records(study, load_all(study.results).values()))
+
+
+def results(uri: str | None = None, **chosen: Any) -> pd.DataFrame:
+    """Returns the runs, one row per run; arguments and errors as of :func:`tables`."""
+    return tables(uri, **chosen)["runs"]
 
 
 def curves(uri: str | None = None, **chosen: Any) -> pd.DataFrame:
-    """Returns their curves, a row an epoch and run; arguments and errors as of :func:`results`."""
-    from report import analysis
-    from report.presentation.tables import provenance
+    """Returns the curves, one row per epoch and run; arguments and errors as of :func:`tables`."""
+    return tables(uri, **chosen)["curves"]
 
-    return provenance.curves(analysis.load(uri, **chosen)).frame
+
+def _frames(content: Content) -> dict[str, pd.DataFrame]:
+    from report.presentation.tables import all_tables
+
+    return {name: table.frame for name, table in all_tables(content).items()}

@@ -5,6 +5,7 @@ gone before they start.
 """
 
 import contextlib
+import json
 import os
 import signal
 import socket
@@ -17,14 +18,21 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlencode
 
 from resnet import UserError
 from resnet.host import shell
 
+if TYPE_CHECKING:
+    from resnet.store import Store
+
 PORT = 5000
+RUNGS = "tags.rung != ''"
+"""MLflow's filter for every run of a rung, restored or own; parents have no such tag."""
 
 
-def prepare(uri: str | None, folder: Path | None) -> tuple[str, str]:
+def prepare(uri: str | None, folder: Path | None) -> tuple[str, dict[str, str]]:
     """Opens the store; one without runs of a rung is given the study's records.
 
     Args:
@@ -32,13 +40,13 @@ def prepare(uri: str | None, folder: Path | None) -> tuple[str, str]:
         folder: of the study; by default the one that comes with the project.
 
     Returns:
-        The store's full address, and where a server shows the rungs' curves.
+        The store's full address, and by name the pages to open, without the server's address.
 
     Raises:
         UserError: the store cannot be used, or a record is damaged.
     """
     from resnet import records
-    from resnet.store import RUNGS, connect, nothing_run, view
+    from resnet.store import connect, nothing_run
     from resnet.study import Study
 
     store = connect(uri, Study.open(folder))
@@ -49,7 +57,35 @@ def prepare(uri: str | None, folder: Path | None) -> tuple[str, str]:
             print(f"{restore(store, found)} recorded runs restored")
         else:
             print(f"{nothing_run(store.study, 'reload the page when there are runs', store.uri)}")
-    return store.uri, view("", store.experiment_id)
+    return store.uri, _pages(store)
+
+
+def _pages(store: "Store") -> dict[str, str]:
+    """Returns pages whose whole state is in the address, so that a reload changes nothing.
+
+    ``runs`` lists the runs in the order of the rungs. ``ladder`` shows the newest ladder, if there
+    is one: by rung, test accuracy with its interval and the published accuracy.
+    """
+    number = store.experiment_id
+    runs = {
+        "searchFilter": f"{RUNGS} AND tags.part_of IS NULL",
+        "orderByKey": "tags.`rung`",
+        "orderByAsc": "true",
+        "compareRunsMode": "CHART",
+        "workflowType": "machine_learning",  # else MLflow shows its pages for language models
+    }
+    found = {"runs": f"#/experiments/{number}/runs?{urlencode(runs)}"}
+    for newest in store.client.search_runs([number], "tags.ladder != ''", max_results=1):
+        chart = {
+            "runs": [newest.info.run_id],
+            "experiments": [number],
+            "metric": "test_accuracy",
+            "plot_metric_keys": ["test_accuracy", "low", "high", "published"],
+            "show_point": True,
+        }
+        values = {key: json.dumps(value) for key, value in chart.items()}
+        found["ladder"] = f"#/metric?{urlencode(values | {'x_axis': 'step'})}"
+    return found
 
 
 @contextlib.contextmanager
@@ -115,24 +151,27 @@ def _answers(port: int) -> bool:  # it listens once it is ready; a request might
 
 def show(uri: str | None, folder: Path | None, port: int | None, in_browser: bool) -> None:
     """Shows the runs in MLflow's UI until Ctrl-C; of a server its address is opened."""
+    away = (uri or "").strip().startswith("http")
+    print("opening the store ..." if away else "starting MLflow ...", flush=True)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) != signal.SIG_IGN:  # as nohup has it
             signal.signal(number, signal.default_int_handler)
     # Ctrl-C is for this process
     ignored = (signal.SIGINT, signal.SIG_IGN)
     with ProcessPoolExecutor(1, get_context("spawn"), signal.signal, ignored) as pool:
-        uri, place = pool.submit(prepare, uri, folder).result()
+        uri, pages = pool.submit(prepare, uri, folder).result()
     if uri.startswith("http"):
-        _open(f"{uri.rstrip('/')}/{place}", in_browser)
+        _open(f"{uri.rstrip('/')}/", pages, in_browser)
         return
     with contextlib.suppress(KeyboardInterrupt), served(uri, port) as (address, server):
-        _open(f"{address}{place}", in_browser)
+        _open(address, pages, in_browser)
         print("Ctrl-C ends it", flush=True)
         server.wait()
 
 
-def _open(address: str, in_browser: bool) -> None:
-    print(shell.hide(address), flush=True)
+def _open(server: str, pages: dict[str, str], in_browser: bool) -> None:
+    for name, page in pages.items():
+        print(f"{name:<8}{shell.hide(f'{server}{page}')}", flush=True)
     displays = sys.platform != "linux" or {"DISPLAY", "WAYLAND_DISPLAY"} & {*os.environ}
     if in_browser and displays:
-        webbrowser.open(address)
+        webbrowser.open(f"{server}{pages['runs']}")

@@ -14,5 +14,3 @@ from resnet.store.database import (
     try_database,
 )
 from resnet.store.store import Run, Store, connect, data_of
-from resnet.store.views import RUNGS
-from resnet.store.views import address as view

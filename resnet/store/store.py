@@ -30,7 +30,6 @@ from sqlalchemy.exc import OperationalError
 from resnet import ROOT, Interrupted, UserError
 from resnet.host.addresses import file_of, full
 from resnet.host.shell import mask
-from resnet.store import views
 from resnet.store.database import (
     FAILURES,
     check,
@@ -265,20 +264,17 @@ def _artifacts(uri: str) -> str | None:
 def _experiment(
     client: MlflowClient, study: Study, artifacts: str | None, create: bool
 ) -> Experiment | None:
-    """The study's experiment, made if it may be, with its views; None if it is not there."""
+    """The study's experiment, made if it may be; None if it is not there."""
     experiment = client.get_experiment_by_name(study.name)
     if experiment is None and create:
         try:
-            made = client.create_experiment(study.name, artifact_location=artifacts)
+            tags = {"mlflow.note.content": study.about}
+            made = client.create_experiment(study.name, artifacts, tags)
             experiment = client.get_experiment(made)
         except MlflowException:
             experiment = client.get_experiment_by_name(study.name)
             if experiment is None:
                 raise  # else another runner was first
-    if create and experiment and experiment.lifecycle_stage == "active":
-        for key, text in views.tags(experiment.experiment_id, study.about).items():
-            if key not in experiment.tags:  # a reader may have changed it
-                client.set_experiment_tag(experiment.experiment_id, key, text)
     return experiment
 
 

@@ -63,7 +63,7 @@ class Key:
         return group(self.dataset, self.profile, self.modified)
 
     def series(self, *further: str) -> dict[str, str]:
-        """Makes the tags by which the UI's views group runs, and tell parts of a step apart.
+        """Makes the tags by which MLflow's UI groups runs, and tells parts of a step apart.
 
         Args:
             *further: what else keeps it apart.
