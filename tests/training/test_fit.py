@@ -87,3 +87,17 @@ def test_it_trains_as_plain_fit_does(case, tmp_path):
     for a, b in zip(ours.network.trainable_variables, theirs.trainable_variables, strict=True):
         if "conv1/bias" not in a.path:  # see layers.Conv2D
             np.testing.assert_allclose(a, b, rtol=0.01, atol=2e-3, err_msg=a.path)
+
+
+@pytest.mark.parametrize(("ties", "tested"), [("first", 1), ("last", 4)])
+def test_of_equally_good_epochs_the_first_or_the_last_is_tested(ties, tested, tmp_path):
+    still = {"learning_rate": 1e-12, "optimizer": {"name": "sgd"}, "epochs": 4}
+    stop = {"monitor": "val_accuracy", "patience": 9, "min_delta": 0.0}
+    stop |= {"restore_best_weights": "always", "ties": ties}
+    vgg = {"architecture": "vgg", "filters": [4], "convolutions": 1, "dense": [], "dropout": 0.0}
+    # whose validation accuracy does not move, statistics of batch normalisation included
+    vgg["batch_norm_momentum"] = 1 - 1e-9
+    e = experiment("01_template", model=vgg, training=still | {"early_stopping": stop})
+    outcome = train(e, bars(), 0, str(tmp_path))
+    assert len({record["val_accuracy"] for record in outcome.history}) == 1
+    assert (outcome.best_epoch, outcome.tested_epoch) == (tested, tested)

@@ -1,0 +1,84 @@
+"""Claims on more than accuracies, and bounds that were changed after runs began."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from report_known import SAID, claim, judge, made_run
+from report_store import LADDER
+
+from report.analysis.systems import System
+from resnet.study import Study
+
+
+def rows(**changes):
+    """Two rows of three seeds each, the second's runs changed."""
+    made = {}
+    for number, name in enumerate(LADDER[:2]):
+        runs = [made_run(name, seed, 80 + number, 5) for seed in range(3)]
+        if number:
+            runs = [replace(run, **changes) for run in runs]
+        made[name] = System(name, name, 0.8, 0.015, {}, runs=tuple(runs))
+    return made
+
+
+def test_the_recall_of_a_class_is_that_of_its_images():
+    made = rows()
+    run = made[LADDER[1]].runs[0]
+    name = run.classes[2] if run.classes else None
+    if name is None:
+        classes = tuple("abcdefghij")
+        made = rows(classes=classes)
+        run, name = made[LADDER[1]].runs[0], "c"
+    of_class = run.predictions["label"] == 2
+    expected = (run.predictions["predicted"] == 2)[of_class].mean()
+    judged = judge(claim(**{"class": name}, quantity="class_recall", bound={"min": 0.0}), made)
+    assert judged.values[0] == pytest.approx(expected)
+    strange = judge(claim(**{"class": "zebra"}, quantity="class_recall", bound={"min": 0}), made)
+    assert strange.verdict == "undecided" and "cannot be measured" in strange.evidence
+
+
+def test_the_parameters_are_the_same_for_each_seed_and_need_no_interval():
+    metrics = made_run(LADDER[1], 0, 81, 5).metrics | {"parameters": 316_394.0}
+    said = claim(quantity="parameters", bound={"max": 400_000})
+    judged = judge(said, rows(metrics=metrics))
+    assert (judged.verdict, judged.value) == ("holds", 316_394)
+    assert judge(
+        claim(quantity="parameters", bound={"max": 1000}), rows(metrics=metrics)
+    ).verdict == ("fails")
+
+
+@pytest.mark.parametrize("key", ["epoch_seconds", "images_per_second"])
+def test_time_and_speed_are_compared_on_one_machine_alone(key):
+    quantity = {"epoch_seconds": "time_ratio", "images_per_second": "speed_ratio"}[key]
+    said = claim(quantity=quantity, against=LADDER[0], bound={"max": 3})
+    history = made_run(LADDER[1], 0, 81, 5).history
+    doubled = rows(history=history.assign(**{key: 2 * history[key]}))
+    assert judge(said, doubled).value == pytest.approx(2)
+    elsewhere = judge(said, rows(tags={"device": "another"}))
+    assert elsewhere.verdict == "undecided" and np.isnan(elsewhere.value)
+
+
+def test_a_claim_that_was_changed_after_its_runs_began_says_so():
+    said = claim(bound={"min": 0.5})
+    then = {"rung": LADDER[1], "quantity": "test_accuracy", "bound": {"min": 0.5}}
+    kept = rows(tags={"bounds": json.dumps({"x": then})})
+    assert "changed" not in judge(said, kept).evidence
+    reworded = said.model_copy(update={"text": "in other words"})
+    assert "changed" not in judge(reworded, kept).evidence
+    moved = judge(said.model_copy(update={"bound": claim(bound={"min": 0.6}).bound}), kept).evidence
+    assert "the claim was changed after 3 runs began: it was" in moved and '{"min": 0.5}' in moved
+    added = rows(tags={"bounds": json.dumps({"other": then})})
+    assert "after 3 runs began: it was not there" in judge(said, added).evidence
+    for damaged in ("", "[]", "{"):
+        assert "changed" not in judge(said, rows(tags={"bounds": damaged})).evidence
+
+
+def test_a_study_s_bounds_are_what_decides_and_nothing_else():
+    bounds = Study.open().bounds
+    assert bounds["tolerance"] == SAID.tolerance
+    assert {name: bounds[name] for name in SAID.published} == SAID.published
+    for c in SAID.claims:
+        now = c.model_dump(exclude={"id", "text", "where"}, exclude_none=True, by_alias=True)
+        assert bounds[c.id] == now
