@@ -26,4 +26,4 @@ from resnet.study.schema import (
     rungs,
     short,
 )
-from resnet.study.study import SHIPPED, Study, select
+from resnet.study.study import SHIPPED, TEMPLATE, Study, select

@@ -20,6 +20,8 @@ from resnet.study.schema import Experiment, Name, Profile, Strict, Text, rung_nu
 
 SHIPPED = ROOT / "experiments"
 """The study that comes with the project."""
+TEMPLATE = Path(__file__).parent / "template"
+"""The files of the study that ``ladder init`` writes."""
 
 
 class _About(Strict):
