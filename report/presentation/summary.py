@@ -9,7 +9,7 @@ from rich.table import Table
 from report.analysis import Content, of_records, prospects
 from report.presentation import page
 from report.presentation.formats import to_terminal
-from report.presentation.tables.compared import compared
+from report.presentation.tables.compared import compared, sweep
 from report.presentation.tables.numbers import NONE, number, points
 from report.presentation.tables.parts import factors, ranges
 from report.presentation.tables.progression import progression as progression_table
@@ -41,6 +41,25 @@ def show(content: Content, console: Console) -> None:
         console.print(f"[dim]{escape(note)}[/dim]", highlight=False)
     reservation(content, console)
     console.print(page.headline(content), highlight=False, markup=False)
+
+
+def trained(content: Content, due: Sequence[Job], console: Console) -> None:
+    """Prints what a command ends with: the progression, or the values of a sweep.
+
+    Args:
+        content: of the jobs; those of a sweep's further values are compared with it.
+        due: what was asked for.
+        console: where to print.
+    """
+    names = {job.experiment.name for job in due}
+    if content.compared:
+        table = sweep(content, {job.modified: job.varied for job in due}, names)
+        console.print(to_terminal(table))
+        return
+    console.print(progression(content, names))
+    for part in parts(content, {name.partition("~")[0] for name in names if "~" in name}):
+        console.print(part)
+    reservation(content, console)
 
 
 def progression(content: Content, named: Collection[str] = ()) -> Table:

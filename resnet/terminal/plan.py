@@ -30,7 +30,7 @@ _COLUMNS = {
     "time": ("time", duration),
 }
 Known = dict[str, dict[str, float]]
-"""Of experiments by name, what is known for ``_COLUMNS``."""
+"""What is known for ``_COLUMNS``, by :attr:`resnet.study.Job.row`."""
 
 
 def show(
@@ -49,17 +49,17 @@ def show(
         study: of which they are.
         uri: the store whose finished runs tell the time; it need not be there.
         timing: build the networks and time some steps on this machine instead.
-        lanes: how many would train side by side, by experiment.
+        lanes: how many would train side by side, by row.
     """
     n, height, width, channels = images.shape
-    firsts = {job.experiment.name: job for job in due if job.seed == due[0].seed}
+    firsts = {job.row: job for job in due if job.seed == due[0].seed}
     if timing:
         with console.status("starting"), quiet_start():  # the imports take seconds
             from resnet.ladder import estimate
         known: Known = {}
         shape = height, width, channels
         for name, job in firsts.items():
-            with console.status(Text(f"timing {job.experiment.title}")):
+            with console.status(Text(f"timing {job.title}")):
                 known[name] = estimate(job, n, len(images.classes), shape, lanes[name])
     else:
         known = _recorded(firsts, study, images.fingerprint)
@@ -74,7 +74,7 @@ def show(
     console.print(_sizes(title, firsts, known))
     _print_changes(firsts, study)
     trainings = len({job.training() for job in due})
-    total = sum(known.get(job.experiment.name, {}).get("operations", math.nan) for job in due)
+    total = sum(known.get(job.row, {}).get("operations", math.nan) for job in due)
     counted = f"experiments: {len(firsts)}, seeds: {len(due) // len(firsts)}, runs: {len(due)}"
     if trainings < len(due):
         counted += f" that share {count(trainings, 'training')}"
@@ -94,7 +94,7 @@ def _sizes(title: str, firsts: dict[str, Job], known: Known) -> Table:
     for name, job in firsts.items():
         cells = {key: _COLUMNS[key][1](value) for key, value in known.get(name, {}).items()}
         table.add_row(
-            escape(job.experiment.label),
+            escape(job.label),
             str(job.experiment.training.epochs),
             *(cells.get(key, "-") for key in columns),
         )
@@ -113,7 +113,7 @@ def _print_changes(firsts: dict[str, Job], study: Study) -> None:
         experiment = job.experiment
         base, _, part = experiment.name.partition("~")  # of a step, or an alternative
         before = ladder.get(base) if "=" in part else previous.get(base)
-        console.print(f"[bold]{escape(experiment.name)}[/bold]", highlight=False)
+        console.print(f"[bold]{escape(job.row)}[/bold]", highlight=False)
         for change in differences(before.flat(), experiment.flat()) if before else ():
             console.print(Padding.indent(escape(change), 2), highlight=False)
         for key, reason in experiment.assumed.items():
