@@ -173,7 +173,8 @@ def _plan(rungs: str, options: Options, *, apart: bool, timing: bool) -> None:
         for jobs in lanes.by_program(due).values():
             n = lanes.trainings(jobs) if count is None else count
             beside |= {job.row: n for job in jobs}
-    images = NAMED.get(options.dataset) or load_images(options.dataset)
+    named = NAMED.get(options.dataset)
+    images = named or load_images(options.dataset, options.study.test_fraction)
     show(due, images, options.study, options.tracking_uri, timing, beside)
     if not apart:
         with console.status("weighing the claims"):
@@ -204,7 +205,7 @@ def _train(rungs: str, options: Options, *, apart: bool) -> None:
     for line in reservations:
         say(f"[yellow]{escape(line)}[/yellow]")
     store = connect(options.tracking_uri, options.study)  # before the images: it may not be there
-    dataset = load_images(options.dataset)
+    dataset = load_images(options.dataset, options.study.test_fraction)
     texts = [*dataset.classes, *(job.experiment.title for job in due)]
     if boxes := records.figures.boxes(texts):
         say(f"[yellow]{escape(boxes)}[/yellow]")
