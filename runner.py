@@ -30,6 +30,7 @@ with shell.packages():
         console,
         flag,
         helped,
+        init,
         load_images,
         parse_seeds,
         say,
@@ -47,6 +48,7 @@ TRAINING = {
     "1-2 --seeds 0-4": "two rungs, five seeds",
     "5,vgg --data cifar.zip": "an image folder or an archive of one",
     "2 --set training.epochs=2": "a value changed",
+    "2 --set training.epochs=2,5": "each of several values",
     "all --seeds 0-4 --jobs 5": "25 runs, five at a time",
     "all --seeds 0-4": "the same, side by side on a GPU (JAX)",
 }
@@ -162,7 +164,7 @@ def _plan(rungs: str, options: Options, *, apart: bool, timing: bool) -> None:
 
         load_statements(options.study)
     options.set_backend(several=True)
-    beside = {job.experiment.name: 1 for job in due}
+    beside = {job.row: 1 for job in due}
     asked = options.lanes if options.one_process or len(due) == 1 else 1
     if asked or os.environ.get("KERAS_BACKEND") == "jax":
         with console.status("starting"), quiet_start():
@@ -171,8 +173,9 @@ def _plan(rungs: str, options: Options, *, apart: bool, timing: bool) -> None:
             count = lanes.chosen(asked)
         for jobs in lanes.by_program(due).values():
             n = lanes.trainings(jobs) if count is None else count
-            beside |= {job.experiment.name: n for job in jobs}
-    images = NAMED.get(options.dataset) or load_images(options.dataset)
+            beside |= {job.row: n for job in jobs}
+    named = NAMED.get(options.dataset)
+    images = named or load_images(options.dataset, options.study.test_fraction)
     show(due, images, options.study, options.tracking_uri, timing, beside)
     if not apart:
         with console.status("weighing the claims"):
@@ -203,7 +206,7 @@ def _train(rungs: str, options: Options, *, apart: bool) -> None:
     for line in reservations:
         say(f"[yellow]{escape(line)}[/yellow]")
     store = connect(options.tracking_uri, options.study)  # before the images: it may not be there
-    dataset = load_images(options.dataset)
+    dataset = load_images(options.dataset, options.study.test_fraction)
     texts = [*dataset.classes, *(job.experiment.title for job in due)]
     if boxes := records.figures.boxes(texts):
         say(f"[yellow]{escape(boxes)}[/yellow]")
@@ -216,7 +219,7 @@ def _train(rungs: str, options: Options, *, apart: bool) -> None:
     name = f"{what} · {dataset.name} · seed {options.seeds or options.seeds_asked[0]}"
     try:
         with _one_line(store.uri, f"go on with:  {again}"), display, stoppable() as should_stop:
-            failures, parent_id = ladder.run_jobs(
+            failures, parents = ladder.run_jobs(
                 due,
                 dataset,
                 store,
@@ -236,7 +239,7 @@ def _train(rungs: str, options: Options, *, apart: bool) -> None:
         say("all of these runs are finished; nothing was trained")
     if failures:
         say(f"{failures} of {len(due)} runs failed; try again:  {escape(again)}")
-    _conclude(store, parent_id, dataset, due)
+    _conclude(store, parents, dataset, due)
     if failures:
         raise typer.Exit(1)
 
@@ -260,8 +263,8 @@ def _engine(options: Options, due: list[Job]) -> Callable | None:
     )
 
 
-def _conclude(store: "Store", parent_id: str, dataset: "Dataset", due: list[Job]) -> None:
-    """The last act: the progression table here, the report on disk and with the parent run.
+def _conclude(store: "Store", parents: dict[str, str], dataset: "Dataset", due: list[Job]) -> None:
+    """The last act: the table here, the report on disk and with the parent runs.
 
     Raises:
         UserError: the report cannot be made or written.
@@ -270,21 +273,19 @@ def _conclude(store: "Store", parent_id: str, dataset: "Dataset", due: list[Job]
     from report.presentation import output, summary
 
     out = store.checkpoints.parent / "reports" / store.study.name
-    names = [job.experiment.name for job in due]
-    chosen = {"profile": due[0].profile, "modified": due[0].modified, "recorded": False}
+    modified, *others = parents  # of a sweep there are several
+    chosen = {"profile": due[0].profile, "modified": modified, "recorded": False}
     try:
         with console.status("writing the report"):
-            content = analysis.load(store.uri, store.study, dataset=dataset.fingerprint, **chosen)
+            chosen |= {"dataset": dataset.fingerprint, "compare": others}
+            content = analysis.load(store.uri, store.study, **chosen)
             output.write(content, out)
-            if parent_id:
-                output.attach(store, parent_id, content, out)
+            for one in (content, *content.compared):
+                if parent_id := parents[one.run_set.modified]:
+                    output.attach(store, parent_id, one, out)
     except UserError as error:
         raise UserError(f"the runs are kept, but there is no report of them: {error}") from None
-    console.print(summary.progression(content, names))
-    taken_apart = {name.partition("~")[0] for name in names if "~" in name}
-    for table in summary.parts(content, taken_apart):
-        console.print(table)
-    summary.reservation(content, console)
+    summary.trained(content, due, console)
     say(f"report: {escape(shell.typed(out / output.PAGE))}")
     say(f"browse: {escape(_browse(store))}")
 
@@ -421,6 +422,7 @@ def _app() -> typer.Typer:
         ablate: ({"4": "rung 4", "assumed --seeds 0-4": "the alternatives", **seeds}, _more()),
         plan: ({"all": "the whole ladder", "all --timing": "and how long it takes here"}, _more()),
         keys: ({"": "all", "training": "of training", "training.optimizer": "of optimizers"}, []),
+        init: ({"mine": "in the folder mine"}, []),
         record: ({"": "all of your own", "1-3 --seeds 0": "some"}, []),
         restore: ({"": "into mlflow.db", "--tracking-uri sqlite:////tmp/x.db": "elsewhere"}, []),
         report_command.report: (report_command.EXAMPLES, []),

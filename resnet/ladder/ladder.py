@@ -5,7 +5,7 @@ import os
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -38,13 +38,13 @@ class Ladder:
 
     Args:
         store: where runs are recorded.
-        parent_id: the invocation's run.
+        parents: the invocation's run by what is modified; a sweep has one for each value.
         fresh: begin anew what earlier invocations finished or began.
         checkpoints: the folder of all checkpoints, a path or URL.
     """
 
     store: Store
-    parent_id: str
+    parents: Mapping[str, str]
     fresh: bool
     checkpoints: str
 
@@ -167,7 +167,7 @@ class _Work:
             self.ladder.store,
             self.job,
             self.dataset,
-            self.ladder.parent_id,
+            self.ladder.parents[self.job.modified],
             lease,
             lanes=self.lanes,
             fresh=self.ladder.fresh,
@@ -178,6 +178,7 @@ class _Work:
         """Trains a run that was taken and records it; returns its summary."""
 
         def record(event: events.Event) -> None:
+            event = replace(event, job=self.job)  # a training knows nothing of --set
             if isinstance(event, events.Resumed) and event.differs:
                 child.log_differences(event.differs)
             if isinstance(event, events.Resumed | events.Epoch):
@@ -217,23 +218,23 @@ def run_jobs(
     folder: str | None = None,
     should_stop: Callable[[], bool] = lambda: False,
     engine: Engine | None = None,
-) -> tuple[int, str]:
+) -> tuple[int, dict[str, str]]:
     """Runs the jobs in order; finished ones are skipped, begun ones taken up.
 
     Args:
-        jobs: what to do; profile and modifications are the same of all.
+        jobs: what to do, of one profile.
         dataset: on which images.
         store: where it is recorded.
         listener: is told what happens.
-        name: of the invocation's run in MLflow.
+        name: of the invocation's runs in MLflow.
         fresh: begin anew what is finished or begun.
         folder: of all checkpoints, a path or URL; by default beside the store.
         should_stop: asked between steps.
         engine: runs several at a time; by default one runs after the other in this process.
 
     Returns:
-        How many jobs failed, and the id of the invocation's run. If all were finished, it is that
-        of the newest earlier one whose ladder was not logged, or empty.
+        How many jobs failed, and by ``modified`` the id of the invocation's run. If all were
+        finished, it is that of the newest earlier one whose ladder was not logged, or empty.
 
     Raises:
         Interrupted: ``should_stop`` said so; checkpoints are written.
@@ -247,24 +248,37 @@ def run_jobs(
     # a full disk or a bucket without rights is told now and not after the first epoch
     checkpoints.remove(checkpoints.prepare(folder))
     patient = store.waiting(lambda text: listener(events.Notice(jobs[0], text)), should_stop)
-    idle = not fresh and _all_over(patient, jobs, dataset)
-    parent = (
-        contextlib.nullcontext("")  # a run that would hold nothing
-        if idle
-        else tracking.parent_run(patient, name, jobs[0], dataset)
-    )
     _tell_of_other_images(patient, jobs, dataset, listener)
-    with parent as parent_id:
+    with _parents(patient, name, jobs, dataset, fresh) as parents:
         # the store without its patience, which is this process's, goes to the workers
-        ladder = Ladder(store, parent_id, fresh, folder)
+        ladder = Ladder(store, parents, fresh, folder)
         hear = _forgetting(replace(ladder, store=patient), jobs, dataset, listener)
-        train_all = engine if engine and not idle else _one_by_one
+        train_all = engine if engine and any(parents.values()) else _one_by_one
         done = train_all(jobs, dataset, ladder.run, folder, hear, should_stop)
         failed = sum(isinstance(event, events.Failed) for event in done)
         # also of runs that are finished: whatever kept an earlier command from it is over
         if failed < len(done) and not jobs[0].modified:
             patient.patiently(tracking.register, store, dataset, jobs[0].profile)
-    return failed, parent_id or _unreported(patient, jobs[0], dataset)
+    return failed, {
+        modified: parents[modified] or _unreported(patient, job, dataset)
+        for modified, job in {job.modified: job for job in jobs}.items()
+    }
+
+
+@contextlib.contextmanager
+def _parents(
+    store: Store, name: str, jobs: list[Job], dataset: Dataset, fresh: bool
+) -> Iterator[dict[str, str]]:
+    """Opens the invocation's runs by ``modified``; none, "", of what is finished."""
+    sets: dict[str, list[Job]] = {}
+    for job in jobs:
+        sets.setdefault(job.modified, []).append(job)
+    due = [of[0] for of in sets.values() if fresh or not _all_over(store, of, dataset)]
+    with contextlib.ExitStack() as stack:
+        yield dict.fromkeys(sets, "") | {
+            job.modified: stack.enter_context(tracking.parent_run(store, name, job, dataset))
+            for job in due
+        }
 
 
 def _one_by_one(

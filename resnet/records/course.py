@@ -78,7 +78,7 @@ class Course:
 
 
 def courses(folder: Path, jobs: Iterable[Job], fingerprint: str) -> dict[str, Course]:
-    """Returns the course of each experiment that somebody recorded, by its name.
+    """Returns the course of each experiment that somebody recorded, by its hash.
 
     Args:
         folder: of records.
@@ -89,8 +89,8 @@ def courses(folder: Path, jobs: Iterable[Job], fingerprint: str) -> dict[str, Co
         UserError: a record is damaged.
     """
     found = {}
-    for experiment in {job.experiment.name: job.experiment for job in jobs}.values():
+    for experiment in {job.experiment.hash(): job.experiment for job in jobs}.values():
         digest = Key.of(Job(experiment, 0), "", fingerprint, "").digest
         if paths := files(folder, digest):
-            found[experiment.name] = Course.of(map(load, paths))
+            found[experiment.hash()] = Course.of(map(load, paths))
     return found

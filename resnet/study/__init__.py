@@ -8,7 +8,7 @@ from resnet.study import ablation, signatures
 from resnet.study.files import read_yaml
 from resnet.study.key import GROUP, KEYS, Key, group
 from resnet.study.keys import Setting, explain, settings
-from resnet.study.resolve import change, from_yaml, load
+from resnet.study.resolve import change, from_yaml, load, sweep
 from resnet.study.schema import (
     Augmentation,
     Experiment,
@@ -25,4 +25,4 @@ from resnet.study.schema import (
     rungs,
     short,
 )
-from resnet.study.study import SHIPPED, Study, select
+from resnet.study.study import SHIPPED, TEMPLATE, Study, select

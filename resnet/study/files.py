@@ -123,6 +123,27 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return tree
 
 
+def elements(text: str) -> list[str]:
+    """Splits the inside of a YAML list, such as ``4, "a, b", [5, 6]``, into its elements.
+
+    Returns:
+        The elements as they are written; the text alone if it is no list of two or more.
+    """
+    within = f"[{text}]"
+    try:
+        node = yaml.compose(within, Loader=_Loader)
+    except (yaml.YAMLError, ValueError, OverflowError):
+        return [text]
+    parts = node.value if isinstance(node, yaml.SequenceNode) else []
+    found = [within[part.start_mark.index : part.end_mark.index] for part in parts]
+    # "a: 1, b: 2" is a mapping whose braces were forgotten
+    bare = (
+        isinstance(part, yaml.MappingNode) and not written.startswith("{")
+        for part, written in zip(parts, found, strict=True)
+    )
+    return [text] if any(bare) or len(found) < 2 else found
+
+
 def parse(text: str) -> Any:
     """Reads a YAML text.
 

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from resnet import UserError
 from resnet.host.shell import one_line
 from resnet.study import signatures
-from resnet.study.files import parse, read_yaml, short_repr
+from resnet.study.files import elements, parse, read_yaml, short_repr
 from resnet.study.keys import explain, nearest
 from resnet.study.schema import Experiment, flatten
 from resnet.study.signatures import Schema, architectures, of_keras
@@ -206,6 +206,20 @@ def change(experiment: Experiment, changes: dict[str, Any], source: str) -> Expe
 
 STANDING = ("name", "title", "assumed", "alternatives", "code")
 """What an experiment says of itself, which shapes no result."""
+
+
+def sweep(text: str) -> list[str]:
+    """Splits one ``--set`` that lists several values into one for each.
+
+    Args:
+        text: ``key=value``, or ``key=value,value``. A value in brackets, braces or quotes may hold
+            commas.
+
+    Returns:
+        ``key=value`` for each value, as one types it for that value alone.
+    """
+    key, equals, values = text.partition("=")
+    return [f"{key}{equals}{value}" for value in dict.fromkeys(elements(values))]
 
 
 def parse_override(text: str) -> dict[str, Any]:

@@ -4,7 +4,7 @@ import hashlib
 import json
 import unicodedata
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 import yaml
@@ -307,6 +307,23 @@ class Job:
     profile: str = "full"
     modified: str = ""
     """The ``--set`` overrides: such runs stand apart, even where a rung had the value already."""
+    varied: str = field(default="", compare=False)
+    """What tells ``modified`` from those of a sweep's other jobs: ``batch_size=16``."""
+
+    @property
+    def row(self) -> str:
+        """Names what all its seeds have in common and no other job of a command has."""
+        return f"{self.experiment.name} {self.varied}".rstrip()
+
+    @property
+    def title(self) -> str:
+        """``+ augmentation · batch_size=16``."""
+        return " · ".join(filter(None, (self.experiment.title, self.varied)))
+
+    @property
+    def label(self) -> str:
+        """``2 + augmentation · batch_size=16``."""
+        return " · ".join(filter(None, (self.experiment.label, self.varied)))
 
     def training(self) -> tuple[str, int]:
         """Returns what jobs that can share their states have in common; none two train at once."""

@@ -20,6 +20,8 @@ from resnet.study.schema import Experiment, Name, Profile, Strict, Text, rung_nu
 
 SHIPPED = ROOT / "experiments"
 """The study that comes with the project."""
+TEMPLATE = Path(__file__).parent / "template"
+"""The files of the study that ``ladder init`` writes."""
 
 
 class _About(Strict):
@@ -29,6 +31,7 @@ class _About(Strict):
     about: Text
     dataset: Name
     data: Name | None = None
+    test_fraction: Annotated[float, Field(gt=0, lt=1)] | None = None
     results: Name = "results"
 
 
@@ -38,8 +41,9 @@ class Study:
 
     ``name`` is that of the MLflow experiment and of the registered models, ``about`` the study in a
     sentence, ``dataset`` the images that its published accuracies are of, ``data`` where these
-    images are, if the study says so, ``results`` the folder of its recorded runs,
-    ``claims_sha256`` of the bounds as they are now.
+    images are, if the study says so, ``test_fraction`` the share of them that are test images where
+    a folder does not say which, ``results`` the folder of its recorded runs, ``claims_sha256`` of
+    the bounds as they are now.
     """
 
     folder: Path
@@ -47,6 +51,7 @@ class Study:
     about: str
     dataset: str
     data: str | None
+    test_fraction: float | None
     results: Path
     claims_sha256: str
 
@@ -73,7 +78,8 @@ class Study:
             raise UserError(f"{claims}: there is no such file; what is the study held against?")
         digest = hashlib.sha256(claims.read_bytes()).hexdigest()
         results = (folder / about.results).resolve()
-        return cls(folder, about.name, about.about, about.dataset, about.data, results, digest)
+        images = about.dataset, about.data, about.test_fraction
+        return cls(folder, about.name, about.about, *images, results, digest)
 
     @property
     def claims(self) -> Path:

@@ -12,6 +12,7 @@ from resnet.terminal.console import (
     stoppable,
 )
 from resnet.terminal.images import load_images
+from resnet.terminal.init import init
 from resnet.terminal.options import (
     Experiments,
     Options,

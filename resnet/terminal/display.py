@@ -136,7 +136,7 @@ class Display:
         jobs: all of them, in order.
         published: test accuracies to set beside those measured, by experiment; none where they
             are of something else.
-        courses: what recorded runs of the same settings did, by experiment, as far as there are.
+        courses: what recorded runs of the same settings did, from :func:`resnet.records.courses`.
     """
 
     def __init__(
@@ -152,9 +152,9 @@ class Display:
         self.rows = {
             self._key(job): _Row(
                 job,
-                f"{job.experiment.label}{f' · seed {job.seed}' * seeds}",
-                f"{job.experiment.title}{f' · seed {job.seed}' * seeds}",
-                course=(courses or {}).get(job.experiment.name),
+                f"{job.label}{f' · seed {job.seed}' * seeds}",
+                f"{job.title}{f' · seed {job.seed}' * seeds}",
+                course=(courses or {}).get(job.experiment.hash()),
             )
             for job in jobs
         }
@@ -200,7 +200,7 @@ class Display:
 
     @staticmethod
     def _key(job: Job) -> tuple:
-        return job.experiment.name, job.seed
+        return job.row, job.seed
 
     def _line(self, row: _Row, event: events.Event) -> str:
         match event:

@@ -11,8 +11,8 @@ if TYPE_CHECKING:  # what takes a while to import is imported when it is needed
     from resnet.data import Dataset
 
 
-def load_images(data: str) -> "Dataset":
-    """Loads the images with a bar for what takes long."""
+def load_images(data: str, test_fraction: float | None) -> "Dataset":
+    """Loads the images, as :func:`resnet.data.load` does, with a bar for what takes long."""
     from resnet.data import load
 
     with Progress(
@@ -30,6 +30,7 @@ def load_images(data: str) -> "Dataset":
                 task, description=what, completed=done, total=total or None
             ),
             lambda line: bar.console.print(escape(line), highlight=False),
+            test_fraction,
         )
     say(
         f"[bold]{escape(dataset.name)}[/bold]: {len(dataset.x_train):,} training and "

@@ -2,8 +2,10 @@
 
 import functools
 import inspect
+import itertools
 import os
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
@@ -12,7 +14,8 @@ import typer
 
 from resnet import UserError
 from resnet.host import addresses, machine
-from resnet.study import Experiment, Job, Study, ablation, select
+from resnet.host.shell import one_line
+from resnet.study import Experiment, Job, Study, ablation, select, sweep
 from resnet.terminal.console import flag
 
 Experiments = Annotated[
@@ -65,7 +68,8 @@ class Options:
         list[str] | None,
         typer.Option(
             "--set",
-            help="Change a value, as in training.epochs=2; may be repeated. Keys: see below.",
+            help="Change a value, as in training.epochs=2, or train with each of several, as in "
+            "training.epochs=2,5; may be repeated. Keys: see below.",
             metavar="KEY=VALUE",
         ),
     ] = None
@@ -178,7 +182,7 @@ class Options:
             raise UserError(f"--gpus-per-run {gpus:g}: beyond one only whole ones")
 
     def due(self, rungs: str, *, apart: bool) -> list[Job]:
-        """Resolves what is to be trained.
+        """Resolves what is to be trained: of a sweep, what each value's own command would train.
 
         Args:
             rungs: as ``run`` takes them, or ``ablate``.
@@ -187,9 +191,27 @@ class Options:
         Raises:
             UserError: there is no such rung, or a file is malformed.
         """
-        overrides = self.set_ or []
         self.study.check_names()
+        lists = [sweep(text) for text in self.set_ or []]
+        due: dict[str, list[Job]] = {}
+        for overrides in itertools.product(*lists):
+            # in whatever order, the same; of two values of a key the last counts
+            last = {text.partition("=")[0]: text for text in overrides}.values()
+            modified = " ".join(sorted(last))
+            swept = [t for t, values in zip(overrides, lists, strict=True) if values[1:]]
+            # without the section (training.), since tables are narrow
+            varied = " ".join(re.sub(r"^\w+\.", "", text) for text in swept if text in last)
+            experiments = self._experiments(rungs, overrides, apart=apart)
+            due[modified] = [
+                Job(experiment, seed, self.profile, modified, one_line(varied))
+                for seed in self.seeds_asked
+                for experiment in experiments
+            ]
+        return [*itertools.chain(*due.values())]
 
+    def _experiments(
+        self, rungs: str, overrides: Sequence[str], *, apart: bool
+    ) -> list[Experiment]:
         def load(name: str) -> Experiment:
             return self.study.experiment(name, self.profile, overrides)
 
@@ -199,13 +221,7 @@ class Options:
             experiments = [load(name) for name in select(rungs, self.study.files)]
         for experiment in experiments:
             ablation.alternatives(experiment)  # a mistake in them is told now
-        # in whatever order, the same; of two values of a key the last counts
-        modified = " ".join(sorted({text.partition("=")[0]: text for text in overrides}.values()))
-        return [
-            Job(experiment, seed, self.profile, modified)
-            for seed in self.seeds_asked
-            for experiment in experiments
-        ]
+        return experiments
 
 
 def takes_options(command: Callable[..., None]) -> Callable[..., None]:

@@ -28,7 +28,7 @@ _COLUMNS = {
     "time": ("time", duration),
 }
 Known = dict[str, dict[str, float]]
-"""Of experiments by name, what is known for ``_COLUMNS``."""
+"""What is known for ``_COLUMNS``, by :attr:`resnet.study.Job.row`."""
 
 
 def show(
@@ -47,17 +47,17 @@ def show(
         study: of which they are.
         uri: the store whose finished runs tell the time; it need not be there.
         timing: build the networks and time some steps on this machine instead.
-        lanes: how many would train side by side, by experiment.
+        lanes: how many would train side by side, by row.
     """
     n, height, width, channels = images.shape
-    firsts = {job.experiment.name: job for job in due if job.seed == due[0].seed}
+    firsts = {job.row: job for job in due if job.seed == due[0].seed}
     if timing:
         with console.status("starting"), quiet_start():  # the imports take seconds
             from resnet.ladder import estimate
         known: Known = {}
         shape = height, width, channels
         for name, job in firsts.items():
-            with console.status(Text(f"timing {job.experiment.title}")):
+            with console.status(Text(f"timing {job.title}")):
                 known[name] = estimate(job, n, len(images.classes), shape, lanes[name])
     else:
         known = _recorded(firsts, study, images.fingerprint)
@@ -72,7 +72,7 @@ def show(
     counted = f"experiments: {len(firsts)}, seeds: {len(due) // len(firsts)}, runs: {len(due)}"
     if trainings < len(due):
         counted += f" that share {count(trainings, 'training')}"
-    left = [job for job in due if (job.experiment.name, str(job.seed)) not in done]
+    left = [job for job in due if (job.row, str(job.seed)) not in done]
     if len(left) < len(due):
         counted += f", {len(due) - len(left)} of them finished"
     took = _took(left, known, timing) if left else "all of these runs are finished"
@@ -89,7 +89,7 @@ def _sizes(title: str, firsts: dict[str, Job], known: Known) -> Table:
     for name, job in firsts.items():
         cells = {key: _COLUMNS[key][1](value) for key, value in known.get(name, {}).items()}
         table.add_row(
-            escape(job.experiment.label),
+            escape(job.label),
             str(job.experiment.training.epochs),
             *(cells.get(key, "-") for key in columns),
         )
@@ -108,7 +108,7 @@ def _print_changes(firsts: dict[str, Job], study: Study) -> None:
         experiment = job.experiment
         base, _, part = experiment.name.partition("~")  # of a step, or an alternative
         before = ladder.get(base) if "=" in part else previous.get(base)
-        console.print(f"[bold]{escape(experiment.name)}[/bold]", highlight=False)
+        console.print(f"[bold]{escape(job.row)}[/bold]", highlight=False)
         for change in differences(before.flat(), experiment.flat()) if before else ():
             console.print(Padding.indent(escape(change), 2), highlight=False)
         for key, reason in experiment.assumed.items():
@@ -119,13 +119,13 @@ def _print_changes(firsts: dict[str, Job], study: Study) -> None:
 
 def _took(due: list[Job], known: Known, timing: bool) -> str:
     """How long the runs that are left take, as far as is known."""
-    if not all("time" in known.get(job.experiment.name, {}) for job in due):
+    if not all("time" in known.get(job.row, {}) for job in due):
         return f"how long it takes here:  {shell.again()} --timing"
     longest: dict[tuple, float] = {}  # runs share a training until a schedule changes the rate
     for job in due:
         schedule = job.experiment.training.reduce_lr_on_plateau
         shared = *job.training(), repr(schedule)
-        longest[shared] = max(longest.get(shared, 0), known[job.experiment.name]["time"])
+        longest[shared] = max(longest.get(shared, 0), known[job.row]["time"])
     basis = "less where early stopping triggers" if timing else "as finished runs took"
     return f"about {duration(sum(longest.values()))} on this machine, {basis}"
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from resnet import UserError
+from resnet.data import stratified
 from resnet.network import augmentation
 from resnet.study import Experiment, Validation
 from resnet.training.steps import EVALUATION_BATCH, Batch
@@ -37,11 +38,8 @@ def split(
         held_out = int(n * validation.fraction)
         return positions[held_out:], positions[:held_out]
     if validation.subset == "random":
-        held = np.zeros(n, bool)
         labels = np.zeros(n, "uint8") if labels is None else labels
-        for label in np.unique(labels):
-            own = np.random.default_rng([0, label]).permutation(positions[labels == label])
-            held[own[: round(len(own) * validation.fraction)]] = True
+        held = stratified(labels, validation.fraction)
         return positions[~held], positions[held]
     kept = int(n * (1 - validation.fraction))
     return positions[:kept], positions[kept:]

@@ -27,7 +27,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from resnet import UserError
-from resnet.data import archives, datasets
+from resnet.data import archives, datasets, stratified
+from resnet.data.containers import MAX_BATCH_BYTES
 
 CIFAR10_CLASSES = datasets.NAMED["cifar10"].classes
 # Shuffled between the classes and not padded: as text, "10.png" would come before "2.png".
@@ -878,6 +879,119 @@ def test_no_file_and_empty_file(tmp_path):
     assert "no image" in refusal(tmp_path / "folder")
 
 
+# Folders that hold the classes themselves
+
+
+def flat_files(top=""):
+    """30 images of cats, 20 of frogs, their numbers mixed, {relative path: bytes}."""
+    labels = np.random.default_rng(0).permutation(np.repeat(["cat", "frog"], [30, 20]))
+    return {f"{top}{label}/{i}.png": encoded(pixels(i)) for i, label in enumerate(labels)}
+
+
+def in_parts(path, test_fraction=0.2, **options):
+    return datasets.load(str(path), test_fraction=test_fraction, **options)
+
+
+@pytest.mark.parametrize("top", ["", "photos/"])
+def test_classes_alone_are_split_the_same_in_every_container(tmp_path, top):
+    files = flat_files(top)
+    sources = [
+        write_folder(tmp_path / "photos", files),
+        write_folder(tmp_path / "other" / "photos", dict(reversed(files.items()))),
+        write_tar(tmp_path / "photos.tar.gz", files, "w:gz"),
+        write_zip(tmp_path / "photos.zip", files),
+    ]
+    loaded = [in_parts(source) for source in sources]
+    for dataset in loaded:
+        assert (dataset.name, dataset.classes) == ("photos", ("cat", "frog"))
+        assert np.bincount(dataset.y_train).tolist() == [24, 16]
+        assert np.bincount(dataset.y_test).tolist() == [6, 4]
+        assert dataset.fingerprint == loaded[0].fingerprint
+    assert in_parts(sources[0], 0.5).fingerprint != loaded[0].fingerprint
+
+
+def test_each_image_is_in_one_part_in_the_order_of_the_names(tmp_path):
+    files = flat_files()
+    dataset = in_parts(write_folder(tmp_path / "photos", files))
+    labels = [name.startswith("frog") for name in files]
+    test = stratified(np.array(labels, np.uint8), 0.2)
+    for part, x, y in (
+        (~test, dataset.x_train, dataset.y_train),
+        (test, dataset.x_test, dataset.y_test),
+    ):
+        numbers = np.flatnonzero(part)
+        np.testing.assert_array_equal(x, [pixels(i) for i in numbers])
+        np.testing.assert_array_equal(y, np.array(labels)[numbers])
+
+
+def test_a_draw_is_the_same_share_of_each_class_whoever_draws():
+    labels = np.array([0, 1, 0, 1, 0, 1, 0, 1, 0, 2], np.uint8)
+    drawn = stratified(labels, 0.4)
+    assert np.bincount(labels[drawn], minlength=3).tolist() == [2, 2, 0]
+    np.testing.assert_array_equal(drawn, stratified(labels.astype(int), 0.4))
+    assert not stratified(labels, 0.01).any()
+
+
+def test_train_and_test_that_are_there_stay_what_they_are(tmp_path):
+    source = write_folder(tmp_path / "pets", image_files())
+    assert in_parts(source).fingerprint == datasets.load(str(source)).fingerprint
+    only = {name: f for name, f in image_files().items() if name.startswith("train")}
+    with pytest.raises(UserError, match="no image in test/<class>/"):
+        in_parts(write_folder(tmp_path / "only", only))
+    assert in_parts("digits").fingerprint == datasets.DIGITS_FINGERPRINT
+
+
+def test_classes_alone_are_refused_without_a_fraction_with_the_way_out(tmp_path):
+    for source in each_container(tmp_path, flat_files()):
+        message = refusal(source)
+        assert "no image in train/<class>/" in message
+        assert "a folder <class>/* needs test_fraction in study.yaml" in message
+
+
+@pytest.mark.parametrize(
+    ("fraction", "files", "told"),
+    [
+        (0.01, {}, "test_fraction 0.01 takes 0 of 30 images in 'cat'; it must take some"),
+        (0.99, {}, "test_fraction 0.99 takes 30 of 30 images in 'cat'"),
+        (0.2, {"newt/1.png": encoded(pixels(0))}, "takes 0 of 1 images in 'newt'"),
+        (0.2, {"cat/x.png": b"no image"}, "'./cat/x.png' in "),
+        (0.2, {"cat/x.gif": encoded(pixels(0), "GIF")}, "'./cat/x.gif' in "),
+        (0.2, {"cat/x.png": bytes(archives.MAX_IMAGE_BYTES + 1)}, "too large"),
+    ],
+)
+def test_what_cannot_be_split_is_one_line(tmp_path, fraction, files, told):
+    for source in each_container(tmp_path, flat_files() | files):
+        with pytest.raises(UserError) as caught:
+            in_parts(source, fraction)
+        assert told in str(caught.value)
+        assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize(
+    "files", [{}, {"a.txt": b""}, {"1.png": IMAGE}, {f"cat/{i}.png": IMAGE for i in range(9)}]
+)
+def test_less_than_two_classes_alone_are_refused(tmp_path, files):
+    for source in each_container(tmp_path, files | {".hidden": b""}):
+        with pytest.raises(UserError, match=r"no image in train/|1 class names"):
+            in_parts(source)
+
+
+@pytest.mark.parametrize("top", ["", "photos/"])
+def test_of_classes_alone_no_file_is_lost_in_silence(tmp_path, top):
+    strays = {"cat/notes.txt": b"", "1.png": IMAGE, "cat/.DS_Store": b"", "README.md": b""}
+    strays |= {"cat/a/b/51.png": encoded(pixels(51)), "frog/52.png": encoded(pixels(51))}
+    extra = {f"{top}{name}": content for name, content in strays.items()}
+    for source in each_container(tmp_path, flat_files(top) | extra):
+        told = []
+        dataset = in_parts(source, 0.5, tell=told.append)
+        assert len(dataset.x_train) + len(dataset.x_test) == 52
+        left = [line for line in told if line.startswith("left out")]
+        assert sorted(left) == [
+            f"left out, in no class: 2, './{top}1.png', './{top}README.md'",
+            f"left out, no images by name or content: 1, './{top}cat/notes.txt'",
+        ]
+
+
 # Hostile archives
 
 
@@ -941,7 +1055,7 @@ def test_bombs_are_refused_unread(tmp_path, monkeypatch):
         assert "too large" in refusal(source)
     # tarfile itself would read such a header whole.
     header = member("x", tarfile.XHDTYPE)
-    header.size = archives.MAX_BATCH_BYTES + 1
+    header.size = MAX_BATCH_BYTES + 1
     first = member("train").tobuf()
     (tmp_path / "header.tar").write_bytes(first + header.tobuf())
     assert "larger than any image" in refusal(tmp_path / "header.tar")

@@ -527,7 +527,7 @@ def test_what_macos_leaves_beside_records_is_no_record(sample, tmp_path, dataset
     record = next(iter(records.load_all(folder).values()))
     job = Job(STUDY.experiment(record.key.rung), 0)
     (found,) = records.courses(folder, [job], record.key.dataset_fingerprint)
-    assert found == record.key.rung
+    assert found == job.experiment.hash()
 
 
 @pytest.mark.parametrize("tag", ["seed", "rung", "config_hash", "profile", "backend"])

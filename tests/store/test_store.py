@@ -548,12 +548,29 @@ def test_what_kept_a_ladder_from_its_models_and_report_is_made_up_for(own, datas
             ladder.run_jobs([JOB], dataset, own, lambda event: None, name="x")
     assert not own.client.search_registered_models()
     (begun,) = own.search(role="ladder")
-    failures, parent = ladder.run_jobs([JOB], dataset, own, lambda event: None, name="x")
-    assert (failures, parent) == (0, begun.info.run_id)
+    parent = begun.info.run_id
+    assert ladder.run_jobs([JOB], dataset, own, lambda event: None, name="x") == (0, {"": parent})
     assert own.client.search_registered_models()
     own.client.set_tag(parent, "ladder", "its report")
-    assert ladder.run_jobs([JOB], dataset, own, lambda event: None, name="x") == (0, "")
+    assert ladder.run_jobs([JOB], dataset, own, lambda event: None, name="x") == (0, {"": ""})
     assert len(own.search(role="ladder")) == 1
+
+
+def test_an_interrupted_sweep_leaves_no_parent_going(own, dataset):
+    def stop(event):
+        if isinstance(event, events.Epoch):
+            raise KeyboardInterrupt
+
+    jobs = [replace(JOB, modified=f"a.b={n}") for n in (1, 2)]
+    with pytest.raises(KeyboardInterrupt):
+        ladder.run_jobs(jobs, dataset, own, stop, name="x")
+    parents = own.search(role="ladder")
+    assert [run.info.status for run in parents] == ["KILLED"] * 2
+    failures, again = ladder.run_jobs(jobs, dataset, own, lambda event: None, name="x")
+    assert failures == 0
+    for run in own.search(role="rung"):
+        assert run.data.tags["mlflow.parentRunId"] == again[run.data.tags["modified"]]
+    assert not {*again.values()} & {run.info.run_id for run in parents}
 
 
 @pytest.mark.parametrize("tag", ["rung", "seed"])

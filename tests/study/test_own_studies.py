@@ -337,6 +337,23 @@ def test_nobody_repeats_what_the_study_says_of_its_images(here, tmp_path):
     assert f"no file or folder '{study.folder}/elsewhere'" in process.err
 
 
+def test_a_study_says_how_its_images_are_split(here, tmp_path):
+    study = written(tmp_path / "mine", nothing_published)
+    squares(tmp_path / "squares")
+    (tmp_path / "squares" / "train").rename(study.folder / "tiny")  # which holds the classes
+    study = says(study, data="tiny")
+    refused = here("plan", "1", "--experiments", study.folder)
+    assert refused.returncode == 2
+    assert "needs test_fraction in study.yaml" in refused.err and refused.err.count("\n") == 1
+    study = says(study, data="tiny", test_fraction=0.2)
+    for word in ("plan", "run"):
+        process = here(word, "1", "--experiments", study.folder)
+        assert process.returncode == 0, process.err
+        assert "tiny: 160 training and 40 test images, 4 classes" in process.out
+    with pytest.raises(UserError, match=r"study\.yaml: test_fraction: 1\.5 is not allowed"):
+        says(study, test_fraction=1.5)
+
+
 def commands(*texts, page=""):
     """Every command of the project's in some outputs, as it stands there."""
     lines = [line for text in texts for line in text.splitlines()]

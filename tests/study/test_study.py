@@ -508,6 +508,35 @@ def test_the_command_line_refuses_nonsense_with_code_2(option, value):
     assert not re.search("Traceback", result.output)
 
 
+@pytest.mark.parametrize(
+    ("value", "values"),
+    [
+        ("16", ["16"]),
+        ("16,64, 256", ["16", "64", "256"]),
+        ("16,64,16", ["16", "64"]),
+        ("null,0.5", ["null", "0.5"]),
+        ("vgg,residual", ["vgg", "residual"]),
+        ("[4,8]", ["[4,8]"]),
+        ("[4],[4, 8]", ["[4]", "[4, 8]"]),
+        ("{name: sgd, momentum: 0.9}", ["{name: sgd, momentum: 0.9}"]),
+        ("null,{name: adamw, weight_decay: 0.1}", ["null", "{name: adamw, weight_decay: 0.1}"]),
+        ('"a,b"', ['"a,b"']),
+        ("'a,b',c", ["'a,b'", "c"]),
+        # what is no list is left to be refused as it stands
+        ("", [""]),
+        ("16,", ["16,"]),
+        ("16,,64", ["16,,64"]),
+        ("name: sgd, momentum: 0.9", ["name: sgd, momentum: 0.9"]),
+        ("[4,8", ["[4,8"]),
+        ("]: [", ["]: ["]),
+        ("*a,1", ["*a,1"]),
+        ("- 4\n- 8", ["- 4\n- 8"]),
+    ],
+)
+def test_a_list_without_brackets_is_a_sweep(value, values):
+    assert study.sweep(f"a.b={value}") == [f"a.b={one}" for one in values]
+
+
 def test_a_profile_varies_only_the_parts_that_a_rung_has(monkeypatch):
     changes = {"training": {"epochs": 10, "early_stopping": {"patience": 2}}}
     profile = Profile(description="x", data="digits", changes=changes)

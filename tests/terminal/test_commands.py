@@ -12,7 +12,7 @@ from ladders import TINY, in_a_fresh_shell, printed
 from resnet.study import SHIPPED, Study
 
 LADDER = Path(sys.executable).parent / "ladder"
-COMMANDS = ["run", "ablate", "plan", "keys", "record", "restore", "report", "ui"]
+COMMANDS = ["run", "ablate", "plan", "keys", "init", "record", "restore", "report", "ui"]
 
 
 def one_line(process, *told):
@@ -46,7 +46,7 @@ def test_every_command_tells_what_it_does_with_examples(here, name):
     assert re.search(rf"Usage: .* {name} \[OPTIONS\]", told)
     assert re.search(rf"Examples, after .*python .*runner\.py {name} ", told)
     assert "--experiments" in told
-    assert ("--tracking-uri" in told) == (name != "keys")
+    assert ("--tracking-uri" in told) == (name not in ("keys", "init"))
     assert ("Keys of --set" in told) == (name in ("run", "ablate", "plan"))
     assert "training.batch_size" not in told  # the list is not part of it
 

@@ -1,10 +1,14 @@
-"""Another set of runs beside the one shown, which is of no other table."""
+"""Other sets of runs beside the one shown, which are of no other table."""
+
+from collections.abc import Collection, Mapping
+from dataclasses import replace
 
 from report.analysis import Content, Step, System
-from report.presentation.tables.numbers import NONE, percent, seeds
+from report.presentation.tables.numbers import NONE, percent, seeds, span
 from report.presentation.tables.provenance import environment
 from report.presentation.tables.results import as_list, paired_fields
 from report.presentation.tables.table import Field, Table, plain_table, raw
+from resnet.host.shell import duration
 from resnet.study import differences
 
 
@@ -36,6 +40,38 @@ def compared(content: Content, i: int) -> Table:
     ]
     caption = f"Shown: {labels[0]}. Compared: {labels[1]}"
     return Table(f"compared_{i + 1}", caption, fields, steps)
+
+
+def sweep(content: Content, varied: Mapping[str, str], named: Collection[str]) -> Table:
+    """Lists the values of a sweep with their accuracies, rung by rung.
+
+    Args:
+        content: of the first value; those of the other values are compared with it.
+        varied: each value in short, by ``modified``.
+        named: names of the rungs that were asked for, which are listed even without a run.
+    """
+    rows = [
+        replace(system, title=f"{system.title} · {varied[one.run_set.modified]}")
+        for one in (content, *content.compared)
+        for system in one.systems
+        if system.runs or system.name in named
+    ]
+    names = [system.name for system in rows]
+
+    def accuracy(s: System) -> str:
+        return percent(s.accuracy) if s.runs else s.waiting.partition(",")[0]
+
+    fields = [
+        Field("", "heading", "rung"),
+        Field("", lambda s: percent(s.mean("best_val_accuracy")), "validation", kind="number"),
+        Field("", accuracy, "test", kind="number"),
+        Field("", "interval", "95 % interval", span, "number"),
+        Field("", lambda s: len(s.runs), "seeds", kind="number"),
+        Field("", lambda s: duration(s.mean("train_seconds")), "time", kind="number"),
+    ]
+    fields = [field._replace(on="terminal") for field in fields]
+    caption = f"Accuracy by value, {replace(content.run_set, modified='').label}"
+    return Table("sweep", caption, fields, sorted(rows, key=lambda s: names.index(s.name)))
 
 
 def unlike(content: Content, i: int) -> Table:

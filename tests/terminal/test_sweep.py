@@ -1,0 +1,126 @@
+"""A list of values for ``--set``: the runs that a command with each value alone would make."""
+
+import re
+
+import pytest
+from ladders import TINY, runs_of
+
+from resnet.terminal import Options
+
+BATCH = "training.batch_size"
+
+
+def due(*overrides, rungs="1-2", apart=False, **options):
+    return Options(set_=list(overrides), **options).due(rungs, apart=apart)
+
+
+@pytest.mark.parametrize("apart", [False, True])
+def test_a_sweep_is_the_jobs_of_each_value_s_own_command(apart):
+    other = "training.epochs=2"
+    options = {"rungs": "2", "apart": apart, "seeds": "0-1"}
+    swept = due(f"{BATCH}=16, 64", other, **options)
+    assert swept == due(f"{BATCH}=16", other, **options) + due(f"{BATCH}=64", other, **options)
+    assert {job.modified for job in swept} == {f"{BATCH}={n} {other}" for n in (16, 64)}
+    assert {job.varied for job in swept} == {"batch_size=16", "batch_size=64"}
+    assert swept[0].label == f"{swept[0].experiment.label} · batch_size=16"
+    assert len({(job.row, job.seed) for job in swept}) == len(swept)
+    assert {job.varied for job in due(f"{BATCH}=16", other)} == {""}
+
+
+def test_several_sweeps_make_every_combination():
+    swept = due(f"{BATCH}=16,64", "training.optimizer=null,{name: sgd}", rungs="1")
+    assert [job.varied for job in swept] == [
+        "batch_size=16 optimizer=null",
+        "batch_size=16 optimizer={name: sgd}",
+        "batch_size=64 optimizer=null",
+        "batch_size=64 optimizer={name: sgd}",
+    ]
+    assert [job.experiment.training.batch_size for job in swept] == [16, 16, 64, 64]
+
+
+def test_of_two_values_of_a_key_the_last_counts():
+    swept, alone = due(f"{BATCH}=16,64", f"{BATCH}=48"), due(f"{BATCH}=48")
+    assert swept == alone
+    assert {job.varied for job in swept} == {""}
+
+
+def test_what_is_finished_is_skipped_and_the_values_are_compared(command, here, image_folder):
+    fixed = [f"--data={image_folder}", TINY]
+    alone = here("run", "1-2", *fixed, "--set=training.epochs=1")
+    assert alone.returncode == 0, alone.err
+    words = ["1-2", *fixed, "--set=training.epochs=1,2"]
+    plan = here("plan", *words)
+    assert plan.returncode == 0, plan.err
+    assert "experiments: 4, seeds: 1, runs: 4 that share 2 trainings" in plan.out
+    assert len(re.findall(r"^ *2 \+ augmentation · epochs=[12] ", plan.out, re.MULTILINE)) == 2
+    assert "02_augmentation epochs=2\n" in plan.out
+    ran = here("run", *words)
+    assert ran.returncode == 0, ran.err
+    assert ran.out.count("already finished") == 2
+    assert "4/4 + augmentation · epochs=2  test accuracy" in ran.out
+    rows = re.findall(r"^(\d) .+epochs=(\d) +([\d.]+) % +([\d.]+) % .* 1 ", ran.out, re.MULTILINE)
+    assert [row[:2] for row in rows] == [("1", "1"), ("1", "2"), ("2", "1"), ("2", "2")]
+    runs = {(r.data.tags["rung"][1], r.data.params["training.epochs"]): r for r in
+            runs_of(command.uri)}  # fmt: skip
+    assert len(runs) == len(runs_of(command.uri)) == 4
+    for rung, epochs, validation, test in rows:
+        metrics = runs[rung, epochs].data.metrics
+        assert float(validation) == pytest.approx(100 * metrics["best_val_accuracy"], abs=0.06)
+        assert float(test) == pytest.approx(100 * metrics["test_accuracy"], abs=0.06)
+    # as two commands would leave it: a parent for each value, with the ladder of that value
+    parents = {run.data.tags["modified"]: run for run in runs_of(command.uri, "ladder")}
+    assert len(parents) == len(runs_of(command.uri, "ladder")) == 2
+    for (rung, epochs), run in runs.items():
+        parent = parents[run.data.tags["modified"]]
+        assert run.data.tags["modified"].endswith(f"training.epochs={epochs}")
+        assert run.data.tags["mlflow.parentRunId"] == parent.info.run_id
+        assert parent.data.tags["ladder"].endswith(f"training.epochs={epochs}")
+        assert parent.info.status == "FINISHED"
+        if rung == "2":
+            assert parent.data.metrics["test_accuracy"] == run.data.metrics["test_accuracy"]
+    page = (command.folder / "reports" / "latest" / "report.html").read_text("utf-8")
+    assert "Compared: squares" in page
+    again = here("run", *words)
+    assert again.out.count("already finished") == 4
+    assert "nothing was trained" in again.out
+    assert len(runs_of(command.uri, "ladder")) == 2
+
+
+def test_a_value_that_fails_does_not_cost_the_others(here, image_folder, monkeypatch):
+    from resnet.training import train
+
+    def failing(experiment, *arguments):
+        if experiment.training.batch_size == 16:
+            raise RuntimeError("no room")
+        return train(experiment, *arguments)
+
+    monkeypatch.setattr("resnet.ladder.ladder.train", failing)
+    words = ["1", f"--data={image_folder}", TINY, "--set=training.epochs=1"]
+    process = here("run", *words, f"--set={BATCH}=16,64")
+    assert process.returncode == 1, process.err
+    assert "Template · batch_size=16  failed: RuntimeError: no room" in process.out
+    assert re.search(r"batch_size=16 +- +failed", process.out)
+    assert re.search(r"batch_size=64 +[\d.]+ % +[\d.]+ %", process.out)
+
+
+@pytest.mark.parametrize(
+    ("override", "told"),
+    [
+        (f"{BATCH}=16,x", f"--set {BATCH}=x: 02_augmentation: {BATCH}: 'x' is not allowed"),
+        (f"{BATCH}=16,,64", "'16,,64' is not allowed; it must be a whole number"),
+        (f"{BATCH}=16,5000", f"{BATCH}: 5000 is too large"),
+        ("model.identity_blocks=1,2", "model.identity_blocks: 1 is not allowed; it must be a list"),
+        ("training.optimizer=name: sgd, momentum: 0.9", "not valid YAML"),
+        ("training.batchsize=1,2", "unknown key (did you mean 'batch_size'?)"),
+        ("title=a,b", "with a key of model, data or training"),
+    ],
+)
+@pytest.mark.parametrize("name", ["run", "plan"])
+def test_a_mistake_is_one_line(here, name, override, told):
+    process = here(name, "2", "--data=digits", f"--set={override}")
+    if name == "plan" and "too large" in told:  # which depends on the images
+        assert process.returncode == 0
+        return
+    assert process.returncode == 2
+    assert told in process.err
+    assert len(process.err.strip().splitlines()) == 1
