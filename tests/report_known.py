@@ -161,7 +161,7 @@ class Pooled:
         return np.mean(self.counts[name]) / N
 
     def half(self, **terms):
-        """Of an interval; ``terms`` are the sums of 1/n (and 1 for a further run) by name."""
+        """Of an interval; ``terms`` are the sums of 1/n by name."""
         variance = sum(self.factor * self.scales[name] ** 2 * n for name, n in terms.items())
         t = stats.t.ppf(0.975, 1 / (1 / self.freedom + 1 / statistics.GUESS))
         return t * math.sqrt(variance)
@@ -209,13 +209,21 @@ def verdicts(content):
 # --- what is there to be seen ------------------------------------------------------------------
 
 
+class Row(list):
+    """A row's cells as text, and by heading what stands in lines of its own below it."""
+
+    def __init__(self):
+        super().__init__()
+        self.below = {}
+
+
 class Cells(HTMLParser):
     """The page's tables by class, as lists of rows of text."""
 
     def __init__(self, text):
         super().__init__()
         self.tables, self.row, self.cell, self.problems = {}, None, None, []
-        self.files, self.scripts = [], 0
+        self.files, self.scripts, self.under = [], 0, False
         self.feed(text)
 
     def handle_starttag(self, tag, attrs):
@@ -223,7 +231,9 @@ class Cells(HTMLParser):
         if tag == "table":
             self.rows = self.tables.setdefault(attrs["class"].split()[0], [])
         elif tag == "tr":
-            self.row = []
+            self.under = attrs.get("class") == "below"
+            if not self.under:
+                self.row = Row()
         elif tag in ("td", "th"):
             self.cell = ""
         elif tag == "script":
@@ -238,9 +248,14 @@ class Cells(HTMLParser):
 
     def handle_endtag(self, tag):
         if tag in ("td", "th"):
-            self.row.append(self.cell.strip())
-            self.cell = None
-        elif tag == "tr":
+            text, self.cell = self.cell.strip(), None
+            if self.under:
+                self.row.below[self.heading] = text
+            else:
+                self.row.append(text)
+        elif tag == "b" and self.under:
+            self.heading, self.cell = self.cell, ""
+        elif tag == "tr" and not self.under:
             self.rows.append(self.row)
 
     def handle_data(self, data):
@@ -249,7 +264,9 @@ class Cells(HTMLParser):
 
     def records(self, name):
         heading, *rows = self.tables[name]
-        return {row[0].split("\n")[0]: dict(zip(heading, row, strict=True)) for row in rows}
+        return {
+            row[0].split("\n")[0]: dict(zip(heading, row, strict=True)) | row.below for row in rows
+        }
 
 
 def ladder_of(client, run_id):

@@ -60,10 +60,12 @@ def test_it_is_planned_run_and_judged(ended):
     summary = said["report --summary"].out
     assert "97.8 %" in summary and "98.8 %" in summary  # published
     assert "convolution-third" in summary
-    assert "Interim, with 1 of 3 planned seeds a row" in summary
+    assert "with 1 of 3 planned seeds" in summary
     assert "CIFAR-10" not in summary
     page = (folder / "reports" / "nielsen" / "report.html").read_text("utf-8")
-    assert "2 rungs on digits, published and run again" in page
+    asked = re.search(r"^about: (.+)$", PAGE, re.MULTILINE)[1]
+    assert f'<h1>nielsen</h1>\n<p class="question">{asked}</p>' in page
+    assert "of two published accuracies" in page
     assert "the error falls by better than a third" in page
     assert "--experiments nielsen" in page  # commands that make it again
     claims = pd.read_csv(folder / "reports" / "nielsen" / "tables" / "claims.csv")
@@ -95,7 +97,7 @@ def test_its_records_make_its_readme_and_come_back(ended, empty, tmp_path):
     assert len(records) == 2 and records[0].startswith("01_shallow-seed0-digits")
     readme = (folder / "nielsen" / "README.md").read_text("utf-8")
     assert "**Test accuracy on digits**" in readme
-    assert re.search(r"\| 2 \+ convolution \| [0-9.]+ % \| \w+", readme)
+    assert re.search(r"\| 2 \+ convolution \| [0-9.]+ % \| 98\.8 % \| [+-][0-9.]+ \| \w+", readme)
     results = (folder / "nielsen" / "docs" / "results.md").read_text("utf-8")
     assert ".venv/bin/ladder run 2 --seeds 0" in results and "--experiments" in results
     assert not (folder / "nielsen" / "docs" / "benchmarks.md").exists()

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from report_known import N, build, fails_in_one_line, made_run, reported
+from report_known import N, build, fails_in_one_line, made_run, read, reported
 from report_store import LADDER, Store, curve, right
 
 from report import analysis
@@ -41,8 +41,8 @@ def test_unfinished_runs_are_said(store, status, told):
     assert content.systems[1].waiting.startswith(told)
     headings, _, row, *_ = tables.progression(content).texts()
     cells = dict(zip(headings, row, strict=True))
-    assert cells["reproduced"] == told.split(",")[0]
-    assert cells["deviation"] == numbers.NONE
+    assert cells["here"] == told.split(",")[0]
+    assert (cells["difference"], cells["95 % interval"]) == (numbers.NONE,) * 2
     assert content.systems[1].verdict == "not run"
     judged = {j.claim.id: j for j in content.claims}
     assert told.split(",")[0] in judged["augmentation-train"].evidence
@@ -52,8 +52,11 @@ def test_only_a_run_still_going(store):
     store.add(LADDER[0], right(N, 700), history=curve(2, 0.5, 0.4), status="RUNNING")
     folder = build(store)
     text = (folder / output.PAGE).read_text()
-    assert "6 not run. The 19 further claims: 19 not run." in text
+    assert '<p class="lead">Nothing has been run yet.</p>' in text
     assert "still going, 2 epochs done" in text
+    verdicts = ({row["verdict"] for row in read(folder).records(name).values()}
+                for name in ("progression", "claims"))  # fmt: skip
+    assert list(verdicts) == [{"· not run"}] * 2
 
 
 def test_deleted_and_damaged_artifacts_are_told(store):
@@ -79,14 +82,20 @@ def test_deleted_and_damaged_artifacts_are_told(store):
     assert analysis.load(store.uri).pictured.id == vgg
     store.client.delete_run(vgg)
     store.client.delete_run(ids[3])
-    assert "No run shown has predictions" in (build(store) / output.PAGE).read_text()
+    text = (build(store) / output.PAGE).read_text()
+    assert 'href="#mistakes"' not in text
+    assert "test_predictions.csv is gone" in text  # which is why
 
 
 def test_a_run_without_curves_or_figures_of_its_own(store):
     store.add(LADDER[0], right(N, 700), history=curve(25, 0.9, 0.8).iloc[:0])
+    assert 'href="#curves"' not in (build(store) / output.PAGE).read_text()
+    store.add(LADDER[1], right(N, 710))  # whose curves are there
     text = (build(store) / output.PAGE).read_text()
-    assert "the runs recorded no curves." in text
-    store.add(LADDER[0], right(N, 710), seed=1)  # whose curves are there
+    assert 'href="#curves"' in text
+    assert text.count("the runs recorded no curves.") == 1
+    assert f"{LADDER[0]}: the runs recorded no curves." in text
+    store.add(LADDER[0], right(N, 710), seed=1)  # and of this rung
     assert "the runs recorded no curves." not in (build(store) / output.PAGE).read_text()
 
 

@@ -8,7 +8,6 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from report_known import firmer
-from scipy import stats
 from statsmodels.regression.linear_model import WLS
 from statsmodels.stats.weightstats import DescrStatsW
 
@@ -181,26 +180,3 @@ def test_the_floor_is_what_independent_errors_give():
     truth = generator.random(500)
     seeds = (generator.random((20_000, 500)) < truth).mean(axis=1)
     assert statistics.seed_floor(truth) == pytest.approx(seeds.std(), rel=0.02)
-
-
-@pytest.mark.parametrize(("gain", "deviation"), [(0.005, 0.003), (-0.005, 0.005), (0.01, 0.006)])
-def test_power_is_that_of_the_shared_deviation(gain, deviation):
-    def power(n):
-        freedom = 1 / (1 / (6 * (n - 1)) + 1 / statistics.GUESS)
-        shift, limit = abs(gain) / deviation * math.sqrt(n), stats.t.isf(0.025, freedom)
-        return stats.nct.sf(limit, freedom, shift) + stats.nct.cdf(-limit, freedom, shift)
-
-    n = statistics.seeds_needed(gain, deviation**2, 6)
-    assert power(n) >= 0.8
-    assert n > 2
-    assert power(n - 1) < 0.8
-
-
-def test_power_at_the_edges():
-    assert statistics.seeds_needed(0.0, 1e-4, 6) is None
-    assert statistics.seeds_needed(0.01, math.nan, 6) is None
-    assert statistics.seeds_needed(math.nan, 1e-4, 6) is None
-    assert statistics.seeds_needed(0.01, 0.0, 6) == 2
-    assert statistics.seeds_needed(0.01, 0.0, 2) == 3  # two systems have two degrees at two seeds
-    assert statistics.seeds_needed(1e-6, 1e-4, 6) is None
-    assert statistics.seeds_needed(0.9, 1e-18, 6) == 2

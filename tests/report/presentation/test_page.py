@@ -83,20 +83,26 @@ def luminance(colour):
     return np.dot(linear, (0.2126, 0.7152, 0.0722))
 
 
+def contrast(one, other):
+    dim, bright = sorted(map(luminance, (one, other)))
+    return (bright + 0.05) / (dim + 0.05)
+
+
 def test_text_can_be_read_in_light_and_dark():
     css = (figures.TEMPLATES / "report.css").read_text()
     light, dark = (
         dict(re.findall(r"--([\w-]+): (#\w{6})", part))
-        for part in (css.split("@media")[0], css[css.index("dark") :].split("}")[0])
+        for part in (css.split("@media")[0], css[css.index("dark)") :].split("}")[0])
     )
     for colours in (light, light | dark):
-        names = set(light) - {"line", "card", "paper", "heat"}
+        names = set(light) - {"line", "card", "paper", "heat", "target"}
         for name in names:
             if name.endswith("-back"):
                 continue
             for back in {f"{name}-back"} & set(colours) or {"card", "paper"}:
-                bright, dim = sorted((luminance(colours[n]) for n in (name, back)), reverse=True)
-                assert (bright + 0.05) / (dim + 0.05) >= 4.5, (name, back)
+                assert contrast(colours[name], colours[back]) >= 4.5, (name, back)
+        for name in ("ink", "soft", "link"):  # in a row that an address leads to
+            assert contrast(colours[name], colours["target"]) >= 4.5, name
     assert set(figures.PALETTE) - {"ink", "soft", "line", "card"} <= set(dark)
 
 

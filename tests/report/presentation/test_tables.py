@@ -43,9 +43,10 @@ def test_one_seed_decides_nothing_about_an_accuracy(full):
         assert tuple(found) == pytest.approx(tuple(images))
     last = sizes["5 + deeper + dropout"]
     assert (last["epochs"], last["training time"]) == ("75", "1 h 16 min")
-    text = (folder / output.PAGE).read_text()
-    assert "training.epochs: 50 -&gt; 75" in text
-    assert "model.identity_blocks: [7, 3, 1] -&gt; [7, 5, 2]" in text
+    changed = shown["5 + deeper + dropout"]["changed"].split(" · ")
+    assert "training.epochs: 50 -> 75" in changed
+    assert "model.identity_blocks: [7, 3, 1] -> [7, 5, 2]" in changed
+    assert "changed" not in shown["1 Template"]
 
 
 def test_several_seeds_progression(two_seeds):
