@@ -123,6 +123,11 @@ class System:
         return Bound(min=self.published - self.tolerance, max=self.published + self.tolerance)
 
     @property
+    def decimals(self) -> int:
+        """Decimals of a percentage that tell an accuracy from the end of its tolerance."""
+        return 2 if self.tolerance < 0.005 and not math.isnan(self.published) else 1
+
+    @property
     def basis(self) -> str:
         """What the interval is of."""
         if not self.runs:

@@ -10,6 +10,7 @@ import re
 import textwrap
 import warnings
 from collections.abc import Callable
+from functools import partial
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -103,14 +104,15 @@ def progression(content: Content) -> Figure:
         for s in content.systems
     ]
     with rc_context(fname=STYLE):
-        figure = _dots(rows, percent, "test accuracy")
+        decimals = max(s.decimals for s in content.systems)
+        figure = _dots(rows, partial(percent, decimals=decimals), "test accuracy")
         figure.axes[0].set_xlim(right=min(figure.axes[0].get_xlim()[1], 1.002))
         figure.axes[0].xaxis.set_major_formatter(_PERCENT)
         return figure
 
 
-def _gains(rows: list[tuple]) -> Figure:
-    figure = _dots(rows, points, "gain in test accuracy, points")
+def _gains(rows: list[tuple], decimals: int = 1) -> Figure:
+    figure = _dots(rows, partial(points, decimals=decimals), "gain in test accuracy, points")
     figure.axes[0].axvline(0, color=PALETTE["soft"], lw=1)
     figure.axes[0].xaxis.set_major_formatter(lambda value, _: f"{100 * value:+g}" if value else "0")
     return figure
@@ -129,8 +131,9 @@ def gains(content: Content) -> Figure:
         )
         for step in (*content.steps, *content.rivals)
     ]
+    decimals = max(system.decimals for system in content.systems)
     with rc_context(fname=STYLE):
-        return _gains(rows)
+        return _gains(rows, decimals)
 
 
 def factors(apart: Apart) -> Figure:

@@ -120,7 +120,8 @@ def _reproduced(content: Content, published: list[System]) -> tuple[str, list[Li
 
     def each(systems: list[System]) -> str:
         return "; ".join(
-            f"{_titled(s)}: {percent(s.accuracy)} here, {percent(s.published)} published"
+            f"{_titled(s)}: {percent(s.accuracy, s.decimals)} here, "
+            f"{percent(s.published, s.decimals)} published"
             f"{', but ' + s.assumed if s.verdict == ASSUMED else ''}"
             for s in systems
         )
@@ -223,10 +224,10 @@ def why(content: Content, system: System) -> str:
     if math.isnan(low):
         return "too few seeds in all to know how much seeds vary" + _needed(content, s)
     half = (high - low) / 2
-    wide = f"±{points(half).lstrip('+')}"
+    wide = f"±{points(half, s.decimals).lstrip('+')}"
     if s.verdict == "undecided":
         if half > tolerance:
-            varies = f"seeds vary by {100 * s.deviation:.1f} points"
+            varies = f"seeds vary by {100 * s.deviation:.{s.decimals}f} points"
             allowed = f"is wider than the {100 * tolerance:g} allowed"
             return f"{varies}; the interval, {wide}, {allowed}{_needed(content, s)}"
         return (
@@ -260,6 +261,7 @@ def wrong(content: Content) -> str:
 def missing(content: Content) -> list[str]:
     """Lists what the report cannot show or leaves out, a line each."""
     absent = {s.name: f"{s.name}: {s.waiting}" for s in content.systems if not s.runs}
+    absent = {name: text for name, text in absent.items() if not text.endswith(": not run")}
     going = [
         f"{row.rung}, seed {row.seed} (run {row.run_id[:8]}): {state(row.status)}"
         for row in content.selection.unfinished.itertuples(index=False)

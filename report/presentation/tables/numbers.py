@@ -82,11 +82,13 @@ def bound(limits: Bound, unit: str) -> str:
     return f"at least {end(low)}" if math.isinf(high) else span((low, high), end)
 
 
-def to_limits(value: float, interval: tuple[float, float], limits: Bound, unit: str) -> list[str]:
+def to_limits(
+    value: float, interval: tuple[float, float], limits: Bound, unit: str, least: int = 1
+) -> list[str]:
     """Writes a value and its interval, with the digits it takes to agree with their verdict."""
     scale = _scale(unit)
     ends = [None if end is None else scale * end for end in (limits.min, limits.max)]
-    n = digits([scale * x for x in (value, *interval)], ends, 2 if unit == "ratio" else 1)
+    n = digits([scale * x for x in (value, *interval)], ends, 2 if unit == "ratio" else least)
     return [measured(value, unit, n), span(interval, lambda x: measured(x, unit, n))]
 
 

@@ -43,8 +43,23 @@ def progression(content: Content) -> Table:
     fields = [
         Field("", "heading", "rung", on="page terminal readme results"),
         Field("", lambda s: _accuracy(s)[0], "here", str, "number", "page terminal readme results"),
-        Field("published", "", heading, percent, "number", place("page terminal readme results")),
-        Field("difference", "", "difference", points, "number", place("page readme results")),
+        *raw("published", "difference"),
+        Field(
+            "",
+            lambda s: percent(s.published, s.decimals),
+            heading,
+            str,
+            "number",
+            place("page terminal readme results"),
+        ),
+        Field(
+            "",
+            lambda s: points(s.difference, s.decimals),
+            "difference",
+            str,
+            "number",
+            place("page readme results"),
+        ),
         Field("", verdict, "verdict", str, "verdict", verdicts),
         Field("verdict", "", "verdict", str, "verdict", "terminal" if verdicts else ""),
         Field("step_gain", gain, "gain", points, "number", "terminal"),
@@ -83,7 +98,7 @@ def _accuracy(s: System) -> list[str]:
     if not s.runs or math.isnan(s.published):
         waiting = s.waiting.partition(",")[0]  # a line of its own says how far it came
         return [percent(s.accuracy) if s.runs else waiting, span(s.interval)]
-    return to_limits(s.accuracy, s.interval, s.band, "accuracy")
+    return to_limits(s.accuracy, s.interval, s.band, "accuracy", s.decimals)
 
 
 def _epochs(s: System) -> str:
