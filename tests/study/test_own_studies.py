@@ -19,7 +19,7 @@ from report_store import Store, curve, right
 import runner
 from report import analysis
 from resnet import UserError
-from resnet.study import Study, short
+from resnet.study import Study
 from resnet.terminal import Options
 
 RUNG = SMALL | {
@@ -196,16 +196,18 @@ def test_every_study_is_planned_and_reported(here, command, tmp_path, situations
         rows = f"{rungs + 1} of {rungs + 1} rows ran"
         assert sentence.startswith(f"This is a check of the machinery: {rows}. The highest ")
     elif not published:
-        best = f"{short([*study.files][rungs - 1])} "
-        assert sentence.startswith("The test accuracy of " * (rungs == 1) + best)
+        assert sentence.startswith("The test accuracy of rung " if rungs == 1 else "Rung ")
     else:
         verdicts = analysis.load(command.uri, study).verdicts
         held, total = verdicts.count("holds"), len(published)
         number = ("None", "One", "Two", "Three", "Four")
         some = f"{number[held]} of {number[total].lower()} "
         every = {1: "The ", 2: "Both ", 4: "All four "}[total]
+        lead = every if held == total else some
+        if not any(verdict.startswith(("holds", "fails")) for verdict in verdicts):
+            lead = f"Nothing is decided yet: of {number[total].lower()} "
         assert len(verdicts) == total
-        assert sentence.startswith((every if held == total else some) + "published accurac")
+        assert sentence.startswith(f"{lead}published accurac")
     for line in commands(plan.out, summary.out, page=page):
         parsed(line, tmp_path)
 
@@ -222,6 +224,7 @@ def test_every_study_is_planned_and_reported(here, command, tmp_path, situations
         ({"claims": [CLAIM | {"rung": "04_d", "bound": {"min": 0}}]}, "no experiment '04_d'"),
         ({"credited": {"02_b": ["model.droput"]}}, "no factor 'model.droput'"),
         ({"seeds": 0}, "seeds: 0 is not allowed"),
+        ({"tolerance": 2, "seeds": 0}, "(also wrong: seeds)"),
     ],
 )
 def test_a_mistake_in_the_claims_is_told_before_anything_is_trained(here, tmp_path, changes, told):
@@ -234,6 +237,20 @@ def test_a_mistake_in_the_claims_is_told_before_anything_is_trained(here, tmp_pa
         assert told in process.err and process.err.count("\n") == 1
         assert "claims.yaml" in process.err
     assert not (tmp_path / "checkpoints").exists()
+
+
+def test_claims_need_only_what_the_study_says(here, tmp_path):
+    study = written(tmp_path / "mine")
+    study.claims.write_text("seeds: 2\n")
+    first = next(iter(study.files.values()))
+    tree = yaml.safe_load(first.read_text())
+    tree.pop("assumed", None)
+    first.write_text(yaml.safe_dump(tree))
+    said = analysis.load_statements(Study.open(study.folder))
+    assert (said.published, said.claims, said.seeds) == ({}, [], 2)
+    study.claims.write_text(f"published: {{{first.stem}: 0.5}}\n")
+    process = here("plan", "1", "--experiments", study.folder, "--data", "digits")
+    assert process.returncode == 2 and "tolerance: is missing" in process.err
 
 
 def test_a_lead_takes_another_step(here, tmp_path):

@@ -72,6 +72,8 @@ def test_keys_are_listed_with_type_default_and_meaning(here):
         (["--ladder=1-2,vgg", "--dry-run"], ["plan", "1-2,vgg"]),
         (["--ablate=4", "--dry-run"], ["plan", "4", "--ablate"]),
         (["--ablate=assumed", "--dry-run"], ["plan", "assumed", "--ablate"]),
+        (["ablate", "4", "--dry-run"], ["plan", "4", "--ablate"]),
+        (["run", "1-2", "--dry-run"], ["plan", "1-2"]),
     ],
 )
 def test_a_plan_is_a_dry_run(here, options, command_):

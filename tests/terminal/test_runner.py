@@ -228,6 +228,13 @@ def test_finished_work_is_skipped_and_fresh_trains_it_again(
         line for line in again.out.splitlines() if "already finished" in line
     ]
     assert "nothing was trained" in run.out
+    planned = here("run", "1-2", "--dry-run", *arguments[1:])
+    assert "runs: 2, 1 of them finished" in planned.out
+    planned = here("plan", "1", *arguments[1:])
+    assert "all of these runs are finished" in planned.out
+    assert (command.folder / "reports" / "resnet-ladder" / "report.html").exists()
+    told = here("report", "--summary", "--own")
+    assert "18 claims not run" in told.out or "19 claims not run" in told.out
     assert len(runs_of(command.uri)) == len(runs_of(command.uri, "ladder")) == 1
     assert (command.checkpoints.parent / "reports" / "latest" / "report.html").exists()
     process = in_a_fresh_shell(f"{printed(again.out, 'browse:')} --help", command.folder)
