@@ -236,6 +236,8 @@ class Cells(HTMLParser):
                 self.row = Row()
         elif tag in ("td", "th"):
             self.cell = ""
+        elif tag == "span" and attrs.get("class") == "small" and self.cell:
+            self.cell += "\n"  # where the page begins a line
         elif tag == "script":
             self.scripts += 1
         elif tag in ("iframe", "object") or any(a.startswith("on") for a in attrs):

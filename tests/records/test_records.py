@@ -499,7 +499,7 @@ def test_the_readme_follows_the_records(sample, tmp_path):
     assert "1.5 points, two are undecided and four are not run. Undecided: rungs 1 and 2, " in text
     text = (tmp_path / "docs" / "results.md").read_text(encoding="utf-8")
     assert f"{row} - |\n" in text  # no interval
-    assert "| 1 Template | - | 25 | 25 min 25 |\n" in text
+    assert "| 1 Template | - | 25 | 25 min 25 s |\n" in text
     assert ".venv/bin/ladder run 2 --seeds 3 --cpus-per-run 4\n" in text
     assert "\n* tensorflow on A processor, 4 cores: 1 seed 0, 2 seed 3\n" in text
     assert "| 1 → 2 + augmentation | +10.6 | +10.0 | - | 1 seed; 1 seed |\n" in text

@@ -7,10 +7,24 @@ from pathlib import Path
 import numpy as np
 import pytest
 from report_known import CHROMIUM, SAID, N, browsed, build, read
-from report_store import CLASSES, LADDER, right
+from report_store import CLASSES, LADDER, STUDY, right
 
 from report import analysis
-from report.presentation import figures, output
+from report.presentation import figures, output, page
+from report.presentation.tables import message
+from resnet.host.shell import duration
+
+
+def test_what_the_answer_rests_on(two_seeds, full):
+    seconds = 6 * 25 * 61
+    assert page.facts(analysis.load(two_seeds[0].uri)) == (
+        f"Seeds a row: 3 of 5 planned. Training time: {duration(seconds)} (A processor, 4 cores)."
+    )
+    text = (full[1] / output.PAGE).read_text()
+    assert "<h1>resnet-ladder</h1>" in text
+    assert f'<p class="question">{STUDY.about}</p>' in text
+    assert f'<p class="lead">{message.message(analysis.load(full[0].uri)).lead}</p>' in text
+
 
 HOSTILE = ("<script>alert(1)</script>", "100%_a&b", "$x^2$ {\\frac", "a|b`c`[d](e)*f*", "[z]")
 

@@ -17,6 +17,7 @@ from report import analysis
 from report.analysis import Bound
 from report.presentation import output, tables
 from report.presentation.tables import numbers
+from resnet.host.shell import duration
 from resnet.study import short
 
 
@@ -70,6 +71,32 @@ def test_several_seeds_progression(two_seeds):
         )
     assert list(table["verdict"][2:]) == ["not run"] * 4
     assert [s.waiting for s in content.systems[2:]] == ["not run"] * 4
+
+
+def test_how_large_a_row_is_and_how_far_its_seeds_lie_apart(two_seeds):
+    store, counts = two_seeds
+    known = pooled(counts)
+    _, *shown = tables.rows(analysis.load(store.uri)).texts()
+    assert [row[0] for row in shown] == [f"{short(n)} {KNOWN[n].title}" for n in counts]
+    for (_, deviation, own, least, *size), (name, count) in zip(shown, counts.items(), strict=True):
+        apart = math.sqrt(known.factor) * known.scales[name]
+        assert deviation == f"{100 * apart:.2f}"
+        assert own == f"{100 * np.std(np.array(count) / N, ddof=1):.2f}"
+        assert least == f"{100 * math.sqrt(np.mean([floor(k, N) ** 2 for k in count])):.2f}"
+        assert size == ["25", duration(25 * 61), "316,394", "53.98 M"]
+
+
+def test_times_of_two_devices_have_no_mean(store):
+    for seed, (device, epochs) in enumerate((("A", 10), ("A", 20), ("B", 40))):
+        history = curve(epochs, 0.9, 0.8)
+        store.add(LADDER[0], right(N, 700), seed=seed, history=history, tags={"device": device})
+    _, row = tables.rows(analysis.load(store.uri)).texts()
+    epochs, time = row[4:6]
+    assert epochs == "10 to 40"
+    assert sorted(time.split("\n")) == [
+        f"{duration(15 * 61)} (tensorflow on A)",
+        f"{duration(40 * 61)} (tensorflow on B)",
+    ]
 
 
 def test_the_seeds_that_it_takes(two_seeds):
