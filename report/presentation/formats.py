@@ -74,7 +74,7 @@ def to_terminal(table: Table, items: list | None = None) -> RichTable:
         )
     for item in table.items if items is None else items:
         cells = [escape(f.form(f.value(item))) for f in fields]
-        made.add_row(*(f"[{_COLOURS.get(c, 'dim')}]{c}[/]" if f.kind == "verdict" else c
+        made.add_row(*(f"[{_COLOURS.get(c.split()[0], 'dim')}]{c}[/]" if f.kind == "verdict" else c
                        for f, c in zip(fields, cells, strict=True)))  # fmt: skip
     return made
 

@@ -13,20 +13,10 @@ from report.analysis import Content
 from report.presentation import figures
 from report.presentation.figures import TEMPLATES
 from report.presentation.tables import commands
-from report.presentation.tables.message import SYMBOLS, message, missing, wrong
-from report.presentation.tables.numbers import least_to_most, percent, points
+from report.presentation.tables.message import SYMBOLS, facts, message, missing, wrong
+from report.presentation.tables.numbers import percent, points
 from report.presentation.tables.results import published_heading
 from report.presentation.tables.table import Table
-from resnet.host.shell import duration
-
-
-def facts(content: Content) -> str:
-    """Says on what the answer rests: seeds and time."""
-    if not content.runs:
-        return ""
-    seeds = least_to_most([len(s.runs) for s in content.systems if s.runs])
-    planned = f", of {content.said.seeds} planned" * content.interim
-    return f"Seeds per rung: {seeds}{planned}. Training time: {duration(content.seconds)}."
 
 
 def render(content: Content, made: dict[str, Table], drawn: dict[str, tuple[Figure, str]]) -> str:

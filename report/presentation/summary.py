@@ -44,9 +44,13 @@ def show(content: Content, console: Console) -> None:
             console.print(f"[dim]{escape(line)}[/dim]", highlight=False)
     for note in message.missing(content):
         console.print(f"[dim]{escape(note)}[/dim]", highlight=False)
+    verdicts = [*content.verdicts, *(j.verdict for j in content.claims)]
+    if any("assumptions" in verdict for verdict in verdicts):
+        console.print("[dim]* under our assumptions[/dim]", highlight=False)
     reservation(content, console)
     told = message.message(content)
     console.print(told.text, highlight=False, markup=False)
+    console.print(message.facts(content), highlight=False, markup=False)
     if told.go_on:
         console.print(f"go on with:  {told.go_on}", highlight=False, markup=False, soft_wrap=True)
 

@@ -58,9 +58,9 @@ def test_it_is_planned_run_and_judged(ended):
     assert "model.filters: [] -> [20]" in said["plan all"].out
     assert said["run all"].out.count("test accuracy") >= 2
     summary = said["report --summary"].out
-    assert "97.8 %" in summary and "98.8 %" in summary  # published
+    assert "97.80 %" in summary and "98.78 %" in summary  # published
     assert "convolution-third" in summary
-    assert "with 1 of 3 planned seeds" in summary
+    assert "Seeds per rung: 1, of 3 planned." in summary
     assert "CIFAR-10" not in summary
     page = (folder / "reports" / "nielsen" / "report.html").read_text("utf-8")
     asked = re.search(r"^about: (.+)$", PAGE, re.MULTILINE)[1]
@@ -97,7 +97,7 @@ def test_its_records_make_its_readme_and_come_back(ended, empty, tmp_path):
     assert len(records) == 2 and records[0].startswith("01_shallow-seed0-digits")
     readme = (folder / "nielsen" / "README.md").read_text("utf-8")
     assert "**Test accuracy on digits**" in readme
-    assert re.search(r"\| 2 \+ convolution \| [0-9.]+ % \| 98\.8 % \| [+-][0-9.]+ \| \w+", readme)
+    assert re.search(r"\| 2 \+ convolution \| [0-9.]+ % \| 98\.78 % \| [+-][0-9.]+ \| \w+", readme)
     results = (folder / "nielsen" / "docs" / "results.md").read_text("utf-8")
     assert ".venv/bin/ladder run 2 --seeds 0" in results and "--experiments" in results
     assert not (folder / "nielsen" / "docs" / "benchmarks.md").exists()
@@ -111,7 +111,7 @@ def test_its_records_make_its_readme_and_come_back(ended, empty, tmp_path):
     assert "convolution-third" in shown.out
 
     path = clone / "nielsen" / "README.md"
-    path.write_text(path.read_text("utf-8").replace("98.8 %", "99.9 %"), encoding="utf-8")
+    path.write_text(path.read_text("utf-8").replace("98.78 %", "99.99 %"), encoding="utf-8")
     stale = command("report", "--check", "nielsen/results", "--experiments", "nielsen")
     assert stale.returncode == 2
     assert "README.md does not follow from" in stale.err and "--readme" in stale.err

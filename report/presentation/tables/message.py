@@ -7,7 +7,7 @@ from typing import NamedTuple
 from report.analysis import Content, Judgement, System, prospects, state, statistics
 from report.presentation.tables.commands import data_option
 from report.presentation.tables.numbers import least_to_most, percent, points, span
-from resnet.host.shell import count
+from resnet.host.shell import count, duration
 
 ASSUMED = "fails (under our assumptions)"
 SYMBOLS = {
@@ -213,6 +213,15 @@ def _go_on(content: Content) -> str:
     seeds = f"0-{planned - 1}" if planned > 1 else "0"
     data = data_option(content.study, content.runs[0]) if content.runs else []
     return content.study.command("run", names, "--seeds", seeds, *data, uri=content.uri or None)
+
+
+def facts(content: Content) -> str:
+    """Says on what the answer rests: seeds and time."""
+    if not content.runs:
+        return ""
+    seeds = least_to_most([len(s.runs) for s in content.systems if s.runs])
+    planned = f", of {content.said.seeds} planned" * content.interim
+    return f"Seeds per rung: {seeds}{planned}. Training time: {duration(content.seconds)}."
 
 
 def why(content: Content, system: System) -> str:

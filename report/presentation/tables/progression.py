@@ -16,7 +16,7 @@ from report.presentation.tables.numbers import (
     span,
     to_limits,
 )
-from report.presentation.tables.results import as_list, engine, published_heading
+from report.presentation.tables.results import as_list, engine, published_heading, starred
 from report.presentation.tables.table import Field, Table, raw
 from resnet.host.shell import duration
 
@@ -61,7 +61,7 @@ def progression(content: Content) -> Table:
             place("page readme results"),
         ),
         Field("", verdict, "verdict", str, "verdict", verdicts),
-        Field("verdict", "", "verdict", str, "verdict", "terminal" if verdicts else ""),
+        Field("verdict", "", "verdict", starred, "verdict", "terminal" if verdicts else ""),
         Field("step_gain", gain, "gain", points, "number", "terminal"),
         Field("", lambda s: _accuracy(s)[1], "95 % interval", str, "lines", "page results"),
         Field("seeds", lambda s: len(s.accuracies), "seeds", str, "number", "page terminal"),
@@ -78,19 +78,28 @@ def progression(content: Content) -> Table:
 
 def rows(content: Content) -> Table:
     """Tells how large each row is, how long it trained, and how far its seeds lie apart."""
+    places = "page results"
+
+    def mean(metric: str) -> Callable[[System], float]:
+        return lambda s: s.mean(metric)
+
     fields = [
-        Field("", "heading", "rung", on="page results"),
-        Field("", lambda s: deviation(s.deviation), "deviation", str, "number", "page results"),
-        Field("", lambda s: deviation(s.own_deviation), "of its own seeds", kind="number"),
-        Field("", lambda s: deviation(s.floor), "floor", kind="number"),
-        Field("", _epochs, "epochs", str, "number", "page results"),
-        Field("", _time, "training time", str, "lines", "page results"),
-        Field("", lambda s: number()(s.mean("parameters")), "parameters", kind="number"),
-        Field("", lambda s: number(".2f", " M")(s.mean("multiply_adds") / 1e6), "multiply-adds",
-              kind="number"),
-    ]  # fmt: skip
+        Field("rung", "name"),
+        Field("", "heading", "rung", on=places),
+        Field("deviation", "", "deviation", deviation, "number", places),
+        Field("own_deviation", "", "of its own seeds", deviation, "number"),
+        Field("floor", "", "floor", deviation, "number"),
+        Field("", _epochs, "epochs", str, "number", places),
+        Field("", _time, "training time", str, "lines", places),
+        Field("parameters", mean("parameters"), "parameters", number(), "number"),
+        Field("multiply_adds", mean("multiply_adds"), "multiply-adds", _millions, "number"),
+    ]
     return Table("rows", "The rows: deviation between seeds in points, size, time", fields,
                  [s for s in content.systems if s.runs])  # fmt: skip
+
+
+def _millions(value: float) -> str:
+    return number(".2f", " M")(value / 1e6)
 
 
 def _accuracy(s: System) -> list[str]:

@@ -69,6 +69,11 @@ def _basis(j: Judgement) -> str:
     return f"{j.evidence}. Measured: {QUANTITIES[j.claim.quantity].meaning}."
 
 
+def starred(verdict: str) -> str:
+    """Shortens a verdict for a terminal, where a line below says what the star means."""
+    return verdict.replace(" (under our assumptions)", " *")
+
+
 def _signs(text: str) -> str:
     return text.replace("at least", "≥").replace("at most", "≤")
 
@@ -87,7 +92,8 @@ def judged(content: Content) -> Table:
         Field("", claim_text, "claim", on=LONG),
         Field("claim", "claim.id", "claim", on="terminal"),
         Field("rung", "claim.rung", "rung", short, on="terminal"),
-        Field("verdict", "", "verdict", str, "verdict", SHORT),
+        Field("verdict", "", "verdict", str, "verdict", LONG),
+        Field("", "verdict", "verdict", starred, "verdict", "terminal"),
         Field("", lambda j: _measured(j)[0], "measured", str, "number", SHORT),
         Field("", lambda j: _measured(j)[1], "95 % interval", str, "lines", LONG),
         Field("", limits, "holds if", str, "lines", LONG),

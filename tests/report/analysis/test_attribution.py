@@ -19,7 +19,7 @@ import runner
 from report import analysis
 from report.analysis import attribution, selection, statistics
 from report.analysis.content import _content
-from report.presentation import output, page, summary, tables
+from report.presentation import output, summary, tables
 from report.presentation.tables import message
 from resnet.study import Job, ablation
 
@@ -242,7 +242,7 @@ def test_what_was_assumed_may_be_why_a_row_fails():
     row, system = varied(runs, LADDER[0])
     assert (row.reached, row.doubt) == (
         "not by those run",
-        "the study does not state epochs, validation subset",
+        "the study does not state epochs, validation subset: other values may reach it",
     )
     assert system.verdict == "fails (under our assumptions)"
     runs += seeds_of(ten, 760)
@@ -322,7 +322,7 @@ def test_parts_are_no_systems(store, tmp_path, capsys):
         "cost",
     }
     assert message.message(after) == message.message(before)
-    assert page.facts(after) == page.facts(before)
+    assert message.facts(after) == message.facts(before)
     console = Console(record=True, width=200)
     summary.show(after, console)
     printed = " ".join(console.export_text().split())
@@ -336,7 +336,7 @@ def test_parts_are_no_systems(store, tmp_path, capsys):
     images = SimpleNamespace(fingerprint=after.run_set.fingerprint)
     capsys.readouterr()
     for experiment, times in ((KNOWN[LADDER[1]], 0), (augmentation, 1)):
-        runner._conclude(place, "", images, [Job(experiment, 0)])
+        runner._conclude(place, {"": ""}, images, [Job(experiment, 0)])
         assert capsys.readouterr().out.count("Factors of 1 → 2") == times
     folder = build(store)
     raw = csv(folder, "factors_02_augmentation", "key")

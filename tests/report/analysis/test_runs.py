@@ -27,7 +27,9 @@ def test_epochs_tell_how_far_a_network_jumps_about(two_seeds):
     once = replace(run, history=run.history[:1], metrics={"epochs_run": 1.0, "tested_epoch": 1.0})
     assert math.isnan(once.jumps)
     assert run.lacks == ""
-    assert once.lacks == "test accuracy, curve of validation accuracy"
+    assert once.lacks == "one epoch does not tell how far validation accuracy jumps"
+    gone = replace(run, metrics={"epochs_run": 30.0})
+    assert gone.lacks == "lacks its test accuracy, curve of validation accuracy"
 
 
 @pytest.mark.parametrize(

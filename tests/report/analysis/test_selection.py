@@ -73,7 +73,7 @@ def test_a_rung_of_ones_own_is_none_of_those_published(store):
     store.add("02_mine", right(N, 900), like=LADDER[1])  # beside the study's of that number
     content = analysis.load(store.uri)
     assert [step.after.name for step in content.steps] == [*LADDER[1:], "06_mine"]
-    lead = "None of six published accuracies are reproduced to within 1.5 points, one is undecided"
+    lead = "Nothing is decided yet: of six published accuracies, one is undecided"
     assert message.message(content).lead == f"{lead} and five are not run."
 
 

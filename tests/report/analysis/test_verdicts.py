@@ -63,7 +63,7 @@ def test_without_its_predictions_one_run_leaves_every_accuracy_undecided(store):
     assert "the deviation between seeds is not known" in judged.evidence
     assert all(math.isnan(step.p) for step in content.steps)
     (told,) = (note for note in content.notes if "one deviation" in note)
-    assert told.startswith(f"{LADDER[3]}, seed 0 (run {ids[0][:8]}) lacks its predictions: nothing")
+    assert told.startswith(f"{LADDER[3]}, seed 0 (run {ids[0][:8]}): lacks its predictions. So no")
     assert told in (build(store) / output.PAGE).read_text()
     store.client.delete_run(ids[0])  # the way out
     assert analysis.load(store.uri).systems[1].verdict == "undecided"  # of three degrees of freedom

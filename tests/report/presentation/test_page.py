@@ -10,15 +10,15 @@ from report_known import CHROMIUM, SAID, N, browsed, build, read
 from report_store import CLASSES, LADDER, STUDY, right
 
 from report import analysis
-from report.presentation import figures, output, page
+from report.presentation import figures, output
 from report.presentation.tables import message
 from resnet.host.shell import duration
 
 
 def test_what_the_answer_rests_on(two_seeds, full):
     seconds = 6 * 25 * 61
-    assert page.facts(analysis.load(two_seeds[0].uri)) == (
-        f"Seeds a row: 3 of 5 planned. Training time: {duration(seconds)} (A processor, 4 cores)."
+    assert message.facts(analysis.load(two_seeds[0].uri)) == (
+        f"Seeds per rung: 3, of 5 planned. Training time: {duration(seconds)}."
     )
     text = (full[1] / output.PAGE).read_text()
     assert "<h1>resnet-ladder</h1>" in text
