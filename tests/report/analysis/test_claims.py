@@ -7,7 +7,7 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 import pytest
-from report_known import SAID, N, claim, copied, csv, judge, made_run, measured, pooled, rows
+from report_known import SAID, N, claim, copied, csv, judge, made_run, measured, pooled, read, rows
 from report_store import LADDER, curve, right
 from scipy import stats
 from statsmodels.stats.weightstats import DescrStatsW
@@ -38,6 +38,10 @@ def test_what_one_run_of_the_study_itself_can_tell(full):
         "the value is inside the bound"
     )
     assert raw.loc["augmentation-largest", "run_ids"].count(" ") == 4
+    shown = read(folder).records("claims")
+    for row in raw.itertuples():
+        meaning = quantities.QUANTITIES[row.quantity].meaning
+        assert shown[row.text]["evidence"] == f"{row.evidence}. Measured: {meaning}."
 
 
 @pytest.mark.parametrize(
