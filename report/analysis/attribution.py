@@ -64,7 +64,7 @@ class Factor(NamedTuple):
     @property
     def interval(self) -> Interval:
         """Student's over seeds; takes three."""
-        return statistics.student(self.shapley)[0]
+        return statistics.student([round(value, 12) for value in self.shapley])[0]  # equal ones are
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,8 +13,6 @@ from scipy import stats
 from statsmodels.stats.weightstats import DescrStatsW
 
 ALPHA = 0.05
-POWER = 0.8
-MOST_SEEDS = 10_000
 LEAST = 4
 """Degrees of freedom of a deviation below which nothing is decided by it."""
 GUESS = 6

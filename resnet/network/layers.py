@@ -211,7 +211,7 @@ FASTER: dict[type, type] = {
 
 def fits(layer: keras.layers.Layer) -> bool:
     """Says whether this project's layer equals one of ``FASTER`` in the network that it is in."""
-    if len(layer._inbound_nodes) != 1 or layer.compute_dtype != "float32":
+    if len(layer._inbound_nodes) != 1 or layer.compute_dtype not in ("float32", "float64"):
         return False
     plain = len(layer.input.shape) == 4 and getattr(layer, "data_format", "") != "channels_first"
     if isinstance(layer, keras.layers.Conv2D):

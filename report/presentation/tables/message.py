@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from report.analysis import Content, Judgement, System, prospects, state, statistics
 from report.presentation.tables.commands import data_option
-from report.presentation.tables.numbers import least_to_most, percent, points, span
+from report.presentation.tables.numbers import digits, least_to_most, percent, span
 from resnet.host.shell import count, duration
 
 ASSUMED = "fails (under our assumptions)"
@@ -98,6 +98,8 @@ def _reproduced(content: Content, published: list[System]) -> tuple[str, list[Li
         everything = "The" if total == 1 else "Both" if total == 2 else f"All {words(total)}"
         verb = "is" if total == 1 else "are"
         lead = f"{everything} {accuracies} {verb} reproduced to within {tolerance}."
+    elif total == 1 and published[0].verdict in ("fails", ASSUMED):
+        lead = f"The {accuracies} is not reproduced to within {tolerance}."
     elif not (by["holds"] or by["fails"] or by[ASSUMED]):
         waiting = ((v, len(by[v])) for v in ("undecided", "not run"))
         told = listed([f"{words(n)} {'is' if n == 1 else 'are'} {v}" for v, n in waiting if n])
@@ -199,8 +201,9 @@ def count_verdicts(judged: Iterable[Judgement]) -> str:
 def _go_on(content: Content) -> str:
     """The command that brings the seeds that are planned and missing; "" if none is."""
     planned, known = content.said.seeds, content.said.ladder
+    numbers = [s.short for s in content.systems]
     short = [
-        s.short
+        s.short if numbers.count(s.short) == 1 else s.name
         for s in content.systems
         if len(s.runs) < planned and (s.name in content.said.published or s.name in known)
     ]
@@ -220,7 +223,8 @@ def facts(content: Content) -> str:
     if not content.runs:
         return ""
     seeds = least_to_most([len(s.runs) for s in content.systems if s.runs])
-    planned = f", of {content.said.seeds} planned" * content.interim
+    interim = content.interim and not content.run_set.reservation
+    planned = f", of {content.said.seeds} planned" * interim
     return f"Seeds per rung: {seeds}{planned}. Training time: {duration(content.seconds)}."
 
 
@@ -233,7 +237,8 @@ def why(content: Content, system: System) -> str:
     if math.isnan(low):
         return "too few seeds in all to know how much seeds vary" + _needed(content, s)
     half = (high - low) / 2
-    wide = f"±{points(half, s.decimals).lstrip('+')}"
+    # with the digits that keep it on its side of the tolerance
+    wide = f"±{100 * half:.{digits([100 * half], [100 * tolerance], s.decimals)}f}"
     if s.verdict == "undecided":
         if half > tolerance:
             varies = f"seeds vary by {100 * s.deviation:.{s.decimals}f} points"

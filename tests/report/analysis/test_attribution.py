@@ -250,7 +250,9 @@ def test_what_was_assumed_may_be_why_a_row_fails():
     assert [a.step.gain for a in row.run] == pytest.approx([-0.03])
     assert row.span == pytest.approx((0.76, 0.79))
     assert [a.step.after.verdict for a in row.run] == ["fails"]
-    assert row.doubt == "the study does not state epochs, validation subset: other values may reach it"
+    assert (
+        row.doubt == "the study does not state epochs, validation subset: other values may reach it"
+    )
     failing = [*runs, *seeds_of(fifty, 820), *seeds_of(first, 795)]
     row, system = varied(failing, LADDER[0])
     assert (row.reached, row.doubt, system.verdict) == ("not reached", "", "fails")

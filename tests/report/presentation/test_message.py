@@ -94,6 +94,29 @@ def test_each_part_names_its_rungs_and_numbers(answered):
     assert " run all,vgg " in told.go_on
 
 
+def test_one_published_accuracy_alone_is_told_in_the_singular(two_seeds, monkeypatch):
+    content = analysis.load(two_seeds[0].uri)
+    alone = [
+        replace(s, published=s.published if i == 0 else math.nan)
+        for i, s in enumerate(content.systems)
+    ]
+    for verdict, lead in (
+        (HOLDS, "The published accuracy is reproduced to within 1.5 points."),
+        (ASSUMED, "The published accuracy is not reproduced to within 1.5 points."),
+        (OPEN, "Nothing is decided yet: of one published accuracy, one is undecided."),
+    ):
+        monkeypatch.setattr(analysis.System, "verdict", property(lambda s, v=verdict: v))
+        assert message.message(replace(content, systems=tuple(alone))).lead == lead
+
+
+def test_rungs_of_one_number_are_named_in_the_command(two_seeds):
+    content = analysis.load(two_seeds[0].uri)
+    mine = replace(content.systems[1], name="02_mine", runs=())
+    said = content.said.model_copy(update={"published": content.said.published | {"02_mine": 0.5}})
+    told = message.message(replace(content, systems=(*content.systems, mine), said=said))
+    assert "02_augmentation,02_mine" in told.go_on.replace(",vgg", "")
+
+
 def test_on_other_data_nothing_is_compared(store):
     for name in LADDER:
         store.add(name, right(N, 800), dataset="digits", profile="quick")
