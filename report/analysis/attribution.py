@@ -197,14 +197,17 @@ class Varied(NamedTuple):
 
         def named(some: Iterable[Alternative]) -> str:
             words = (re.sub(r"[._]", " ", a.key.partition(".")[2]) for a in some)
-            return ", ".join(dict.fromkeys(words))
+            return " and ".join(dict.fromkeys(words))
 
         holding = [a for a in self.run if a.step.after.verdict == "holds"]
         open_ = [a for a in self.run if a.step.after.verdict != "fails"]
         if holding:
             return f"reproduced with another value of {named(holding)}"
         if self.untried:
-            return f"the study does not state {named(self.untried)}: other values may reach it"
+            return (
+                f"the study does not state {named(self.untried)}, and other values may give the "
+                "published accuracy"
+            )
         return f"undecided with another value of {named(open_)}" if open_ else ""
 
 

@@ -111,7 +111,7 @@ def _reproduced(content: Content, published: list[System]) -> tuple[str, list[Li
         ]
         failed = len(by["fails"]) + len(by[ASSUMED])
         for number, what in (
-            (failed, "not"),
+            (failed, "not" if by["fails"] else "not under our assumptions"),
             (len(by["undecided"]), "undecided"),
             (len(by["not run"]), "not run"),
         ):

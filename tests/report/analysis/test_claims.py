@@ -219,7 +219,9 @@ def test_early_stopping_that_triggered_fails_the_claim(store):
         store.add(LADDER[2], right(N, 800), seed=seed, metrics={"stopped_epoch": 16.0 + 2 * seed})
     judged = {j.claim.id: j for j in analysis.load(store.uri).claims}["early-stop-idle"]
     assert (judged.verdict, judged.value) == ("fails (under our assumptions)", 20.0)
-    told = f"; {LADDER[2]}: the study does not state early stopping restore best weights: other "
+    told = (
+        f"; {LADDER[2]}: the study does not state early stopping restore best weights, and other "
+    )
     assert told in judged.evidence
     assert results._measured(judged)[0] == "epoch 16, 18, 20, 22, 24"
 
