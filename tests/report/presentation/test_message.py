@@ -42,8 +42,8 @@ def answered(two_seeds, monkeypatch):
         ),
         (
             [ASSUMED, OPEN, OPEN, HOLDS, HOLDS, ASSUMED],
-            "Two of six published accuracies are reproduced to within 1.5 points, two are not under "
-            "our assumptions and two are undecided.",
+            "Two of six published accuracies are reproduced to within 1.5 points, two are not "
+            "under our assumptions and two are undecided.",
         ),
         (
             [HOLDS, "fails", OPEN, NOT, NOT, NOT],
