@@ -1,6 +1,7 @@
 """The keys of experiments: type, default and meaning of each, and errors in the same words."""
 
 import difflib
+import functools
 import re
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -117,13 +118,18 @@ def words(node: Schema, root: Schema | None = None) -> str:
     return f"{kind}, {' and '.join(bounds)}{unit}" if bounds else kind
 
 
+@functools.cache
+def _json_schema(model: type[BaseModel]) -> Schema:
+    return model.model_json_schema()
+
+
 def _place(model: type[BaseModel], location: tuple) -> tuple[list[str], list[Schema], Schema]:
     """Follows a location of pydantic's, which names branches of unions too, into a schema.
 
     Returns:
         The keys on the way, the schemas that the value there may fit, and the root.
     """
-    root = model.model_json_schema()
+    root = _json_schema(model)
     path, at = [], [root]
     for part in location:
         inner = [
@@ -169,7 +175,8 @@ def explain(
     else:
         text = f"{key}: {short_repr(first['input'])} is not allowed; it must be "
         text += words({"anyOf": at}, root)
-    others = [".".join(_place(model, e["loc"])[0]) for e in errors if e is not first]
+    # a file may hold thousands of mistakes
+    others = [".".join(_place(model, e["loc"])[0]) for e in errors[:20] if e is not first]
     others = [name for name in dict.fromkeys(others) if name and name not in key]
     more = f" (also wrong: {one_line(', '.join(others[:4]))})" if others else ""
     return UserError(f"{source}: {text}{more}")

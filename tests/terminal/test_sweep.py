@@ -78,7 +78,7 @@ def test_what_is_finished_is_skipped_and_the_values_are_compared(command, here, 
         assert parent.info.status == "FINISHED"
         if rung == "2":
             assert parent.data.metrics["test_accuracy"] == run.data.metrics["test_accuracy"]
-    page = (command.folder / "reports" / "latest" / "report.html").read_text("utf-8")
+    page = (command.folder / "reports" / "resnet-ladder" / "report.html").read_text("utf-8")
     assert "Compared: squares" in page
     again = here("run", *words)
     assert again.out.count("already finished") == 4

@@ -83,7 +83,7 @@ def test_a_job_is_shown_from_waiting_to_its_accuracy(clock):
     shown(events.Phase(one, "recording"))
     clock.now += 3
     assert "recording, 3 s" in pane(shown)
-    shown(events.Finished(one, {"test_accuracy": 0.7301, "epochs_run": 2}))
+    shown(events.Finished(one, {"test_accuracy": 0.7301, "epochs_run": 2, "train_seconds": 9.0}))
     text = pane(shown)
     assert "73.0 %    72.3 %" in text
     assert "1 of 2 done" in text
@@ -124,7 +124,7 @@ def test_runs_side_by_side_share_the_time_left_but_for_the_last(clock):
     assert "2 side by side, 640 images/s in all" in pane(shown)
     shown(events.Started(jobs[2], 2))
     for of in jobs[:3]:
-        shown(events.Finished(of, {"test_accuracy": 0.7, "epochs_run": 25}))
+        shown(events.Finished(of, {"test_accuracy": 0.7, "epochs_run": 25, "train_seconds": 9.0}))
     shown(events.Started(jobs[3], 2))
     shown(progress(jobs[3], 16, 0))
     assert f"about {shell.duration(20 * 10)} left" in pane(shown)
@@ -173,10 +173,10 @@ def test_a_pipe_gets_plain_lines(clock):
         shown(progress(of, 1, 1))
         shown(events.Phase(of, "validating", 0, 40))
         shown(events.Epoch(of, [record(1, 0.62)]))
-        shown(events.Finished(of, {"test_accuracy": 0.7301, "epochs_run": 1}))
+        shown(events.Finished(of, {"test_accuracy": 0.7301, "epochs_run": 1, "train_seconds": 9.0}))
     assert file.getvalue().splitlines() == [
         "1/1 Template  training, at most 25 epochs",
         "1/1 Template  epoch 1/25: loss 1.0000, accuracy 0.6000, val_loss 1.1000, "
         "val_accuracy 0.6200, 400 images/s",
-        "1/1 Template  test accuracy 73.01% after 1 epoch, 0 s",
+        "1/1 Template  test accuracy 73.01% after 1 epoch, 9 s",
     ]
