@@ -118,7 +118,15 @@ def _commands(system: System, content: Content) -> list[str]:
     return [
         f"{ladder} "
         + shlex.join(
-            ["run", system.short, "--seeds", seed_list(runs) or "0", *data, *options, *own]
+            [
+                "run",
+                system.short,
+                "--seeds",
+                seed_list(run.seed for run in runs) or "0",
+                *data,
+                *options,
+                *own,
+            ]
         )
         for (ladder, *options), runs in of_engine.items()
     ]

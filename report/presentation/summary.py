@@ -51,8 +51,8 @@ def show(content: Content, console: Console) -> None:
     told = message.message(content)
     console.print(told.text, highlight=False, markup=False)
     console.print(message.facts(content), highlight=False, markup=False)
-    if told.go_on:
-        console.print(f"go on with:  {told.go_on}", highlight=False, markup=False, soft_wrap=True)
+    for command in told.go_on:
+        console.print(f"go on with:  {command}", highlight=False, markup=False, soft_wrap=True)
 
 
 def trained(content: Content, due: Sequence[Job], console: Console) -> None:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from report.analysis import Content, Judgement, System, prospects, state, statistics
 from report.presentation.tables.commands import data_option
-from report.presentation.tables.numbers import digits, least_to_most, percent, span
+from report.presentation.tables.numbers import digits, least_to_most, percent, seed_list, span
 from resnet.host.shell import count, duration
 
 ASSUMED = "fails (under our assumptions)"
@@ -31,11 +31,11 @@ class Line(NamedTuple):
 
 
 class Message(NamedTuple):
-    """The answer in a sentence, its parts, and the command that brings what is missing."""
+    """The answer in a sentence, its parts, and the commands that bring what is missing."""
 
     lead: str
     lines: list[Line]
-    go_on: str = ""
+    go_on: list[str]
 
     @property
     def text(self) -> str:
@@ -83,7 +83,7 @@ def message(content: Content) -> Message:
             f"ran.{best} The runs are {content.run_set.reservation}, so nothing is compared with "
             "the study."
         )
-        return Message(lead, [])
+        return Message(lead, [], [])
     if not published:
         return Message(_measured(content), _claims(content), _go_on(content))
     lead, lines = _reproduced(content, published)
@@ -198,24 +198,27 @@ def count_verdicts(judged: Iterable[Judgement]) -> str:
     return listed(parts)
 
 
-def _go_on(content: Content) -> str:
-    """The command that brings the seeds that are planned and missing; "" if none is."""
-    planned, known = content.said.seeds, content.said.ladder
+def _go_on(content: Content) -> list[str]:
+    """The commands that bring the seeds that are planned and missing.
+
+    ``ladder run`` skips finished runs of one's own, and knows nothing of recorded ones: of these
+    only the seeds that are missing are named, and the new runs are recorded in their turn.
+    """
+    if content.run_set.reservation:
+        return []
     numbers = [s.short for s in content.systems]
-    short = [
-        s.short if numbers.count(s.short) == 1 else s.name
-        for s in content.systems
-        if len(s.runs) < planned and (s.name in content.said.published or s.name in known)
-    ]
-    if not short or content.run_set.reservation:
-        return ""
-    rungs = [name for name in short if name.isdigit()]
-    every = [s.short for s in content.rungs if s.name in known]
-    chosen = ["all"] * (rungs == every) or rungs
-    names = ",".join([*chosen, *(name for name in short if not name.isdigit())])
-    seeds = f"0-{planned - 1}" if planned > 1 else "0"
+    recorded, by_seeds = content.run_set.recorded, dict[tuple[int, ...], list[str]]()
+    for s in content.systems:
+        there = {run.seed for run in s.runs}
+        missing = tuple(seed for seed in range(content.said.seeds) if seed not in there)
+        if missing and s.name in (*content.said.published, *content.said.ladder):
+            seeds = missing if recorded else tuple(range(content.said.seeds))
+            name = s.short if numbers.count(s.short) == 1 else s.name
+            by_seeds.setdefault(seeds, []).append(name)
     data = data_option(content.study, content.runs[0]) if content.runs else []
-    return content.study.command("run", names, "--seeds", seeds, *data, uri=content.uri or None)
+    words = [["run", ",".join(n), "--seeds", seed_list(s), *data] for s, n in by_seeds.items()]
+    words += [["record"], ["restore"]] * bool(recorded and words)
+    return [content.study.command(*command, uri=content.uri or None) for command in words]
 
 
 def facts(content: Content) -> str:

@@ -119,9 +119,9 @@ def rung(name: str) -> str:
     return name if rung_number(name) is None else f"rung {short(name)}"
 
 
-def seed_list(runs: Iterable[Run]) -> str:
+def seed_list(seeds: Iterable[int]) -> str:
     """Writes ``0-4`` or ``0,2,5``, as the command line takes them."""
-    seeds = sorted(run.seed for run in runs)
+    seeds = sorted(seeds)
     if len(seeds) > 1 and seeds == list(range(seeds[0], seeds[-1] + 1)):
         return f"{seeds[0]}-{seeds[-1]}"
     return ",".join(map(str, seeds))
@@ -129,7 +129,7 @@ def seed_list(runs: Iterable[Run]) -> str:
 
 def seeds(runs: Sequence[Run]) -> str:
     """Writes ``seed 0``, ``seeds 1-4``."""
-    return f"seed{'s' * (len(runs) > 1)} {seed_list(runs)}"
+    return f"seed{'s' * (len(runs) > 1)} {seed_list(run.seed for run in runs)}"
 
 
 def setting(params: dict, key: str) -> str:

@@ -173,7 +173,7 @@ def backends(content: Content) -> Table:
     fields = [
         Field("rung", "after.name", "rung", short, on=LONG),
         Field("engine", "after.title", "backend and device", on=LONG),
-        Field("seeds", lambda s: seed_list(s.after.runs), "seeds", on=LONG),
+        Field("seeds", lambda s: seed_list(run.seed for run in s.after.runs), "seeds", on=LONG),
         Field("accuracy", "after.accuracy", "test accuracy", percent, "number", LONG),
         Field("difference", "gain", "to the others", points, "number", LONG),
         Field("interval", "", "95 % interval", lambda i: span(i, points), "number", LONG),
