@@ -22,6 +22,20 @@ FAST = [TINY, "--set=training.epochs=1"]
 TIMING = {"images_per_second", "epoch_seconds", "train_seconds"}
 
 
+def written(page, folder, shorter):
+    """Writes the files of a page's blocks of code, whose first line is a path, into a folder.
+
+    ``shorter`` maps what would train for hours to what does not.
+    """
+    for block in re.findall(r"```\w+\n(.*?)```", page, re.DOTALL):
+        first, text = block.split("\n", 1)
+        path = folder / re.sub(r"[#<>!\s]|--", "", first)
+        path.parent.mkdir(exist_ok=True)
+        for long, short in shorter.items():
+            text = text.replace(long, short)
+        path.write_text(text, encoding="utf-8")
+
+
 def runs_of(uri, role="rung", study="resnet-ladder"):
     mlflow.set_tracking_uri(uri)
     client = MlflowClient(uri)

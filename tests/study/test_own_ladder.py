@@ -4,6 +4,7 @@ import re
 import shlex
 import shutil
 
+import ladders
 import pandas as pd
 import pytest
 from conftest import ROOT
@@ -12,20 +13,14 @@ PAGE = (ROOT / "docs" / "own-ladder.md").read_text("utf-8")
 COMMANDS = [line.strip() for line in PAGE.splitlines() if line.startswith("    .venv/bin/ladder")]
 
 
+SHORT = {"dataset: mnist": "dataset: digits", "epochs: 60": "epochs: 1"}
+# two poolings without padding leave nothing of 8x8 pixels
+SHORT |= {"activation: sigmoid": "activation: sigmoid, padding: same"}
+
+
 def written(folder):
     """The study as the page says it, but of an epoch on the digits: the page's takes hours."""
-    for block in re.findall(r"```(?:yaml|markdown)\n(.*?)```", PAGE, re.DOTALL):
-        first, text = block.split("\n", 1)
-        path = folder / re.sub(r"[#<>!\s]|--", "", first)
-        path.parent.mkdir(exist_ok=True)
-        # two poolings without padding leave nothing of 8x8 pixels
-        for long, short in (
-            ("dataset: mnist", "dataset: digits"),
-            ("epochs: 60", "epochs: 1"),
-            ("activation: sigmoid", "activation: sigmoid, padding: same"),
-        ):
-            text = text.replace(long, short)
-        path.write_text(text, encoding="utf-8")
+    ladders.written(PAGE, folder, SHORT)
     (copied,) = re.findall(r"^    cp (\S+) (\S+)$", PAGE, re.MULTILINE)
     shutil.copy(ROOT / copied[0], folder / copied[1])
 

@@ -33,13 +33,7 @@ SHORT |= {"blocks: 3}": "blocks: 1}", "blocks: 5}": "blocks: 2}"}
 
 def written(folder):
     """The study as the page says it, but short."""
-    for block in re.findall(r"```(?:python|yaml)\n(.*?)```", PAGE, re.DOTALL):
-        first, text = block.split("\n", 1)
-        path = folder / first.removeprefix("# ")
-        path.parent.mkdir(exist_ok=True)
-        for long, short in SHORT.items():
-            text = text.replace(long, short)
-        path.write_text(text, encoding="utf-8")
+    ladders.written(PAGE, folder, SHORT)
     return folder / "he"
 
 

@@ -234,7 +234,7 @@ def test_finished_work_is_skipped_and_fresh_trains_it_again(
     assert "all of these runs are finished" in planned.out
     assert (command.folder / "reports" / "resnet-ladder" / "report.html").exists()
     told = here("report", "--summary", "--own")
-    assert "18 claims not run" in told.out or "19 claims not run" in told.out
+    assert "18 claims not run" in told.out  # one is about rung 1 alone
     assert len(runs_of(command.uri)) == len(runs_of(command.uri, "ladder")) == 1
     assert (command.checkpoints.parent / "reports" / "resnet-ladder" / "report.html").exists()
     process = in_a_fresh_shell(f"{printed(again.out, 'browse:')} --help", command.folder)
