@@ -19,7 +19,7 @@ from report.analysis.quantities import QUANTITIES, Unit
 from report.analysis.runs import Run
 from report.analysis.statistics import ALPHA, NO_INTERVAL, Contrast, Interval
 from report.analysis.systems import System
-from report.analysis.verdicts import Bound, Verdict, qualified
+from report.analysis.verdicts import ASSUMED, Bound, Verdict, qualified
 from resnet import UserError
 from resnet.host.shell import count
 from resnet.study import Name, Strict, Study, Text, explain, read_yaml, rungs
@@ -206,7 +206,7 @@ def judge(
         verdict, evidence = "undecided", f"{evidence}; a run may be missing here"
     assumed = "; ".join(f"{s.name}: {s.assumed}" for s in used if s.assumed)
     verdict = qualified(verdict, all(s.comparable for s in used), assumed)
-    if verdict == "fails (under our assumptions)":
+    if verdict == ASSUMED:
         evidence = f"{evidence}; {assumed}"
     if verdict == "undecided" and not math.isnan(found.value):
         evidence = f"{evidence}; the value is {'inside' if found.inside else 'outside'} the bound"

@@ -48,12 +48,14 @@ def prospects(content: Content) -> list[Prospect]:
         content: of recorded runs.
     """
     systems = {s.name: s for s in content.systems}
-    found = [
-        _of_accuracies(s.name, {s.name: 1.0}, s.band, s.published, systems)
-        for s in content.systems
-        if not math.isnan(s.published)
-    ]
+    found = [prospect(content, s) for s in content.systems if not math.isnan(s.published)]
     return [*found, *(_of_claim(claim, content, systems) for claim in content.said.claims)]
+
+
+def prospect(content: Content, row: System) -> Prospect:
+    """Weighs the published accuracy of a row."""
+    systems = {s.name: s for s in content.systems}
+    return _of_accuracies(row.name, {row.name: 1.0}, row.band, row.published, systems)
 
 
 def _of_claim(claim: Claim, content: Content, systems: Mapping[str, System]) -> Prospect:

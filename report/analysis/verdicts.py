@@ -1,7 +1,7 @@
 """A bound, and the verdict that an interval gives on it."""
 
 import math
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import Field, model_validator
 
@@ -16,6 +16,8 @@ Verdict = Literal[
     "not run",
     "not comparable",
 ]  # fmt: skip
+ASSUMED: Final = "fails (under our assumptions)"
+"""The verdict on what fails where a value that the study leaves open may be the reason."""
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 
@@ -57,4 +59,4 @@ def qualified(verdict: Verdict, comparable: bool, assumed: str) -> Verdict:
     """
     if not comparable:
         return "not comparable"
-    return "fails (under our assumptions)" if verdict == "fails" and assumed else verdict
+    return ASSUMED if verdict == "fails" and assumed else verdict

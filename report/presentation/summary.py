@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from report.analysis import Content, of_records
+from report.analysis import ASSUMED, Content, of_records
 from report.presentation.formats import to_terminal
 from report.presentation.tables import message
 from report.presentation.tables.compared import compared, sweep
@@ -45,7 +45,7 @@ def show(content: Content, console: Console) -> None:
     for note in message.missing(content):
         console.print(f"[dim]{escape(note)}[/dim]", highlight=False)
     verdicts = [*content.verdicts, *(j.verdict for j in content.claims)]
-    if any("assumptions" in verdict for verdict in verdicts):
+    if ASSUMED in verdicts:
         console.print("[dim]* under our assumptions[/dim]", highlight=False)
     reservation(content, console)
     told = message.message(content)

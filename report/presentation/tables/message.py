@@ -4,12 +4,11 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from report.analysis import Content, Judgement, System, prospects, state, statistics
+from report.analysis import ASSUMED, Content, Judgement, System, prospect, state, statistics
 from report.presentation.tables.commands import data_option
 from report.presentation.tables.numbers import digits, least_to_most, percent, seed_list, span
 from resnet.host.shell import count, duration
 
-ASSUMED = "fails (under our assumptions)"
 SYMBOLS = {
     "holds": "✓",
     "fails": "✗",
@@ -258,8 +257,7 @@ def why(content: Content, system: System) -> str:
 
 
 def _needed(content: Content, system: System) -> str:
-    found = next((p for p in prospects(content) if p.name == system.name), None)
-    needed = found.seeds if found else None
+    needed = prospect(content, system).seeds
     if needed is None or needed <= len(system.runs):
         return ""
     return f"; {count(needed, 'seed')} should do"
