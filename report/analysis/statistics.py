@@ -146,12 +146,11 @@ def _freedom(seeds: float) -> float:
     return 1 / (1 / seeds + 1 / GUESS) if seeds else 0.0
 
 
-def contrast(parts: Iterable[tuple[float, Estimate]], *, one_more: bool = False) -> Contrast:
+def contrast(parts: Iterable[tuple[float, Estimate]]) -> Contrast:
     """Estimates a weighted sum of systems' means.
 
     Args:
         parts: weights and systems.
-        one_more: of one further run of each, as a prediction has it.
 
     Returns:
         It, with Satterthwaite's degrees of freedom where deviations of several sources meet.
@@ -163,7 +162,7 @@ def contrast(parts: Iterable[tuple[float, Estimate]], *, one_more: bool = False)
     # freedom are weighed (Satterthwaite), not each by itself.
     variances: dict[Hashable, float] = {}
     for weight, e in parts:
-        one = weight**2 * e.variance * (1 / len(e.values) + one_more)
+        one = weight**2 * e.variance / len(e.values)
         variances[e.source] = variances.get(e.source, 0.0) + one
     freedom = {e.source: e.freedom for _, e in parts}
     total = sum(variances.values())

@@ -163,18 +163,6 @@ def test_a_run_at_the_mean_of_its_system_never_makes_a_verdict_less_firm(rows, a
     assert now.own - was.own != {name}
 
 
-def test_a_further_run_lies_where_it_is_said_to():
-    rng = np.random.default_rng(0)
-    inside = []
-    for _ in range(1000):
-        found = samples(*((rng.normal(0, d, 3), d) for d in (0.01, 0.02, 0.01, 0.03)))
-        shared = statistics.Shared.of(found)
-        last = shared.estimate("s3", found["s3"])
-        low, high = statistics.contrast([(1, last)], one_more=True).interval()
-        inside.append(low <= rng.normal(0, 0.03) <= high)
-    assert 0.93 <= np.mean(inside) <= 0.99
-
-
 def test_the_floor_is_what_independent_errors_give():
     generator = np.random.default_rng(0)
     truth = generator.random(500)
