@@ -6,7 +6,7 @@ import typer
 from rich.markup import escape
 
 from resnet import UserError
-from resnet.study import Study, settings, signatures
+from resnet.study import Study, own_networks, settings
 from resnet.terminal import Experiments, say
 
 
@@ -21,8 +21,7 @@ def keys(
     """
     if prefix.startswith("claims"):
         return _quantities()
-    path = Study.open(experiments).folder / signatures.OWN
-    networks = path.read_text(encoding="utf-8") if path.is_file() else ""
+    networks = own_networks(Study.open(experiments).folder)
     found = [s for s in settings(networks) if f"{s.key}.{s.of}".startswith(prefix)]
     if not prefix:
         found = [s for s in found if not (s.of and s.key.startswith("training"))]

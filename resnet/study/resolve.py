@@ -151,17 +151,21 @@ def load(path: Path, _children: tuple[Path, ...] = ()) -> Experiment:
             raise UserError(f"{path}: extends: there is no {places[0]}")
         base = load(found, (*_children, path)).model_dump()
     for folder in (path.parent, path.parent.parent):
-        if not base.get("code") and (folder / signatures.OWN).is_file():
-            base["code"] = _code(folder / signatures.OWN)
-            break
+        base["code"] = base.get("code") or own_networks(folder)
     if given := {"name", "code"} & {*tree}:
         raise UserError(f"{path}: {given.pop()}: is taken from a file and cannot be set")
     return _resolve(str(path), base, tree | {"name": path.stem})
 
 
-def _code(path: Path) -> str:
+def own_networks(folder: Path) -> str:
+    """Returns the text of a study's ``networks.py``, "" if the folder holds none.
+
+    Raises:
+        UserError: the file cannot be read.
+    """
+    path = folder / signatures.OWN
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8") if path.is_file() else ""
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot be read: {one_line(error)}") from None
 
