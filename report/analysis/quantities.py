@@ -69,7 +69,7 @@ def _metric(key: str) -> Callable[[Run, Run, str], float]:
 
 
 def _on_one_machine(key: str) -> Callable[[Run, Run, str], float]:
-    """A figure that depends on the machine, as a share of the other run's on the same one."""
+    """Divides a figure of one run by that of another; NaN if their machines differ."""
 
     def measure(run: Run, against: Run, _: str) -> float:
         here = ("device", "backend", "threads", "lanes")
@@ -155,12 +155,12 @@ QUANTITIES: dict[str, Quantity] = {
     ),
     "vote_errors": Quantity(
         "images",
-        "test images that a vote of so many networks gets wrong, mean over all choices of seeds",
+        "test images that a vote of seeds gets wrong, mean over every choice of as many seeds",
         vote=(-1, 0),
     ),
     "vote_gain": Quantity(
         "points",
-        "test accuracy of a vote of so many networks less that of one, mean over all choices",
+        "test accuracy of a vote of seeds less the accuracy of one network, mean over every choice",
         vote=(1, -1),
     ),
     "final_train_accuracy": Quantity(

@@ -221,7 +221,7 @@ def _go_on(content: Content) -> list[str]:
 
 
 def facts(content: Content) -> str:
-    """Says on what the answer rests: seeds and time."""
+    """Returns the number of seeds per rung and the training time, in words."""
     if not content.runs:
         return ""
     seeds = least_to_most([len(s.runs) for s in content.systems if s.runs])
@@ -253,7 +253,8 @@ def why(content: Content, system: System) -> str:
     if s.verdict == ASSUMED:
         return s.assumed
     inside = "within" if s.verdict == "holds" else "beyond"
-    return f"all of the interval, {wide}, lies {inside} {100 * tolerance:g} points of the published"
+    near = f"{inside} {100 * tolerance:g} points of the published accuracy"
+    return f"all of the interval, {wide}, lies {near}"
 
 
 def _needed(content: Content, system: System) -> str:

@@ -190,13 +190,13 @@ def test_a_row_says_why_by_its_numbers(two_seeds, full):
     assert message.why(replace(content, systems=systems), strict) == told
     assert message.why(content, content.systems[2]) == ""  # was not run
     near = replace(row, published=row.accuracy, tolerance=1.0)
-    assert message.why(content, near).endswith("lies within 100 points of the published")
+    assert message.why(content, near).endswith("lies within 100 points of the published accuracy")
     low, high = (100 * end for end in row.interval)
     beside = replace(row, published=row.accuracy + 0.01, tolerance=0.02)
     told = f"the interval, {low:.1f} to {high:.1f} %, lies partly beyond the 2 points allowed"
     assert message.why(content, beside) == told
     far = replace(row, published=row.accuracy + 0.1)
-    told = f"all of the interval, ±{half:.1f}, lies beyond 1.5 points of the published"
+    told = f"all of the interval, ±{half:.1f}, lies beyond 1.5 points of the published accuracy"
     assert message.why(content, far) == told
     why = "the study does not state epochs"
     assert message.why(content, replace(far, assumed=why)) == why
