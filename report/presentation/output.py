@@ -135,10 +135,12 @@ def log_ladder(store: Store, run_id: str, content: Content) -> None:
     """Logs a ladder to a run: figures with the rung's number as step, and its table in words.
 
     ``test_accuracy`` is the seeds' mean, ``low`` and ``high`` its 95 % interval, ``deviation`` that
-    of one run, ``published`` and ``gain`` (over the rung before) as in the report.
+    of one run, ``gain`` that over the rung before. ``published`` is there only if the runs are on the
+    study's images, with its settings.
     """
     # MLflow draws no interval itself (its issue 3762): low and high are lines beside the mean
     moment = int(time.time() * 1000)
+    comparable = not content.run_set.reservation
     gains = {step.after.name: step.gain for step in content.steps}
     metrics = []
     for system in content.rungs:
@@ -149,7 +151,7 @@ def log_ladder(store: Store, run_id: str, content: Content) -> None:
             "high": high,
             "deviation": system.deviation,
             "seeds": len(system.accuracies) or math.nan,
-            "published": system.published if system.accuracies else math.nan,
+            "published": system.published if system.accuracies and comparable else math.nan,
             "gain": gains.get(system.name, math.nan),
         }
         metrics += [
