@@ -18,8 +18,8 @@ LEAST = 4
 GUESS = 6
 """Degrees of freedom that a system's scale is worth as a guess: 1 / (2 * 0.29 ** 2), 29 % off.
 
-With them every case of docs/evidence.md is covered in 94 % or more; with eight the worst in 92.9,
-as if scales were known in 89.3 (``python -m docs.coverage --worth``).
+With them every case of docs/evidence.md is covered in 93.9 % or more; with eight the worst in 92.8,
+as if scales were known in 89.5 (``python -m docs.coverage --worth``).
 """
 CONTRADICTED = 0.01
 """P of the F test below which a system's own seeds vary more than the shared deviation allows."""

@@ -135,8 +135,8 @@ def log_ladder(store: Store, run_id: str, content: Content) -> None:
     """Logs a ladder to a run: figures with the rung's number as step, and its table in words.
 
     ``test_accuracy`` is the seeds' mean, ``low`` and ``high`` its 95 % interval, ``deviation`` that
-    of one run, ``gain`` that over the rung before. ``published`` is there only if the runs are on the
-    study's images, with its settings.
+    of one run, ``gain`` that over the rung before. ``published`` is there only if the runs are on
+    the study's images, with its settings.
     """
     # MLflow draws no interval itself (its issue 3762): low and high are lines beside the mean
     moment = int(time.time() * 1000)
