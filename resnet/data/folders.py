@@ -1,0 +1,201 @@
+"""Image folders: train/<class>/* and test/<class>/*, or <class>/* alone."""
+
+import re
+import warnings
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from functools import partial
+from itertools import compress
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from resnet import UserError
+from resnet.data.archives import MAX_TOTAL_BYTES, Arrays, Progress, brief
+
+ACCEPTED = (
+    "cifar10, mnist, digits, the official archive cifar-10-python.tar.gz (not unpacked), or an "
+    "image folder train/<class>/*, test/<class>/* or a tar or zip archive of it; a folder "
+    "<class>/* needs test_fraction in study.yaml (docs/own-data.md)"
+)
+SPLITS = ("train", "test")
+FORMATS = ("BMP", "JPEG", "PNG", "PPM", "WEBP")
+MAX_SIDE = 1024  # pixels
+MAX_CLASSES = 256  # labels are uint8
+
+# What a user takes for an image, readable here or not, and folders of copies that systems make
+PICTURE = re.compile(r"(?i)\.(a?png|avif|bmp|gif|hei[cf]|jfif|jpe?g?|jxl|p[bgnp]m|svg|tiff?|webp)")
+LITTER = {"__MACOSX", "@eaDir"}
+
+Note = Callable[[str], None]
+Content = tuple[tuple[str, ...], *Arrays]  # class names and the arrays
+
+
+def read(folder: Path, progress: Progress, note: Note, test_fraction: float | None) -> Content:
+    """Reads class names, images and labels from a folder, or from the one folder in it.
+
+    The folder holds train/<class>/ and test/<class>/, or the classes alone. Images are in the
+    natural order of their file names across classes (``2.jpg`` before ``10.jpg``), so that an
+    index in the name restores the order that the images once had.
+
+    ``note`` gets a line on each kind of files left out, on transparent images, and on test images
+    that are training images too. Where the folder holds the classes alone, ``test_fraction`` of
+    each class are the test images, drawn by seed 0.
+
+    Raises:
+        UserError: the folder holds no such images, or an image that cannot be used.
+        OSError: a folder cannot be read.
+    """
+    inner = _folders(folder)  # archives often have one folder around all others
+    inside = len(inner) == 1 and inner[0].name not in SPLITS and _folders(inner[0])
+    root = inner[0] if inside else folder
+    tops = [path for path in _folders(root) if path.name in SPLITS]
+    split = any(map(_folders, tops))
+    paths = _images(folder, root, tops if split else [root], note) if split or test_fraction else []
+    if not paths:
+        raise UserError(f"no image in train/<class>/, test/<class>/; --data accepts {ACCEPTED}")
+    padded = partial(re.compile(r"[0-9]+").sub, lambda number: number[0].zfill(20))
+    paths.sort(key=lambda path: (padded(path.name), path.relative_to(root).parts))
+    names = [path.relative_to(root).parts[split] for path in paths]
+    classes = sorted(set(names))
+    if not 2 <= len(classes) <= MAX_CLASSES:
+        raise UserError(f"it has {len(classes)} class names, not 2 to {MAX_CLASSES}")
+    if odd := [name for name in classes if not name.isprintable()]:
+        raise UserError(f"the class name {odd[0]!r} cannot be printed; rename the folder")
+    y = np.array([classes.index(name) for name in names], np.uint8)
+    test = np.array([path.is_relative_to(root / "test") for path in paths])
+    if not split:
+        test = stratified(y, test_fraction or 0)
+    for label, name in enumerate(classes):
+        taken, count = test[y == label].sum(), (y == label).sum()
+        if not 0 < taken < count:
+            lacking = f"no image in {SPLITS[not taken]}/{name}/; train and test need equal classes"
+            drawn = f"test_fraction {test_fraction} takes {taken} of {count} images in {name!r}"
+            raise UserError(lacking if split else f"{drawn}; it must take some and leave some")
+    train_paths, test_paths = (list(compress(paths, part)) for part in (~test, test))
+    x = _decoded(folder, train_paths + test_paths, progress, note)
+    x_train, x_test = np.split(x, [len(train_paths)])
+    known = {hash(image.tobytes()) for image in x_train}
+    seen = compress(test_paths, [hash(image.tobytes()) in known for image in x_test])
+    _list(note, "test images that are training images too", folder, seen)
+    return tuple(classes), x_train, y[~test], x_test, y[test]
+
+
+def _visible(folder: Path) -> list[Path]:
+    return [path for path in folder.iterdir() if not path.name.startswith(".")]
+
+
+def _folders(folder: Path) -> list[Path]:
+    return [path for path in _visible(folder) if path.is_dir() and path.name not in LITTER]
+
+
+def _images(folder: Path, root: Path, tops: list[Path], note: Note) -> list[Path]:
+    """Finds the images in the classes below ``tops``, and lists all other files in ``root``."""
+    images = []
+    left_out: dict[str, list[Path]] = defaultdict(list)
+    if root not in tops:
+        left_out["beside train/ and test/"] += set(_visible(root)) - set(tops)
+    for top in tops:
+        for path in _files(top):
+            parts = path.relative_to(top).parts
+            if len(parts) < 2:
+                left_out["in no class"].append(path)
+            elif LITTER.isdisjoint(parts) and _is_image(folder, path):
+                images.append(path)
+            else:
+                left_out["no images by name or content"].append(path)
+    for reason, paths in left_out.items():
+        _list(note, f"left out, {reason}", folder, paths)
+    return images
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    """Yields all files at any depth below a folder, but hidden ones; links are followed."""
+    for path in _visible(folder):
+        if path.is_dir():
+            yield from _files(path)
+        elif path.is_file():
+            yield path
+        else:  # the system follows so many links and no more
+            name = str(path)[-90:]
+            raise UserError(f"{name!r} is no file, or a link to nothing or in a circle; remove it")
+
+
+def _is_image(folder: Path, path: Path) -> bool:
+    """Whether a file is an image by its ending or, without an ending, by its content."""
+    if path.suffix:
+        return bool(PICTURE.fullmatch(path.suffix))
+    with suppress(UserError):
+        _decode(folder, path)
+        return True
+    return False
+
+
+def _list(note: Note, subject: str, folder: Path, paths: Iterable[Path]) -> None:
+    if names := [repr(str(path.relative_to(folder))) for path in sorted(paths)]:
+        note(f"{subject}: {len(names):,}, {', '.join(names[:3])}{', ...' * (len(names) > 3)}")
+
+
+def _decoded(folder: Path, paths: list[Path], progress: Progress, note: Note) -> np.ndarray:
+    """Decodes images of one size to RGB, uint8 (n, height, width, 3)."""
+    width, height = _decode(folder, paths[0]).size
+    if len(paths) * height * width * 3 > MAX_TOTAL_BYTES:
+        raise UserError(f"decoded, the images take more than {MAX_TOTAL_BYTES:,} bytes")
+    x = np.empty((len(paths), height, width, 3), np.uint8)
+    transparent = []
+    for index, path in enumerate(paths):
+        layer = _decode(folder, path)
+        if layer.size != (width, height):
+            name, size = str(path.relative_to(folder)), f"{layer.width} x {layer.height}"
+            raise UserError(f"{name!r} is {size}, the first image is {width} x {height}")
+        if np.asarray(layer)[..., 3].min() < 255:
+            transparent.append(path)
+            layer = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
+        x[index] = np.asarray(layer)[..., :3]
+        if index % 256 == 255 or index + 1 == len(paths):
+            progress("decoding images", index + 1, len(paths))
+    _list(note, "transparent images, laid on white", folder, transparent)
+    return x
+
+
+def _decode(folder: Path, path: Path) -> Image.Image:
+    """Decodes an image to RGBA, turned as its EXIF says."""
+    try:
+        # Pillow warns of images that are refused here, or decoded all the same.
+        with warnings.catch_warnings(action="ignore"), Image.open(path, formats=FORMATS) as image:
+            # Before a pixel is decoded: a small file can claim to be a huge image.
+            if max(image.size) > MAX_SIDE:
+                raise ValueError("{} x {}, larger than {} pixels".format(*image.size, MAX_SIDE))
+            if _is_deep(image):  # Pillow would take the upper 8 bits, or clip them
+                raise ValueError("more than 8 bits a channel")
+            if (frames := getattr(image, "n_frames", 1)) > 1:
+                raise ValueError(f"{frames} frames; save the one that is meant")
+            image.load()
+            with suppress(Exception):  # whatever a broken EXIF raises: it turns nothing
+                image.getexif()
+                image.info.pop("exif", None)  # or Pillow writes it again, which may fail
+                ImageOps.exif_transpose(image, in_place=True)
+            return image.convert("RGBA")
+    except Exception as broken:  # a broken image may raise anything
+        unknown = isinstance(broken, UnidentifiedImageError)
+        reason = f"no image ({', '.join(FORMATS)})" if unknown else brief(broken)
+        raise UserError(f"{str(path.relative_to(folder))!r}: {reason}") from broken
+
+
+def _is_deep(image: Image.Image) -> bool:
+    """Whether an image has more than 8 bits a channel, by PNG's raw mode or PPM's largest value."""
+    return image.mode.startswith(("I", "F")) or any(
+        ";16B" in str(tile.args) or (tile.codec_name.startswith("ppm") and tile.args[1] > 255)
+        for tile in getattr(image, "tile", ())
+    )
+
+
+def stratified(labels: np.ndarray, fraction: float) -> np.ndarray:
+    """Draws the same share of each class, rounded to whole images, by seed 0: bool (n,)."""
+    drawn = np.zeros(len(labels), bool)
+    for label in np.unique(labels):
+        own = np.random.default_rng([0, label]).permutation(np.flatnonzero(labels == label))
+        drawn[own[: round(len(own) * fraction)]] = True
+    return drawn
