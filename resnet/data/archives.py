@@ -19,6 +19,7 @@ from resnet import UserError
 
 MAX_TOTAL_BYTES = 4 << 30
 """Largest size of all images together, since a small archive can unpack to any size."""
+TOO_LARGE = f"unpacked, it takes more than {MAX_TOTAL_BYTES:,} bytes"
 BATCHES = (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch")
 ARRAYS = ("x_train", "y_train", "x_test", "y_test")
 
@@ -37,8 +38,6 @@ def unpack(path: Path, folder: str) -> None:
     """
     with path.open("rb") as file:
         is_zip = file.read(2) == b"PK"
-    if not is_zip and not tarfile.is_tarfile(path):
-        raise UserError("it is no tar or zip archive, or damaged at its start")
     try:
         (_unpack_zip if is_zip else _unpack_tar)(path, folder)
     except Exception as broken:  # a damaged archive may raise anything
@@ -46,13 +45,15 @@ def unpack(path: Path, folder: str) -> None:
 
 
 def _unpack_tar(path: Path, folder: str) -> None:
+    if not tarfile.is_tarfile(path):
+        raise tarfile.ReadError("no tar or zip archive, or damaged at its start")
     if not hasattr(tarfile, "data_filter"):
         raise tarfile.TarError("that takes Python 3.11.4 or later; unpack it, and give the folder")
     with tarfile.open(path) as archive:
         unpacked = 0
         for member in archive:
-            unpacked += member.size
-            _check_size(unpacked)
+            if (unpacked := unpacked + member.size) > MAX_TOTAL_BYTES:
+                raise ValueError(TOO_LARGE)
             archive.extract(member, folder, filter="data")
         # tarfile takes a truncated or damaged header for the end, and images would be lost unseen.
         # Reading on also verifies the compressor's checksum.
@@ -65,16 +66,12 @@ def _unpack_tar(path: Path, folder: str) -> None:
 
 def _unpack_zip(path: Path, folder: str) -> None:
     with zipfile.ZipFile(path) as archive:
-        _check_size(sum(member.file_size for member in archive.infolist()))
+        if sum(member.file_size for member in archive.infolist()) > MAX_TOTAL_BYTES:
+            raise ValueError(TOO_LARGE)
         for member in archive.infolist():
             if not member.create_system:  # PowerShell 5 writes Windows' backslashes
                 member.filename = member.filename.replace("\\", "/")
             archive.extract(member, folder)
-
-
-def _check_size(unpacked: int) -> None:
-    if unpacked > MAX_TOTAL_BYTES:
-        raise ValueError(f"unpacked, it takes more than {MAX_TOTAL_BYTES:,} bytes")
 
 
 def read_published(path: Path) -> Arrays:

