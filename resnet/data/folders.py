@@ -95,6 +95,8 @@ def _images(folder: Path, root: Path, tops: list[Path], note: Note) -> list[Path
     """Finds the images in the classes below ``tops``, and lists all other files in ``root``."""
     images = []
     left_out: dict[str, list[Path]] = defaultdict(list)
+    if root != folder:
+        left_out["beside the only folder"] += set(_visible(folder)) - {root}
     if root not in tops:
         left_out["beside train/ and test/"] += set(_visible(root)) - set(tops)
     for top in tops:

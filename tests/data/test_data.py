@@ -433,6 +433,13 @@ def test_no_file_is_lost_in_silence(tmp_path, extra, cats, line):
         assert line is None or line in lines[0]
 
 
+def test_files_beside_the_only_folder_are_told(tmp_path):
+    files = image_files("pets/") | {"README.md": b"", "1.png": IMAGE}
+    for source in each_container(tmp_path, files):
+        line = "left out, beside the only folder: 2, '1.png', 'README.md'"
+        assert read_with_lines(source)[2] == [line]
+
+
 def test_zips_with_backslashes(tmp_path):
     """As PowerShell 5 packs."""
     packed = {}
