@@ -1,4 +1,4 @@
-"""What a claim can be about, and how each is measured."""
+"""The quantities that a claim can be about, and how each is measured."""
 
 import math
 from collections import defaultdict
@@ -13,19 +13,19 @@ from report.analysis.runs import Run
 Unit = Literal["accuracy", "points", "epoch", "ratio", "images", "number"]
 
 GAP_EPOCHS = 3
-"""A gap of curves is averaged over that many last epochs: validation accuracy jumps about."""
+"""Number of last epochs over which a gap of curves is averaged."""
 SLOPE_EPOCHS = 10
 """Epochs before and after a drop of the learning rate over which slopes are fitted."""
 
 
 class Quantity(NamedTuple):
-    """Something a claim can be about: its unit, what it is in words, and how to measure it.
+    """A quantity: its unit, its meaning in words, and how it is measured.
 
-    ``measure`` gives the value by seed, of a run, the run that it is compared with and the claim's
-    class, NaN if it cannot be had. An ``exact`` value is the same for every seed. ``weights`` gives
-    weighted sums of the rows' accuracies from the rung, the rung that it is compared with and the
-    ladder; the least sum is what is claimed about. ``vote`` weighs the accuracies of a vote and of
-    one network. Epochs 0 and infinity mean "never".
+    ``measure`` takes a run, the run that it is compared with and the claim's class, and returns a
+    value, NaN if the runs lack it. ``weights`` takes the rung, the rung that it is compared with
+    and the ladder, and returns weights of accuracies; the claim is about the least weighted sum.
+    ``vote`` holds the weights of the accuracies of a vote and of one network. An ``exact`` value is
+    the same for every seed. Epochs 0 and infinity mean "never".
     """
 
     unit: Unit
@@ -40,13 +40,13 @@ class Quantity(NamedTuple):
 
     @property
     def needs(self) -> str:
-        """What a claim about it must name beside the rung."""
+        """The keys that a claim must have beside ``rung``."""
         named = {"against": self.compares, "voters": self.vote is not None, "class": self.of_class}
         return ", ".join(name for name, needed in named.items() if needed)
 
 
 def gap(run: Run) -> float:
-    """Averages training less validation accuracy over the last ``GAP_EPOCHS`` epochs."""
+    """Returns training minus validation accuracy, averaged over the last ``GAP_EPOCHS`` epochs."""
     return float((run.curve("accuracy") - run.curve("val_accuracy")).tail(GAP_EPOCHS).mean())
 
 
@@ -68,17 +68,11 @@ def _metric(key: str) -> Callable[[Run, Run, str], float]:
     return lambda run, *_: run.metric(key)
 
 
-def _on_one_machine(key: str) -> Callable[[Run, Run, str], float]:
-    """Divides a figure of one run by that of another; NaN if their machines differ."""
-
-    def measure(run: Run, against: Run, _: str) -> float:
-        here = ("device", "backend", "threads", "lanes")
-        if any(run.tags.get(tag) != against.tags.get(tag) for tag in here):
-            return math.nan
-        values = [float(r.history[key].median()) for r in (run, against)]
-        return _ratio(*values)
-
-    return measure
+def _time_ratio(run: Run, against: Run, _: str) -> float:
+    machine = ("device", "backend", "threads", "lanes")
+    if any(run.tags.get(tag) != against.tags.get(tag) for tag in machine):
+        return math.nan
+    return _ratio(*(float(r.history["epoch_seconds"].median()) for r in (run, against)))
 
 
 def _recall(run: Run, _: Run, name: str) -> float:
@@ -88,21 +82,16 @@ def _recall(run: Run, _: Run, name: str) -> float:
     return float(run.correct[of_class].mean())
 
 
-def _gain(rung: str, against: str, ladder: list[str]) -> list[dict[str, float]]:
-    return [{rung: 1.0, against: -1.0}]
-
-
 def leads(rung: str, against: str, ladder: list[str]) -> list[dict[str, float]]:
-    """Weighs the gain of a rung less that of each other step of the ladder."""
-
-    def lead(rival: str) -> dict[str, float]:
+    """Returns the weights of a rung's gain less the gain of each other step of the ladder."""
+    found = []
+    for rival in (name for name in ladder[1:] if name != rung):
         weights: dict[str, float] = defaultdict(float)
         for name, sign in ((rung, 1.0), (rival, -1.0)):
             weights[name] += sign
             weights[ladder[ladder.index(name) - 1]] -= sign
-        return {name: weight for name, weight in weights.items() if weight}
-
-    return [lead(rival) for rival in ladder[1:] if rival != rung]
+        found.append({name: weight for name, weight in weights.items() if weight})
+    return found
 
 
 def _ratio(now: float, before: float) -> float:
@@ -128,15 +117,11 @@ def _slope_ratio(run: Run, *_: Any) -> float:
 
 
 QUANTITIES: dict[str, Quantity] = {
-    "test_accuracy": Quantity(
-        "accuracy",
-        "test accuracy",
-        weights=lambda rung, *_: [{rung: 1.0}],
-    ),
+    "test_accuracy": Quantity("accuracy", "test accuracy", weights=lambda rung, *_: [{rung: 1.0}]),
     "test_gain": Quantity(
         "points",
         "test accuracy less that of the system named by 'against'",
-        weights=_gain,
+        weights=lambda rung, against, _: [{rung: 1.0, against: -1.0}],
         compares=True,
     ),
     "gain_lead": Quantity(
@@ -198,14 +183,7 @@ QUANTITIES: dict[str, Quantity] = {
     "time_ratio": Quantity(
         "ratio",
         "time of an epoch as a share of that of the system named by 'against', on one machine",
-        _on_one_machine("epoch_seconds"),
-        compares=True,
-    ),
-    "speed_ratio": Quantity(
-        "ratio",
-        "training images a second as a share of those of the system named by 'against', on one "
-        "machine",
-        _on_one_machine("images_per_second"),
+        _time_ratio,
         compares=True,
     ),
     "best_epoch": Quantity(

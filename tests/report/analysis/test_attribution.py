@@ -137,7 +137,7 @@ def step_of(count, seeds=1, rung=4):
     """The step to a rung, taken apart by runs with ``count(subset, seed)`` images right."""
     seeds = range(seeds)
     runs = [made(e, count(s, seed), seed) for s, e in plans(rung).items() for seed in seeds]
-    (apart,) = content_of(runs).apart
+    (apart,) = content_of(runs).ablations
     assert apart.seeds == list(seeds)
     assert not apart.missing
     return apart
@@ -196,7 +196,7 @@ def test_what_is_missing_is_told():
     runs = [made(e, 800, seed) for e in plans().values() for seed in range(3)]
     runs = [run for run in runs if (run.rung, run.seed) not in lacking]
     runs.append(made(KNOWN[LADDER[3]], 840, seed=7))  # which nobody took apart
-    (apart,) = content_of(runs).apart
+    (apart,) = content_of(runs).ablations
     assert apart.seeds == [0]
     assert apart.missing == {name: [seed] for name, seed in lacking}
 
@@ -206,18 +206,18 @@ def test_runs_are_found_by_what_they_are():
     runs = [made(e, 800) for e in plans().values()]
     other, named = runs[1], runs[2]
     runs[1] = replace(other, rung="01_template~other")
-    (apart,) = content_of(runs).apart
+    (apart,) = content_of(runs).ablations
     assert apart.seeds == [0]
     runs[2] = replace(named, metrics={})
-    (apart,) = content_of(runs).apart
+    (apart,) = content_of(runs).ablations
     assert apart.missing == {named.rung: [0]}
 
 
 def test_what_the_files_no_longer_say_is_not_taken_apart():
     runs = [made(e, 800) for e in plans().values()]
-    assert not content_of(runs, modified="model.dropout=0.1").apart
+    assert not content_of(runs, modified="model.dropout=0.1").ablations
     old = [replace(run, tags={"config_hash": "0" * 64}) for run in runs]
-    assert not content_of(old).apart
+    assert not content_of(old).ablations
 
 
 # --- assumptions varied ------------------------------------------------------------------------

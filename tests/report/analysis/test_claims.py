@@ -7,10 +7,22 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 import pytest
-from report_known import SAID, N, claim, copied, csv, judge, made_run, measured, pooled, read, rows
+from report_known import (
+    SAID,
+    N,
+    claim,
+    copied,
+    csv,
+    judge,
+    made_run,
+    measured,
+    pooled,
+    read,
+    rows,
+    t_interval,
+)
 from report_store import LADDER, curve, right
 from scipy import stats
-from statsmodels.stats.weightstats import DescrStatsW
 
 from report import analysis
 from report.analysis import claims, quantities, statistics
@@ -192,7 +204,7 @@ def test_other_quantities_take_three_seeds():
         assert ("takes three" in judged.evidence) == (len(gains) == 2)
         if verdict == "holds":
             values = [quantities.gap(run) for run in made]
-            assert judged.interval == pytest.approx(DescrStatsW(values).tconfint_mean())
+            assert judged.interval == pytest.approx(t_interval(values))
 
 
 def test_slope_ratio(store):

@@ -127,7 +127,7 @@ def test_several_seeds_on_other_images_say_so(store):
         other = {"dataset": "pets", "fingerprint": "cd" * 32, "start": 1}
         store.add(LADDER[0], right(N, 800 + 4 * seed, seed), seed=seed, **other)
     content = analysis.load(store.uri, dataset="cifar10", compare=["pets"])
-    (step,) = content.beside(content.compared[0])
+    (step,) = content.compare(content.compared[0])
     assert step.basis == "5 seeds; 5 seeds; other images"
     assert np.isnan(step.mcnemar_p)
     assert step.gain == pytest.approx(0.808 - counts.mean() / N)

@@ -104,7 +104,7 @@ def test_the_seeds_that_it_takes(two_seeds):
     table = tables.all_tables(content)["seeds"].frame.set_index("claim")
     assert list(table.index[:6]) == list(SAID.published)
     deviation = content.systems[0].deviation
-    half = content.said.tolerance
+    half = content.statements.tolerance
     needed = next(
         n
         for n in range(2, 100)
@@ -162,22 +162,12 @@ def test_numbers_for_others(full, two_seeds):
         numbers = pd.read_csv(folder / "tables" / f"{name}.csv")
         shown = getattr(tables, {"claims": "judged"}.get(name, name), None)
         assert shown is None or numbers.select_dtypes("number").shape[1] >= 3
-    results = notebook.results(two_seeds[0].uri)
+    frames = notebook.tables(two_seeds[0].uri)
+    results = frames["runs"]
     assert sorted(results["test_accuracy"]) == sorted(
         count / N for counts in two_seeds[1].values() for count in counts
     )
-    assert notebook.curves(two_seeds[0].uri).groupby(["rung", "seed"]).size().tolist() == [25] * 6
-
-
-def test_the_networks_side_by_side(full, two_seeds):
-    cells = read(full[1]).records("networks")
-    heading = ["5 + deeper + dropout", "vgg VGG-like network"]
-    assert [cells["here"][h] for h in heading] == ["89.2 %", "87.9 %"]
-    assert [cells["model.dropout"][h] for h in heading] == ["0.5", "0.2"]
-    shown = {row[0]: row[1:] for row in tables.networks(analysis.load(two_seeds[0].uri)).texts()}
-    assert shown["here"] == ["not run", "not run"]
-    assert shown["model.filters"] == ["-", "[32, 64, 128]"]  # which the YAML knows all the same
-    assert shown["model.identity_blocks"] == ["[7, 5, 2]", "-"]
+    assert frames["curves"].groupby(["rung", "seed"]).size().tolist() == [25] * 6
 
 
 @given(
