@@ -46,9 +46,8 @@ class Claim(Strict):
         if self.quantity not in QUANTITIES:
             raise ValueError(f"there is no quantity {self.quantity!r}: {', '.join(QUANTITIES)}")
         given = {"against": self.against, "voters": self.voters, "class": self.of_class}
-        needed = QUANTITIES[self.quantity].needs.split(", ")
         for name, value in given.items():
-            if (name in needed) != (value is not None):
+            if (name == QUANTITIES[self.quantity].needs) != (value is not None):
                 verb = "needs" if value is None else "takes no"
                 raise ValueError(f"the quantity {self.quantity} {verb} {name!r}")
         return self

@@ -116,14 +116,6 @@ class Content:
         return runs.mistakes(self.uri, self.pictured) if self.pictured else None
 
 
-def by_class(run: Run) -> pd.DataFrame:
-    """Counts ``images`` and computes ``accuracy`` by class; NaN for a class without images."""
-    counts = confusion(run)
-    images = counts.sum(axis=1)
-    right = pd.Series(np.diag(counts), counts.index)
-    return pd.DataFrame({"images": images, "accuracy": right / images.replace(0, np.nan)})
-
-
 def confusion(run: Run) -> pd.DataFrame:
     """Counts test images by true (rows) and predicted (columns) class."""
     counts = np.zeros((len(run.classes),) * 2, int)

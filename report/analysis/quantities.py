@@ -24,8 +24,9 @@ class Quantity(NamedTuple):
     ``measure`` takes a run, the run that it is compared with and the claim's class, and returns a
     value, NaN if the runs lack it. ``weights`` takes the rung, the rung that it is compared with
     and the ladder, and returns weights of accuracies; the claim is about the least weighted sum.
-    ``vote`` holds the weights of the accuracies of a vote and of one network. An ``exact`` value is
-    the same for every seed. Epochs 0 and infinity mean "never".
+    ``vote`` holds the weights of the accuracies of a vote and of one network. ``needs`` is the key
+    that a claim must have beside ``rung``. An ``exact`` value is the same for every seed. Epochs 0
+    and infinity mean "never".
     """
 
     unit: Unit
@@ -33,16 +34,9 @@ class Quantity(NamedTuple):
     measure: Callable[[Run, Run, str], float] = lambda *_: math.nan
     weights: Callable[[str, str, list[str]], list[dict[str, float]]] | None = None
     vote: tuple[float, float] | None = None
-    compares: bool = False
+    needs: Literal["", "against", "voters", "class"] = ""
     whole_ladder: bool = False
-    of_class: bool = False
     exact: bool = False
-
-    @property
-    def needs(self) -> str:
-        """The keys that a claim must have beside ``rung``."""
-        named = {"against": self.compares, "voters": self.vote is not None, "class": self.of_class}
-        return ", ".join(name for name, needed in named.items() if needed)
 
 
 def gap(run: Run) -> float:
@@ -122,7 +116,7 @@ QUANTITIES: dict[str, Quantity] = {
         "points",
         "test accuracy less that of the system named by 'against'",
         weights=lambda rung, against, _: [{rung: 1.0, against: -1.0}],
-        compares=True,
+        needs="against",
     ),
     "gain_lead": Quantity(
         "points",
@@ -136,17 +130,19 @@ QUANTITIES: dict[str, Quantity] = {
         lambda run, against, _: _ratio(
             1 - run.metric("test_accuracy"), 1 - against.metric("test_accuracy")
         ),
-        compares=True,
+        needs="against",
     ),
     "vote_errors": Quantity(
         "images",
         "test images that a vote of seeds gets wrong, mean over every choice of as many seeds",
         vote=(-1, 0),
+        needs="voters",
     ),
     "vote_gain": Quantity(
         "points",
         "test accuracy of a vote of seeds less the accuracy of one network, mean over every choice",
         vote=(1, -1),
+        needs="voters",
     ),
     "final_train_accuracy": Quantity(
         "accuracy", "training accuracy of the last epoch", _curve("accuracy", _last)
@@ -171,11 +167,11 @@ QUANTITIES: dict[str, Quantity] = {
         "ratio",
         "the final gap as a share of that of the system named by 'against', if that one has any",
         lambda run, against, _: _ratio(gap(run), gap(against)),
-        compares=True,
+        needs="against",
     ),
     "test_loss": Quantity("number", "test loss, a mean cross-entropy", _metric("test_loss")),
     "class_recall": Quantity(
-        "accuracy", "share of a class's test images that are told right", _recall, of_class=True
+        "accuracy", "share of a class's test images that are told right", _recall, needs="class"
     ),
     "parameters": Quantity(
         "number", "parameters of the network", _metric("parameters"), exact=True
@@ -184,7 +180,7 @@ QUANTITIES: dict[str, Quantity] = {
         "ratio",
         "time of an epoch as a share of that of the system named by 'against', on one machine",
         _time_ratio,
-        compares=True,
+        needs="against",
     ),
     "best_epoch": Quantity(
         "epoch", "the epoch that is the best by what early stopping monitors", _metric("best_epoch")

@@ -208,8 +208,8 @@ def student(values: Sequence[float]) -> Interval:
     """
     if len(values) < 3 or np.ptp(values) == 0:
         return NO_INTERVAL
-    low, high = stats.ttest_1samp(values, 0).confidence_interval(1 - ALPHA)
-    return float(low), float(high)
+    half = float(stats.t.isf(ALPHA / 2, len(values) - 1) * stats.sem(values))
+    return float(np.mean(values)) - half, float(np.mean(values)) + half
 
 
 def majority(inside: int, runs: int) -> tuple[float, float]:

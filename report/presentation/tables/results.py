@@ -13,7 +13,6 @@ from report.analysis import (
     Judgement,
     Run,
     Step,
-    by_class,
     compare,
     confusion,
     holm,
@@ -181,12 +180,13 @@ def engine(run: Run) -> str:
 
 def per_class(content: Content) -> Table:
     """Lists accuracy by run and class, one row each; for machines."""
-    rows = [
-        (run.rung, run.seed, run.id, name, int(row["images"]), row["accuracy"])
-        for run in content.runs
-        if run.n_test
-        for name, row in by_class(run).iterrows()
-    ]
+    rows = []
+    for run in (run for run in content.runs if run.n_test):
+        counts = confusion(run).to_numpy()
+        images, right = counts.sum(axis=1), counts.diagonal()
+        for name, n, correct in zip(run.classes, images, right, strict=True):
+            accuracy = correct / n if n else math.nan
+            rows.append((run.rung, run.seed, run.id, name, int(n), accuracy))
     keys = ("rung", "seed", "run_id", "class", "images", "accuracy")
     return plain_table("per_class", "Accuracy by run and class", dict.fromkeys(keys, ""), rows)
 

@@ -3,15 +3,12 @@
 import math
 import re
 import shlex
-import shutil
 
 import numpy as np
 import pytest
 from conftest import ROOT
 from report_known import (
-    CHROMIUM,
     N,
-    browsed,
     build,
     csv,
     fails_in_one_line,
@@ -268,12 +265,3 @@ def test_command_line(sets, tmp_path):
     fails_in_one_line(nothing, "--compare 'epochs'", MINE)
     assert not (tmp_path / "none").exists()
     assert f"--compare {EPOCHS}" in reported("--help").stdout
-
-
-@pytest.mark.skipif(not CHROMIUM, reason="there is no chromium")
-def test_no_table_is_wider_than_the_page(folder, tmp_path):
-    shutil.copytree(folder, tmp_path / "out")
-    script = """async () => [...document.querySelectorAll(".scroll")]
-      .filter((s) => s.scrollWidth > s.clientWidth + 1)
-      .map((s) => s.getAttribute("aria-label"))"""
-    assert browsed(tmp_path / "out", tmp_path, script) == []
