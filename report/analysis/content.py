@@ -222,13 +222,12 @@ def _renamed(measured: list[Run], known: Mapping[str, Experiment]) -> list[Run]:
     """The runs; those of a renamed file have its new name."""
     ran = {run.rung for run in measured}
     new = {plan.hash(): plan for name, plan in known.items() if name not in ran}
-
-    def renamed(run: Run) -> Run:
+    found = []
+    for run in measured:
         gone = run.rung not in known and "~" not in run.rung
         plan = new.get(run.tags.get("config_hash", "")) if gone else None
-        return replace(run, rung=plan.name, title=plan.title) if plan else run
-
-    return [renamed(run) for run in measured]
+        found.append(replace(run, rung=plan.name, title=plan.title) if plan else run)
+    return found
 
 
 def _systems(

@@ -74,8 +74,12 @@ def test_a_row_whose_seeds_contradict_the_others_goes_by_its_own():
 def test_pairs_are_used_only_if_they_are_correlated():
     base = np.array([0.80, 0.82, 0.79, 0.83, 0.81])
     together, apart = base + 0.05 + [0.001, -0.001, 0, 0.001, 0], base[::-1] + 0.05
-    for after, paired in ((together, True), (apart, False)):
-        found = samples((base, 0.01), (after, 0.01), ((0.7, 0.71), 0.01))
+    for before, after, paired in (
+        (base, together, True),
+        (base, apart, False),
+        (base[:4], together[:4], False),  # four pairs are too few
+    ):
+        found = samples((before, 0.01), (after, 0.01), ((0.7, 0.71), 0.01))
         shared = statistics.Shared.of(found)
         gain = statistics.gain(*(shared.estimate(name, found[name]) for name in ("s0", "s1")))
         assert gain.paired is paired
@@ -83,13 +87,6 @@ def test_pairs_are_used_only_if_they_are_correlated():
         if paired:
             assert gain.interval() == pytest.approx(t_interval(after - base))
             assert gain.p == pytest.approx(stats.ttest_1samp(after - base, 0).pvalue)
-
-
-def test_four_pairs_are_never_used():
-    base = np.array([0.80, 0.82, 0.79, 0.83])
-    found = samples((base, 0.01), (base + 0.05, 0.01))
-    shared = statistics.Shared.of(found)
-    assert not statistics.gain(*(shared.estimate(name, found[name]) for name in found)).paired
 
 
 ROWS = st.lists(

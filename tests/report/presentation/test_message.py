@@ -50,11 +50,6 @@ def answered(two_seeds, monkeypatch):
             "One of six published accuracies is reproduced to within 1.5 points, one is not, one "
             "is undecided and three are not run.",
         ),
-        (
-            [HOLDS] * 5 + [NOT],
-            "Five of six published accuracies are reproduced to within 1.5 points and one is not "
-            "run.",
-        ),
         ([NOT] * 6, "Nothing has been run yet."),
         (
             [OPEN] * 5 + [NOT],
