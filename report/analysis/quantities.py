@@ -171,7 +171,10 @@ QUANTITIES: dict[str, Quantity] = {
     ),
     "test_loss": Quantity("number", "test loss, a mean cross-entropy", _metric("test_loss")),
     "class_recall": Quantity(
-        "accuracy", "share of a class's test images that are told right", _recall, needs="class"
+        "accuracy",
+        "share of a class's test images that are classified correctly",
+        _recall,
+        needs="class",
     ),
     "parameters": Quantity(
         "number", "parameters of the network", _metric("parameters"), exact=True
@@ -183,7 +186,7 @@ QUANTITIES: dict[str, Quantity] = {
         needs="against",
     ),
     "best_epoch": Quantity(
-        "epoch", "the epoch that is the best by what early stopping monitors", _metric("best_epoch")
+        "epoch", "the best epoch by the metric that early stopping monitors", _metric("best_epoch")
     ),
     "stopped_epoch": Quantity(
         "epoch",
