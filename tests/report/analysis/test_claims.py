@@ -200,14 +200,16 @@ def test_early_stopping_that_never_came_holds_from_five_seeds_and_fails_if_it_ca
         store.add(LADDER[2], right(N, 800), seed=seed, start=1)
         if seed == 3:
             assert judged().verdict == "undecided"
-    assert (judged().verdict, results._measured(judged())[0]) == ("holds", "never")
+    never = judged()
+    assert (never.verdict, results._measured(never)[0]) == ("holds", "never")
     for seed in range(5):
         stopped = {"stopped_epoch": 16.0 + 2 * seed}
         store.add(LADDER[2], right(N, 800), seed=seed, metrics=stopped, start=2)
-    assert (judged().verdict, judged().value) == ("fails (under our assumptions)", 20.0)
+    came = judged()
+    assert (came.verdict, came.value) == ("fails (under our assumptions)", 20.0)
     why = "the study does not state early stopping restore best weights, and other "
-    assert f"; {LADDER[2]}: {why}" in judged().evidence
-    assert results._measured(judged())[0] == "epoch 16, 18, 20, 22, 24"
+    assert f"; {LADDER[2]}: {why}" in came.evidence
+    assert results._measured(came)[0] == "epoch 16, 18, 20, 22, 24"
 
 
 def test_a_new_claim_needs_only_yaml(full, tmp_path):
