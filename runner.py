@@ -181,7 +181,7 @@ def _plan(rungs: str, options: Options, *, apart: bool, timing: bool) -> None:
         with console.status("weighing the claims"):
             from report.presentation.summary import decidable
 
-            table = decidable(options.study, due, len(options.seeds_asked))
+            table = decidable(options.study, due)
         if table:
             console.print(table)
 

@@ -41,16 +41,6 @@ def recorded() -> dict[str, pd.DataFrame]:
     return _frames(analysis.of_records(study, load_all(study.results).values()))
 
 
-def results(uri: str | None = None, **chosen: Any) -> pd.DataFrame:
-    """Returns the runs, one row per run; arguments and errors as of :func:`tables`."""
-    return tables(uri, **chosen)["runs"]
-
-
-def curves(uri: str | None = None, **chosen: Any) -> pd.DataFrame:
-    """Returns the curves, one row per epoch and run; arguments and errors as of :func:`tables`."""
-    return tables(uri, **chosen)["curves"]
-
-
 def _frames(content: Content) -> dict[str, pd.DataFrame]:
     from report.presentation.tables import all_tables
 

@@ -167,6 +167,12 @@ class Pooled:
         return t * math.sqrt(variance)
 
 
+def t_interval(values):
+    """Student's interval of a mean at 95 %."""
+    half = stats.t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / math.sqrt(len(values))
+    return np.mean(values) - half, np.mean(values) + half
+
+
 def pooled(counts):
     """Of :func:`two_seeds`."""
     histories = [curve(25, 0.95, 0.80)] * 3

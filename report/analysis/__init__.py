@@ -1,13 +1,13 @@
-"""What judges: runs read from MLflow, one selection of them, and every verdict with its evidence.
+"""Reads runs from MLflow, selects those of one report, and judges every claim with its evidence.
 
-:func:`load` makes the :class:`Content` of a report. A new quantity that claims may be about is an
-entry of ``QUANTITIES`` in ``claims``; how sure one can be is in ``statistics`` alone.
+:func:`load` makes the :class:`Content` of a report. A new quantity for claims is an entry of
+``QUANTITIES``. Intervals and tests are in ``statistics`` alone.
 """
 
 from report.analysis import statistics
-from report.analysis.attribution import Apart, Factor, plain
+from report.analysis.attribution import Ablation, Factor, plain
 from report.analysis.claims import Judgement, load_statements
-from report.analysis.content import Content, by_class, confusion, load, of_records, planned
+from report.analysis.content import Content, confusion, load, of_records, planned
 from report.analysis.planning import prospect, prospects
 from report.analysis.quantities import QUANTITIES, drops
 from report.analysis.runs import Run

@@ -1,7 +1,6 @@
-"""What each change of a step earned, and what a row could have been where it had to assume.
+"""What each change of a step adds, and what a row reaches with other values than those assumed.
 
-Both from runs of the experiments that ``resnet.study.ablation`` derives from the files as they
-are.
+Both rest on runs of the experiments that ``resnet.study.ablation`` derives from the files.
 """
 
 import math
@@ -26,10 +25,10 @@ def shapley(worth: dict[Subset, float]) -> dict[str, float]:
     """Averages each factor's gain over all orders in which the factors may be added.
 
     Args:
-        worth: what every subset of the factors reaches.
+        worth: the value of every subset of the factors.
 
     Returns:
-        The value by factor; together they are the gain of all factors over none.
+        The share of each factor; the shares add up to the gain of all factors over none.
     """
     factors = [factor for subset in worth if len(subset) == 1 for factor in subset]
     n = len(factors)
@@ -44,10 +43,10 @@ def shapley(worth: dict[Subset, float]) -> dict[str, float]:
 
 
 class Factor(NamedTuple):
-    """What one factor of a step earned; ``shapley`` has a value a seed.
+    """What one factor of a step adds; ``shapley`` has one value per seed.
 
-    ``leave_one_out`` goes from the rung without it to the rung, ``add_one_in`` from the rung
-    before to that with it.
+    ``leave_one_out`` compares the rung without the factor and the rung, ``add_one_in`` the rung
+    before and that rung with the factor.
     """
 
     key: str
@@ -58,21 +57,19 @@ class Factor(NamedTuple):
 
     @property
     def value(self) -> float:
-        """The mean over seeds."""
         return float(np.mean(self.shapley))
 
     @property
     def interval(self) -> Interval:
-        """Student's over seeds; takes three."""
-        return statistics.student([round(value, 12) for value in self.shapley])[0]  # equal ones are
+        return statistics.student([round(value, 12) for value in self.shapley])  # equal ones are
 
 
 @dataclass(frozen=True, eq=False)
-class Apart:
-    """A step some of whose subsets were run.
+class Ablation:
+    """A step of which some subsets of its changes were run.
 
-    ``systems`` are all its subsets, the empty one first, with the runs of ``seeds``, which every
-    one has; ``missing`` are the seeds that an experiment lacks, by its name.
+    ``systems`` are all subsets, the empty one first, with the runs of ``seeds``: the seeds that
+    every subset has. ``missing`` are the seeds that an experiment lacks, by its name.
     """
 
     step: Step
@@ -83,13 +80,12 @@ class Apart:
 
     @property
     def whole(self) -> Step:
-        """From the rung before to the rung, on those seeds."""
         none, *_, everything = self.systems.values()
         return compare(none, everything)
 
     @cached_property
     def factors(self) -> list[Factor]:
-        """In the order of the schema; none without a seed that every subset has."""
+        """In the order of the schema; empty if no seed is complete."""
         by_seed = [
             shapley({s: system.accuracies[i] for s, system in self.systems.items()})
             for i in range(len(self.seeds))
@@ -107,45 +103,44 @@ class Apart:
         ]
 
 
-def apart(
+def ablations(
     steps: Sequence[Step],
     known: Mapping[str, Experiment],
-    made: Sequence[Run],
+    runs: Sequence[Run],
     credited: Mapping[str, list[str]],
-) -> list[Apart]:
-    """Returns the steps of which some subset was run that is no rung.
+) -> list[Ablation]:
+    """Returns the steps of which a subset was run that is no rung.
 
     Args:
-        steps: of the ladder.
-        known: experiments as their files say.
-        made: all runs.
-        credited: what the study credits a rung's step to.
+        steps: the steps of the ladder.
+        known: experiments by name, as their files describe them.
+        runs: all runs.
+        credited: by rung, the factors that the study credits.
     """
-    begun = {run.rung.partition("~")[0] for run in made if "~" in run.rung and "=" not in run.rung}
+    begun = {run.rung.partition("~")[0] for run in runs if "~" in run.rung and "=" not in run.rung}
     found = []
     for step in steps:
         before, after = (known.get(system.name) for system in (step.before, step.after))
         if not (before and after and after.name in begun):
             continue
-        runs = {s: (e, _runs(made, e)) for s, e in ablation.subsets(before, after).items()}
-        between = [by_seed for _, by_seed in runs.values()][1:-1]
+        made = {s: (e, _runs(runs, e)) for s, e in ablation.subsets(before, after).items()}
+        between = [by_seed for _, by_seed in made.values()][1:-1]
         seeds = sorted({seed for by_seed in between for seed in by_seed})
-        # parts are looked up by the hash of what the files say now: of an edited rung none is found
-        if not seeds:
+        if not seeds:  # the rung was edited: runs are found by the hash of its present file
             continue
-        complete = [s for s in seeds if all(s in by_seed for _, by_seed in runs.values())]
+        complete = [s for s in seeds if all(s in by_seed for _, by_seed in made.values())]
         systems = {
             subset: _system(step.after, e, [by_seed[seed] for seed in complete])
-            for subset, (e, by_seed) in runs.items()
+            for subset, (e, by_seed) in made.items()
         }
-        missing = {e.name: [s for s in seeds if s not in by_seed] for e, by_seed in runs.values()}
+        missing = {e.name: [s for s in seeds if s not in by_seed] for e, by_seed in made.values()}
         missing = {name: lacking for name, lacking in missing.items() if lacking}
-        found.append(Apart(step, systems, complete, missing, credited.get(after.name, [])))
+        found.append(Ablation(step, systems, complete, missing, credited.get(after.name, [])))
     return found
 
 
 class Alternative(NamedTuple):
-    """One value that an assumption could have had; the step goes from the row as assumed to it."""
+    """One other value of an assumed setting; ``step`` compares it with the row as assumed."""
 
     key: str
     reason: str
@@ -153,35 +148,32 @@ class Alternative(NamedTuple):
 
 
 class Varied(NamedTuple):
-    """A row and the alternatives to what it had to assume, run or not."""
+    """A row and the alternatives to its assumptions, run or not."""
 
     system: System
     alternatives: list[Alternative]
 
     @property
     def run(self) -> list[Alternative]:
-        """Those that were run."""
         return [a for a in self.alternatives if a.step.after.runs]
 
     @property
     def untried(self) -> list[Alternative]:
-        """Those that were not."""
         return [a for a in self.alternatives if not a.step.after.runs]
 
     @property
     def tried(self) -> list[System]:
-        """The row as assumed, if it was run, and its alternatives."""
+        """The row as assumed, if it was run, and the alternatives that were run."""
         return [s for s in (self.system, *(a.step.after for a in self.alternatives)) if s.runs]
 
     @property
     def span(self) -> Interval:
-        """From the least to the greatest accuracy of those."""
         values = [system.accuracy for system in self.tried]
         return min(values), max(values)
 
     @property
     def reached(self) -> str:
-        """Whether the published accuracy is, by the row or by an alternative's whole interval."""
+        """Whether the row or an alternative reproduces the published accuracy."""
         verdicts = {system.verdict for system in self.tried}
         if "not comparable" in verdicts:
             return "not comparable"
@@ -193,22 +185,21 @@ class Varied(NamedTuple):
 
     @property
     def doubt(self) -> str:
-        """What of this project's reading may be why the row fails; "" if nothing listed is."""
+        """Which assumption may be why the row fails, or ""."""
 
         def named(some: Iterable[Alternative]) -> str:
             words = (re.sub(r"[._]", " ", a.key.partition(".")[2]) for a in some)
             return " and ".join(dict.fromkeys(words))
 
-        holding = [a for a in self.run if a.step.after.verdict == "holds"]
-        open_ = [a for a in self.run if a.step.after.verdict != "fails"]
-        if holding:
+        if holding := [a for a in self.run if a.step.after.verdict == "holds"]:
             return f"reproduced with another value of {named(holding)}"
         if self.untried:
             return (
                 f"the study does not state {named(self.untried)}, and other values may give the "
                 "published accuracy"
             )
-        return f"undecided with another value of {named(open_)}" if open_ else ""
+        undecided = [a for a in self.run if a.step.after.verdict != "fails"]
+        return f"undecided with another value of {named(undecided)}" if undecided else ""
 
 
 def plain(factor: str) -> str:
@@ -217,29 +208,29 @@ def plain(factor: str) -> str:
 
 
 def varied(
-    systems: Iterable[System], known: Mapping[str, Experiment], made: Sequence[Run]
+    systems: Iterable[System], known: Mapping[str, Experiment], runs: Sequence[Run]
 ) -> list[Varied]:
-    """Returns the rows that have alternatives; arguments as of :func:`apart`."""
+    """Returns the rows that have alternatives; arguments as of :func:`ablations`."""
     found = []
     for system in systems:
         if not (plan := known.get(system.name)):
             continue
-        row = _system(system, plan, _runs(made, plan).values())
-        every = [
-            Alternative(*why, compare(row, _system(system, e, _runs(made, e).values())))
+        row = _system(system, plan, _runs(runs, plan).values())
+        alternatives = [
+            Alternative(*why, compare(row, _system(system, e, _runs(runs, e).values())))
             for why, e in ablation.alternatives(plan).items()
         ]
-        if every:
-            found.append(Varied(row, every))
+        if alternatives:
+            found.append(Varied(row, alternatives))
     return found
 
 
-def _runs(made: Sequence[Run], experiment: Experiment) -> dict[int, Run]:
-    """An experiment's runs by seed, under whichever name they were made."""
+def _runs(runs: Sequence[Run], experiment: Experiment) -> dict[int, Run]:
+    """An experiment's runs by seed; a run of a rung's own name comes last, and so counts."""
     config_hash = experiment.hash()
     return {
         run.seed: run
-        for run in sorted(made, key=lambda run: "~" not in run.rung)
+        for run in sorted(runs, key=lambda run: "~" not in run.rung)
         if run.tags.get("config_hash") == config_hash
         if not math.isnan(run.metric("test_accuracy"))
     }

@@ -1,6 +1,6 @@
-"""The study's statements as data, and their judgement by what was measured.
+"""The study's statements as data, and their judgement by measurements.
 
-``claims.yaml`` names a quantity and a bound a claim; the quantities are in ``quantities``.
+A claim of ``claims.yaml`` names a bound and one of the quantities in ``quantities``.
 """
 
 import json
@@ -26,7 +26,10 @@ from resnet.study import Name, Strict, Study, Text, explain, read_yaml, rungs
 
 
 class Claim(Strict):
-    """One statement of the study; ``against`` is the system that ``rung`` is compared with."""
+    """One statement of the study; ``against`` is the system that ``rung`` is compared with.
+
+    ``voters`` is the number of networks in a vote, ``where`` the section of the study.
+    """
 
     id: Annotated[str, Field(pattern=r"^[\w-]+$")]
     rung: Text
@@ -35,41 +38,35 @@ class Claim(Strict):
     quantity: Text
     bound: Bound
     voters: Annotated[int, Field(ge=2, le=100)] | None = None
-    """How many networks vote, for the quantities of a vote."""
     of_class: Annotated[str | None, Field(alias="class")] = None
-    """The class, for a quantity of one class."""
     where: Text | None = None
-    """The section of the study that says it."""
 
     @model_validator(mode="after")
     def _quantity_is_known(self) -> "Claim":
         if self.quantity not in QUANTITIES:
             raise ValueError(f"there is no quantity {self.quantity!r}: {', '.join(QUANTITIES)}")
         given = {"against": self.against, "voters": self.voters, "class": self.of_class}
-        needed = QUANTITIES[self.quantity].needs.split(", ")
         for name, value in given.items():
-            if (name in needed) != (value is not None):
+            if (name == QUANTITIES[self.quantity].needs) != (value is not None):
                 verb = "needs" if value is None else "takes no"
                 raise ValueError(f"the quantity {self.quantity} {verb} {name!r}")
         return self
 
 
 class Contradiction(Strict):
-    """What the study leaves open or says in two ways, and how this project settled it."""
+    """A point that the study leaves open or contradicts itself on, and this project's choice."""
 
     topic: Text
     study: Text
     settled: Text
     where: Text | None = None
-    """The sections of the study that say or leave it."""
 
 
 class Statements(Strict):
-    """``claims.yaml``: what a study says of itself."""
+    """``claims.yaml``; accuracies within ``tolerance`` of the published ones are reproduced."""
 
     published: dict[Name, Annotated[float, Field(gt=0, lt=1)]] = Field(default_factory=dict)
     tolerance: Annotated[float, Field(gt=0, lt=1)] = 0.01
-    """How near to a published accuracy is near enough; to be stated where there is one."""
     seeds: Annotated[int, Field(ge=1)] = 1
     credited: dict[str, list[str]] = Field(default_factory=dict)
     claims: list[Claim] = Field(default_factory=list)
@@ -79,7 +76,7 @@ class Statements(Strict):
     @model_validator(mode="after")
     def _names_agree(self, info: ValidationInfo) -> "Statements":
         known = {*(info.context or ())}
-        # a rung of one's own beside a published ladder is none of its steps
+        # a user's own rung beside a published ladder is no step of that ladder
         self._ladder = rungs(self.published) or rungs(known)
         if self.published and "tolerance" not in self.model_fields_set:
             raise ValueError("tolerance: is missing: how near to a published accuracy is enough?")
@@ -109,32 +106,32 @@ class Statements(Strict):
 
 
 def load_statements(study: Study) -> Statements:
-    """Reads what a study says.
+    """Reads a study's ``claims.yaml``.
 
     Raises:
         UserError: the file is missing or malformed.
     """
     try:
-        said = Statements.model_validate(read_yaml(study.claims), context=study.files)
+        statements = Statements.model_validate(read_yaml(study.claims), context=study.files)
     except ValidationError as error:
         raise explain(str(study.claims), error, Statements) from None
-    for rung, keys in said.credited.items():
+    for rung, keys in statements.credited.items():
         try:
             flat = study.experiment(rung).flat()
-        except UserError:  # a broken file is told where its rung is asked for
+        except UserError:  # whoever asks for this rung reports its broken file
             continue
         factors = {"model", *(".".join(key.split(".")[:2]) for key in flat)}
         if strange := [key for key in keys if key not in factors]:
             line = f"{study.claims}: credited: {rung}: there is no factor {strange[0]!r}"
             raise UserError(line)
-    return said
+    return statements
 
 
 @dataclass(frozen=True)
 class Judgement:
-    """A claim's verdict with what it rests on; NaN where nothing was measured.
+    """A claim's verdict and its evidence; ``value`` is NaN if nothing was measured.
 
-    ``values`` are by seed; none where accuracies are compared.
+    ``values`` are by seed; there are none if accuracies are compared.
     """
 
     claim: Claim
@@ -147,13 +144,7 @@ class Judgement:
 
     @property
     def unit(self) -> Unit:
-        """The measured quantity's unit."""
         return QUANTITIES[self.claim.quantity].unit
-
-    @property
-    def inside(self) -> bool:
-        """Whether the value by itself lies within the bound, which is no verdict."""
-        return self.claim.bound.judge(self.value, self.value) == "holds"
 
 
 def judge(
@@ -162,26 +153,22 @@ def judge(
     ladder: list[str],
     doubtful: frozenset[str] = frozenset(),
 ) -> Judgement:
-    """Judges one claim, by an interval, by a share of runs, or not at all.
+    """Judges one claim.
 
-    Accuracies and gains go by the deviation that all systems share, epochs by the share of runs
-    inside the bound, anything else by Student's interval over three seeds or more. A run whose
-    evidence is incomplete is not left out, because the others alone may look firmer than all of
-    them: it leaves the claim undecided.
+    Accuracies and gains are judged by the deviation that all systems share, epochs by the share of
+    runs inside the bound, other quantities by Student's interval over three or more seeds. A run
+    whose evidence is incomplete leaves the claim undecided: without it, the other runs might look
+    firmer than all of them are.
 
     Args:
-        claim: what is said.
-        systems: what was measured, by name.
+        claim: a statement of the study.
+        systems: the measured systems by name.
         ladder: the study's rungs in order.
         doubtful: of :class:`report.analysis.selection.Selection`.
-
-    Returns:
-        The verdict and what it rests on.
     """
     quantity = QUANTITIES[claim.quantity]
-    names = list(dict.fromkeys([claim.rung, *([claim.against] if claim.against else [])]))
-    if quantity.whole_ladder:
-        names = list(dict.fromkeys([*names, *ladder]))
+    names = [claim.rung, *([claim.against] if claim.against else [])]
+    names = list(dict.fromkeys([*names, *(ladder if quantity.whole_ladder else ())]))
     waiting = {
         name: systems[name].waiting if name in systems else "not run"
         for name in names
@@ -189,10 +176,9 @@ def judge(
     }
     if waiting:
         return Judgement(claim, "not run", ", ".join(f"{n}: {why}" for n, why in waiting.items()))
-    # "may be missing" and "as assumed" come last: they soften a verdict, and nothing hardens one
     used = [systems[name] for name in names]
     if quantity.weights:
-        in_order = [system for name, system in systems.items() if name in names]  # the ladder's
+        in_order = [system for name, system in systems.items() if name in names]
         estimates = {name: system.estimate for name, system in systems.items()}
         weighed = quantity.weights(claim.rung, claim.against or "", ladder)
         contrasts = [statistics.weighted(weights, estimates) for weights in weighed]
@@ -201,6 +187,7 @@ def judge(
         found = _by_vote(claim, used[0], *quantity.vote)
     else:
         found = _by_seeds(claim, used)
+    # what follows only weakens a verdict
     verdict, evidence = found.verdict, found.evidence
     if doubtful & {"", *names}:
         verdict, evidence = "undecided", f"{evidence}; a run may be missing here"
@@ -209,25 +196,19 @@ def judge(
     if verdict == ASSUMED:
         evidence = f"{evidence}; {assumed}"
     if verdict == "undecided" and not math.isnan(found.value):
-        evidence = f"{evidence}; the value is {'inside' if found.inside else 'outside'} the bound"
-    return replace(found, verdict=verdict, evidence=evidence + _moved(claim, found.runs))
+        inside = claim.bound.judge(found.value, found.value) == "holds"
+        evidence = f"{evidence}; the value is {'inside' if inside else 'outside'} the bound"
+    return replace(found, verdict=verdict, evidence=evidence + _changed(claim, found.runs))
 
 
-def _moved(claim: Claim, runs: Sequence[Run]) -> str:
-    """Says that a claim was changed after runs began, by what they keep of it."""
+def _changed(claim: Claim, runs: Sequence[Run]) -> str:
+    """Reports that a claim was changed after runs began, by the bounds that the runs keep."""
     now = claim.model_dump(exclude={"id", "text", "where"}, exclude_none=True, by_alias=True)
     then = [run.bounds.get(claim.id) for run in runs if run.bounds]
     if not (other := [bound for bound in then if bound != now]):
         return ""
-    what = f"it was {json.dumps(other[0])}" if other[0] else "it was not there"
-    return f"; the claim was changed after {count(len(other), 'run')} began: {what}"
-
-
-def _by_seed(systems: Sequence[System]) -> dict[int, dict[str, Run]]:
-    """The runs of the seeds that all these systems have in common, in order."""
-    runs = {s.name: {run.seed: run for run in s.runs} for s in systems}
-    common = set.intersection(*(set(by_seed) for by_seed in runs.values()))
-    return {seed: {name: runs[name][seed] for name in runs} for seed in sorted(common)}
+    before = f"it was {json.dumps(other[0])}" if other[0] else "it was not there"
+    return f"; the claim was changed after {count(len(other), 'run')} began: {before}"
 
 
 def _by_accuracies(claim: Claim, systems: Sequence[System], found: list[Contrast]) -> Judgement:
@@ -245,10 +226,10 @@ def _by_accuracies(claim: Claim, systems: Sequence[System], found: list[Contrast
 
 
 def _by_vote(claim: Claim, system: System, of_vote: float, of_one: float) -> Judgement:
-    """Judges a vote by the deviation between single networks, which that of a vote is not above.
+    """Judges a vote by the deviation of single networks, which is at least that of a vote.
 
-    If single networks tell an image right with probability p, a vote does so with a probability
-    that is no nearer to one half, so that it varies less.
+    If single networks classify an image correctly with probability p, a vote does so with a
+    probability no nearer to one half, and so varies less.
     """
     runs, voters = system.runs, claim.voters or 0
     if len(runs) < voters:
@@ -260,16 +241,15 @@ def _by_vote(claim: Claim, system: System, of_vote: float, of_one: float) -> Jud
     choices = [list(choice) for choice in combinations(range(len(runs)), voters)]
     votes = [vote(predicted[choice], labels.to_numpy()) for choice in choices]
     value = of_vote * float(np.mean(votes)) + of_one * system.accuracy
-    independent = len(runs) // voters  # choices that have no network in common
+    independent = len(runs) // voters  # choices without a common network
     share = of_vote**2 / independent + of_one**2 / len(runs)
     error, scale = math.sqrt(share * system.estimate.variance), 1
     if QUANTITIES[claim.quantity].unit == "images":
         value, scale = len(labels) * (1 + value), len(labels)
-    contrast = Contrast(value, scale * error, system.estimate.freedom)
+    interval = Contrast(value, scale * error, system.estimate.freedom).interval()
     evidence = f"{count(len(choices), 'vote')} of {voters} of {len(runs)} seeds: "
     known = "by the deviation of one network, which a vote's does not exceed"
     evidence += "the deviation between seeds is not known" if math.isnan(error) else known
-    interval = contrast.interval()
     return Judgement(claim, claim.bound.judge(*interval), evidence, runs, value, interval)
 
 
@@ -287,38 +267,35 @@ def vote(predicted: np.ndarray, labels: np.ndarray) -> float:
 
 
 def _by_seeds(claim: Claim, systems: Sequence[System]) -> Judgement:
-    quantity = QUANTITIES[claim.quantity]
-    by_seed = _by_seed(systems)
-    used = tuple(run for runs in by_seed.values() for run in runs.values())
-    measured = {
-        seed: quantity.measure(
-            runs[claim.rung], runs[claim.against or claim.rung], claim.of_class or ""
-        )
-        for seed, runs in by_seed.items()
-    }
-    values = tuple(measured.values())
-    gone = [str(seed) for seed, value in measured.items() if math.isnan(value)]
+    quantity, bound = QUANTITIES[claim.quantity], claim.bound
+    runs = {s.name: {run.seed: run for run in s.runs} for s in systems}
+    common = sorted(set.intersection(*(set(by_seed) for by_seed in runs.values())))
+    used = tuple(by_seed[seed] for seed in common for by_seed in runs.values())
+    against, of_class = claim.against or claim.rung, claim.of_class or ""
+    values = tuple(
+        quantity.measure(runs[claim.rung][seed], runs[against][seed], of_class) for seed in common
+    )
     if not values:
         return Judgement(claim, "undecided", "no seed in common")
+    gone = [str(seed) for seed, v in zip(common, values, strict=True) if math.isnan(v)]
     if gone:
         evidence = f"cannot be measured from what seed {', '.join(gone)} left"
         return Judgement(claim, "undecided", evidence, used, values=values)
     seeds = count(len(values), "seed")
     if quantity.exact and len({*values}) == 1:
         value, interval = values[0], (values[0], values[0])
-        verdict = claim.bound.judge(*interval)
         evidence = f"{seeds}: the same for each"
-        return Judgement(claim, verdict, evidence, used, value, interval, values)
+        return Judgement(claim, bound.judge(*interval), evidence, used, value, interval, values)
     if quantity.unit == "epoch":
-        inside = sum(claim.bound.judge(value, value) == "holds" for value in values)
-        # An epoch is no mean: it may be "never", and its spread says little. What can be asked is
-        # whether more than half of all runs lie inside; five of five are the fewest that tell.
+        # An epoch has no useful mean, because it may be "never". The test is whether more than half
+        # of all runs lie inside the bound.
+        inside = sum(bound.judge(value, value) == "holds" for value in values)
         most, least = statistics.majority(inside, len(values))
-        verdict = "holds" if most <= ALPHA else "fails" if least <= ALPHA else "undecided"
+        verdict: Verdict = "holds" if most <= ALPHA else "fails" if least <= ALPHA else "undecided"
         evidence = f"{inside} of {seeds} inside the bound, p {min(most, least):.2g} (binomial)"
         return Judgement(claim, verdict, evidence, used, float(np.median(values)), values=values)
-    interval, _ = statistics.student(values)
+    interval = statistics.student(values)
     evidence = f"{seeds}: {'no interval' if math.isnan(interval[0]) else 't interval'}"
     evidence += ", which takes three" * (len(values) < 3)
-    verdict = claim.bound.judge(*interval)
-    return Judgement(claim, verdict, evidence, used, float(np.mean(values)), interval, values)
+    value = float(np.mean(values))
+    return Judgement(claim, bound.judge(*interval), evidence, used, value, interval, values)

@@ -1,17 +1,17 @@
 """Everything a report says, computed from the runs of one selection."""
 
 import math
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from report.analysis import attribution, claims, runs, selection
-from report.analysis.attribution import Apart, Varied
+from report.analysis.attribution import Ablation, Varied
 from report.analysis.claims import Judgement, Statements
 from report.analysis.runs import Run
 from report.analysis.selection import RunSet, Selection
@@ -25,47 +25,34 @@ from resnet.records import Record
 from resnet.study import KEYS, Experiment, Study, ablation, differences, rung_number, rungs, short
 
 
-class Wasted(NamedTuple):
-    """A run that is not finished: failed, interrupted, given up or still going."""
-
-    rung: str
-    epochs: int
-    seconds: float
-
-
 @dataclass(frozen=True, eq=False)
 class Content:
     """A report's content.
 
-    ``said`` is what the study says. ``parts`` are runs of what ``resnet.study.ablation`` made of
-    the ladder, ``apart`` and ``varied`` what they say by the experiment files as they are now,
-    nothing where runs were modified. ``compared`` are other sets' contents, from which nothing of
-    the rest is computed. ``behind`` are recorded validation accuracies by configuration,
-    ``wasted`` runs that never finished.
+    ``rivals`` compare each baseline with the last rung. ``derived_runs`` are runs of experiments
+    that ``resnet.study.ablation`` derived from the ladder; ``ablations`` and ``varied`` are their
+    results, empty if runs were modified. ``compared`` are the contents of other sets.
     """
 
     uri: str
     study: Study
     selection: Selection
-    said: Statements
+    statements: Statements
     systems: tuple[System, ...]
     steps: tuple[Step, ...]
     rivals: tuple[Step, ...]
     claims: tuple[Judgement, ...]
     notes: tuple[str, ...]
-    parts: tuple[Run, ...]
-    apart: tuple[Apart, ...]
+    derived_runs: tuple[Run, ...]
+    ablations: tuple[Ablation, ...]
     varied: tuple[Varied, ...]
     compared: tuple["Content", ...] = ()
-    behind: Mapping[str, list[pd.Series]] = field(default_factory=dict)
-    wasted: tuple[Wasted, ...] = ()
 
     @property
     def run_set(self) -> RunSet:
-        """Which runs these are."""
         return self.selection.run_set
 
-    def beside(self, other: "Content") -> list[Step]:
+    def compare(self, other: "Content") -> list[Step]:
         """Compares every system with the same one of another set, if either was run."""
         mine, theirs = ({s.name: s for s in content.systems} for content in (self, other))
         pairs = [
@@ -76,17 +63,16 @@ class Content:
 
     @property
     def runs(self) -> list[Run]:
-        """Every run of a system."""
         return [run for system in self.systems for run in system.runs]
 
     @property
     def seconds(self) -> float:
-        """Training time of all runs shown; epochs that one shares with another count once."""
+        """Training time of all runs shown; epochs that runs share count once."""
         return float(np.nansum([run.device_seconds for run in self.runs]))
 
     @property
     def deviation(self) -> str:
-        """The shared factor and what it rests on, in words."""
+        """The shared factor and its basis, in words."""
         shared = next((s.shared for s in self.systems), Shared())
         if math.isnan(shared.factor):
             return "not known"
@@ -96,50 +82,42 @@ class Content:
 
     @property
     def interim(self) -> bool:
-        """Whether a row of the study has fewer seeds than are planned."""
-        published = [s for s in self.systems if s.name in self.said.published]
-        return any(len(s.runs) < self.said.seeds for s in published)
+        """Whether a published row has fewer seeds than are planned."""
+        published = [s for s in self.systems if s.name in self.statements.published]
+        return any(len(s.runs) < self.statements.seeds for s in published)
 
     @property
     def verdicts(self) -> list[Verdict]:
-        """On each accuracy that the study gives, the baseline's too."""
+        """The verdict on each published accuracy."""
         return [s.verdict for s in self.systems if not math.isnan(s.published)]
 
     @property
     def rungs(self) -> list[System]:
-        """The numbered systems."""
         return [s for s in self.systems if rung_number(s.name) is not None]
+
+    @property
+    def _best_first(self) -> list[System]:
+        measured = [s for s in self.systems if s.accuracies]
+        return sorted(measured, key=lambda s: (s in self.rungs, s.accuracy), reverse=True)
 
     @property
     def best(self) -> System | None:
         """The rung with the highest measured accuracy, a baseline if no rung was run."""
-        measured = [s for s in self.systems if s.accuracies]
-        rungs = [s for s in measured if s in self.rungs]
-        return max(rungs or measured, key=lambda s: s.accuracy, default=None)
+        return next(iter(self._best_first), None)
 
     @property
     def pictured(self) -> Run | None:
-        """The best rung's first run with predictions, or the next best's: of it is the matrix."""
-        measured = [s for s in self.systems if s.accuracies]
-        best = sorted(measured, key=lambda s: (s in self.rungs, s.accuracy), reverse=True)
-        return next((run for s in best for run in s.runs if run.n_test), None)
+        """The run of the confusion matrix: the best system's first run with predictions."""
+        return next((run for s in self._best_first for run in s.runs if run.n_test), None)
 
     @cached_property
     def mistakes(self) -> bytes | None:
-        """The pictured run's sheet of wrong images, if it left one."""
+        """The pictured run's sheet of misclassified images as PNG, None if there is none."""
         return runs.mistakes(self.uri, self.pictured) if self.pictured else None
 
 
-def by_class(run: Run) -> pd.DataFrame:
-    """Counts test images (``images``) and ``accuracy`` by class; NaN for one without any."""
-    counts = confusion(run)
-    images = counts.sum(axis=1)
-    right = pd.Series(np.diag(counts), counts.index)
-    return pd.DataFrame({"images": images, "accuracy": right / images.replace(0, np.nan)})
-
-
 def confusion(run: Run) -> pd.DataFrame:
-    """Counts by true (rows) and predicted (columns) class."""
+    """Counts test images by true (rows) and predicted (columns) class."""
     counts = np.zeros((len(run.classes),) * 2, int)
     np.add.at(counts, (run.predictions["label"], run.predictions["predicted"]), 1)
     return pd.DataFrame(counts, list(run.classes), list(run.classes))
@@ -150,45 +128,28 @@ def load(uri: str | None = None, study: Study | None = None, **chosen: Any) -> C
 
     Args:
         uri: MLflow tracking URI, by default the project's own.
-        study: whose runs; by default of the study that comes with the project.
-        **chosen: ``dataset``, ``profile``, ``modified``, ``recorded`` and ``compare`` as
-            :func:`report.analysis.selection.select` takes them.
-
-    Returns:
-        The content.
+        study: the study of the runs, by default the one that comes with the project.
+        **chosen: ``dataset``, ``profile``, ``modified``, ``recorded`` and ``compare``, as of
+            :func:`report.analysis.selection.select`.
 
     Raises:
-        UserError: the store cannot be read, or nothing in it matches.
+        UserError: the store cannot be read, or no runs match.
     """
     uri, study = full(uri), study or Study.open()
-    frame = runs.search(uri, study)
-    one = selection.select(frame, study, uri=uri, **chosen)
+    shown = selection.select(runs.search(uri, study), study, uri=uri, **chosen)
     first, *others = (
-        _content(uri, study, each, runs.load(uri, each.finished)) for each in (one, *one.compared)
+        _content(uri, study, each, runs.load(uri, each.finished))
+        for each in (shown, *shown.compared)
     )
-    behind = {}
-    if not one.run_set.recorded:
-        hashes = {run.tags.get("config_hash", "") for run in first.runs}
-        behind = runs.recorded_curves(uri, frame, hashes, one.run_set.fingerprint)
-    wasted = tuple(_wasted(uri, first))
-    return replace(first, compared=tuple(others), behind=behind, wasted=wasted)
-
-
-def _wasted(uri: str, content: Content) -> Iterator[Wasted]:
-    """Runs of the set that never finished, those that a later one took the place of too."""
-    run_set = content.run_set.runs
-    for row in run_set[run_set["status"] != "FINISHED"].itertuples():
-        epochs, seconds = runs.epochs_done(uri, row.run_id)
-        if epochs:
-            yield Wasted(row.rung, epochs, seconds)
+    return replace(first, compared=tuple(others))
 
 
 def of_records(study: Study, found: Iterable[Record], **chosen: Any) -> Content:
     """Computes a report's content from records, without a store.
 
     Args:
-        study: whose they are.
-        found: at least one.
+        study: the study of the records.
+        found: at least one record.
         **chosen: as of :func:`load`.
     """
     made = {run.id: run for run in map(runs.of_record, found)}
@@ -198,33 +159,36 @@ def of_records(study: Study, found: Iterable[Record], **chosen: Any) -> Content:
         | {"status": "FINISHED", "start_time": run.begun}
         for run in made.values()
     ]
-    one = selection.select(pd.DataFrame(rows), study, **chosen)
-    return _content("", study, one, [made[run_id] for run_id in one.finished["run_id"]])
+    shown = selection.select(pd.DataFrame(rows), study, **chosen)
+    return _content("", study, shown, [made[run_id] for run_id in shown.finished["run_id"]])
 
 
 def planned(study: Study) -> Content:
-    """Makes a report's content before the first run: what was published and what would be run."""
+    """Returns a report's content before the first run."""
     none = pd.DataFrame(columns=["rung", "config_hash"])
     none_yet = selection.RunSet(study, study.dataset, "", "full", "", False, none)
     return _content("", study, Selection(none_yet, none, none, (), ()), [])
 
 
 def _content(uri: str, study: Study, chosen: Selection, measured: list[Run]) -> Content:
-    said = claims.load_statements(study)
+    statements = claims.load_statements(study)
     waiting = _waiting(uri, chosen)
     known, broken = _known_experiments(study, chosen.run_set.profile)
     measured = _renamed(measured, known)
-    parts = tuple(run for run in measured if "~" in run.rung)
     whole = tuple(run for run in measured if "~" not in run.rung)
-    names = list(dict.fromkeys([*said.ladder, *said.published, *(r.rung for r in whole), *waiting]))
-    numbers = {rung_number(name) for name in said.ladder}
-    ladder = [  # a rung of one's own under a number of the study's stands beside it
-        name for name in rungs(names) if name in said.ladder or rung_number(name) not in numbers
+    published = statements.published
+    ran = (run.rung for run in whole)
+    names = list(dict.fromkeys([*statements.ladder, *published, *ran, *waiting]))
+    numbers = {rung_number(name) for name in statements.ladder}
+    ladder = [  # a user's own rung with a number of the study's is no step of the ladder
+        name
+        for name in rungs(names)
+        if name in statements.ladder or rung_number(name) not in numbers
     ]
-    systems = _systems(said, chosen, known, whole, waiting, ladder, names)
+    systems = _systems(statements, chosen, known, whole, waiting, ladder, names)
     # the deviation needs all rows, and each row's verdict the deviation: hence two passes
     shared, lacking = _shared(systems, chosen.doubtful)
-    # what was modified is not in the files: they say nothing about the parts of these runs
+    # the files do not describe modified runs
     known = {} if chosen.run_set.modified else known
     systems = {name: replace(s, shared=shared) for name, s in systems.items()}
     varied = attribution.varied(systems.values(), known, measured)
@@ -232,39 +196,42 @@ def _content(uri: str, study: Study, chosen: Selection, measured: list[Run]) -> 
     assumed |= {row.system.name: row.doubt for row in varied}
     systems = {name: replace(s, assumed=assumed.get(name, "")) for name, s in systems.items()}
     steps = tuple(compare(systems[a], systems[b]) for a, b in pairwise(ladder))
-    rivals = [n for n in said.published or systems if rung_number(n) is None]
-    judged = (claims.judge(c, systems, said.ladder, chosen.doubtful) for c in said.claims)
+    rivals = [n for n in published or systems if rung_number(n) is None]
+    judged = (
+        claims.judge(c, systems, statements.ladder, chosen.doubtful) for c in statements.claims
+    )
     return Content(
         uri=uri,
         study=study,
         selection=chosen,
-        said=said,
+        statements=statements,
         systems=tuple(systems.values()),
         steps=steps,
-        rivals=tuple(compare(systems[n], systems[x]) for n in rivals for x in said.ladder[-1:]),
+        rivals=tuple(
+            compare(systems[n], systems[x]) for n in rivals for x in statements.ladder[-1:]
+        ),
         claims=tuple(judged),
         notes=(*chosen.notes, *broken, *_outdated(chosen, known), *_gaps(measured), *lacking),
-        parts=parts,
-        apart=tuple(attribution.apart(steps, known, measured, said.credited)),
+        derived_runs=tuple(run for run in measured if "~" in run.rung),
+        ablations=tuple(attribution.ablations(steps, known, measured, statements.credited)),
         varied=tuple(varied),
     )
 
 
 def _renamed(measured: list[Run], known: Mapping[str, Experiment]) -> list[Run]:
-    """The runs, those of a renamed file under the name that it has by now."""
+    """The runs; those of a renamed file have its new name."""
     ran = {run.rung for run in measured}
     new = {plan.hash(): plan for name, plan in known.items() if name not in ran}
-
-    def renamed(run: Run) -> Run:
+    found = []
+    for run in measured:
         gone = run.rung not in known and "~" not in run.rung
         plan = new.get(run.tags.get("config_hash", "")) if gone else None
-        return replace(run, rung=plan.name, title=plan.title) if plan else run
-
-    return [renamed(run) for run in measured]
+        found.append(replace(run, rung=plan.name, title=plan.title) if plan else run)
+    return found
 
 
 def _systems(
-    said: Statements,
+    statements: Statements,
     chosen: Selection,
     known: Mapping[str, Experiment],
     whole: Sequence[Run],
@@ -272,24 +239,24 @@ def _systems(
     ladder: list[str],
     names: list[str],
 ) -> dict[str, System]:
-    """Every row by name, the ladder first; without the deviation that they will share."""
+    """Every row by name, the ladder first; without the shared deviation."""
     systems: dict[str, System] = {}
     before: dict[str, Any] | None = None
     for name in [*ladder, *(n for n in names if n not in ladder)]:
         own, plan = [run for run in whole if run.rung == name], known.get(name)
-        # what was modified is not in the files: they say nothing about the rungs not run
+        # the files do not describe modified runs
         files = plan.flat() if plan and not chosen.run_set.modified else {}
         params = own[0].params if own else files
-        steps = before and params and name in ladder
+        is_step = before and params and name in ladder
         systems[name] = System(
             name=name,
             title=own[0].title if own else plan.title if plan else name,
-            published=said.published.get(name, math.nan),
-            tolerance=said.tolerance,
+            published=statements.published.get(name, math.nan),
+            tolerance=statements.tolerance,
             params=params,
             runs=tuple(own),
             waiting=waiting.get(name, "not run"),
-            changes=differences(before, params) if before and steps else (),
+            changes=differences(before, params) if before and is_step else (),
             comparable=not chosen.run_set.reservation,
         )
         before = params
@@ -297,9 +264,9 @@ def _systems(
 
 
 def _shared(systems: Mapping[str, System], doubtful: Collection[str]) -> tuple[Shared, list[str]]:
-    """The deviation of all systems; none, and why, if evidence on any of them is incomplete.
+    """The deviation of all systems; none, and the reasons, if a system's evidence is incomplete.
 
-    Left out, a run that jumps about would make every other row look firmer.
+    Without an incomplete run, which may be the one that varies most, every row would look firmer.
     """
     found: dict[tuple[str, str], list[str]] = {}
     for run in (run for system in systems.values() for run in system.runs if run.lacks):
@@ -316,26 +283,26 @@ def _shared(systems: Mapping[str, System], doubtful: Collection[str]) -> tuple[S
 
 
 def _known_experiments(study: Study, profile: str) -> tuple[dict[str, Experiment], list[str]]:
-    """The experiment files as they are now, in the profile shown; and what is wrong with some."""
+    """The present experiment files in the profile shown, and errors of those that are broken."""
     known, broken = {}, []
-    there = (study.folder / "profiles" / f"{profile}.yaml").is_file()
+    is_file = (study.folder / "profiles" / f"{profile}.yaml").is_file()
     for name in study.files:
         try:
-            plan = study.experiment(name, profile if there else "full")
-            ablation.alternatives(plan)  # whose values are read nowhere else
+            plan = study.experiment(name, profile if is_file else "full")
+            ablation.alternatives(plan)  # whose values nothing else reads
             known[name] = plan
-        except UserError as error:  # finished runs can be told about all the same
+        except UserError as error:  # the report can do without
             broken.append(str(error))
     return known, broken
 
 
 def _waiting(uri: str, chosen: Selection) -> dict[str, str]:
-    """What became of rungs without a finished run, of the newest attempt each."""
+    """The state of the newest attempt of each rung without a finished run."""
     done, result = set(chosen.finished["rung"]), {}
     for row in chosen.unfinished.itertuples(index=False):
         if row.rung not in done and row.rung not in result and "~" not in row.rung:
-            epochs, _ = runs.epochs_done(uri, row.run_id)
-            result[row.rung] = f"{selection.state(row.status)}, {count(epochs, 'epoch')} done"
+            epochs = count(runs.epochs_done(uri, row.run_id), "epoch")
+            result[row.rung] = f"{selection.state(row.status)}, {epochs} done"
     return result
 
 

@@ -1,4 +1,4 @@
-"""What a claim can be about, and how each is measured."""
+"""The quantities that a claim can be about, and how each is measured."""
 
 import math
 from collections import defaultdict
@@ -13,19 +13,20 @@ from report.analysis.runs import Run
 Unit = Literal["accuracy", "points", "epoch", "ratio", "images", "number"]
 
 GAP_EPOCHS = 3
-"""A gap of curves is averaged over that many last epochs: validation accuracy jumps about."""
+"""Number of last epochs over which a gap of curves is averaged."""
 SLOPE_EPOCHS = 10
 """Epochs before and after a drop of the learning rate over which slopes are fitted."""
 
 
 class Quantity(NamedTuple):
-    """Something a claim can be about: its unit, what it is in words, and how to measure it.
+    """A quantity: its unit, its meaning in words, and how it is measured.
 
-    ``measure`` gives the value by seed, of a run, the run that it is compared with and the claim's
-    class, NaN if it cannot be had. An ``exact`` value is the same for every seed. ``weights`` gives
-    weighted sums of the rows' accuracies from the rung, the rung that it is compared with and the
-    ladder; the least sum is what is claimed about. ``vote`` weighs the accuracies of a vote and of
-    one network. Epochs 0 and infinity mean "never".
+    ``measure`` takes a run, the run that it is compared with and the claim's class, and returns a
+    value, NaN if the runs lack it. ``weights`` takes the rung, the rung that it is compared with
+    and the ladder, and returns weights of accuracies; the claim is about the least weighted sum.
+    ``vote`` holds the weights of the accuracies of a vote and of one network. ``needs`` is the key
+    that a claim must have beside ``rung``. An ``exact`` value is the same for every seed. Epochs 0
+    and infinity mean "never".
     """
 
     unit: Unit
@@ -33,20 +34,13 @@ class Quantity(NamedTuple):
     measure: Callable[[Run, Run, str], float] = lambda *_: math.nan
     weights: Callable[[str, str, list[str]], list[dict[str, float]]] | None = None
     vote: tuple[float, float] | None = None
-    compares: bool = False
+    needs: Literal["", "against", "voters", "class"] = ""
     whole_ladder: bool = False
-    of_class: bool = False
     exact: bool = False
-
-    @property
-    def needs(self) -> str:
-        """What a claim about it must name beside the rung."""
-        named = {"against": self.compares, "voters": self.vote is not None, "class": self.of_class}
-        return ", ".join(name for name, needed in named.items() if needed)
 
 
 def gap(run: Run) -> float:
-    """Averages training less validation accuracy over the last ``GAP_EPOCHS`` epochs."""
+    """Returns training minus validation accuracy, averaged over the last ``GAP_EPOCHS`` epochs."""
     return float((run.curve("accuracy") - run.curve("val_accuracy")).tail(GAP_EPOCHS).mean())
 
 
@@ -68,17 +62,11 @@ def _metric(key: str) -> Callable[[Run, Run, str], float]:
     return lambda run, *_: run.metric(key)
 
 
-def _on_one_machine(key: str) -> Callable[[Run, Run, str], float]:
-    """Divides a figure of one run by that of another; NaN if their machines differ."""
-
-    def measure(run: Run, against: Run, _: str) -> float:
-        here = ("device", "backend", "threads", "lanes")
-        if any(run.tags.get(tag) != against.tags.get(tag) for tag in here):
-            return math.nan
-        values = [float(r.history[key].median()) for r in (run, against)]
-        return _ratio(*values)
-
-    return measure
+def _time_ratio(run: Run, against: Run, _: str) -> float:
+    machine = ("device", "backend", "threads", "lanes")
+    if any(run.tags.get(tag) != against.tags.get(tag) for tag in machine):
+        return math.nan
+    return _ratio(*(float(r.history["epoch_seconds"].median()) for r in (run, against)))
 
 
 def _recall(run: Run, _: Run, name: str) -> float:
@@ -88,21 +76,16 @@ def _recall(run: Run, _: Run, name: str) -> float:
     return float(run.correct[of_class].mean())
 
 
-def _gain(rung: str, against: str, ladder: list[str]) -> list[dict[str, float]]:
-    return [{rung: 1.0, against: -1.0}]
-
-
 def leads(rung: str, against: str, ladder: list[str]) -> list[dict[str, float]]:
-    """Weighs the gain of a rung less that of each other step of the ladder."""
-
-    def lead(rival: str) -> dict[str, float]:
+    """Returns the weights of a rung's gain less the gain of each other step of the ladder."""
+    found = []
+    for rival in (name for name in ladder[1:] if name != rung):
         weights: dict[str, float] = defaultdict(float)
         for name, sign in ((rung, 1.0), (rival, -1.0)):
             weights[name] += sign
             weights[ladder[ladder.index(name) - 1]] -= sign
-        return {name: weight for name, weight in weights.items() if weight}
-
-    return [lead(rival) for rival in ladder[1:] if rival != rung]
+        found.append({name: weight for name, weight in weights.items() if weight})
+    return found
 
 
 def _ratio(now: float, before: float) -> float:
@@ -128,16 +111,12 @@ def _slope_ratio(run: Run, *_: Any) -> float:
 
 
 QUANTITIES: dict[str, Quantity] = {
-    "test_accuracy": Quantity(
-        "accuracy",
-        "test accuracy",
-        weights=lambda rung, *_: [{rung: 1.0}],
-    ),
+    "test_accuracy": Quantity("accuracy", "test accuracy", weights=lambda rung, *_: [{rung: 1.0}]),
     "test_gain": Quantity(
         "points",
         "test accuracy less that of the system named by 'against'",
-        weights=_gain,
-        compares=True,
+        weights=lambda rung, against, _: [{rung: 1.0, against: -1.0}],
+        needs="against",
     ),
     "gain_lead": Quantity(
         "points",
@@ -151,17 +130,19 @@ QUANTITIES: dict[str, Quantity] = {
         lambda run, against, _: _ratio(
             1 - run.metric("test_accuracy"), 1 - against.metric("test_accuracy")
         ),
-        compares=True,
+        needs="against",
     ),
     "vote_errors": Quantity(
         "images",
         "test images that a vote of seeds gets wrong, mean over every choice of as many seeds",
         vote=(-1, 0),
+        needs="voters",
     ),
     "vote_gain": Quantity(
         "points",
         "test accuracy of a vote of seeds less the accuracy of one network, mean over every choice",
         vote=(1, -1),
+        needs="voters",
     ),
     "final_train_accuracy": Quantity(
         "accuracy", "training accuracy of the last epoch", _curve("accuracy", _last)
@@ -186,11 +167,14 @@ QUANTITIES: dict[str, Quantity] = {
         "ratio",
         "the final gap as a share of that of the system named by 'against', if that one has any",
         lambda run, against, _: _ratio(gap(run), gap(against)),
-        compares=True,
+        needs="against",
     ),
     "test_loss": Quantity("number", "test loss, a mean cross-entropy", _metric("test_loss")),
     "class_recall": Quantity(
-        "accuracy", "share of a class's test images that are told right", _recall, of_class=True
+        "accuracy",
+        "share of a class's test images that are classified correctly",
+        _recall,
+        needs="class",
     ),
     "parameters": Quantity(
         "number", "parameters of the network", _metric("parameters"), exact=True
@@ -198,18 +182,11 @@ QUANTITIES: dict[str, Quantity] = {
     "time_ratio": Quantity(
         "ratio",
         "time of an epoch as a share of that of the system named by 'against', on one machine",
-        _on_one_machine("epoch_seconds"),
-        compares=True,
-    ),
-    "speed_ratio": Quantity(
-        "ratio",
-        "training images a second as a share of those of the system named by 'against', on one "
-        "machine",
-        _on_one_machine("images_per_second"),
-        compares=True,
+        _time_ratio,
+        needs="against",
     ),
     "best_epoch": Quantity(
-        "epoch", "the epoch that is the best by what early stopping monitors", _metric("best_epoch")
+        "epoch", "the best epoch by the metric that early stopping monitors", _metric("best_epoch")
     ),
     "stopped_epoch": Quantity(
         "epoch",

@@ -24,7 +24,7 @@ import pandas as pd
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from PIL import Image
-from statsmodels.stats.proportion import proportion_confint
+from scipy import stats
 
 from report.analysis import statistics
 from resnet import UserError
@@ -43,21 +43,21 @@ from resnet.store import (
 from resnet.study import KEYS, Study, read_yaml
 
 ROLES = ("rung", "recorded")
-"""Of runs of a rung; the second is of restored records."""
+"""The roles of a rung's own runs and of its restored records."""
 IDENTITY = [key for key in KEYS if key not in ("title", "backend")]
-"""Tags without which it is not known what a run is evidence of."""
+"""The tags that say which rung, settings, images and seed a run is evidence of."""
 SETTLED = 10
-"""Epochs that tell how far a network jumps about while it is trained as it was when tested."""
+"""Number of epochs from which a run's jumps are taken."""
 PREDICTIONS = {"label": "int64", "predicted": "int64", "truth_probability": "float64"}
 NO_PREDICTIONS = pd.DataFrame(columns=[*PREDICTIONS])
 
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """One finished run: what its experiment was, and everything it measured.
+    """One finished run: its experiment and its measurements.
 
-    ``history`` is indexed by epoch (from 1) with the columns ``CURVES``; ``predictions`` has a row
-    a test image with the columns ``PREDICTIONS``, none if they are gone.
+    ``history`` is indexed by epoch (from 1) with the columns ``CURVES``. ``predictions`` has one
+    row per test image with the columns ``PREDICTIONS``, no row if the artifact is gone.
     """
 
     id: str
@@ -77,67 +77,54 @@ class Run:
     gaps: tuple[str, ...] = ()
 
     def metric(self, name: str) -> float:
-        """Returns a figure of the whole run, NaN if there is none."""
         return self.metrics.get(name, np.nan)
 
     @cached_property
     def bounds(self) -> dict[str, Any]:
-        """:attr:`resnet.study.Study.bounds` as the run began, empty if it does not tell."""
-        try:
-            told = json.loads(self.tags.get("bounds", ""))
-        except ValueError:
-            return {}
-        return told if isinstance(told, dict) else {}
-
-    @property
-    def shared(self) -> float:
-        """The share of its epochs that another run has trained."""
-        epochs = self.metrics.get("epochs_run", 0.0)
-        return self.metrics.get("shared_epochs", 0.0) / epochs if epochs else 0.0
-
-    @property
-    def shared_seconds(self) -> float:
-        """What those epochs took, which are its first."""
-        count = int(self.metrics.get("shared_epochs", 0))
-        return float(self.history["epoch_seconds"].iloc[:count].sum())
+        """:attr:`resnet.study.Study.bounds` as the run began, empty if the run kept none."""
+        bounds = _decode(self.tags.get("bounds", ""))
+        return bounds if isinstance(bounds, dict) else {}
 
     @property
     def device_seconds(self) -> float:
-        """What its own epochs took of a device, which it shared with the others of its program."""
-        lanes = self.tags.get("lanes", "")  # of a record, anybody's text
+        """Device time of the epochs that no other run trained; a lane counts for its share."""
+        shared = self.history["epoch_seconds"].iloc[: int(self.metrics.get("shared_epochs", 0))]
+        lanes = self.tags.get("lanes", "")  # a record may hold any text
         known = re.fullmatch("[1-9][0-9]{0,3}", lanes)
-        return (self.metric("train_seconds") - self.shared_seconds) / (int(lanes) if known else 1)
+        own = self.metric("train_seconds") - float(shared.sum())
+        return own / (int(lanes) if known else 1)
 
     @property
     def n_test(self) -> int:
-        """Test images whose predictions are there."""
         return len(self.predictions)
 
     @cached_property
     def correct(self) -> np.ndarray:
-        """Which test images were told right: bool, shape (images,)."""
+        """The test images that were classified correctly: bool, shape (images,)."""
         return (self.predictions["label"] == self.predictions["predicted"]).to_numpy()
 
     @property
     def interval(self) -> statistics.Interval:
-        """Wilson's, of this network's accuracy: what the test set's size leaves open."""
+        """Wilson's interval of this network's accuracy, by the size of the test set."""
         if not self.n_test:
             return statistics.NO_INTERVAL
-        return proportion_confint(int(self.correct.sum()), self.n_test, method="wilson")
+        test = stats.binomtest(int(self.correct.sum()), self.n_test)
+        low, high = test.proportion_ci(method="wilson")
+        return float(low), float(high)
 
     @cached_property
     def floor(self) -> float:
-        """:func:`report.analysis.statistics.seed_floor` of this run, NaN without predictions."""
+        """:func:`report.analysis.statistics.seed_floor`, NaN without predictions."""
         truth = self.predictions["truth_probability"].to_numpy()
         return statistics.seed_floor(truth) if len(truth) else np.nan
 
     @cached_property
     def jumps(self) -> float:
-        """Half the mean square of what validation accuracy changes by from epoch to epoch.
+        """Half the mean square of the changes of validation accuracy between epochs.
 
-        As the epochs jump about, so does what is tested: it is a variance of one epoch, over the
-        last ``SETTLED`` at the learning rate that was tested, or at any if those are fewer than
-        three. NaN if curves have gaps, or there is but one epoch.
+        It is the variance of one epoch, over the last ``SETTLED`` epochs at the learning rate that
+        was tested, or at any rate if fewer than three were. NaN for one epoch, or if curves have
+        gaps.
         """
         curve, rate = self.curve("val_accuracy"), self.curve("learning_rate")
         tested = self.metric("tested_epoch")
@@ -149,13 +136,12 @@ class Run:
 
     @property
     def diverged(self) -> int:
-        """See :func:`resnet.records.diverged`; 0 without its curves."""
         whole = len(self.curve("val_accuracy"))
         return diverged(self.history["loss"]) if whole else 0
 
     @property
     def lacks(self) -> str:
-        """Why it does not tell how far seeds lie apart, or ""."""
+        """Why the run adds nothing to the deviation between seeds, or ""."""
         if self.metric("epochs_run") == 1 == len(self.curve("val_accuracy")):
             return "one epoch does not tell how far validation accuracy jumps"
         known = {
@@ -167,7 +153,7 @@ class Run:
         return f"lacks its {gone}" * bool(gone)
 
     def curve(self, name: str) -> pd.Series:
-        """Returns a metric by epoch, empty if it lacks any: half a curve may end anywhere."""
+        """Returns a metric by epoch; empty if any epoch is missing."""
         values = self.history[name].dropna()
         whole = list(values.index) == list(range(1, int(self.metrics.get("epochs_run", -1)) + 1))
         return values if whole else values.iloc[:0]
@@ -251,7 +237,7 @@ def load(uri: str, frame: pd.DataFrame) -> list[Run]:
 
 
 def of_record(record: Record) -> Run:
-    """Makes the run that a record is of, as if it had been restored and loaded."""
+    """Returns a record's run, as if the record had been restored and loaded."""
     profiles = [json.loads(d.profile or "null") for d in record.inputs if d.context == "training"]
     shapes = [profile["features_shape"] for profile in profiles if profile]
     history = pd.DataFrame(record.curves, columns=list(CURVES))
@@ -274,35 +260,11 @@ def of_record(record: Record) -> Run:
     )
 
 
-def recorded_curves(uri: str, frame: pd.DataFrame, hashes: set[str], fingerprint: str) -> dict:
-    """Reads the validation accuracies of recorded runs of some configurations.
-
-    Args:
-        uri: MLflow tracking URI.
-        frame: from :func:`search`.
-        hashes: of the configurations.
-        fingerprint: of the images.
-
-    Returns:
-        By configuration a list of series, each indexed by epoch.
-    """
-    rows = frame[(frame["role"] == "recorded") & (frame["status"] == "FINISHED")]
-    rows = rows[rows["config_hash"].isin(hashes) & (rows["dataset_fingerprint"] == fingerprint)]
-    found: dict[str, list[pd.Series]] = {}
-    client = MlflowClient(uri)
-    with _reading(uri):
-        for row in rows.itertuples():
-            points = client.get_metric_history(row.run_id, "val_accuracy")
-            curve = pd.Series({metric.step: metric.value for metric in points}).sort_index()
-            found.setdefault(row.config_hash, []).append(curve)
-    return found
-
-
-def epochs_done(uri: str, run_id: str) -> tuple[int, float]:
-    """Returns how many epochs a run has recorded so far, and the seconds that they took."""
+def epochs_done(uri: str, run_id: str) -> int:
+    """Returns the number of epochs that a run has recorded so far."""
     with _reading(uri):
         history = MlflowClient(uri).get_metric_history(run_id, "epoch_seconds")
-    return max((metric.step for metric in history), default=0), sum(m.value for m in history)
+    return max((metric.step for metric in history), default=0)
 
 
 def mistakes(uri: str, run: Run) -> bytes | None:

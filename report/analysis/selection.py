@@ -1,6 +1,6 @@
-"""Which runs stand in one report: one dataset, one profile, one set of modifications.
+"""Chooses the runs of one report: of one dataset, one profile and one set of modifications.
 
-Recorded runs, which came with the project, and runs of one's own are kept apart as well.
+Recorded runs and a store's own runs are never in one report either.
 """
 
 from collections.abc import Iterable
@@ -17,7 +17,7 @@ STATES = {"RUNNING": "still going", "SCHEDULED": "still going"}
 
 @dataclass(frozen=True, eq=False)
 class RunSet:
-    """Runs that may stand in one table; ``runs`` is a frame of ``report.analysis.runs.search``."""
+    """Runs that may be in one table; ``runs`` is a frame of ``report.analysis.runs.search``."""
 
     study: Study
     dataset: str
@@ -29,7 +29,7 @@ class RunSet:
 
     @property
     def rungs(self) -> int:
-        """How many different rungs have a finished run; parts of their steps do not count."""
+        """Number of rungs with a finished run; runs of ``ladder ablate`` do not count."""
         names = self.runs.loc[self.runs["status"] == "FINISHED", "rung"].unique()
         return sum("~" not in name for name in names)
 
@@ -41,15 +41,15 @@ class RunSet:
         label = f"{label}, modified: {self.modified}" if self.modified else label
         return f"{label}, recorded runs" if self.recorded else label
 
-    def named(self, text: str) -> bool:
-        """Says whether a text is the label, or one of the things in which sets differ."""
+    def matches(self, text: str) -> bool:
+        """Whether a text is the label, or a property in which sets differ."""
         role = "recorded" if self.recorded else "own"
         known = bool(text) and self.fingerprint.startswith(text.lower())
         return known or text in (self.label, self.dataset, self.profile, self.modified, role)
 
     @property
     def reservation(self) -> str:
-        """Why the published figures are no like-for-like comparison; empty if they are."""
+        """Why the runs are not comparable with the study, or ""."""
         reasons = []
         if self.dataset != self.study.dataset:
             reasons.append(f"on another dataset ({self.dataset}, not {self.study.dataset_title})")
@@ -62,11 +62,10 @@ class RunSet:
 
 @dataclass(frozen=True, eq=False)
 class Selection:
-    """The set shown: its newest finished run a (rung, seed), and what was left out and why.
+    """The newest finished run of each (rung, seed) of a set; ``notes`` say what was left out.
 
-    ``doubtful`` are rungs of which a finished run may be missing here, because it lacks a tag
-    that says where it belongs; an empty name stands for any rung. ``compared`` are selections of
-    other sets, which were asked for by name.
+    ``doubtful`` are rungs that may lack a finished run, because a run lacks a tag that says where
+    it belongs; an empty name stands for any rung. ``compared`` are selections of other sets.
     """
 
     run_set: RunSet
@@ -79,15 +78,17 @@ class Selection:
 
 
 def run_sets(frame: pd.DataFrame, study: Study) -> list[RunSet]:
-    """Splits runs into sets, the one to show by default first.
+    """Splits runs into sets; the first is shown by default.
 
-    Unmodified before modified, the full profile before others, then by the number of rungs
-    finished, own before recorded ones, then the newest.
+    Unmodified sets come before modified ones, the full profile before others. Then the number of
+    finished rungs counts, then own before recorded runs, then the newest run.
     """
     found = []
     for (fingerprint, profile, modified, role), runs in frame.groupby([*GROUP, "role"], sort=False):
-        of = runs["dataset"].iloc[0], fingerprint, profile, modified
-        found.append(RunSet(study, *of, role == "recorded", runs))
+        dataset = runs["dataset"].iloc[0]
+        found.append(
+            RunSet(study, dataset, fingerprint, profile, modified, role == "recorded", runs)
+        )
     found.sort(key=lambda s: s.runs["start_time"].max(), reverse=True)
     found.sort(key=lambda s: (bool(s.modified), s.profile != "full", -s.rungs, s.recorded))
     return found
@@ -105,28 +106,25 @@ def select(
 ) -> Selection:
     """Chooses the set to show, and its runs.
 
+    If a rung was run in several configurations, that of its newest finished run counts.
+
     Args:
         frame: from :func:`report.analysis.runs.search`.
-        study: whose runs they are.
+        study: the study of the runs.
         dataset: a dataset's name or the beginning of its fingerprint.
         profile: ``full``, ``quick``, ...
         modified: the ``--set`` overrides, separated by blanks; "" for none.
         recorded: restored records, or this store's own runs.
-        compare: names other sets to set beside: an override text, a profile, a dataset as above,
-            ``recorded``, ``own`` or a whole label; of several sets the one most like the one shown.
-        uri: of the store, to be named where it has no runs.
-
-    Returns:
-        The selection. Where a rung was run in several configurations under one name, the one of
-        its newest finished run counts, and a note says so.
+        compare: names of other sets: overrides, a profile, a dataset as above, ``recorded``,
+            ``own`` or a whole label. If several sets match, the one most like the set shown.
+        uri: the store's address, for the error message.
 
     Raises:
-        UserError: there is no such set, or ``compare`` does not name one alone; the line names
-            those there are.
+        UserError: there is no such set, or a name in ``compare`` fits none or several.
     """
     if frame.empty or frame["lacks"].all():
         raise nothing_run(study, "the experiment has no runs", uri)
-    # a run that lost a tag is not left out silently: the runs that are left would look firmer
+    # without a run that lost a tag the other runs might look firmer than all of them are
     stray = frame[(frame["lacks"] != "") & (frame["status"] == "FINISHED")]
     everything = run_sets(frame[frame["lacks"] == ""], study)
     wanted = [
@@ -138,29 +136,29 @@ def select(
         and recorded in (None, s.recorded)
     ]
     if not wanted:
-        there = "; ".join(s.label for s in everything[:10])
+        labels = "; ".join(s.label for s in everything[:10])
         raise UserError(
             "no runs match --dataset, --profile, --modified and --recorded or --own; "
-            f"there are: {there}"
+            f"there are: {labels}"
         )
     run_set = wanted[0]
-    beside = dict.fromkeys(_beside(text, run_set, everything) for text in compare)
-    first, *others = (_selection(s, everything, stray) for s in (run_set, *beside))
+    compared = dict.fromkeys(_compared(text, run_set, everything) for text in compare)
+    first, *others = (_selection(s, everything, stray) for s in (run_set, *compared))
     return replace(first, compared=tuple(others))
 
 
-def _beside(text: str, run_set: RunSet, everything: list[RunSet]) -> RunSet:
-    def unlike(s: RunSet) -> int:
+def _compared(text: str, run_set: RunSet, everything: list[RunSet]) -> RunSet:
+    def differences(s: RunSet) -> int:
         keys = ("fingerprint", "profile", "modified", "recorded")
         return sum(getattr(s, key) != getattr(run_set, key) for key in keys)
 
-    found = [s for s in everything if s.named(text) and not run_set.named(text)]
-    nearest = [s for s in found if unlike(s) == min(map(unlike, found))]
+    found = [s for s in everything if s.matches(text) and not run_set.matches(text)]
+    nearest = [s for s in found if differences(s) == min(map(differences, found))]
     if len(nearest) != 1:
-        there = nearest or [s for s in everything if s is not run_set]
+        choice = nearest or [s for s in everything if s is not run_set]
         raise UserError(
             f"--compare {text!r} names {'several sets' if nearest else 'no other set'} of runs; "
-            f"name one of: {'; '.join(s.label for s in there[:10]) or 'none, there is no other'}"
+            f"name one of: {'; '.join(s.label for s in choice[:10]) or 'none, there is no other'}"
         )
     return nearest[0]
 
@@ -190,14 +188,11 @@ def _newest(runs: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame, list[str]]:
     newest = done[same].drop_duplicates(["rung", "seed"])
     for rung, again in done[same & ~done["run_id"].isin(newest["run_id"])].groupby("rung"):
         notes.append(f"{rung}: {len(again)} older run(s) of the same seed left out")
-    rest = runs[runs["status"] != "FINISHED"]
-    identity = ["rung", "config_hash", "seed"]
-    superseded = pd.MultiIndex.from_frame(rest[identity]).isin(
-        pd.MultiIndex.from_frame(newest[identity])
-    )
+    rest, identity = runs[runs["status"] != "FINISHED"], ["rung", "config_hash", "seed"]
+    superseded = rest.set_index(identity).index.isin(newest.set_index(identity).index)
     return newest.sort_values(["rung", "seed"]), rest[~superseded], notes
 
 
 def state(status: str) -> str:
-    """MLflow's status in words: still going, failed, killed."""
+    """Returns MLflow's status in words: still going, failed, killed."""
     return STATES.get(status, status.lower())

@@ -1,4 +1,4 @@
-"""One deviation between seeds, shared by all systems; intervals, tests and power from it.
+"""One deviation between seeds, shared by all systems; intervals and tests from it.
 
 Accuracies are fractions of 1; every interval is two-sided at 95 % and returned as (low, high).
 """
@@ -10,45 +10,42 @@ from typing import NamedTuple
 
 import numpy as np
 from scipy import stats
-from statsmodels.stats.weightstats import DescrStatsW
 
 ALPHA = 0.05
 LEAST = 4
-"""Degrees of freedom of a deviation below which nothing is decided by it."""
+"""The fewest degrees of freedom with which a deviation decides anything."""
 GUESS = 6
-"""Degrees of freedom that a system's scale is worth as a guess: 1 / (2 * 0.29 ** 2), 29 % off.
+"""Degrees of freedom of a system's scale, which is a guess: 1 / (2 * 0.29 ** 2), or 29 % off.
 
-With them every case of docs/evidence.md is covered in 93.9 % or more; with eight the worst in 92.8,
-as if scales were known in 89.5 (``python -m docs.coverage --worth``).
+Six covers at least 93.9 % in every case of docs/evidence.md. Eight covers 92.8 % in the worst case,
+a scale that counts as known 89.5 % (``python -m docs.coverage --worth``).
 """
 CONTRADICTED = 0.01
-"""P of the F test below which a system's own seeds vary more than the shared deviation allows."""
+"""If the F test's p is below this, a system's seeds contradict the shared deviation."""
 
 Interval = tuple[float, float]
 NO_INTERVAL = (math.nan, math.nan)
 
 
 class Sample(NamedTuple):
-    """One system: accuracies by seed, and how far its own epochs say that seeds lie apart."""
+    """One system: accuracies by seed, and the deviation between seeds that its epochs suggest."""
 
     values: Mapping[int, float]
     scale: float
 
     @property
     def freedom(self) -> int:
-        """Degrees of freedom of the deviation between its seeds."""
         return max(len(self.values) - 1, 0)
 
     @property
     def squares(self) -> float:
-        """Sum of squared distances from their mean."""
         return float(np.var([*self.values.values()]) * len(self.values)) if self.values else 0.0
 
 
 class Estimate(NamedTuple):
-    """What is known of a system: its runs, the variance of one, and what that rests on.
+    """A system's accuracies by seed, and the variance of one run.
 
-    ``freedom`` are the variance's degrees of freedom; estimates of one ``source`` share theirs.
+    ``freedom`` are the variance's degrees of freedom; estimates of one ``source`` share them.
     """
 
     values: Mapping[int, float]
@@ -58,7 +55,7 @@ class Estimate(NamedTuple):
 
 
 class Contrast(NamedTuple):
-    """A weighted sum of means, with its standard error; NaN where nothing is known of one."""
+    """A weighted sum of means and its standard error; NaN if a system's deviation is unknown."""
 
     value: float
     error: float
@@ -66,29 +63,28 @@ class Contrast(NamedTuple):
     paired: bool = False
 
     def interval(self, tests: int = 1) -> Interval:
-        """Returns the interval at 95 %, or of so many together (Bonferroni)."""
+        """Returns the 95 % interval; of several ``tests`` together, Bonferroni's."""
         if not self.error > 0:
             return NO_INTERVAL
         half = float(stats.t.isf(ALPHA / 2 / tests, self.freedom)) * self.error
         return self.value - half, self.value + half
 
     @property
-    def above(self) -> float:
-        """Probability, as far as is known, that it is above zero."""
-        return float(stats.t.cdf(self.value / self.error, self.freedom)) if self.error else math.nan
-
-    @property
     def p(self) -> float:
-        """Two-sided, that it is zero."""
-        return 2 * min(self.above, 1 - self.above)
+        """Two-sided, of the hypothesis that the sum is zero."""
+        if not self.error:
+            return math.nan
+        above = float(stats.t.cdf(self.value / self.error, self.freedom))
+        return 2 * min(above, 1 - above)
 
 
 @dataclass(frozen=True)
 class Shared:
-    """The deviation that all systems share, each in its own scale: a weighted analysis of variance.
+    """The deviation between seeds that all systems share, each in its own scale.
 
-    A run's variance is ``factor`` times its system's squared scale. ``freedom`` are its degrees of
-    freedom; ``own`` are the systems whose seeds contradict it and which go by their own instead.
+    The variance of a run is ``factor`` times the squared scale of its system. ``freedom`` are the
+    factor's degrees of freedom. ``own`` are the systems that use the deviation of their own seeds,
+    because these contradict the factor.
     """
 
     factor: float = math.nan
@@ -99,12 +95,11 @@ class Shared:
     def of(cls, samples: Mapping[str, Sample]) -> "Shared":
         """Pools the deviation of all systems by name.
 
-        A system whose seeds vary more than those of the others allow (F test at 1 %) is left out,
-        the worst first. One that varies less is not: two seeds may agree by chance.
+        A system whose seeds vary more than the others allow (F test at 1 %) is left out, the worst
+        first. A system that varies less stays: two seeds may agree by chance.
         """
-        # One row's two or three seeds tell its deviation badly: of two, half of all estimates are
-        # off by more than half. All rows together have as many degrees of freedom as there are
-        # seeds beyond the first of each.
+        # Half of all deviations estimated from two seeds are off by more than half. All rows
+        # together have as many degrees of freedom as there are seeds beyond the first of each.
         pool = {name: s for name, s in samples.items() if s.freedom}
         own = {name for name, s in pool.items() if not s.scale > 0}
 
@@ -115,12 +110,12 @@ class Shared:
 
         def p(name: str) -> float:
             (mine, freedom), (others, of) = ratio([name]), ratio(pool.keys() - own - {name})
-            # with less, a row of two equal seeds made one of five contradict it
+            # with fewer, a row of two equal seeds made a row of five seeds contradict it
             if of < LEAST or not others:
                 return 1.0
             return float(stats.f.sf(mine / others, freedom, of))
 
-        # one at a time, since a run that diverged makes the pool it is in look wide to everyone
+        # one at a time, because a diverged run widens the deviation of every other system's pool
         while left := sorted(pool.keys() - own):
             worst = min(left, key=p)
             if p(worst) >= CONTRADICTED:
@@ -129,59 +124,54 @@ class Shared:
         return cls(*ratio(pool.keys() - own), frozenset(own))
 
     def estimate(self, name: str, sample: Sample) -> Estimate:
-        """Returns what is known of a system by it, or by its own seeds if they contradict it."""
-        if name in self.own:
-            known, freedom = sample.squares / sample.freedom, float(sample.freedom)
-        else:
-            scale = sample.scale or math.nan  # none at all: it diverged
-            known, freedom = self.factor * scale**2, _freedom(self.freedom)
-        # below four Student's quantile is 3.2 and more, and says little but how few there are
-        enough = (sample.freedom if name in self.own else self.freedom) >= LEAST
-        source = (self, name if name in self.own else "")
-        return Estimate(sample.values, known if enough else math.nan, freedom, source)
+        """Returns a system's estimate by the shared deviation, or by that of its own seeds."""
+        own = name in self.own
+        scale = sample.scale or math.nan  # zero if the run diverged
+        variance = sample.squares / sample.freedom if own else self.factor * scale**2
+        freedom = float(sample.freedom) if own else scaled(self.freedom)
+        # with fewer than four degrees of freedom Student's quantile is above 3
+        enough = (sample.freedom if own else self.freedom) >= LEAST
+        source = (self, name if own else "")
+        return Estimate(sample.values, variance if enough else math.nan, freedom, source)
 
 
-def _freedom(seeds: float) -> float:
-    """Degrees of freedom of a variance of so many, in a scale that is itself a guess."""
+def scaled(seeds: float) -> float:
+    """Returns the degrees of freedom of a variance in a scale that is a guess."""
     return 1 / (1 / seeds + 1 / GUESS) if seeds else 0.0
 
 
-def contrast(parts: Iterable[tuple[float, Estimate]]) -> Contrast:
-    """Estimates a weighted sum of systems' means.
+def contrast(terms: Iterable[tuple[float, Estimate]]) -> Contrast:
+    """Estimates a weighted sum of systems' means from pairs of a weight and an estimate.
 
-    Args:
-        parts: weights and systems.
-
-    Returns:
-        It, with Satterthwaite's degrees of freedom where deviations of several sources meet.
+    If deviations of several sources meet, the degrees of freedom are Satterthwaite's.
     """
-    parts = list(parts)
-    if not all(e.values for _, e in parts):
+    terms = list(terms)
+    if not all(e.values for _, e in terms):
         return Contrast(math.nan, math.nan, math.nan)
-    # Estimates of one source are wrong together: their variances are added before their degrees of
-    # freedom are weighed (Satterthwaite), not each by itself.
+    # Estimates of one source share their error, so their variances are added before the degrees of
+    # freedom are weighed.
     variances: dict[Hashable, float] = {}
-    for weight, e in parts:
+    for weight, e in terms:
         one = weight**2 * e.variance / len(e.values)
         variances[e.source] = variances.get(e.source, 0.0) + one
-    freedom = {e.source: e.freedom for _, e in parts}
+    freedom = {e.source: e.freedom for _, e in terms}
     total = sum(variances.values())
     joint = sum(v**2 / max(freedom[source], 1e-9) for source, v in variances.items())
-    value = sum(weight * float(np.mean([*e.values.values()])) for weight, e in parts)
+    value = sum(weight * float(np.mean([*e.values.values()])) for weight, e in terms)
     return Contrast(value, math.sqrt(total), total**2 / joint if joint else math.nan)
 
 
 def gain(before: Estimate, after: Estimate) -> Contrast:
     """Estimates the difference of two systems' means.
 
-    The two variances are added, unless pairs of one seed are measurably correlated (over five or
-    more, at 5 %): then it is Student's over the pairs.
+    The two variances are added. If the accuracies of five or more common seeds are correlated (at
+    5 %), the interval is Student's over the pairs instead.
     """
     whole = contrast([(1, after), (-1, before)])
     seeds = sorted(before.values.keys() & after.values.keys())
     a, b = ([e.values[seed] for seed in seeds] for e in (before, after))
-    # One seed gives two rungs the same initial weights and order of images. Whether that correlates
-    # their accuracies has to be seen first: pairing must earn the degrees of freedom that it costs.
+    # One seed gives two rungs the same initial weights and order of images, which need not
+    # correlate their accuracies. Pairing costs degrees of freedom, so it takes a correlation.
     if len(seeds) <= LEAST or math.isnan(whole.error) or not (np.ptp(a) and np.ptp(b)):
         return whole
     if stats.pearsonr(a, b, alternative="greater").pvalue >= ALPHA:
@@ -192,7 +182,7 @@ def gain(before: Estimate, after: Estimate) -> Contrast:
 
 
 def weighted(weights: Mapping[str, float], estimates: Mapping[str, Estimate]) -> Contrast:
-    """Estimates a weighted sum of named systems' means, two as :func:`gain` does."""
+    """Estimates a weighted sum of named systems' means; a difference of two by :func:`gain`."""
     if sorted(weights.values()) == [-1, 1]:
         before, after = sorted(weights, key=weights.__getitem__)
         return gain(estimates[before], estimates[after])
@@ -202,37 +192,28 @@ def weighted(weights: Mapping[str, float], estimates: Mapping[str, Estimate]) ->
 def least(found: Sequence[Contrast]) -> tuple[Contrast, Interval]:
     """Estimates the least of some contrasts, with the interval of the true least.
 
-    All lie above a bound if each does, at 95 % each: an intersection-union test. One lies below it
-    if one does, at 95 % of all together, which is Holm's first step. The interval of the smallest
-    that was measured would say too little: which is smallest was chosen by the same runs.
+    All lie above a bound if each does, at 95 % each: an intersection-union test. One lies below a
+    bound if one does, at 95 % of all together: Holm's first step. The interval of the smallest
+    contrast alone would be too narrow, because the same runs chose which is smallest.
     """
-    # what the least exceeds, each must exceed: no correction for their number, as each must pass
     low = min(contrast.interval()[0] for contrast in found)
     high = min(contrast.interval(len(found))[1] for contrast in found)
     return min(found, key=lambda contrast: contrast.value), (low, high)
 
 
-def student(values: Sequence[float]) -> tuple[Interval, float]:
-    """Student's interval of a mean and the p that it is zero.
+def student(values: Sequence[float]) -> Interval:
+    """Returns Student's interval of a mean; none below three values, or if all are equal.
 
-    None below three seeds, and none if all are the same: those are copies, or nothing in them is
-    left to chance.
+    Equal values are copies, or leave nothing to chance.
     """
-    # of two values Student's quantile is 12.7: an interval that says nothing but that there are two
     if len(values) < 3 or np.ptp(values) == 0:
-        return NO_INTERVAL, math.nan
-    described = DescrStatsW(values)
-    low, high = described.tconfint_mean(ALPHA)
-    return (float(low), float(high)), float(described.ttest_mean(0)[1])
+        return NO_INTERVAL
+    half = float(stats.t.isf(ALPHA / 2, len(values) - 1) * stats.sem(values))
+    return float(np.mean(values)) - half, float(np.mean(values)) + half
 
 
 def majority(inside: int, runs: int) -> tuple[float, float]:
-    """Tests that at most, and that at least, half of all runs lie inside (P, exact binomial).
-
-    Args:
-        inside: how many of them do.
-        runs: how many there are.
-    """
+    """Returns p of "at most half of all runs lie inside" and of "at least half" (binomial)."""
     at_most, at_least = (
         stats.binomtest(inside, runs, 0.5, alternative=side).pvalue for side in ("greater", "less")
     )
@@ -240,21 +221,12 @@ def majority(inside: int, runs: int) -> tuple[float, float]:
 
 
 def seed_floor(truth: np.ndarray) -> float:
-    """Estimates what independent errors alone give over seeds: sqrt(sum p (1 - p)) / n.
+    """Returns the deviation between seeds if errors are independent: sqrt(sum p (1 - p)) / n.
 
-    Two runs' errors on one test set are near independent given the image (Jordan, arXiv
-    2304.01910), so that each image adds its own Bernoulli variance, if a network is as sure as
-    trainings are often right. Of one that is less sure than that it overstates.
+    Given the image, the errors of two runs are nearly independent (Jordan, arXiv 2304.01910): each
+    image adds a Bernoulli variance. The floor is too high if networks are less sure than right.
 
     Args:
         truth: probability given to each image's true class, shape (images,).
     """
     return float(np.sqrt((truth * (1 - truth)).sum()) / len(truth))
-
-
-def place(value: float, interval: Interval) -> str:
-    """Says whether a value lies ``below``, ``inside`` or ``above`` an interval; "" without one."""
-    low, high = interval
-    if math.isnan(low) or math.isnan(value):
-        return ""
-    return "below" if value < low else "above" if value > high else "inside"

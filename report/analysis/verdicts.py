@@ -17,12 +17,12 @@ Verdict = Literal[
     "not comparable",
 ]  # fmt: skip
 ASSUMED: Final = "fails (under our assumptions)"
-"""The verdict on what fails where a value that the study leaves open may be the reason."""
+"""The verdict if a value that the study leaves open may be why a statement fails."""
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 
 class Bound(Strict):
-    """Where a quantity must lie, ends included."""
+    """The range in which a quantity must lie, ends included."""
 
     min: Finite | None = None
     max: Finite | None = None
@@ -37,12 +37,11 @@ class Bound(Strict):
 
     @property
     def ends(self) -> Interval:
-        """Both, infinite where there is none."""
         bottom = -math.inf if self.min is None else self.min
         return bottom, math.inf if self.max is None else self.max
 
     def judge(self, low: float, high: float) -> Verdict:
-        """Holds if all of the interval lies inside, fails if none does; without one undecided."""
+        """Holds if the whole interval lies inside, fails if all of it lies outside."""
         bottom, top = self.ends
         if bottom <= low and high <= top:
             return "holds"
@@ -50,13 +49,7 @@ class Bound(Strict):
 
 
 def qualified(verdict: Verdict, comparable: bool, assumed: str) -> Verdict:
-    """Returns a verdict as it may be given.
-
-    Args:
-        verdict: by an interval.
-        comparable: whether the runs are of what the study is about.
-        assumed: what of this project's reading may be why it fails, or "".
-    """
+    """Weakens a verdict if runs are not comparable, or fail under assumptions."""
     if not comparable:
         return "not comparable"
     return ASSUMED if verdict == "fails" and assumed else verdict

@@ -22,7 +22,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from report.analysis import Apart, Content, System, drops, plain
+from report.analysis import Ablation, Content, System, drops, plain
 from report.presentation.tables.numbers import NONE, percent, points
 from resnet.records import figures
 
@@ -44,13 +44,13 @@ def all_figures(content: Content) -> dict[str, Figure]:
     if content.steps or content.rivals:
         drawn["gains"] = gains(content)
     drawn |= {
-        f"factors_{step.step.after.slug}": factors(step) for step in content.apart if step.seeds
+        f"factors_{step.step.after.slug}": factors(step) for step in content.ablations if step.seeds
     }
     with_curves = [s for s in content.systems if any(len(run.history) for run in s.runs)]
     if with_curves:
         limits = _limits(with_curves)
         drawn["validation"] = validation(with_curves)
-        drawn |= {f"curves_{s.slug}": curves(s, limits, _behind(content, s)) for s in with_curves}
+        drawn |= {f"curves_{s.slug}": curves(s, limits) for s in with_curves}
     return drawn
 
 
@@ -136,9 +136,9 @@ def gains(content: Content) -> Figure:
         return _gains(rows, decimals)
 
 
-def factors(apart: Apart) -> Figure:
+def factors(ablation: Ablation) -> Figure:
     """Draws what each factor of a step earned, by three ways of counting, and the whole step."""
-    found, whole, published = apart.factors, apart.whole, apart.step.published
+    found, whole, published = ablation.factors, ablation.whole, ablation.step.published
     alone = sum(factor.credited for factor in found) == 1  # else the study does not say how much
     rows = [
         (
@@ -222,26 +222,10 @@ def _limits(systems: list[System]) -> dict[str, tuple[float, float]]:
     return limits
 
 
-def _behind(content: Content, system: System) -> list[pd.Series]:
-    """What recorded runs of a row's settings did in validation."""
-    return content.behind.get(system.runs[0].tags.get("config_hash", ""), [])
-
-
-def curves(
-    system: System, limits: dict[str, tuple[float, float]], behind: list[pd.Series] | None = None
-) -> Figure:
-    """Draws training and validation accuracy and loss by epoch.
-
-    Args:
-        system: whose runs.
-        limits: of the axes, which all systems share.
-        behind: validation accuracies of recorded runs, to be seen behind its own.
-    """
+def curves(system: System, limits: dict[str, tuple[float, float]]) -> Figure:
+    """Draws training and validation accuracy and loss by epoch; all systems share ``limits``."""
     with rc_context(fname=STYLE):
         figure, upper, lower = _panels(3.9, [1, 1], "accuracy", "loss")
-        for i, curve in enumerate(behind or ()):
-            upper.plot(curve, color=PALETTE["published"], lw=0.8, zorder=1,
-                       label="recorded validation" if i == 0 else None)  # fmt: skip
         for axes, key in ((upper, "accuracy"), (lower, "loss")):
             _line(axes, system, key, "training", PALETTE["training"])
             _line(axes, system, f"val_{key}", "validation", PALETTE["validation"])

@@ -73,7 +73,7 @@ def details(content: Content, drawn: Collection[str]) -> str:
             caption = picture.replace("_", " ")
             parts.append(f"![{caption}]({FIGURES.name}/{picture}.svg)\n")
     lines = [line for s in content.systems for line in _commands(s, content)]
-    for step in content.apart:
+    for step in content.ablations:
         lines.append(commands.ablate_command(content, step.step.after.short, step.seeds))
     heading = "Each row again, recorded by `.venv/bin/ladder record` once it is finished:\n\n"
     return "\n".join([*parts, heading + "".join(f"    {line}\n" for line in lines)])

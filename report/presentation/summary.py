@@ -9,13 +9,11 @@ from rich.table import Table
 from report.analysis import ASSUMED, Content, of_records
 from report.presentation.formats import to_terminal
 from report.presentation.tables import message
+from report.presentation.tables.ablations import factors, ranges
 from report.presentation.tables.compared import compared, sweep
-from report.presentation.tables.parts import factors, ranges
 from report.presentation.tables.progression import progression as progression_table
 from report.presentation.tables.results import judged
 from report.presentation.tables.results import seeds as seeds_table
-from report.presentation.tables.table import Field
-from report.presentation.tables.table import Table as PlainTable
 from resnet import records
 from resnet.host.shell import count
 from resnet.study import Job, Study, short
@@ -82,34 +80,32 @@ def progression(content: Content, named: Collection[str] = ()) -> Table:
 
 def parts(content: Content, named: Collection[str]) -> list[Table]:
     """Makes tables of what the changes of the rungs named earned, and of their ranges."""
-    steps = content.apart
+    steps = content.ablations
     tables = [factors(step) for step in steps if step.seeds and step.step.after.name in named]
     made = ranges(content)
     varied = [row for row in made.items if row.system.name in named]
     return [*map(to_terminal, tables), *([to_terminal(made, varied)] if varied else [])]
 
 
-def decidable(study: Study, due: Sequence[Job], seeds: int) -> Table | None:
-    """Makes the table of what so many seeds can decide, by the study's records; None without any.
+def decidable(study: Study, due: Sequence[Job]) -> Table | None:
+    """Makes the table of the seeds that planned rungs take, by the study's records.
 
     Args:
-        study: whose accuracies and claims.
-        due: what is planned; nothing is said of other profiles, or of changed settings.
-        seeds: of each row.
+        study: the study of the rungs.
+        due: the planned jobs.
+
+    Returns:
+        None without records, for other profiles than the full one, and for changed settings.
     """
     if due[0].profile != "full" or due[0].modified:
         return None
     names = {job.experiment.name for job in due}
     every = records.load_all(study.results).values()
-    # of other images nothing follows for these
+    # records on other images say nothing about these
     if not (found := [record for record in every if record.key.group == study.dataset]):
         return None
-    content = of_records(study, found)
-    made = seeds_table(content)
-    caption = f"Can {count(seeds, 'seed')} a row decide it, if it is as published?"
-    fields = [*made.fields, Field("", lambda p: p.by(seeds), f"{seeds} can", on="terminal")]
-    planned = [prospect for prospect in made.items if names & {*prospect.rungs}]
-    return to_terminal(PlainTable("decidable", caption, fields, planned))
+    made = seeds_table(of_records(study, found))
+    return to_terminal(made, [prospect for prospect in made.items if names & {*prospect.rungs}])
 
 
 def reservation(content: Content, console: Console) -> None:

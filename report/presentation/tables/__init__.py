@@ -1,12 +1,12 @@
 """The report's tables; a new column is a ``Field`` in the function that makes the table.
 
-``progression`` says what was reproduced, ``results`` how the rest is judged, ``parts`` what steps
-are made of, ``provenance`` what it rests on; ``numbers`` writes figures, ``commands`` commands.
+``progression`` has the accuracies, ``results`` the steps, claims and classes, ``ablations`` the
+parts of steps, ``provenance`` runs and environment; ``numbers`` formats figures.
 """
 
 from report.analysis import Content
+from report.presentation.tables.ablations import alternatives, derived_runs, factors, ranges
 from report.presentation.tables.compared import compared, unlike
-from report.presentation.tables.parts import alternatives, factors, parts, ranges
 from report.presentation.tables.progression import progression, rows
 from report.presentation.tables.provenance import (
     assumptions,
@@ -22,7 +22,6 @@ from report.presentation.tables.results import (
     comparison,
     confusion_matrix,
     judged,
-    networks,
     per_class,
     seeds,
 )
@@ -31,21 +30,17 @@ from report.presentation.tables.table import Table
 
 def all_tables(content: Content) -> dict[str, Table]:
     """Makes every table of the report; by name."""
-    steps, rivals = content.steps, content.rivals
+    steps, rivals, others = content.steps, content.rivals, range(len(content.compared))
     made = [
         progression(content),
         comparison("steps", "Neighbouring rungs on the same test images", content, steps),
         comparison("rivals", "The last rung against the baselines", content, rivals),
-        *map(factors, content.apart),
-        judged(content),
-        *(
-            table(content)
-            for table in (rows, seeds, backends, networks, classes, per_class, confusion_matrix)
-        ),
-        *(table(content) for table in (assumptions, contradictions, cost, runs, curves)),
-        *(table(content) for table in (parts, alternatives, ranges)),
-        *(compared(content, i) for i in range(len(content.compared))),
-        *(unlike(content, i) for i in range(len(content.compared))),
+        *map(factors, content.ablations),
+        *(t(content) for t in (judged, rows, seeds, backends, classes, per_class)),
+        *(t(content) for t in (confusion_matrix, assumptions, contradictions, cost, runs, curves)),
+        *(t(content) for t in (derived_runs, alternatives, ranges)),
+        *(compared(content, i) for i in others),
+        *(unlike(content, i) for i in others),
         environment(content),
     ]
     return {table.name: table for table in made}

@@ -1,4 +1,4 @@
-"""Commands that make runs, or a report, again."""
+"""Commands that repeat runs or a report."""
 
 import re
 import shlex
@@ -12,19 +12,18 @@ from resnet.host.shell import hide
 from resnet.study import Study, short
 
 
-def ablate_command(content: Content, what: str, seeds: Iterable[int] = (0,)) -> str:
-    """Writes the command that makes runs of the ladder's parts."""
+def ablate_command(content: Content, rung: str, seeds: Iterable[int] = (0,)) -> str:
+    """Writes the command that runs the subsets of a rung's step."""
     run_set = content.run_set
-    chosen = ",".join(map(str, sorted({*seeds})))
-    words = ["ablate", what, "--seeds", chosen]
+    words = ["ablate", rung, "--seeds", ",".join(map(str, sorted({*seeds})))]
     words += ["--profile", run_set.profile] if run_set.profile != "full" else []
-    some = next(iter((*content.runs, *content.parts)), None)
-    words += data_option(content.study, some) + bits_options(some) if some else []
-    return f"{ladder(some)} {shlex.join([*words, *content.study.options])}"
+    run = next(iter((*content.runs, *content.derived_runs)), None)
+    words += data_option(content.study, run) + bits_options(run) if run else []
+    return f"{ladder(run)} {shlex.join([*words, *content.study.options])}"
 
 
 def data_option(study: Study, run: Run) -> list[str]:
-    """Returns the runner's option for a run's images; none if they are the study's own."""
+    """Returns the option for a run's images; empty if they are the study's own."""
     dataset = run.tags.get("dataset", "")
     full = run.tags.get("profile", "full") in ("full", "")
     if full and dataset == study.dataset and (study.data or dataset in NAMED):
@@ -33,36 +32,35 @@ def data_option(study: Study, run: Run) -> list[str]:
 
 
 def ladder(run: Run | None = None) -> str:
-    """Returns what a command begins with, in the Makefile's environment for a run's backend."""
+    """Returns the beginning of a command: ``ladder`` in the environment of a run's backend."""
     name = run.tags.get("backend", "tensorflow") if run else "tensorflow"
-    folder = "gpu" if run and "NVIDIA" in run.tags.get("device", "") else name
-    if name == "tensorflow":
+    if run is None or name == "tensorflow":
         return ".venv/bin/ladder"
-    flags = re.search(r"XLA_FLAGS=(.*)", run.tags.get("instruction_set", "")) if run else None
-    own = flags[1] if flags and flags[1] != f"{DETERMINISM}=true" else ""
-    set_ = f"XLA_FLAGS={shlex.quote(own)} " if own else ""
+    folder = "gpu" if "NVIDIA" in run.tags.get("device", "") else name
+    flags = re.search(r"XLA_FLAGS=(.*)", run.tags.get("instruction_set", ""))
+    own = flags and flags[1] != f"{DETERMINISM}=true"
+    set_ = f"XLA_FLAGS={shlex.quote(flags[1])} " if flags and own else ""
     return f"{set_}KERAS_BACKEND={shlex.quote(name)} {shlex.quote(f'.venv-{folder}')}/bin/ladder"
 
 
 def repeatable(run: Run) -> bool:
-    """Says whether nothing kept a run's device from computing it bit for bit."""
+    """Whether XLA was deterministic, so that the run's device can repeat it bit for bit."""
     return f"{DETERMINISM}=false" not in run.tags.get("instruction_set", "").lower()
 
 
 def bits_options(run: Run) -> list[str]:
-    """Returns the runner's options for what a run's bits depend on and can be chosen."""
+    """Returns the options that a run's bits depend on: threads, or lanes."""
     if run.tags.get("backend") == "tensorflow":
         return ["--cpus-per-run", run.tags["threads"]] if "threads" in run.tags else []
     return ["--lanes", run.tags["lanes"]] if run.tags.get("lanes", "1") != "1" else []
 
 
 def rerun_command(study: Study, run: Run) -> str:
-    """Writes the command that repeats a run; bit for bit on a like device if it can be."""
+    """Writes the command that repeats a run, bit for bit on a like device."""
     tags = run.tags
     words = ["run", short(run.rung), "--seed", str(run.seed)]
     profile = tags.get("profile", "full")
-    if profile not in ("full", ""):
-        words += ["--profile", profile]
+    words += ["--profile", profile] if profile not in ("full", "") else []
     words += data_option(study, run) + bits_options(run)
     for override in re.split(r"\s+(?=[\w.]+=)", tags.get("modified", "")):
         words += ["--set", override] if override else []

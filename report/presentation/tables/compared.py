@@ -1,4 +1,4 @@
-"""Other sets of runs beside the one shown, which are of no other table."""
+"""Tables that compare another set of runs with the one shown."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import replace
@@ -13,10 +13,10 @@ from resnet.study import differences
 
 
 def compared(content: Content, i: int) -> Table:
-    """Sets the set shown and the i-th compared side by side, rung by rung."""
+    """Compares the set shown and the i-th compared set, rung by rung."""
     other = content.compared[i]
     labels = [c.run_set.label for c in (content, other)]
-    steps = content.beside(other)
+    steps = content.compare(other)
 
     def accuracy(s: System) -> str:
         return f"{percent(s.accuracy)}\n{seeds(s.runs)}" if s.runs else s.waiting
@@ -46,9 +46,9 @@ def sweep(content: Content, varied: Mapping[str, str], named: Collection[str]) -
     """Lists the values of a sweep with their accuracies, rung by rung.
 
     Args:
-        content: of the first value; those of the other values are compared with it.
+        content: of the first value; the contents of the other values are compared with it.
         varied: each value in short, by ``modified``.
-        named: names of the rungs that were asked for, which are listed even without a run.
+        named: names of the rungs to list even without a run.
     """
     rows = [
         replace(system, title=f"{system.title} · {varied[one.run_set.modified]}")
@@ -75,7 +75,7 @@ def sweep(content: Content, varied: Mapping[str, str], named: Collection[str]) -
 
 
 def unlike(content: Content, i: int) -> Table:
-    """Lists in what data, software and hardware the set shown and the i-th compared differ."""
+    """Lists the data, software and hardware in which the i-th compared set differs."""
     shown, other = (
         {"set": c.run_set.label, **dict(environment(c).items)}
         for c in (content, content.compared[i])

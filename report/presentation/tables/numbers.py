@@ -1,4 +1,4 @@
-"""Numbers as a reader sees them: with the digits that it takes to agree with their verdict."""
+"""Numbers as a reader sees them, with enough digits to agree with their verdict."""
 
 import math
 from collections.abc import Callable, Iterable, Sequence
@@ -12,7 +12,7 @@ NONE = "-"
 
 
 def digits(values: Iterable[float], limits: Iterable[float | None], least: int = 1) -> int:
-    """Decimals with which values stand to their limits as they really do."""
+    """Returns the fewest decimals at which each rounded value stays on its side of each limit."""
     pairs = [(v, x) for v in values if math.isfinite(v) for x in limits if x is not None]
     true = [np.sign(round(value - end, 9)) for value, end in pairs]
     for n in range(least, 8):
@@ -32,7 +32,7 @@ def points(value: float, decimals: int = 1) -> str:
 
 
 def span(interval: tuple[float, float], form: Callable[[float], str] = percent) -> str:
-    """Writes ``71.4 to 73.2 %``; a dash where there is no interval, or it is a point."""
+    """Writes ``71.4 to 73.2 %``; a dash for no interval, or if both ends are equal."""
     low, high = interval
     if math.isnan(low) or low == high:
         return NONE
@@ -48,7 +48,7 @@ def p_value(p: float) -> str:
 
 
 def measured(value: float, unit: str, decimals: int = 1) -> str:
-    """Writes a quantity with its unit; infinity is "never"."""
+    """Writes a quantity with its unit; epoch 0 and infinity are "never"."""
     if math.isnan(value):
         return NONE
     if math.isinf(value) or (unit == "epoch" and value == 0):
@@ -85,7 +85,7 @@ def bound(limits: Bound, unit: str) -> str:
 def to_limits(
     value: float, interval: tuple[float, float], limits: Bound, unit: str, least: int = 1
 ) -> list[str]:
-    """Writes a value and its interval, with the digits it takes to agree with their verdict."""
+    """Writes a value and its interval with the digits that agree with their verdict."""
     scale = _scale(unit)
     ends = [None if end is None else scale * end for end in (limits.min, limits.max)]
     n = digits([scale * x for x in (value, *interval)], ends, 2 if unit == "ratio" else least)
@@ -93,7 +93,7 @@ def to_limits(
 
 
 def number(form: str = ",.0f", unit: str = "") -> Callable[[float | None], str]:
-    """Formats numbers; a dash for NaN and none."""
+    """Returns a function that formats numbers, with a dash for NaN and None."""
 
     def text(value: float | None) -> str:
         return NONE if value is None or math.isnan(value) else format(value, form) + unit
@@ -102,7 +102,7 @@ def number(form: str = ",.0f", unit: str = "") -> Callable[[float | None], str]:
 
 
 def least_to_most(values: list[float]) -> str:
-    """Writes one number, or from the least to the most."""
+    """Writes ``3``, or ``1 to 5`` for different values."""
     if not values:
         return NONE
     low, high = min(values), max(values)
@@ -120,7 +120,7 @@ def rung(name: str) -> str:
 
 
 def seed_list(seeds: Iterable[int]) -> str:
-    """Writes ``0-4`` or ``0,2,5``, as the command line takes them."""
+    """Writes ``0-4`` or ``0,2,5``, as the command line takes seeds."""
     seeds = sorted(seeds)
     if len(seeds) > 1 and seeds == list(range(seeds[0], seeds[-1] + 1)):
         return f"{seeds[0]}-{seeds[-1]}"
@@ -133,9 +133,10 @@ def seeds(runs: Sequence[Run]) -> str:
 
 
 def setting(params: dict, key: str) -> str:
-    """Writes a value of an experiment, or a block of them in one line."""
+    """Writes a value of an experiment, or a block of values, in one line."""
     if (value := params.get(key)) is not None:
         return f"{value:g}" if isinstance(value, float) else str(value)
-    inside = {k.removeprefix(f"{key}."): v for k, v in params.items() if k.startswith(f"{key}.")}
-    parts = [f"{k} {v}" for k, v in inside.items()]
-    return ", ".join(parts) or ("none" if key in params else NONE)
+    block = [
+        f"{k.removeprefix(f'{key}.')} {v}" for k, v in params.items() if k.startswith(f"{key}.")
+    ]
+    return ", ".join(block) or ("none" if key in params else NONE)

@@ -1,4 +1,4 @@
-"""The table of accuracies: rung by rung what was published, measured and decided."""
+"""The table of accuracies, and the table of sizes, times and deviations, rung by rung."""
 
 import math
 from collections.abc import Callable
@@ -21,81 +21,69 @@ from report.presentation.tables.table import Field, Table, raw
 from resnet.host.shell import duration
 
 
+def _mean(metric: str) -> Callable[[System], float]:
+    return lambda s: s.mean(metric)
+
+
 def progression(content: Content) -> Table:
-    """Tells rung by rung what was published, measured and decided, why, and what changed."""
+    """Lists each rung's published and measured accuracy, its verdict, and what the rung changes."""
     gains = {step.after.name: step.gain for step in content.steps}
     heading = published_heading(content)
     published = any(not math.isnan(s.published) for s in content.systems)
     verdicts = "page readme results" if published and not content.run_set.reservation else ""
-
-    def gain(s: System) -> float:
-        return gains.get(s.name, math.nan)
-
-    def mean(metric: str) -> Callable[[System], float]:
-        return lambda s: s.mean(metric)
+    everywhere = "page terminal readme results"
 
     def verdict(s: System) -> str:
         return f"{s.verdict}\n{why(content, s)}".removesuffix("\n")
 
-    def place(places: str) -> str:
+    def here(places: str) -> str:
         return places if published else ""
 
+    def as_published(s: System) -> str:
+        return percent(s.published, s.decimals)
+
+    def difference(s: System) -> str:
+        return points(s.difference, s.decimals)
+
     fields = [
-        Field("", "heading", "rung", on="page terminal readme results"),
-        Field("", lambda s: _accuracy(s)[0], "here", str, "number", "page terminal readme results"),
+        Field("", "heading", "rung", on=everywhere),
+        Field("", lambda s: _accuracy(s)[0], "here", str, "number", everywhere),
         *raw("published", "difference"),
-        Field(
-            "",
-            lambda s: percent(s.published, s.decimals),
-            heading,
-            str,
-            "number",
-            place("page terminal readme results"),
-        ),
-        Field(
-            "",
-            lambda s: points(s.difference, s.decimals),
-            "difference",
-            str,
-            "number",
-            place("page readme results"),
-        ),
+        Field("", as_published, heading, str, "number", here(everywhere)),
+        Field("", difference, "difference", str, "number", here("page readme results")),
         Field("", verdict, "verdict", str, "verdict", verdicts),
         Field("verdict", "", "verdict", starred, "verdict", "terminal" if verdicts else ""),
-        Field("step_gain", gain, "gain", points, "number", "terminal"),
+        Field("step_gain", lambda s: gains.get(s.name, math.nan), "gain", points, "number",
+              "terminal"),
         Field("", lambda s: _accuracy(s)[1], "95 % interval", str, "lines", "page results"),
         Field("seeds", lambda s: len(s.accuracies), "seeds", str, "number", "page terminal"),
-        Field("train_seconds", mean("train_seconds")),
+        Field("train_seconds", _mean("train_seconds")),
         Field("", _short_time, "time", str, "number", "terminal"),
         Field("what_changed", lambda s: "; ".join(s.changes), "changed", as_list, "below"),
         *raw("title", "assumed", "interval", "deviation", "own_deviation"),
         *raw(rung="name", evidence="basis", reproduced="accuracy", seed_floor="floor"),
-        *raw(**{key: mean(key) for key in ("parameters", "multiply_adds", "epochs_run")}),
-    ]
+        *raw(**{key: _mean(key) for key in ("parameters", "multiply_adds", "epochs_run")}),
+    ]  # fmt: skip
     caption = f"Test accuracy, {content.run_set.label}"
     return Table("progression", caption, fields, content.systems, attrgetter("slug"))
 
 
 def rows(content: Content) -> Table:
-    """Tells how large each row is, how long it trained, and how far its seeds lie apart."""
+    """Lists each row's deviation between seeds, its size and its training time."""
     places = "page results"
-
-    def mean(metric: str) -> Callable[[System], float]:
-        return lambda s: s.mean(metric)
-
     fields = [
         Field("rung", "name"),
         Field("", "heading", "rung", on=places),
         Field("deviation", "", "deviation", deviation, "number", places),
         Field("own_deviation", "", "of its own seeds", deviation, "number"),
         Field("floor", "", "floor", deviation, "number"),
-        Field("", _epochs, "epochs", str, "number", places),
+        Field("", lambda s: least_to_most(s.values("epochs_run")), "epochs", str, "number", places),
         Field("", _time, "training time", str, "lines", places),
-        Field("parameters", mean("parameters"), "parameters", number(), "number"),
-        Field("multiply_adds", mean("multiply_adds"), "multiply-adds", _millions, "number"),
+        Field("parameters", _mean("parameters"), "parameters", number(), "number"),
+        Field("multiply_adds", _mean("multiply_adds"), "multiply-adds", _millions, "number"),
     ]
-    return Table("rows", "The rows: deviation between seeds in points, size, time", fields,
-                 [s for s in content.systems if s.runs])  # fmt: skip
+    caption = "The rows: deviation between seeds in points, size, time"
+    return Table("rows", caption, fields, [s for s in content.systems if s.runs])
 
 
 def _millions(value: float) -> str:
@@ -103,32 +91,33 @@ def _millions(value: float) -> str:
 
 
 def _accuracy(s: System) -> list[str]:
-    """The accuracy and its interval, or what became of the row."""
+    """The accuracy and its interval, or the state of the row's runs."""
     if not s.runs or math.isnan(s.published):
-        waiting = s.waiting.partition(",")[0]  # a line of its own says how far it came
+        waiting = s.waiting.partition(",")[0]  # another line of the page has the epochs
         return [percent(s.accuracy) if s.runs else waiting, span(s.interval)]
     return to_limits(s.accuracy, s.interval, s.band, "accuracy", s.decimals)
 
 
-def _epochs(s: System) -> str:
-    return least_to_most(s.values("epochs_run"))
+def _times(s: System) -> dict[str, list[float]]:
+    """Training times by backend and device."""
+    times: dict[str, list[float]] = {}
+    for run in s.runs:
+        if not math.isnan(seconds := run.metric("train_seconds")):
+            times.setdefault(engine(run), []).append(seconds)
+    return times
 
 
 def _short_time(s: System) -> str:
-    """The mean over runs of one device; from the least to the most where there are several."""
-    times = s.values("train_seconds")
-    if len({engine(run) for run in s.runs}) < 2 or not times:
+    """The mean training time on one device, the range over several devices."""
+    if len(times := _times(s)) < 2:
         return duration(s.mean("train_seconds"))
-    return f"{duration(min(times))} to {duration(max(times))}"
+    every = [seconds for of_device in times.values() for seconds in of_device]
+    return f"{duration(min(every))} to {duration(max(every))}"
 
 
 def _time(s: System) -> str:
-    """The mean over runs of one device; by device where there are several."""
-    by: dict[str, list[float]] = {}
-    for run in s.runs:
-        if not math.isnan(seconds := run.metric("train_seconds")):
-            by.setdefault(engine(run), []).append(seconds)
-    times = {name: duration(sum(all_) / len(all_)) for name, all_ in by.items()}
+    """The mean training time by device; without the device's name if there is one."""
+    times = {name: duration(sum(every) / len(every)) for name, every in _times(s).items()}
     if len(times) < 2:
         return next(iter(times.values()), NONE)
     return "\n".join(f"{time} ({name})" for name, time in times.items())

@@ -1,4 +1,4 @@
-"""What results rest on: assumptions, runs, data, software, hardware."""
+"""Tables of assumptions, runs, cost, data, software and hardware."""
 
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -8,21 +8,14 @@ import numpy as np
 
 from report.analysis import Content, Run
 from report.presentation.tables.commands import rerun_command
-from report.presentation.tables.numbers import (
-    NONE,
-    deviation,
-    number,
-    percent,
-    setting,
-    span,
-)
+from report.presentation.tables.numbers import NONE, deviation, number, percent, setting, span
 from report.presentation.tables.table import LONG, Field, Table, plain_table, raw
 from resnet.host.shell import duration
 from resnet.study import short
 
 
 def assumptions(content: Content) -> Table:
-    """Lists what each experiment had to assume; a value shared by several rungs is one row."""
+    """Lists the assumptions of each experiment; an assumption of several rungs is one row."""
     found: dict[tuple[str, str, str], list[str]] = {}
     for s in content.systems:
         for run in s.runs[:1]:
@@ -35,9 +28,11 @@ def assumptions(content: Content) -> Table:
 
 
 def contradictions(content: Content) -> Table:
-    """Lists what the study says in two ways or leaves out."""
+    """Lists the points that the study contradicts itself on or leaves open."""
     columns = {"topic": "topic", "study": "the study", "where": "section", "settled": "settled"}
-    rows = [(c.topic, c.study, c.where or NONE, c.settled) for c in content.said.contradictions]
+    rows = [
+        (c.topic, c.study, c.where or NONE, c.settled) for c in content.statements.contradictions
+    ]
     return plain_table("contradictions", "Left open or contradictory in the study", columns, rows)
 
 
@@ -47,7 +42,7 @@ def _code(run: Run) -> str:
 
 
 def runs(content: Content) -> Table:
-    """Lists the runs: what each measured, with what code and by which command."""
+    """Lists the runs with their measurements, code and commands."""
     published = {s.name: s.published for s in content.systems}
 
     def tag(name: str) -> Callable[[Run], str]:
@@ -77,16 +72,14 @@ def runs(content: Content) -> Table:
 
 
 def cost(content: Content) -> Table:
-    """Tells what every row took of devices, epochs that several runs share once."""
+    """Lists the device hours of each row; an epoch that several runs share counts once."""
     groups = {s.heading: list(s.runs) for s in content.systems}
-    groups["parts of steps, alternatives"] = list(content.parts)
+    groups["parts of steps, alternatives"] = list(content.derived_runs)
     rows = [
-        (what, len(made), float(np.nansum([run.device_seconds for run in made])) / 3600)
-        for what, made in groups.items()
+        (name, len(made), float(np.nansum([run.device_seconds for run in made])) / 3600)
+        for name, made in groups.items()
         if made
     ]
-    if lost := content.wasted:
-        rows.append(("never finished", len(lost), sum(w.seconds for w in lost) / 3600))
     fields = [
         Field("what", itemgetter(0), "what", on=LONG),
         Field("runs", itemgetter(1), "runs", number("d"), "number", LONG),
@@ -96,7 +89,7 @@ def cost(content: Content) -> Table:
 
 
 def curves(content: Content) -> Table:
-    """Lists every run's curves, a row an epoch; for machines."""
+    """Lists every run's curves, one row per epoch; for machines."""
     rows = [
         (run.rung, run.seed, run.id, epoch, *values)
         for run in content.runs
@@ -107,7 +100,7 @@ def curves(content: Content) -> Table:
 
 
 def environment(content: Content) -> Table:
-    """Lists data, software and hardware, each value once."""
+    """Lists data, software and hardware; each value is listed once."""
     run_set = content.run_set
 
     def each(values: Iterable[str | None]) -> str:
@@ -117,10 +110,8 @@ def environment(content: Content) -> Table:
         return each(run.tags.get(name) for run in content.runs)
 
     versions = sorted({t for run in content.runs for t in run.tags if t.startswith("version.")})
-    hardware = (
-        *("device", "threads", "lanes", "precision"),
-        *("instruction_set", "backend", "resumed_elsewhere"),
-    )
+    hardware = ("device", "threads", "lanes", "precision", "instruction_set", "backend",
+                "resumed_elsewhere")  # fmt: skip
     facts = {
         "dataset": run_set.dataset,
         "fingerprint": run_set.fingerprint,

@@ -1,7 +1,7 @@
-"""How steps and claims are judged, and what stands behind: power, backends, classes."""
+"""Tables of steps, claims, needed seeds, backends and classes."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from operator import attrgetter, itemgetter
 
@@ -13,13 +13,10 @@ from report.analysis import (
     Judgement,
     Run,
     Step,
-    System,
-    by_class,
     compare,
     confusion,
     holm,
     prospects,
-    statistics,
 )
 from report.presentation.tables.numbers import (
     NONE,
@@ -31,34 +28,26 @@ from report.presentation.tables.numbers import (
     points,
     rung,
     seed_list,
-    setting,
     span,
     to_limits,
 )
 from report.presentation.tables.table import LONG, SHORT, Field, Table, plain_table, raw
-from resnet.host.shell import duration
 from resnet.study import short
-
-EXPECTED = {"inside": "as expected", "below": "above", "above": "below", "": NONE}
-"""Where a difference lies by where zero lies in its interval."""
 
 
 def published_heading(content: Content) -> str:
-    """Returns the published column's heading; it says so where the data are not the study's."""
-    return (
-        f"published ({content.study.dataset_title}) †"
-        if content.run_set.reservation
-        else "published"
-    )
+    """Returns the published column's heading, marked if the runs differ from the study."""
+    marked = f" ({content.study.dataset_title}) †" * bool(content.run_set.reservation)
+    return f"published{marked}"
 
 
 def as_list(text: str) -> str:
-    """Parts joined by semicolons, a line each."""
+    """Writes items separated by semicolons one per line."""
     return text.replace("; ", "\n") or NONE
 
 
 def _measured(j: Judgement) -> list[str]:
-    """What a claim's quantity was measured to be, epochs by seed, and its interval."""
+    """A claim's measured value, or the epochs by seed, and its interval."""
     if j.unit != "epoch" or not j.values:
         return to_limits(j.value, j.interval, j.claim.bound, j.unit)
     each = dict.fromkeys(measured(value, j.unit) for value in sorted(j.values))
@@ -70,7 +59,7 @@ def _basis(j: Judgement) -> str:
 
 
 def starred(verdict: str) -> str:
-    """Shortens a verdict for a terminal, where a line below says what the star means."""
+    """Shortens a verdict for a terminal; another line explains the star."""
     return verdict.replace(" (under our assumptions)", " *")
 
 
@@ -79,7 +68,7 @@ def _signs(text: str) -> str:
 
 
 def judged(content: Content) -> Table:
-    """Tells the claims with verdict, value, bound and evidence."""
+    """Lists the claims with verdict, value, bound and evidence."""
 
     def claim_text(j: Judgement) -> str:
         where = f" · section {j.claim.where}" if j.claim.where else ""
@@ -109,23 +98,20 @@ def judged(content: Content) -> Table:
     return Table("claims", "The claims, judged", fields, content.claims, anchor)
 
 
-def _step_fields(content: Content) -> list[Field]:
+def comparison(name: str, caption: str, content: Content, steps: tuple[Step, ...]) -> Table:
+    """Compares pairs of systems by their means and by image."""
     heading = published_heading(content).replace("published", "published gain")
-    return [
+    fields = [
         Field("", "title", "step", on=LONG),
         *raw(**{"from": "before.name", "to": "after.name"}),
         Field("published_gain", "published", heading, points, "number", LONG),
-    ]  # fmt: skip
-
-
-def comparison(name: str, caption: str, content: Content, steps: tuple[Step, ...]) -> Table:
-    """Compares two systems each, paired by image."""
-    fields = [*_step_fields(content), *paired_fields("gain", steps, steps is content.steps)]
+        *paired_fields("gain", steps, steps is content.steps),
+    ]
     return Table(name, caption, fields, steps)
 
 
 def paired_fields(gain: str, steps: Sequence[Step], together: bool = True) -> list[Field]:
-    """Makes the columns of a paired comparison; ``together`` corrects the p of all steps."""
+    """Makes the columns of a comparison; ``together`` corrects the p of all steps by Holm."""
     corrected = holm(steps) if together else {}
     count = number(",.4g")
     return [
@@ -144,10 +130,14 @@ def paired_fields(gain: str, steps: Sequence[Step], together: bool = True) -> li
 
 
 def seeds(content: Content) -> Table:
-    """Tells from how many seeds a row on each accuracy and claim can be decided."""
+    """Lists the number of seeds per row that decides each accuracy and claim."""
+
+    def half(value: float) -> str:
+        return points(value).lstrip("+") if value > 0 else NONE
+
     fields = [
         Field("claim", "name", "accuracy or claim", on="page terminal"),
-        Field("half_width", "half", "interval at most ±", _half, "number", "page terminal"),
+        Field("half_width", "half", "interval at most ±", half, "number", "page terminal"),
         Field("seeds_needed", "seeds", "seeds it takes", number("d"), "number", "page terminal"),
         Field("evidence", "basis", "by", on="page"),
     ]
@@ -155,12 +145,8 @@ def seeds(content: Content) -> Table:
     return Table("seeds", caption, fields, prospects(content) if content.runs else [])
 
 
-def _half(value: float) -> str:
-    return points(value).lstrip("+") if value > 0 else NONE
-
-
 def backends(content: Content) -> Table:
-    """Holds each backend and device of a row against the row's others."""
+    """Compares each backend and device of a row with the row's others."""
     found = []
     for s in content.systems:
         names = dict.fromkeys(map(engine, s.runs))
@@ -170,6 +156,11 @@ def backends(content: Content) -> Table:
                 for own in (True, False)
             )
             found.append(compare(others, mine))
+
+    def expected(s: Step) -> str:
+        low, high = s.interval
+        return "above" if low > 0 else "below" if high < 0 else "as expected" if low <= 0 else NONE
+
     fields = [
         Field("rung", "after.name", "rung", short, on=LONG),
         Field("engine", "after.title", "backend and device", on=LONG),
@@ -177,7 +168,7 @@ def backends(content: Content) -> Table:
         Field("accuracy", "after.accuracy", "test accuracy", percent, "number", LONG),
         Field("difference", "gain", "to the others", points, "number", LONG),
         Field("interval", "", "95 % interval", lambda i: span(i, points), "number", LONG),
-        Field("expected", lambda s: EXPECTED[statistics.place(0.0, s.interval)], "is", on=LONG),
+        Field("expected", expected, "is", on=LONG),
     ]
     return Table("backends", "Rows of several backends: each against its others", fields, found)
 
@@ -187,49 +178,21 @@ def engine(run: Run) -> str:
     return f"{run.tags.get('backend', 'tensorflow')} on {run.tags.get('device', 'unknown')}"
 
 
-def networks(content: Content) -> Table:
-    """Sets the last rung beside the baselines: settings that differ, and what was measured."""
-    systems = list(dict.fromkeys(s for step in content.rivals for s in (step.after, step.before)))
-    known = dict.fromkeys(key for s in systems for key in s.params)
-    settings = [  # what one of them lacks as a block is one row
-        key
-        for key in known
-        if key.rpartition(".")[0] not in known
-        and len({setting(s.params, key) for s in systems}) > 1
-    ]
-
-    def of_params(key: str) -> Callable[[System], str]:
-        return lambda s: setting(s.params, key)
-
-    facts: dict[str, Callable[[System], str]] = {
-        **{key: of_params(key) for key in settings},
-        "parameters": lambda s: number()(s.mean("parameters")),
-        "multiply-adds": lambda s: number()(s.mean("multiply_adds")),
-        "training time": lambda s: duration(s.mean("train_seconds")),
-        published_heading(content): lambda s: percent(s.published),
-        "here": lambda s: percent(s.accuracy) if s.runs else s.waiting,
-        "95 % interval": lambda s: span(s.interval),
-    }
-    rows = [(what, *map(fact, systems)) for what, fact in facts.items()]
-    columns = {"what": "what"} | {s.name: s.heading for s in systems}
-    caption = "In what the two networks differ, and what they reached"
-    return plain_table("networks", caption, columns, rows if systems else [])
-
-
 def per_class(content: Content) -> Table:
-    """Lists accuracy by run and class, tidy; for machines."""
-    rows = [
-        (run.rung, run.seed, run.id, name, int(row["images"]), row["accuracy"])
-        for run in content.runs
-        if run.n_test
-        for name, row in by_class(run).iterrows()
-    ]
+    """Lists accuracy by run and class, one row each; for machines."""
+    rows = []
+    for run in (run for run in content.runs if run.n_test):
+        counts = confusion(run).to_numpy()
+        images, right = counts.sum(axis=1), counts.diagonal()
+        for name, n, correct in zip(run.classes, images, right, strict=True):
+            accuracy = correct / n if n else math.nan
+            rows.append((run.rung, run.seed, run.id, name, int(n), accuracy))
     keys = ("rung", "seed", "run_id", "class", "images", "accuracy")
     return plain_table("per_class", "Accuracy by run and class", dict.fromkeys(keys, ""), rows)
 
 
 def classes(content: Content) -> Table:
-    """Draws the same as a heat map: classes down, rungs across, each the mean over seeds."""
+    """Makes the heat map of accuracies: classes down, rungs across, means over seeds."""
     tidy = per_class(content).frame
     mean = {"index": "class", "columns": "rung", "values": "accuracy", "sort": False}
     wide = tidy.pivot_table(**mean) if len(tidy) else tidy
@@ -246,7 +209,7 @@ def classes(content: Content) -> Table:
 
 
 def confusion_matrix(content: Content) -> Table:
-    """Counts the pictured run's images: true classes down, predicted ones across."""
+    """Counts the pictured run's test images: true classes down, predicted classes across."""
     run = content.pictured
     counts = confusion(run) if run else pd.DataFrame()
     small = len(counts) <= 30  # more are for machines only

@@ -1,7 +1,7 @@
-"""A table, once: fields that give a raw value, and how a reader sees it.
+"""A table and its fields, each with a raw value and a form for readers.
 
-The raw values become CSV as they are; page, Markdown, LaTeX, terminal and README show the same
-fields, or those of them that are meant for there.
+The raw values become CSV. Page, Markdown, LaTeX, terminal and README show the fields whose ``on``
+names them.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,20 +13,21 @@ import pandas as pd
 
 LONG = "page results"
 SHORT = "page results terminal"
-"""Places that have room for long cells, or for a few short ones."""
+"""Places of fields with long cells, and of fields with short cells."""
 
 
 class Field(NamedTuple):
     """One column.
 
     Attributes:
-        key: its name in CSV; "" for readers only.
-        of: takes the value from a row's item; or its attribute's name, by default ``key``.
-        heading: a reader's; "" for machines only.
-        form: makes a reader's text of the value.
-        kind: how the page sets it: number, lines, verdict, mono, fold, id, copy,
-            heat, cell; below is a line of its own under the row.
-        on: where it stands: page (and the files beside it), terminal, readme, results (of docs/).
+        key: name of the CSV column; "" for readers only.
+        of: function that takes the value from a row's item, or the name of an attribute; by
+            default ``key``.
+        heading: heading for readers; "" for machines only.
+        form: function that writes the value for readers.
+        kind: layout on the page: number, lines, verdict, mono, fold, id, copy, heat, cell; a
+            ``below`` field has a line of its own under the row.
+        on: the field's places: page (with its files), terminal, readme, results (of docs/).
     """
 
     key: str
@@ -37,16 +38,16 @@ class Field(NamedTuple):
     on: str = "page"
 
     def value(self, item: Any) -> Any:
-        """Returns the raw value; a pair of numbers becomes two columns of CSV."""
+        """Returns an item's raw value; a pair of numbers becomes two columns of CSV."""
         return (self.of if callable(self.of) else attrgetter(self.of or self.key))(item)
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table under one file name.
+    """A table; ``name`` is the name of its files.
 
-    ``anchor`` gives a row's address in the page, ``shade`` the depth (0 to 1) of a heat map's cell
-    by item and value.
+    ``anchor`` returns a row's address in the page, ``shade`` a heat map cell's depth (0 to 1) by
+    item and value.
     """
 
     name: str
@@ -57,18 +58,17 @@ class Table:
     shade: Callable[[Any, Any], float] | None = None
 
     def at(self, place: str) -> list[Field]:
-        """Returns the fields that stand at a place."""
         return [f for f in self.fields if f.heading and place in f.on.split()]
 
     def texts(self, place: str = "page") -> list[list[str]]:
-        """Headings and rows as a reader sees them."""
+        """Returns headings and rows as readers see them."""
         fields = self.at(place)
         rows = [[f.form(f.value(item)) for f in fields] for item in self.items]
         return [[f.heading for f in fields], *rows]
 
     @property
     def frame(self) -> pd.DataFrame:
-        """Every value as it is."""
+        """The raw values by CSV column."""
         frame: dict[str, list] = {}
         for f in self.fields:
             values = [f.value(item) for item in self.items]
@@ -82,11 +82,11 @@ class Table:
 
 
 def raw(*keys: str, **named: Any) -> list[Field]:
-    """Fields for machines only: attributes, and what is taken otherwise by its key."""
+    """Makes fields for machines only: attributes by ``keys``, other values by name."""
     return [Field(key) for key in keys] + [Field(key, of) for key, of in named.items()]
 
 
 def plain_table(name: str, caption: str, columns: dict[str, str], rows: Sequence) -> Table:
-    """Makes a table of rows as they are; ``columns`` gives a reader's heading by key."""
+    """Makes a table of tuples; ``columns`` are headings by CSV key."""
     fields = [Field(k, itemgetter(i), heading) for i, (k, heading) in enumerate(columns.items())]
     return Table(name, caption, fields, rows)

@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import replace
-from itertools import combinations, pairwise
+from itertools import combinations, pairwise, permutations
 from types import SimpleNamespace
 
 import numpy as np
@@ -31,7 +31,7 @@ EFFECTS = {
 """Of rung 4's factors, in test images of a thousand."""
 
 
-# --- Shapley values by their axioms ------------------------------------------------------------
+# --- Shapley values -------------------------------------------------------------------------------
 
 
 def subsets(n):
@@ -44,47 +44,18 @@ def games(n):
     )
 
 
-GAMES = st.integers(2, 4).flatmap(games)
-
-
-@given(GAMES)
+@given(st.integers(2, 4).flatmap(games))
 @settings(deadline=None)
-def test_efficiency(worth):
-    """The values share out the whole gain."""
-    whole = worth[max(worth, key=len)] - worth[frozenset()]
-    assert sum(attribution.shapley(worth).values()) == pytest.approx(whole, abs=1e-12)
-
-
-@given(GAMES)
-@settings(deadline=None)
-def test_symmetry(worth):
-    """Two factors that may be exchanged get the same, and exchanged names exchange the values."""
-    swap = {"a": "b", "b": "a"}
-    swapped = {frozenset(swap.get(f, f) for f in s): v for s, v in worth.items()}
+def test_a_shapley_value_is_the_mean_gain_over_all_orders(worth):
+    """And the values of all factors share out the whole gain."""
     value = attribution.shapley(worth)
-    exchanged = attribution.shapley({s: swapped[s] for s in worth})
-    assert exchanged == pytest.approx({f: value[swap.get(f, f)] for f in value}, abs=1e-12)
-    even = attribution.shapley({s: worth[s] + swapped[s] for s in worth})
-    assert even["a"] == pytest.approx(even["b"], abs=1e-12)
-
-
-@given(GAMES)
-@settings(deadline=None)
-def test_null_factor(worth):
-    """What changes nothing, whatever else there is, gets nothing."""
-    value = attribution.shapley({s: worth[s - {"a"}] for s in worth})
-    assert value["a"] == 0
-    without = attribution.shapley({s: worth[s] for s in worth if "a" not in s})
-    assert {f: v for f, v in value.items() if f != "a"} == pytest.approx(without, abs=1e-12)
-
-
-@given(st.integers(2, 4).flatmap(lambda n: st.tuples(games(n), games(n))), st.floats(-3, 3))
-@settings(deadline=None)
-def test_linearity(two, weight):
-    one, other = two
-    both = attribution.shapley({s: one[s] + weight * other[s] for s in one})
-    a, b = attribution.shapley(one), attribution.shapley(other)
-    assert both == pytest.approx({f: a[f] + weight * b[f] for f in a}, abs=1e-12)
+    orders = list(permutations(value))
+    for factor in value:
+        before = [frozenset(order[: order.index(factor)]) for order in orders]
+        gains = [worth[subset | {factor}] - worth[subset] for subset in before]
+        assert value[factor] == pytest.approx(np.mean(gains), abs=1e-12)
+    whole = worth[max(worth, key=len)] - worth[frozenset()]
+    assert sum(value.values()) == pytest.approx(whole, abs=1e-12)
 
 
 # --- a step taken apart ------------------------------------------------------------------------
@@ -137,7 +108,7 @@ def step_of(count, seeds=1, rung=4):
     """The step to a rung, taken apart by runs with ``count(subset, seed)`` images right."""
     seeds = range(seeds)
     runs = [made(e, count(s, seed), seed) for s, e in plans(rung).items() for seed in seeds]
-    (apart,) = content_of(runs).apart
+    (apart,) = content_of(runs).ablations
     assert apart.seeds == list(seeds)
     assert not apart.missing
     return apart
@@ -196,7 +167,7 @@ def test_what_is_missing_is_told():
     runs = [made(e, 800, seed) for e in plans().values() for seed in range(3)]
     runs = [run for run in runs if (run.rung, run.seed) not in lacking]
     runs.append(made(KNOWN[LADDER[3]], 840, seed=7))  # which nobody took apart
-    (apart,) = content_of(runs).apart
+    (apart,) = content_of(runs).ablations
     assert apart.seeds == [0]
     assert apart.missing == {name: [seed] for name, seed in lacking}
 
@@ -206,18 +177,18 @@ def test_runs_are_found_by_what_they_are():
     runs = [made(e, 800) for e in plans().values()]
     other, named = runs[1], runs[2]
     runs[1] = replace(other, rung="01_template~other")
-    (apart,) = content_of(runs).apart
+    (apart,) = content_of(runs).ablations
     assert apart.seeds == [0]
     runs[2] = replace(named, metrics={})
-    (apart,) = content_of(runs).apart
+    (apart,) = content_of(runs).ablations
     assert apart.missing == {named.rung: [0]}
 
 
 def test_what_the_files_no_longer_say_is_not_taken_apart():
     runs = [made(e, 800) for e in plans().values()]
-    assert not content_of(runs, modified="model.dropout=0.1").apart
+    assert not content_of(runs, modified="model.dropout=0.1").ablations
     old = [replace(run, tags={"config_hash": "0" * 64}) for run in runs]
-    assert not content_of(old).apart
+    assert not content_of(old).ablations
 
 
 # --- assumptions varied ------------------------------------------------------------------------

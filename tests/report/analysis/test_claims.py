@@ -7,10 +7,22 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 import pytest
-from report_known import SAID, N, claim, copied, csv, judge, made_run, measured, pooled, read, rows
+from report_known import (
+    SAID,
+    N,
+    claim,
+    copied,
+    csv,
+    judge,
+    made_run,
+    measured,
+    pooled,
+    read,
+    rows,
+    t_interval,
+)
 from report_store import LADDER, curve, right
 from scipy import stats
-from statsmodels.stats.weightstats import DescrStatsW
 
 from report import analysis
 from report.analysis import claims, quantities, statistics
@@ -59,17 +71,14 @@ def test_three_outcomes_over_seeds(two_seeds, bound, verdict):
     assert judged.evidence.startswith(evidence)
 
 
-@pytest.mark.parametrize(
-    ("bound", "verdict"),
-    [({"min": 0.10}, "undecided"), ({"min": 0.05}, "holds"), ({"max": 0.05}, "fails")],
-)
-def test_three_outcomes_of_a_gain(two_seeds, bound, verdict):
-    store, _ = two_seeds
-    gain = claim(quantity="test_gain", against=LADDER[0], bound=bound)
-    judged = judge(gain, measured(store))
-    step = analysis.load(store.uri).steps[0]
-    assert (judged.value, judged.interval) == (step.gain, step.interval)
-    assert judged.verdict == verdict
+def test_a_gain_is_judged_by_the_interval_of_its_step(two_seeds):
+    step = analysis.load(two_seeds[0].uri).steps[0]
+    for bound, verdict in (({"min": 0.10}, "undecided"), ({"min": 0.05}, "holds"),
+                           ({"max": 0.05}, "fails")):  # fmt: skip
+        gain = claim(quantity="test_gain", against=LADDER[0], bound=bound)
+        judged = judge(gain, measured(two_seeds[0]))
+        assert (judged.value, judged.interval) == (step.gain, step.interval)
+        assert judged.verdict == verdict
 
 
 def test_what_fails_may_be_what_was_assumed(two_seeds):
@@ -106,34 +115,12 @@ def test_which_step_brings_most_is_asked_of_every_rival():
     assert lead_of((0.70, 0.74, 0.78, 0.82, 0.86)).verdict == "undecided"
 
 
-def test_every_claim_can_hold_fail_and_be_undecided(two_seeds):
-    """Each quantity's verdict is the bound's on its interval, whatever the claim."""
+def test_a_bound_s_verdict_on_an_interval():
     bound = analysis.Bound(min=0.1, max=0.2)
     assert bound.judge(0.1, 0.2) == "holds"
     assert bound.judge(0.05, 0.0999) == bound.judge(0.21, 0.3) == "fails"
     assert bound.judge(0.05, 0.15) == bound.judge(0.15, 0.25) == "undecided"
     assert bound.judge(0.0, 1.0) == bound.judge(math.nan, math.nan) == "undecided"
-    systems = measured(two_seeds[0])
-    decided = 0
-    for judged in analysis.load(two_seeds[0].uri).claims:
-        if judged.claim.rung not in LADDER[:2] or judged.claim.id == "augmentation-largest":
-            assert judged.verdict == "not run"
-            assert "not run" in judged.evidence
-            continue
-        low, high = judged.interval
-        if math.isnan(low):  # three seeds that agree
-            assert judged.verdict == "undecided"
-            continue
-        decided += 1
-        around = {"min": low - 1, "max": high + 1}
-        above = {"min": high + 1, "max": high + 2}
-        across = {"min": (low + high) / 2, "max": high + 1}
-        cases = [(around, "holds"), (above, "fails"), (across, "undecided")]
-        for bound, verdict in cases:
-            update = {"bound": analysis.Bound.model_validate(bound)}
-            changed = judged.claim.model_copy(update=update)
-            assert judge(changed, systems).verdict == verdict
-    assert decided >= 3
 
 
 @pytest.mark.parametrize(
@@ -168,15 +155,6 @@ def test_epochs_are_judged_by_the_share_of_runs(runs, inside, verdict):
     assert ("epoch 20" in shown[0], "never" in shown[0]) == (inside > 0, count > 0)
 
 
-def test_early_stopping_that_never_came_holds_from_five_seeds(store):
-    for seed in range(5):
-        judged = {j.claim.id: j for j in analysis.load(store.uri).claims} if seed else {}
-        assert not judged or judged["early-stop-idle"].verdict == "undecided"
-        store.add(LADDER[2], right(N, 800), seed=seed)
-    judged = {j.claim.id: j for j in analysis.load(store.uri).claims}["early-stop-idle"]
-    assert (judged.verdict, results._measured(judged)[0]) == ("holds", "never")
-
-
 def test_other_quantities_take_three_seeds():
     gap = claim(rung=LADDER[0], quantity="final_gap", bound={"min": 0.01})
     for gains, verdict in (((0.03, 0.031), "undecided"), ((0.03, 0.031, 0.032), "holds"),
@@ -192,7 +170,7 @@ def test_other_quantities_take_three_seeds():
         assert ("takes three" in judged.evidence) == (len(gains) == 2)
         if verdict == "holds":
             values = [quantities.gap(run) for run in made]
-            assert judged.interval == pytest.approx(DescrStatsW(values).tconfint_mean())
+            assert judged.interval == pytest.approx(t_interval(values))
 
 
 def test_slope_ratio(store):
@@ -214,16 +192,24 @@ def test_slope_ratio(store):
     assert judge(later, measured(store)).value == pytest.approx(0.2)
 
 
-def test_early_stopping_that_triggered_fails_the_claim(store):
+def test_early_stopping_that_never_came_holds_from_five_seeds_and_fails_if_it_came(store):
+    def judged():
+        return {j.claim.id: j for j in analysis.load(store.uri).claims}["early-stop-idle"]
+
     for seed in range(5):
-        store.add(LADDER[2], right(N, 800), seed=seed, metrics={"stopped_epoch": 16.0 + 2 * seed})
-    judged = {j.claim.id: j for j in analysis.load(store.uri).claims}["early-stop-idle"]
-    assert (judged.verdict, judged.value) == ("fails (under our assumptions)", 20.0)
-    told = (
-        f"; {LADDER[2]}: the study does not state early stopping restore best weights, and other "
-    )
-    assert told in judged.evidence
-    assert results._measured(judged)[0] == "epoch 16, 18, 20, 22, 24"
+        store.add(LADDER[2], right(N, 800), seed=seed, start=1)
+        if seed == 3:
+            assert judged().verdict == "undecided"
+    never = judged()
+    assert (never.verdict, results._measured(never)[0]) == ("holds", "never")
+    for seed in range(5):
+        stopped = {"stopped_epoch": 16.0 + 2 * seed}
+        store.add(LADDER[2], right(N, 800), seed=seed, metrics=stopped, start=2)
+    came = judged()
+    assert (came.verdict, came.value) == ("fails (under our assumptions)", 20.0)
+    why = "the study does not state early stopping restore best weights, and other "
+    assert f"; {LADDER[2]}: {why}" in came.evidence
+    assert results._measured(came)[0] == "epoch 16, 18, 20, 22, 24"
 
 
 def test_a_new_claim_needs_only_yaml(full, tmp_path):
@@ -337,13 +323,8 @@ def test_errors_as_a_share_of_those_before(two_seeds):
     assert judged.value == pytest.approx(np.mean(after / before))
 
 
-@pytest.mark.parametrize(
-    ("changes", "told"),
-    [
-        ({"quantity": "vote_gain"}, "the quantity vote_gain needs 'voters'"),
-        ({"voters": 3}, "the quantity test_accuracy takes no 'voters'"),
-    ],
-)
-def test_a_vote_needs_voters_and_nothing_else_does(changes, told):
-    with pytest.raises(ValueError, match=told):
-        claim(**changes)
+def test_a_vote_needs_voters_and_nothing_else_does():
+    with pytest.raises(ValueError, match="the quantity vote_gain needs 'voters'"):
+        claim(quantity="vote_gain")
+    with pytest.raises(ValueError, match="the quantity test_accuracy takes no 'voters'"):
+        claim(voters=3)

@@ -47,7 +47,7 @@ def test_the_seeds_it_takes_are_those_that_make_the_interval_narrow_enough(conte
     """With so many seeds rung 2's interval fits the tolerance, with one less it does not."""
     prospect = next(p for p in analysis.prospects(content) if p.name == "02_augmentation")
     system = next(s for s in content.systems if s.name == prospect.name)
-    assert prospect.half == pytest.approx(content.said.tolerance)
+    assert prospect.half == pytest.approx(content.statements.tolerance)
     widths = {}
     for n in (prospect.seeds - 1, prospect.seeds):
         shared = len(content.systems) * (n - 1)
@@ -57,16 +57,15 @@ def test_the_seeds_it_takes_are_those_that_make_the_interval_narrow_enough(conte
         low, high = analysis.statistics.contrast([(1, estimate)]).interval()
         widths[n] = (high - low) / 2
     assert widths[prospect.seeds] < prospect.half <= widths[prospect.seeds - 1]
-    assert prospect.by(prospect.seeds) == "yes"
-    assert prospect.by(prospect.seeds - 1) == "no"
 
 
 def test_epochs_take_five_and_what_nobody_measured_is_not_known(content):
     by_name = {p.name: p for p in analysis.prospects(content)}
     assert by_name["schedule-drop"].seeds == 5
-    assert by_name["schedule-train"].by(1000) == "not known"  # of one recorded run
-    assert by_name["schedule-val"].by(5) == "no: outside so far"
-    assert by_name["deeper-gain"].by(5) == "no"  # half a point is less than seeds lie apart
+    assert by_name["schedule-train"].basis == "its deviation is not known"  # of one recorded run
+    assert by_name["schedule-val"].basis == "what was measured lies outside the bound"
+    assert by_name["schedule-train"].seeds is by_name["schedule-val"].seeds is None
+    assert by_name["deeper-gain"].seeds > 5  # half a point is less than the deviation
 
 
 @pytest.mark.parametrize(
@@ -86,7 +85,7 @@ def test_how_narrow_it_must_be(bound, expected, half):
 def test_a_lead_is_weighed_against_every_rival(content):
     """Of rung 2's lead the closest rival by the published figures is rung 4's step."""
     prospect = next(p for p in analysis.prospects(content) if p.name == "augmentation-largest")
-    published = content.said.published
+    published = content.statements.published
     mine = published["02_augmentation"] - published["01_template"]
     closest = published["04_lr_schedule"] - published["03_deeper_early_stopping"]
     assert prospect.half == pytest.approx(mine - closest)

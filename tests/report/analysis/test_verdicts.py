@@ -1,13 +1,9 @@
 """Less evidence never gives a firmer verdict."""
 
 import math
-import shutil
-import tempfile
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -22,15 +18,11 @@ from report_known import (
     measured,
     pooled,
     rows,
-    verdicts,
 )
-from report_store import LADDER, Store, curve, right
+from report_store import LADDER, right
 
 from report import analysis
-from report.analysis import runs
 from report.presentation import output
-from report.presentation.tables import message
-from resnet import UserError
 
 
 def test_the_tolerances_are_where_the_verdict_turns(two_seeds):
@@ -112,122 +104,6 @@ def test_no_gap_in_a_run_makes_any_verdict_firmer(data, accuracies, drop):
         return found | {rung: system.verdict for rung, system in systems.items()}
 
     assert not firmer(judged(gapped), judged(whole))
-
-
-@pytest.fixture(scope="session")
-def shaky(empty, tmp_path_factory):
-    """Rungs of two and of three seeds, of which one disagrees with the others; some verdicts."""
-    store = Store.copy(empty, tmp_path_factory.mktemp("shaky"))
-    for rung, counts in {0: (783, 784), 1: (829, 829, 800), 2: (854, 854, 850)}.items():
-        for seed, count in enumerate(counts):
-            history = curve(25, 0.85 + 0.02 * (seed == 2), 0.82, drops=(10 + seed,))
-            stopped = {"stopped_epoch": 17.0 * (seed == 2)}
-            store.add(
-                LADDER[rung], right(N, count, seed), seed=seed, history=history, metrics=stopped
-            )
-    found = verdicts(analysis.load(store.uri))
-    assert "fails (under our assumptions)" in found.values()
-    return store, found
-
-
-ARTIFACTS = ("test_predictions.csv", "confusion_matrix.csv", "experiment.yaml")
-
-
-GAPS = st.lists(
-    st.tuples(
-        st.integers(0, 7),
-        st.one_of(
-            st.tuples(st.just("file"), st.sampled_from(ARTIFACTS)),
-            st.tuples(st.just("cut"), st.sampled_from(ARTIFACTS)),
-            st.tuples(
-                st.just("column"), st.sampled_from(["label", "predicted", "truth_probability"])
-            ),
-            st.tuples(
-                st.just("tag"),
-                st.sampled_from([*runs.IDENTITY, "role", "title", "backend", "git_commit"]),
-            ),
-            st.tuples(
-                st.just("metric"),
-                st.sampled_from(
-                    [*KEYS, "test_accuracy", "epochs_run", "stopped_epoch", "tested_epoch"]
-                ),
-            ),
-            st.tuples(st.just("epoch"), st.sampled_from(KEYS)),
-            st.tuples(st.just("data"), st.just("")),
-        ),
-    ),
-    min_size=1,
-    max_size=4,
-)
-
-
-def opened(store, gaps, folder):
-    """A copy of a store with gaps in it."""
-    import sqlite3
-
-    shutil.copytree(store.folder, folder)
-    database = sqlite3.connect(folder / "mlflow.db")
-    for column, table in (("artifact_uri", "runs"), ("artifact_location", "experiments")):
-        database.execute(
-            f"UPDATE {table} SET {column} = replace({column}, ?, ?)",
-            (str(store.folder), str(folder)),
-        )
-    ids = [
-        row[0]
-        for row in database.execute("SELECT run_uuid FROM runs ORDER BY start_time, run_uuid")
-    ]
-    for at, (kind, name) in gaps:
-        run = ids[at % len(ids)]
-        path = Store(folder).artifact(run, name)
-        if kind == "file":
-            path.unlink(missing_ok=True)
-        elif kind == "cut" and path.exists():
-            path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-        elif kind == "column" and (path := Store(folder).artifact(run, ARTIFACTS[0])).exists():
-            try:
-                pd.read_csv(path).drop(columns=name, errors="ignore").to_csv(path, index=False)
-            except ValueError:
-                path.unlink()  # it was cut before
-        elif kind == "tag":
-            database.execute("DELETE FROM tags WHERE run_uuid = ? AND key = ?", (run, name))
-        elif kind == "metric":
-            for table in ("metrics", "latest_metrics"):
-                database.execute(f"DELETE FROM {table} WHERE run_uuid = ? AND key = ?", (run, name))
-        elif kind == "epoch":
-            database.execute(
-                "DELETE FROM metrics WHERE run_uuid = ? AND key = ? AND step > 20", (run, name)
-            )
-        elif kind == "data":
-            database.execute("DELETE FROM inputs WHERE destination_id = ?", (run,))
-    database.commit()
-    database.close()
-    return Store(folder)
-
-
-def never_firmer(shaky, gaps):
-    store, whole = shaky
-    with tempfile.TemporaryDirectory() as folder:
-        made = opened(store, gaps, Path(folder) / "copy")
-        try:
-            content = analysis.load(made.uri)
-        except UserError as error:
-            assert "nothing was run yet" in str(error)
-            return
-        assert not firmer(verdicts(content), whole), gaps
-        assert message.message(content).lead
-
-
-@given(GAPS)
-@settings(deadline=None, max_examples=15, suppress_health_check=list(HealthCheck))
-def test_no_gap_in_a_store_makes_any_verdict_firmer(shaky, gaps):
-    never_firmer(shaky, gaps)
-
-
-@pytest.mark.slow
-@given(GAPS)
-@settings(deadline=None, max_examples=300, suppress_health_check=list(HealthCheck))
-def test_no_gap_of_many_makes_any_verdict_firmer(shaky, gaps):
-    never_firmer(shaky, gaps)
 
 
 @pytest.mark.parametrize("tag", ["seed", "rung", "role", "config_hash"])

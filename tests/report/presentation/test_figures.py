@@ -85,19 +85,3 @@ def test_mistakes_are_arranged_by_class(tmp_path, monkeypatch):
                 if place < len(surest):
                     assert np.array_equal(tile[..., :3], x[surest[place]])
                 assert (tile[..., 3] == 255 * (place < len(surest))).all()
-
-
-def test_recorded_curves_of_the_same_settings_stand_behind_ones_own(store):
-    recorded = {"role": "recorded"}
-    store.add(LADDER[0], right(N, 700), history=curve(10, 0.9, 0.8), start=1, tags=recorded)
-    store.add(LADDER[0], right(N, 700), history=curve(12, 0.9, 0.7), start=2, seed=1, tags=recorded)
-    store.add(LADDER[1], right(N, 700), history=curve(9, 0.9, 0.7), start=3, tags=recorded)
-    store.add(LADDER[0], right(N, 720), history=curve(11, 0.9, 0.8), start=4)
-    content = analysis.load(store.uri, recorded=False)
-    (behind,) = content.behind.values()
-    assert sorted(len(one) for one in behind) == [10, 12]
-    drawn = figures.all_figures(content)[f"curves_{LADDER[0]}"]
-    grey = figures.PALETTE["published"]
-    lines = [line for line in drawn.axes[0].lines if line.get_color() == grey]
-    assert sorted(len(line.get_xdata()) for line in lines) == [10, 12]
-    assert analysis.load(store.uri, recorded=True).behind == {}

@@ -69,21 +69,14 @@ def test_several_seeds_progression(two_seeds):
         assert row["seed_floor"] == pytest.approx(
             math.sqrt(np.mean([floor(k, N) ** 2 for k in count]))
         )
+        _, *shown = tables.rows(content).texts()
+        apart = f"{100 * row['deviation']:.2f}", f"{100 * row['own_deviation']:.2f}"
+        size = ["25", duration(25 * 61), "316,394", "53.98 M"]
+        heading = f"{short(name)} {KNOWN[name].title}"
+        assert [heading, *apart, f"{100 * row['seed_floor']:.2f}", *size] in shown
+    assert len(shown) == len(counts)
     assert list(table["verdict"][2:]) == ["not run"] * 4
     assert [s.waiting for s in content.systems[2:]] == ["not run"] * 4
-
-
-def test_how_large_a_row_is_and_how_far_its_seeds_lie_apart(two_seeds):
-    store, counts = two_seeds
-    known = pooled(counts)
-    _, *shown = tables.rows(analysis.load(store.uri)).texts()
-    assert [row[0] for row in shown] == [f"{short(n)} {KNOWN[n].title}" for n in counts]
-    for (_, deviation, own, least, *size), (name, count) in zip(shown, counts.items(), strict=True):
-        apart = math.sqrt(known.factor) * known.scales[name]
-        assert deviation == f"{100 * apart:.2f}"
-        assert own == f"{100 * np.std(np.array(count) / N, ddof=1):.2f}"
-        assert least == f"{100 * math.sqrt(np.mean([floor(k, N) ** 2 for k in count])):.2f}"
-        assert size == ["25", duration(25 * 61), "316,394", "53.98 M"]
 
 
 def test_times_of_two_devices_have_no_mean(store):
@@ -97,21 +90,6 @@ def test_times_of_two_devices_have_no_mean(store):
         f"{duration(15 * 61)} (tensorflow on A)",
         f"{duration(40 * 61)} (tensorflow on B)",
     ]
-
-
-def test_the_seeds_that_it_takes(two_seeds):
-    content = analysis.load(two_seeds[0].uri)
-    table = tables.all_tables(content)["seeds"].frame.set_index("claim")
-    assert list(table.index[:6]) == list(SAID.published)
-    deviation = content.systems[0].deviation
-    half = content.said.tolerance
-    needed = next(
-        n
-        for n in range(2, 100)
-        if stats.t.isf(0.025, 1 / (1 / (6 * (n - 1)) + 1 / 6)) * deviation / math.sqrt(n) < half
-    )
-    assert table.loc[LADDER[0], "seeds_needed"] == needed
-    assert math.isnan(table.loc[LADDER[2], "seeds_needed"])  # was not run
 
 
 def test_confusion_and_accuracy_by_class(full):
@@ -162,22 +140,12 @@ def test_numbers_for_others(full, two_seeds):
         numbers = pd.read_csv(folder / "tables" / f"{name}.csv")
         shown = getattr(tables, {"claims": "judged"}.get(name, name), None)
         assert shown is None or numbers.select_dtypes("number").shape[1] >= 3
-    results = notebook.results(two_seeds[0].uri)
+    frames = notebook.tables(two_seeds[0].uri)
+    results = frames["runs"]
     assert sorted(results["test_accuracy"]) == sorted(
         count / N for counts in two_seeds[1].values() for count in counts
     )
-    assert notebook.curves(two_seeds[0].uri).groupby(["rung", "seed"]).size().tolist() == [25] * 6
-
-
-def test_the_networks_side_by_side(full, two_seeds):
-    cells = read(full[1]).records("networks")
-    heading = ["5 + deeper + dropout", "vgg VGG-like network"]
-    assert [cells["here"][h] for h in heading] == ["89.2 %", "87.9 %"]
-    assert [cells["model.dropout"][h] for h in heading] == ["0.5", "0.2"]
-    shown = {row[0]: row[1:] for row in tables.networks(analysis.load(two_seeds[0].uri)).texts()}
-    assert shown["here"] == ["not run", "not run"]
-    assert shown["model.filters"] == ["-", "[32, 64, 128]"]  # which the YAML knows all the same
-    assert shown["model.identity_blocks"] == ["[7, 5, 2]", "-"]
+    assert frames["curves"].groupby(["rung", "seed"]).size().tolist() == [25] * 6
 
 
 @given(

@@ -1,23 +1,16 @@
-"""Steps taken apart, and what was assumed varied."""
+"""Tables of the parts of steps, and of alternatives to assumptions."""
 
 from collections.abc import Callable
 
-from report.analysis import Apart, Content, Factor, plain
-from report.presentation.tables.numbers import (
-    NONE,
-    least_to_most,
-    percent,
-    points,
-    setting,
-    span,
-)
+from report.analysis import Ablation, Content, Factor, plain
+from report.presentation.tables.numbers import NONE, least_to_most, percent, points, setting, span
 from report.presentation.tables.results import published_heading
 from report.presentation.tables.table import LONG, SHORT, Field, Table, raw
 from resnet.study import short
 
 
-def factors(step: Apart) -> Table:
-    """Tells what each factor of a step earned, by three ways of counting."""
+def factors(ablation: Ablation) -> Table:
+    """Lists the gain of each factor of a step, counted in three ways."""
 
     def head(f: Factor) -> str:
         return f"{plain(f.key)}\n{f.key.partition('.')[0]}{', credited by the study' * f.credited}"
@@ -37,22 +30,22 @@ def factors(step: Apart) -> Table:
         *raw(**{way: f"{way}.gain" for way in ways}),
         *raw(**{f"{way}_interval": f"{way}.interval" for way in ways}),
     ]
-    before, after = step.step.before.short, step.step.after.short
-    seeds = ", ".join(map(str, step.seeds))
+    before, after = ablation.step.before.short, ablation.step.after.short
+    seeds = ", ".join(map(str, ablation.seeds))
     caption = f"Factors of {before} → {after}, in points, with 95 % intervals; seeds: {seeds}"
-    return Table(f"factors_{step.step.after.slug}", caption, fields, step.factors)
+    return Table(f"factors_{ablation.step.after.slug}", caption, fields, ablation.factors)
 
 
-def parts(content: Content) -> Table:
-    """Lists the runs that are no rung's, by what they changed; for machines."""
+def derived_runs(content: Content) -> Table:
+    """Lists the runs of subsets and alternatives; for machines."""
     metrics = ("test_accuracy", "epochs_run", "shared_epochs", "train_seconds")
     fields = raw("rung", "seed", **{key: lambda r, key=key: r.metric(key) for key in metrics})
     fields += raw(run_id="id", config_hash=lambda run: run.tags["config_hash"])
-    return Table("parts", "Subsets of steps, and alternatives", fields, content.parts)
+    return Table("parts", "Subsets of steps, and alternatives", fields, content.derived_runs)
 
 
 def alternatives(content: Content) -> Table:
-    """Tells what each row was with one assumed value changed."""
+    """Lists each row's accuracy with one assumed value changed."""
     fields = [
         Field("rung", "step.before.name", "rung", short),
         Field("key", "", "setting", kind="mono"),
@@ -69,7 +62,7 @@ def alternatives(content: Content) -> Table:
 
 
 def ranges(content: Content) -> Table:
-    """Tells from where to where a row goes over its alternatives, beside the published accuracy."""
+    """Lists the range of each row's accuracy over its alternatives."""
     heading = published_heading(content)
 
     def reach(interval: tuple[float, float]) -> str:
