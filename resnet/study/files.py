@@ -88,13 +88,11 @@ def read_yaml(path: Path) -> dict[str, Any]:
     """
     try:
         with path.open(encoding="utf-8") as file:
-            tree = parse(file.read(_LONGEST + 1))
+            tree = parse(file.read(_LONGEST + 1), str(path))
     except UnicodeDecodeError:
         raise UserError(f"{path}: cannot be read: save it as UTF-8") from None
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from None
-    except ValueError as error:
-        raise UserError(f"{path}: {error}") from None
     if not isinstance(tree, dict):
         raise UserError(f"{path}: holds {short_repr(tree)} where 'key: value' lines are expected")
     return tree
@@ -120,14 +118,14 @@ def elements(text: str) -> list[str]:
     return found if len(found) > 1 else [text]
 
 
-def parse(text: str) -> Any:
+def parse(text: str, source: str) -> Any:
     """Reads a YAML text.
 
     Raises:
-        ValueError: the text is too long or not YAML; the message names the line.
+        UserError: the text is too long or not YAML; the message names the source and the line.
     """
     if len(text) > _LONGEST:
-        raise ValueError(f"is longer than {_LONGEST} characters")
+        raise UserError(f"{source}: is longer than {_LONGEST} characters")
     try:
         return yaml.load(text, Loader=_Loader)  # noqa: S506 - _Loader is a SafeLoader
     except (yaml.YAMLError, ValueError, OverflowError) as error:
@@ -135,4 +133,4 @@ def parse(text: str) -> Any:
         mark = getattr(error, "problem_mark", None)
         where = f"line {mark.line + 1}: " if mark else ""
         problem = one_line(getattr(error, "problem", None) or error)
-        raise ValueError(f"{where}not valid YAML: {problem}") from None
+        raise UserError(f"{source}: {where}not valid YAML: {problem}") from None

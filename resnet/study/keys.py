@@ -3,7 +3,7 @@
 import difflib
 import re
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
@@ -13,6 +13,7 @@ from resnet.study import signatures
 from resnet.study.files import short_repr
 from resnet.study.schema import Experiment
 
+M = TypeVar("M", bound=BaseModel)
 JsonSchema = dict[str, Any]
 """As pydantic makes it."""
 _TYPES = {
@@ -83,7 +84,7 @@ def _settings(node: JsonSchema, root: JsonSchema, prefix: str, of: str = "") -> 
 
 
 def _branches(node: JsonSchema, root: JsonSchema) -> Iterator[JsonSchema]:
-    """Yields the schemas that a value may fit: the members of a union, the target of a reference."""
+    """Yields the schemas that a value may fit: a union's members, a reference's target."""
     if reference := node.get("$ref"):
         yield from _branches(root["$defs"][reference.rpartition("/")[2]], root)
     elif "anyOf" in node:
@@ -132,6 +133,14 @@ def _place(model: type[BaseModel], location: tuple) -> tuple[list[str], JsonSche
                 node = inner
                 break
     return path, node, root
+
+
+def validate(model: type[M], tree: Any, source: str, above: str = "") -> M:
+    """Makes a model of a tree; for a mistake it raises what :func:`explain` writes."""
+    try:
+        return model.model_validate(tree)
+    except ValidationError as error:
+        raise explain(source, error, model, above) from None
 
 
 def explain(
