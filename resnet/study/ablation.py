@@ -16,16 +16,10 @@ from resnet.study.study import select
 
 
 def factors(before: Experiment, after: Experiment) -> dict[str, Any]:
-    """Groups what a step changes by what belongs together.
+    """Returns what a step changes: the rung's value of each factor that differs.
 
-    Args:
-        before: the rung before.
-        after: the rung.
-
-    Returns:
-        The rung's value of each setting that differs, by its key of two parts: all of
-        ``training.reduce_lr_on_plateau`` is one factor, ``training.epochs`` another; of another
-        architecture all of ``model`` is one. In the order of the schema.
+    A factor is a key of two parts, such as ``training.epochs``, or all of
+    ``training.reduce_lr_on_plateau``; of another architecture, it is all of ``model``.
     """
     old, new = (e.model_dump(include={"model", "data", "training"}) for e in (before, after))
     found: dict[str, Any] = {}
@@ -40,17 +34,10 @@ def factors(before: Experiment, after: Experiment) -> dict[str, Any]:
 
 
 def subset(before: Experiment, after: Experiment, chosen: Iterable[str]) -> Experiment:
-    """Makes the rung before with some factors of the step.
+    """Makes the rung before with the chosen factors of the step.
 
-    Args:
-        before: the rung before.
-        after: the rung.
-        chosen: keys of :func:`factors`.
-
-    Returns:
-        The experiment. With no factor it is the rung before and with all of them the rung, so that
-        their runs are found and not made again; any other is named like
-        ``04_lr_schedule~epochs+early_stopping``, after the rung and the chosen factors.
+    With no factor it is the rung before and with all of them the rung, so that their runs are found
+    and not made again. Any other is named like ``04_lr_schedule~epochs+early_stopping``.
     """
     values = factors(before, after)
     chosen = [key for key in values if key in set(chosen)]
@@ -85,10 +72,9 @@ def subsets(before: Experiment, after: Experiment) -> dict[frozenset[str], Exper
 
 
 def alternatives(experiment: Experiment) -> dict[tuple[str, str], Experiment]:
-    """Makes the experiment with each value that it lists as an alternative to an assumed one.
+    """Makes the experiment with each alternative to an assumed value, by (key, reason).
 
-    Returns:
-        By (key, reason), the experiment with that value, named like ``01_template~epochs=50``.
+    It is named like ``01_template~epochs=50``.
 
     Raises:
         UserError: a value is not allowed.
@@ -108,21 +94,19 @@ def alternatives(experiment: Experiment) -> dict[tuple[str, str], Experiment]:
 
 
 def derived(text: str, names: list[str], load: Callable[[str], Experiment]) -> list[Experiment]:
-    """Returns the experiments that ``ablate`` trains.
+    """Returns the experiments that ``ablate`` trains, each once.
+
+    These are all subsets of the steps that lead to some rungs, or every experiment that has
+    alternatives, with them. Experiments with a file of their own come first, so that an interrupted
+    ablation has the ladder.
 
     Args:
         text: ``all`` steps, numbers of rungs as in ``--ladder``, or ``assumed``.
         names: names of all experiments, the rungs in order.
         load: resolves one by its name; called only for those that are needed.
 
-    Returns:
-        All subsets of the steps that lead to those rungs, each experiment once; or every
-        experiment that has alternatives, with them. Experiments with a file of their own come
-        first, so that an interrupted ablation has the ladder.
-
     Raises:
-        UserError: the text names no experiment, or rung 1, to which no step leads; or a file that
-            is needed is broken.
+        UserError: the text names no experiment, or rung 1, to which no step leads.
     """
     if text == "assumed":
         groups = [[e, *alternatives(e).values()] for e in map(load, names) if e.alternatives]

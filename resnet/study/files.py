@@ -99,10 +99,9 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def elements(text: str) -> list[str]:
-    """Splits the inside of a YAML list, such as ``4, "a, b", [5, 6]``, into its elements.
+    """Splits ``4, "a, b", [5, 6]`` into its elements, as they are written.
 
-    Returns:
-        The elements as they are written; the text alone if it is no list of two or more.
+    Any text that is not the inside of a YAML list of two or more stays whole.
     """
     within = f"[{text}]"
     try:
@@ -111,10 +110,6 @@ def elements(text: str) -> list[str]:
         return [text]
     nodes = node.value if isinstance(node, yaml.SequenceNode) else []
     found = [within[inner.start_mark.index : inner.end_mark.index] for inner in nodes]
-    for inner, written in zip(nodes, found, strict=True):
-        # "a: 1, b: 2" is a mapping whose braces were forgotten
-        if isinstance(inner, yaml.MappingNode) and not written.startswith("{"):
-            return [text]
     return found if len(found) > 1 else [text]
 
 

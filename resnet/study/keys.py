@@ -1,6 +1,7 @@
 """The keys of experiments: type, default and meaning of each, and errors in the same words."""
 
 import difflib
+import json
 import re
 from collections.abc import Iterator
 from typing import Any, NamedTuple, TypeVar
@@ -73,10 +74,8 @@ def _settings(node: JsonSchema, root: JsonSchema, prefix: str, of: str = "") -> 
             if any("properties" in branch for branch in _branches(inner, root)):
                 yield from _settings(inner, root, f"{prefix}.{name}", of)
                 continue
-            default = "required"
-            if name not in block.get("required", ()):
-                default = short_repr(inner.get("default")).replace("None", "null")
-                default = {"True": "true", "False": "false"}.get(default, default)
+            required = name in block.get("required", ())
+            default = "required" if required else json.dumps(inner.get("default"))
             about = " ".join(inner.get("description", "").replace("``", "").split())
             sentences = [s for s in re.split(r"(?<=\.) ", about) if not _TYPED.match(s)] or [""]
             about = sentences[0][:1].upper() + sentences[0][1:]
@@ -95,12 +94,7 @@ def _branches(node: JsonSchema, root: JsonSchema) -> Iterator[JsonSchema]:
 
 
 def words(node: JsonSchema, root: JsonSchema | None = None) -> str:
-    """Writes in words what a schema allows: ``a whole number, at least 1``.
-
-    Args:
-        node: the schema.
-        root: the schema that holds the targets of its references.
-    """
+    """Writes what a schema allows: ``a whole number, at least 1``; references lead into root."""
     if "$ref" in node or "anyOf" in node:
         allowed = dict.fromkeys(words(branch, root) for branch in _branches(node, root or node))
         return " or ".join(allowed).replace("a whole number or a number", "a number")
@@ -136,7 +130,7 @@ def _place(model: type[BaseModel], location: tuple) -> tuple[list[str], JsonSche
 
 
 def validate(model: type[M], tree: Any, source: str, above: str = "") -> M:
-    """Makes a model of a tree; for a mistake it raises what :func:`explain` writes."""
+    """Makes a model of a tree; raises what :func:`explain` writes."""
     try:
         return model.model_validate(tree)
     except ValidationError as error:

@@ -34,12 +34,7 @@ def _merge(base: Any, change: Any) -> Any:
 
 
 def _complete(tree: dict[str, Any], source: str) -> None:
-    """Checks the settings of network, optimizer and schedule, and makes their defaults explicit.
-
-    Raises:
-        UserError: there is no architecture, optimizer or schedule of that name, or a setting is
-            not allowed.
-    """
+    """Checks the settings of network, optimizer and schedule, and makes their defaults explicit."""
     model, training = tree.get("model"), tree.get("training")
     if isinstance(model, dict) and "architecture" in model:
         own = signatures.architectures(tree.get("code", ""), signatures.OWN)
@@ -80,18 +75,10 @@ def _within(key: str, keys: Iterable[str]) -> bool:
 
 
 def change(experiment: Experiment, changes: dict[str, Any], source: str) -> Experiment:
-    """Lays changes over an experiment.
-
-    Args:
-        experiment: the resolved experiment.
-        changes: nested mapping, as in a file.
-        source: what to name in an error, e.g. ``--set``.
-
-    Returns:
-        A new experiment; the reason why a value was assumed is gone where the value changed.
+    """Lays changes, as a file has them, over an experiment; a changed value loses its assumption.
 
     Raises:
-        UserError: the result is not a valid experiment.
+        UserError: the result is not a valid experiment; the message names the source.
     """
     return _resolve(source, experiment.model_dump(), changes)
 
@@ -129,17 +116,12 @@ def _resolve(source: str, base: dict[str, Any], changes: dict[str, Any]) -> Expe
 
 
 def load(path: Path, _children: tuple[Path, ...] = ()) -> Experiment:
-    """Resolves one experiment file.
+    """Resolves one experiment file; its name is the file's stem.
 
-    Args:
-        path: the YAML file. What it ``extends`` is looked up beside it, then in its parent
-            folder, by name without ``.yaml``.
-
-    Returns:
-        The resolved experiment; its name is the file's stem.
+    The file that it extends, by name without ``.yaml``, lies beside it or in its parent folder.
 
     Raises:
-        UserError: anything is wrong with the file or one it extends; the line names the file.
+        UserError: something is wrong with the file or one it extends; the line names the file.
     """
     path = path.resolve()
     if path in _children:

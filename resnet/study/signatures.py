@@ -41,18 +41,12 @@ _NO_CLASSES = {
 
 
 def architectures(source: str, file: str) -> dict[str, Schema]:
-    """Reads the architectures of a file.
+    """Reads the architectures of a file: their settings by name.
 
-    Args:
-        source: text of the file.
-        file: name of the file, for errors.
-
-    Returns:
-        By name, the settings of each public function whose first parameters are ``input_shape`` and
-        ``classes``.
+    An architecture is a public function whose first parameters are ``input_shape`` and ``classes``.
 
     Raises:
-        UserError: the text is no Python, or the type of a setting cannot be read.
+        UserError: the source is no Python, or the type of a setting cannot be read.
     """
     try:
         tree = ast.parse(source)
@@ -75,14 +69,9 @@ def architectures(source: str, file: str) -> dict[str, Schema]:
 
 @functools.cache
 def of_keras(kind: str) -> dict[str, Schema]:
-    """Reads the settings of Keras's own classes.
+    """Reads the settings of Keras's ``optimizers`` or ``schedules`` by identifier.
 
-    Args:
-        kind: ``optimizers`` or ``schedules``.
-
-    Returns:
-        By identifier (``sgd``, ``adamw``; ``piecewise_constant``, ``cosine``), the settings of the
-        constructor without the learning rate, which has a key of its own.
+    The learning rate is not among them: it has a key of its own.
     """
     spec = importlib.util.find_spec("keras")
     (package,) = (spec and spec.submodule_search_locations) or ("",)

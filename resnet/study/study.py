@@ -42,16 +42,12 @@ class Study(_About):
     """The contents of ``study.yaml`` in a folder, and the files beside it."""
 
     folder: Path
-    results: Path  # type: ignore[assignment] - resolved
+    results: Path  # type: ignore[assignment]  # with the folder
     claims_sha256: str
 
     @classmethod
     def open(cls, folder: Path | None = None) -> "Study":
-        """Opens the study of a folder, by default the one that comes with the project.
-
-        Raises:
-            UserError: there is no study, or its ``study.yaml`` is malformed.
-        """
+        """Opens the study of a folder, by default the one that comes with the project."""
         folder = (folder or SHIPPED).resolve()
         path, claims = folder / "study.yaml", folder / "claims.yaml"
         if not path.is_file():
@@ -73,7 +69,6 @@ class Study(_About):
 
     @property
     def claims(self) -> Path:
-        """The file of published accuracies and claims."""
         return self.folder / "claims.yaml"
 
     @cached_property
@@ -92,8 +87,7 @@ class Study(_About):
         return {"tolerance": tree.get("tolerance"), **(tree.get("published") or {}), **claims}
 
     @property
-    def dataset_title(self) -> str:
-        """The dataset's name as people write it: ``CIFAR-10``."""
+    def dataset_title(self) -> str:  # "CIFAR-10"
         from resnet.data import NAMED  # takes a while to import
 
         return NAMED[self.dataset].title if self.dataset in NAMED else self.dataset
@@ -109,11 +103,10 @@ class Study(_About):
 
     @property
     def options(self) -> list[str]:
-        """The options that name the study in a command."""
         return [] if self.folder == SHIPPED else ["--experiments", shell.typed(self.folder)]
 
     def command(self, *words: str, uri: str | None = None) -> str:
-        """Writes :func:`resnet.host.shell.command` of ``ladder`` for this study."""
+        """Writes a command of ``ladder`` for this study."""
         return shell.command("ladder", *words, *self.options, uri=uri)
 
     @cached_property
@@ -129,9 +122,6 @@ class Study(_About):
         """Resolves an experiment with the changes of a profile, then of each ``--set``.
 
         A profile changes no block that the experiment has set to null, such as early_stopping.
-
-        Raises:
-            UserError: a file is malformed, or a change is not allowed.
         """
         experiment = load(self.files[name])
         if profile != "full":
@@ -143,11 +133,7 @@ class Study(_About):
         return experiment
 
     def profile(self, name: str) -> Profile:
-        """Loads ``profiles/<name>.yaml``.
-
-        Raises:
-            UserError: there is no such profile, or it is malformed.
-        """
+        """Loads ``profiles/<name>.yaml``."""
         known = {path.stem: path for path in _files(self.folder / "profiles")}
         if name not in known:
             allowed = ", ".join(["full", *known])
@@ -155,11 +141,7 @@ class Study(_About):
         return validate(Profile, read_yaml(known[name]), str(known[name]))
 
     def check_names(self) -> None:
-        """Refuses a file that looks like an experiment or a profile, but is not named like one.
-
-        Raises:
-            UserError: there is such a file; the line says what to call it.
-        """
+        """Refuses a file that looks like an experiment or a profile, but is not named like one."""
         found = {*self.files.values(), *_files(self.folder / "profiles")}
         for pattern in ("[0-9]*", "baselines/*", "profiles/*"):
             for path in self.folder.glob(pattern):
