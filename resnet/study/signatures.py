@@ -40,6 +40,7 @@ _NO_CLASSES = {
 }
 
 
+@functools.cache
 def architectures(source: str, file: str) -> dict[str, Schema]:
     """Reads the architectures of a file: their settings by name.
 
