@@ -6,16 +6,13 @@
 
 from resnet.study import ablation, signatures
 from resnet.study.files import read_yaml
-from resnet.study.key import GROUP, KEYS, Key, group
-from resnet.study.keys import Setting, explain, settings
+from resnet.study.job import GROUP, KEYS, Job, Key, group
+from resnet.study.keys import explain, settings
 from resnet.study.resolve import change, from_yaml, load, own_networks, sweep
 from resnet.study.schema import (
     Augmentation,
     Experiment,
-    Job,
-    Model,
     Name,
-    Named,
     Strict,
     Text,
     Training,

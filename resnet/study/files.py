@@ -22,10 +22,7 @@ _CORE_SCHEMA = {
 
 
 class _Loader(yaml.SafeLoader):
-    """PyYAML's safe loader, with YAML 1.2's core schema in place of that of YAML 1.1.
-
-    In YAML 1.1, 010 is 8, 1:30 is 90, no is false, and 1e-4 is text.
-    """
+    """Reads YAML 1.2; in YAML 1.1, 010 is 8, 1:30 is 90, no is false, and 1e-4 is text."""
 
     yaml_implicit_resolvers: dict = {}  # noqa: RUF012 - PyYAML's own way
     depth = 0
@@ -60,7 +57,7 @@ class _Loader(yaml.SafeLoader):
 
 
 class Dumper(yaml.SafeDumper):
-    """PyYAML's safe dumper, with quotes around text that is no text to either version of YAML."""
+    """Puts text in quotes if either version of YAML would read it as anything else."""
 
 
 _Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)

@@ -44,11 +44,7 @@ class Setting(NamedTuple):
 
 
 def settings(networks: str = "") -> Iterator[Setting]:
-    """Yields every key of experiments.
-
-    Args:
-        networks: text of a study's ``networks.py``.
-    """
+    """Yields every key of experiments, and of the text of a study's ``networks.py``."""
     shipped = signatures.architectures(signatures.SHIPPED.read_text("utf-8"), "")
     named = {
         "model.architecture": shipped | signatures.architectures(networks, signatures.OWN),
@@ -109,24 +105,22 @@ def words(node: JsonSchema, root: JsonSchema | None = None) -> str:
     return f"{kind}, {bounds}{' characters' * ('text' in kind)}" if bounds else kind
 
 
-def _place(model: type[BaseModel], location: tuple) -> tuple[list[str], JsonSchema, JsonSchema]:
-    """Follows a location of pydantic's, which names branches of unions too, into a schema.
+def _place(location: tuple, root: JsonSchema) -> tuple[list[str], JsonSchema]:
+    """Follows a location of pydantic's, which names members of unions too, into a schema.
 
     Returns:
-        The keys on the way, the schema of the value there, and the root.
+        The keys on the way, and the schema of the value there.
     """
-    root = node = model.model_json_schema()
-    path = []
+    path, node = [], root
     for part in location:
         for branch in _branches(node, root):
-            inner = branch.get("items") if isinstance(part, int) else None
-            inner = inner or branch.get("properties", {}).get(part)
-            inner = inner or branch.get("additionalProperties")
+            inner = branch.get("properties", {}).get(part, branch.get("additionalProperties"))
+            inner = branch.get("items") if isinstance(part, int) else inner
             if isinstance(inner, dict):
                 path.append(str(part))
                 node = inner
                 break
-    return path, node, root
+    return path, node
 
 
 def validate(model: type[M], tree: Any, source: str, above: str = "") -> M:
@@ -142,17 +136,14 @@ def explain(
 ) -> UserError:
     """Writes pydantic's complaint about a model in a line: source, key, value, what is allowed.
 
-    Args:
-        source: the file, or what a user typed.
-        error: pydantic's.
-        model: the model that was validated.
-        above: key of the block that was validated, if it is not the whole.
+    ``above`` is the key of the block that was validated, if it is not the whole.
     """
+    root = model.model_json_schema()
     errors = error.errors(include_url=False, include_context=False)
     # a mistyped key is also missing
     first = min(errors, key=lambda error: error["type"] != "extra_forbidden")
     kind, value = first["type"], short_repr(first["input"])
-    path, node, root = _place(model, first["loc"])
+    path, node = _place(first["loc"], root)
     if kind == "extra_forbidden":
         unknown = str(first["loc"][-1])
         path.append(unknown)
@@ -167,7 +158,7 @@ def explain(
         problem = f"{value} is not allowed; it must be {words(node, root)}"
     key = one_line(".".join([above] * bool(above) + path))
     # a file may hold thousands of mistakes
-    others = [".".join(_place(model, e["loc"])[0]) for e in errors[:20] if e is not first]
+    others = [".".join(_place(e["loc"], root)[0]) for e in errors[:20] if e is not first]
     others = [name for name in dict.fromkeys(others) if name and name not in key][:4]
     also = f" (also wrong: {one_line(', '.join(others))})" if others else ""
     return UserError(f"{source}: {f'{key}: ' if key else ''}{problem}{also}")

@@ -1,8 +1,7 @@
-"""Resolves files into experiments: ``extends``, ``--set``, and one line for every mistake.
+"""Resolves files and ``--set`` into experiments in which every value is explicit.
 
-An experiment is a YAML file that states only what it changes against the one it ``extends``.
-Resolving yields an :class:`Experiment` in which every value is explicit; that form is hashed,
-logged and compared. Every mistake becomes a :class:`resnet.UserError` of one line.
+An experiment is a YAML file that states only what it changes against the one it ``extends``. Every
+mistake becomes a :class:`resnet.UserError` of one line.
 """
 
 import hashlib
@@ -16,7 +15,7 @@ from resnet.host.shell import one_line
 from resnet.study import signatures
 from resnet.study.files import elements, parse, read_yaml, short_repr
 from resnet.study.keys import nearest, validate
-from resnet.study.schema import Experiment, flatten
+from resnet.study.schema import Experiment, Strict, flatten
 
 UNSETTABLE = ("name", "title", "assumed", "alternatives", "code")
 """Keys of an experiment that shape no result, so that ``--set`` refuses them."""
@@ -51,11 +50,7 @@ def _complete(tree: dict[str, Any], source: str) -> None:
 
 
 def _check(
-    block: dict[str, Any],
-    named: str,
-    schemas: dict[str, signatures.Schema],
-    source: str,
-    key: str,
+    block: dict[str, Any], named: str, schemas: dict[str, type[Strict]], source: str, key: str
 ) -> None:
     name = block.pop(named, None)
     if not isinstance(name, str) or name not in schemas:
@@ -147,11 +142,7 @@ def load(path: Path, _children: tuple[Path, ...] = ()) -> Experiment:
 
 
 def own_networks(folder: Path) -> str:
-    """Returns the text of a study's ``networks.py``, "" if the folder holds none.
-
-    Raises:
-        UserError: the file cannot be read.
-    """
+    """Returns the text of a study's ``networks.py``, "" if the folder holds none."""
     path = folder / signatures.OWN
     try:
         return path.read_text(encoding="utf-8") if path.is_file() else ""
@@ -160,11 +151,7 @@ def own_networks(folder: Path) -> str:
 
 
 def from_yaml(text: str, source: str) -> Experiment:
-    """Reads what :meth:`Experiment.to_yaml` wrote; errors name the source.
-
-    Raises:
-        UserError: the text is no resolved experiment.
-    """
+    """Reads what :meth:`Experiment.to_yaml` wrote; errors name the source."""
     return validate(Experiment, parse(text, source), source)
 
 

@@ -4,7 +4,6 @@ import hashlib
 import json
 import unicodedata
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 import yaml
@@ -197,7 +196,7 @@ class Training(Strict):
 
 
 class Alternative(Strict):
-    """A value that an assumption could have had as well."""
+    """Another value that an assumption could have had."""
 
     value: Any
     reason: Text
@@ -224,10 +223,7 @@ class Experiment(Strict):
         return self.title if "~" in self.name else f"{short(self.name)} {self.title}"
 
     def flat(self, **options: Any) -> dict[str, Any]:
-        """Returns everything that shapes the result as ``{"training.epochs": 25, ...}``.
-
-        ``options`` are those of pydantic's ``model_dump``.
-        """
+        """Returns everything that shapes the result as ``{"training.epochs": 25, ...}``."""
         tree = self.model_dump(include={"model", "data", "training"}, **options)
         if not self.model.code_sha256:
             tree["model"].pop("code_sha256", None)
@@ -286,35 +282,6 @@ _HASHED = (
 )
 
 
-@dataclass(frozen=True)
-class Job:
-    """One experiment with one seed, to be trained."""
-
-    experiment: Experiment
-    seed: int
-    profile: str = "full"
-    modified: str = ""
-    """The ``--set`` overrides, even those with the value that a rung had already."""
-    varied: str = field(default="", compare=False)
-    """The overrides in which the jobs of a sweep differ: ``batch_size=16``."""
-
-    @property
-    def row(self) -> str:  # what the seeds of an experiment share in a command
-        return f"{self.experiment.name} {self.varied}".rstrip()
-
-    @property
-    def title(self) -> str:  # "+ augmentation · batch_size=16"
-        return " · ".join(filter(None, (self.experiment.title, self.varied)))
-
-    @property
-    def label(self) -> str:  # "2 + augmentation · batch_size=16"
-        return " · ".join(filter(None, (self.experiment.label, self.varied)))
-
-    def trajectory(self) -> tuple[str, int]:
-        """Returns what jobs share that share checkpoints; no two of them train at a time."""
-        return self.experiment.trajectory(), self.seed
-
-
 class Profile(Strict):
     """A named variation of every rung, for trying the machinery; ``experiments/profiles``."""
 
@@ -355,7 +322,7 @@ def rungs(names: Iterable[str]) -> list[str]:
     return sorted(numbers, key=numbers.__getitem__)
 
 
-_BLOCKS: dict[str, type[BaseModel]] = {
+_BLOCKS: dict[str, type[Strict]] = {
     "data.augmentation": Augmentation,
     "training.early_stopping": EarlyStopping,
 }
@@ -371,7 +338,8 @@ def differences(before: dict[str, Any], after: dict[str, Any]) -> tuple[str, ...
         if old == new:
             continue
         if key not in before and before.get(block, "") is None:  # the block was null
-            if block not in _BLOCKS or _BLOCKS[block].model_fields[leaf].default != new:
+            schema = _BLOCKS.get(block)
+            if not schema or schema.model_fields[leaf].default != new:
                 blocks.setdefault(block, []).append(f"{leaf} {_text(new)}")
         elif key not in after and after.get(block, "") is None:
             blocks[block] = ["off"]

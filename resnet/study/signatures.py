@@ -21,7 +21,6 @@ SHIPPED = ROOT / "resnet" / "network" / "models.py"
 """The architectures that come with the project."""
 OWN = "networks.py"
 """The file of a study's own architectures, beside its rungs."""
-Schema = type[Strict]
 
 _ANNOTATIONS: dict[str, Any] = {
     **{"Annotated": Annotated, "Any": Any, "Field": Field, "Literal": Literal},
@@ -41,7 +40,7 @@ _NO_CLASSES = {
 
 
 @functools.cache
-def architectures(source: str, file: str) -> dict[str, Schema]:
+def architectures(source: str, file: str) -> dict[str, type[Strict]]:
     """Reads the architectures of a file: their settings by name.
 
     An architecture is a public function whose first parameters are ``input_shape`` and ``classes``.
@@ -69,7 +68,7 @@ def architectures(source: str, file: str) -> dict[str, Schema]:
 
 
 @functools.cache
-def of_keras(kind: str) -> dict[str, Schema]:
+def of_keras(kind: str) -> dict[str, type[Strict]]:
     """Reads the settings of Keras's ``optimizers`` or ``schedules`` by identifier.
 
     The learning rate is not among them: it has a key of its own.
@@ -111,8 +110,8 @@ def _value(node: ast.expr, known: dict[str, Any]) -> Any:
     return eval(code, {"__builtins__": {}}, known)  # noqa: S307 - of the known names alone
 
 
-def _schema(node: ast.FunctionDef, known: dict[str, Any], file: str, docstring: str) -> Schema:
-    """Makes the schema of a function's settings; the docstring describes them."""
+def _schema(node: ast.FunctionDef, known: dict[str, Any], file: str, about: str) -> type[Strict]:
+    """Makes the schema of a function's settings; ``about`` is the text that describes them."""
     plain = [*node.args.posonlyargs, *node.args.args]
     defaults = [None] * (len(plain) - len(node.args.defaults)) + node.args.defaults
     fields: dict[str, Any] = {}
@@ -124,8 +123,8 @@ def _schema(node: ast.FunctionDef, known: dict[str, Any], file: str, docstring: 
             continue
         try:
             default = _value(expression, known) if expression else ...
-            annotation = parameter.annotation
-            kind = _value(annotation, known) if annotation else _kind(default)
+            typed = parameter.annotation
+            kind = _value(typed, known) if typed else _kind(default)
         except Exception:  # whatever the expression raises
             raise UserError(
                 f"{file}: {node.name}: {name}: its type or default cannot be read; write int, "
@@ -133,8 +132,8 @@ def _schema(node: ast.FunctionDef, known: dict[str, Any], file: str, docstring: 
             ) from None
         if isinstance(default, tuple):
             default = list(default)
-        about = re.search(rf"^ +{name}: (.*(\n {{8,}}.*)*)", docstring, re.MULTILINE)
-        fields[name] = (kind, Field(default, description=about[1] if about else ""))
+        entry = re.search(rf"^ +{name}: (.*(\n {{8,}}.*)*)", about, re.MULTILINE)
+        fields[name] = (kind, Field(default, description=entry[1] if entry else ""))
     return create_model(node.name, __base__=Strict, **fields)
 
 

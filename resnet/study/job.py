@@ -1,11 +1,40 @@
-"""The key of a run, by which runs are found again, averaged, and named as records."""
+"""A job to train, and the key by which its run is found again, averaged, and named as a record."""
 
 import hashlib
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 
-from resnet.study.schema import Job
+from resnet.study.schema import Experiment
+
+
+@dataclass(frozen=True)
+class Job:
+    """One experiment with one seed, to be trained."""
+
+    experiment: Experiment
+    seed: int
+    profile: str = "full"
+    modified: str = ""
+    """The ``--set`` overrides, even those with the value that a rung had already."""
+    varied: str = field(default="", compare=False)
+    """The overrides in which the jobs of a sweep differ: ``batch_size=16``."""
+
+    @property
+    def row(self) -> str:  # what the seeds of an experiment share in a command
+        return f"{self.experiment.name} {self.varied}".rstrip()
+
+    @property
+    def title(self) -> str:  # "+ augmentation · batch_size=16"
+        return " · ".join(filter(None, (self.experiment.title, self.varied)))
+
+    @property
+    def label(self) -> str:  # "2 + augmentation · batch_size=16"
+        return " · ".join(filter(None, (self.experiment.label, self.varied)))
+
+    def trajectory(self) -> tuple[str, int]:
+        """Returns what jobs share that share checkpoints; no two of them train at a time."""
+        return self.experiment.trajectory(), self.seed
 
 
 @dataclass(frozen=True)
