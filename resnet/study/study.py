@@ -161,8 +161,7 @@ class Study(_About):
 
 def _files(folder: Path) -> list[Path]:
     """Returns a folder's YAML files without hidden ones, such as ``._quick.yaml`` of macOS."""
-    paths = sorted(folder.glob("*.yaml"))
-    return [path for path in paths if path.stem.isprintable() and not path.name.startswith(".")]
+    return [path for path in sorted(folder.glob("[!.]*.yaml")) if path.stem.isprintable()]
 
 
 def _where_present(tree: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
