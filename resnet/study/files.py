@@ -107,7 +107,12 @@ def elements(text: str) -> list[str]:
         return [text]
     nodes = node.value if isinstance(node, yaml.SequenceNode) else []
     found = [within[inner.start_mark.index : inner.end_mark.index] for inner in nodes]
-    return found if len(found) > 1 else [text]
+    # "a: 1, b: 2" is a mapping whose braces were forgotten
+    mappings = [
+        written for written, inner in zip(found, nodes, strict=True) if inner.id == "mapping"
+    ]
+    braces = all(written.startswith("{") for written in mappings)
+    return found if braces and len(found) > 1 else [text]
 
 
 def parse(text: str, source: str) -> Any:

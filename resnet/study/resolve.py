@@ -38,30 +38,32 @@ def _complete(tree: dict[str, Any], source: str) -> None:
     if isinstance(model, dict) and "architecture" in model:
         own = signatures.architectures(tree.get("code", ""), signatures.OWN)
         shipped = signatures.architectures(signatures.SHIPPED.read_text("utf-8"), "")
-        model.pop("code_sha256", None)
-        _check(model, "architecture", shipped | own, source, "model")
+        given = {key: value for key, value in model.items() if key != "code_sha256"}
+        tree["model"] = _checked(given, "architecture", shipped | own, source, "model")
         if model["architecture"] in own:
-            model["code_sha256"] = hashlib.sha256(tree["code"].encode()).hexdigest()
+            tree["model"]["code_sha256"] = hashlib.sha256(tree["code"].encode()).hexdigest()
         else:
             tree["code"] = ""
     for key, kind in (("optimizer", "optimizers"), ("schedule", "schedules")):
         if isinstance(training, dict) and isinstance(block := training.get(key), dict):
-            _check(block, "name", signatures.of_keras(kind), source, f"training.{key}")
+            known = signatures.of_keras(kind)
+            settings = _checked(block, "name", known, source, f"training.{key}")
+            tree["training"] = tree["training"] | {key: settings}
 
 
-def _check(
+def _checked(
     block: dict[str, Any], named: str, schemas: dict[str, type[Strict]], source: str, key: str
-) -> None:
-    name = block.pop(named, None)
+) -> dict[str, Any]:
+    name = block.get(named)
     if not isinstance(name, str) or name not in schemas:
         raise UserError(
             f"{source}: {key}.{named}: {short_repr(name)} is not known"
             f"{nearest(str(name), [*schemas])}; allowed: {', '.join(schemas)}"
         )
-    settings = validate(schemas[name], block, source, key).model_dump()
-    block.clear()
+    given = {k: v for k, v in block.items() if k != named}
+    settings = validate(schemas[name], given, source, key).model_dump()
     # Keras's "none" is left out: it means that the setting is not used
-    block.update({named: name} | {k: v for k, v in settings.items() if v is not None})
+    return {named: name} | {k: v for k, v in settings.items() if v is not None}
 
 
 def _within(key: str, keys: Iterable[str]) -> bool:

@@ -415,6 +415,7 @@ def test_any_override_works_or_is_refused_in_one_line(key, value):
         ("", [""]),
         ("16,", ["16,"]),
         ("16,,64", ["16,,64"]),
+        ("name: sgd, momentum: 0.9", ["name: sgd, momentum: 0.9"]),
         ("[4,8", ["[4,8"]),
         ("]: [", ["]: ["]),
         ("*a,1", ["*a,1"]),
