@@ -51,9 +51,9 @@ def subset(before: Experiment, after: Experiment, chosen: Iterable[str]) -> Expe
         tree[section] = tree[section] | {name: values[key]} if name else values[key]
     assumed = {
         key: reason
-        for experiment in (before, after)
+        for experiment in (before, after)  # whichever the value of the key is from
         for key, reason in experiment.assumed.items()
-        if any(f"{key}.".startswith(f"{factor}.") for factor in chosen) is (experiment is after)
+        if any(f"{key}.".startswith(f"{factor}.") for factor in chosen) == (experiment is after)
     }
     names = [key.rpartition(".")[2] for key in chosen]
     title = f"{short(after.name)} with only {', '.join(names)}"[:80]
