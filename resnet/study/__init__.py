@@ -5,10 +5,10 @@ and :class:`Key` identifies a run. Every mistake in a file is reported in one li
 """
 
 from resnet.study import ablation, signatures
-from resnet.study.files import read_yaml
+from resnet.study.files import read_yaml, sweep
 from resnet.study.job import GROUP, KEYS, Job, Key, group
 from resnet.study.keys import explain, settings
-from resnet.study.resolve import change, from_yaml, load, own_networks, sweep
+from resnet.study.resolve import change, from_yaml, load, own_networks
 from resnet.study.schema import (
     Augmentation,
     Experiment,

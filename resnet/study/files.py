@@ -95,24 +95,24 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return tree
 
 
-def elements(text: str) -> list[str]:
-    """Splits ``4, "a, b", [5, 6]`` into its elements, as they are written.
+def sweep(text: str) -> list[str]:
+    """Splits a ``--set`` with a list of values, ``key=4, "a, b"``, into one ``--set`` per value.
 
-    Any text that is not the inside of a YAML list of two or more stays whole.
+    Values stay as they are written. Any text without a YAML list of two or more stays whole.
     """
-    within = f"[{text}]"
+    key, _, values = text.partition("=")
+    within = f"[{values}]"
     try:
         node = yaml.compose(within, Loader=_Loader)
     except (yaml.YAMLError, ValueError, OverflowError):
         return [text]
     nodes = node.value if isinstance(node, yaml.SequenceNode) else []
     found = [within[inner.start_mark.index : inner.end_mark.index] for inner in nodes]
-    # "a: 1, b: 2" is a mapping whose braces were forgotten
-    mappings = [
-        written for written, inner in zip(found, nodes, strict=True) if inner.id == "mapping"
-    ]
-    braces = all(written.startswith("{") for written in mappings)
-    return found if braces and len(found) > 1 else [text]
+    for inner, written in zip(nodes, found, strict=True):
+        # "a: 1, b: 2" is a mapping whose braces were forgotten
+        if isinstance(inner, yaml.MappingNode) and not written.startswith("{"):
+            return [text]
+    return [f"{key}={value}" for value in dict.fromkeys(found)] if len(found) > 1 else [text]
 
 
 def parse(text: str, source: str) -> Any:

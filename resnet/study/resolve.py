@@ -13,7 +13,7 @@ from typing import Any
 from resnet import UserError
 from resnet.host.shell import one_line
 from resnet.study import signatures
-from resnet.study.files import elements, parse, read_yaml, short_repr
+from resnet.study.files import parse, read_yaml, short_repr
 from resnet.study.keys import nearest, validate
 from resnet.study.schema import Experiment, Strict, flatten
 
@@ -155,15 +155,6 @@ def own_networks(folder: Path) -> str:
 def from_yaml(text: str, source: str) -> Experiment:
     """Reads what :meth:`Experiment.to_yaml` wrote; errors name the source."""
     return validate(Experiment, parse(text, source), source)
-
-
-def sweep(text: str) -> list[str]:
-    """Splits a ``--set`` with a list of values, ``key=value,value``, into one ``--set`` per value.
-
-    A value in brackets, braces or quotes may hold commas.
-    """
-    key, equals, values = text.partition("=")
-    return [f"{key}{equals}{value}" for value in dict.fromkeys(elements(values))]
 
 
 def parse_override(text: str) -> dict[str, Any]:
