@@ -48,7 +48,8 @@ def test_its_commands_are_those_of_an_experiment_s_life():
 def test_its_commands_work_and_its_model_answers_raw_images_as_it_was_tested(
     here, command, image_folder
 ):
-    written(PAGE, command.folder, SHORT | {"cifar10\n": f"squares\ndata: {image_folder}\n"})
+    images = {"cifar10\n": f"squares\ndata: {image_folder}\n"}
+    written(PAGE, command.folder, SHORT | images | {"((16, 32, 64), 1)": "((16, 32), 1)"})
     printed = {}
     for words in LADDER:  # the others are of a GPU, and a server
         printed[" ".join(words[:2])] = process = here(*words)
