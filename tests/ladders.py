@@ -1,4 +1,4 @@
-"""Real ladders in processes of their own, what they leave in MLflow, and two of them compared."""
+"""Ladders in processes of their own, their runs in MLflow, and the comparison of two of them."""
 
 import os
 import re
@@ -23,9 +23,9 @@ TIMING = {"images_per_second", "epoch_seconds", "train_seconds"}
 
 
 def written(page, folder, shorter):
-    """Writes the files of a page's blocks of code, whose first line is a path, into a folder.
+    """Writes a page's blocks of code as files; the first line of each is the file's path.
 
-    ``shorter`` maps what would train for hours to what does not.
+    ``shorter`` replaces texts of the page, so that nothing trains for hours.
     """
     for block in re.findall(r"```\w+\n(.*?)```", page, re.DOTALL):
         first, text = block.split("\n", 1)
@@ -44,7 +44,7 @@ def runs_of(uri, role="rung", study="resnet-ladder"):
 
 
 def in_a_fresh_shell(line, folder):
-    """What a printed command does for who pastes it: no environment, nothing activated."""
+    """Runs a printed command as pasted into a fresh shell, with nothing activated."""
     environment = {"PATH": "/usr/bin:/bin", "HOME": str(folder), "COLUMNS": "200"}
     return subprocess.run(
         ["sh", "-c", line], cwd=folder, env=environment, capture_output=True, text=True
@@ -52,12 +52,12 @@ def in_a_fresh_shell(line, folder):
 
 
 def printed(text, after):
-    """The command that a line of the output ends with."""
+    """Returns the command that a line of the output ends with."""
     return re.search(rf"{after}  ?(.+?)(?:  \(|$)", text, re.MULTILINE)[1]
 
 
 def record(uri, run, folder):
-    """Everything of a run that must not depend on interruptions."""
+    """Returns everything of a run that must not depend on interruptions."""
     client = MlflowClient(uri)
     histories = {}
     for key in run.data.metrics:
@@ -75,7 +75,7 @@ def record(uri, run, folder):
 
 def model_of(run):
     tags = run.data.tags
-    rung = re.sub("[~+]", "_", tags["rung"])  # of a part of a step; MLflow allows no such name
+    rung = re.sub("[~+]", "_", tags["rung"])  # MLflow allows neither in a name
     return f"runs:/{run.info.run_id}/{rung}-seed{tags['seed']}"
 
 
@@ -87,7 +87,7 @@ def assert_identical(a, b):
 
 
 def left_alone(arguments, empty, tmp_path_factory):
-    """The store of a command to which nothing happens."""
+    """Returns the store of a command that nothing interrupts."""
     folder = tmp_path_factory.mktemp("undisturbed")
     shutil.copyfile(empty, folder / "mlflow.db")
     uri = f"sqlite:///{folder / 'mlflow.db'}"
@@ -129,15 +129,8 @@ def assert_as_if_nothing_happened(command, undisturbed, folder):
     for run in children:
         assert run.info.status == "FINISHED"
         assert_identical(record(command.uri, run, folder), undisturbed[run.data.tags["rung"]])
-        assert (
-            len(
-                mlflow.search_logged_models(
-                    [run.info.experiment_id],
-                    f"source_run_id = '{run.info.run_id}'",
-                    output_format="list",
-                )
-            )
-            == 1
-        )
+        of_run = f"source_run_id = '{run.info.run_id}'"
+        models = mlflow.search_logged_models([run.info.experiment_id], of_run, output_format="list")
+        assert len(models) == 1
     assert {run.info.status for run in runs_of(command.uri, "ladder")} <= {"FINISHED", "KILLED"}
     assert not list(command.checkpoints.glob("*/*.npz"))

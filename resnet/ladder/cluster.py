@@ -138,8 +138,8 @@ def _serve(
             waiting.clear()
         while len(running) < processes:
             # a training that another can share is not done twice side by side
-            busy = {job.training() for job in running.values()}
-            free = [(n, job) for n, job in waiting if job.training() not in busy]
+            busy = {job.trajectory() for job in running.values()}
+            free = [(n, job) for n, job in waiting if job.trajectory() not in busy]
             if not free:
                 break
             waiting.remove(free[0])

@@ -53,7 +53,7 @@ def trainings(jobs: list[Job]) -> int:
     That a command goes on with as many lanes as it began with, whatever is done by then, is what
     its bits depend on.
     """
-    return len({job.training() for job in jobs})
+    return len({job.trajectory() for job in jobs})
 
 
 def run(
@@ -94,8 +94,8 @@ def run(
             if waiting and program is None:
                 program = _program(waiting[0], dataset, lanes)
             # a job that shares another's states waits for them, as on a cluster
-            busy = {job.training() for job in threads.jobs.values()}
-            free = [job for jobs in waiting[:1] for job in jobs if job.training() not in busy]
+            busy = {job.trajectory() for job in threads.jobs.values()}
+            free = [job for jobs in waiting[:1] for job in jobs if job.trajectory() not in busy]
             if program and free and program.free:
                 waiting[0].remove(free[0])
                 threads.begin(free[0], program.lane())

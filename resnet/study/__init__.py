@@ -1,21 +1,18 @@
-"""What is run: a study's folder of YAML, resolved into experiments with every value explicit.
+"""Resolves a study's folder of YAML files into experiments in which every value is explicit.
 
-:class:`Study` is a folder, :class:`Experiment` one rung, :class:`Job` that with a seed, and
-:class:`Key` says of a run what it is. Whatever is wrong with a file ends as one line.
+:class:`Study` is the folder, :class:`Experiment` a rung, :class:`Job` a rung and a seed to train,
+and :class:`Key` identifies a run. Every mistake in a file is reported in one line.
 """
 
 from resnet.study import ablation, signatures
-from resnet.study.files import read_yaml
-from resnet.study.key import GROUP, KEYS, Key, group
-from resnet.study.keys import Setting, explain, settings
-from resnet.study.resolve import change, from_yaml, load, own_networks, sweep
+from resnet.study.files import read_yaml, sweep
+from resnet.study.job import GROUP, KEYS, Job, Key, group
+from resnet.study.keys import explain, settings
+from resnet.study.resolve import change, from_yaml, load, own_networks
 from resnet.study.schema import (
     Augmentation,
     Experiment,
-    Job,
-    Model,
     Name,
-    Named,
     Strict,
     Text,
     Training,

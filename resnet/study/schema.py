@@ -1,10 +1,9 @@
-"""What an experiment may say: the schema, and the hashes of what shapes a result."""
+"""The schema of an experiment, and the hashes of what shapes its result."""
 
 import hashlib
 import json
 import unicodedata
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 import yaml
@@ -20,7 +19,7 @@ Rate = Annotated[float, Field(gt=0, le=10, allow_inf_nan=False)]
 
 
 def _printable(text: str) -> str:
-    # others steer the terminal, or may not stand in an SVG
+    # other characters steer the terminal, or are not allowed in an SVG
     if odd := [c for c in text if not c.isprintable() and unicodedata.category(c) != "Zs"]:
         raise ValueError(f"the character {odd[0]!a} cannot be printed; leave it out")
     if not text.strip():
@@ -34,7 +33,7 @@ def _joined(text: str) -> str:
 
 Name = Annotated[str, AfterValidator(_printable)]
 Text = Annotated[str, AfterValidator(_joined)]
-"""Printable, any kind of blank included; the lines that it has in a file become one."""
+"""Printable text; its lines in a file become one."""
 
 
 class Strict(BaseModel):
@@ -45,34 +44,30 @@ class Strict(BaseModel):
     )
 
 
-class Named(Strict):
-    """Something with settings of its own, which :mod:`resnet.study.signatures` checks."""
+class _WithSettings(Strict):
+    """Has settings of its own, which :mod:`resnet.study.signatures` checks."""
 
     model_config = ConfigDict(extra="allow")
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        return dict(self.model_extra or {})
+
+
+class Named(_WithSettings):
+    """A class of Keras's with its settings, the constructor's arguments."""
 
     name: Name
     """Keras's identifier of the class."""
 
-    @property
-    def settings(self) -> dict[str, Any]:
-        """Everything but the name."""
-        return dict(self.model_extra or {})
 
-
-class Model(Strict):
-    """An architecture with its settings, the parameters of the function of that name."""
-
-    model_config = ConfigDict(extra="allow")
+class Model(_WithSettings):
+    """An architecture with its settings, the arguments of the function of that name."""
 
     architecture: Name
     """A function of ``networks.py`` in the study's folder, or of the project."""
     code_sha256: str = ""
-    """Of the study's ``networks.py``, if the architecture is one of its own."""
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """The function's arguments."""
-        return dict(self.model_extra or {})
+    """Hash of the study's ``networks.py``, if the architecture is one of its own."""
 
 
 class Augmentation(Strict):
@@ -100,18 +95,15 @@ class Augmentation(Strict):
     """An epoch holds each image and its copies moved by so many pixels in four directions."""
 
     @property
-    def affine(self) -> bool:
-        """Whether images are turned, shifted, zoomed or mirrored."""
+    def affine(self) -> bool:  # images are turned, shifted, zoomed or mirrored
         return any(getattr(self, key) for key in (*_HASHED, "vertical_flip"))
 
     @property
-    def boxed(self) -> bool:
-        """Whether images are moved by whole pixels, or cut."""
+    def boxed(self) -> bool:  # images are moved by whole pixels, or cut
         return bool(self.crop_padding or self.cutout or self.expand_shifts)
 
     @property
-    def copies(self) -> int:
-        """How often an epoch holds each image."""
+    def copies(self) -> int:  # of each image in an epoch
         return 5 if self.expand_shifts else 1
 
 
@@ -204,19 +196,14 @@ class Training(Strict):
 
 
 class Alternative(Strict):
-    """A value that an assumption could have had as well."""
+    """Another value that an assumption could have had."""
 
     value: Any
     reason: Text
 
 
 class Experiment(Strict):
-    """One fully explicit experiment.
-
-    ``assumed`` maps each key (``training.epochs``) whose value the study does not state to the
-    reason for the value chosen; a key of a child file set to null states it after all.
-    ``alternatives`` maps such keys to other values, see :mod:`resnet.study.ablation`.
-    """
+    """One fully explicit experiment."""
 
     name: Name
     title: Annotated[str, Field(max_length=80), AfterValidator(_joined)]
@@ -224,21 +211,19 @@ class Experiment(Strict):
     data: Data
     training: Training
     assumed: dict[str, Text] = {}
+    """Of each key (``training.epochs``) whose value the study does not state, the reason."""
     alternatives: dict[str, list[Alternative]] = {}
+    """Other values of these keys, see :mod:`resnet.study.ablation`."""
     code: str = ""
     """The text of the study's ``networks.py``, if the architecture is one of its own."""
 
     @property
     def label(self) -> str:
-        """``3 + deeper + early stopping``; a part of a step is called by its title alone."""
+        """``3 + deeper + early stopping``; the title alone for an experiment without a file."""
         return self.title if "~" in self.name else f"{short(self.name)} {self.title}"
 
     def flat(self, **options: Any) -> dict[str, Any]:
-        """Returns everything that shapes the result as ``{"training.epochs": 25, ...}``.
-
-        Args:
-            **options: of pydantic's ``model_dump``.
-        """
+        """Returns everything that shapes the result as ``{"training.epochs": 25, ...}``."""
         tree = self.model_dump(include={"model", "data", "training"}, **options)
         if not self.model.code_sha256:
             tree["model"].pop("code_sha256", None)
@@ -247,8 +232,8 @@ class Experiment(Strict):
     def hash(self) -> str:
         """Returns SHA-256 (hex) of what shapes the result; title and assumptions do not.
 
-        A default does not enter it: a key that the schema is given later, with a default that
-        means "as before", leaves runs, records and states what they were.
+        Defaults do not enter the hash. So a key that the schema gets later, with a default that
+        means "as before", leaves the hashes of runs, records and checkpoints as they are.
         """
         return _digest(self._hashed())
 
@@ -259,30 +244,29 @@ class Experiment(Strict):
         return flat
 
     def trajectory(self) -> str:
-        """Returns SHA-256 (hex) of what shapes the weights on their way.
+        """Returns SHA-256 (hex) of what shapes the weights after each epoch.
 
-        How long they are trained, and when to stop, decides only which of them are tested. The
-        schedule shapes them, but no sooner than it first changes the rate.
+        The number of epochs and early stopping decide only which of these weights are tested. The
+        schedule shapes them, but only after it first changes the rate.
         """
-        # These act between epochs, on figures that are in the states: rung 4 shares rung 3's
-        # training until its rate first drops, because the rates so far are in a state's name.
-        aside = ("epochs", "early_stopping", "reduce_lr_on_plateau", "schedule")
-        return _digest({k: v for k, v in self._hashed().items() if k.split(".")[1] not in aside})
+        # These act between epochs, on figures that are in the checkpoints: rung 4 shares rung 3's
+        # training until its rate first drops, because a checkpoint's name has the rates so far.
+        left_out = ("epochs", "early_stopping", "reduce_lr_on_plateau", "schedule")
+        return _digest({k: v for k, v in self._hashed().items() if k.split(".")[1] not in left_out})
 
     def program(self) -> str:
-        """Returns SHA-256 (hex) of what shapes the compiled training step and how many there are.
+        """Returns SHA-256 (hex) of what shapes the compiled training step, and the number of steps.
 
-        Which images are held out, how far an image is turned, the learning rate and when it drops
-        are data of a step.
+        The images held out, the angles, and the learning rate of each epoch are inputs of a step.
         """
-        data = (
+        inputs = (
             *("training.epochs", "training.early_stopping", "training.reduce_lr_on_plateau"),
             *("training.learning_rate", "training.schedule", "training.shuffle"),
             *("data.validation.subset", "data.augmentation."),
         )
-        shape = {key: value for key, value in self.flat().items() if not key.startswith(data)}
-        of = self.data.augmentation
-        return _digest(shape | {"augmented": of and (of.fill_mode, of.affine, of.boxed, of.copies)})
+        shape = {key: value for key, value in self.flat().items() if not key.startswith(inputs)}
+        a = self.data.augmentation
+        return _digest(shape | {"augmented": a and (a.fill_mode, a.affine, a.boxed, a.copies)})
 
     def to_yaml(self) -> str:
         """Writes the resolved experiment as YAML, every value explicit."""
@@ -296,38 +280,6 @@ _HASHED = (
     *("rotation_range", "width_shift_range", "height_shift_range", "zoom_range"),
     "horizontal_flip",
 )
-
-
-@dataclass(frozen=True)
-class Job:
-    """One experiment with one seed: what is trained, recorded and found again as a :class:`Key`."""
-
-    experiment: Experiment
-    seed: int
-    profile: str = "full"
-    modified: str = ""
-    """The ``--set`` overrides: such runs stand apart, even where a rung had the value already."""
-    varied: str = field(default="", compare=False)
-    """What tells ``modified`` from those of a sweep's other jobs: ``batch_size=16``."""
-
-    @property
-    def row(self) -> str:
-        """Names what all its seeds have in common and no other job of a command has."""
-        return f"{self.experiment.name} {self.varied}".rstrip()
-
-    @property
-    def title(self) -> str:
-        """``+ augmentation · batch_size=16``."""
-        return " · ".join(filter(None, (self.experiment.title, self.varied)))
-
-    @property
-    def label(self) -> str:
-        """``2 + augmentation · batch_size=16``."""
-        return " · ".join(filter(None, (self.experiment.label, self.varied)))
-
-    def training(self) -> tuple[str, int]:
-        """Returns what jobs that can share their states have in common; none two train at once."""
-        return self.experiment.trajectory(), self.seed
 
 
 class Profile(Strict):
@@ -370,28 +322,30 @@ def rungs(names: Iterable[str]) -> list[str]:
     return sorted(numbers, key=numbers.__getitem__)
 
 
-_BLOCKS: dict[str, type[BaseModel]] = {
+_BLOCKS: dict[str, type[Strict]] = {
     "data.augmentation": Augmentation,
     "training.early_stopping": EarlyStopping,
 }
 
 
 def differences(before: dict[str, Any], after: dict[str, Any]) -> tuple[str, ...]:
-    """Writes the difference of two flat configurations, a line a setting or a block of them."""
+    """Writes the difference of two flat configurations, one line per setting or new block."""
     lines: list[str] = []
     blocks: dict[str, list[str]] = {}
-    for key in [*after, *(key for key in before if key not in after)]:
-        if before.get(key) == after.get(key):
-            continue
+    for key in dict.fromkeys([*after, *before]):
+        old, new = before.get(key), after.get(key)
         block, _, leaf = key.rpartition(".")
-        if key not in before and before.get(block, "") is None:
-            if block not in _BLOCKS or _BLOCKS[block].model_fields[leaf].default != after[key]:
-                blocks.setdefault(block, []).append(f"{leaf} {_text(after[key])}")
+        if old == new:
+            continue
+        if key not in before and before.get(block, "") is None:  # the block was null
+            schema = _BLOCKS.get(block)
+            if not schema or schema.model_fields[leaf].default != new:
+                blocks.setdefault(block, []).append(f"{leaf} {_text(new)}")
         elif key not in after and after.get(block, "") is None:
             blocks[block] = ["off"]
         else:
-            lines.append(f"{key}: {_text(before.get(key))} -> {_text(after.get(key))}")
-    return (*lines, *(f"{block}: {', '.join(parts)}" for block, parts in blocks.items()))
+            lines.append(f"{key}: {_text(old)} -> {_text(new)}")
+    return (*lines, *(f"{block}: {', '.join(texts)}" for block, texts in blocks.items()))
 
 
 def _text(value: Any) -> str:

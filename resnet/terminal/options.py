@@ -216,7 +216,7 @@ class Options:
             return self.study.experiment(name, self.profile, overrides)
 
         if apart:
-            experiments = ablation.parts(rungs, list(self.study.files), load)
+            experiments = ablation.derived(rungs, list(self.study.files), load)
         else:
             experiments = [load(name) for name in select(rungs, self.study.files)]
         for experiment in experiments:

@@ -68,7 +68,7 @@ def show(
     title = f"Plan for {n:,} training images of {height}x{width}"
     console.print(_sizes(title, firsts, known))
     _print_changes(firsts, study)
-    trainings = len({job.training() for job in due})
+    trainings = len({job.trajectory() for job in due})
     counted = f"experiments: {len(firsts)}, seeds: {len(due) // len(firsts)}, runs: {len(due)}"
     if trainings < len(due):
         counted += f" that share {count(trainings, 'training')}"
@@ -124,7 +124,7 @@ def _took(due: list[Job], known: Known, timing: bool) -> str:
     longest: dict[tuple, float] = {}  # runs share a training until a schedule changes the rate
     for job in due:
         schedule = job.experiment.training.reduce_lr_on_plateau
-        shared = *job.training(), repr(schedule)
+        shared = *job.trajectory(), repr(schedule)
         longest[shared] = max(longest.get(shared, 0), known[job.row]["time"])
     basis = "less where early stopping triggers" if timing else "as finished runs took"
     return f"about {duration(sum(longest.values()))} on this machine, {basis}"

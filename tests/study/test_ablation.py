@@ -13,7 +13,7 @@ RUNGS = [name for name in KNOWN if rung_number(name) is not None]
 
 
 def parts(text, of=KNOWN.__getitem__):
-    return ablation.parts(text, list(KNOWN), of)
+    return ablation.derived(text, list(KNOWN), of)
 
 
 def step(number):
@@ -134,7 +134,7 @@ def test_to_one_of_two_rungs_of_a_number_leads_no_step():
     names = [*RUNGS[:2], "02_mine", *RUNGS[2:], "06_mine", "06_other"]
     for name in ("06_other", "03_deeper_early_stopping"):
         with pytest.raises(UserError, match=f"no single step leads to {name}"):
-            ablation.parts(name, names, KNOWN.__getitem__)
+            ablation.derived(name, names, KNOWN.__getitem__)
 
 
 def test_parts_that_set_makes_equal_are_one():

@@ -1,102 +1,80 @@
 import json
 import math
-import os
-import re
-import string
 import time
-from dataclasses import replace
 from itertools import pairwise
 
 import pydantic
 import pytest
 import yaml
-from conftest import changed_keys
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from typer.testing import CliRunner
 
-import runner
 from resnet import UserError, study
 from resnet.study import Study
 from resnet.study.resolve import parse_override
-from resnet.study.schema import Profile, flatten
+from resnet.study.schema import Profile
 
 PATHS = Study.open().files
 NAMES = list(PATHS)
-
-
-def load(name):
-    return study.load(PATHS[name])
+RUNGS = {name: study.load(path) for name, path in PATHS.items()}
 
 
 def study_in(folder):
-    return replace(Study.open(), folder=folder)
+    return Study.open().model_copy(update={"folder": folder})
 
 
-def test_the_ladder_is_what_the_study_states():
-    rungs = [load(name) for name in NAMES if study.rung_number(name)]
-    assert [r.model.identity_blocks for r in rungs] == [[5, 3, 1]] * 2 + [[7, 3, 1]] * 2 + [
-        [7, 5, 2]
-    ]
-    assert [r.training.epochs for r in rungs] == [25, 25, 25, 50, 75]
-    assert [r.model.dropout for r in rungs] == [0, 0, 0, 0, 0.5]
-    assert [r.training.early_stopping and r.training.early_stopping.monitor for r in rungs] == [
-        None,
-        None,
-        "val_accuracy",
-        "val_loss",
-        "val_loss",
-    ]
-    for rung in rungs:
-        assert rung.training.batch_size == 32
-        assert rung.training.learning_rate == 0.001
-        assert rung.data.validation.fraction == 0.2
-    for rung in rungs[1:]:
-        assert rung.data.augmentation.model_dump(exclude_defaults=True) == {
-            "rotation_range": 15,
-            "width_shift_range": 0.1,
-            "height_shift_range": 0.1,
-            "zoom_range": 0.1,
-            "horizontal_flip": True,
-        }
-        assert rung.data.validation.subset == "first"
-        assert rung.data.validation.augmented
-        assert rung.data.validation.drop_remainder
-    for rung in rungs[3:]:
-        assert rung.training.early_stopping.patience == 10
-        assert rung.training.early_stopping.min_delta == 1e-4
-        reduce = rung.training.reduce_lr_on_plateau
-        assert (reduce.monitor, reduce.factor, reduce.patience, reduce.min_lr) == (
-            "val_loss",
-            0.2,
-            5,
-            1e-5,
-        )
-    assert "training.epochs" in rungs[0].assumed
-    assert "training.epochs" not in rungs[1].assumed
+@pytest.fixture
+def written(tmp_path):
+    """``written(text)`` is a file of that text, beside the shipped rungs."""
+    for name in NAMES[:5]:
+        (tmp_path / f"{name}.yaml").write_text(PATHS[name].read_text())
+
+    def write(text, name="x"):
+        path = tmp_path / f"{name}.yaml"
+        path.write_text(text, encoding="utf-8")
+        return path
+
+    return write
 
 
-def test_files_state_only_what_they_change():
-    for path in PATHS.values():
-        tree = study.read_yaml(path)
-        if "extends" not in tree:
-            continue
-        parents = [*path.parent.glob(f"{tree['extends']}.yaml")]
-        parent = study.load((parents or [path.parent.parent / f"{tree['extends']}.yaml"])[0])
-        child = study.load(path)
-        stated = dict(
-            flatten({k: v for k, v in tree.items() if k in ("model", "data", "training")})
-        )
-        if child.model.architecture != parent.model.architecture:
-            stated = {k: v for k, v in stated.items() if not k.startswith("model.")}
-        changed = changed_keys(parent, child)
-        # rung 2 repeats epochs: 25 because the study states there what rung 1 assumes
-        assert set(stated) - set(changed) <= {"training.epochs"}, path.name
+@pytest.mark.parametrize(
+    ("key", "values"),
+    [
+        ("model.identity_blocks", [[5, 3, 1], [5, 3, 1], [7, 3, 1], [7, 3, 1], [7, 5, 2]]),
+        ("model.dropout", [0, 0, 0, 0, 0.5]),
+        ("training.epochs", [25, 25, 25, 50, 75]),
+        ("training.batch_size", [32] * 5),
+        ("training.learning_rate", [0.001] * 5),
+        ("training.early_stopping.monitor", [None, None, "val_accuracy", "val_loss", "val_loss"]),
+        ("training.early_stopping.patience", [None, None, 10, 10, 10]),
+        ("training.early_stopping.min_delta", [None, None, 1e-4, 1e-4, 1e-4]),
+        ("training.reduce_lr_on_plateau.monitor", [None] * 3 + ["val_loss"] * 2),
+        ("training.reduce_lr_on_plateau.factor", [None] * 3 + [0.2] * 2),
+        ("training.reduce_lr_on_plateau.patience", [None] * 3 + [5] * 2),
+        ("training.reduce_lr_on_plateau.min_lr", [None] * 3 + [1e-5] * 2),
+        ("data.validation.fraction", [0.2] * 5),
+        ("data.validation.subset", ["last"] + ["first"] * 4),
+        ("data.validation.augmented", [False] + [True] * 4),
+        ("data.validation.drop_remainder", [False] + [True] * 4),
+        ("data.augmentation.rotation_range", [None] + [15] * 4),
+        ("data.augmentation.width_shift_range", [None] + [0.1] * 4),
+        ("data.augmentation.height_shift_range", [None] + [0.1] * 4),
+        ("data.augmentation.zoom_range", [None] + [0.1] * 4),
+        ("data.augmentation.horizontal_flip", [None] + [True] * 4),
+        ("data.augmentation.cutout", [None] + [0] * 4),
+    ],
+)
+def test_the_ladder_is_what_the_study_states(key, values):
+    assert [RUNGS[name].flat().get(key) for name in NAMES[:5]] == values
+
+
+def test_what_is_stated_is_not_assumed():
+    assert "training.epochs" in RUNGS["01_template"].assumed
+    assert "training.epochs" not in RUNGS["02_augmentation"].assumed
 
 
 def test_resolved_yaml_loads_to_the_same_experiment(tmp_path):
-    for name in NAMES:
-        experiment = load(name)
+    for name, experiment in RUNGS.items():
         tree = yaml.safe_load(experiment.to_yaml())
         assert tree.pop("name") == name
         path = tmp_path / f"{name}.yaml"
@@ -107,22 +85,21 @@ def test_resolved_yaml_loads_to_the_same_experiment(tmp_path):
 
 
 def test_hash_depends_on_what_shapes_the_result_alone():
-    experiment = load("01_template")
+    experiment = RUNGS["01_template"]
     assert experiment.model_copy(update={"title": "x", "assumed": {}}).hash() == experiment.hash()
-    hashes = {load(name).hash() for name in NAMES}
-    assert len(hashes) == len(NAMES)
+    assert len({e.hash() for e in RUNGS.values()}) == len(NAMES)
     for key, value in experiment.flat().items():
         if isinstance(value, float) and value:
             changes = parse_override(f"{key}={json.dumps(value / 2)}")
             assert study.change(experiment, changes, "test").hash() != experiment.hash()
 
 
-def test_a_key_that_comes_later_leaves_runs_and_states_what_they_are():
+def test_a_key_that_comes_later_leaves_runs_and_checkpoints_what_they_are():
     make = pydantic.create_model
     later = make("Later", __base__=study.Training, momentum=(float | None, None))
     schema = make("Schema", __base__=study.Experiment, training=(later, ...))
-    before = load("01_template")
-    # as which there are runs and states
+    before = RUNGS["01_template"]
+    # as which there are runs and checkpoints
     assert before.hash().startswith("731afc16e5990f21")
     assert before.trajectory().startswith("1e4eb8e0ee457e3a")
     tree = before.model_dump()
@@ -141,7 +118,6 @@ def test_a_key_that_comes_later_leaves_runs_and_states_what_they_are():
         ("all", NAMES[:5]),
         ("1-3", NAMES[:3]),
         ("5,2", [NAMES[1], NAMES[4]]),
-        ("vgg", ["vgg"]),
         ("vgg, 04_lr_schedule", [NAMES[3], "vgg"]),
         ("all,vgg,1", NAMES),
     ],
@@ -164,138 +140,124 @@ def test_two_rungs_of_one_number_are_refused_unless_one_is_named():
     assert study.select("1,06_other", names) == [NAMES[0], "06_other"]
 
 
+RATE = "a number, above 0 and at most 10"
+WHOLE = "a whole number, at least 1"
+
+
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        ("extends: 01_template\ntraining: {epoch: 3}", ["training.epoch", "epochs", "unknown"]),
-        ("extends: 01_template\ntraining: {epochs: many}", ["training.epochs", "'many'"]),
+        ("training: {epoch: 3}", ["training.epoch: unknown key", "'epochs'", "batch_size"]),
         (
-            "extends: 01_template\ntraining: {epochs: 0}",
-            ["training.epochs", "0", "at least 1 and at most"],
+            "training: {epochs: many}",
+            [f"training.epochs: 'many' is not allowed; it must be {WHOLE}"],
         ),
-        ("extends: 01_template\ntraining: {epochs: true}", ["training.epochs", "True"]),
-        ("extends: 01_template\ntraining: {learning_rate: .nan}", ["learning_rate", "nan"]),
-        ("extends: nowhere", ["nowhere"]),
-        ("extends: ../../etc/passwd", ["extends"]),
-        ("extends: x", ["circle", "x -> x"]),
-        ("extends: 01_template\nassumed: {training.epoch: why}", ["training.epoch"]),
-        ("title: only", ["is missing"]),
-        ("- a list", ["key: value"]),
-        ("a: [1", ["line 1", "YAML"]),
-        ("a: 1\na: 2", ["twice", "'a'"]),
-        ("!!python/object/apply:os.system [id]", ["YAML"]),
-        ("", ["key: value"]),
-        ("name: other\nextends: 01_template", ["name"]),
-        ("2024-13-45: x", ["2024-13-45: unknown key"]),
-        ("a: 1\n01: 2", ["line 2", "the key 1 is not text"]),
-        ("title: &a x\nbase:\n  <<: *a", ["line 3", "*a", "write out"]),
-        ("a: !!bool maybe", ["line 1", "'maybe' is no bool"]),
-        ("a: !!int ''", ["line 1", "'' is no int"]),
-        ("a: !!timestamp x", ["line 1", "timestamp"]),
-        ("extends: 01_template\ntraining: {<<: {epochs: 3}}", ["training.<<: unknown key"]),
+        ("training: {epochs: 0}", ["training.epochs: 0", f"{WHOLE} and at most"]),
+        ("training: {epochs: true}", ["training.epochs: True", WHOLE]),
+        ("training: {epochs: 1:30}", ["'1:30'", WHOLE]),
+        ("training: {epochs: 1_0}", ["'1_0'", WHOLE]),
+        (f"training: {{epochs: 0x{'f' * 5000}}}", [WHOLE]),
         (
-            "extends: 01_template\ntraining: {epochs: 1:30}",
-            ["'1:30'", "a whole number, at least 1"],
+            "training: {epochs: 0, batch_size: 0}",
+            ["epochs: 0", "(also wrong: training.batch_size)"],
         ),
-        ("extends: 01_template\ntraining: {epochs: 1_0}", ["'1_0'", "a whole number, at least 1"]),
+        ("training: {learning_rate: .nan}", ["learning_rate: nan", RATE]),
+        ("training: {learning_rate: 1e400}", ["learning_rate: inf", RATE]),
+        ("training: {<<: {epochs: 3}}", ["training.<<: unknown key"]),
         (
-            f"extends: 01_template\ntraining: {{epochs: 0x{'f' * 5000}}}",
-            ["a whole number, at least 1"],
+            "training: {optimizer: {name: sdg}}",
+            ["'sdg' is not known (did you mean 'sgd'?)", "adamw"],
         ),
         (
-            "extends: 01_template\ntraining: {learning_rate: 1e400}",
-            ["inf", "a number, above 0 and at most 10"],
+            "training: {optimizer: {name: sgd, momentun: 0.9}}",
+            ["training.optimizer.momentun: unknown key (did you mean 'momentum'?)"],
         ),
-        ("extends: 01_template\ndata: {validation: {augmented: no}}", ["'no'", "true or false"]),
-        ("extends: 01_template\ntitle: 010", ["title: 10", "in quotes"]),
-        ("extends: 01_template\ntitle: ' '", ["title", "blank"]),
-        ("extends: 01_template\ntitle: " + "x" * 81, ["title", "at most 80 characters"]),
-        ('extends: 01_template\ntitle: "a\\e[31m"', ["title", r"the character '\x1b'"]),
-        ("extends: 01_template\ntitle: a\u202eb", ["title", r"the character '\u202e'"]),
-        ('extends: 01_template\nassumed: {training.epochs: "a\\a"}', [r"the character '\x07'"]),
+        ("training: {schedule: {name: cosine}}", ["training.schedule.decay_steps: is missing"]),
         (
-            'extends: 01_template\nalternatives: {training.epochs: [{value: 1, reason: "\\0"}]}',
-            [r"the character '\x00'"],
+            "training: {reduce_lr_on_plateau: {monitor: loss, factor: 0.5, patience: 1, "
+            "min_delta: 0, min_lr: 0}, schedule: {name: cosine, decay_steps: 9}}",
+            ["training.schedule and reduce_lr_on_plateau: give one of them"],
         ),
-        ("extends: .hidden", ["'.hidden' is not an experiment's name"]),
+        ("data: {validation: {augmented: no}}", ["'no'", "true or false"]),
+        ("model: {architecture: vgg, filters: [0]}", ["model.filters.0: 0 is not allowed", WHOLE]),
         (
-            "extends: 01_template\nmodel: {architecture: vgg, filters: [0]}",
-            ["model.filters.0: 0 is not allowed", "a whole number, at least 1"],
-        ),
-        (
-            "extends: 01_template\nmodel: {architecture: vgg, filter: [8]}",
+            "model: {architecture: vgg, filter: [8]}",
             ["model.filter: unknown key (did you mean 'filters'?)", "batch_norm_momentum"],
         ),
         (
-            "extends: 01_template\nmodel: {architecture: vg}",
+            "model: {architecture: vg}",
             ["model.architecture: 'vg' is not known (did you mean 'vgg'?); allowed: residual, vgg"],
         ),
+        ("assumed: {training.epoch: why}", ["assumed: 'training.epoch' is not a key"]),
+        ('assumed: {training.epochs: "a\\a"}', [r"the character '\x07'"]),
         (
-            "extends: 01_template\ntraining: {optimizer: {name: sdg}}",
-            ["training.optimizer.name: 'sdg' is not known (did you mean 'sgd'?)", "adamw"],
+            'alternatives: {training.epochs: [{value: 1, reason: "\\0"}]}',
+            [r"alternatives.training.epochs.0.reason: '\x00'", "cannot be printed"],
         ),
-        (
-            "extends: 01_template\ntraining: {optimizer: {name: sgd, momentun: 0.9}}",
-            ["training.optimizer.momentun: unknown key (did you mean 'momentum'?)"],
-        ),
-        (
-            "extends: 01_template\ntraining: {schedule: {name: cosine}}",
-            ["training.schedule.decay_steps: is missing"],
-        ),
-        (
-            "extends: 04_lr_schedule\ntraining: {schedule: {name: cosine, decay_steps: 9}}",
-            ["training.schedule and reduce_lr_on_plateau: give one of them"],
-        ),
+        ("title: 010", ["title: 10", "in quotes"]),
+        ("title: ' '", ["title", "blank"]),
+        ("title: " + "x" * 81, ["title", "at most 80 characters"]),
+        ('title: "a\\e[31m"', ["title", r"the character '\x1b'"]),
+        ("title: a\u202eb", ["title", r"the character '\u202e'"]),
+        ("name: other", ["name: is taken from a file"]),
     ],
 )
-def test_a_mistake_is_one_line_that_names_it(tmp_path, content, words):
-    for name in NAMES[:5]:
-        (tmp_path / f"{name}.yaml").write_text(PATHS[name].read_text())
-    path = tmp_path / "x.yaml"
-    path.write_text(content)
+def test_a_mistake_in_a_rung_is_one_line_that_names_it(written, content, words):
+    refused(written(f"extends: 01_template\n{content}"), words)
+
+
+def refused(path, words):
     with pytest.raises(UserError) as caught:
         study.load(path)
     message = str(caught.value)
-    assert "\n" not in message
-    assert str(path) in message
+    assert message.startswith(f"{path}: ") and message.isprintable()
     for word in words:
         assert word in message
 
 
-LAUGHS = "a: &a [x, x]\n" + "".join(
-    f"{new}: &{new} [*{old}, *{old}, *{old}, *{old}, *{old}, *{old}, *{old}, *{old}, *{old}]\n"
-    for old, new in pairwise("abcdefghi")
+ALIASES = "a: &a [x, x]\n" + "".join(
+    f"{new}: &{new} [{', '.join([f'*{old}'] * 9)}]\n" for old, new in pairwise("abcdefghi")
 )
 
 
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (LAUGHS, "line 2: .*alias"),
-        (f"- {LAUGHS}".replace("\n", "\n  ").strip(), "line 2: .*alias"),
-        ("&a [*a]", "alias"),
-        ("".join(f"k{i}: 1\n" for i in range(20_000)), "longer than 64000 characters"),
-        ("".join(f"k{i}: 1\n" for i in range(6_000)), "unknown key.*also wrong: title, model"),
-        ("[" * 60_000, "nested more than 20 deep"),
-        ("- " * 30_000, "nested more than 20 deep"),
-        ("- [[x]]\n" * 7_000, "key: value"),
-        ('"' + r"\x41" * 15_000 + '"', "key: value"),
+        ("extends: nowhere", ["extends: there is no ", "nowhere.yaml"]),
+        ("extends: ../../etc/passwd", ["extends: '../../etc/passwd' is not an experiment's name"]),
+        ("extends: .hidden", ["'.hidden' is not an experiment's name"]),
+        ("extends: x", ["circle: x -> x"]),
+        ("title: only", ["model: is missing (also wrong: data, training)"]),
+        ("", ["'key: value' lines are expected"]),
+        ("- a list", ["'key: value' lines are expected"]),
+        ("a: [1", ["line 1", "not valid YAML"]),
+        ("a: 1\na: 2", ["line 2", "the key 'a' stands there twice"]),
+        ("a: {b: 1, b: 2}", ["line 1", "the key 'b' stands there twice"]),
+        ("a: 1\n01: 2", ["line 2", "the key 1 is not text"]),
+        ("? [a]\n: 2", ["line 1", "the key ['a'] is not text"]),
+        ("2024-13-45: x", ["2024-13-45: unknown key"]),
+        (
+            "!!python/object/apply:os.system [id]",
+            ["line 1", "the tag !!python/object/apply:os.sys"],
+        ),
+        ("a: 1\nb: !!str 010", ["line 2", "the tag !!str is not read", "in quotes"]),
+        ("title: &a x\nbase:\n  <<: *a", ["line 3", "the alias *a", "write out"]),
+        (ALIASES, ["line 2", "alias"]),
+        ("&a [*a]", ["alias"]),
+        ("".join(f"k{i}: 1\n" for i in range(20_000)), ["longer than 64000 characters"]),
+        ("".join(f"k{i}: 1\n" for i in range(6_000)), ["unknown key", "also wrong: title, model"]),
+        ("[" * 60_000, ["nested more than 20 deep"]),
+        ("- " * 30_000, ["nested more than 20 deep"]),
+        ("- [[x]]\n" * 7_000, ["key: value"]),
+        ('"' + r"\x41" * 15_000 + '"', ["key: value"]),
+        ('a: "\\UFFFFFFFF"', ["not valid YAML"]),
     ],
 )
-def test_any_file_is_refused_within_two_seconds(tmp_path, content, words):
-    path = tmp_path / "x.yaml"
-    path.write_text(content)
+def test_a_file_that_is_no_rung_is_refused_in_one_line_within_two_seconds(written, content, words):
+    path = written(content)
     start = time.process_time()
-    with pytest.raises(UserError, match=words):
-        study.load(path)
+    refused(path, words)
     assert time.process_time() - start < 2
-
-
-@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="Windows has none")
-def test_a_pipe_is_not_waited_for(tmp_path):
-    os.mkfifo(tmp_path / "x.yaml")
-    with pytest.raises(UserError, match="no file"):
-        study.load(tmp_path / "x.yaml")
 
 
 @pytest.mark.parametrize(
@@ -306,7 +268,8 @@ def test_a_pipe_is_not_waited_for(tmp_path):
         *(("5.", 5.0), ("-.INF", -math.inf), (".nan", math.nan), ("1:30.5", "1:30.5")),
         *(("yes", "yes"), ("No", "No"), ("on", "on"), ("OFF", "OFF"), ("True", True)),
         *(("~", None), ("", None), ("Null", None), ("nULL", "nULL"), ("=", "="), ("<<", "<<")),
-        *(("2001-01-01", "2001-01-01"), ("!!str 010", "010"), ("!!float 1", 1.0), ("١", "١")),
+        *(("2001-01-01", "2001-01-01"), ("'010'", "010"), ("1.", 1.0), ("١", "١")),
+        *(("-0.0", -0.0), ("1.5e+3", 1500.0), ("1_0.5", "1_0.5"), (".", "."), ("1e", "1e")),
     ],
 )
 def test_scalars_are_those_of_yaml_1_2(text, value):
@@ -314,24 +277,7 @@ def test_scalars_are_those_of_yaml_1_2(text, value):
     assert repr(read) == repr(value)  # which tells 1 from 1.0 and True
 
 
-@settings(deadline=None)
-@given(
-    text=st.from_regex(
-        r"[-+]?[0-9._:eExob]{1,8}|[-+]?[0-9]+[.][0-9]+([eE][-+]?[0-9]{1,3})?", fullmatch=True
-    )
-)
-def test_a_number_means_itself_or_stays_text(text):
-    try:
-        read = parse_override(f"model.x={text}")["model"]["x"]
-    except UserError:
-        return  # such as of a key, "1:"
-    if isinstance(read, int):
-        base = {"0o": 8, "0x": 16}.get(text[:2], 10)
-        assert (read, "_" in text) == (int(text, base), False)
-    elif isinstance(read, float):
-        assert (repr(read), "_" in text) == (repr(float(text)), False)
-    else:
-        assert read == (text if isinstance(read, str) else {text[:-1]: None})  # of "x:"
+RUNG_5 = RUNGS["05_deeper_dropout"]
 
 
 @settings(deadline=None)
@@ -355,18 +301,17 @@ def test_text_is_written_so_that_it_is_read_again(text):
     assert yaml.safe_load(checked.to_yaml())["assumed"] == checked.assumed  # of YAML 1.1
 
 
-def test_titles_of_all_languages_and_of_several_lines(tmp_path):
-    base = tmp_path / "01_template.yaml"
-    base.write_text(PATHS["01_template"].read_text())
-    path = tmp_path / "06_x.yaml"
-    for text, title in {
-        "+ tiefer, 1\u00a0%\u3000更深": "+ tiefer, 1\u00a0%\u3000更深",
-        ">\n  two\n  lines\n": "two lines",
-        "|\n  two\n  lines\n": "two lines",
-        "2001-01-01": "2001-01-01",
-    }.items():
-        path.write_text(f"extends: 01_template\ntitle: {text}\n", encoding="utf-8")
-        assert study.load(path).title == title
+@pytest.mark.parametrize(
+    ("text", "title"),
+    [
+        ("+ tiefer, 1\u00a0%\u3000更深", "+ tiefer, 1\u00a0%\u3000更深"),
+        (">\n  two\n  lines\n", "two lines"),
+        ("|\n  two\n  lines\n", "two lines"),
+        ("2001-01-01", "2001-01-01"),
+    ],
+)
+def test_titles_of_all_languages_and_of_several_lines(written, text, title):
+    assert study.load(written(f"extends: 01_template\ntitle: {text}\n")).title == title
 
 
 def test_a_profile_s_mistake_names_a_profile_s_keys(tmp_path):
@@ -376,22 +321,15 @@ def test_a_profile_s_mistake_names_a_profile_s_keys(tmp_path):
         study_in(tmp_path).profile("mine")
 
 
-def test_a_longer_cycle_is_named(tmp_path):
+def test_a_longer_cycle_is_named(written):
     for name, parent in (("a", "b"), ("b", "c"), ("c", "a")):
-        (tmp_path / f"{name}.yaml").write_text(f"extends: {parent}")
-    with pytest.raises(UserError, match="a -> b -> c -> a"):
-        study.load(tmp_path / "a.yaml")
-
-
-def test_a_chain_of_a_thousand_files_is_refused(tmp_path):
-    for i in range(1000):
-        (tmp_path / f"x{i}.yaml").write_text(f"extends: x{i + 1}")
-    with pytest.raises(UserError, match="extends: goes on for more than 100 files"):
-        study.load(tmp_path / "x0.yaml")
+        path = written(f"extends: {parent}", name)
+    with pytest.raises(UserError, match="c -> a -> b -> c"):
+        study.load(path)
 
 
 def test_files_that_cannot_be_read(tmp_path):
-    with pytest.raises(UserError, match="no such file"):
+    with pytest.raises(UserError, match=r"none\.yaml: cannot be read: No such file"):
         study.load(tmp_path / "none.yaml")
     (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00\x01")
     with pytest.raises(UserError, match="cannot be read: save it as UTF-8"):
@@ -402,14 +340,15 @@ def test_files_that_cannot_be_read(tmp_path):
 
 
 # tmp_path is overwritten by each example; first examples import slowly on a busy machine
-RELAXED = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
-KEYS = sorted({part for key in load("05_deeper_dropout").flat() for part in key.split(".")})
+RELAXED = settings(
+    max_examples=100,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+FIVE = yaml.safe_dump(RUNG_5.model_dump(exclude={"name"}))
+KEYS = sorted({part for key in RUNG_5.flat() for part in key.split(".")})
 scalars = st.one_of(
-    st.none(),
-    st.booleans(),
-    st.integers(),
-    st.floats(),
-    st.text(max_size=20),
+    *(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=20)),
     st.sampled_from(["residual", "vgg", "first", "val_loss", "1e400", "-0", "0x10"]),
 )
 trees = st.recursive(
@@ -420,6 +359,9 @@ trees = st.recursive(
     ),
     max_leaves=12,
 )
+marks = [*"[]{},:?-|>'\"&*!%@#\\\n\t\r", ": ", "- ", "? ", "&a ", "*a", "---\n", "\n  ", "!!str "]
+words = ["extends: 01_template\n", "training", "title", "010", "1:30", "0x", "<<", "=", ".inf", "~"]
+syntax = st.lists(st.sampled_from([*marks, *words]), max_size=25).map("".join)
 
 
 def one_line_or_valid(function):
@@ -431,11 +373,7 @@ def one_line_or_valid(function):
         return None
 
 
-RUNG_5 = load("05_deeper_dropout")
-FIVE = yaml.safe_dump(RUNG_5.model_dump(exclude={"name"}))
-
-
-@settings(max_examples=200, deadline=None, suppress_health_check=RELAXED)
+@RELAXED
 @given(
     tree=st.dictionaries(st.sampled_from([*KEYS, "model", "data", "training", "assumed"]), trees)
 )
@@ -444,68 +382,21 @@ def test_any_tree_loads_or_is_refused_in_one_line(tmp_path, tree):
     path = tmp_path / "x.yaml"
     path.write_text(yaml.safe_dump({"extends": "05_deeper_dropout"} | tree))
     experiment = one_line_or_valid(lambda: study.load(path))
-    if experiment:
-        assert experiment.training.epochs >= 1
+    assert experiment is None or experiment.training.epochs >= 1
 
 
-KINDS = ("null", "bool", "int", "float", "str", "seq", "map", "set", "binary", "timestamp", "merge")
-tags = [f"!!{kind} " for kind in KINDS]
-marks = [*"[]{},:?-|>'\"&*!%@#\\", ": ", "- ", "? ", "&a ", "*a", "---\n", "\n", "\n  ", "\t", "\r"]
-words = ["extends: 01_template\n", "training", "title", "010", "1:30", "0x", "<<", "=", ".inf", "~"]
-syntax = st.lists(st.sampled_from([*tags, *marks, *words]), max_size=25).map("".join)
-
-
-@settings(max_examples=25, deadline=None, suppress_health_check=RELAXED)
-@given(content=syntax, times=st.integers(100, 60_000))
-def test_anything_long_is_refused_within_two_seconds(tmp_path, content, times):
-    path = tmp_path / "x.yaml"
-    path.write_bytes((content * times).encode()[:64_000])
-    start = time.process_time()
-    assert one_line_or_valid(lambda: study.load(path)) is None
-    assert time.process_time() - start < 2
-
-
-@settings(max_examples=300, deadline=None, suppress_health_check=RELAXED)
-@given(
-    content=st.binary(max_size=200) | st.text(max_size=200).map(str.encode) | syntax.map(str.encode)
-)
+@RELAXED
+@given(content=st.binary(max_size=200) | syntax.map(str.encode))
 def test_any_bytes_are_refused_in_one_line(tmp_path, content):
     path = tmp_path / "x.yaml"
     path.write_bytes(content)
     assert one_line_or_valid(lambda: study.load(path)) is None
 
 
-values = st.text(alphabet=string.printable, max_size=30) | st.sampled_from(
-    ["1", "0", "-1", "null", "[1, 2, 3]", "{}", "1e-4", "true", "nan", "&a [*a]", "vgg"]
-)
-
-
-@settings(max_examples=300, deadline=None, suppress_health_check=RELAXED)
-@given(key=st.sampled_from(sorted(load("05_deeper_dropout").flat())) | values, value=values)
+@RELAXED
+@given(key=st.sampled_from(sorted(RUNG_5.flat())) | syntax, value=syntax)
 def test_any_override_works_or_is_refused_in_one_line(key, value):
-    def override():
-        changes = parse_override(f"{key}={value}")
-        return study.change(RUNG_5, changes, "--set")
-
-    one_line_or_valid(override)
-
-
-@example("--set", "0=\r")
-@settings(max_examples=60, deadline=None)
-@given(
-    option=st.sampled_from(["--ladder", "--seeds", "--set", "--profile"]),
-    value=st.text(alphabet=string.printable, max_size=20),
-)
-def test_the_command_line_refuses_nonsense_with_code_2(option, value):
-    # a valid rest that would stop before training: the data do not exist
-    arguments = {"--ladder": "1", "--data": "/nonexistent"} | {option: value}
-    words = [f"{k}={v}" for k, v in arguments.items()]
-    result = CliRunner().invoke(runner._app(), ["--dry-run", *words])  # which opens no store
-    if isinstance(result.exception, UserError):
-        assert str(result.exception).isprintable()
-    else:
-        assert result.exit_code == 2  # the parser's own complaint
-    assert not re.search("Traceback", result.output)
+    one_line_or_valid(lambda: study.change(RUNG_5, parse_override(f"{key}={value}"), "--set"))
 
 
 @pytest.mark.parametrize(
@@ -514,11 +405,9 @@ def test_the_command_line_refuses_nonsense_with_code_2(option, value):
         ("16", ["16"]),
         ("16,64, 256", ["16", "64", "256"]),
         ("16,64,16", ["16", "64"]),
-        ("null,0.5", ["null", "0.5"]),
         ("vgg,residual", ["vgg", "residual"]),
         ("[4,8]", ["[4,8]"]),
         ("[4],[4, 8]", ["[4]", "[4, 8]"]),
-        ("{name: sgd, momentum: 0.9}", ["{name: sgd, momentum: 0.9}"]),
         ("null,{name: adamw, weight_decay: 0.1}", ["null", "{name: adamw, weight_decay: 0.1}"]),
         ('"a,b"', ['"a,b"']),
         ("'a,b',c", ["'a,b'", "c"]),
@@ -530,55 +419,44 @@ def test_the_command_line_refuses_nonsense_with_code_2(option, value):
         ("[4,8", ["[4,8"]),
         ("]: [", ["]: ["]),
         ("*a,1", ["*a,1"]),
-        ("- 4\n- 8", ["- 4\n- 8"]),
     ],
 )
 def test_a_list_without_brackets_is_a_sweep(value, values):
     assert study.sweep(f"a.b={value}") == [f"a.b={one}" for one in values]
 
 
-def test_a_profile_varies_only_the_parts_that_a_rung_has(monkeypatch):
+def test_a_profile_varies_only_the_blocks_that_a_rung_has(monkeypatch):
     changes = {"training": {"epochs": 10, "early_stopping": {"patience": 2}}}
     profile = Profile(description="x", data="digits", changes=changes)
     monkeypatch.setattr(Study, "profile", lambda self, name: profile)
     ladder = Study.open()
     plain = ladder.experiment("01_template", "quick")
     assert (plain.training.epochs, plain.training.early_stopping) == (10, None)
-    stopping = ladder.experiment("04_lr_schedule", "quick")
-    assert stopping.training.early_stopping.patience == 2
-    assert stopping.training.early_stopping.monitor == "val_loss"
-    changes["training"]["early_stoping"] = {"patience": 2}
+    stopping = ladder.experiment("04_lr_schedule", "quick").training.early_stopping
+    assert (stopping.patience, stopping.monitor) == (2, "val_loss")
+    profile.changes["training"] = {"early_stoping": {"patience": 2}}
     with pytest.raises(UserError, match="did you mean 'early_stopping'"):
         ladder.experiment("01_template", "quick")
-    del changes["training"]["early_stoping"]
-    changes["training"]["early_stopping"] = None
-    off = ladder.experiment("04_lr_schedule", "quick")
-    assert off.training.early_stopping is None
+    profile.changes["training"] = {"early_stopping": None}
+    assert ladder.experiment("04_lr_schedule", "quick").training.early_stopping is None
 
 
-def test_a_reason_goes_with_the_value_that_it_was_for(tmp_path):
-    for name in ("01_template", "02_augmentation"):
-        (tmp_path / f"{name}.yaml").write_text(PATHS[name].read_text())
-    path = tmp_path / "03_mine.yaml"
-    path.write_text("extends: 02_augmentation\ntraining: {learning_rate: 0.01}\n")
-    before, mine = load("02_augmentation").assumed, study.load(path).assumed
+def test_a_reason_goes_with_the_value_that_it_was_for(written):
+    text = "extends: 02_augmentation\ntraining: {learning_rate: 0.01}\n"
+    before, mine = RUNGS["02_augmentation"].assumed, study.load(written(text)).assumed
     assert before.keys() - mine.keys() == {"training.learning_rate"}
-    path.write_text(path.read_text() + "assumed: {training.learning_rate: a guess}\n")
-    assert study.load(path).assumed == before | {"training.learning_rate": "a guess"}
+    mine = study.load(written(text + "assumed: {training.learning_rate: a guess}\n")).assumed
+    assert mine == before | {"training.learning_rate": "a guess"}
 
 
-def test_rungs_stand_in_the_order_of_their_numbers(tmp_path):
+def test_rungs_stand_in_the_order_of_their_numbers_and_hidden_files_are_nobodys(tmp_path):
     for name in ("10_x", "6_y", "07_z"):
         (tmp_path / f"{name}.yaml").touch()
-    assert list(study_in(tmp_path).files) == ["6_y", "07_z", "10_x"]
-
-
-def test_hidden_files_are_nobodys(tmp_path):
     for folder in ("", "baselines", "profiles"):
         (tmp_path / folder).mkdir(exist_ok=True)
         for name in ("._quick.yaml", ".06_x.yaml", "._06_x.yml", ".DS_Store"):
             (tmp_path / folder / name).write_bytes(b"\0")
-    assert study_in(tmp_path).files == {}
+    assert list(study_in(tmp_path).files) == ["6_y", "07_z", "10_x"]
     study_in(tmp_path).check_names()
     with pytest.raises(UserError, match=r"allowed: full$"):
         study_in(tmp_path).profile("._quick")
@@ -593,15 +471,13 @@ def test_hidden_files_are_nobodys(tmp_path):
         ("06mine.YAML", "06_mine.yaml"),
         ("06.yaml", "06_mine.yaml"),
         ("06_mine.yaml.txt", "06_mine.yaml"),
-        ("06-mine_2.yaml", "06_mine_2.yaml"),
         ("06_a~b.yaml", "06_a_b.yaml"),
         ("06_a\x1b[31m.yaml", "06_a_31m.yaml"),
-        ("٦-x.yaml", "06_x.yaml"),
         ("baselines/mine.yml", "mine.yaml"),
         ("profiles/6-fast.Yaml", "6-fast.yaml"),
     ],
 )
-def test_what_looks_like_an_experiment_is_not_left_out_without_a_word(tmp_path, file, name):
+def test_a_file_that_looks_like_an_experiment_is_refused_with_the_right_name(tmp_path, file, name):
     for folder in ("baselines", "profiles"):
         (tmp_path / folder).mkdir()
     for other in ("01_x.yaml", "claims.yaml", "base.yml", "01_x.yaml~", "2024 notes.md"):
@@ -616,13 +492,9 @@ def test_what_looks_like_an_experiment_is_not_left_out_without_a_word(tmp_path, 
     study_in(tmp_path).check_names()
 
 
-def test_of_two_files_of_one_name_neither_is_left_out_without_a_word(tmp_path):
+def test_two_files_of_one_name_are_refused(tmp_path):
     (tmp_path / "baselines").mkdir()
     for other in ("06_x.yaml", "baselines/06_x.yaml"):
         (tmp_path / other).touch()
     with pytest.raises(UserError, match="another has its name"):
         study_in(tmp_path).check_names()
-
-
-def test_the_files_of_this_project_are_called_as_they_should():
-    Study.open().check_names()

@@ -85,7 +85,7 @@ def test_commands_name_images_and_engine_where_they_are_not_the_default(store):
     ],
 )
 def test_commands_leave_out_the_images_that_the_study_says(store, dataset, says, ran_on, options):
-    study = replace(STUDY, dataset=dataset, data=says)
+    study = STUDY.model_copy(update={"dataset": dataset, "data": says})
     store.add(LADDER[0], right(N, 700), dataset=ran_on)
     run = replace(analysis.load(store.uri, dataset=ran_on).runs[0], source=f"/there/{ran_on}")
     assert commands.data_option(study, run) == options
