@@ -3,16 +3,16 @@
 .venv/bin/python -m docs.coverage
 """
 
-import argparse
 import math
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
+import typer
 from rich.progress import track
 
 from report.analysis import quantities, statistics
-from report.analysis.statistics import Interval, Sample, Shared
+from report.analysis.statistics import Sample, Shared
 
 PAGE = Path(__file__).parent / "evidence.md"
 BEGIN = "<!-- written by  .venv/bin/python -m docs.coverage -->\n"
@@ -25,55 +25,51 @@ DEVIATIONS = (0.008, 0.012, 0.012, 0.0026, 0.0027, 0.010)
 SEEDS = ((2, 3, 2, 1, 1, 5), (1, 1, 1, 1, 1, 5), (2,) * 6, (3,) * 6, (5,) * 6)
 WRONG = {0.0: "right", 0.25: "a quarter off", 0.4: "40 % off"}
 """By the standard deviation of the logarithm of true deviation by scale."""
+CASES = [(seeds, wrong) for seeds in SEEDS for wrong in WRONG]
 HEADINGS = ("rows", "the worst row", "gains", "largest gain's lead")
 
 
 def draw(seeds: tuple[int, ...], wrong: float, random: np.random.Generator) -> dict[str, list]:
-    """Which intervals cover the truth in one simulated ladder; NaN where there is none.
+    """Simulates one ladder.
 
     Args:
-        seeds: of each row.
+        seeds: number of seeds of each row.
         wrong: a key of ``WRONG``.
         random: draws accuracies and scales.
 
     Returns:
-        By heading, 1, 0 or NaN of each interval.
+        By heading, for each interval whether it covers the truth: 1 or 0; NaN without an interval.
     """
     scales = np.multiply(DEVIATIONS, np.exp(-wrong * random.standard_normal(len(LADDER))))
+    rows = zip(LADDER, MEANS, DEVIATIONS, seeds, scales, strict=True)
     samples = {
         name: Sample(dict(enumerate(random.normal(mean, deviation, n))), scale)
-        for name, mean, deviation, n, scale in zip(
-            LADDER, MEANS, DEVIATIONS, seeds, scales, strict=True
-        )
+        for name, mean, deviation, n, scale in rows
     }
     shared = Shared.of(samples)
     of = {name: shared.estimate(name, sample) for name, sample in samples.items()}
-    leads = [
-        statistics.weighted(weights, of) for weights in quantities.leads(LADDER[1], "", LADDER[:-1])
-    ]
 
-    def covers(interval: Interval, truth: float) -> float:
+    def covers(interval: statistics.Interval, truth: float) -> float:
         low, high = interval
         return math.nan if math.isnan(low) else float(low <= truth <= high)
 
     each = [statistics.contrast([(1, e)]).interval() for e in of.values()]
     gains = [statistics.gain(of[a], of[b]).interval() for a, b in pairwise(LADDER)]
+    leads = quantities.leads(LADDER[1], "", LADDER[:-1])
+    lead = statistics.least([statistics.weighted(weights, of) for weights in leads])[1]
     return {
         "rows": list(map(covers, each, MEANS)),
         "gains": list(map(covers, gains, np.diff(MEANS))),
-        "largest gain's lead": [covers(statistics.least(leads)[1], 0.0)],
+        "largest gain's lead": [covers(lead, 0.0)],
     }
 
 
-CASES = [(seeds, wrong) for seeds in SEEDS for wrong in WRONG]
-
-
 def simulate(case: int, draws: int) -> dict[str, float]:
-    """Shares of intervals that cover the truth, of those there are, by heading.
+    """Returns, by heading, the share of intervals that cover the truth in simulated ladders.
 
     Args:
-        case: of ``CASES``.
-        draws: simulated ladders.
+        case: an index of ``CASES``.
+        draws: number of simulated ladders.
     """
     random = np.random.default_rng([0, case])
     made = [draw(*CASES[case], random) for _ in range(draws)]
@@ -82,32 +78,23 @@ def simulate(case: int, draws: int) -> dict[str, float]:
     return found | {"the worst row": float(shares["rows"].min())}
 
 
-def table(draws: int) -> str:
-    """As Markdown."""
-    lines = [" | ".join(("seeds of the rows", "scales are", *HEADINGS)), " | ".join(["---"] * 6)]
+def main(draws: int = 5_000, worth: float = 0) -> None:
+    """Writes the table into the page, from DRAWS ladders per line.
+
+    With WORTH, prints the table for scales that are worth so many degrees of freedom.
+    """
+    statistics.GUESS = worth or statistics.GUESS
+    table = f"| seeds of the rows | scales are | {' | '.join(HEADINGS)} |\n{'| --- ' * 6}|\n"
     for case, (seeds, wrong) in enumerate(track(CASES, "simulating")):
         shares = simulate(case, draws)
-        cells = [f"{100 * shares[heading]:.1f} %" for heading in HEADINGS]
-        lines.append(" | ".join((", ".join(map(str, seeds)), WRONG[wrong], *cells)))
-    return "".join(f"| {line} |\n" for line in lines)
-
-
-def main() -> None:
-    """Writes the table into the page, or prints it."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--draws", type=int, default=5_000, help="ladders a line of the table")
-    worth = "degrees of freedom that a scale is worth, instead of the report's; prints the table"
-    parser.add_argument("--worth", type=float, help=worth)
-    chosen = parser.parse_args()
-    if chosen.worth:
-        statistics.GUESS = chosen.worth
-        print(table(chosen.draws), end="")
-        return
+        cells = " | ".join(f"{100 * shares[heading]:.1f} %" for heading in HEADINGS)
+        table += f"| {', '.join(map(str, seeds))} | {WRONG[wrong]} | {cells} |\n"
+    if worth:
+        return print(table, end="")
     before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
-    after = rest.partition(END)[2]
-    text = f"{before}{BEGIN}\n{table(chosen.draws)}\n{chosen.draws:,} ladders a line.\n{END}{after}"
+    text = f"{before}{BEGIN}\n{table}\n{draws:,} ladders a line.\n{END}{rest.partition(END)[2]}"
     PAGE.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":
-    main()
+    typer.run(main)
