@@ -1,16 +1,14 @@
 """Random faults over small ladders: is any run lost, does any bit differ?
 
-    python -m benchmarks.faults --faults 200
+    python -m benchmarks.faults --database postgresql+psycopg2://USER:PASSWORD@HOST/NAME
 
-Half of the ladders run on this machine (two processes, a database file), half on a Ray cluster of
-two nodes with MLflow's server over PostgreSQL. Every ladder is compared with undisturbed runs of
-the same settings. It takes hours and may itself be interrupted: what each ladder came to is kept in
-``benchmarks/results/faults.json``, from which the same command goes on (without the file it begins
-anew) and makes the table in ``docs/faults.md``.
+Ladders run in turn on this machine (two processes, a database file) and on a Ray cluster of two
+nodes with MLflow's server. ``results/faults.json`` keeps the outcome of every ladder. If the
+campaign is interrupted, the same command goes on from this file.
 """
 
-import argparse
 import contextlib
+import hashlib
 import json
 import os
 import random
@@ -21,38 +19,38 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
+import mlflow
 import psutil
+import typer
 
-from benchmarks.scaling import two_nodes
 from benchmarks.sides import RESULTS, commit
+from report.presentation import ui
 from resnet import ROOT
 
-sys.path.insert(0, str(ROOT / "tests"))  # real servers, and what of a run must not differ
-sys.path.insert(0, str(ROOT / "tests" / "ladder"))
-from conftest import squares
-from ladders import assert_identical, record, runs_of
-from services import Postgres, Server, binary, copy, workers
-from test_cluster import ARGUMENTS
-
-DONE = RESULTS / "faults.json"
-SEEDS = (0, 1)
+DONE, PAGE = RESULTS / "faults.json", ROOT / "docs" / "faults.md"
+LADDER = [sys.executable, "runner.py", "run", "2,5", "--profile=quick", "--seeds=0-1"]
+LADDER += ["--set=training.epochs=20"]
+SIGNALS = {"killed": signal.SIGKILL, "terminated": signal.SIGTERM}
+HERE = [f"{process} {how}" for process in ("worker", "driver") for how in SIGNALS]
+HERE += ["disk full", "clock jumped"]
+CLUSTER = [*HERE, "node removed", "node terminated", "server stopped"]
 # Every Python of a ladder imports this first: two of the faults are switched on by a file.
 CUSTOMIZE = """
 import errno, os, time
-folder, fsync, clock = os.environ["FAULTS"], os.fsync, time.time
+folder, fsync, clock = os.environ["PYTHONPATH"], os.fsync, time.time
 
 def full(descriptor):
-    if os.path.exists(f"{folder}/full"):
+    if os.path.exists(f"{folder}/disk"):
         raise OSError(errno.ENOSPC, "No space left on device")
     return fsync(descriptor)
 
 def jumping():
     try:
-        return clock() + os.stat(f"{folder}/jump").st_size
+        return clock() + os.stat(f"{folder}/clock").st_size
     except OSError:
         return clock()
 
@@ -60,238 +58,163 @@ os.fsync, time.time = full, jumping
 """
 
 
-class Driver:
-    """The ladder's command, started again until it has done its work."""
+class Cluster:
+    """A Ray cluster of two nodes on this machine, and MLflow's server over a database."""
 
-    def __init__(self, folder: Path, *arguments: str):
-        self.folder, self.arguments, self.log = folder, arguments, folder / "out.log"
+    def __init__(self, database: str):
+        from ray.cluster_utils import Cluster as RayCluster
+
+        self.ray: Any = RayCluster(initialize_head=True, head_node_args={"num_cpus": 0})
+        self.nodes = [self.ray.add_node(num_cpus=2) for _ in range(2)]
+        self.database, self.server = database, contextlib.ExitStack()
+        self.uri = self.server.enter_context(ui.served(database))[0]
+
+
+class Ladder:
+    """A ladder's command, started again until the ladder is done; here if there is no cluster."""
+
+    def __init__(self, folder: Path, seed: int, cluster: Cluster | None):
+        folder.mkdir()
+        self.log, self.random, self.cluster = folder / "out.log", random.Random(seed), cluster
+        self.uri, options = f"sqlite:///{folder}/mlflow.db", ["--jobs=2"]
+        if cluster:
+            self.uri, options = cluster.uri, [f"--ray={cluster.ray.address}", "--cpus-per-run=2"]
+            options += [f"--checkpoints={folder}"]
+        self.command = [*LADDER, *options, f"--tracking-uri={self.uri}"]
         self.start()
 
     def start(self) -> None:
-        command = [sys.executable, self.folder.parent / "runner.py", *ARGUMENTS, *self.arguments]
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen(command, cwd=self.folder, stdout=log, stderr=log)
+            self.process = subprocess.Popen(self.command, stdout=log, stderr=log)
 
-    def epochs(self) -> int:
-        """Counts those that were told."""
-        return self.log.read_bytes().count(b" epoch ")
-
-
-HERE: tuple[str, ...] = (
-    "worker killed",
-    "worker terminated",
-    "driver killed",
-    "driver terminated",
-    "disk full",
-    "clock jumped",
-)
-MANY = (*HERE, "node removed", "node terminated", "server stopped")
-
-
-@dataclass(frozen=True)
-class Scene:
-    """Where ladders run, and what may befall them; by turns on this machine and on the cluster."""
-
-    cluster: Any
-    server: Server
-    on_cluster: bool
-    moment: random.Random
-
-    def ladder(self, folder: Path, common: list[str]) -> tuple[str, Driver]:
-        """Starts one; returns its store and it."""
-        uri, further = f"sqlite:///{folder / 'mlflow.db'}", ["--jobs=2"]
-        if self.on_cluster:
-            uri, further = self.server.uri, [f"--ray={self.cluster.address}", "--cpus-per-run=2"]
-            further += [f"--checkpoints={folder / 'checkpoints'}"]
-        return uri, Driver(folder, f"--tracking-uri={uri}", *common, *further)
-
-    def disturb(self, driver: Driver, wanted: int) -> Counter[str]:
-        """Disturbs a ladder until it is done all the same; returns the faults."""
-        left, restarts, counts = wanted, 0, Counter[str]()
-        while True:
-            until, epochs = time.monotonic() + self.moment.uniform(0, 6), driver.epochs()
-            while driver.process.poll() is None and (
-                time.monotonic() < until or (driver.epochs() == epochs and left)
-            ):
-                time.sleep(0.1)  # a fault strikes while something is going on
-            code = driver.process.poll()
-            if code == 0:
-                return counts
+    def disturb(self, wanted: int) -> Counter[str]:
+        """Makes faults until the ladder is done; returns their number by kind."""
+        counts, starts = Counter[str](), 0
+        while (code := self.process.poll()) != 0:
             if code is not None:  # a run failed or was interrupted: the same command again
-                restarts += 1
-                if restarts > 10 + 2 * wanted:
-                    raise SystemExit(f"{driver.folder}: exit code {code}, again and again")
-                driver.start()
-            elif left:
-                kinds, count = MANY if self.on_cluster else HERE, self.moment.randint(1, 3)
-                for kind in self.moment.sample(kinds, min(left, count)):  # seldom alone
-                    if self.strike(kind, driver):
-                        counts[kind] += 1
-                        left -= 1
-            else:
-                driver.process.wait()
+                if (starts := starts + 1) > 10 + 2 * wanted:
+                    raise SystemExit(f"{self.log}: exit code {code}, again and again")
+                self.start()
+            elif left := wanted - counts.total():
+                count = min(left, self.random.randint(1, 3))
+                for kind in self.random.sample(CLUSTER if self.cluster else HERE, count):
+                    counts[kind] += self.strike(kind)
+            until = time.monotonic() + self.random.uniform(0, 6)
+            epochs = self.log.read_text().count(" epoch ")  # a fault strikes while work is done
+            while self.process.poll() is None and (
+                time.monotonic() < until or self.log.read_text().count(" epoch ") == epochs
+            ):
+                time.sleep(0.1)
+        return counts
 
-    def strike(self, kind: str, driver: Driver) -> bool:
-        """Makes one fault; False if there was nothing to hit."""
-        if driver.process.poll() is not None:
+    def strike(self, kind: str) -> bool:
+        """Makes one fault; returns False if there was nothing to hit."""
+        (target, how), seconds = kind.split(), self.random.uniform(1, 10)
+        if self.process.poll() is not None:
             return False
-        pause = self.moment.uniform(1, 10)
-        faults = Path(os.environ["FAULTS"])
-        if kind.startswith("worker"):
-            if not (there := workers()):
-                return False
-            with contextlib.suppress(psutil.Error):
-                victim = self.moment.choice(there)
-                victim.kill() if kind == "worker killed" else victim.terminate()
-        elif kind.startswith("driver"):
-            number = {"killed": signal.SIGKILL, "terminated": signal.SIGTERM}[kind.split()[1]]
-            driver.process.send_signal(number)
-            driver.process.wait()
-            driver.start()
-        elif kind.startswith("node"):
-            node = self.cluster.nodes.pop(0)
-            if kind == "node terminated":
+        if target == "worker":
+            with contextlib.suppress(psutil.Error, IndexError):
+                found = psutil.Process().children(recursive=True)
+                workers = [process for process in found if process.name().startswith("ray::_task")]
+                self.random.choice(workers).send_signal(SIGNALS[how])
+                return True
+            return False
+        if target == "driver":
+            self.process.send_signal(SIGNALS[how])
+            self.process.wait()
+            self.start()
+        elif target in ("disk", "clock"):
+            Path(target).write_bytes(bytes(self.random.randrange(10_000)))  # seconds of the jump
+            time.sleep(seconds)
+            Path(target).unlink()
+        elif cluster := self.cluster:
+            if target == "server":
+                cluster.server.close()
+                time.sleep(seconds)
+                port = urlsplit(cluster.uri).port
+                cluster.server.enter_context(ui.served(cluster.database, port))
+                return True
+            node = cluster.nodes.pop(0)
+            if how == "terminated":
                 for process in node.all_processes["raylet"]:
                     process.process.terminate()
-                time.sleep(pause)
-            self.cluster.remove_node(node, allow_graceful=False)
-            self.cluster.nodes.append(self.cluster.add_node(num_cpus=2))
-        elif kind == "server stopped":
-            self.server.stop()
-            time.sleep(pause)
-            self.server.start()
-        else:  # the clock: an hour and more, there and back
-            path = faults / ("full" if kind == "disk full" else "jump")
-            with path.open("wb") as file:
-                file.truncate(self.moment.randrange(10_000))
-            time.sleep(pause)
-            path.unlink()
+                time.sleep(seconds)
+            cluster.ray.remove_node(node, allow_graceful=False)
+            cluster.nodes.append(cluster.ray.add_node(num_cpus=2))
         return True
 
 
-def compare(uri: str, folder: Path, expected: dict) -> tuple[int, int]:
-    """Counts differences and losses among a ladder's runs."""
-    runs = [run for run in runs_of(uri) if run.info.status == "FINISHED"]
-    found = {(run.data.tags["rung"], run.data.tags["seed"]): run for run in runs}
-    differences, losses = len(runs) - len(found), len(expected.keys() - found.keys())
-    for key, run in found.items():
-        try:
-            assert_identical(record(uri, run, folder), expected[key])
-        except AssertionError as error:
-            print(f"{uri} {key}: {error}", flush=True)
-            differences += 1
-    for role in ("rung", "ladder"):
-        losses += sum(run.info.status == "RUNNING" for run in runs_of(uri, role))
-    return differences, losses
+def digest(run: Any) -> str:
+    """Returns the SHA-256 of a run's curves, weights and test probabilities."""
+    client, found = mlflow.MlflowClient(), hashlib.sha256()
+    for key in sorted(run.data.metrics):
+        if not key.startswith("system/") and not key.endswith(("_second", "_seconds")):
+            history = client.get_metric_history(run.info.run_id, key)
+            found.update(repr([key, sorted((m.step, m.value) for m in history)]).encode())
+    source = f"source_run_id = '{run.info.run_id}'"
+    experiments = [run.info.experiment_id]
+    for model in mlflow.search_logged_models(experiments, source, output_format="list"):  # one
+        for weights in mlflow.keras.load_model(model.model_uri).get_weights():
+            found.update(weights.tobytes())
+    path = mlflow.artifacts.download_artifacts(f"runs:/{run.info.run_id}/test_probabilities.npy")
+    return hashlib.sha256(found.digest() + Path(path).read_bytes()).hexdigest()
 
 
-def forget(uri: str) -> None:
-    """Makes room for the next ladder on the server."""
-    from mlflow.tracking import MlflowClient
+def outcome(ladder: Ladder) -> Counter[tuple[str, ...]]:
+    """Counts finished runs by rung, seed and digest, and runs that are marked as running by id.
 
-    for role in ("rung", "ladder"):
-        for run in runs_of(uri, role):
-            MlflowClient(uri).delete_run(run.info.run_id)
-
-
-def prepare() -> tuple[Path, list[str]]:
-    """Makes the campaign's folder, and the options of every ladder in it."""
-    top = Path(tempfile.mkdtemp(prefix="faults-"))
-    copy(top)  # the campaign keeps its reports to itself, and the tree may change meanwhile
-    (top / "sitecustomize.py").write_text(CUSTOMIZE)
-    os.environ |= {"FAULTS": str(top), "COLUMNS": "200", "RAY_DEDUP_LOGS": "0"}
-    os.environ["PYTHONPATH"] = str(top)
-    return top, [f"--data={squares(top / 'squares')}", f"--seeds={SEEDS[0]}-{SEEDS[-1]}"]
+    The runs are deleted, which makes room for the next ladder on the server.
+    """
+    mlflow.set_tracking_uri(ladder.uri)
+    found = Counter[tuple[str, ...]]()
+    for run in mlflow.search_runs(experiment_names=["resnet-ladder"], output_format="list"):
+        if run.info.status == "RUNNING":
+            found[(run.info.run_id,)] += 1
+        elif run.info.status == "FINISHED" and run.data.tags["role"] == "rung":
+            found[run.data.tags["rung"], run.data.tags["seed"], digest(run)] += 1
+        mlflow.delete_run(run.info.run_id)
+    return found
 
 
-def undisturbed(folder: Path, common: list[str]) -> dict[tuple[str, str], Any]:
-    """Returns what the runs of a ladder yield to which nothing happens, by rung and seed."""
-    folder.mkdir()
-    uri = f"sqlite:///{folder / 'mlflow.db'}"
-    if Driver(folder, f"--tracking-uri={uri}", *common).process.wait():
-        raise SystemExit((folder / "out.log").read_text())
-    return {
-        (run.data.tags["rung"], run.data.tags["seed"]): record(uri, run, folder)
-        for run in runs_of(uri)
-    }
+def write(done: list[dict[str, Any]]) -> None:
+    """Writes the outcomes, and the table of ``docs/faults.md``."""
+    DONE.write_text(json.dumps(done, indent=1) + "\n")
+    counts = sum((Counter(ladder["faults"]) for ladder in done), Counter[str]())
+    rows: dict[str, Any] = {kind: counts[kind] for kind in CLUSTER}
+    rows |= {"**faults**": f"**{counts.total()}**", "ladders": len(done)}
+    rows |= {key: sum(ladder[key] for ladder in done) for key in ("runs", "differences", "losses")}
+    rows["minutes"] = round(sum(ladder["seconds"] for ladder in done) / 60)
+    rows["commits"] = ", ".join(sorted({ladder["commit"] for ladder in done}))
+    text = PAGE.read_text().partition("| fault |")[0] + "| fault | times |\n| --- | ---: |\n"
+    PAGE.write_text(text + "".join(f"| {name} | {value} |\n" for name, value in rows.items()))
 
 
-def disturbed(
-    scene: Scene, folder: Path, common: list[str], wanted: int, expected: dict
-) -> dict[str, Any]:
-    """Disturbs a ladder so often; returns what it came to. Its folder stays if that was in vain."""
-    began = time.monotonic()
-    folder.mkdir()
-    uri, driver = scene.ladder(folder, common)
-    counts = scene.disturb(driver, wanted)
-    differences, losses = compare(uri, folder, expected)
-    outcome = {"runs": len(expected), "differences": differences, "losses": losses}
-    if scene.on_cluster:
-        forget(uri)
-    if not (differences or losses):
-        shutil.rmtree(folder)
-    seconds = round(time.monotonic() - began)
-    return {"commit": commit(), "faults": counts, **outcome, "seconds": seconds}
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--faults", type=int, default=200)
-    parser.add_argument("--each", type=int, default=20, help="faults a ladder")
-    wanted = parser.parse_args()
-    if not binary("initdb"):
-        raise SystemExit("PostgreSQL's server programs are not here")
-    top, common = prepare()
+def main(faults: int = 200, each: int = 20, database: str = "") -> None:
+    """Makes FAULTS faults, EACH per ladder; the server's database is by default a SQLite file."""
     done: list[dict[str, Any]] = json.loads(DONE.read_text()) if DONE.exists() else []
-    expected = undisturbed(top / "reference", common)
-    with two_nodes() as cluster, Postgres() as database, Server(database.uri, top) as server:
-        while (left := wanted.faults - total(done).total()) > 0:
-            number = len(done)
-            scene = Scene(cluster, server, bool(number % 2), random.Random(number))
-            each, folder = min(wanted.each, left), top / f"ladder{number}"
-            done.append(disturbed(scene, folder, common, each, expected))
-            DONE.write_text(json.dumps(done, indent=1) + "\n")
-            print(done[-1], flush=True)
-    table = "\n".join(lines(done)) + "\n"
-    (ROOT / "docs" / "faults.md").write_text(table)
-    print(table)
-    if any(ladder["differences"] or ladder["losses"] for ladder in done):
-        raise SystemExit(f"what there is of them: {top}")
-    shutil.rmtree(top)
-
-
-def total(done: list[dict[str, Any]]) -> Counter[str]:
-    """Counts the faults of all ladders, by kind."""
-    return sum((Counter(ladder["faults"]) for ladder in done), Counter[str]())
-
-
-def lines(done: list[dict[str, Any]]) -> list[str]:
-    """Writes the document."""
-    counts = total(done)
-    sums = {key: sum(ladder[key] for ladder in done) for key in ("runs", "differences", "losses")}
-    return [
-        "# Random faults",
-        "",
-        "Written by `python -m benchmarks.faults`; changes by hand are lost.",
-        "",
-        f"{len(done)} ladders of {len(SEEDS) * 2} runs, in turn with `--jobs 2` on this "
-        "machine and a database file and on a Ray cluster of two nodes with MLflow's server over "
-        "PostgreSQL, were disturbed at random moments, by one to three faults at a time, and "
-        "compared with undisturbed runs of the same settings: weights, curves and test "
-        "probabilities bit for bit, no metric twice, nothing left running. A run that failed "
-        "on the way, as on a full disk, was begun again by the same command; how often is not "
-        "counted.",
-        "",
-        "| fault | times |",
-        "| --- | ---: |",
-        *(f"| {kind} | {counts[kind]} |" for kind in MANY),
-        f"| **faults** | **{counts.total()}** |",
-        *(f"| {key} | {value} |" for key, value in sums.items()),
-        "",
-        f"Commit {', '.join(sorted({ladder['commit'] for ladder in done}))}; "
-        f"{sum(ladder['seconds'] for ladder in done) / 60:.0f} minutes on {os.cpu_count()} cores.",
-    ]
+    version, top = commit(), Path(tempfile.mkdtemp(prefix="faults-"))
+    for folder in ("resnet", "report", "experiments"):  # the project's tree may change meanwhile
+        shutil.copytree(ROOT / folder, top / folder)
+    shutil.copy(ROOT / "runner.py", top)
+    (top / "sitecustomize.py").write_text(CUSTOMIZE)
+    os.environ |= {"PYTHONPATH": str(top), "COLUMNS": "200", "RAY_DEDUP_LOGS": "0"}
+    os.chdir(top)
+    undisturbed = Ladder(top / "undisturbed", 0, None)
+    if undisturbed.process.wait():
+        raise SystemExit(undisturbed.log.read_text())
+    expected, cluster = outcome(undisturbed), Cluster(database or f"sqlite:///{top}/server.db")
+    while (left := faults - sum(sum(ladder["faults"].values()) for ladder in done)) > 0:
+        number, began = len(done), time.monotonic()
+        ladder = Ladder(top / f"ladder{number}", number, cluster if number % 2 else None)
+        counts, found = ladder.disturb(min(each, left)), outcome(ladder)
+        made = {"commit": version, "faults": counts, "runs": len(expected)}
+        made |= {"differences": (found - expected).total(), "losses": (expected - found).total()}
+        done.append(made | {"seconds": round(time.monotonic() - began)})
+        write(done)
+        print(ladder.log, done[-1], flush=True)
+    cluster.server.close()
+    cluster.ray.shutdown()
 
 
 if __name__ == "__main__":
-    main()
+    typer.run(main)

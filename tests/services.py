@@ -1,4 +1,4 @@
-"""What the cluster tests and the fault campaign need: real servers, a project of their own."""
+"""What the cluster tests need: real servers, and a project of their own."""
 
 import contextlib
 import os
