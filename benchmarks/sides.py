@@ -1,10 +1,9 @@
-"""Times several sides of a comparison in one run: each in a process of its own, taking turns.
+"""Times the sides of a comparison in turns, each side in a process of its own.
 
-Turns rather than one side after the other, so that whatever else the machine does, and its
-temperature, meets every side alike; processes, so that libraries do not share thread pools.
+Turns spread disturbances, such as other programs, evenly over all sides. Separate processes keep
+the thread pools of the libraries apart.
 """
 
-import argparse
 import contextlib
 import json
 import os
@@ -12,207 +11,121 @@ import platform
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
+from concurrent.futures import ProcessPoolExecutor
 from importlib import metadata
-from pathlib import Path
-from typing import IO, Any
-
-import psutil
+from multiprocessing import get_context
+from typing import Any
 
 from resnet import ROOT
-from resnet.host.machine import instruction_set, processor
+from resnet.host.machine import cores, instruction_set, processor
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 RESULTS = ROOT / "benchmarks" / "results"
+Turn = Callable[[], float]
+"""Trains for one turn; returns images per second."""
+Side = Callable[[Any], Turn]
+"""Prepares the turns of a case, such as a rung; a picklable function."""
+_turn: Turn
+"""The turn of a process that serves one side."""
 
 
-def parser(about: str, turns: int) -> argparse.ArgumentParser:
-    """Makes that of a command which starts itself again for each side, with ``--side``."""
-    made = argparse.ArgumentParser(description=about.splitlines()[0])
-    made.add_argument("--turns", type=int, default=turns)
-    made.add_argument("--side", help=argparse.SUPPRESS)
-    return made
-
-
-def itself(*options: str) -> list[str]:
-    """Returns the command that started this process, and further options, which override its."""
-    return [sys.executable, *sys.orig_argv[1:], *options]
-
-
-def rate(work: Callable[[], float]) -> float:
-    """Times what does one portion and returns its amount, images say; returns how much a second."""
+def rate(images: float, work: Callable[[], object]) -> float:
+    """Does the work of training on so many images; returns images per second."""
     began = time.perf_counter()
-    amount = work()
-    return amount / (time.perf_counter() - began)
-
-
-def serve(work: Callable[[], float], finally_: Callable[[], dict] = dict) -> None:
-    """Does a side's work whenever asked, and answers how much a second it did.
-
-    Args:
-        work: see :func:`rate`. Called once before the first turn, to compile and to warm up.
-        finally_: further figures of this side, once its turns are over.
-    """
-    answers = sys.stdout
-    sys.stdout = sys.stderr  # whatever libraries print must not be taken for an answer
     work()
-    print("ready", file=answers, flush=True)
-    for _ in sys.stdin:
-        print(rate(work), file=answers, flush=True)
-    print(json.dumps(finally_()), file=answers, flush=True)
+    return images / (time.perf_counter() - began)
 
 
-class _Process:
-    """A side that serves."""
-
-    def __init__(self, command: list[str]):
-        # not a pipe, which would fill up unread; open as long as the process is
-        self._log: IO[str] = tempfile.TemporaryFile("w+")  # noqa: SIM115
-        self._process = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._log,
-            text=True,
-        )
-
-    def answer(self, question: str = "") -> str:
-        assert self._process.stdin and self._process.stdout  # they are pipes
-        self._process.stdin.write(question)
-        self._process.stdin.flush()
-        return self._process.stdout.readline().strip()
-
-    def end(self) -> str:
-        """Ends it; returns its last answer."""
-        return self._process.communicate()[0]
-
-    def reason(self) -> str:
-        """Tells why it ended: the last line of what it printed."""
-        self._process.wait()
-        self._log.seek(0)
-        return " ".join(self._log.read().strip().splitlines()[-1:])
+def _prepare(side: Side, case: Any) -> None:
+    global _turn
+    _turn = side(case)
+    _turn()  # compiles
 
 
-def compare(
-    sides: Iterable[str], turns: int, *options: str
-) -> tuple[dict[str, list[float]], dict[str, dict]]:
-    """Starts every side and lets them take turns.
+def _take() -> float:
+    return _turn()
 
-    Args:
-        sides: their names; for each this command is started again, with ``--side``, and serves.
-        turns: how many each gets.
-        *options: further ones of this command.
 
-    Returns:
-        By name, the rate of every turn, and the further figures. A side that cannot start is
-        left out, with a line that says why.
+def compare(sides: Mapping[str, Side], case: Any, turns: int) -> dict[str, list[float]]:
+    """Returns images per second by side, one value per turn.
+
+    A side that does not start is left out, and a line gives the reason.
     """
-    processes: dict[str, _Process] = {}
-    for name in sides:
-        process = _Process(itself(*options, "--side", name))
-        if process.answer() == "ready":
-            processes[name] = process
-            print(f"ready: {name}", file=sys.stderr)
-        else:
-            print(f"left out: {name}: {process.reason()}", file=sys.stderr)
-    rates: dict[str, list[float]] = {name: [] for name in processes}
-    for turn in range(turns):
-        # every other round backwards, so that no side always follows the same one
-        for name in list(processes)[:: 1 if turn % 2 == 0 else -1]:
-            if not (answer := processes[name].answer("go\n")):
-                raise SystemExit(f"{name} ended: {processes[name].reason()}")
-            rates[name].append(float(answer))
-    return rates, {name: json.loads(process.end()) for name, process in processes.items()}
+    rates: dict[str, list[float]] = {}
+    with contextlib.ExitStack() as stack:
+        processes = {
+            name: stack.enter_context(ProcessPoolExecutor(1, get_context("spawn")))
+            for name in sides
+        }
+        for name, side in sides.items():
+            try:
+                processes[name].submit(_prepare, side, case).result()
+                rates[name] = []
+            except Exception as error:
+                print(f"left out: {name}: {error}", file=sys.stderr)
+        for turn in range(turns):
+            # every other round backwards, so that no side always follows the same one
+            for name in list(rates)[:: -1 if turn % 2 else 1]:
+                rates[name].append(processes[name].submit(_take).result())
+    return rates
 
 
 def commit() -> str:
-    """Returns this project's, ``-dirty`` if anything but results was changed since."""
+    """Returns the project's commit, ``-dirty`` if anything but results was changed since."""
 
     def git(*words: str) -> str:
         done = subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True)
         return done.stdout.strip()
 
-    with contextlib.suppress(OSError):  # there may be no git
-        if found := git("describe", "--always", "--exclude=*"):
-            changed = git("status", "--porcelain", "--", ".", ":!benchmarks/results")
-            return found + "-dirty" * bool(changed)
-    return "unknown"
+    changed = git("status", "--porcelain", "--", ".", ":!benchmarks/results")
+    return git("describe", "--always", "--exclude=*") + "-dirty" * bool(changed)
 
 
-def machine() -> dict[str, Any]:
-    """Tells what the figures were taken on."""
-    versions = {}
+def _machine() -> dict[str, Any]:
+    facts = {"commit": commit(), "processor": processor(), "instructions": instruction_set()}
+    facts |= {"cores": str(cores()), "python": platform.python_version()}
     for package in ("tensorflow", "keras", "jax", "torch", "numpy"):
         with contextlib.suppress(metadata.PackageNotFoundError):
-            versions[package] = metadata.version(package)
-    return {
-        "commit": commit(),
-        "processor": processor(),
-        "instructions": instruction_set(),
-        "cores": psutil.cpu_count(),
-        "memory_gib": round(psutil.virtual_memory().total / 2**30),
-        "system": platform.system(),
-        "python": platform.python_version(),
-        **versions,
-    }
-
-
-def row(*cells: object) -> str:
-    """Writes a line of a table."""
-    return f"| {' | '.join(map(str, cells))} |"
-
-
-def spread(values: list[float], form: str = ",.0f") -> tuple[str, str]:
-    """Writes their median and their range."""
-    return f"{statistics.median(values):{form}}", f"{min(values):{form}} to {max(values):{form}}"
+            facts[package] = metadata.version(package)
+    return facts
 
 
 def report(
-    name: str,
-    title: str,
-    unit: str,
-    rates: dict[str, dict[str, list[float]]],
-    baseline: str,
-    notes: tuple[str, ...] = (),
+    name: str, title: str, unit: str, rates: dict[str, dict[str, list[float]]], notes: str = ""
 ) -> None:
-    """Writes the timings and their table, and prints the table.
+    """Prints a table, and writes it and the rates to ``benchmarks/results``.
 
-    Ratios are of medians, and of the side's median to the baseline's fastest turn: a side may
-    have turns of two kinds, and its median then lies on either.
+    The first side is the baseline. A side is compared with the median of the baseline and with its
+    fastest turn, because a baseline whose turns are of two kinds has its median on either.
 
     Args:
-        name: of the files.
-        title: of the table.
-        unit: of the rates.
-        rates: by row group (such as a rung), by side, the rate of every turn.
-        baseline: the side that ratios are taken against.
-        notes: lines below the table.
+        name: name of the files, without a suffix.
+        title: heading of the table.
+        unit: unit of the rates.
+        rates: result of :func:`compare` by case.
+        notes: text below the table.
     """
+    baseline = next(iter(next(iter(rates.values()))))
     lines = [
-        f"**{title}** ({unit}; median and range over the turns)",
-        "",
-        row("", "side", "median", "range", f"against {baseline}", "against its fastest turn"),
-        row("---", "---", *["---:"] * 4),
+        f"**{title}** ({unit}; median and range over the turns)\n",
+        f"| | side | median | range | against {baseline} | against its fastest turn |",
+        "| --- | --- | ---: | ---: | ---: | ---: |",
     ]
-    for group, sides in rates.items():
+    for case, sides in rates.items():
         base, fastest = statistics.median(sides[baseline]), max(sides[baseline])
         for side, values in sides.items():
             median = statistics.median(values)
-            ratios = f"{median / base:.2f} x", f"{median / fastest:.2f} x"
-            lines.append(row(group, side, *spread(values), *ratios))
-    write(name, {"title": title, "unit": unit, "rates": rates}, [*lines, "", *notes])
-
-
-def write(name: str, figures: dict[str, Any], lines: list[str], folder: Path = RESULTS) -> None:
-    """Writes ``<name>.json`` and ``.md``, the machine with them, and prints the latter."""
-    host = machine()
-    told = ", ".join(f"{key} {value}" for key, value in host.items())
-    text = "\n".join(lines).rstrip() + f"\n\nOn {told}.\n"
-    folder.mkdir(exist_ok=True)
-    (folder / f"{name}.md").write_text(text, encoding="utf-8")
-    figures = figures | {"machine": host}
-    (folder / f"{name}.json").write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+            lines.append(
+                f"| {case} | {side} | {median:,.0f} | {min(values):,.0f} to {max(values):,.0f} "
+                f"| {median / base:.2f} x | {median / fastest:.2f} x |"
+            )
+    machine = _machine()
+    facts = ", ".join(f"{key} {value}" for key, value in machine.items())
+    text = "\n".join(lines) + f"\n\n{notes}On {facts}.\n"
     print(text, end="")
+    (RESULTS / f"{name}.md").write_text(text, encoding="utf-8")
+    figures = {"title": title, "unit": unit, "rates": rates, "machine": machine}
+    (RESULTS / f"{name}.json").write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")

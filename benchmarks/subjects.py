@@ -1,40 +1,87 @@
-"""What is trained on every side: images of CIFAR-10's shape and the rungs, here in plain Keras."""
+"""What the sides have in common: images, rungs, and how plain Keras and this project train."""
 
+import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 
+from benchmarks.sides import Turn, rate
 from resnet.study import Experiment, Study, select
 
 BATCH = 32
 SHAPE = (32, 32, 3)
 
 
-def images(n: int) -> tuple[np.ndarray, np.ndarray]:
-    """Makes noise, uint8 (n, 32, 32, 3), and labels (n,) of ten classes."""
+def images(n: int, shape: tuple[int, ...] = SHAPE) -> tuple[np.ndarray, np.ndarray]:
+    """Returns noise, uint8 (n, height, width, channels), and labels (n,) of ten classes."""
     generator = np.random.default_rng(0)
-    return generator.integers(0, 256, (n, *SHAPE), "uint8"), generator.integers(0, 10, n)
+    return generator.integers(0, 256, (n, *shape), "uint8"), generator.integers(0, 10, n)
+
+
+def plain_images(n: int, shape: tuple[int, ...] = SHAPE) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the same as a plain script has it: pixels in 0..1, one-hot labels."""
+    pixels, classes = images(n, shape)
+    return pixels.astype("float32") / 255, np.eye(10, dtype="float32")[classes]
 
 
 def experiment(rung: str, changes: Sequence[str] = ()) -> Experiment:
-    """Loads one of the study's, by number or name, changed as by ``--set``.
-
-    Raises:
-        UserError: there is no such rung, or a change is not allowed.
-    """
+    """Loads a rung of the study by number or name, changed as by ``--set``."""
     study = Study.open()
     (name,) = select(rung, study.files)
     return study.experiment(name, overrides=changes)
 
 
-def plain_keras(of: Experiment, n: int) -> tuple[Any, np.ndarray, np.ndarray]:
-    """Builds its network in stock layers, with ``n`` images and labels as a script has them."""
-    import keras
-
+def plain_network(rung: Experiment) -> Any:
+    """Builds and compiles a rung's network in Keras's own layers."""
     from resnet.network import building
 
-    pixels, classes = images(n)
-    network = building.stock(building.build(of, SHAPE, 10, seed=0))
+    network = building.stock(building.build(rung, SHAPE, 10, seed=0))
     network.compile("adam", "categorical_crossentropy", metrics=["accuracy"])
-    return network, pixels.astype("float32") / 255, keras.utils.to_categorical(classes, 10)
+    return network
+
+
+def second_epoch(network: Any, images: int, *data: Any, **options: Any) -> float:
+    """Trains two epochs by ``fit``; returns images per second of the second.
+
+    The first epoch may compile, and ``fit`` may wait at its end (docs/log.md).
+    """
+    import keras
+
+    ends: list[float] = []
+
+    def end(epoch: int, logs: dict) -> None:
+        float(logs["loss"])  # waits for the device
+        ends.append(time.perf_counter())
+
+    callback = keras.callbacks.LambdaCallback(on_epoch_end=end)
+    network.fit(*data, epochs=2, verbose=0, callbacks=[callback], **options)
+    return images / (ends[1] - ends[0])
+
+
+def project_steps(
+    networks: Sequence[Any], data: tuple[np.ndarray, np.ndarray], rung: Experiment
+) -> Turn:
+    """Prepares this project's training steps over all images, without augmentation.
+
+    Several networks train side by side in the lanes of one program, each in a thread of its own.
+    """
+    from resnet.training import Program, groups, make_steps
+
+    n, lanes = len(data[0]), len(networks)
+    if lanes == 1:
+        steps = [make_steps(networks[0], *data, rung)]
+    else:
+        program = Program(*data, 10, rung.data.pixel_scale, lanes)
+        steps = [program.lane()(network, rung) for network in networks]
+    positions = np.split(np.arange(n, dtype="int32"), n // rung.training.batch_size)
+    threads = ThreadPoolExecutor(lanes)
+
+    def train(lane: Any) -> None:
+        lane.reset()
+        for first, batches in groups([(some, None) for some in positions], lane.per_call):
+            lane.train(batches, first)
+        lane.logs()  # waits for the device
+
+    return lambda: rate(n * lanes, lambda: list(threads.map(train, steps)))

@@ -1,70 +1,69 @@
 """The study's residual network in PyTorch, for the comparison of speed."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
+from benchmarks.sides import Turn, rate
 from benchmarks.subjects import BATCH, images
 from resnet.study import Experiment
 
 
 def convolution(channels: int, filters: int, size: int, stride: int = 1) -> nn.Module:
-    """Makes one with batch normalisation."""
     convolution = nn.Conv2d(channels, filters, size, stride, padding=size // 2)
     return nn.Sequential(convolution, nn.BatchNorm2d(filters, eps=1e-3, momentum=0.01))
 
 
 class Bottleneck(nn.Module):
-    def __init__(self, channels: int, filters: tuple[int, int, int], stride: int = 1):
+    def __init__(self, channels: int, filters: int, stride: int = 1):
         super().__init__()
-        f1, f2, f3 = filters
         self.main = nn.Sequential(
-            convolution(channels, f1, 1, stride),
+            convolution(channels, filters, 1, stride),
             nn.ReLU(),
-            convolution(f1, f2, 3),
+            convolution(filters, filters, 3),
             nn.ReLU(),
-            convolution(f2, f3, 1),
+            convolution(filters, 4 * filters, 1),
         )
         same = stride == 1
-        self.shortcut = nn.Identity() if same else convolution(channels, f3, 1, stride)
-        self.relu = nn.ReLU()
+        self.shortcut = nn.Identity() if same else convolution(channels, 4 * filters, 1, stride)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.relu(self.main(x) + self.shortcut(x))
+        return torch.relu(self.main(x) + self.shortcut(x))
 
 
 def residual_network(identity_blocks: Sequence[int], dropout: float) -> nn.Module:
-    """Makes one from images (batch, 3, 32, 32) to logits (batch, 10)."""
+    """Builds a network from images (batch, 3, 32, 32) to logits (batch, 10)."""
     channels = 64
     layers = [convolution(3, channels, 3), nn.ReLU()]
-    stages = ((16, 16, 64), (32, 32, 128), (64, 64, 256))
-    for stage, (filters, count) in enumerate(zip(stages, identity_blocks, strict=True)):
-        if stage:
+    for filters, count in zip((16, 32, 64), identity_blocks, strict=True):
+        if filters > 16:
             layers.append(Bottleneck(channels, filters, stride=2))
-        channels = filters[2]
+        channels = 4 * filters
         layers += [Bottleneck(channels, filters) for _ in range(count)]
-    layers += [nn.AvgPool2d(2), nn.Flatten()]
-    if dropout:
-        layers.append(nn.Dropout(dropout))
-    return nn.Sequential(*layers, nn.Linear(4 * 4 * 256, 10))
+    layers += [nn.AvgPool2d(2), nn.Flatten(), nn.Dropout(dropout)]
+    return nn.Sequential(*layers, nn.Linear(4 * 4 * channels, 10))
 
 
-def training_step(of: Experiment, n: int, compiled: bool, device: str) -> Callable[[int], None]:
-    """Makes a step on the batch that begins at a position of ``n`` images, which are on the device.
+def training(rung: Experiment, n: int, compiled: bool, device: str) -> Turn:
+    """Prepares training over ``n`` images, which are on the device.
 
     Args:
-        of: whose network it is.
-        n: how many images.
-        compiled: by Inductor, channels last; on a GPU into CUDA graphs, with fused Adam. Else
-            eager, as it comes.
+        rung: rung whose network is trained.
+        n: number of images.
+        compiled: compiles by Inductor, with channels last; on a GPU into CUDA graphs, with fused
+            Adam. Otherwise eager.
         device: ``cpu`` or ``cuda``.
     """
-    if of.model.architecture != "residual":
-        raise SystemExit("there is no VGG in PyTorch here")
+    if rung.model.architecture != "residual":
+        raise ValueError("there is no VGG in PyTorch here")
+    torch.backends.cuda.matmul.allow_tf32 = True  # as JAX has it
+    torch.backends.cudnn.allow_tf32 = True
+    torch.backends.cudnn.benchmark = True
     graphs = compiled and device == "cuda"
     layout = torch.channels_last if compiled else torch.contiguous_format
-    network = residual_network(of.model.settings["identity_blocks"], of.model.settings["dropout"])
+    settings = rung.model.settings
+    network = residual_network(settings["identity_blocks"], settings["dropout"])
     network = network.to(device, memory_format=layout)
     optimizer = torch.optim.Adam(network.parameters(), 1e-3, eps=1e-7, fused=graphs or None)
     loss = nn.CrossEntropyLoss()
@@ -74,12 +73,15 @@ def training_step(of: Experiment, n: int, compiled: bool, device: str) -> Callab
     x = torch.from_numpy(pixels).to(device).permute(0, 3, 1, 2).float() / 255
     x, y = x.contiguous(memory_format=layout), torch.from_numpy(classes).to(device)
 
-    def step(start: int) -> None:
-        batch = slice(start, start + BATCH)
-        if graphs:
-            torch.compiler.cudagraph_mark_step_begin()
-        optimizer.zero_grad()
-        loss(forward(x[batch]), y[batch]).backward()
-        optimizer.step()
+    def work() -> None:
+        for start in range(0, n, BATCH):
+            if graphs:
+                torch.compiler.cudagraph_mark_step_begin()
+            batch = slice(start, start + BATCH)
+            optimizer.zero_grad()
+            loss(forward(x[batch]), y[batch]).backward()
+            optimizer.step()
+        if device == "cuda":
+            torch.cuda.synchronize()
 
-    return step
+    return lambda: rate(n, work)

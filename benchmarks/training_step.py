@@ -1,103 +1,64 @@
-"""Training steps: this project, the plain Keras script, PyTorch, and what a GEMM reaches.
+"""Training steps of the rungs on a CPU: plain Keras, this project, PyTorch, and a GEMM's rate.
 
-    python -m benchmarks.training_step [--turns 7] [--rungs 1,5]
-
-Batch 32 of 32x32 images with the rung's network, no augmentation and oneDNN on every side.
+Batch 32 of 32x32 images, without augmentation, with oneDNN on every side.
 """
 
-import time
-from collections.abc import Callable
+from functools import partial
 
 import numpy as np
+import typer
 
-from benchmarks.sides import compare, parser, report, serve
-from benchmarks.subjects import BATCH, SHAPE, experiment, images, plain_keras
+from benchmarks import subjects
+from benchmarks.sides import Side, Turn, compare, rate, report
+from benchmarks.subjects import BATCH, SHAPE
 from resnet.study import Experiment
 
-STEPS = 12
-STARTS = range(0, STEPS * BATCH, BATCH)
+Case = tuple[Experiment, int]
+"""A rung, and the number of images per turn."""
 
 
-def this_project(rung: Experiment) -> Callable[[], float]:
+def plain_keras(case: Case) -> Turn:
+    network, data = subjects.plain_network(case[0]), subjects.plain_images(case[1])
+    return lambda: subjects.second_epoch(network, case[1], *data, batch_size=BATCH)
+
+
+def this_project(lanes: int, case: Case) -> Turn:
     from resnet.network import build
-    from resnet.training import Batch, groups, make_steps
 
-    steps = make_steps(build(rung, SHAPE, 10, seed=0), *images(STEPS * BATCH), rung)
-    batches: list[Batch] = [
-        (np.arange(start, start + BATCH, dtype="int32"), None) for start in STARTS
-    ]
-
-    def work() -> float:
-        for first, some in groups(batches, steps.per_call):
-            steps.train(some, first)
-        steps.logs()  # waits for the device
-        return STEPS * BATCH
-
-    return work
+    networks = [build(case[0], SHAPE, 10, seed) for seed in range(lanes)]
+    return subjects.project_steps(networks, subjects.images(case[1]), case[0])
 
 
-def plain_script(rung: Experiment) -> Callable[[], float]:
-    """Trains by Keras's own step; ``fit`` ends in a nap as long as itself (docs/log.md)."""
-    network, x, y = plain_keras(rung, STEPS * BATCH)
+def pytorch(device: str, compiled: bool, case: Case) -> Turn:
+    from benchmarks.torch_network import training
 
-    def work() -> float:
-        for start in STARTS:
-            network.train_on_batch(x[start : start + BATCH], y[start : start + BATCH])
-        return STEPS * BATCH
-
-    return work
+    return training(*case, compiled, device)
 
 
-def pytorch(rung: Experiment, compiled: bool) -> Callable[[], float]:
-    from benchmarks.torch_network import training_step
-
-    step = training_step(rung, STEPS * BATCH, compiled, "cpu")
-
-    def work() -> float:
-        for start in STARTS:
-            step(start)
-        return STEPS * BATCH
-
-    return work
-
-
-def gemm(rung: Experiment) -> Callable[[], float]:
-    """Tells how fast a float32 matrix product would train: 3 passes of 2 operations a MAC."""
+def gemm(case: Case) -> Turn:
+    """Gives the rate at the speed of a float32 product: 3 passes of 2 operations per MAC."""
     from resnet.network import build, multiply_adds
 
-    operations = 6 * multiply_adds(build(rung, SHAPE, 10, seed=0))
-    a = np.random.default_rng(0).random((2048, 2048), "float32")
-
-    def work() -> float:
-        began, done = time.perf_counter(), 0
-        while time.perf_counter() - began < 1:
-            a @ a
-            done += 2 * 2048**3
-        return done / operations
-
-    return work
+    operations = 6 * multiply_adds(build(case[0], SHAPE, 10, seed=0))
+    a = np.random.default_rng(0).random((4096, 4096), "float32")
+    return lambda: rate(2 * 4096**3 / operations, lambda: a @ a)
 
 
-SIDES: dict[str, Callable[[Experiment], Callable[[], float]]] = {
-    "plain Keras script": plain_script,
-    "this project": this_project,
-    "PyTorch eager": lambda rung: pytorch(rung, compiled=False),
-    "PyTorch compiled, channels last": lambda rung: pytorch(rung, compiled=True),
+SIDES: dict[str, Side] = {
+    "plain Keras script": plain_keras,
+    "this project": partial(this_project, 1),
+    "PyTorch eager": partial(pytorch, "cpu", False),
+    "PyTorch compiled, channels last": partial(pytorch, "cpu", True),
     "a GEMM's rate": gemm,
 }
 
 
-def main() -> None:
-    options = parser(__doc__, turns=7)
-    options.add_argument("--rungs", default="1,5")
-    chosen = options.parse_args()
-    if chosen.side:
-        return serve(SIDES[chosen.side](experiment(chosen.rungs)))
-    rates = {}
-    for rung in chosen.rungs.split(","):
-        rates[f"rung {rung}"], _ = compare(SIDES, chosen.turns, "--rungs", rung)
-    report("training_step", "Training step", "images/s, batch 32", rates, "plain Keras script")
+def main(turns: int = 7, rungs: str = "1,5") -> None:
+    """Times training steps on a CPU, all sides in turns."""
+    cases = {f"rung {rung}": (subjects.experiment(rung), 12 * BATCH) for rung in rungs.split(",")}
+    rates = {name: compare(SIDES, case, turns) for name, case in cases.items()}
+    report("training_step", "Training step", "images/s, batch 32", rates)
 
 
 if __name__ == "__main__":
-    main()
+    typer.run(main)

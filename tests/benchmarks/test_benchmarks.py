@@ -1,0 +1,46 @@
+"""The benchmarks, as far as a CPU can tell: sides take turns, and their rates become a table."""
+
+import json
+import os
+
+import pytest
+
+from benchmarks import sides
+
+needs_jax = pytest.mark.skipif(
+    os.environ.get("KERAS_BACKEND") != "jax", reason="needs JAX:  make test-jax"
+)
+
+
+def half(case):
+    return lambda: case / 2
+
+
+def broken(case):
+    raise ImportError("no such library")
+
+
+def test_a_side_that_does_not_start_is_left_out_of_the_table(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sides, "RESULTS", tmp_path)
+    rates = {"rung 1": sides.compare({"ours": half, "theirs": broken}, 3000, 2)}
+    assert "left out: theirs: no such library" in capsys.readouterr().err
+    sides.report("mine", "A comparison", "images/s", rates)
+    text = (tmp_path / "mine.md").read_text()
+    assert "| rung 1 | ours | 1,500 | 1,500 to 1,500 | 1.00 x | 1.00 x |" in text
+    assert json.loads((tmp_path / "mine.json").read_text())["rates"] == {
+        "rung 1": {"ours": [1500, 1500]}
+    }
+
+
+@needs_jax
+def test_every_side_of_the_gpus_but_pytorch_trains_on_a_cpu_as_well(capsys):
+    from conftest import SMALL, experiment
+
+    from benchmarks import gpu
+
+    rates = sides.compare(gpu.sides([1, 2]), (experiment("01_template", **SMALL), 64), 2)
+    assert list(rates) == ["plain Keras", "this project, lanes: 1", "this project, lanes: 2"]
+    assert all(min(turns) > 0 for turns in rates.values())
+    assert capsys.readouterr().err.count("left out: PyTorch") == 2
+    with pytest.raises(Exception, match="JAX has no GPU here: make gpu"):
+        gpu.main()
