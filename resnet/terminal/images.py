@@ -1,4 +1,4 @@
-"""Images on their way from a disk or the net, with a bar for what takes long."""
+"""Loading images from a disk or the internet, with a progress bar."""
 
 from typing import TYPE_CHECKING
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:  # what takes a while to import is imported when it is needed
 
 
 def load_images(data: str, test_fraction: float | None) -> "Dataset":
-    """Loads the images, as :func:`resnet.data.load` does, with a bar for what takes long."""
+    """Loads images as :func:`resnet.data.load` does, and shows a progress bar."""
     from resnet.data import load
 
     with Progress(
@@ -26,8 +26,8 @@ def load_images(data: str, test_fraction: float | None) -> "Dataset":
         task = bar.add_task(f"loading {data}", total=None)
         dataset = load(
             data,
-            lambda what, done, total: bar.update(
-                task, description=what, completed=done, total=total or None
+            lambda action, done, total: bar.update(
+                task, description=action, completed=done, total=total or None
             ),
             lambda line: bar.console.print(escape(line), highlight=False),
             test_fraction,

@@ -15,7 +15,7 @@ from resnet.terminal.console import say
 
 def init(
     folder: Annotated[
-        Path, typer.Argument(help="A new or an empty one.", metavar="FOLDER", show_default=False)
+        Path, typer.Argument(help="A new or an empty folder.", metavar="FOLDER", show_default=False)
     ],
 ) -> None:
     """Writes a study of two rungs that runs as it stands; comments explain every key.
@@ -23,21 +23,22 @@ def init(
     It trains on scikit-learn's digits, in about a minute. The other commands work on it with
     --experiments FOLDER.
     """
-    where = f"init {shell.one_line(folder)}"
+    place = f"init {shell.one_line(folder)}"
     try:
         # a name that MLflow and study.yaml allow
         name = re.sub(r"[^\w.-]+", "-", folder.resolve().name).strip("-")
         name = re.sub("^[^a-zA-Z0-9]+", "", name)[:61] or "study"
         if folder.is_dir() and any(folder.iterdir()):
-            raise UserError(f"{where}: the folder is not empty; name another one, or empty it")
+            raise UserError(f"{place}: the folder is not empty; name another one, or empty it")
         folder.mkdir(parents=True, exist_ok=True)
         for path in sorted(TEMPLATE.glob("*.yaml")):
             text = path.read_text(encoding="utf-8").replace("NAME", name)
             (folder / path.name).write_text(text, encoding="utf-8")
             say(f"wrote {escape(shell.one_line(folder / path.name))}")
-    except (OSError, RuntimeError) as error:  # RuntimeError: a link in a circle
-        reason = getattr(error, "strerror", None) or error
-        raise UserError(f"{where}: cannot be written: {reason}; name another folder") from None
+    except OSError as error:
+        raise UserError(
+            f"{place}: cannot be written: {error.strerror}; name another folder"
+        ) from None
     study = Study.open(folder)
     for words in (("plan", "all"), ("run", "all", "--seeds", "0-4"), ("report", "--summary")):
         say(f"{words[0]}:  {escape(study.command(*words))}")

@@ -1,4 +1,4 @@
-"""The dry run: what would be trained, how large it is, and how long it takes."""
+"""The plan: what would be trained, how large it is, and how long it takes."""
 
 import contextlib
 import os
@@ -15,10 +15,10 @@ from rich.text import Text
 from resnet import UserError
 from resnet.data import Dataset, Source
 from resnet.host import quiet_start, shell
-from resnet.host.addresses import file_of, full
 from resnet.host.shell import count, duration
 from resnet.study import Experiment, Job, Key, Study, differences, rungs
 from resnet.terminal.console import console, say
+from resnet.terminal.options import Options
 
 _COLUMNS = {
     "parameters": ("parameters", lambda n: f"{n:,.0f}"),
@@ -28,30 +28,24 @@ _COLUMNS = {
     "time": ("time", duration),
 }
 Known = dict[str, dict[str, float]]
-"""What is known for ``_COLUMNS``, by :attr:`resnet.study.Job.row`."""
+"""Figures for ``_COLUMNS``, by :attr:`resnet.study.Job.row`."""
 
 
-def show(
-    due: list[Job],
-    images: Dataset | Source,
-    study: Study,
-    uri: str | None,
-    timing: bool,
-    lanes: dict[str, int],
-) -> None:
-    """Prints each experiment's size and time, if known, what it changes, and what it assumes anew.
+def show(due: list[Job], images: Dataset | Source, lanes: dict[str, int], options: Options) -> None:
+    """Prints each experiment's size, time, changes, and further assumptions.
 
     Args:
-        due: what would run.
+        due: jobs that would run.
         images: the images, or what is known of them without a download.
-        study: of which they are.
-        uri: the store whose finished runs tell the time; it need not be there.
-        timing: build the networks and time some steps on this machine instead.
-        lanes: how many would train side by side, by row.
+        lanes: number of jobs that would train side by side, by row.
+        options: the command line. ``timing`` builds the networks and times some steps; without it
+            the times are those of finished runs in the store.
     """
+    study = options.study
     n, height, width, channels = images.shape
     firsts = {job.row: job for job in due if job.seed == due[0].seed}
-    if timing:
+    past, done = _past(firsts, options, images.fingerprint)
+    if options.timing:
         with console.status("starting"), quiet_start():  # the imports take seconds
             from resnet.ladder import estimate
         known: Known = {}
@@ -60,9 +54,7 @@ def show(
             with console.status(Text(f"timing {job.title}")):
                 known[name] = estimate(job, n, len(images.classes), shape, lanes[name])
     else:
-        known = _recorded(firsts, study, images.fingerprint)
-    past, done = _past(firsts, study, images.fingerprint, uri)
-    known = known | ({} if timing else past)
+        known = _recorded(firsts, study, images.fingerprint) | past
     if max(lanes.values()) > 1:
         known = {name: known.get(name, {}) | {"lanes": lanes[name]} for name in firsts}
     title = f"Plan for {n:,} training images of {height}x{width}"
@@ -75,9 +67,8 @@ def show(
     left = [job for job in due if (job.row, str(job.seed)) not in done]
     if len(left) < len(due):
         counted += f", {len(due) - len(left)} of them finished"
-    took = _took(left, known, timing) if left else "all of these runs are finished"
     console.print(f"{counted}; nothing was trained", highlight=False)
-    say(escape(took))
+    say(escape(_time_left(left, known, options.timing)))
 
 
 def _sizes(title: str, firsts: dict[str, Job], known: Known) -> Table:
@@ -97,11 +88,11 @@ def _sizes(title: str, firsts: dict[str, Job], known: Known) -> Table:
 
 
 def _print_changes(firsts: dict[str, Job], study: Study) -> None:
-    """What each experiment changes against the one before, and what it assumes that one did not."""
+    """Prints what each experiment changes and assumes that the one before did not."""
     profile = next(iter(firsts.values())).profile
     ladder: dict[str, Experiment | None] = dict.fromkeys(study.files)
     for name in ladder:
-        with contextlib.suppress(UserError):  # what was not asked for may be broken
+        with contextlib.suppress(UserError):  # a rung that was not asked for may be malformed
             ladder[name] = study.experiment(name, profile)
     previous = {name: ladder[before] for before, name in pairwise(rungs(ladder))}
     for job in firsts.values():
@@ -109,20 +100,23 @@ def _print_changes(firsts: dict[str, Job], study: Study) -> None:
         base, _, part = experiment.name.partition("~")  # of a step, or an alternative
         before = ladder.get(base) if "=" in part else previous.get(base)
         console.print(f"[bold]{escape(job.row)}[/bold]", highlight=False)
-        for change in differences(before.flat(), experiment.flat()) if before else ():
-            console.print(Padding.indent(escape(change), 2), highlight=False)
+        lines = differences(before.flat(), experiment.flat()) if before else []
+        lines = [escape(change) for change in lines]
         for key, reason in experiment.assumed.items():
             if before is None or key not in before.assumed:
-                line = f"[dim]assumed {key}: {escape(reason)}[/dim]"
-                console.print(Padding.indent(line, 2), highlight=False)
+                lines.append(f"[dim]assumed {key}: {escape(reason)}[/dim]")
+        for line in lines:
+            console.print(Padding.indent(line, 2), highlight=False)
 
 
-def _took(due: list[Job], known: Known, timing: bool) -> str:
-    """How long the runs that are left take, as far as is known."""
-    if not all("time" in known.get(job.row, {}) for job in due):
+def _time_left(left: list[Job], known: Known, timing: bool) -> str:
+    """Returns a line on how long the jobs that are left take, as far as is known."""
+    if not left:
+        return "all of these runs are finished"
+    if not all("time" in known.get(job.row, {}) for job in left):
         return f"how long it takes here:  {shell.again()} --timing"
     longest: dict[tuple, float] = {}  # runs share a training until a schedule changes the rate
-    for job in due:
+    for job in left:
         schedule = job.experiment.training.reduce_lr_on_plateau
         shared = *job.trajectory(), repr(schedule)
         longest[shared] = max(longest.get(shared, 0), known[job.row]["time"])
@@ -131,7 +125,7 @@ def _took(due: list[Job], known: Known, timing: bool) -> str:
 
 
 def _recorded(jobs: dict[str, Job], study: Study, fingerprint: str) -> Known:
-    """How large the networks are, by recorded runs of the same; no record, no entry."""
+    """Returns the networks' sizes from recorded runs of the same settings."""
     from resnet import records
 
     found: Known = {}
@@ -144,41 +138,32 @@ def _recorded(jobs: dict[str, Job], study: Study, fingerprint: str) -> Known:
 
 
 def _past(
-    jobs: dict[str, Job], study: Study, fingerprint: str, uri: str | None
+    jobs: dict[str, Job], options: Options, fingerprint: str
 ) -> tuple[Known, set[tuple[str, str]]]:
-    """What finished runs of the same on this machine tell, and which (experiment, seed) are done.
-
-    No run, no entry.
-    """
+    """Returns figures of runs that finished on this machine, and finished jobs' (row, seed)."""
     found: Known = {}
     done: set[tuple[str, str]] = set()
-    file = file_of(full(uri))
-    if file and not os.path.exists(file):  # noqa: PTH110 - where it is forbidden, too
-        return found, done
     with console.status("reading runs"):
         from resnet.store import connect
 
         try:
-            store = connect(uri, study, create=False)
-        except UserError:
+            store = connect(options.tracking_uri, options.study, create=False)
+        except UserError:  # nothing was run yet
             return found, done
         same = {"dataset_fingerprint": fingerprint, "status": "FINISHED", "role": "rung"}
         here = {"host": socket.gethostname()}
         here["backend"] = os.environ.get("KERAS_BACKEND", "tensorflow")
         for name, job in jobs.items():
             runs = store.search(config_hash=job.experiment.hash(), **same)
-            as_asked = {"profile": job.profile, "modified": job.modified}
-            done |= {
-                (name, run.data.tags["seed"])
-                for run in runs
-                if as_asked.items() <= run.data.tags.items()
-            }
-            mine = [run for run in runs if here.items() <= run.data.tags.items()]
-            if metrics := [run.data.metrics for run in mine]:
-                found[name] = {key: metrics[0][key] for key in ("parameters", "multiply_adds")}
-                # what it took of the device, which it may have shared with other lanes
+            asked = {"profile": job.profile, "modified": job.modified}
+            tags = [run.data.tags for run in runs]
+            done |= {(name, t["seed"]) for t in tags if asked.items() <= t.items()}
+            mine = [run.data for run in runs if here.items() <= run.data.tags.items()]
+            if mine:
+                figures = mine[0].metrics
+                found[name] = {key: figures[key] for key in ("parameters", "multiply_adds")}
+                # lanes share the device, so a run counts for its part of the time
                 found[name]["time"] = fmean(
-                    run.data.metrics["train_seconds"] / int(run.data.tags.get("lanes", 1))
-                    for run in mine
+                    run.metrics["train_seconds"] / int(run.tags.get("lanes", 1)) for run in mine
                 )
     return found, done

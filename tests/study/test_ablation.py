@@ -138,7 +138,7 @@ def test_to_one_of_two_rungs_of_a_number_leads_no_step():
 
 
 def test_parts_that_set_makes_equal_are_one():
-    due = Options(set_=["training.epochs=30"]).due("4", apart=True)
+    due = Options("4", set_=["training.epochs=30"], ablate=True).due()
     chosen = [job.experiment for job in due]
     assert len(chosen) == len({e.hash() for e in chosen}) == 4
     assert {"03_deeper_early_stopping", "04_lr_schedule"} <= {e.name for e in chosen}

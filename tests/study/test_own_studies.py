@@ -304,9 +304,9 @@ def test_a_study_says_where_its_images_are(tmp_path, data, images):
     (study.folder / "profiles").mkdir()
     profile = {"description": "few images", "data": "digits", "changes": {}}
     (study.folder / "profiles" / "quick.yaml").write_text(yaml.safe_dump(profile))
-    assert Options(experiments=study.folder).dataset == images.format(folder=study.folder)
-    assert Options(experiments=study.folder, profile="quick").dataset == "digits"
-    assert Options(experiments=study.folder, data="cifar10").dataset == "cifar10"
+    assert Options("all", experiments=study.folder).dataset == images.format(folder=study.folder)
+    assert Options("all", experiments=study.folder, profile="quick").dataset == "digits"
+    assert Options("all", experiments=study.folder, data="cifar10").dataset == "cifar10"
 
 
 def test_a_dataset_known_by_name_has_the_title_that_people_write(tmp_path):
