@@ -4,7 +4,6 @@ import os
 import random
 import re
 import signal
-import sqlite3
 import subprocess
 import sys
 import time
@@ -17,7 +16,6 @@ import numpy as np
 import psutil
 import pytest
 import services
-from conftest import ROOT
 from ladders import (
     EPOCHS,
     FAST,
@@ -94,7 +92,7 @@ def test_killed_in_a_shared_training(command, image_folder, empty, tmp_path_fact
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(2))
 def test_killed_at_random_moments(command, image_folder, undisturbed, tmp_path, seed):
     moments = random.Random(seed)
     arguments = ladder_arguments(image_folder)
@@ -129,13 +127,6 @@ def test_ctrl_c_leaves_a_resumable_run_and_says_how_to_go_on(
     process = in_a_fresh_shell(printed(out, "go on with:"), tmp_path)
     assert process.returncode == 0, process.stderr
     assert re.search(r"goes on in epoch [2-9]", process.stdout)
-    assert_as_if_nothing_happened(command, undisturbed, tmp_path)
-
-
-@pytest.mark.slow  # with workers lost on the way it is in the next but one
-def test_several_processes_give_the_same_bits(command, image_folder, undisturbed, tmp_path):
-    process = command(*ladder_arguments(image_folder), "--jobs=2")
-    assert process.returncode == 0, process.err
     assert_as_if_nothing_happened(command, undisturbed, tmp_path)
 
 
@@ -178,41 +169,6 @@ def test_lost_workers_cost_their_runs_some_steps_and_nothing_else(
     assert_as_if_nothing_happened(command, undisturbed, tmp_path)
 
 
-@pytest.mark.slow
-def test_a_full_disk_costs_nothing(command, image_folder, undisturbed, tmp_path):
-    """While a checkpoint, the artifacts or the database is written; the same command goes on."""
-    arguments = ladder_arguments(image_folder)
-    process = command("full 9", *arguments, script=KILLED_AT)
-    assert process.returncode == 1, process.err
-    assert process.out.count("No space left on device") == 2  # each run tried
-    process = command("full artifacts 1", *arguments, script=KILLED_AT)
-    assert process.returncode == 1, process.err
-    with sqlite3.connect(command.uri.removeprefix("sqlite:///")) as database:
-        (pages,) = database.execute("PRAGMA page_count").fetchone()
-    process = command(f"full database {pages}", *arguments, script=KILLED_AT)
-    assert process.returncode in (1, 2)
-    assert "disk is full" in process.out + process.err
-    assert "Traceback" not in process.err
-    process = command("never 0", *arguments, script=KILLED_AT)
-    assert process.returncode == 0, process.err
-    assert_as_if_nothing_happened(command, undisturbed, tmp_path)
-
-
-def test_a_broken_rung_that_was_not_asked_for_stops_nothing(command, tmp_path):
-    services.copy(tmp_path)
-    (tmp_path / "experiments" / "06_broken.yaml").write_text("extends: 05_deeper_dropout\nx: 1\n")
-    options = {"script": tmp_path / "runner.py"}
-    process = command("--ladder=1,2", "--dry-run", **options)
-    assert process.returncode == 0, process.err
-    process = command("--ladder=6", "--dry-run", **options)
-    assert process.returncode == 2
-    assert len(process.err.strip().splitlines()) == 1
-    process = command("run", "--help", **options)
-    assert process.returncode == 0
-    for name in ("05_deeper_dropout", "06_broken"):
-        assert name in process.out
-
-
 def test_finished_work_is_skipped_and_fresh_trains_it_again(
     command, here, image_folder, monkeypatch
 ):
@@ -224,15 +180,12 @@ def test_finished_work_is_skipped_and_fresh_trains_it_again(
     assert "nothing was trained" in again.out
     run = here("run", "1", *arguments[1:])  # the same, as a command of its own
     assert run.returncode == 0, run.err
-    assert [line for line in run.out.splitlines() if "already finished" in line] == [
-        line for line in again.out.splitlines() if "already finished" in line
-    ]
+    assert "already finished" in run.out
     assert "nothing was trained" in run.out
     planned = here("run", "1-2", "--dry-run", *arguments[1:])
     assert "runs: 2, 1 of them finished" in planned.out
     planned = here("plan", "1", *arguments[1:])
     assert "all of these runs are finished" in planned.out
-    assert (command.folder / "reports" / "resnet-ladder" / "report.html").exists()
     told = here("report", "--summary", "--own")
     assert "18 claims not run" in told.out  # one is about rung 1 alone
     assert len(runs_of(command.uri)) == len(runs_of(command.uri, "ladder")) == 1
@@ -289,27 +242,11 @@ def test_what_a_run_leaves_in_mlflow(finished, image_folder):
     assert params["training.early_stopping.patience"] == "9"
     assert {dataset.dataset.name for dataset in run.inputs.dataset_inputs} == {"squares"}
     assert metrics["epochs_run"] <= EPOCHS
-    for key in (
-        "test_accuracy",
-        "test_loss",
-        "best_val_accuracy",
-        "best_epoch",
-        "stopped_epoch",
-        "train_seconds",
-        "parameters",
-        "multiply_adds",
-    ):
-        assert key in metrics
+    once = "test_accuracy test_loss best_val_accuracy best_epoch stopped_epoch train_seconds"
+    assert metrics.keys() >= {*once.split(), "parameters", "multiply_adds"}
     artifacts = {a.path for a in MlflowClient(finished).list_artifacts(run.info.run_id)}
-    assert artifacts >= {
-        "experiment.yaml",
-        "model_summary.txt",
-        "curves.png",
-        "test_probabilities.npy",
-        "confusion_matrix.csv",
-        "confusion_matrix.png",
-        "mistakes.png",
-    }
+    pictures = {"curves.png", "confusion_matrix.png", "mistakes.png"}
+    assert artifacts >= pictures | {"experiment.yaml", "model_summary.txt", "confusion_matrix.csv"}
 
     # the logged model alone gives the logged probabilities again, from raw images
     from resnet import data
@@ -328,84 +265,11 @@ def test_what_a_run_leaves_in_mlflow(finished, image_folder):
 
 
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="JAX has lanes")
-@pytest.mark.parametrize("further", [(), ("--dry-run",)])
-def test_lanes_that_tensorflow_has_not_are_refused(here, further):
-    process = here("--ladder=1", "--data=digits", "--lanes=2", *further)
+def test_lanes_that_tensorflow_has_not_are_refused(here):
+    process = here("--ladder=1", "--data=digits", "--lanes=2")
     assert process.returncode == 2
     assert "TensorFlow trains one run at a time; JAX has lanes" in process.err
     assert len(process.err.strip().splitlines()) == 1
-
-
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        ([], "--ladder is missing"),
-        (["--ladder=9"], "there is no rung 9"),
-        (["--ladder=1", "--set=training.epoch=3"], "did you mean 'epochs'"),
-        (["--ladder=1", "--data=/nonexistent"], "/nonexistent"),
-        (["--ladder=1", f"--data={'x' * 5000}"], "no file or folder"),
-        (["--ladder=1", "--set=alternatives={}"], "a key of model, data or training"),
-        (["run", "9"], "there is no rung 9"),
-        (["run", ""], "is empty"),
-        (["ablate", "1"], "no single step leads to 01_template"),
-        (["plan", "1", "--set=training.epoch=3"], "did you mean 'epochs'"),
-        (["restore", "--tracking-uri=sqlite:////dev/null/x.db"], "there is no folder"),
-        (["--ladder=1", "--seed=1", "--seeds=1-2"], "--seeds"),
-        (["--ladder=1", "--seeds=4-1"], "--seeds"),
-        (["--ladder=1", "--profile=slow"], "quick"),
-        (["--ladder=1", "--data=digits", "--tracking-uri=ftp://x"], "sqlite:///"),
-        (["--ladder=2", "--data=digits", "--set=training.batch_size=5000"], "too large"),
-        (["--ladder=1", "--data=digits", "--checkpoints=/dev/null/x"], "cannot be written"),
-        (["--ladder=1", "--data=digits", "--ray=auto"], "--tracking-uri"),
-        (["--ladder=1", "--seeds=0-1", "--jobs=2", "--lanes=2"], "--lanes: does not go with"),
-        (["--ladder=1", "--tracking-uri=mysql+x://me:s3cret@127.0.0.1:1/x"], "//me:***@127"),
-        (["--ladder=1", "--tracking-uri=mysql://me:pa[ss@host/x"], "//me:***@host"),
-        (["--ladder=1", "--data=digits", "--checkpoints=ftp://me:s3cret@127.0.0.1:1/x"], "***@127"),
-    ],
-)
-def test_a_user_s_mistake_is_one_line_and_code_2(here, arguments, words):
-    process = here(*arguments)
-    assert process.returncode == 2
-    assert words in process.err
-    assert "s3cret" not in process.err
-    assert len(process.err.strip().splitlines()) == 1
-
-
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        (["--record"], "--record: options come after a command"),  # commands of their own
-        (["--restore"], "--restore: options come after a command"),
-        (["--ladder=1", "--dry-run", "1"], "unexpected extra argument"),
-        (["--ladder=1", "--ablate=2"], "give one of them"),
-        (["--ladder="], "--ladder: is empty"),
-        (["record", "--dry-run"], "No such option"),
-        (["restore", "--ladder=1"], "No such option"),
-        (["restore", "1"], "unexpected extra argument"),
-        (["run", "1", "2"], "unexpected extra argument"),
-        (["run"], "Missing argument"),
-        (["train", "1"], "No such command"),
-    ],
-)
-def test_what_no_command_takes_is_refused(here, arguments, words):
-    process = here(*arguments)
-    assert process.returncode == 2
-    assert words in process.err
-
-
-def test_a_server_that_is_not_there_is_one_line_and_code_2(command):
-    process = command("--ladder=1", "--tracking-uri=http://me:s3cret@127.0.0.1:1")
-    assert process.returncode == 2
-    assert "//me:***@127" in process.err
-    assert len(process.err.strip().splitlines()) == 1
-
-
-def test_a_corrupt_database_is_one_line_and_code_2(command, tmp_path):
-    (tmp_path / "mlflow.db").write_bytes(b"this is no database" * 100)
-    process = command("--ladder=1", "--data=digits")
-    assert process.returncode == 2
-    assert len(process.err.strip().splitlines()) == 1
-    assert "mlflow.db" in process.err
 
 
 def test_a_failing_rung_does_not_cost_the_others_and_the_code_is_1(
@@ -423,52 +287,8 @@ def test_a_failing_rung_does_not_cost_the_others_and_the_code_is_1(
     statuses = {run.data.tags["rung"]: run.info for run in runs_of(command.uri)}
     assert statuses["01_template"].status == "FAILED"
     assert statuses["02_augmentation"].status == "FINISHED"
-    client = MlflowClient(command.uri)
-    assert "traceback.txt" in {
-        a.path for a in client.list_artifacts(statuses["01_template"].run_id)
-    }
-
-
-@pytest.mark.parametrize(
-    ("name", "title", "recorded"),
-    [
-        ("cifar10", "Plan for 50,000 training images of 32x32", True),
-        ("mnist", "Plan for 60,000 training images of 28x28", False),
-        ("digits", "Plan for 1,438 training images of 8x8", False),
-    ],
-)
-def test_a_plan_on_a_dataset_known_by_name_loads_none(here, monkeypatch, name, title, recorded):
-    monkeypatch.setattr("runner.load_images", lambda data: pytest.fail(f"loads {data}"))
-    process = here("plan", "1", "--data", name)
-    assert process.returncode == 0, process.err
-    assert title in " ".join(process.out.split())
-    assert ("multiply-adds" in process.out) == recorded
-
-
-def test_the_dry_run_imports_no_engine_and_timing_counts_and_times(command, here, tmp_path):
-    database = Path(command.uri.removeprefix("sqlite:///"))
-    database.unlink()
-    script = tmp_path / "dry.py"
-    script.write_text(
-        "import sys; sys.path.insert(0, sys.argv.pop(1))\n"
-        "import runner\n"
-        "try: runner.entry()\n"
-        "finally: print('engines:', {'keras', 'tensorflow', 'jax', 'mlflow'} & set(sys.modules))\n"
-    )
-    process = command(ROOT, "--ladder=1", "--dry-run", script=script)
-    assert process.returncode == 0, process.err
-    assert "engines: {'mlflow'}" in process.out  # which reads records for what seeds can decide
-    process = here("plan", "1", TINY, "--timing")
-    assert process.returncode == 0, process.err
-    assert "10,378" in process.out
-    assert re.search(r"about (\d+ h )?\d+ min( \d+ s)? on this machine", process.out)
-    process = here("record")
-    assert process.returncode == 2
-    assert not database.exists()
-    for start in (printed(process.err, "start with"), printed(command().err, "try")):
-        process = in_a_fresh_shell(start.replace(" run ", " plan ", 1), tmp_path)
-        assert process.returncode == 0, process.stderr
-        assert "nothing was trained" in process.stdout
+    artifacts = MlflowClient(command.uri).list_artifacts(statuses["01_template"].run_id)
+    assert "traceback.txt" in {artifact.path for artifact in artifacts}
 
 
 def test_a_missing_package_is_one_line_with_a_way_out_that_works(tmp_path):
@@ -482,7 +302,6 @@ def test_a_missing_package_is_one_line_with_a_way_out_that_works(tmp_path):
     ladder.write_text(f"#!{empty}\nfrom runner import entry\nentry()\n")
     ladder.chmod(0o755)
     for line, named in {
-        "empty/bin/python runner.py --help": "runner.py --help",
         "empty/bin/python runner.py report --help": "runner.py report --help",
         "empty/bin/ladder report --help": "runner.py report --help",
     }.items():

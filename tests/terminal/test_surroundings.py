@@ -9,7 +9,6 @@ import subprocess
 import sys
 import time
 import warnings
-from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -19,13 +18,11 @@ from hypothesis import strategies as st
 from mlflow.tracking import MlflowClient
 from report_store import LADDER, right
 
-import runner
 from report import analysis
 from report.presentation import output
 from resnet import UserError
 from resnet.host import BACKENDS, choose_backend
 from resnet.records import artifacts, figures
-from resnet.terminal.console import _Console
 
 TINY = ("--ladder=1", "--set=model.identity_blocks=[0,0,0]", "--set=training.epochs=1")
 
@@ -63,27 +60,18 @@ def curve(uri):
 # --- Keras's settings --------------------------------------------------------------------------
 
 
-def test_a_user_s_keras_json_changes_nothing(empty, image_folder, tmp_path):
+def test_a_user_s_keras_json_changes_nothing(tmp_path):
     """Half precision came to 25 % where 100 % was right, under the same hash."""
-    told = {}
-    for name, text in {
-        "none": None,
-        "half": {"floatx": "float16", "epsilon": 0.01, "image_data_format": "channels_first"},
-    }.items():
-        home = tmp_path / name
-        home.mkdir()
-        if text:
-            (home / "keras.json").write_text(json.dumps({"backend": "tensorflow"} | text))
-        uri = f"sqlite:///{home / 'mlflow.db'}"
-        (home / "mlflow.db").write_bytes(empty.read_bytes())
-        own = {"MLFLOW_TRACKING_URI": uri, "KERAS_HOME": str(home), "KERAS_BACKEND": None}
-        process = run(*TINY, f"--data={image_folder}", cwd=home, **own)
-        assert process.returncode == 0, process
-        told[name] = curve(uri)
-    assert told["half"] == told["none"]
+    foreign = {"floatx": "float16", "epsilon": 0.01, "image_data_format": "channels_first"}
+    (tmp_path / "keras.json").write_text(json.dumps(foreign))
+    code = "import resnet.network, keras; c = keras.config; "
+    code += "print(c.floatx(), c.epsilon(), c.image_data_format())"
+    words, environment = [sys.executable, "-c", code], os.environ | {"KERAS_HOME": str(tmp_path)}
+    told = subprocess.check_output(words, env=environment, cwd=ROOT, text=True)
+    assert told == "float32 1e-07 channels_last\n"
 
 
-@pytest.mark.parametrize("backend", ["theano", "torch", "numpy", "TensorFlow"])
+@pytest.mark.parametrize("backend", ["torch", "TensorFlow"])
 def test_a_backend_that_cannot_train_is_a_line(backend, tmp_path):
     refused(
         run("run", "1", f"--tracking-uri=sqlite:///{tmp_path}/x.db", KERAS_BACKEND=backend),
@@ -135,12 +123,11 @@ def test_whatever_keras_json_says_the_backend_is_known_or_refused(tmp_path_facto
 # --- the terminal ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("columns", ["0", "00", "", "40", "7", "x"])
-def test_nothing_is_cut_whatever_the_terminal_says_it_is(columns):
-    process = run("--ladder=3", "--profile=quick", "--dry-run", COLUMNS=columns)
+def test_a_narrow_terminal_cuts_nothing():
+    process = run("--ladder=3", "--profile=quick", "--dry-run", COLUMNS="7")
     assert process.returncode == 0
     assert "3 + deeper + early stopping" in process.stdout
-    refused(run("--ladder=9", COLUMNS=columns), "there is no rung 9")
+    refused(run("--ladder=9", COLUMNS="7"), "there is no rung 9")
 
 
 def test_what_a_terminal_has_no_characters_for_is_replaced(store):
@@ -149,61 +136,6 @@ def test_what_a_terminal_has_no_characters_for_is_replaced(store):
     process = run("report", "--summary", "--tracking-uri", store.uri, **ascii_only)
     assert (process.returncode, process.stderr) == (0, "")
     assert "1 Template" in process.stdout
-
-
-def test_a_table_keeps_its_rungs_in_a_narrow_terminal(store):
-    store.add(LADDER[0], right(1000, 700))
-    process = run("report", "--summary", "--tracking-uri", store.uri, COLUMNS="40")
-    assert (process.returncode, process.stderr) == (0, "")
-    assert "1 Template  " in process.stdout
-    assert "70.0 %" in process.stdout
-
-
-def test_a_narrow_terminal_is_not_drawn_upon():
-    console = _Console(force_terminal=True, width=60)
-    assert (console.width, console.is_terminal) == (80, False)
-    console.size = 100, 20
-    assert (console.width, console.is_terminal) == (100, True)
-
-
-@pytest.mark.parametrize(
-    ("words", "options"),
-    [
-        ([], "ladder ablate"),
-        (["--ladder=1"], "data profile seeds set ray checkpoints experiments tracking-uri"),
-        (["plan", "1"], "data profile seeds set ray checkpoints experiments tracking-uri"),
-        (["record"], "seeds experiments tracking-uri"),
-        (["report"], "out dataset profile compare check readme experiments tracking-uri"),
-    ],
-)
-def test_an_empty_value_is_none(words, options, capsys, monkeypatch):
-    """``--data ''`` planned CIFAR-10."""
-    for option in options.split():
-        for empty in ("", "  "):
-            monkeypatch.setattr(sys, "argv", ["x", *words, f"--{option}", empty])
-            with pytest.raises(SystemExit) as ended:
-                runner.entry()
-            assert ended.value.code == 2
-            assert f"--{option}: is empty" in capsys.readouterr().err
-
-
-def test_without_a_home_there_is_a_line(monkeypatch, capsys):
-    def nowhere():
-        raise RuntimeError("Could not determine home directory.")
-
-    monkeypatch.setattr(Path, "home", nowhere)
-    with pytest.raises(SystemExit) as ended:
-        runner.entry()
-    assert ended.value.code == 2
-    assert capsys.readouterr().err == "error: there is no home folder: set HOME to one of yours\n"
-
-
-def test_a_full_disk_behind_the_output_is_a_line():
-    if not Path("/dev/full").exists():
-        pytest.skip("there is no /dev/full")
-    for arguments in (("--help",), ("--ladder=1", "--dry-run")):
-        with Path("/dev/full").open("w") as full:
-            refused(run(*arguments, stdout=full), "No space left on device", "make room")
 
 
 def test_a_closed_pipe_ends_a_training_as_ctrl_c_does(command, image_folder):
@@ -222,22 +154,6 @@ def test_a_closed_pipe_ends_a_training_as_ctrl_c_does(command, image_folder):
     assert curve(command.uri)["epochs_run"] == 3
 
 
-@pytest.mark.parametrize("how", [signal.default_int_handler, signal.SIG_IGN])
-def test_a_closed_pipe_ends_what_only_prints(how):
-    """Also in the background, where a shell has Ctrl-C ignored."""
-    before = signal.signal(signal.SIGINT, how)
-    process = subprocess.Popen(
-        [sys.executable, str(ROOT / "runner.py"), "--ladder=all", "--dry-run"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
-    signal.signal(signal.SIGINT, before)
-    process.stdout.close()
-    assert process.stderr.read() == b""
-    process.stderr.close()
-    assert process.wait() == 130
-
-
 def test_colons_are_no_emoji(here, image_folder, tmp_path):
     """Of pets:100:50 the line said another folder, and so did the command to go on with."""
     folder = shutil.copytree(image_folder, tmp_path / "set:100:x:x:")
@@ -250,29 +166,12 @@ def test_colons_are_no_emoji(here, image_folder, tmp_path):
     assert ":x:'" in here("plan", "1", "--data", tmp_path / ":x:").err
 
 
-@pytest.mark.parametrize("closed", ["0<&-", "1>&-", "2>&-", "0<&- 1>&- 2>&-"])
-def test_closed_streams_end_nothing(tmp_path, closed):
-    """As cron and others leave them."""
-    all_three = closed.count("-") == 3
-    words = [sys.executable, str(ROOT / "runner.py"), *TINY, "--data=digits"]
-    words += [f"--tracking-uri=sqlite:///{tmp_path}/mlflow.db", *["--dry-run"] * (not all_three)]
-    process = subprocess.run(["sh", "-c", f'"$@" {closed}', "sh", *words], cwd=tmp_path)
-    assert process.returncode == 0
-    if all_three:
-        assert curve(f"sqlite:///{tmp_path}/mlflow.db")["epochs_run"] == 1
-
-
-@pytest.mark.parametrize("seconds", [0.2, 0.3, 0.5, 0.8, 1.2, 2.0])
+@pytest.mark.parametrize("seconds", [1.2, 2.5])
 def test_ctrl_c_while_it_starts_is_no_traceback(tmp_path, seconds):
+    words = ["run", "1", f"--tracking-uri=sqlite:///{tmp_path}/x"]
     process = subprocess.Popen(
-        [
-            sys.executable,
-            str(ROOT / "runner.py"),
-            "run",
-            "1",
-            f"--tracking-uri=sqlite:///{tmp_path}/x",
-        ],
-        stdout=subprocess.PIPE,
+        [sys.executable, str(ROOT / "runner.py"), *words],
+        stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
     )
@@ -281,52 +180,6 @@ def test_ctrl_c_while_it_starts_is_no_traceback(tmp_path, seconds):
     _, err = process.communicate(timeout=60)
     assert "Traceback" not in err
     assert process.returncode in (130, -signal.SIGINT)
-
-
-def test_no_folder_for_temporary_files_is_a_line():
-    forbidden = {"TMPDIR": "/proc", "TEMP": "/proc", "TMP": "/proc"}
-    code = "import sys, tempfile, runner; tempfile._candidate_tempdir_list = lambda: ['/proc']\n"
-    code += "sys.argv = ['x', 'plan', '1']; runner.entry()"
-    process = subprocess.run(
-        [sys.executable, "-c", code],
-        env=os.environ | forbidden,
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-    )
-    refused(process, "No usable temporary directory", "set TMPDIR")
-
-
-def test_a_clock_before_1980_is_told_before_the_training(monkeypatch, capsys):
-    monkeypatch.setattr(time, "gmtime", lambda: time.struct_time((1970, 1, 1, 0, 0, 0, 3, 1, 0)))
-    with pytest.raises(SystemExit):
-        runner.entry()
-    assert capsys.readouterr().err == "error: the clock says 1970: set it, and try again\n"
-
-
-def test_a_user_without_a_name_is_warned_of_nothing(monkeypatch, capsys):
-    import getpass
-
-    def unknown(uid):
-        raise KeyError(uid)
-
-    monkeypatch.setattr("pwd.getpwuid", unknown)
-    for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("LOGNAME", "")  # so that it is put back afterwards
-    monkeypatch.delenv("LOGNAME")
-    monkeypatch.setattr(sys, "argv", ["x", "--help"])
-    with pytest.raises(SystemExit):
-        runner.entry()
-    assert getpass.getuser() == str(os.getuid())
-
-
-@pytest.mark.parametrize("option", ["--seed", "--seeds"])
-@pytest.mark.parametrize("seed", ["9007199254740992", "99999999999999999999"])
-def test_seeds_that_two_numbers_share_are_refused(here, option, seed):
-    process = here("plan", "1", option, seed)
-    assert process.returncode == 2
-    assert "9007199254740991" in process.err
 
 
 def test_mlflow_s_settings_of_other_work_count_for_nothing(command, image_folder, monkeypatch):
@@ -360,18 +213,6 @@ def test_characters_that_no_font_has_are_told_and_warn_nobody(tmp_path, monkeypa
     assert "猫" in figures.boxes(table.index)
     assert "fonts-noto-cjk" in figures.boxes(table.index)
     assert figures.boxes(["dog", "żółć"]) == ""
-
-
-def test_a_font_that_has_the_characters_is_used(tmp_path):
-    families, lacking = figures.fonts("dog 猫")
-    if lacking:
-        pytest.skip("no font here has them")
-    table = pd.DataFrame([[3]], index=["猫"], columns=["猫"])
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        figures.save(figure := figures.confusion(table), tmp_path / "x.png")
-    assert figure.axes[0].get_yticklabels()[0].get_fontfamily() == families
-    assert len(families) > 1
 
 
 @given(
