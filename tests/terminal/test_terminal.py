@@ -1,5 +1,6 @@
 """What is shown while a ladder runs, with a clock of the test's own."""
 
+import functools
 import io
 
 import pytest
@@ -47,8 +48,11 @@ class Shown:
         return self.file.getvalue().splitlines()
 
 
+experiment = functools.cache(Study.open().experiment)
+
+
 def job(name, seed=0):
-    return Job(Study.open().experiment(name), seed)
+    return Job(experiment(name), seed)
 
 
 def record(epoch, val_accuracy):
