@@ -171,10 +171,10 @@ def restore(experiments: opt.Experiments = None, tracking_uri: opt.TrackingUri =
     if not found:
         raise nothing_run(study, f"there is no record in {study.results}", tracking_uri)
     with _store_failures(tracking_uri, "try again"):
-        from report.presentation import output
+        from report.presentation import mlflow_ladder
 
         store = connect(tracking_uri, study)
-        new = output.restore(store, found, lambda path: say(f"restored {escape(path.stem)}"))
+        new = mlflow_ladder.restore(store, found, lambda path: say(f"restored {escape(path.stem)}"))
     others = ", the others were there" * (new < len(found))
     say(f"{new} of {len(found)} recorded runs restored{others}")
     report = study.command("report", "--recorded", "--open", uri=store.uri)
@@ -183,16 +183,6 @@ def restore(experiments: opt.Experiments = None, tracking_uri: opt.TrackingUri =
 
 
 def ui(
-    port: Annotated[
-        int | None,
-        typer.Option(
-            help="On 127.0.0.1.",
-            metavar="N",
-            min=1,
-            max=65535,
-            show_default="5000, or the next free one",
-        ),
-    ] = None,
     open_: Annotated[
         bool,
         typer.Option("--open/--no-open", help="Open a browser, if there is a display.", metavar=""),
@@ -206,9 +196,11 @@ def ui(
     ladder. The browser opens the first. If the store is a server, the addresses
     are that server's.
     """
-    from report.presentation.ui import show
-
-    show(tracking_uri, experiments, port, open_)
+    with console.status("opening the store"):
+        from report.presentation.ui import prepare, show
+    with _store_failures(tracking_uri, "try again"):
+        uri, pages = prepare(tracking_uri, experiments)
+    show(uri, pages, open_)
 
 
 def _plan(options: Options) -> None:
@@ -328,7 +320,7 @@ def _conclude(store: "Store", parents: dict[str, str], dataset: "Dataset", due: 
         UserError: the report cannot be made or written.
     """
     from report import analysis
-    from report.presentation import output, summary
+    from report.presentation import mlflow_ladder, output, summary
 
     out = store.checkpoints.parent / "reports" / store.study.name
     modified, *others = parents  # a sweep has one per value
@@ -340,7 +332,7 @@ def _conclude(store: "Store", parents: dict[str, str], dataset: "Dataset", due: 
             output.write(content, out)
             for ladder in (content, *content.compared):
                 if parent_id := parents[ladder.run_set.modified]:
-                    output.attach(store, parent_id, ladder, out)
+                    mlflow_ladder.attach(store, parent_id, ladder, out)
     except UserError as error:
         raise UserError(f"the runs are kept, but there is no report of them: {error}") from None
     summary.trained(content, due, console)

@@ -1,8 +1,4 @@
-"""MLflow's own UI, opened where the training runs are.
-
-This process imports no MLflow: beside it there are the server's two, and what prepares the store is
-gone before they start.
-"""
+"""Starts MLflow's server on a store, and prints the addresses of the runs and of the ladder."""
 
 import contextlib
 import json
@@ -14,30 +10,26 @@ import sys
 import tempfile
 import time
 import webbrowser
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 
-from resnet import UserError
+from report.presentation.mlflow_ladder import restore
+from resnet import UserError, records
 from resnet.host import shell
+from resnet.store import Store, connect, nothing_run
+from resnet.study import Study
 
-if TYPE_CHECKING:
-    from resnet.store import Store
-
-PORT = 5000
 RUNGS = "tags.rung != ''"
 """MLflow's filter for every run of a rung, restored or own; parents have no such tag."""
 
 
 def prepare(uri: str | None, folder: Path | None) -> tuple[str, dict[str, str]]:
-    """Opens the store; one without runs of a rung is given the study's records.
+    """Opens the store; a store without runs of a rung is given the study's records.
 
     Args:
         uri: MLflow tracking URI; by default the project's own.
-        folder: of the study; by default the one that comes with the project.
+        folder: folder of the study; by default the one that comes with the project.
 
     Returns:
         The store's full address, and by name the pages to open, without the server's address.
@@ -45,22 +37,16 @@ def prepare(uri: str | None, folder: Path | None) -> tuple[str, dict[str, str]]:
     Raises:
         UserError: the store cannot be used, or a record is damaged.
     """
-    from resnet import records
-    from resnet.store import connect, nothing_run
-    from resnet.study import Study
-
     store = connect(uri, Study.open(folder))
     if not store.client.search_runs([store.experiment_id], RUNGS, max_results=1):
         if found := records.load_all(store.study.results):
-            from report.presentation.output import restore
-
             print(f"{restore(store, found)} recorded runs restored")
         else:
-            print(f"{nothing_run(store.study, 'reload the page when there are runs', store.uri)}")
+            print(nothing_run(store.study, "reload the page when there are runs", store.uri))
     return store.uri, _pages(store)
 
 
-def _pages(store: "Store") -> dict[str, str]:
+def _pages(store: Store) -> dict[str, str]:
     """Returns pages whose whole state is in the address, so that a reload changes nothing.
 
     ``runs`` lists the runs in the order of the rungs. ``ladder`` shows the newest ladder, if there
@@ -89,81 +75,61 @@ def _pages(store: "Store") -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def served(uri: str, port: int | None = None) -> Iterator[tuple[str, subprocess.Popen]]:
-    """MLflow's server over a store, on this machine only, until the end.
-
-    Args:
-        uri: of the store, a file or a database.
-        port: if taken, an error; by default 5000 or the next that is free.
+def served(uri: str) -> Iterator[tuple[str, subprocess.Popen]]:
+    """Runs MLflow's server on a file or a database, for this machine only, until the block ends.
 
     Yields:
         The server's address, once it answers, and its process.
 
     Raises:
-        UserError: the port is taken, or the server ends by itself.
+        UserError: the server ends by itself.
     """
-    port = _free(range(PORT, PORT + 100) if port is None else [port])
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
     # the user's own settings of MLflow are of other servers
     environment = {k: v for k, v in os.environ.items() if not k.startswith("MLFLOW_")} | {
         "MLFLOW_BACKEND_STORE_URI": uri,  # not an argument: it may hold a password
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # ten processes for language models
     }
     command = [sys.executable, "-m", "mlflow", "server", "--host=127.0.0.1", "--workers=1"]
-    address = f"http://127.0.0.1:{port}/"
     with tempfile.TemporaryFile("w+") as log:
         server = subprocess.Popen(  # noqa: S603 - fixed arguments
             [*command, f"--port={port}"],
             env=environment,
             stdout=log,
             stderr=log,
-            start_new_session=True,  # Ctrl-C is for this process, which ends it
+            start_new_session=True,  # the server has a child, which is to end with it
         )
         try:
             while not _answers(port):
                 if server.poll() is not None:
                     log.seek(0)
-                    last = (log.read().strip().splitlines() or ["it says nothing"])[-1]
-                    raise UserError(f"MLflow's server does not start: {last[:300]}")
+                    raise UserError(
+                        f"MLflow's server does not start: {shell.one_line(log.read())[-300:]}"
+                    )
                 time.sleep(0.2)
-            yield address, server
+            yield f"http://127.0.0.1:{port}/", server
         finally:
-            for number in (signal.SIGTERM, signal.SIGKILL):
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(server.pid, number)
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    server.wait(timeout=10)
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(server.pid, signal.SIGTERM)
+            server.wait()
 
 
-def _free(ports: Sequence[int]) -> int:
-    for port in ports:
-        with contextlib.closing(socket.socket()) as probe, contextlib.suppress(OSError):
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the server will
-            probe.bind(("127.0.0.1", port))
-            return port
-    raise UserError(f"--port: {ports[-1]} is taken; leave it out to have the next free one")
-
-
-def _answers(port: int) -> bool:  # it listens once it is ready; a request might go to a proxy
+def _answers(port: int) -> bool:  # a request might go to a proxy
     with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=5):
         return True
     return False
 
 
-def show(uri: str | None, folder: Path | None, port: int | None, in_browser: bool) -> None:
-    """Shows the runs in MLflow's UI until Ctrl-C; of a server its address is opened."""
-    away = (uri or "").strip().startswith("http")
-    print("opening the store ..." if away else "starting MLflow ...", flush=True)
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+def show(uri: str, pages: dict[str, str], in_browser: bool) -> None:
+    """Shows a store's pages, both from :func:`prepare`, in MLflow's UI until Ctrl-C."""
+    if uri.startswith("http"):
+        return _open(f"{uri.rstrip('/')}/", pages, in_browser)
+    for number in (signal.SIGTERM, signal.SIGHUP):  # end the server too, as Ctrl-C does
         if signal.getsignal(number) != signal.SIG_IGN:  # as nohup has it
             signal.signal(number, signal.default_int_handler)
-    # Ctrl-C is for this process
-    ignored = (signal.SIGINT, signal.SIG_IGN)
-    with ProcessPoolExecutor(1, get_context("spawn"), signal.signal, ignored) as pool:
-        uri, pages = pool.submit(prepare, uri, folder).result()
-    if uri.startswith("http"):
-        _open(f"{uri.rstrip('/')}/", pages, in_browser)
-        return
-    with contextlib.suppress(KeyboardInterrupt), served(uri, port) as (address, server):
+    print("starting MLflow ...", flush=True)
+    with contextlib.suppress(KeyboardInterrupt), served(uri) as (address, server):
         _open(address, pages, in_browser)
         print("Ctrl-C ends it", flush=True)
         server.wait()
