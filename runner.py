@@ -61,7 +61,7 @@ EXAMPLES = {
     "record": {"": "all of your own", "1-3 --seeds 0": "some"},
     "restore": {"": "into mlflow.db", "--tracking-uri sqlite:////tmp/x.db": "elsewhere"},
     "report": report_command.EXAMPLES,
-    "ui": {"": "this project's runs, or the records", "--no-open --port 8080": ""},
+    "ui": {"": "this project's runs, or the records", "--no-open": "without a browser"},
 }
 COMMANDS = {  # what trains and what plans takes the same options
     "run": "Runs rungs of the ladder. Finished work is skipped; interrupted work goes on.",

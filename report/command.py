@@ -8,7 +8,6 @@ import typer
 from rich.markup import escape
 
 from resnet import UserError
-from resnet.host import shell
 from resnet.study import Study
 from resnet.terminal import Experiments, TrackingUri, console, flag, say
 
@@ -19,37 +18,29 @@ EXAMPLES = {
     "--recorded": "the runs that  ladder restore  brought",
     "--dataset 9acbe397": "by the beginning of a fingerprint, CIFAR-10's",
     "--compare training.epochs=2": "beside the ladder, runs with that --set",
-    "--check results/": "do README.md and docs/ follow from the records?",
+    "--readme results/": "the results in README.md and docs/, from the records",
 }
+
+
+def _value(metavar: str, text: str, default: str | bool = False) -> Any:
+    return typer.Option(help=text, metavar=metavar, show_default=default)
+
 
 Out = Annotated[
     Path | None,
-    typer.Option(
-        help="Folder to write; an earlier report there is replaced.",
-        metavar="DIR",
-        show_default="reports/STUDY",
-    ),
+    _value("DIR", "Folder to write; an earlier report there is replaced.", "reports/STUDY"),
 ]
 Dataset = Annotated[
     str | None,
-    typer.Option(
-        help="A dataset's name, or the beginning of its fingerprint.",
-        metavar="NAME",
-        show_default="the one with the most rungs",
-    ),
+    _value("NAME", "A dataset's name, or the start of its fingerprint.", "the one with most rungs"),
 ]
-Profile = Annotated[
-    str | None,
-    typer.Option(
-        help="full, quick, ...", metavar="NAME", show_default="full, if there are such runs"
-    ),
-]
+Profile = Annotated[str | None, _value("NAME", "full, quick, ...", "full, if there are such runs")]
 Modified = Annotated[
     str | None,
-    typer.Option(
-        help="Runs with these --set overrides; '' for none.",
-        metavar="KEY=VALUE ...",
-        show_default="none, if there are such runs",
+    _value(
+        "KEY=VALUE ...",
+        "Runs with these --set overrides; '' for none.",
+        "none, if there are such runs",
     ),
 ]
 Recorded = Annotated[
@@ -63,22 +54,14 @@ Recorded = Annotated[
 ]
 Compare = Annotated[
     list[str] | None,
-    typer.Option(
-        help="Another set beside: its --set overrides, profile, dataset, recorded, own, or its "
-        "whole name as the page lists it; may be repeated.",
-        metavar="SET",
-    ),
-]
-Check = Annotated[
-    Path | None,
-    typer.Option(
-        help="Fail unless README.md and docs/ beside these records follow from them.",
-        metavar="RECORDS",
+    _value(
+        "SET",
+        "Another set of runs to show beside: its --set overrides, profile, dataset, recorded, own, "
+        "or its whole name as the page lists it; may be repeated.",
     ),
 ]
 Readme = Annotated[
-    Path | None,
-    typer.Option(help="Write README.md's table and docs/ beside these records.", metavar="RECORDS"),
+    Path | None, _value("RECORDS", "Write README.md's table and docs/ beside these records.")
 ]
 
 
@@ -91,28 +74,26 @@ def report(
     modified: Modified = None,
     recorded: Recorded = None,
     compare: Compare = None,
-    check: Check = None,
     readme: Readme = None,
     experiments: Experiments = None,
     tracking_uri: TrackingUri = None,
 ) -> None:
     """Writes the report: does the ladder hold, claim by claim, with evidence.
 
-    It reads MLflow and changes nothing there. Runs of different datasets, profiles or
-    modifications are never mixed, nor are recorded runs and your own; the page says which it
-    shows and which others there are. --compare sets others beside, in a section of their own.
+    The report reads MLflow and changes nothing there. It never mixes runs of different datasets,
+    profiles or modifications, nor recorded runs and your own. The page says which runs it shows and
+    which others there are. --compare shows others beside them, in a section of their own.
     """
     study = Study.open(experiments)
+    if readme:
+        return _documents(study, readme)
     out = out or Path("reports") / study.name
-    if check and readme:
-        raise UserError("--check and --readme: give one of them")
-    if records := check or readme:
-        return _documents(study, records, write=check is None)
     chosen: dict[str, Any] = {"dataset": dataset, "profile": profile, "modified": modified}
     chosen |= {"recorded": recorded, "compare": compare or ()}
     with console.status("reading runs"):  # the imports take seconds
         from report import analysis
         from report.presentation import output
+        from report.presentation.summary import show
 
         if not summary:
             output.refuse_foreign(out)
@@ -120,8 +101,6 @@ def report(
         if not summary:
             output.write(content, out)
     if summary:
-        from report.presentation.summary import show
-
         return show(content, console)
     path = (out / output.PAGE).resolve()
     say(f"wrote {escape(str(path))}")
@@ -132,16 +111,11 @@ def report(
         raise UserError(f"--open: there is no browser to open {path} with")
 
 
-def _documents(study: Study, results: Path, *, write: bool) -> None:
-    """Writes what follows from a folder of records, or refuses what does not."""
+def _documents(study: Study, results: Path) -> None:
     if not results.is_dir():
         raise UserError(f"{results}: there is no such folder of records")
     with console.status("reading records"):
-        from report.presentation import readme
+        from report.presentation.readme import update
 
-        if write:
-            readme.update(study, results)
-        elif stale := readme.stale(study, results):
-            way_out = study.command("report", "--readme", shell.typed(results))
-            raise UserError(f"{stale} does not follow from {results}; make it with  {way_out}")
-    say(f"README.md and docs/ {'were written' if write else 'follow'} from {escape(str(results))}")
+        update(study, results)
+    say(f"README.md and docs/ were written from {escape(str(results))}")

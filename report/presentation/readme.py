@@ -1,4 +1,4 @@
-"""README.md and docs/ beside a folder of records follow from what was measured."""
+"""Writes the results into README.md and docs/ beside a folder of records."""
 
 import hashlib
 import os
@@ -26,26 +26,66 @@ END = "<!-- end of what is written -->\n"
 MARKERS = f"{WRITTEN.strip()}  and  {END.strip()}"
 
 
-def read(study: Study, results: Path) -> tuple[Content, str]:
-    """Reads a folder of records.
+def update(study: Study, results: Path) -> None:
+    """Writes the documents and the figures that follow from a folder of records.
 
-    Returns:
-        A report's content, without a run if there is no record; and what the records are, as one
-        hash.
+    Args:
+        study: the study of the records.
+        results: the folder, beside which ``README.md`` and ``docs/`` lie.
 
     Raises:
-        UserError: a record is damaged.
+        UserError: the README is not there or lacks a marker, or a record is damaged.
     """
+    root = results.resolve().parent
     found = records.load_all(results)
     state = hashlib.sha256("".join(r.sha256 for r in found.values()).encode()).hexdigest()
-    return (of_records(study, found.values()) if found else planned(study)), state
+    content = of_records(study, found.values()) if found else planned(study)
+    drawn = _pictures(content)
+    made = _documents(root, content, drawn)
+    shutil.rmtree(root / FIGURES, ignore_errors=True)
+    (root / FIGURES).mkdir(parents=True)
+    for name, text in made.items():
+        (root / name).write_text(text, encoding="utf-8")
+    for name, figure in drawn.items():
+        svg = figures.to_svg(figure, name.replace("_", " "), f"records {state}")
+        (root / FIGURES / f"{name}.svg").write_text(svg, encoding="utf-8")
 
 
-def section(content: Content, *, picture: bool = True) -> str:
-    """Writes what stands between the README's two markers, as Markdown."""
+def _documents(root: Path, content: Content, drawn: Collection[str]) -> dict[str, str]:
+    """Makes the documents, by path below ``root``; ``drawn`` names the figures."""
+    path = root / "README.md"
+    if not path.is_file():
+        raise UserError(f"{path}: there is no such file; make one with the lines {MARKERS}")
+    made = {
+        "README.md": _filled(path, WRITTEN, _section(content)),
+        "docs/results.md": _details(content, drawn),
+    }
+    above = ROOT / "README.md"
+    marker = f"<!-- written by  make readme  from the records of {content.study.name} -->\n"
+    if above != path and marker in above.read_text(encoding="utf-8"):
+        table = _section(content, picture=False)
+        made[os.path.relpath(above, root)] = _filled(above, marker, table)
+    if (benchmarks := root / "benchmarks" / "README.md").exists():
+        timed = [benchmarks, *sorted(benchmarks.parent.glob("results/*.md"))]
+        texts = [WRITTEN, *(path.read_text(encoding="utf-8") for path in timed)]
+        made["docs/benchmarks.md"] = "\n".join(texts)
+    return made
+
+
+def _filled(path: Path, begin: str, text: str) -> str:
+    """Returns a file's text, with ``text`` between the marker ``begin`` and the end after it."""
+    before, found, rest = path.read_text(encoding="utf-8").partition(begin)
+    _, found_end, after = rest.partition(END)
+    if not found or not found_end:
+        missing = (END if found else begin).strip()
+        raise UserError(f"{path}: lacks the line {missing}; add it")
+    return before + begin + text + END + after
+
+
+def _section(content: Content, *, picture: bool = True) -> str:
+    """Makes the text between the README's two markers."""
     caption = f"Test accuracy on {content.study.dataset_title}"
-    table = replace(progression(content), caption=caption)
-    parts = [to_markdown(table, "readme")]
+    parts = [to_markdown(replace(progression(content), caption=caption), "readme")]
     if content.runs:
         file = (FIGURES / "progression.svg").as_posix()
         drawn = f"![Published and measured test accuracy, rung by rung]({file})\n"
@@ -53,14 +93,14 @@ def section(content: Content, *, picture: bool = True) -> str:
     return "\n".join(parts)
 
 
-def pictures(content: Content) -> dict[str, Figure]:
-    """Draws the figures of what was run, by name, but for each rung's own curves."""
+def _pictures(content: Content) -> dict[str, Figure]:
+    """Draws the figures of the documents, by name: all but each rung's own curves."""
     drawn = figures.all_figures(content) if content.runs else {}
     return {name: figure for name, figure in drawn.items() if not name.startswith("curves_")}
 
 
-def details(content: Content, drawn: Collection[str]) -> str:
-    """Writes ``docs/results.md``: rungs, steps, claims with evidence; hardware and commands."""
+def _details(content: Content, drawn: Collection[str]) -> str:
+    """Makes ``docs/results.md``: rungs, steps, claims with evidence; hardware and commands."""
     made = all_tables(content)
     tables = {k: t for k, t in made.items() if t.items and t.at("results")} if content.runs else {}
     parts = [f"{WRITTEN}\n# Results\n"]
@@ -79,15 +119,8 @@ def details(content: Content, drawn: Collection[str]) -> str:
     return "\n".join([*parts, heading + "".join(f"    {line}\n" for line in lines)])
 
 
-def timings(root: Path) -> str:
-    """Writes ``docs/benchmarks.md``."""
-    text = (root / "benchmarks" / "README.md").read_text(encoding="utf-8")
-    tables = sorted((root / "benchmarks" / "results").glob("*.md"))
-    return "\n".join([WRITTEN, text, *(t.read_text(encoding="utf-8") for t in tables)])
-
-
 def _engines(content: Content) -> str:
-    """Which runs are of which backend and device, and whose bits nobody gets again."""
+    """Lists the runs of each backend and device, and the runs whose bits cannot be repeated."""
 
     def rows(runs: Iterable[Run]) -> str:
         by_rung: dict[str, list[Run]] = {}
@@ -109,96 +142,14 @@ def _engines(content: Content) -> str:
 
 
 def _commands(system: System, content: Content) -> list[str]:
-    """What trains a row's runs, a line for each backend; of a row not run, its first seed."""
+    """Makes the commands that train a row's runs, one per backend; its first seed without runs."""
     data = commands.data_option(content.study, content.runs[0]) if content.runs else []
     of_engine: dict[tuple[str, ...], list[Run]] = {} if system.runs else {(commands.ladder(),): []}
     for run in system.runs:
         of_engine.setdefault((commands.ladder(run), *commands.bits_options(run)), []).append(run)
-    own = content.study.options
-    return [
-        f"{ladder} "
-        + shlex.join(
-            [
-                "run",
-                system.short,
-                "--seeds",
-                seed_list(run.seed for run in runs) or "0",
-                *data,
-                *options,
-                *own,
-            ]
-        )
-        for (ladder, *options), runs in of_engine.items()
-    ]
-
-
-def documents(root: Path, content: Content, drawn: Collection[str]) -> dict[str, str]:
-    """Writes the documents as they should be, by path below ``root``; ``drawn`` names the figures.
-
-    Raises:
-        UserError: the README is not there, or lacks a marker.
-    """
-    path = root / "README.md"
-    if not path.is_file():
-        raise UserError(f"{path}: there is no such file; make one with the lines {MARKERS}")
-    made = {
-        "README.md": _with(path, WRITTEN, section(content)),
-        "docs/results.md": details(content, drawn),
-    }
-    above = ROOT / "README.md"
-    marker = f"<!-- written by  make readme  from the records of {content.study.name} -->\n"
-    if above != path and marker in above.read_text(encoding="utf-8"):
-        table = section(content, picture=False)
-        made[os.path.relpath(above, root)] = _with(above, marker, table)
-    timed = (root / "benchmarks" / "README.md").exists()
-    return made | ({"docs/benchmarks.md": timings(root)} if timed else {})
-
-
-def _with(path: Path, begin: str, text: str) -> str:
-    """A file's text with another one between a marker and the next end."""
-    before, found, rest = path.read_text(encoding="utf-8").partition(begin)
-    _, found_end, after = rest.partition(END)
-    if not found or not found_end:
-        raise UserError(f"{path}: lacks the line {(END if found else begin).strip()}")
-    return before + begin + text + END + after
-
-
-def stale(study: Study, results: Path) -> str:
-    """Names what is not as :func:`update` would leave it; empty if nothing.
-
-    Args:
-        study: whose records they are.
-        results: their folder, beside which ``README.md`` and ``docs/`` lie.
-
-    Raises:
-        UserError: the README is not there or lacks a marker, or a record is damaged.
-    """
-    root = results.resolve().parent
-    content, state = read(study, results)
-    drawn = pictures(content)
-    for name, text in documents(root, content, drawn).items():
-        path = root / name
-        if not path.exists() or path.read_text(encoding="utf-8") != text:
-            return name
-    there = {
-        path.stem: state * (state in path.read_text("utf-8"))
-        for path in (root / FIGURES).glob("*.svg")
-    }
-    wrong = dict.fromkeys(drawn, state).items() ^ there.items()
-    return next((f"{FIGURES.as_posix()}/{name}.svg" for name, _ in sorted(wrong)), "")
-
-
-def update(study: Study, results: Path) -> None:
-    """Writes the documents and the figures; arguments and errors as of :func:`stale`."""
-    root = results.resolve().parent
-    content, state = read(study, results)
-    drawn = pictures(content)
-    made = documents(root, content, drawn)
-    shutil.rmtree(root / FIGURES, ignore_errors=True)
-    (root / FIGURES).mkdir(parents=True)
-    for name, text in made.items():
-        (root / name).write_text(text, encoding="utf-8")
-    for name, figure in drawn.items():
-        # another matplotlib draws other bytes: what a figure shows is told by what is in it
-        svg = figures.to_svg(figure, name.replace("_", " "), f"records {state}")
-        (root / FIGURES / f"{name}.svg").write_text(svg, encoding="utf-8")
+    lines = []
+    for (ladder, *options), runs in of_engine.items():
+        chosen = ["run", system.short, "--seeds", seed_list(run.seed for run in runs) or "0"]
+        words = [*chosen, *data, *options, *content.study.options]
+        lines.append(f"{ladder} {shlex.join(words)}")
+    return lines
