@@ -1,4 +1,4 @@
-"""From what MLflow holds to judged claims (``analysis``) and to tables, figures and a page.
+"""Judges the runs in MLflow (``analysis``), and shows them as tables, figures and a page.
 
 :func:`tables` and :func:`recorded` give a notebook the report's tables as data frames.
 """
@@ -7,26 +7,26 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:  # which takes a second that nobody should wait for in vain
+if TYPE_CHECKING:  # pandas takes a second to import
     import pandas as pd
 
     from report.analysis import Content
 
 
 def tables(uri: str | None = None, **chosen: Any) -> dict[str, pd.DataFrame]:
-    """Returns the tables of the report of a store's runs: ``progression``, ``claims``, ...
+    """Returns the tables of the report of a store's runs: ``progression``, ``runs``, ...
 
     Args:
         uri: MLflow tracking URI; by default the project's own.
-        **chosen: see :func:`report.analysis.load`.
+        **chosen: which runs, as :func:`report.analysis.load` takes them.
 
     Returns:
         Data frames by name; accuracies are fractions of 1, times seconds.
 
     Raises:
-        UserError: the store cannot be read, or nothing in it matches.
+        UserError: the store cannot be read, or no runs match.
     """
-    from report import analysis  # which takes seconds
+    from report import analysis
 
     return _frames(analysis.load(uri, **chosen))
 

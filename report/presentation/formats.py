@@ -10,26 +10,8 @@ from rich.markup import escape
 from rich.table import Table as RichTable
 
 from report.presentation.tables.table import Table
-from resnet.records import guarded
 
 _COLOURS = {"holds": "green", "fails": "red", "undecided": "yellow"}
-_LATEX = str.maketrans(
-    {
-        "\\": r"\textbackslash{}",
-        "~": r"\textasciitilde{}",
-        "^": r"\textasciicircum{}",
-        "<": r"\textless{}",
-        ">": r"\textgreater{}",
-        "|": r"\textbar{}",
-        "[": "{[}",  # at the start of a row it would belong to the line break before it
-        "†": r"\dag{}",
-        "→": r"\textrightarrow{}",
-        "-": "{-}",  # two would become a dash
-        "'": r"\textquotesingle{}",
-        "`": r"\textasciigrave{}",
-        **{sign: f"\\{sign}" for sign in "&%$#_{}"},
-    }
-)
 
 
 def to_markdown(table: Table, place: str = "page") -> str:
@@ -45,19 +27,17 @@ def to_markdown(table: Table, place: str = "page") -> str:
 
 
 def to_latex(table: Table) -> str:
-    """Writes the table for LaTeX with booktabs, everything in it taken literally."""
-
-    def cell(text: str) -> str:
-        return " ".join(text.replace("\n", "; ").translate(_LATEX).split())
-
-    heading, *rows = (list(map(cell, row)) for row in table.texts())
+    """Writes the table as a LaTeX tabular, for the packages booktabs and fontenc with T1."""
+    heading, *rows = table.texts()
     # pandas makes fields of names that are identifiers, of which two may be one to Python
     frame = pd.DataFrame(rows, columns=[f"{name} " for name in heading])
-    return frame.to_latex(index=False, escape=False, caption=cell(table.caption))
+    text = frame.replace("\n", "; ", regex=True).to_latex(index=False, escape=True)
+    # LaTeX reads a bracket at the start of a row as an argument of the line break before it
+    return re.sub(r"^\[", "{[}", text, flags=re.MULTILINE)
 
 
 def to_terminal(table: Table, items: list | None = None) -> RichTable:
-    """Makes the table for a terminal, of some of its items only if any are given."""
+    """Makes the table for a terminal; ``items`` are the rows to show, by default all."""
     made = RichTable(
         title=f"\n{escape(table.caption)}",
         box=box.SIMPLE_HEAD,
@@ -82,11 +62,10 @@ def to_terminal(table: Table, items: list | None = None) -> RichTable:
 def write(tables: dict[str, Table], folder: Path) -> None:
     """Writes each table that has rows as ``NAME.csv``, and for readers as ``.md`` and ``.tex``."""
     folder.mkdir()
-    for table in tables.values():
+    for name, table in tables.items():
         if table.items:
-            frame = table.frame.map(guarded).rename(columns=guarded)
             # Excel takes UTF-8 for UTF-8 by its byte order mark alone
-            frame.to_csv(folder / f"{table.name}.csv", index=False, encoding="utf-8-sig")
+            table.frame.to_csv(folder / f"{name}.csv", index=False, encoding="utf-8-sig")
         if table.items and table.at("page"):
-            (folder / f"{table.name}.md").write_text(to_markdown(table), encoding="utf-8")
-            (folder / f"{table.name}.tex").write_text(to_latex(table), encoding="utf-8")
+            (folder / f"{name}.md").write_text(to_markdown(table), encoding="utf-8")
+            (folder / f"{name}.tex").write_text(to_latex(table), encoding="utf-8")
