@@ -1,7 +1,7 @@
-"""The report's figures; each a matplotlib figure, written as SVG, and read off in the page.
+"""Draws the report's figures with matplotlib, and writes them as SVG.
 
-They are drawn in colours of the page, which become its variables again where they are part of it,
-so that figures follow dark mode. Text stays text.
+Figures are drawn in the page's colours for light mode. Within the page, these colours become CSS
+variables, so that figures follow dark mode. Text stays text.
 """
 
 import json
@@ -40,37 +40,30 @@ _PERCENT = FuncFormatter(lambda value, _: f"{100 * value:.4g} %")
 
 def all_figures(content: Content) -> dict[str, Figure]:
     """Draws every figure; by file name."""
-    drawn = {"progression": progression(content)}
-    if content.steps or content.rivals:
-        drawn["gains"] = gains(content)
-    drawn |= {
-        f"factors_{step.step.after.slug}": factors(step) for step in content.ablations if step.seeds
-    }
-    with_curves = [s for s in content.systems if any(len(run.history) for run in s.runs)]
-    if with_curves:
-        limits = _limits(with_curves)
-        drawn["validation"] = validation(with_curves)
-        drawn |= {f"curves_{s.slug}": curves(s, limits) for s in with_curves}
+    with rc_context(fname=STYLE):
+        drawn = {"progression": _progression(content)}
+        if content.steps or content.rivals:
+            drawn["gains"] = _gains(content)
+        ablations = [a for a in content.ablations if a.seeds]
+        drawn |= {f"factors_{a.step.after.slug}": _factors(a) for a in ablations}
+        systems = [s for s in content.systems if any(len(run.history) for run in s.runs)]
+        if systems:
+            drawn["validation"] = _validation(systems)
+            limits = _limits(systems)
+            drawn |= {f"curves_{s.slug}": _curves(s, limits) for s in systems}
     return drawn
 
 
 def _dots(rows: list[tuple], form: Callable[[float], str], title: str) -> Figure:
-    """Published and measured values, a row each, with intervals and seeds.
-
-    Args:
-        rows: label, published, measured, interval, by seed, and what is said if nothing was
-            measured.
-        form: writes a value.
-        title: of the axis.
-    """
+    """Draws rows of: label, published, measured, interval, value by seed, text if not measured."""
     figure = Figure(figsize=(WIDTH, 0.9 + 0.5 * len(rows)))
     axes = figure.subplots()
     blue, grey = PALETTE["reproduced"], PALETTE["published"]
-    held = not all(math.isnan(row[1]) for row in rows)  # against something published
+    has_published = not all(math.isnan(row[1]) for row in rows)
 
-    def beside(y: float, there: str, here: str, **style: Any) -> None:
-        columns = ((6, there, grey), (50, here, blue))
-        for x, text, colour in columns if held else ((6, here, blue),):
+    def beside(y: float, published: str, here: str, **style: Any) -> None:
+        columns = ((6, published, grey), (50, here, blue))
+        for x, text, colour in columns if has_published else ((6, here, blue),):
             axes.annotate(text, (1, y), (x, 0), axes.get_yaxis_transform(), "offset points",
                           va="center", color=colour, annotation_clip=False, **style)  # fmt: skip
 
@@ -93,86 +86,69 @@ def _dots(rows: list[tuple], form: Callable[[float], str], title: str) -> Figure
 
 
 def _label(text: str) -> str:
-    """At most three lines of a title."""
+    """Breaks a title into at most three lines."""
     return "\n".join(textwrap.wrap(text, 18, break_on_hyphens=False)[:3])
 
 
-def progression(content: Content) -> Figure:
-    """Draws published and reproduced accuracy by rung."""
+def _progression(content: Content) -> Figure:
+    """Draws published and measured accuracy by rung."""
     rows = [
         (_label(s.heading), s.published, s.accuracy, s.interval, s.accuracies, s.waiting)
         for s in content.systems
     ]
-    with rc_context(fname=STYLE):
-        decimals = max(s.decimals for s in content.systems)
-        figure = _dots(rows, partial(percent, decimals=decimals), "test accuracy")
-        figure.axes[0].set_xlim(right=min(figure.axes[0].get_xlim()[1], 1.002))
-        figure.axes[0].xaxis.set_major_formatter(_PERCENT)
-        return figure
+    decimals = max(s.decimals for s in content.systems)
+    figure = _dots(rows, partial(percent, decimals=decimals), "test accuracy")
+    figure.axes[0].set_xlim(right=min(figure.axes[0].get_xlim()[1], 1.002))
+    figure.axes[0].xaxis.set_major_formatter(_PERCENT)
+    return figure
 
 
-def _gains(rows: list[tuple], decimals: int = 1) -> Figure:
+def _differences(rows: list[tuple], decimals: int = 1) -> Figure:
     figure = _dots(rows, partial(points, decimals=decimals), "gain in test accuracy, points")
     figure.axes[0].axvline(0, color=PALETTE["soft"], lw=1)
     figure.axes[0].xaxis.set_major_formatter(lambda value, _: f"{100 * value:+g}" if value else "0")
     return figure
 
 
-def gains(content: Content) -> Figure:
-    """Draws what each step brought, published and measured."""
-    rows = [
-        (
-            _label(step.title),
-            step.published,
-            step.gain,
-            step.interval,
-            step.gains,
-            next((s.waiting for s in (step.before, step.after) if not s.runs), NONE),
-        )
-        for step in (*content.steps, *content.rivals)
-    ]
-    decimals = max(system.decimals for system in content.systems)
-    with rc_context(fname=STYLE):
-        return _gains(rows, decimals)
+def _gains(content: Content) -> Figure:
+    """Draws the gain of each step, published and measured."""
+    rows = []
+    for step in (*content.steps, *content.rivals):
+        waiting = next((s.waiting for s in (step.before, step.after) if not s.runs), NONE)
+        measured = (step.gain, step.interval, step.gains)
+        rows.append((_label(step.title), step.published, *measured, waiting))
+    return _differences(rows, max(system.decimals for system in content.systems))
 
 
-def factors(ablation: Ablation) -> Figure:
+def _factors(ablation: Ablation) -> Figure:
     """Draws what each factor of a step earned, by three ways of counting, and the whole step."""
-    found, whole, published = ablation.factors, ablation.whole, ablation.step.published
-    alone = sum(factor.credited for factor in found) == 1  # else the study does not say how much
-    rows = [
-        (
-            _label("◆ " * f.credited + plain(f.key)),
-            published if f.credited and alone else math.nan,
-            f.value,
-            f.interval,
-            f.shapley,
-            "",
-        )
-        for f in found
-    ]
+    whole, published = ablation.whole, ablation.step.published
+    # if the study credits several factors, it does not publish the share of each
+    alone = sum(factor.credited for factor in ablation.factors) == 1
+    rows: list[tuple] = []
+    for f in ablation.factors:
+        label = _label("◆ " * f.credited + plain(f.key))
+        credited = published if f.credited and alone else math.nan
+        rows.append((label, credited, f.value, f.interval, f.shapley, ""))
     rows.append(("whole step", published, whole.gain, whole.interval, whole.gains, ""))
-    with rc_context(fname=STYLE):
-        figure = _gains(rows)
-        for y, factor in enumerate(found):
-            for above, marker, colour, label, step in (
-                (-0.22, "<", "validation", "leave-one-out", factor.leave_one_out),
-                (0.22, ">", "tested", "add-one-in", factor.add_one_in),
-            ):
-                figure.axes[0].plot(step.gain, y + above, marker, color=PALETTE[colour], ms=5,
-                                    label=label * (y == 0))  # fmt: skip
-        return _legend(figure)
+    figure = _differences(rows)
+    for y, factor in enumerate(ablation.factors):
+        for above, marker, colour, label, step in (
+            (-0.22, "<", "validation", "leave-one-out", factor.leave_one_out),
+            (0.22, ">", "tested", "add-one-in", factor.add_one_in),
+        ):
+            figure.axes[0].plot(step.gain, y + above, marker, color=PALETTE[colour], ms=5,
+                                label=label * (y == 0))  # fmt: skip
+    return _legend(figure)
 
 
-def _panels(
-    height: float, ratios: list[int], accuracy: str, below: str
-) -> tuple[Figure, Axes, Axes]:
-    """Accuracy above something on a log scale, against the epoch."""
+def _panels(height: float, ratios: list[int], labels: list[str]) -> tuple[Figure, Axes, Axes]:
+    """Makes axes for accuracy, and below them axes with a log scale, against the epoch."""
     figure = Figure(figsize=(WIDTH, height))
     upper, lower = figure.subplots(2, sharex=True, height_ratios=ratios)
     upper.yaxis.set_major_formatter(_PERCENT)
-    upper.set_ylabel(accuracy)
-    lower.set(xlabel="epoch", ylabel=below, yscale="log")
+    upper.set_ylabel(labels[0])
+    lower.set(xlabel="epoch", ylabel=labels[1], yscale="log")
     lower.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
     lower.yaxis.set_minor_formatter(lambda *_: "")
     lower.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
@@ -186,7 +162,7 @@ def _legend(figure: Figure) -> Figure:
 
 
 def _line(axes: Axes, system: System, key: str, label: str, colour: str, style: str = "-") -> None:
-    """One metric: the mean over the seeds still training, and the band of all of them."""
+    """Draws the mean of a metric over the seeds that still train, and the band of their range."""
     histories = [run.history[key] for run in system.runs if len(run.history)]
     frame = pd.concat(histories, axis=1).dropna(how="all")
     axes.plot(frame.index, frame.mean(axis=1), style, color=colour, label=label)
@@ -195,23 +171,22 @@ def _line(axes: Axes, system: System, key: str, label: str, colour: str, style: 
         axes.fill_between(frame.index, low, high, color=colour, alpha=0.18, lw=0)
 
 
-def validation(systems: list[System]) -> Figure:
+def _validation(systems: list[System]) -> Figure:
     """Draws every system's validation accuracy, with the learning rates below."""
-    with rc_context(fname=STYLE):
-        figure, upper, lower = _panels(4.2, [4, 1], "validation accuracy", "learning rate")
-        for i, s in enumerate(systems, 1):
-            colour = PALETTE.get(f"rung{s.short}", PALETTE["other"])
-            style = "-" if f"rung{s.short}" in PALETTE else ("--", ":", "-.")[i % 3]
-            _line(upper, s, "val_accuracy", _label(s.heading), colour, style)
-            _line(lower, s, "learning_rate", s.short, colour, style)
-        lower.set_xlim(left=0.5)  # the first epoch is 1
-        for i, line in enumerate((*upper.lines, *lower.lines)):
-            line.set_zorder(3 - i / 1000)  # shared epochs are the earlier rung's
-        return _legend(figure)
+    figure, upper, lower = _panels(4.2, [4, 1], ["validation accuracy", "learning rate"])
+    for i, s in enumerate(systems, 1):
+        colour = PALETTE.get(f"rung{s.short}", PALETTE["other"])
+        style = "-" if f"rung{s.short}" in PALETTE else ("--", ":", "-.")[i % 3]
+        _line(upper, s, "val_accuracy", _label(s.heading), colour, style)
+        _line(lower, s, "learning_rate", s.short, colour, style)
+    lower.set_xlim(left=0.5)  # the first epoch is 1
+    for i, line in enumerate((*upper.lines, *lower.lines)):
+        line.set_zorder(3 - i / 1000)  # where rungs share epochs, the earlier rung is on top
+    return _legend(figure)
 
 
 def _limits(systems: list[System]) -> dict[str, tuple[float, float]]:
-    """Axes that hold every system's curves: epochs, accuracy and loss."""
+    """Returns axis limits that hold every system's curves: of epochs, accuracy and loss."""
     history = pd.concat([run.history for s in systems for run in s.runs])
     limits = {"epoch": (0.5, history.index.max() + 0.5)}
     for key in ("accuracy", "loss"):
@@ -222,23 +197,22 @@ def _limits(systems: list[System]) -> dict[str, tuple[float, float]]:
     return limits
 
 
-def curves(system: System, limits: dict[str, tuple[float, float]]) -> Figure:
+def _curves(system: System, limits: dict[str, tuple[float, float]]) -> Figure:
     """Draws training and validation accuracy and loss by epoch; all systems share ``limits``."""
-    with rc_context(fname=STYLE):
-        figure, upper, lower = _panels(3.9, [1, 1], "accuracy", "loss")
-        for axes, key in ((upper, "accuracy"), (lower, "loss")):
-            _line(axes, system, key, "training", PALETTE["training"])
-            _line(axes, system, f"val_{key}", "validation", PALETTE["validation"])
-            _events(axes, system)
-            if key in limits:
-                low, high = limits[key]
-                axes.set_ylim(low * 0.95, high * 1.05 if key == "loss" else min(high * 1.05, 1.02))
-        lower.set_xlim(limits["epoch"])
-        return _legend(figure)
+    figure, upper, lower = _panels(3.9, [1, 1], ["accuracy", "loss"])
+    for axes, key in ((upper, "accuracy"), (lower, "loss")):
+        _line(axes, system, key, "training", PALETTE["training"])
+        _line(axes, system, f"val_{key}", "validation", PALETTE["validation"])
+        _events(axes, system)
+        if key in limits:
+            low, high = limits[key]
+            axes.set_ylim(low * 0.95, high * 1.05 if key == "loss" else min(high * 1.05, 1.02))
+    lower.set_xlim(limits["epoch"])
+    return _legend(figure)
 
 
 def _events(axes: Axes, system: System) -> None:
-    """Vertical lines at what the callbacks did; with several seeds, one set for each."""
+    """Draws vertical lines where callbacks acted, one set per seed."""
     alpha = max(0.5, 1 / len(system.runs))
     for run in system.runs:
         stopped, tested = run.metric("stopped_epoch"), run.metric("tested_epoch")
@@ -259,7 +233,7 @@ def _variables(text: str) -> str:
 
 
 def readings(figure: Figure) -> str:
-    """Returns what the page reads off a figure that was drawn: its lines by axes, as JSON.
+    """Returns the values of a drawn figure's curves for the page's pointer, as JSON by axes.
 
     A list of ``{"box": [left, top, width, height], "x": [from, to], "lines": [...]}``, the box in
     shares of the figure, each line ``{"label", "colour", "points": [[epoch, text], ...]}``.
@@ -277,20 +251,14 @@ def readings(figure: Figure) -> str:
             if not str(line.get_label()).startswith("_") and len(np.asarray(line.get_xdata())) > 2
         ]
         box = axes.get_position()
+        place = [box.x0, 1 - box.y1, box.width, box.height]
         if lines:
-            place = [box.x0, 1 - box.y1, box.width, box.height]
             found.append({"box": place, "x": axes.get_xlim(), "lines": lines})
     return json.dumps(found) if found else ""
 
 
 def to_svg(figure: Figure, title: str, description: str | None = None) -> str:
-    """Writes a figure as SVG; it does not say when, so that equal figures are equal.
-
-    Args:
-        figure: drawn here.
-        title: for those who do not see it.
-        description: goes into its metadata.
-    """
+    """Writes a figure as SVG without a date, so that equal figures are equal files."""
     text = StringIO()
     with rc_context(fname=STYLE), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from")  # the browser has others
@@ -300,15 +268,10 @@ def to_svg(figure: Figure, title: str, description: str | None = None) -> str:
 
 
 def inline(svg: str, name: str) -> str:
-    """Makes an SVG part of the page: its colours are the page's, its ids its own.
-
-    Args:
-        svg: from :func:`to_svg`.
-        name: told apart from the page's other figures.
-    """
+    """Makes an SVG a part of the page: its colours are the page's, its ids begin with ``name``."""
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
     svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\1{name}-", svg)
     svg = _variables(svg)
-    # the name goes where the browser does not show it over what is read off
+    # as a title, the name would be a tooltip above the values that the pointer reads
     head, title, rest = re.split(r"<title>(.*?)</title>", svg, maxsplit=1)
     return head.replace("<svg ", f'<svg role="img" aria-label="{title}" ') + rest

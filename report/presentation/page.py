@@ -1,4 +1,4 @@
-"""The HTML page: one file, nothing fetched, everything escaped."""
+"""Renders the HTML page: one file, nothing fetched, everything escaped."""
 
 import base64
 import hashlib
@@ -14,21 +14,18 @@ from report.presentation import figures
 from report.presentation.figures import TEMPLATES
 from report.presentation.tables import commands
 from report.presentation.tables.message import SYMBOLS, facts, message, missing, wrong
-from report.presentation.tables.numbers import percent, points
+from report.presentation.tables.numbers import points
 from report.presentation.tables.results import published_heading
 from report.presentation.tables.table import Table
 
 
 def render(content: Content, made: dict[str, Table], drawn: dict[str, tuple[Figure, str]]) -> str:
-    """Renders the page.
+    """Returns the page as HTML.
 
     Args:
-        content: what to say.
-        made: :func:`report.tables.all_tables` of it.
-        drawn: by name, figures that were drawn and their SVG.
-
-    Returns:
-        HTML.
+        content: what the report is about.
+        made: its tables, from :func:`report.presentation.tables.all_tables`.
+        drawn: its figures and their SVG, by name.
     """
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
@@ -38,24 +35,19 @@ def render(content: Content, made: dict[str, Table], drawn: dict[str, tuple[Figu
         lstrip_blocks=True,
     )
     script = (TEMPLATES / "report.js").read_text(encoding="utf-8")
-    digest = hashlib.sha256(script.encode()).digest()
-    begun = [run.begun for run in content.runs]
+    days = sorted(f"{run.begun:%Y-%m-%d}" for run in content.runs)
     return environment.get_template("report.html.j2").render(
         content=content,
         run_set=content.run_set,
         message=message(content),
         facts=facts(content),
         made=f"{datetime.now(UTC):%d %B %Y, %H:%M} UTC".lstrip("0"),
-        others=[(c.run_set, c.notes) for c in content.compared],
-        begun=" to ".join(dict.fromkeys(f"{d:%Y-%m-%d}" for d in (min(begun), max(begun))))
-        if begun
-        else "",
+        begun=" to ".join(dict.fromkeys((days[0], days[-1]))) if days else "",
         tables=made,
-        svg={name: Markup(figures.inline(svg, name)) for name, (_, svg) in drawn.items()},  # noqa: S704
+        svg={name: Markup(figures.inline(text, name)) for name, (_, text) in drawn.items()},  # noqa: S704
         readings={name: figures.readings(figure) for name, (figure, _) in drawn.items()},
         mistakes=base64.b64encode(content.mistakes or b"").decode(),
         symbols=SYMBOLS,
-        percent=percent,
         missing=missing(content),
         wrong=wrong(content),
         ablate=partial(commands.ablate_command, content),
@@ -65,5 +57,5 @@ def render(content: Content, made: dict[str, Table], drawn: dict[str, tuple[Figu
         ladder=commands.ladder(),
         style=Markup((TEMPLATES / "report.css").read_text(encoding="utf-8")),  # noqa: S704
         script=Markup(script),  # noqa: S704
-        digest=base64.b64encode(digest).decode(),
+        digest=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     )

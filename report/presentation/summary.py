@@ -1,6 +1,7 @@
-"""The progression and the claims for a terminal."""
+"""Prints the progression and the claims in a terminal."""
 
 from collections.abc import Collection, Sequence
+from functools import partial
 
 from rich.console import Console
 from rich.markup import escape
@@ -21,44 +22,44 @@ from resnet.study import Job, Study, short
 
 def show(content: Content, console: Console) -> None:
     """Prints the progression, the claims, what steps are made of, and what is missing."""
+    plain = partial(console.print, highlight=False, markup=False)
+    dim = partial(plain, style="dim")
     console.print(progression(content))
     ran = [j for j in content.claims if j.verdict != "not run"]
     if ran:
         console.print(to_terminal(judged(content), ran))
     if waiting := len(content.claims) - len(ran):
-        console.print(f"[dim]{count(waiting, 'claim')} not run[/dim]", highlight=False)
-    for part in parts(content, [system.name for system in content.systems]):
-        console.print(part)
+        dim(f"{count(waiting, 'claim')} not run")
+    for table in parts(content, [system.name for system in content.systems]):
+        console.print(table)
     for i, other in enumerate(content.compared):
-        table = compared(content, i)
-        console.print(to_terminal(table))
-        settings = table.frame.groupby("different_settings", sort=False)["rung"]
-        changed = [f"{', '.join(map(short, of))}: {text}" for text, of in settings if text]
+        against = compared(content, i)
+        console.print(to_terminal(against))
+        settings = against.frame.groupby("different_settings", sort=False)["rung"]
+        changed = [f"{', '.join(map(short, rungs))}: {text}" for text, rungs in settings if text]
         for line in (*changed, *(f"compared: {note}" for note in other.notes)):
-            console.print(f"[dim]{escape(line)}[/dim]", highlight=False)
-    for s in content.systems:
-        if text := message.why(content, s):
-            line = f"{s.short} {s.verdict}: {text}"
-            console.print(f"[dim]{escape(line)}[/dim]", highlight=False)
-    for note in message.missing(content):
-        console.print(f"[dim]{escape(note)}[/dim]", highlight=False)
-    verdicts = [*content.verdicts, *(j.verdict for j in content.claims)]
-    if ASSUMED in verdicts:
-        console.print("[dim]* under our assumptions[/dim]", highlight=False)
-    reservation(content, console)
-    told = message.message(content)
-    console.print(told.text, highlight=False, markup=False)
-    console.print(message.facts(content), highlight=False, markup=False)
-    for command in told.go_on:
-        console.print(f"go on with:  {command}", highlight=False, markup=False, soft_wrap=True)
+            dim(line)
+    reasons = [(s, message.why(content, s)) for s in content.systems]
+    notes = [f"{s.short} {s.verdict}: {reason}" for s, reason in reasons if reason]
+    notes += message.missing(content)
+    if ASSUMED in [*content.verdicts, *(j.verdict for j in content.claims)]:
+        notes.append("* under our assumptions")
+    for line in notes:
+        dim(line)
+    _reservation(content, console)
+    answer = message.message(content)
+    plain(answer.text)
+    plain(message.facts(content))
+    for command in answer.go_on:
+        plain(f"go on with:  {command}", soft_wrap=True)
 
 
 def trained(content: Content, due: Sequence[Job], console: Console) -> None:
     """Prints what a command ends with: the progression, or the values of a sweep.
 
     Args:
-        content: of the jobs; those of a sweep's further values are compared with it.
-        due: what was asked for.
+        content: of the jobs; the jobs of a sweep's further values are compared with it.
+        due: the jobs that were asked for.
         console: where to print.
     """
     names = {job.experiment.name for job in due}
@@ -69,11 +70,11 @@ def trained(content: Content, due: Sequence[Job], console: Console) -> None:
     console.print(progression(content, names))
     for part in parts(content, {name.partition("~")[0] for name in names if "~" in name}):
         console.print(part)
-    reservation(content, console)
+    _reservation(content, console)
 
 
 def progression(content: Content, named: Collection[str] = ()) -> Table:
-    """Makes the progression, of the systems named and those that have runs; of all if none is."""
+    """Makes the progression of the systems named and of those that have runs; by default of all."""
     systems = [s for s in content.systems if not named or s.name in named or s.runs]
     return to_terminal(progression_table(content), systems)
 
@@ -108,7 +109,6 @@ def decidable(study: Study, due: Sequence[Job]) -> Table | None:
     return to_terminal(made, [prospect for prospect in made.items if names & {*prospect.rungs}])
 
 
-def reservation(content: Content, console: Console) -> None:
-    """Says it where the runs are not what the study published about."""
+def _reservation(content: Content, console: Console) -> None:
     if content.run_set.reservation:
         console.print(f"[yellow]† these runs are {escape(content.run_set.reservation)}[/]")

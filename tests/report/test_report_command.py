@@ -49,6 +49,10 @@ def test_command_line(two_seeds, tmp_path):
     assert result.returncode == 0, result
     assert result.stderr == ""
     assert str(tmp_path / "out" / "report.html") in result.stdout
+
+
+def test_the_summary_and_a_profile_without_runs(two_seeds):
+    uri = two_seeds[0].uri
     result = reported("--tracking-uri", uri, "--summary")
     assert result.returncode == 0
     assert "72.5 %" in result.stdout

@@ -1,7 +1,7 @@
 "use strict";
 const make = (tag, properties, parent) => parent.appendChild(Object.assign(document.createElement(tag), properties));
 
-// columns sort by their raw values, or by the text where there are none
+// columns sort by their raw values; cells without a raw value by their text
 for (const table of document.querySelectorAll("table.sorts")) {
   table.querySelectorAll("thead th").forEach((th, column) => {
     const text = th.textContent;
@@ -23,7 +23,7 @@ for (const table of document.querySelectorAll("table.sorts")) {
   });
 }
 
-// the pointer reads values off the curves
+// the pointer reads the values of the curves
 for (const picture of document.querySelectorAll("[data-readings]")) {
   const panels = JSON.parse(picture.dataset.readings);
   const guide = make("div", { className: "guide", hidden: true }, picture);
@@ -63,13 +63,13 @@ for (const button of document.querySelectorAll("[data-copy]")) {
       await navigator.clipboard.writeText(button.dataset.copy);
       button.classList.add("done");
       setTimeout(() => button.classList.remove("done"), 1500);
-    } catch { // not everywhere allowed: then it is selected, to be copied by hand
+    } catch { // where the browser does not allow it, the text is selected instead
       getSelection().selectAllChildren(button);
     }
   });
 }
 
-// a cell of the confusion matrix opens its surest mistakes, cut from one sheet
+// a cell of the confusion matrix shows its surest mistakes, cut out of one image
 const sheet = document.getElementById("sheet"), dialog = document.getElementById("images");
 for (const button of sheet ? document.querySelectorAll("td.cell button") : []) {
   button.addEventListener("click", () => {
@@ -84,7 +84,7 @@ for (const button of sheet ? document.querySelectorAll("td.cell button") : []) {
   });
 }
 
-// an address within a part that is folded opens it
+// an address inside a folded part opens that part
 const unfold = () => {
   const part = document.getElementById(location.hash.slice(1))?.closest("details");
   if (part) part.open = true;

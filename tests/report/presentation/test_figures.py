@@ -4,6 +4,7 @@ import json
 import re
 
 import numpy as np
+import pytest
 from report_known import N
 from report_store import LADDER, curve, right
 
@@ -16,7 +17,7 @@ from resnet.records import figures as run_figures
 def test_a_step_between_runs_of_other_seeds_was_run(store):
     store.add(LADDER[0], right(N, 700))
     store.add(LADDER[1], right(N, 800), seed=1)
-    figure = figures.gains(analysis.load(store.uri))
+    figure = figures.all_figures(analysis.load(store.uri))["gains"]
     texts = [text.get_text() for text in figure.axes[0].texts]
     assert texts.count("not run") == len(LADDER) - 1
 
@@ -50,19 +51,12 @@ def test_figures(full):
     assert json.loads(figures.readings(drawn["gains"]) or "[]") == []
 
 
-def test_mistakes_of_grey_images_are_shown_in_grey(tmp_path):
-    x, y = np.full((2, 4, 6, 1), 77, "uint8"), np.array([0, 1], "uint8")
-    dataset = Dataset("grey", ("a", "b"), x, y, x, y, "here")
-    run_figures.mistakes(dataset, np.array([[0.1, 0.9], [0.1, 0.9]]), tmp_path / "mistakes.png")
-    with run_figures.Image.open(tmp_path / "mistakes.png") as image:
-        sheet = np.asarray(image)
-    assert (sheet[:4, 12:18] == [77, 77, 77, 255]).all()
-
-
-def test_mistakes_are_arranged_by_class(tmp_path, monkeypatch):
+@pytest.mark.parametrize("channels", [1, 3])
+def test_mistakes_are_arranged_by_class(channels, tmp_path, monkeypatch):
     generator = np.random.default_rng(0)
     n, path = 200, tmp_path / "mistakes.png"
-    x, y = generator.integers(0, 256, (n, 4, 6, 3), "uint8"), np.arange(n, dtype="uint8") % 3
+    x = generator.integers(0, 256, (n, 4, 6, channels), "uint8")
+    y = np.arange(n, dtype="uint8") % 3
     probabilities = generator.dirichlet([1, 1, 1], n)
     dataset = Dataset("squares", ("a", "b", "c"), x, y, x, y, "here")
     monkeypatch.setattr(run_figures.Image, "MAX_IMAGE_PIXELS", 4 * 3**2 * 4 * 6 - 1)
@@ -83,5 +77,5 @@ def test_mistakes_are_arranged_by_class(tmp_path, monkeypatch):
                 down, across = divmod(place, 2)
                 tile = cell[down * 4 : down * 4 + 4, across * 6 : across * 6 + 6]
                 if place < len(surest):
-                    assert np.array_equal(tile[..., :3], x[surest[place]])
+                    assert (tile[..., :3] == x[surest[place]]).all()  # grey stays grey
                 assert (tile[..., 3] == 255 * (place < len(surest))).all()
