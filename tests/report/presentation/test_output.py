@@ -29,9 +29,14 @@ def test_files_come_in_every_form(full):
     assert "figures/progression.png" in files
 
 
+def new_run(store):
+    """The id of a new run, as an invocation makes it."""
+    return store.client.create_run(store.experiment_id, tags={"role": "ladder"}).info.run_id
+
+
 def logged(store, **chosen):
     """What an invocation's run shows of a store's ladder: metrics, tags, and the content."""
-    content, parent = analysis.load(store.uri, **chosen), store.parent()
+    content, parent = analysis.load(store.uri, **chosen), new_run(store)
     mlflow_ladder.log_ladder(connect(store.uri), parent, content)
     return ladder_of(store.client, parent), store.client.get_run(parent).data.tags, content
 
@@ -107,7 +112,7 @@ def test_a_ladder_in_mlflow_has_the_report_s_own_numbers(two_seeds):
 def test_beside_a_rung_of_the_same_number_steps_are_the_report_s(store):
     for rung, count in {"06_b": 800, "06_mine": 910, "07_c": 900}.items():
         store.add(rung, right(N, count), like=LADDER[4])
-    content, parent = analysis.load(store.uri), store.parent()
+    content, parent = analysis.load(store.uri), new_run(store)
     mlflow_ladder.log_ladder(connect(store.uri), parent, content)
     gains = [(m.step, m.value) for m in store.client.get_metric_history(parent, "gain")]
     assert gains == [
@@ -142,7 +147,7 @@ def test_a_report_is_replaced_whole_and_nothing_else_is(store, monkeypatch):
 
 def test_the_parent_run_holds_the_report(full):
     store, folder = full
-    parent = store.parent()
+    parent = new_run(store)
     mlflow_ladder.attach(connect(store.uri), parent, analysis.load(store.uri), folder)
     names = {a.path for a in store.client.list_artifacts(parent, "report")}
     assert ladder_of(store.client, parent)["test_accuracy"] == pytest.approx(
