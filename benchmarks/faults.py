@@ -132,7 +132,7 @@ class Ladder:
                 cluster.server.close()
                 time.sleep(seconds)
                 port = urlsplit(cluster.uri).port
-                cluster.server.enter_context(ui.served(cluster.database, port))
+                cluster.server.enter_context(ui.served(cluster.database, port or 0))
                 return True
             node = cluster.nodes.pop(0)
             if how == "terminated":

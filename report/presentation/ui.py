@@ -75,8 +75,12 @@ def _pages(store: Store) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def served(uri: str) -> Iterator[tuple[str, subprocess.Popen]]:
+def served(uri: str, port: int = 0) -> Iterator[tuple[str, subprocess.Popen]]:
     """Runs MLflow's server on a file or a database, for this machine only, until the block ends.
+
+    Args:
+        uri: the file or database.
+        port: the server's port; 0 for a free one.
 
     Yields:
         The server's address, once it answers, and its process.
@@ -84,7 +88,7 @@ def served(uri: str) -> Iterator[tuple[str, subprocess.Popen]]:
     Raises:
         UserError: the server ends by itself.
     """
-    with socket.create_server(("127.0.0.1", 0)) as probe:
+    with socket.create_server(("127.0.0.1", port)) as probe:
         port = probe.getsockname()[1]
     # the user's own settings of MLflow are of other servers
     environment = {k: v for k, v in os.environ.items() if not k.startswith("MLFLOW_")} | {
