@@ -18,7 +18,7 @@ EXAMPLES = {
     "--recorded": "the runs that  ladder restore  brought",
     "--dataset 9acbe397": "by the beginning of a fingerprint, CIFAR-10's",
     "--compare training.epochs=2": "beside the ladder, runs with that --set",
-    "--readme results/": "the results in README.md and docs/, from the records",
+    "--readme results/": "README.md and docs/, from the records",
 }
 
 

@@ -125,7 +125,6 @@ def test_a_plan_is_a_dry_run(here, options, command_):
         (["--ladder=1", "--tracking-uri=mysql+x://me:s3cret@127.0.0.1:1/x"], "//me:***@127"),
         (["--ladder=1", "--tracking-uri=mysql://me:pa[ss@host/x"], "//me:***@host"),
         (["--ladder=1", "--data=digits", "--checkpoints=ftp://me:s3cret@127.0.0.1:1/x"], "***@127"),
-        (["report", "--check", "results", "--readme", "results"], "give one of them"),
     ],
 )
 def test_a_user_s_mistake_is_one_line_and_code_2(here, arguments, words):
