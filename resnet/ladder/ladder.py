@@ -174,7 +174,7 @@ class _Work:
             folder=self.folder,
         )
 
-    def train(self, child: tracking.ChildRun) -> dict[str, float]:
+    def train(self, child: tracking.RunWriter) -> dict[str, float]:
         """Trains a run that was taken and records it; returns its summary."""
 
         def record(event: events.Event) -> None:
