@@ -12,8 +12,8 @@ from pathlib import Path
 from resnet import ROOT
 from resnet.host.addresses import DEFAULT_URI
 
-OWN = ROOT / ".venv"
-"""The environment that the Makefile makes."""
+OWN = ROOT / ".venv" / "bin" / "python"
+"""The interpreter of the environment that the Makefile makes."""
 READERS = {"record", "report", "restore", "ui"}
 """Commands that train nothing, so that the backend does not matter."""
 
@@ -54,20 +54,17 @@ def mask(text: object) -> str:
 
 
 def typed(path: str | Path) -> str:
-    """Writes a path as it is typed here, whichever is shorter."""
+    """Returns a path as it is typed in the current folder: relative or absolute, if shorter."""
     return min(str(Path(path).absolute()), os.path.relpath(path), key=len)
 
 
 def command(*words: str, uri: str | None = None, python: str | Path = sys.executable) -> str:
-    """Writes a command that works as it stands: in a fresh shell here, nothing activated.
+    """Returns a line for ``sh`` that works in the current folder, with no environment activated.
 
     Args:
-        *words: ``ladder`` and its words; or what the interpreter is given: ``-m``, a module, ...
-        uri: the tracking store, named unless it is the default one; its password is hidden.
-        python: the interpreter.
-
-    Returns:
-        The line, quoted for ``sh``.
+        *words: ``ladder`` and its arguments; or the interpreter's arguments: ``-m``, a module, ...
+        uri: tracking store, named unless it is the default one; its password is hidden.
+        python: interpreter.
     """
     own = Path(sys.argv[0])
     if words[:1] != ("ladder",):
@@ -87,26 +84,15 @@ def command(*words: str, uri: str | None = None, python: str | Path = sys.execut
 
 
 def again(uri: str | None = None) -> str:
-    """Writes the command that started this process, to go on with what it began."""
-    words = _started()
+    """Returns the command that started this process, to go on with what it began."""
+    words = [word for word in _started() if word != "--fresh"]
     named = any(word.startswith("--tracking-uri") for word in words)
-    return command(*(w for w in words if w != "--fresh"), uri=None if named else uri)
+    return command(*words, uri=None if named else uri)
 
 
 def _started() -> list[str]:
-    """The words with which this process was started, the script as ``ladder``."""
     script, *words = sys.orig_argv[1:] or [""]
     return ["ladder" if Path(script).name in ("ladder", "runner.py") else script, *words]
-
-
-def made_here() -> bool:
-    """Says whether this interpreter is the environment that the Makefile makes."""
-    return Path(sys.prefix).resolve() == OWN.resolve() and (OWN / "ready").exists()
-
-
-def make(target: str) -> str:
-    """Writes the command that makes one of the Makefile's targets."""
-    return f"make {target}" if Path.cwd() == ROOT else f"make -C {shlex.quote(str(ROOT))} {target}"
 
 
 @contextlib.contextmanager
@@ -120,12 +106,7 @@ def packages() -> Iterator[None]:
         name = (error.name or "").partition(".")[0]
         if not name or any((ROOT / own).exists() for own in (name, f"{name}.py")):
             raise
-        python = OWN / "bin" / "python"
-        if python.exists() and Path(sys.prefix).resolve() != OWN.resolve():
-            way = command(*_started(), python=python)
-        elif sys.prefix != sys.base_prefix:
-            way = command("-m", "pip", "install", "-e", typed(ROOT))
-        else:
-            way = make("quick")
+        there = OWN.exists() and Path(sys.prefix).resolve() != OWN.parents[1].resolve()
+        way = command(*_started(), python=OWN) if there else f"make -C {typed(ROOT)} quick"
         print(f"error: {name} is not installed for {sys.executable}; try  {way}", file=sys.stderr)
         sys.exit(2)
