@@ -161,11 +161,14 @@ def _record(store: "Store", run: "Run", path: Path) -> str:
 
 
 def restore(experiments: opt.Experiments = None, tracking_uri: opt.TrackingUri = None) -> None:
-    """Puts the recorded runs of results/ into the store, unless they are there."""
+    """Imports the recorded runs of results/ into an MLflow experiment of their own.
+
+    It is for MLflow's UI: the report reads results/ itself. Runs that are there stay.
+    """
     study = Study.open(experiments)
     with _store_failures(tracking_uri, "try again"), console.status("starting"):
         from resnet import records
-        from resnet.store import connect, nothing_run
+        from resnet.store import nothing_run
 
     found = records.load_all(study.results)
     if not found:
@@ -173,12 +176,10 @@ def restore(experiments: opt.Experiments = None, tracking_uri: opt.TrackingUri =
     with _store_failures(tracking_uri, "try again"):
         from report.presentation import output
 
-        store = connect(tracking_uri, study)
+        store = records.connect_recorded(tracking_uri, study)
         new = output.restore(store, found, lambda path: say(f"restored {escape(path.stem)}"))
     others = ", the others were there" * (new < len(found))
     say(f"{new} of {len(found)} recorded runs restored{others}")
-    report = study.command("report", "--recorded", "--open", uri=store.uri)
-    say(f"look at them:  {escape(report)}")
     say(f"browse: {escape(_browse(store))}")
 
 
@@ -262,9 +263,6 @@ def _train(options: Options) -> None:
         say(f"[yellow]{escape(line)}[/yellow]")
     store = connect(options.tracking_uri, options.study)  # before images are downloaded
     dataset = load_images(options.dataset, options.study.test_fraction)
-    texts = [*dataset.classes, *(job.experiment.title for job in due)]
-    if boxes := records.figures.boxes(texts):
-        say(f"[yellow]{escape(boxes)}[/yellow]")
     courses = records.courses(store.study.results, due, dataset.fingerprint)
     if dataset.name != store.study.dataset or due[0].profile != "full" or due[0].modified:
         published = {}  # the figures are about other data or settings
@@ -332,11 +330,16 @@ def _conclude(store: "Store", parents: dict[str, str], dataset: "Dataset", due: 
 
     out = store.checkpoints.parent / "reports" / store.study.name
     modified, *others = parents  # a sweep has one per value
-    chosen = {"profile": due[0].profile, "modified": modified, "recorded": False}
     try:
         with console.status("writing the report"):
-            chosen |= {"dataset": dataset.fingerprint, "compare": others}
-            content = analysis.load(store.uri, store.study, **chosen)
+            content = analysis.load(
+                store.uri,
+                store.study,
+                compare=others,
+                profile=due[0].profile,
+                modified=modified,
+                dataset=dataset.fingerprint,
+            )
             output.write(content, out)
             for ladder in (content, *content.compared):
                 if parent_id := parents[ladder.run_set.modified]:

@@ -16,7 +16,7 @@ EXAMPLES = {
     "--open": "the page, in reports/resnet-ladder, shown",
     "--summary": "progression and claims, here in the terminal",
     "--profile quick": "the runs of  make quick",
-    "--recorded": "the runs that  ladder restore  brought",
+    "--recorded": "the recorded runs, straight from results/",
     "--dataset 9acbe397": "by the beginning of a fingerprint, CIFAR-10's",
     "--compare training.epochs=2": "beside the ladder, runs with that --set",
     "--check results/": "do README.md and docs/ follow from the records?",
@@ -53,13 +53,8 @@ Modified = Annotated[
     ),
 ]
 Recorded = Annotated[
-    bool | None,
-    typer.Option(
-        "--recorded/--own",
-        help="Runs restored from results/, or your own.",
-        metavar="",
-        show_default="those with more rungs, your own if equal",
-    ),
+    bool,
+    typer.Option("--recorded/--own", help="The runs of results/, or your own.", metavar=""),
 ]
 Compare = Annotated[
     list[str] | None,
@@ -89,7 +84,7 @@ def report(
     dataset: Dataset = None,
     profile: Profile = None,
     modified: Modified = None,
-    recorded: Recorded = None,
+    recorded: Recorded = False,
     compare: Compare = None,
     check: Check = None,
     readme: Readme = None,
@@ -98,9 +93,10 @@ def report(
 ) -> None:
     """Writes the report: does the ladder hold, claim by claim, with evidence.
 
-    It reads MLflow and changes nothing there. Runs of different datasets, profiles or
-    modifications are never mixed, nor are recorded runs and your own; the page says which it
-    shows and which others there are. --compare sets others beside, in a section of their own.
+    It reads MLflow, or with --recorded the study's results/, and changes nothing there. Runs of
+    different datasets, profiles or modifications are never mixed, nor are recorded runs and your
+    own; the page says which it shows and which others there are. --compare shows others beside,
+    in a section of their own.
     """
     study = Study.open(experiments)
     out = out or Path("reports") / study.name

@@ -29,11 +29,11 @@ if TYPE_CHECKING:
 
 PORT = 5000
 RUNGS = "tags.rung != ''"
-"""MLflow's filter for every run of a rung, restored or own; parents have no such tag."""
+"""MLflow's filter for every run of a rung; the runs that show a ladder have no such tag."""
 
 
 def prepare(uri: str | None, folder: Path | None) -> tuple[str, dict[str, str]]:
-    """Opens the store; one without runs of a rung is given the study's records.
+    """Opens the store; without runs of a rung, the study's records are imported and shown.
 
     Args:
         uri: MLflow tracking URI; by default the project's own.
@@ -54,6 +54,7 @@ def prepare(uri: str | None, folder: Path | None) -> tuple[str, dict[str, str]]:
         if found := records.load_all(store.study.results):
             from report.presentation.output import restore
 
+            store = records.connect_recorded(store.uri, store.study)
             print(f"{restore(store, found)} recorded runs restored")
         else:
             print(f"{nothing_run(store.study, 'reload the page when there are runs', store.uri)}")
