@@ -3,9 +3,9 @@
 Installed it is called ``ladder``, with a command for each thing there is to do.
 """
 
-from resnet.host import shell
+from resnet.host import command_lines, messages
 
-with shell.packages():
+with command_lines.packages():
     import contextlib
     import os
     import sys
@@ -137,7 +137,7 @@ def record(
         raise typer.Exit(1)
     if not written:
         raise UserError(
-            f"record: {shell.mask(store.uri)} holds no such run: finished, of the full profile, "
+            f"record: {messages.mask(store.uri)} holds no such run: finished, of the full profile, "
             "without --set"
         )
 
@@ -267,7 +267,7 @@ def _train(options: Options) -> None:
     if dataset.name != store.study.dataset or due[0].profile != "full" or due[0].modified:
         published = {}  # the figures are about other data or settings
     display = Display(console, due, published, courses)
-    again = shell.again(store.uri)
+    again = command_lines.again(store.uri)
     seeds = options.seeds or options.all_seeds[0]
     name = f"{'ablation' if options.ablate else 'ladder'} {options.rungs}"
     name = f"{name} · {dataset.name} · seed {seeds}"
@@ -347,14 +347,14 @@ def _conclude(store: "Store", parents: dict[str, str], dataset: "Dataset", due: 
     except UserError as error:
         raise UserError(f"the runs are kept, but there is no report of them: {error}") from None
     summary.trained(content, due, console)
-    say(f"report: {escape(shell.typed(out / output.PAGE))}")
+    say(f"report: {escape(command_lines.typed(out / output.PAGE))}")
     say(f"browse: {escape(_browse(store))}")
 
 
 def _browse(store: "Store") -> str:
     """Returns the server's address, or the command that shows the store."""
     if store.uri.startswith("http"):
-        return shell.hide(store.uri)
+        return messages.hide(store.uri)
     return store.study.command("ui", uri=store.uri)
 
 
@@ -366,7 +366,7 @@ def _store_failures(uri: str | None, way_out: str) -> Iterator[None]:
     try:
         yield
     except FAILURES as error:
-        reason = f"{shell.mask(uri or addresses.DEFAULT_URI)}: {shell.mask(error)[:300]}"
+        reason = f"{messages.mask(uri or addresses.DEFAULT_URI)}: {messages.mask(error)[:300]}"
         raise UserError(f"{reason}; nothing is lost, {way_out}") from None
 
 
@@ -397,11 +397,12 @@ def _examples(name: str) -> str:
     examples = EXAMPLES[name]
     width = max(map(len, examples))
     words = ("ladder", name) if name else ("ladder",)
-    lines = [f"[bold]Examples, after[/bold]  {escape(shell.command(*words))}"]
+    lines = [f"[bold]Examples, after[/bold]  {escape(command_lines.command(*words))}"]
     lines += [f"{escape(words):<{width}}  {about}" for words, about in examples.items()]
     if name in ("run", "ablate", "plan"):
         lines += ["", f"[bold]Rungs[/bold]  {', '.join(Study.open().files)}"]
-        lines += ["", f"[bold]Keys of --set[/bold]  {escape(shell.command('ladder', 'keys'))}"]
+        command = escape(command_lines.command("ladder", "keys"))
+        lines += ["", f"[bold]Keys of --set[/bold]  {command}"]
     return "\n".join(lines)
 
 

@@ -8,7 +8,7 @@ import typer
 from rich.markup import escape
 
 from resnet import UserError
-from resnet.host import shell
+from resnet.host import command_lines
 from resnet.study import Study
 from resnet.terminal import Experiments, TrackingUri, console, flag, say
 
@@ -138,6 +138,6 @@ def _documents(study: Study, results: Path, *, write: bool) -> None:
         if write:
             readme.update(study, results)
         elif stale := readme.stale(study, results):
-            way_out = study.command("report", "--readme", shell.typed(results))
+            way_out = study.command("report", "--readme", command_lines.typed(results))
             raise UserError(f"{stale} does not follow from {results}; make it with  {way_out}")
     say(f"README.md and docs/ {'were written' if write else 'follow'} from {escape(str(results))}")

@@ -20,7 +20,7 @@ from report.analysis.systems import Step, System, compare
 from report.analysis.verdicts import Verdict
 from resnet import UserError
 from resnet.host.addresses import full
-from resnet.host.shell import count
+from resnet.host.messages import count
 from resnet.records import Record, load_all
 from resnet.store import nothing_run
 from resnet.study import Experiment, Study, ablation, differences, rung_number, rungs, short

@@ -19,7 +19,7 @@ from report.presentation import figures, formats, page
 from report.presentation.tables import all_tables
 from report.presentation.tables.progression import progression
 from resnet import UserError, records
-from resnet.host.shell import mask
+from resnet.host.messages import mask
 from resnet.records import DESCRIPTION, Record
 from resnet.store import FAILURES, Store
 from resnet.study import group, rung_number

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 
 from resnet import UserError
-from resnet.host import shell
+from resnet.host import messages
 
 if TYPE_CHECKING:
     from resnet.store import Store
@@ -172,7 +172,7 @@ def show(uri: str | None, folder: Path | None, port: int | None, in_browser: boo
 
 def _open(server: str, pages: dict[str, str], in_browser: bool) -> None:
     for name, page in pages.items():
-        print(f"{name:<8}{shell.hide(f'{server}{page}')}", flush=True)
+        print(f"{name:<8}{messages.hide(f'{server}{page}')}", flush=True)
     displays = sys.platform != "linux" or {"DISPLAY", "WAYLAND_DISPLAY"} & {*os.environ}
     if in_browser and displays:
         webbrowser.open(f"{server}{pages['runs']}")

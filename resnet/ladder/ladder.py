@@ -13,7 +13,7 @@ from filelock import FileLock, Timeout
 
 from resnet import Interrupted, UserError, events, tracking
 from resnet.data import Dataset
-from resnet.host.shell import hide, mask
+from resnet.host.messages import hide, mask
 from resnet.network import keras
 from resnet.store import Run, Store
 from resnet.study import Job

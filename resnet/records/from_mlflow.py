@@ -11,7 +11,7 @@ from mlflow.exceptions import MlflowException
 from pydantic import ValidationError
 
 from resnet import UserError
-from resnet.host.shell import mask
+from resnet.host.messages import mask
 from resnet.records.artifacts import CONTEXT, CURVES, unguarded
 from resnet.records.json_format import DataInput, Predictions, Record
 from resnet.store import Store, data_of, download

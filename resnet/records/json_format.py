@@ -20,7 +20,7 @@ from pydantic import ConfigDict, Field, ValidationError, model_validator
 
 from resnet import UserError
 from resnet.host import disk
-from resnet.host.shell import one_line
+from resnet.host.messages import one_line
 from resnet.records.artifacts import CURVES
 from resnet.study import KEYS, Experiment, Key, Strict, explain, from_yaml
 

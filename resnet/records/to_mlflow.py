@@ -12,7 +12,7 @@ from filelock import FileLock
 from mlflow.entities import DatasetInput, InputTag, Metric, Param
 
 from resnet import UserError
-from resnet.host.shell import mask
+from resnet.host.messages import mask
 from resnet.records.artifacts import CONTEXT, DESCRIPTION, describe, save_results, settings
 from resnet.records.json_format import Record
 from resnet.store import FAILURES, Store, connect

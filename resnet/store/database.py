@@ -23,7 +23,8 @@ from sqlalchemy.exc import NoSuchModuleError, SQLAlchemyError
 from resnet import ROOT, UserError
 from resnet.host import disk
 from resnet.host.addresses import address, file_of
-from resnet.host.shell import command, mask, typed
+from resnet.host.command_lines import command, typed
+from resnet.host.messages import mask
 from resnet.study import Study, rung_number
 
 FAILURES = (MlflowException, SQLAlchemyError, CommandError, OSError)

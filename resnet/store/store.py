@@ -29,7 +29,7 @@ from sqlalchemy.exc import OperationalError
 
 from resnet import ROOT, Interrupted, UserError
 from resnet.host.addresses import file_of, full
-from resnet.host.shell import mask
+from resnet.host.messages import mask
 from resnet.store import database
 from resnet.store.database import FAILURES
 from resnet.study import Study

@@ -14,7 +14,7 @@ from rich.table import Column
 from rich.text import Text
 
 from resnet import events
-from resnet.host.shell import count, duration
+from resnet.host.messages import count, duration
 from resnet.records import Course, diverged
 from resnet.study import Job
 

@@ -21,7 +21,7 @@ import runner
 from report import analysis
 from report.presentation import output, readme
 from resnet import UserError, data, records
-from resnet.host import shell
+from resnet.host import command_lines
 from resnet.records.json_format import Predictions, pack, unpack
 from resnet.store import connect as connect_to
 from resnet.study import SHIPPED, Job, Key, Study
@@ -277,7 +277,7 @@ def test_record_and_restore(run, empty, recorded, tmp_path):
     assert "holds no such run" in str(run(connect_to(recorded.uri), "record").exception)
     nothing = str(run(recorded, "restore").exception)
     assert re.search(r"no record in .*start with .*runner\.py run", nothing)
-    assert f"--experiments {shell.typed(run.folder)}" in nothing
+    assert f"--experiments {command_lines.typed(run.folder)}" in nothing
     assert str(run(recorded, "report", "--recorded").exception) == nothing
     result = run(own, "record", "2", "--seeds", "3")
     assert result.exit_code == 0, result

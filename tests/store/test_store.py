@@ -23,7 +23,7 @@ from rich.console import Console
 
 from report import analysis
 from resnet import UserError, events, host, ladder, store, tracking
-from resnet.host import addresses, shell
+from resnet.host import addresses, messages
 from resnet.study import Job, Study, change
 from resnet.terminal.display import Display
 from resnet.tracking import environment, runs
@@ -371,7 +371,7 @@ def assert_trained_on(heard):
 def test_an_experiment_deleted_in_mid_training_loses_nothing(own, dataset):
     with pytest.raises(store.FAILURES, match="is in MLflow's trash") as error:
         climb(own, dataset, lambda: own.client.delete_experiment(own.experiment_id))
-    assert shell.mask(error.value)[:300].endswith(f"restore -x {own.experiment_id}")
+    assert messages.mask(error.value)[:300].endswith(f"restore -x {own.experiment_id}")
     own.client.restore_experiment(own.experiment_id)
     (begun,) = own.search(role="rung")
     assert_trained_on(climb(own, dataset))

@@ -15,7 +15,7 @@ from conftest import SMALL, assert_same_outcome, experiment
 from mlflow.exceptions import MlflowException
 
 from resnet import Interrupted, UserError, events, store, tracking, training
-from resnet.host import shell
+from resnet.host import messages
 from resnet.ladder import cluster
 from resnet.records import CURVES
 from resnet.study import Job
@@ -305,4 +305,4 @@ def test_a_store_that_goes_away_is_waited_for_and_nothing_is_doubled(shared, mon
     ],
 )
 def test_passwords_are_masked(text, masked):
-    assert shell.mask(text) == masked
+    assert messages.mask(text) == masked

@@ -15,7 +15,7 @@ from report.presentation.tables.numbers import (
     seed_list,
     span,
 )
-from resnet.host.shell import count, duration
+from resnet.host.messages import count, duration
 
 SYMBOLS = {
     "holds": "✓",
