@@ -3,9 +3,9 @@
 Installed it is called ``ladder``, with a command for each thing there is to do.
 """
 
-from resnet.host import shell
+from resnet.host import command_lines, messages
 
-with shell.packages():
+with command_lines.packages():
     import contextlib
     import os
     import sys
@@ -137,7 +137,7 @@ def record(
         raise typer.Exit(1)
     if not written:
         raise UserError(
-            f"record: {shell.mask(store.uri)} holds no such run: finished, of the full profile, "
+            f"record: {messages.mask(store.uri)} holds no such run: finished, of the full profile, "
             "without --set"
         )
 
@@ -161,11 +161,14 @@ def _record(store: "Store", run: "Run", path: Path) -> str:
 
 
 def restore(experiments: opt.Experiments = None, tracking_uri: opt.TrackingUri = None) -> None:
-    """Puts the recorded runs of results/ into the store, unless they are there."""
+    """Imports the recorded runs of results/ into an MLflow experiment of their own.
+
+    It is for MLflow's UI: the report reads results/ itself. Runs that are there stay.
+    """
     study = Study.open(experiments)
     with _store_failures(tracking_uri, "try again"), console.status("starting"):
         from resnet import records
-        from resnet.store import connect, nothing_run
+        from resnet.store import nothing_run
 
     found = records.load_all(study.results)
     if not found:
@@ -173,12 +176,10 @@ def restore(experiments: opt.Experiments = None, tracking_uri: opt.TrackingUri =
     with _store_failures(tracking_uri, "try again"):
         from report.presentation import mlflow_ladder
 
-        store = connect(tracking_uri, study)
+        store = records.connect_recorded(tracking_uri, study)
         new = mlflow_ladder.restore(store, found, lambda path: say(f"restored {escape(path.stem)}"))
     others = ", the others were there" * (new < len(found))
     say(f"{new} of {len(found)} recorded runs restored{others}")
-    report = study.command("report", "--recorded", "--open", uri=store.uri)
-    say(f"look at them:  {escape(report)}")
     say(f"browse: {escape(_browse(store))}")
 
 
@@ -254,14 +255,11 @@ def _train(options: Options) -> None:
         say(f"[yellow]{escape(line)}[/yellow]")
     store = connect(options.tracking_uri, options.study)  # before images are downloaded
     dataset = load_images(options.dataset, options.study.test_fraction)
-    texts = [*dataset.classes, *(job.experiment.title for job in due)]
-    if boxes := records.figures.boxes(texts):
-        say(f"[yellow]{escape(boxes)}[/yellow]")
     courses = records.courses(store.study.results, due, dataset.fingerprint)
     if dataset.name != store.study.dataset or due[0].profile != "full" or due[0].modified:
         published = {}  # the figures are about other data or settings
     display = Display(console, due, published, courses)
-    again = shell.again(store.uri)
+    again = command_lines.again(store.uri)
     seeds = options.seeds or options.all_seeds[0]
     name = f"{'ablation' if options.ablate else 'ladder'} {options.rungs}"
     name = f"{name} · {dataset.name} · seed {seeds}"
@@ -324,11 +322,16 @@ def _conclude(store: "Store", parents: dict[str, str], dataset: "Dataset", due: 
 
     out = store.checkpoints.parent / "reports" / store.study.name
     modified, *others = parents  # a sweep has one per value
-    chosen = {"profile": due[0].profile, "modified": modified, "recorded": False}
     try:
         with console.status("writing the report"):
-            chosen |= {"dataset": dataset.fingerprint, "compare": others}
-            content = analysis.load(store.uri, store.study, **chosen)
+            content = analysis.load(
+                store.uri,
+                store.study,
+                compare=others,
+                profile=due[0].profile,
+                modified=modified,
+                dataset=dataset.fingerprint,
+            )
             output.write(content, out)
             for ladder in (content, *content.compared):
                 if parent_id := parents[ladder.run_set.modified]:
@@ -336,14 +339,14 @@ def _conclude(store: "Store", parents: dict[str, str], dataset: "Dataset", due: 
     except UserError as error:
         raise UserError(f"the runs are kept, but there is no report of them: {error}") from None
     summary.trained(content, due, console)
-    say(f"report: {escape(shell.typed(out / output.PAGE))}")
+    say(f"report: {escape(command_lines.typed(out / output.PAGE))}")
     say(f"browse: {escape(_browse(store))}")
 
 
 def _browse(store: "Store") -> str:
     """Returns the server's address, or the command that shows the store."""
     if store.uri.startswith("http"):
-        return shell.hide(store.uri)
+        return messages.hide(store.uri)
     return store.study.command("ui", uri=store.uri)
 
 
@@ -355,7 +358,7 @@ def _store_failures(uri: str | None, way_out: str) -> Iterator[None]:
     try:
         yield
     except FAILURES as error:
-        reason = f"{shell.mask(uri or addresses.DEFAULT_URI)}: {shell.mask(error)[:300]}"
+        reason = f"{messages.mask(uri or addresses.DEFAULT_URI)}: {messages.mask(error)[:300]}"
         raise UserError(f"{reason}; nothing is lost, {way_out}") from None
 
 
@@ -386,11 +389,12 @@ def _examples(name: str) -> str:
     examples = EXAMPLES[name]
     width = max(map(len, examples))
     words = ("ladder", name) if name else ("ladder",)
-    lines = [f"[bold]Examples, after[/bold]  {escape(shell.command(*words))}"]
+    lines = [f"[bold]Examples, after[/bold]  {escape(command_lines.command(*words))}"]
     lines += [f"{escape(words):<{width}}  {about}" for words, about in examples.items()]
     if name in ("run", "ablate", "plan"):
         lines += ["", f"[bold]Rungs[/bold]  {', '.join(Study.open().files)}"]
-        lines += ["", f"[bold]Keys of --set[/bold]  {escape(shell.command('ladder', 'keys'))}"]
+        command = escape(command_lines.command("ladder", "keys"))
+        lines += ["", f"[bold]Keys of --set[/bold]  {command}"]
     return "\n".join(lines)
 
 

@@ -61,7 +61,8 @@ def main(tracking_uri: str = "", out: Path = ROOT / "docs") -> None:
         sys.exit("Chromium is missing: install Debian's package chromium")
     with tempfile.TemporaryDirectory() as temporary:
         uri, places = ui.prepare(tracking_uri or f"sqlite:///{temporary}/mlflow.db", None)
-        report = output.write(analysis.load(uri), Path(temporary) / "report")
+        content = analysis.load(uri, recorded=not tracking_uri)
+        report = output.write(content, Path(temporary) / "report")
         with ui.served(uri) as (server, _):
             server = server.replace("127.0.0.1", f"[{ELSEWHERE}]")
             pages = {"report": (report / output.PAGE).as_uri(), "mlflow": server + places["runs"]}

@@ -15,7 +15,7 @@ EXAMPLES = {
     "--open": "the page, in reports/resnet-ladder, shown",
     "--summary": "progression and claims, here in the terminal",
     "--profile quick": "the runs of  make quick",
-    "--recorded": "the runs that  ladder restore  brought",
+    "--recorded": "the recorded runs, straight from results/",
     "--dataset 9acbe397": "by the beginning of a fingerprint, CIFAR-10's",
     "--compare training.epochs=2": "beside the ladder, runs with that --set",
     "--readme results/": "README.md and docs/, from the records",
@@ -44,13 +44,8 @@ Modified = Annotated[
     ),
 ]
 Recorded = Annotated[
-    bool | None,
-    typer.Option(
-        "--recorded/--own",
-        help="Runs restored from results/, or your own.",
-        metavar="",
-        show_default="those with more rungs, your own if equal",
-    ),
+    bool,
+    typer.Option("--recorded/--own", help="The runs of results/, or your own.", metavar=""),
 ]
 Compare = Annotated[
     list[str] | None,
@@ -72,7 +67,7 @@ def report(
     dataset: Dataset = None,
     profile: Profile = None,
     modified: Modified = None,
-    recorded: Recorded = None,
+    recorded: Recorded = False,
     compare: Compare = None,
     readme: Readme = None,
     experiments: Experiments = None,
@@ -80,9 +75,10 @@ def report(
 ) -> None:
     """Writes the report: does the ladder hold, claim by claim, with evidence.
 
-    The report reads MLflow and changes nothing there. It never mixes runs of different datasets,
-    profiles or modifications, nor recorded runs and your own. The page says which runs it shows and
-    which others there are. --compare shows others beside them, in a section of their own.
+    It reads MLflow, or with --recorded the study's results/, and changes nothing there. Runs of
+    different datasets, profiles or modifications are never mixed, nor are recorded runs and your
+    own; the page says which it shows and which others there are. --compare shows others beside,
+    in a section of their own.
     """
     study = Study.open(experiments)
     if readme:

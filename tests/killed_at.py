@@ -95,7 +95,7 @@ POINTS = {
     "step": lambda n: kill_before(ENGINE, "train", n),
     "checkpoint": half_written,
     "validation": lambda n: kill_before(ENGINE, "test", n),
-    "metrics": lambda n: kill_before(runs.ChildRun, "log_history", n),
+    "metrics": lambda n: kill_before(runs.RunWriter, "log_history", n),
     "artifacts": lambda n: kill_before(mlflow.MlflowClient, "log_artifacts", n),
     "model": lambda n: kill_before(keras.Model, "save", n),
     "figures": lambda n: kill_before(training.Outcome, "summary", n),

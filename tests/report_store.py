@@ -12,6 +12,8 @@ from mlflow.tracking import MlflowClient
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from resnet import records
+from resnet.store import connect
 from resnet.study import Experiment, Study, change
 
 STUDY = Study.open()
@@ -206,6 +208,13 @@ class Store:
         Image.new("RGB", (8 * len(classes),) * 2, "teal").save(
             folder / "mistakes.png", pnginfo=told
         )
+
+    def recorded(self, folder: Path) -> Study:
+        """The shipped study, with records of this store's runs in a folder."""
+        store = connect(self.uri)
+        for run in records.recordable(store):
+            records.save(records.to_record(store, run), folder)
+        return STUDY.model_copy(update={"results": folder})
 
     def tag(self, run_id: str, **tags: str) -> None:
         self.client.log_batch(run_id, tags=[RunTag(k, v) for k, v in tags.items()])

@@ -21,7 +21,7 @@ from report.analysis.statistics import ALPHA, NO_INTERVAL, Contrast, Interval
 from report.analysis.systems import System
 from report.analysis.verdicts import ASSUMED, Bound, Verdict, qualified
 from resnet import UserError
-from resnet.host.shell import count
+from resnet.host.messages import count
 from resnet.study import Name, Strict, Study, Text, explain, read_yaml, rungs
 
 

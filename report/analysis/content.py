@@ -20,9 +20,10 @@ from report.analysis.systems import Step, System, compare
 from report.analysis.verdicts import Verdict
 from resnet import UserError
 from resnet.host.addresses import full
-from resnet.host.shell import count
-from resnet.records import Record
-from resnet.study import KEYS, Experiment, Study, ablation, differences, rung_number, rungs, short
+from resnet.host.messages import count
+from resnet.records import Record, load_all
+from resnet.store import nothing_run
+from resnet.study import Experiment, Study, ablation, differences, rung_number, rungs, short
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,7 +114,9 @@ class Content:
     @cached_property
     def mistakes(self) -> bytes | None:
         """The pictured run's sheet of misclassified images as PNG, None if there is none."""
-        return runs.mistakes(self.uri, self.pictured) if self.pictured else None
+        if not self.pictured or self.run_set.recorded:  # a record holds no images
+            return None
+        return runs.mistakes(self.uri, self.pictured)
 
 
 def confusion(run: Run) -> pd.DataFrame:
@@ -123,24 +126,46 @@ def confusion(run: Run) -> pd.DataFrame:
     return pd.DataFrame(counts, list(run.classes), list(run.classes))
 
 
-def load(uri: str | None = None, study: Study | None = None, **chosen: Any) -> Content:
-    """Reads a store and computes a report's content.
+def load(
+    uri: str | None = None,
+    study: Study | None = None,
+    *,
+    recorded: bool = False,
+    compare: Iterable[str] = (),
+    **chosen: Any,
+) -> Content:
+    """Reads runs out of a store or the study's records, and computes a report's content.
 
     Args:
         uri: MLflow tracking URI, by default the project's own.
         study: the study of the runs, by default the one that comes with the project.
-        **chosen: ``dataset``, ``profile``, ``modified``, ``recorded`` and ``compare``, as of
+        recorded: whether the report is about the records, which are read without a store.
+        compare: names of sets to compare with, out of the store or the records.
+        **chosen: ``dataset``, ``profile`` and ``modified``, as of
             :func:`report.analysis.selection.select`.
 
     Raises:
-        UserError: the store cannot be read, or no runs match.
+        UserError: the store or a record cannot be read, or no runs match.
     """
     uri, study = full(uri), study or Study.open()
-    shown = selection.select(runs.search(uri, study), study, uri=uri, **chosen)
-    first, *others = (
-        _content(uri, study, each, runs.load(uri, each.finished))
-        for each in (shown, *shown.compared)
-    )
+    of_record: dict[str, Run] = {}
+    frames = [runs.search(uri, study)] if compare or not recorded else []
+    if compare or recorded:
+        of_record, frame = _recorded(load_all(study.results).values())
+        frames.append(frame)
+    if recorded and not of_record:
+        raise nothing_run(study, f"there is no record in {study.results}", uri)
+    chosen |= {"recorded": recorded, "compare": compare, "uri": uri}
+    shown = selection.select(pd.concat(frames, ignore_index=True), study, **chosen)
+
+    def content(each: Selection) -> Content:
+        if each.run_set.recorded:
+            measured = [of_record[run_id] for run_id in each.finished["run_id"]]
+        else:
+            measured = runs.load(uri, each.finished)
+        return _content(uri, study, each, measured)
+
+    first, *others = map(content, (shown, *shown.compared))
     return replace(first, compared=tuple(others))
 
 
@@ -150,17 +175,18 @@ def of_records(study: Study, found: Iterable[Record], **chosen: Any) -> Content:
     Args:
         study: the study of the records.
         found: at least one record.
-        **chosen: as of :func:`load`.
+        **chosen: as of :func:`report.analysis.selection.select`.
     """
-    made = {run.id: run for run in map(runs.of_record, found)}
-    rows = [
-        {name: run.tags[name] for name in KEYS}
-        | {"run_id": run.id, "role": "recorded", "seed": run.seed, "lacks": ""}
-        | {"status": "FINISHED", "start_time": run.begun}
-        for run in made.values()
-    ]
-    shown = selection.select(pd.DataFrame(rows), study, **chosen)
-    return _content("", study, shown, [made[run_id] for run_id in shown.finished["run_id"]])
+    of_record, frame = _recorded(found)
+    shown = selection.select(frame, study, **chosen)
+    return _content("", study, shown, [of_record[run_id] for run_id in shown.finished["run_id"]])
+
+
+def _recorded(found: Iterable[Record]) -> tuple[dict[str, Run], pd.DataFrame]:
+    """The runs of records by id, and their rows for :func:`report.analysis.selection.select`."""
+    made = {record.run_id: runs.of_record(record) for record in found}
+    rows = [runs.row(run.id, "FINISHED", run.begun, run.tags) for run in made.values()]
+    return made, pd.DataFrame(rows)
 
 
 def planned(study: Study) -> Content:

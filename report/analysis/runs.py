@@ -4,19 +4,15 @@ Every failure of the store becomes a :class:`resnet.UserError` of one line; an a
 gone is noted in :attr:`Run.gaps`, because the rest of the run can still be reported.
 """
 
-import contextlib
 import json
 import math
-import os
 import re
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
-
-os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # read when imported
 
 import mlflow
 import numpy as np
@@ -28,22 +24,10 @@ from scipy import stats
 
 from report.analysis import statistics
 from resnet import UserError
-from resnet.host.shell import mask
 from resnet.records import CURVES, Record, diverged, unguarded
-from resnet.store import (
-    FAILURES,
-    check,
-    data_of,
-    deleted,
-    download,
-    nothing_run,
-    reason,
-    try_database,
-)
+from resnet.store import connect, data_of, download, explained
 from resnet.study import KEYS, Study, read_yaml
 
-ROLES = ("rung", "recorded")
-"""The roles of a rung's own runs and of its restored records."""
 IDENTITY = [key for key in KEYS if key not in ("title", "backend")]
 """The tags that say which rung, settings, images and seed a run is evidence of."""
 SETTLED = 10
@@ -159,60 +143,43 @@ class Run:
         return values if whole else values.iloc[:0]
 
 
-@contextlib.contextmanager
-def _reading(uri: str) -> Iterator[None]:
-    try:
-        yield
-    except FAILURES as error:
-        line = f"{mask(uri)}: cannot be read as a tracking store: {reason(uri, error)}"
-        raise UserError(line) from None
-
-
 def search(uri: str, study: Study) -> pd.DataFrame:
-    """Finds every run of a rung, whatever became of it: this store's own and restored records.
+    """Finds every run of a rung in a store, whatever its status.
 
     Args:
         uri: MLflow tracking URI.
-        study: whose runs.
+        study: study of the runs.
 
     Returns:
-        ``mlflow.search_runs``'s frame, one row a run, newest first, with the columns of ``KEYS``
-        added (``seed`` as a number), and ``lacks``: the first of ``IDENTITY`` and the role that a
-        run has not got, or ""; may be empty.
+        One row per run, see :func:`row`, newest first; may be empty.
 
     Raises:
-        UserError: the store or the experiment is not there, or cannot be read.
+        UserError: the store or the experiment does not exist, or cannot be read.
     """
-    check(uri, study)
-    with _reading(uri):
-        try_database(uri)
-        mlflow.set_tracking_uri(uri)
-        experiment = mlflow.get_experiment_by_name(study.name)
-        if experiment is None:
-            raise nothing_run(study, f"{mask(uri)} holds no experiment {study.name!r}", uri)
-        if gone := deleted(uri, experiment):
-            raise UserError(f"{mask(uri)}: {gone}")
-        # one query for all of them; what a report is of is chosen from the frame
-        frame = mlflow.search_runs(
-            experiment_names=[study.name], order_by=["attributes.start_time DESC"]
-        )
-    if frame.empty:
-        return frame
-    names = ["role", *KEYS]
-    tags = frame.reindex(columns=[f"tags.{name}" for name in names]).set_axis(names, axis=1)
-    absent = tags[["role", *IDENTITY]].isna() | (tags[["role", *IDENTITY]] == "")
-    absent["modified"] = tags["modified"].isna()  # empty is what most are
-    absent["seed"] |= ~tags["seed"].fillna("").str.fullmatch("[0-9]{1,30}")
-    frame[names] = tags.fillna("")
-    frame["lacks"] = absent.idxmax(axis=1).where(absent.any(axis=1), "")
-    # no number of pandas holds every seed: those of a clock in nanoseconds are of 61 bits
-    frame["seed"] = frame["seed"].map(
-        lambda text: int(text) if re.fullmatch("[0-9]{1,30}", text) else 0
+    store = connect(uri, study, create=False)
+    with explained(uri):
+        found = [(run.info, run.data.tags) for run in store.search()]
+    return pd.DataFrame(
+        row(info.run_id, info.status, pd.Timestamp(info.start_time, unit="ms"), tags)
+        for info, tags in found
+        # a run that lost its role may be one of a rung
+        if (tags.get("role") or "rung" * any(map(tags.get, IDENTITY))) == "rung"
     )
-    perhaps = absent["role"] & ~absent[IDENTITY].all(axis=1)
-    # tags, params and metrics may have any names, which pandas would make identifiers of
-    columns = ["run_id", "status", "start_time", *names, "lacks"]
-    return frame[frame["role"].isin(ROLES) | perhaps].reset_index(drop=True)[columns]
+
+
+def row(run_id: str, status: str, begun: pd.Timestamp, tags: Mapping[str, str]) -> dict[str, Any]:
+    """Makes a row of the frame that :func:`report.analysis.selection.select` takes.
+
+    Its columns are ``run_id``, ``status``, ``start_time``, ``role`` (``rung``, or ``recorded`` of a
+    record), those of ``KEYS`` (``seed`` as a number), and ``lacks``: the first of the role and
+    ``IDENTITY`` that is not among the tags, or "".
+    """
+    named = {name: tags.get(name, "") for name in ("role", *KEYS)}
+    seed = named["seed"] if re.fullmatch("[0-9]{1,30}", named["seed"]) else ""
+    known = named | {"seed": seed, "modified": "modified" in tags}
+    lacks = next((name for name in ("role", *IDENTITY) if not known[name]), "")
+    about = {"run_id": run_id, "status": status, "start_time": begun}
+    return about | named | {"seed": int(seed or 0), "lacks": lacks}
 
 
 def load(uri: str, frame: pd.DataFrame) -> list[Run]:
@@ -229,7 +196,7 @@ def load(uri: str, frame: pd.DataFrame) -> list[Run]:
         UserError: the store cannot be read.
     """
     client = MlflowClient(uri)
-    with _reading(uri), tempfile.TemporaryDirectory() as folder:
+    with explained(uri), tempfile.TemporaryDirectory() as folder:
         return [
             _load(client, uri, row, Path(folder) / row.run_id)
             for row in frame.itertuples(index=False)
@@ -237,7 +204,7 @@ def load(uri: str, frame: pd.DataFrame) -> list[Run]:
 
 
 def of_record(record: Record) -> Run:
-    """Returns a record's run, as if the record had been restored and loaded."""
+    """Returns a record's run, without a store."""
     profiles = [json.loads(d.profile or "null") for d in record.inputs if d.context == "training"]
     shapes = [profile["features_shape"] for profile in profiles if profile]
     history = pd.DataFrame(record.curves, columns=list(CURVES))
@@ -262,7 +229,7 @@ def of_record(record: Record) -> Run:
 
 def epochs_done(uri: str, run_id: str) -> int:
     """Returns the number of epochs that a run has recorded so far."""
-    with _reading(uri):
+    with explained(uri):
         history = MlflowClient(uri).get_metric_history(run_id, "epoch_seconds")
     return max((metric.step for metric in history), default=0)
 

@@ -170,7 +170,7 @@ def _selection(run_set: RunSet, everything: list[RunSet], stray: pd.DataFrame) -
         f"decided about {row.rung or 'any rung'}, nor about any accuracy or gain"
         for row in stray.itertuples()
     ]
-    others = tuple(s for s in everything if s is not run_set)
+    others = tuple(s for s in everything if s is not run_set and s.recorded == run_set.recorded)
     return Selection(run_set, finished, unfinished, tuple(notes), others, frozenset(stray["rung"]))
 
 

@@ -15,7 +15,7 @@ from report.analysis import statistics
 from report.analysis.runs import Run
 from report.analysis.statistics import NO_INTERVAL, Estimate, Interval, Sample, Shared
 from report.analysis.verdicts import Bound, Verdict, qualified
-from resnet.host.shell import count
+from resnet.host.messages import count
 from resnet.study import short
 
 

@@ -7,14 +7,14 @@ from pathlib import Path
 
 from mlflow.entities import Metric, RunTag
 
-from report.analysis import Content, load
+from report.analysis import Content, of_records
 from report.presentation.formats import to_markdown
 from report.presentation.tables.progression import progression
 from resnet import UserError, records
-from resnet.host.shell import mask
+from resnet.host.messages import mask
 from resnet.records import DESCRIPTION, Record
 from resnet.store import FAILURES, Store
-from resnet.study import GROUP, group, rung_number
+from resnet.study import group, rung_number
 
 
 def attach(store: Store, run_id: str, content: Content, folder: Path) -> None:
@@ -73,16 +73,18 @@ def log_ladder(store: Store, run_id: str, content: Content) -> None:
 def restore(
     store: Store, found: dict[Path, Record], tell: Callable[[Path], None] = lambda path: None
 ) -> int:
-    """Puts records into a store, and logs their ladders to their parent runs.
+    """Imports records into MLflow, with a run that shows their ladder.
 
     Arguments, result and errors as of :func:`resnet.records.restore`.
     """
     count = records.restore(store, found, tell)
-    for parent in store.search(role="records"):
-        tags = parent.data.tags
-        if "ladder" not in tags and tags.keys() >= {*GROUP}:
-            dataset, profile, modified = (tags[key] for key in GROUP)
-            chosen = {"dataset": dataset, "profile": profile, "modified": modified}
-            content = load(store.uri, store.study, **chosen, recorded=True)
-            log_ladder(store, parent.info.run_id, content)
+    shown = store.client.search_runs([store.experiment_id], "tags.ladder != ''")
+    if count or not shown:
+        for run in shown:
+            store.client.delete_run(run.info.run_id)
+        content = of_records(store.study, found.values())
+        name = f"recorded runs · {content.run_set.label}"
+        run_id = store.client.create_run(store.experiment_id, run_name=name).info.run_id
+        log_ladder(store, run_id, content)
+        store.client.set_terminated(run_id)
     return count

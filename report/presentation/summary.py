@@ -16,7 +16,7 @@ from report.presentation.tables.progression import progression as progression_ta
 from report.presentation.tables.results import judged
 from report.presentation.tables.results import seeds as seeds_table
 from resnet import records
-from resnet.host.shell import count
+from resnet.host.messages import count
 from resnet.study import Job, Study, short
 
 

@@ -16,16 +16,16 @@ from urllib.parse import urlencode
 
 from report.presentation.mlflow_ladder import restore
 from resnet import UserError, records
-from resnet.host import shell
+from resnet.host import messages
 from resnet.store import Store, connect, nothing_run
 from resnet.study import Study
 
 RUNGS = "tags.rung != ''"
-"""MLflow's filter for every run of a rung, restored or own; parents have no such tag."""
+"""MLflow's filter for every run of a rung; the runs that show a ladder have no such tag."""
 
 
 def prepare(uri: str | None, folder: Path | None) -> tuple[str, dict[str, str]]:
-    """Opens the store; a store without runs of a rung is given the study's records.
+    """Opens the store; without runs of a rung, the study's records are imported and shown.
 
     Args:
         uri: MLflow tracking URI; by default the project's own.
@@ -109,7 +109,7 @@ def served(uri: str, port: int = 0) -> Iterator[tuple[str, subprocess.Popen]]:
                 if server.poll() is not None:
                     log.seek(0)
                     raise UserError(
-                        f"MLflow's server does not start: {shell.one_line(log.read())[-300:]}"
+                        f"MLflow's server does not start: {messages.one_line(log.read())[-300:]}"
                     )
                 time.sleep(0.2)
             yield f"http://127.0.0.1:{port}/", server
@@ -141,7 +141,7 @@ def show(uri: str, pages: dict[str, str], in_browser: bool) -> None:
 
 def _open(server: str, pages: dict[str, str], in_browser: bool) -> None:
     for name, page in pages.items():
-        print(f"{name:<8}{shell.hide(f'{server}{page}')}", flush=True)
+        print(f"{name:<8}{messages.hide(f'{server}{page}')}", flush=True)
     displays = sys.platform != "linux" or {"DISPLAY", "WAYLAND_DISPLAY"} & {*os.environ}
     if in_browser and displays:
         webbrowser.open(f"{server}{pages['runs']}")

@@ -1,4 +1,4 @@
-"""A tracking store's address: read once, as SQLAlchemy and so MLflow reads it."""
+"""A tracking store's address, read as SQLAlchemy, and so MLflow, reads it."""
 
 import contextlib
 import os

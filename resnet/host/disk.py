@@ -6,9 +6,9 @@ from pathlib import Path
 
 
 def write(path: Path, content: bytes | memoryview) -> None:
-    """Writes a file aside, flushes it to the disk, and puts it in the place of the one before.
+    """Writes a file beside the old one, flushes it to the disk, and renames it.
 
-    What a killed process left aside is overwritten by the next that writes the file.
+    The next process that writes the file overwrites what a killed one left beside it.
     """
     # another machine may be at it too
     aside = path.with_name(f"{path.name}.{socket.gethostname()}.tmp")

@@ -18,7 +18,7 @@ def quiet_start() -> Iterator[None]:
     """Hides what TensorFlow's libraries write to stderr while they load; Python's errors stay.
 
     Raises:
-        UserError: Keras is told to use what cannot train here, or does not take its settings.
+        UserError: Keras does not start with its settings.
     """
     path = choose_backend()
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
@@ -33,9 +33,8 @@ def quiet_start() -> Iterator[None]:
             raise  # which says what to install
         except Exception as error:  # whatever a setting makes of its import
             reason = " ".join(str(error).split())[:200]
-            raise UserError(
-                f"Keras does not start: {reason}; it goes by KERAS_* and {path}"
-            ) from None
+            settings = f"KERAS_* and {path}"
+            raise UserError(f"Keras does not start: {reason}; check {settings}") from None
         yield
     finally:
         os.dup2(kept, 2)
@@ -44,13 +43,13 @@ def quiet_start() -> Iterator[None]:
 
 
 def choose_backend() -> str:
-    """Puts the backend that Keras is going to load into KERAS_BACKEND, unless it is the usual one.
+    """Puts the backend that Keras will load into KERAS_BACKEND, unless it is the usual one.
 
     Returns:
-        The file of Keras's settings, of which it is the one that counts here.
+        The path of Keras's settings.
 
     Raises:
-        UserError: it is none of ``BACKENDS``.
+        UserError: the backend is none of ``BACKENDS``.
     """
     home = os.environ.get("KERAS_HOME") or os.path.join("~", ".keras")  # noqa: PTH118
     path = os.path.expanduser(os.path.join(home, "keras.json"))  # noqa: PTH111, PTH118 - as Keras does

@@ -10,20 +10,16 @@ from resnet import ROOT
 
 def version() -> dict[str, str]:
     """Returns ``git_commit`` and ``git_dirty``, unknown outside a checkout of this project."""
-    top, commit, changes = (
-        _git("rev-parse", "--show-toplevel"),
-        _git("rev-parse", "HEAD"),
-        _git("status", "--porcelain"),
-    )
-    # of a copy in another project's checkout git tells that one's
-    if not (top and commit and Path(top).resolve() == ROOT):
+    top, _, commit = (_git("rev-parse", "--show-toplevel", "HEAD") or "").rpartition("\n")
+    # of a copy in another project's checkout git returns that project's commit
+    if not top or Path(top).resolve() != ROOT:
         return {"git_commit": "unknown", "git_dirty": "unknown"}
+    changes = _git("status", "--porcelain")
     dirty = "unknown" if changes is None else str(bool(changes)).lower()
     return {"git_commit": commit, "git_dirty": dirty}
 
 
 def _git(*arguments: str) -> str | None:
-    """What git says of this project's folder; None if nothing."""
     # GIT_DIR and others name another repository than the folder's: a hook has them set
     environment = {key: text for key, text in os.environ.items() if not key.startswith("GIT_")}
     try:

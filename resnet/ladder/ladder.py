@@ -13,7 +13,7 @@ from filelock import FileLock, Timeout
 
 from resnet import Interrupted, UserError, events, tracking
 from resnet.data import Dataset
-from resnet.host.shell import hide, mask
+from resnet.host.messages import hide, mask
 from resnet.network import keras
 from resnet.store import Run, Store
 from resnet.study import Job
@@ -174,7 +174,7 @@ class _Work:
             folder=self.folder,
         )
 
-    def train(self, child: tracking.ChildRun) -> dict[str, float]:
+    def train(self, child: tracking.RunWriter) -> dict[str, float]:
         """Trains a run that was taken and records it; returns its summary."""
 
         def record(event: events.Event) -> None:

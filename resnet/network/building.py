@@ -16,7 +16,7 @@ import numpy as np
 from scipy.special import ndtri
 
 from resnet import UserError
-from resnet.host.shell import one_line
+from resnet.host.messages import one_line
 from resnet.network import layers, models
 from resnet.network.backend import keras
 from resnet.study import Experiment, signatures

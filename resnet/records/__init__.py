@@ -1,7 +1,8 @@
-"""A finished run: its artifacts in MLflow, its record in git, and the way from one to the other.
+"""A finished run: what it leaves in MLflow, and its record, a JSON file in git.
 
-:class:`Record` is the text file, :func:`to_record` makes it of a run and :func:`restore` a run of
-it; ``figures`` draws what a run leaves. Nothing here imports Keras.
+``artifacts`` and ``figures`` are what a run leaves, ``json_format`` is the record, ``from_mlflow``
+and ``to_mlflow`` are the ways between both, ``course`` compares a run under way with records.
+Nothing here imports Keras.
 """
 
 from resnet.records import figures
@@ -19,5 +20,6 @@ from resnet.records.artifacts import (
     unguarded,
 )
 from resnet.records.course import Course, courses
-from resnet.records.exchange import key_of, recordable, restore, to_record
-from resnet.records.record import Record, files, load, load_all, save
+from resnet.records.from_mlflow import key_of, recordable, to_record
+from resnet.records.json_format import Record, files, load, load_all, save
+from resnet.records.to_mlflow import connect_recorded, restore

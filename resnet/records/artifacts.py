@@ -1,4 +1,4 @@
-"""What a finished run is in MLflow, whoever writes it: metrics, params, description, files."""
+"""What a finished run leaves in MLflow: names of metrics and tags, params, description, files."""
 
 import json
 import math
@@ -21,15 +21,15 @@ CURVES = (
     "images_per_second",
     "epoch_seconds",
 )
-"""Metrics with one value an epoch."""
+"""Metrics with one value per epoch."""
+# MLflow's own tags
 DESCRIPTION, PARENT, CONTEXT = "mlflow.note.content", "mlflow.parentRunId", "mlflow.data.context"
-"""MLflow's own tags."""
+# beginnings of a cell that a spreadsheet may take for a formula
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
-"""How a cell begins that a spreadsheet may take for a formula."""
 
 
 def guarded(value: Any) -> Any:
-    """Guards a cell of CSV: a spreadsheet shows it instead of computing it, as OWASP advises."""
+    """Guards a cell of CSV, so that a spreadsheet does not compute it, as OWASP advises."""
     return f"'{value}" if isinstance(value, str) and value.startswith((*FORMULA, "'")) else value
 
 
@@ -39,36 +39,26 @@ def unguarded(text: str) -> str:
 
 
 def settings(experiment: Experiment) -> dict[str, str]:
-    """Writes an experiment's values as params, each in JSON."""
+    """Returns an experiment's values as params, each in JSON."""
     return {key: json.dumps(value) for key, value in experiment.flat().items()}
 
 
 def describe(experiment: Experiment, dataset: str, fingerprint: str) -> str:
-    """Describes a run in Markdown: what it is of, and what was assumed for it."""
+    """Describes a run in Markdown: its experiment, its dataset and what was assumed."""
     lines = [f"**{experiment.title}** on {dataset} ({fingerprint[:12]})"]
     lines += [f"- assumed `{key}`: {reason}" for key, reason in experiment.assumed.items()]
     return "\n".join(lines)
 
 
 def predictions(labels: np.ndarray, probabilities: np.ndarray) -> pd.DataFrame:
-    """Reduces a run's test probabilities to what the report needs, one row an image.
+    """Reduces a run's test probabilities to what the report needs, one row per image.
 
-    Args:
-        labels: true class indices (n,).
-        probabilities: (n, classes).
-
-    Returns:
-        ``label``, ``predicted`` (class indices) and ``truth_probability``, the one given to the
-        true class, to four decimals; 0 where it is NaN, of a network that diverged.
+    Of ``labels`` (n,) and ``probabilities`` (n, classes) remain ``label`` and ``predicted`` (class
+    indices) and the true class's ``truth_probability``, to four decimals, 0 where it is NaN.
     """
     of_truth = np.nan_to_num(probabilities[np.arange(len(labels)), labels])
-    return pd.DataFrame(
-        {
-            "label": labels,
-            "predicted": probabilities.argmax(axis=1),
-            "truth_probability": of_truth.astype("float64").round(4),
-        }
-    )
+    classes = {"label": labels, "predicted": probabilities.argmax(axis=1)}
+    return pd.DataFrame(classes | {"truth_probability": of_truth.astype("float64").round(4)})
 
 
 def diverged(losses: Iterable[float]) -> int:
@@ -83,7 +73,7 @@ def save_results(
     history: list[dict[str, float]],
     title: str,
 ) -> None:
-    """Writes the artifacts that need neither images nor the model."""
+    """Writes the artifacts that need neither images nor the model, for any finished run."""
     predicted.to_csv(folder / "test_predictions.csv", index=False)
     confusion = pd.crosstab(
         pd.Categorical.from_codes(predicted["label"], classes),

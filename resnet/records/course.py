@@ -1,4 +1,4 @@
-"""Is a run on course? Its validation accuracy held against recorded runs of the same settings."""
+"""Compares a run while it trains with recorded runs of the same settings: is it on course?"""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -7,90 +7,75 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from resnet.records.record import Record, files, load
+from resnet.records.json_format import Record, load_all
 from resnet.study import Job, Key
 
-WINDOW = 3
-"""Epochs on either side that tell how far recorded curves jump about at an epoch."""
-DEVIATIONS = 3.0
-"""Deviations from the recorded mean within which seeds and jumps explain an epoch.
-
-Each of the first 12 recorded runs of rows with several, held against the others of its row: 1 % of
-their epochs lie outside, and none is warned of (tests/records/test_course.py).
-"""
-PATIENCE = 3
-"""Epochs in a row outside of that before anything is said."""
+WINDOW = 7  # epochs, around an epoch, whose curves tell the deviation there
+DEVIATIONS = 3.0  # half width of the expected band; tests/records/test_course.py tries it
+PATIENCE = 3  # epochs in a row outside of the band before a run is off course
 
 
 @dataclass(frozen=True)
 class Course:
-    """What recorded runs of one configuration on one dataset did; epochs count from 1.
+    """Validation accuracies of recorded runs of one configuration on one dataset.
 
-    ``curves`` has an epoch a row and a recorded run a column, NaN where that one had ended.
+    ``epochs`` has one row per epoch, from 1, with the columns ``lowest`` and ``highest`` (recorded
+    accuracies), ``low`` and ``high`` (the band in which another seed is expected).
     """
 
-    curves: pd.DataFrame
+    epochs: pd.DataFrame
 
     @classmethod
     def of(cls, records: Iterable[Record]) -> "Course":
-        """Makes the course of some runs of one configuration."""
-        curves = [pd.Series(record.curves["val_accuracy"]) for record in records]
-        frame = pd.concat(curves, axis=1)
-        return cls(frame.set_index(frame.index + 1))
+        """Makes the course of at least one record of one configuration."""
+        first, *others = records
+        runs = [pd.Series(record.curves["val_accuracy"]) for record in (first, *others)]
+        curves = pd.concat(runs, axis=1).rename(index=lambda row: row + 1)
+        mean, jumps = curves.mean(axis=1), curves.diff().pow(2) / 2
+
+        def around(values: pd.Series) -> pd.Series:
+            return values.rolling(WINDOW, center=True, min_periods=1).mean()
+
+        # Few seeds may lie together by chance. A deviation is never taken to be less than the
+        # binomial one of so many test images, about as many as validate.
+        binomial = mean * (1 - mean) / first.predictions.images
+        variances = [around(curves.var(axis=1)), around(jumps.mean(axis=1)), binomial]
+        variance = pd.concat(variances, axis=1).max(axis=1) * (1 + 1 / curves.count(axis=1))
+        half = DEVIATIONS * np.sqrt(variance)
+        spans = {"lowest": curves.min(axis=1), "highest": curves.max(axis=1)}
+        return cls(pd.DataFrame(spans | {"low": mean - half, "high": mean + half}))
 
     def recorded(self, epoch: int) -> tuple[float, float] | None:
-        """Returns the lowest and the highest recorded accuracy of an epoch, if there is one."""
-        if epoch not in self.curves.index:
-            return None
-        row = self.curves.loc[epoch]
-        return float(row.min()), float(row.max())
+        """Returns the lowest and the highest recorded accuracy, None beyond the last epoch."""
+        return self._span(epoch, "lowest", "highest")
 
     def expected(self, epoch: int) -> tuple[float, float] | None:
-        """Returns from where to where seeds and jumps explain an epoch's accuracy."""
-        if epoch not in self.curves.index:
-            return None
-        row = self.curves.loc[epoch].dropna()
-        near = self.curves.loc[epoch - WINDOW : epoch + WINDOW]
-        # A recorded run tells by its own steps from epoch to epoch how far it jumps about; where
-        # accuracy still rises they are larger than that, on the safe side.
-        jumps = np.nanmean(np.square(near.diff().iloc[1:].to_numpy())) / 2 if len(near) > 1 else 0.0
-        between = np.nan_to_num(near.var(axis=1).mean())
-        half = DEVIATIONS * float(np.sqrt(max(jumps, between) * (1 + 1 / len(row))))
-        return float(row.mean()) - half, float(row.mean()) + half
+        """Returns the ends of the band, None beyond the last epoch."""
+        return self._span(epoch, "low", "high")
+
+    def _span(self, epoch: int, *names: str) -> tuple[float, float] | None:
+        known = epoch in self.epochs.index
+        return tuple(self.epochs.loc[epoch, [*names]]) if known else None
 
     def off(self, accuracies: list[float]) -> bool:
-        """Says whether the last ``PATIENCE`` epochs lie outside of that, all on one side.
+        """Returns whether the last ``PATIENCE`` epochs lie outside of the band, all on one side.
 
         Args:
-            accuracies: of validation, of every epoch so far.
+            accuracies: validation accuracy of every epoch so far; NaN counts as too low.
         """
-        if len(accuracies) < PATIENCE:
+        last = pd.Series(accuracies, range(1, len(accuracies) + 1)).tail(PATIENCE)
+        band = self.epochs.reindex(last.index)
+        if len(last) < PATIENCE or band["low"].isna().any():
             return False
-        sides = set()
-        for epoch in range(len(accuracies) - PATIENCE + 1, len(accuracies) + 1):
-            if not (expected := self.expected(epoch)):
-                return False
-            low, high = expected
-            value = accuracies[epoch - 1]
-            # NaN, of a run that diverged, lies nowhere
-            sides.add("inside" if low <= value <= high else "above" if value > high else "below")
-        return len(sides) == 1 and sides != {"inside"}
+        return bool((last > band["high"]).all() or not (last >= band["low"]).any())
 
 
 def courses(folder: Path, jobs: Iterable[Job], fingerprint: str) -> dict[str, Course]:
-    """Returns the course of each experiment that somebody recorded, by its hash.
-
-    Args:
-        folder: of records.
-        jobs: of the experiments.
-        fingerprint: of their images.
+    """Returns the course of each experiment that has records on a dataset, by its hash.
 
     Raises:
         UserError: a record is damaged.
     """
-    found = {}
-    for experiment in {job.experiment.hash(): job.experiment for job in jobs}.values():
-        digest = Key.of(Job(experiment, 0), "", fingerprint, "").digest
-        if paths := files(folder, digest):
-            found[experiment.hash()] = Course.of(map(load, paths))
-    return found
+    digests = {job.experiment.hash(): Key.of(job, "", fingerprint, "").digest for job in jobs}
+    found = {name: load_all(folder, digest).values() for name, digest in digests.items()}
+    return {name: Course.of(records) for name, records in found.items() if records}

@@ -1,9 +1,8 @@
-"""Figures a run leaves: the study's two-panel curves and the confusion matrix."""
+"""Figures that a run leaves: curves, confusion matrix, wrongly classified images."""
 
 import functools
 import warnings
 from collections import Counter
-from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -19,14 +18,9 @@ from resnet.data import Dataset
 
 
 def curves(history: list[dict[str, float]], title: str) -> Figure:
-    """Draws training and validation accuracy and loss by epoch.
+    """Draws training and validation accuracy and loss by epoch, drops of the rate as dashed lines.
 
-    Args:
-        history: one record an epoch; see :class:`resnet.training.Outcome`.
-        title: of the figure.
-
-    Returns:
-        The figure; drops of the learning rate are dashed lines.
+    ``history`` has one dictionary per epoch, as in :class:`resnet.training.Outcome`.
     """
     frame = pd.DataFrame(history).set_index("epoch")
     figure = Figure(figsize=(10, 4), layout="constrained")
@@ -45,14 +39,7 @@ def curves(history: list[dict[str, float]], title: str) -> Figure:
 
 
 def confusion(table: pd.DataFrame) -> Figure:
-    """Draws the confusion matrix as a heat map.
-
-    Args:
-        table: counts; rows are true classes, columns predicted ones.
-
-    Returns:
-        The figure, each row shaded by its own share.
-    """
+    """Draws a table of counts, true classes by predicted ones, each row shaded by its share."""
     figure = Figure(figsize=(7, 6), layout="constrained")
     axes = figure.subplots()
     share = table.div(table.sum(axis=1).clip(lower=1), axis=0)
@@ -64,25 +51,19 @@ def confusion(table: pd.DataFrame) -> Figure:
         for column in range(len(table.columns)):
             colour = "white" if share.iat[row, column] > 0.5 else "black"
             axes.text(column, row, table.iat[row, column], ha="center", va="center", color=colour)
-    axes.set_xticks(
-        range(len(table.columns)), table.columns, rotation=45, ha="right", parse_math=False
-    )
-    axes.set_yticks(range(len(table)), table.index, parse_math=False)
+    plain = {"parse_math": False}
+    axes.set_xticks(range(len(table.columns)), table.columns, rotation=45, ha="right", **plain)
+    axes.set_yticks(range(len(table)), table.index, **plain)
     return figure
 
 
 def mistakes(dataset: Dataset, probabilities: np.ndarray, path: Path) -> None:
-    """Writes the test images that the network was surest about and wrong, arranged by class.
+    """Writes a PNG of the wrongly classified test images of which the network was surest.
 
-    A PNG in the images' own size: rows of cells are true classes, columns predicted ones, in each
-    cell the four surest of its mistakes, two by two; transparent where there are no more. Its text
-    chunk ``cells`` says how many classes there are. Of more than 30, or with more pixels than
-    Pillow opens without a warning, nothing is written.
-
-    Args:
-        dataset: whose test set was predicted.
-        probabilities: (n, classes).
-        path: the file.
+    Rows of cells are true classes, columns predicted ones. A cell holds its four surest mistakes,
+    two by two, in the images' own size, and is transparent where there are fewer. The text chunk
+    ``cells`` is the number of classes. Nothing is written for more than 30 classes, or for more
+    pixels than Pillow opens without a warning. ``probabilities`` is (n, classes).
     """
     (n, height, width, _), classes = dataset.x_test.shape, len(dataset.classes)
     if classes > 30 or 4 * classes**2 * height * width > Image.MAX_IMAGE_PIXELS:
@@ -108,38 +89,24 @@ def _glyphs(path: str) -> frozenset[int]:
     return frozenset(FT2Font(path).get_charmap())
 
 
-def fonts(text: str) -> tuple[list[str], str]:
-    """Fonts that together have the characters of a text, the usual one first; and what none has."""
+def legible(figure: Figure) -> Figure:
+    """Sets a figure's texts in fonts that have their characters, as far as any font has."""
+    texts = [found for found in figure.findobj(Text) if isinstance(found, Text)]
     usual = font_manager.findfont(font_manager.FontProperties())
-    lacking = {ord(c) for c in text if not c.isspace()} - _glyphs(usual)
+    lacking = {ord(c) for text in texts for c in text.get_text() if not c.isspace()}
+    lacking -= _glyphs(usual)
     families = [font_manager.get_font(usual).family_name]
     for font in font_manager.fontManager.ttflist if lacking else ():
         if "Last Resort" not in font.name and lacking & _glyphs(font.fname):  # which has boxes
             lacking -= _glyphs(font.fname)
             families.append(font.name)
-    return families, "".join(map(chr, sorted(lacking)))
-
-
-def legible(figure: Figure) -> Figure:
-    """Sets a figure's texts in fonts that have their characters, as far as there are any."""
-    texts = [found for found in figure.findobj(Text) if isinstance(found, Text)]
-    families, _ = fonts("".join(text.get_text() for text in texts))
     for text in texts if len(families) > 1 else ():
         text.set_fontfamily(families)
     return figure
 
 
-def boxes(texts: Iterable[str]) -> str:
-    """Says where figures are going to show boxes for characters; "" if they are not."""
-    if not (lacking := fonts("".join(texts))[1]):
-        return ""
-    return (
-        f"no font here has {lacking[:20]}: figures show boxes; fonts-noto-cjk, say, has many more"
-    )
-
-
 def save(figure: Figure, path: Path, dpi: int = 120) -> None:
     """Writes a figure; the suffix chooses the format."""
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing from")  # told by boxes
+        warnings.filterwarnings("ignore", "Glyph .* missing from")  # the figure shows a box
         legible(figure).savefig(path, dpi=dpi)

@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 import yaml
 
 from resnet import UserError
-from resnet.host.shell import one_line
+from resnet.host.messages import one_line
 
 _LONGEST, _DEEPEST = 64_000, 20
 """Characters of a YAML text, and nested blocks in it: any such text is read within a second."""

@@ -85,15 +85,15 @@ class Key:
     def group(self) -> str:
         return group(self.dataset, self.profile, self.modified)
 
-    def series(self, *further: str) -> dict[str, str]:
+    def series(self) -> dict[str, str]:
         """Returns the tags by which MLflow's UI groups runs.
 
         ``series`` names runs that may be averaged, of one rung, group, configuration and dataset:
-        ``02_augmentation · digits · quick · 1a2b3c4d``, with further words before the digest.
+        ``02_augmentation · digits · quick · 1a2b3c4d``.
         ``part_of`` names the rung of an experiment that ``ablate`` makes.
         """
         rung, part, _ = self.rung.partition("~")
-        name = " · ".join((self.rung, self.group, *further, self.digest))
+        name = " · ".join((self.rung, self.group, self.digest))
         return {"series": name} | ({"part_of": rung} if part else {})
 
     @property

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from resnet import UserError
-from resnet.host.shell import one_line
+from resnet.host.messages import one_line
 from resnet.study import signatures
 from resnet.study.files import short_repr
 from resnet.study.schema import Experiment

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from resnet import UserError
-from resnet.host.shell import one_line
+from resnet.host.messages import one_line
 from resnet.study import signatures
 from resnet.study.files import parse, read_yaml, short_repr
 from resnet.study.keys import nearest, validate

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from resnet import ROOT, UserError
-from resnet.host import shell
+from resnet.host import command_lines, messages
 from resnet.study.files import read_yaml, short_repr
 from resnet.study.keys import validate
 from resnet.study.resolve import change, load, parse_override
@@ -103,11 +103,11 @@ class Study(_About):
 
     @property
     def options(self) -> list[str]:
-        return [] if self.folder == SHIPPED else ["--experiments", shell.typed(self.folder)]
+        return [] if self.folder == SHIPPED else ["--experiments", command_lines.typed(self.folder)]
 
     def command(self, *words: str, uri: str | None = None) -> str:
         """Writes a command of ``ladder`` for this study."""
-        return shell.command("ladder", *words, *self.options, uri=uri)
+        return command_lines.command("ladder", *words, *self.options, uri=uri)
 
     @cached_property
     def files(self) -> dict[str, Path]:
@@ -155,7 +155,7 @@ class Study(_About):
                 renamed = path.name != f"{name}.yaml"
                 advice = f"call it {name}.yaml" if renamed else "another has its name"
                 raise UserError(
-                    f"{shell.one_line(path)}: would be left out: {advice}, or put it elsewhere"
+                    f"{messages.one_line(path)}: would be left out: {advice}, or put it elsewhere"
                 )
 
 

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from resnet import UserError
-from resnet.host import shell
+from resnet.host import command_lines, messages
 
 
 class _Console(Console):
@@ -73,10 +73,10 @@ def run(command: Callable[[], None]) -> None:
         if isinstance(stream, io.TextIOWrapper):  # an ASCII terminal shows other characters as ?
             stream.reconfigure(errors="replace")
     try:
-        with shell.packages():
+        with command_lines.packages():
             command()
     except UserError as error:
-        text = escape(shell.hide(str(error)))
+        text = escape(messages.hide(str(error)))
         _errors.print(f"[red]error:[/red] {text}", highlight=False, soft_wrap=True)
         sys.exit(2)
     except KeyboardInterrupt:

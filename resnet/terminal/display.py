@@ -14,7 +14,7 @@ from rich.table import Column
 from rich.text import Text
 
 from resnet import events
-from resnet.host.shell import count, duration
+from resnet.host.messages import count, duration
 from resnet.records import Course, diverged
 from resnet.study import Job
 
@@ -231,7 +231,7 @@ class Display(Progress):
         low, high = course.expected(len(accuracies))
         return (
             f"[yellow]off course:[/yellow] three epochs in a row lie outside of {_percent(low)} to "
-            f"{_percent(high)}, which seeds explain; check the data, --set and versions"
+            f"{_percent(high)}, where other seeds are expected; check the data, --set and versions"
         )
 
     def get_renderables(self) -> Iterator[RenderableType]:

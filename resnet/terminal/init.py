@@ -8,7 +8,7 @@ import typer
 from rich.markup import escape
 
 from resnet import UserError
-from resnet.host import shell
+from resnet.host import messages
 from resnet.study import TEMPLATE, Study
 from resnet.terminal.console import say
 
@@ -23,7 +23,7 @@ def init(
     It trains on scikit-learn's digits, in about a minute. The other commands work on it with
     --experiments FOLDER.
     """
-    place = f"init {shell.one_line(folder)}"
+    place = f"init {messages.one_line(folder)}"
     try:
         # a name that MLflow and study.yaml allow
         name = re.sub(r"[^\w.-]+", "-", folder.resolve().name).strip("-")
@@ -34,7 +34,7 @@ def init(
         for path in sorted(TEMPLATE.glob("*.yaml")):
             text = path.read_text(encoding="utf-8").replace("NAME", name)
             (folder / path.name).write_text(text, encoding="utf-8")
-            say(f"wrote {escape(shell.one_line(folder / path.name))}")
+            say(f"wrote {escape(messages.one_line(folder / path.name))}")
     except OSError as error:
         raise UserError(
             f"{place}: cannot be written: {error.strerror}; name another folder"

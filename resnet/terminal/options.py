@@ -13,7 +13,7 @@ import typer
 
 from resnet import UserError
 from resnet.host import addresses, machine
-from resnet.host.shell import one_line
+from resnet.host.messages import one_line
 from resnet.study import Experiment, Job, Study, ablation, select, sweep
 
 LARGEST_SEED = 2**53 - 1

@@ -14,8 +14,8 @@ from rich.text import Text
 
 from resnet import UserError
 from resnet.data import Dataset, Source
-from resnet.host import quiet_start, shell
-from resnet.host.shell import count, duration
+from resnet.host import command_lines, quiet_start
+from resnet.host.messages import count, duration
 from resnet.study import Experiment, Job, Key, Study, differences, rungs
 from resnet.terminal.console import console, say
 from resnet.terminal.options import Options
@@ -114,7 +114,7 @@ def _time_left(left: list[Job], known: Known, timing: bool) -> str:
     if not left:
         return "all of these runs are finished"
     if not all("time" in known.get(job.row, {}) for job in left):
-        return f"how long it takes here:  {shell.again()} --timing"
+        return f"how long it takes here:  {command_lines.again()} --timing"
     longest: dict[tuple, float] = {}  # runs share a training until a schedule changes the rate
     for job in left:
         schedule = job.experiment.training.reduce_lr_on_plateau

@@ -1,4 +1,4 @@
-"""What produced a run: code, claims, versions, hardware."""
+"""Tags that say what produced a run: code, claims, versions, hardware."""
 
 import functools
 import json
@@ -13,7 +13,7 @@ from resnet.training import numerics
 
 
 def environment(study: Study) -> dict[str, str]:
-    """Tags that say what produced a run of a study."""
+    """Returns the tags for a run of a study."""
     # a reader sees that the bounds were there before the result, and which ones were
     bounds = json.dumps(study.bounds, separators=(",", ":"))
     kept = {"bounds": bounds} if len(bounds) <= MAX_TAG_VAL_LENGTH else {}

@@ -1,12 +1,12 @@
-"""Models in MLflow: logged with what they were tested on, registered under names that last."""
+"""Models in MLflow: logged with their test images, registered under names that last."""
 
 import re
 import tempfile
 from importlib import metadata
+from statistics import fmean
 
 import mlflow
-import pandas as pd
-from mlflow.entities import LoggedModelOutput, LoggedModelStatus
+from mlflow.entities import LoggedModelOutput, LoggedModelStatus, Run
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model, infer_signature
 from mlflow.protos.databricks_pb2 import RESOURCE_ALREADY_EXISTS, ErrorCode
@@ -19,23 +19,13 @@ from resnet.training import Outcome
 
 
 def log_model(store: Store, run_id: str, job: Job, dataset: Dataset, outcome: Outcome) -> str:
-    """Logs a run's network as a model that answers raw images.
+    """Logs a run's network as a model that answers raw images, and returns the model's id.
 
-    Done again, it changes nothing; a model that a killed process left half written is replaced.
-
-    Args:
-        store: where the run is.
-        run_id: of the run.
-        job: names the model: ``02_augmentation-seed0``.
-        dataset: which it was tested on.
-        outcome: with the network.
-
-    Returns:
-        The model's id.
+    A second call changes nothing; a model that a killed process left half written is replaced.
     """
     client = store.client
     run = client.get_run(run_id)
-    # MLflow shows a model before its files are there; whether they are, its status tells
+    # MLflow shows a model before its files are there; its status tells whether they are
     for model in _models_of(store, run_id):
         if model.status == LoggedModelStatus.READY:
             return model.model_id
@@ -76,19 +66,13 @@ def _models_of(store: Store, run_id: str) -> list:
 
 
 def _plain(name: str) -> str:
-    """Without the characters that MLflow keeps for its addresses."""
+    """The name without the characters that MLflow keeps for its addresses."""
     return re.sub(r"[^\w-]", "_", name)
 
 
 def registered_name(study: Study, dataset: str, profile: str) -> str:
-    """Names a study's models; of other images or another profile by what is different.
-
-    Args:
-        study: names it.
-        dataset: its name.
-        profile: ``full``, ``quick``, ...
-    """
-    special = [part for part in (dataset, profile) if part not in (study.dataset, "full")]
+    """Returns the name of a study's models: ``resnet-ladder``, ``resnet-ladder-digits-quick``."""
+    special = [name for name in (dataset, profile) if name not in (study.dataset, "full")]
     return _plain("-".join([study.name, *special]))
 
 
@@ -96,64 +80,40 @@ def register(store: Store, dataset: Dataset, profile: str) -> None:
     """Registers the run of each rung nearest its seeds' mean, as ``models:/NAME@rung-5``.
 
     ``best`` is an alias of the rung with the highest mean. Both go by validation accuracy: the
-    test set is there to test, not to choose. Only this store's own runs without ``--set`` count,
-    of each rung those of its newest configuration.
-
-    Args:
-        store: where.
-        dataset: the runs' images.
-        profile: the runs' profile.
+    test set is there to test, not to choose. Only runs without ``--set`` count, and of each rung
+    those of its newest configuration.
     """
-    frame = pd.DataFrame(
-        [
-            {
-                "rung": run.data.tags["rung"],
-                "configuration": run.data.tags["config_hash"],
-                "seed": run.data.tags["seed"],
-                "run": run.info.run_id,
-                "accuracy": run.data.metrics["best_val_accuracy"],
-            }
-            for run in store.search(
-                role="rung",
-                status="FINISHED",
-                profile=profile,
-                dataset_fingerprint=dataset.fingerprint,
-            )
-            # somebody may have deleted a tag in MLflow's UI
-            if run.data.tags.keys() >= {*KEYS} and "best_val_accuracy" in run.data.metrics
-            if not run.data.tags["modified"] and "~" not in run.data.tags["rung"]
-        ]
-    )
-    if frame.empty:
-        return
-    # The run nearest the mean and not the best one: the best of several seeds is luck that the
-    # next download would not have.
-    by_rung = frame.groupby("rung")
-    newest = frame["configuration"] == by_rung["configuration"].transform("first")
-    frame = frame[newest].drop_duplicates(["rung", "seed"])
-    frame["mean"] = frame.groupby("rung")["accuracy"].transform("mean")
-    frame["distance"] = (frame["accuracy"] - frame["mean"]).abs()
-    chosen = frame.sort_values(["distance", "seed"]).drop_duplicates("rung")
-
+    same = {"profile": profile, "dataset_fingerprint": dataset.fingerprint}
+    newest: dict[str, dict[str, Run]] = {}  # by rung and seed
+    for run in store.search(role="rung", status="FINISHED", **same):
+        tags = run.data.tags
+        # somebody may have deleted a tag in MLflow's UI
+        known = tags.keys() >= {*KEYS} and "best_val_accuracy" in run.data.metrics
+        if not known or tags["modified"] or "~" in tags["rung"]:
+            continue
+        seeds = newest.setdefault(tags["rung"], {})
+        hashes = {other.data.tags["config_hash"] for other in seeds.values()}
+        if hashes <= {tags["config_hash"]}:
+            seeds.setdefault(tags["seed"], run)
     name = registered_name(store.study, dataset.name, profile)
-    versions = {
-        row.rung: version
-        for row in chosen.sort_values("rung").itertuples()
-        if (version := _version(store, name, row.run))
-    }
-    aliases = {
-        f"rung-{_plain(short(rung))}": version  # v2 alone is no alias
-        for rung, version in versions.items()
-    }
-    rungs = chosen[chosen["rung"].isin(versions) & chosen["rung"].map(rung_number).notna()]
-    if len(rungs):
-        aliases["best"] = versions[rungs.loc[rungs["mean"].idxmax(), "rung"]]
+    means, versions = {}, {}
+    for rung, seeds in sorted(newest.items()):
+        validated = {seed: run.data.metrics["best_val_accuracy"] for seed, run in seeds.items()}
+        means[rung] = fmean(validated.values())
+        # not the best run: its luck is nothing that another training would have
+        distances = {seed: (abs(validated[seed] - means[rung]), seed) for seed in seeds}
+        nearest = seeds[min(seeds, key=distances.__getitem__)]
+        if version := _version(store, name, nearest.info.run_id):
+            versions[rung] = version
+    aliases = {f"rung-{_plain(short(rung))}": version for rung, version in versions.items()}
+    if rungs := [rung for rung in versions if rung_number(rung) is not None]:
+        aliases["best"] = versions[max(rungs, key=means.__getitem__)]
     for alias, version in aliases.items():
         store.client.set_registered_model_alias(name, alias, version)
 
 
 def _version(store: Store, name: str, run_id: str) -> str | None:
-    """The version that a run's model has under a name; made if there is none. None: no model."""
+    """The version of a run's model under a name, made if there is none; None without a model."""
     for version in store.client.search_model_versions(f"name = '{name}' and run_id = '{run_id}'"):
         return version.version
     logged = _models_of(store, run_id)

@@ -1,4 +1,4 @@
-"""Runs in MLflow while they are trained: an invocation's own, and one a (rung, seed) below it."""
+"""Runs in MLflow while they are trained: an invocation's own, and below it one per job."""
 
 import contextlib
 import tempfile
@@ -41,25 +41,24 @@ _DRAWING = threading.Lock()  # lanes are threads, and Matplotlib is not safe for
 
 @contextlib.contextmanager
 def parent_run(store: Store, name: str, job: Job, dataset: Dataset) -> Iterator[str]:
-    """Opens the invocation's own run; yields its id and ends it, whatever happens.
+    """Opens the invocation's own run, yields its id, and ends it.
 
-    Parents whose process is gone (a ``kill -9``) are ended too, so that none stays RUNNING: this
-    machine's at once, another's if its lease is still the same in the end.
+    It also ends earlier parents whose process is gone (a ``kill -9``): those of this machine at
+    once, those of other machines if their leases are still the same in the end.
 
     Args:
-        store: where.
-        name: shown in the UI.
-        job: one of its jobs; of all of them profile and modifications are the same.
-        dataset: of all of them.
+        store: store of the runs.
+        name: the run's name in MLflow's UI.
+        job: one of its jobs, all of which have the same profile and modifications.
+        dataset: dataset of the jobs.
     """
-    began, process = time.monotonic(), psutil.Process()
-    elsewhere = {}
+    began, process, elsewhere = time.monotonic(), psutil.Process(), {}
     for run in store.search(role="ladder", status="RUNNING"):
-        if not store.shared or run.data.tags.get("owner") == leases.machine():
-            if not _alive(run.data.tags):
-                end(store, run.info.run_id, RunStatus.KILLED)
-        else:
-            elsewhere[run.info.run_id] = run.data.tags.get(leases.TAG)
+        tags = run.data.tags
+        if store.shared and tags.get("owner") != leases.machine():
+            elsewhere[run.info.run_id] = tags.get(leases.TAG)
+        elif not _alive(tags):
+            end(store, run.info.run_id, RunStatus.KILLED)
     tags = environment(store.study) | {
         "profile": job.profile,
         "modified": job.modified,
@@ -89,39 +88,31 @@ def _alive(tags: dict[str, str]) -> bool:
 
 @contextlib.contextmanager
 def _ending(store: Store, run_id: str) -> Iterator[None]:
-    """Ends a run with the status that tells what happened."""
+    """Ends a run as FINISHED, KILLED or FAILED."""
     try:
         yield
     except Lost:
         raise  # it is another process's now
     except BaseException as error:
         stopped = isinstance(error, Interrupted | KeyboardInterrupt)
-        with contextlib.suppress(*FAILURES):  # what happened matters more than its record
+        with contextlib.suppress(*FAILURES):  # the first error matters more
             end(store.impatient, run_id, RunStatus.KILLED if stopped else RunStatus.FAILED)
         raise
     end(store, run_id)
 
 
-class ChildRun:
-    """One (rung, seed) in MLflow: begun or taken up again, fed, finished.
-
-    Args:
-        store: where; it confirms the lease before each call.
-        run_id: from :func:`resnet.tracking.take`.
-        lease: on it.
-    """
+class RunWriter:
+    """Writes one job's run to MLflow, by a store that confirms the run's lease before each call."""
 
     def __init__(self, store: Store, run_id: str, lease: Lease):
-        self.store = store
-        self.lease = lease
-        self.run_id = run_id
+        self.store, self.run_id, self.lease = store, run_id, lease
         self._logged = {
             key: {metric.step for metric in store.client.get_metric_history(run_id, key)}
             for key in CURVES
         }
 
     def log_history(self, history: events.History) -> None:
-        """Logs the epochs that MLflow does not have yet; the step is the epoch, from 1."""
+        """Logs the epochs that MLflow does not have yet, with the epoch (from 1) as step."""
         metrics = [
             Metric(key, record[key], int(record["time"] * 1000), int(record["epoch"]))
             for record in history
@@ -134,7 +125,7 @@ class ChildRun:
             self._logged[metric.key].add(metric.step)
 
     def log_differences(self, differs: dict[str, tuple[str, str]]) -> None:
-        """Tags a run that went on where its bits depend on something else than before."""
+        """Tags a run that went on under other conditions, on which its bits depend."""
         tags = self.store.client.get_run(self.run_id).data.tags
         lines = dict.fromkeys(tags.get(RESUMED, "").split("; "))  # each stop sees the earlier ones
         lines |= dict.fromkeys(f"{key}: {then} -> {now}" for key, (then, now) in differs.items())
@@ -142,12 +133,12 @@ class ChildRun:
         self.store.client.set_tag(self.run_id, RESUMED, text)
 
     def log_outcome(self, job: Job, dataset: Dataset, outcome: Outcome) -> None:
-        """Logs artifacts, the model and the figures that readers compare."""
+        """Logs artifacts, the model and the final metrics."""
         self.log_history(outcome.history)
         with tempfile.TemporaryDirectory() as temporary:
             folder = Path(temporary)
+            predicted = predictions(dataset.y_test, outcome.probabilities)
             with _DRAWING:
-                predicted = predictions(dataset.y_test, outcome.probabilities)
                 save_results(
                     *(folder, predicted, dataset.classes, outcome.history, job.experiment.title)
                 )
@@ -178,7 +169,7 @@ class ChildRun:
         )
 
     def log_failure(self, traceback: str) -> None:
-        """Keeps what a failed run's process knew of the reason, if the store takes it."""
+        """Logs a failed run's traceback, if the store takes it."""
         with contextlib.suppress(*FAILURES):
             self.store.impatient.client.log_text(self.run_id, traceback, "traceback.txt")
 
@@ -186,15 +177,10 @@ class ChildRun:
 @contextlib.contextmanager
 def child_run(
     store: Store, run: Run, job: Job, dataset: Dataset, lease: Lease
-) -> Iterator[ChildRun]:
-    """Opens a run that was taken; it is ended FINISHED, FAILED or KILLED.
+) -> Iterator[RunWriter]:
+    """Opens a run from :func:`resnet.tracking.take`; ends it as FINISHED, FAILED or KILLED.
 
-    Args:
-        store: where; it waits.
-        run: from :func:`resnet.tracking.take`.
-        job: its experiment's values become the run's params.
-        dataset: logged with MLflow's own dataset facility.
-        lease: kept until the end; once it is lost, ``Lost`` comes out of every call.
+    The lease is kept until the end. Once it is lost, every call raises ``Lost``.
     """
     run_id, key = run.info.run_id, key_of(job, dataset)
     ours = store.confirming(lease.confirm)
@@ -215,7 +201,7 @@ def child_run(
         monitor = SystemMetricsMonitor(run_id, resume_logging=True)
         monitor.start()
         try:
-            yield ChildRun(ours, run_id, lease)
+            yield RunWriter(ours, run_id, lease)
         finally:
             monitor.finish()
 
@@ -226,20 +212,14 @@ def _digest(dataset: Dataset, context: str) -> str:
 
 
 def inputs_of(dataset: Dataset) -> list[DatasetInput]:
-    """Makes of a dataset what MLflow keeps with a run: its training and its test images."""
+    """Returns a dataset's training and test images as MLflow's inputs of a run."""
+
+    def logged(context: str, x: np.ndarray, y: np.ndarray) -> DatasetInput:
+        source, digest = CodeDatasetSource({"source": dataset.source}), _digest(dataset, context)
+        made = from_numpy(x, source, targets=y, name=dataset.name, digest=digest)
+        return DatasetInput(made._to_mlflow_entity(), [InputTag(CONTEXT, context)])
+
     return [
-        DatasetInput(
-            from_numpy(
-                x,
-                source=CodeDatasetSource({"source": dataset.source}),
-                targets=y,
-                name=dataset.name,
-                digest=_digest(dataset, context),
-            )._to_mlflow_entity(),
-            [InputTag(CONTEXT, context)],
-        )
-        for context, x, y in (
-            ("training", dataset.x_train, dataset.y_train),
-            ("testing", dataset.x_test, dataset.y_test),
-        )
+        logged("training", dataset.x_train, dataset.y_train),
+        logged("testing", dataset.x_test, dataset.y_test),
     ]

@@ -1,4 +1,4 @@
-"""Which run a job is: the one that was begun or finished somewhere, or a new one; exactly one."""
+"""Finds or makes the one run of a job."""
 
 import time
 
@@ -23,7 +23,7 @@ def key_of(job: Job, dataset: Dataset) -> Key:
 
 
 def sharing(job: Job, dataset: Dataset) -> dict[str, str]:
-    """Returns the tags of the runs that go on from the same states."""
+    """Returns the tags of the runs that share a job's checkpoints."""
     same = key_of(job, dataset).same | {"trajectory": job.experiment.trajectory()}
     return {key: value for key, value in same.items() if key not in ("config_hash", "modified")}
 
@@ -41,21 +41,20 @@ def take(
 ) -> Run | None:
     """Finds the run of a job, wherever it was begun, or makes it, and takes its lease.
 
-    The caller holds the lock of the job's states on this machine.
+    The caller holds the lock of the trajectory's checkpoints on this machine.
 
     Args:
-        store: where.
-        job: what is to be trained.
-        dataset: on which images.
-        parent_id: the invocation's run.
-        lease: what it is taken with.
-        lanes: how many the program has that trains it.
-        fresh: give up what earlier invocations began or finished.
-        folder: of the trajectory's states. Without any a run that has epochs is given up, lest its
-            curves go on with another training's.
+        store: store of the runs.
+        job: job to train.
+        dataset: images to train on.
+        parent_id: id of the invocation's run.
+        lease: lease to put on the run.
+        lanes: number of lanes of the program that trains the job.
+        fresh: whether runs of earlier invocations are given up.
+        folder: the trajectory's checkpoints; without any, a run that has epochs is given up.
 
     Returns:
-        The run to train; the FINISHED one if that is done; None if another process is at it.
+        The run to train, or a FINISHED one; None if another process works on it.
     """
     key = key_of(job, dataset)
     begun = unfinished(store, key.same)
@@ -66,8 +65,7 @@ def take(
     def earlier(run: Run) -> bool:
         return fresh and run.data.tags.get(PARENT) != parent_id
 
-    # Two runs of one key were both begun if a server went away between making a run and saying so:
-    # the newest goes on, the others are given up.
+    # several runs of one key may be begun: the newest goes on, the others are given up
     going_on, resumable = None, checkpoints.visible(folder)
     for run in begun:
         if going_on or earlier(run) or not (resumable or "loss" not in run.data.metrics):
@@ -87,15 +85,13 @@ def take(
 
 
 def _clear(store: Store, same: dict[str, str], parent_id: str, lease: Lease, folder: str) -> bool:
-    """Removes the states that earlier invocations left; False if somebody is at them."""
-    # Of several runs that share states, the first of this invocation clears them and the others go
-    # on from what it trains.
+    """Removes the checkpoints of earlier invocations; returns False if somebody uses them."""
     if store.search(**same, **{PARENT: parent_id}):
-        return True  # this invocation's own by now
+        return True  # an earlier run of this invocation has removed them, and shares its own
     others = unfinished(store, same)
     if any(lease.alive(run) for run in others):
         return False
-    for run in others:  # it would go on without its states
+    for run in others:  # it would go on without its checkpoints
         _abandon(store, run)
     checkpoints.remove(folder)
     return True
@@ -104,13 +100,9 @@ def _clear(store: Store, same: dict[str, str], parent_id: str, lease: Lease, fol
 def _claim(
     store: Store, job: Job, tags: dict[str, str], lease: Lease, going_on: str | None
 ) -> Run | None:
-    """Takes the lease of a run that goes on, or of a new one; None if another was faster.
-
-    Where several machines share a store two may claim at once: each waits until everyone's claim
-    can be seen, then all decide by the same rule (:meth:`resnet.tracking.leases.Lease.ours`).
-    """
+    """Takes the lease of a run that goes on, or of a new one; None if another was faster."""
     if going_on:
-        # the bounds that there were when it began, and a description that may be its user's by now
+        # the bounds are those of its beginning, and a user may have changed the description
         for key in ("claims_sha256", "bounds", DESCRIPTION):
             tags.pop(key, None)
         run_id = going_on
@@ -119,7 +111,7 @@ def _claim(
         store.client.update_run(run_id, "RUNNING")
     else:
         run_id = create(store, f"{job.experiment.name} · seed {job.seed}", tags, lease)
-    if store.shared:
+    if store.shared:  # two machines may claim at once; all decide by the rule of Lease.ours
         time.sleep(leases.SETTLE)
         if not lease.ours(run_id, unfinished(store, Key.read(tags).same)):
             if not going_on:
@@ -130,14 +122,14 @@ def _claim(
 
 
 def create(store: Store, name: str, tags: dict[str, str], lease: Lease) -> str:
-    """Makes a run with a lease on it, exactly one, and returns its id."""
-    # MLflow takes the commit of any checkout around the script for the script's
+    """Makes exactly one run with a lease on it, and returns its id."""
+    # MLflow's own git context takes the commit of any checkout around the script for the script's
     tags |= {leases.TAG: lease.tag("claimed")}
     tags = resolve_tags(tags, ignore=[GitRunContext])  # type: ignore[list-item] # its class
-    # The one call that does harm if it is done twice: it makes two runs, which the token tells
-    # apart from anybody else's.
+    # If a store goes away before it answers, the call is repeated and makes two runs; the token
+    # tells them from other processes' runs.
     run = store.client.create_run(store.experiment_id, _now(store, tags["role"]), tags, name)
-    if store.shared:  # one that went away may have made another before it said so
+    if store.shared:
         same = f"tags.{leases.TAG} LIKE '%{lease.token}%'"
         for twin in store.client.search_runs([store.experiment_id], same):
             if twin.info.run_id != run.info.run_id:
@@ -146,7 +138,7 @@ def create(store: Store, name: str, tags: dict[str, str], lease: Lease) -> str:
 
 
 def _now(store: Store, role: str) -> int:
-    """Unix time in milliseconds, or what makes a run the newest where the clock was set back."""
+    """Unix time in milliseconds, but later than every run's, as the clock may be set back."""
     newest = store.client.search_runs(
         [store.experiment_id], f"tags.role = '{role}'", max_results=1, order_by=["start_time DESC"]
     )
@@ -154,18 +146,16 @@ def _now(store: Store, role: str) -> int:
 
 
 def end(store: Store, run_id: str, status: int = RunStatus.FINISHED) -> None:
-    """Ends a run."""
+    """Sets a run's final status."""
     store.client.set_terminated(run_id, RunStatus.to_string(status))
 
 
 def unfinished(store: Store, same: dict[str, str]) -> list[Run]:
-    """Runs of an identity that were begun, neither finished nor given up, newest first."""
+    """Returns the runs with these tags that were begun, neither finished nor given up."""
     return [
         run
         for run in store.search(**same, role="rung")
-        if run.info.status != "FINISHED"
-        # before there were leases, an owner's name was taken from a run that was given up
-        and run.data.tags.get(leases.TAG, run.data.tags.get("owner")) not in (None, ABANDONED)
+        if run.info.status != "FINISHED" and run.data.tags.get(leases.TAG) not in (None, ABANDONED)
     ]
 
 

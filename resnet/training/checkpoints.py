@@ -20,7 +20,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from resnet import UserError
 from resnet.host import disk
-from resnet.host.shell import one_line
+from resnet.host.messages import one_line
 
 DAMAGE = (ValueError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error)
 """What NumPy and zipfile raise of a file that is not what was written."""

@@ -11,7 +11,7 @@ from importlib import metadata
 from typing import Any
 
 from resnet import DETERMINISM
-from resnet.host import machine, shell, version
+from resnet.host import command_lines, machine, version
 from resnet.network import keras
 
 # what withholds instructions from a backend, or sets how it computes
@@ -130,7 +130,7 @@ def reservations() -> list[str]:
     if gpu := _idle_gpu():
         way_out = "make gpu, then KERAS_BACKEND=jax .venv-gpu/bin/python runner.py ..."
         if keras.backend.backend() == "jax" and importlib.util.find_spec("jax_cuda13_plugin"):
-            way_out = f"{shell.command('-c', 'import jax; jax.devices()')}  tells why"
+            way_out = f"{command_lines.command('-c', 'import jax; jax.devices()')}  tells why"
         lines.append(
             f"this machine has a GPU ({gpu}), which {keras.backend.backend()} does not use: "
             + way_out

@@ -344,14 +344,14 @@ def test_a_failing_store_of_one_does_not_end_the_others(dataset, empty, tmp_path
     shutil.copyfile(empty, tmp_path / "mlflow.db")
     store = connect(f"sqlite:///{tmp_path / 'mlflow.db'}")
     jobs = [Job(LONG, seed) for seed in range(3)]
-    log, told = tracking.ChildRun.log_history, []
+    log, told = tracking.RunWriter.log_history, []
 
     def failing(self, history):
         if len(history) == 2 and self.store.client.get_run(self.run_id).data.tags["seed"] == "1":
             raise OSError("no space left on the device")
         log(self, history)
 
-    monkeypatch.setattr(tracking.ChildRun, "log_history", failing)
+    monkeypatch.setattr(tracking.RunWriter, "log_history", failing)
     failures, _ = run_jobs(
         jobs,
         dataset,

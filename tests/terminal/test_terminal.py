@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console, Group
 
 from resnet import events
-from resnet.host import shell
+from resnet.host import messages
 from resnet.study import Job, Study
 from resnet.terminal.display import Display
 
@@ -101,9 +101,9 @@ def test_the_time_left_is_at_the_pace_so_far():
     assert "4/25" in shown.pane()
     assert "left" not in shown.pane()
     shown(events.Epoch(one, [record(n, 0.5) for n in (1, 2, 3, 4)]), after=20)
-    assert f"about {shell.duration(20 * (21 + 25))} left" in shown.pane()
+    assert f"about {messages.duration(20 * (21 + 25))} left" in shown.pane()
     shown(events.Finished(one, SUMMARY))  # early
-    assert f"about {shell.duration(20 * 25)} left" in shown.pane()
+    assert f"about {messages.duration(20 * 25)} left" in shown.pane()
 
 
 def test_runs_side_by_side_share_the_time_left():
@@ -115,7 +115,7 @@ def test_runs_side_by_side_share_the_time_left():
     assert "at most 25 epochs, in one of 2 lanes" in " ".join(shown.file.getvalue().split())
     for of in jobs[:2]:
         shown(events.Epoch(of, [record(1, 0.5)]), after=10)
-    assert f"about {shell.duration(10 * (24 + 24 + 25))} left" in shown.pane()
+    assert f"about {messages.duration(10 * (24 + 24 + 25))} left" in shown.pane()
 
 
 def test_a_job_with_nothing_left_to_train_does_not_go_on():

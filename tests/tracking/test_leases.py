@@ -10,18 +10,17 @@ from types import SimpleNamespace
 
 import fsspec
 import mlflow
-import numpy as np
 import pytest
 from conftest import SMALL, assert_same_outcome, experiment
 from mlflow.exceptions import MlflowException
 
 from resnet import Interrupted, UserError, events, store, tracking, training
-from resnet.host import shell
+from resnet.host import messages
 from resnet.ladder import cluster
 from resnet.records import CURVES
 from resnet.study import Job
 from resnet.tracking import Lease, Lost, environment, leases, runs, taking
-from resnet.training import checkpoints, loop
+from resnet.training import checkpoints
 
 JOB = Job(experiment("01_template", **SMALL, training={"epochs": 2}), 0)
 
@@ -144,29 +143,15 @@ def test_a_run_taken_up_keeps_the_hash_of_the_claims_as_it_began(
     assert again.data.tags["claims_sha256"] == begun.data.tags["claims_sha256"] != "edited"
 
 
-def test_fresh_gives_up_what_others_began_but_not_its_own(shared, dataset, tmp_path):
-    lock = tmp_path / "lock"
-    longer = Job(experiment("01_template", **SMALL, training={"epochs": 3}), JOB.seed)
-    old, of_its_states = (
-        take(shared, Lease(shared, lock), dataset, tmp_path, job=job, parent="earlier")
-        for job in (JOB, longer)
-    )
-    new = take(shared, Lease(shared, lock), dataset, tmp_path, fresh=True)
-    again = take(shared, Lease(shared, lock), dataset, tmp_path, fresh=True)  # its worker was lost
-    assert old.info.run_id != new.info.run_id == again.info.run_id
-    for gone in (old, of_its_states):
-        assert shared.client.get_run(gone.info.run_id).info.status == "KILLED"
-    (left,) = tracking.unfinished(shared, tracking.sharing(JOB, dataset))
-    assert left.info.run_id == new.info.run_id
-
-
-def test_fresh_waits_for_a_machine_that_trains_what_shares_its_states(shared, dataset, tmp_path):
+def test_fresh_waits_for_others_and_gives_up_what_they_began_but_not_its_own(
+    shared, dataset, tmp_path
+):
     longer = Job(experiment("01_template", **SMALL, training={"epochs": 3}), JOB.seed)
     theirs = take(
         shared, Lease(shared, tmp_path / "theirs"), dataset, tmp_path, job=longer, parent="earlier"
     )
     lease = Lease(shared, tmp_path / "ours")
-    assert take(shared, lease, dataset, tmp_path, fresh=True) is None
+    assert take(shared, lease, dataset, tmp_path, fresh=True) is None  # theirs shares its states
     assert shared.client.get_run(theirs.info.run_id).info.status == "RUNNING"
     deadline = time.monotonic() + 30
     while not (run := take(shared, lease, dataset, tmp_path, fresh=True)):  # theirs is not renewed
@@ -174,6 +159,10 @@ def test_fresh_waits_for_a_machine_that_trains_what_shares_its_states(shared, da
         time.sleep(0.2)
     assert run.data.tags["mlflow.parentRunId"] == "parent"
     assert shared.client.get_run(theirs.info.run_id).info.status == "KILLED"
+    again = take(shared, lease, dataset, tmp_path, fresh=True)  # as if its worker was lost
+    assert again.info.run_id == run.info.run_id
+    (left,) = tracking.unfinished(shared, tracking.sharing(JOB, dataset))
+    assert left.info.run_id == run.info.run_id
 
 
 def test_runs_with_set_stand_apart_and_share_their_states(dataset):
@@ -202,14 +191,6 @@ def test_runs_are_found_by_whatever_set_says(own):
     for text, run in made.items():
         found = own.search(role="rung", modified=text)
         assert [r.info.run_id for r in found] == [run.info.run_id], text
-
-
-def test_a_run_that_no_machine_has_room_for_is_refused_at_once():
-    node = {"NodeID": "x", "NodeManagerAddress": "here", "Alive": True, "Resources": {"CPU": 2.0}}
-    ray = SimpleNamespace(nodes=lambda: [node, node | {"Alive": False, "Resources": {"GPU": 8.0}}])
-    assert cluster._able(ray, 2, None) == {"x": "here"}
-    with pytest.raises(UserError, match="no machine has 1 CPUs and 1 GPUs for a run"):
-        cluster._able(ray, 1, 1.0)
 
 
 def test_runs_that_log_one_new_dataset_at_once_all_do(own, dataset):
@@ -257,22 +238,10 @@ def test_a_training_goes_on_from_a_url(dataset, tmp_path):
     assert not fsspec.filesystem("memory").find("/bucket/checkpoints")
 
 
-def test_going_on_elsewhere_is_told(dataset, tmp_path, monkeypatch):
-    e = experiment("01_template", **SMALL, training={"epochs": 1})
-    here = training.numerics()
-    monkeypatch.setattr(loop, "numerics", lambda lanes: here | {"threads": "64"})
-    calls, told = iter(range(2)), []
-    with pytest.raises(Interrupted):
-        training.train(e, dataset, 0, tmp_path, should_stop=lambda: next(calls, None) is None)
-    monkeypatch.undo()
-    training.train(e, dataset, 0, tmp_path, told.append)
-    assert told[0].differs == {"threads": ("64", here["threads"])}
-
-
 def test_what_is_different_is_tagged_once(own):
     """Whoever goes on reads every earlier epoch again, and what was different then."""
     run_id = own.client.create_run(own.experiment_id).info.run_id
-    child = tracking.ChildRun(own, run_id, Lease(own, Path("x")))
+    child = tracking.RunWriter(own, run_id, Lease(own, Path("x")))
     for differs in ({"threads": ("2", "1")}, {"threads": ("2", "1"), "device": ("a", "b")}):
         child.log_differences(differs)
     tags = own.client.get_run(run_id).data.tags
@@ -291,10 +260,15 @@ def test_where_no_checkpoint_can_be_written_is_told_in_one_line(tmp_path, place)
 # -- the store ----------------------------------------------------------------------------------
 
 
-def test_a_cluster_that_is_not_there_is_one_line_at_once(dataset):
+def test_a_cluster_that_cannot_be_used_is_one_line_at_once(dataset):
     for address in ("127.0.0.1:1", "127.0.0.1"):
         with pytest.raises(UserError, match=f"--ray {address}: there is no cluster to join"):
             cluster._start(None, address, None, dataset)
+    node = {"NodeID": "x", "NodeManagerAddress": "here", "Alive": True, "Resources": {"CPU": 2.0}}
+    ray = SimpleNamespace(nodes=lambda: [node, node | {"Alive": False, "Resources": {"GPU": 8.0}}])
+    assert cluster._able(ray, 2, None) == {"x": "here"}
+    with pytest.raises(UserError, match="no machine has 1 CPUs and 1 GPUs for a run"):
+        cluster._able(ray, 1, 1.0)
 
 
 def test_a_store_that_goes_away_is_waited_for_and_nothing_is_doubled(shared, monkeypatch):
@@ -331,13 +305,4 @@ def test_a_store_that_goes_away_is_waited_for_and_nothing_is_doubled(shared, mon
     ],
 )
 def test_passwords_are_masked(text, masked):
-    assert shell.mask(text) == masked
-
-
-def test_numbers_survive_a_checkpoint(tmp_path):
-    arrays = {"a": np.float32([np.pi, -0.0, np.nan])}
-    path = f"{tmp_path}/state.npz"
-    checkpoints.save(path, arrays, {"x": 0.1 + 0.2})
-    loaded, meta = checkpoints.load(path)
-    np.testing.assert_array_equal(loaded["a"].view("uint32"), arrays["a"].view("uint32"))
-    assert meta == {"x": 0.1 + 0.2}
+    assert messages.mask(text) == masked

@@ -8,7 +8,7 @@ from report.analysis import Content, Run
 from resnet import DETERMINISM
 from resnet.data import NAMED
 from resnet.host.addresses import DEFAULT_URI
-from resnet.host.shell import hide
+from resnet.host.messages import hide
 from resnet.study import Study, short
 
 

@@ -8,7 +8,7 @@ from report.presentation.tables.numbers import NONE, percent, seeds, span
 from report.presentation.tables.provenance import environment
 from report.presentation.tables.results import as_list, paired_fields
 from report.presentation.tables.table import Field, Table, plain_table, raw
-from resnet.host.shell import duration
+from resnet.host.messages import duration
 from resnet.study import differences
 
 

@@ -15,7 +15,7 @@ from report.presentation.tables.numbers import (
     seed_list,
     span,
 )
-from resnet.host.shell import count, duration
+from resnet.host.messages import count, duration
 
 SYMBOLS = {
     "holds": "✓",
@@ -212,7 +212,7 @@ def _go_on(content: Content) -> list[str]:
             by_seeds.setdefault(seeds, []).append(name)
     data = data_option(content.study, content.runs[0]) if content.runs else []
     words = [["run", ",".join(n), "--seeds", seed_list(s), *data] for s, n in by_seeds.items()]
-    words += [["record"], ["restore"]] * bool(recorded and words)
+    words += [["record"]] * bool(recorded and words)
     return [content.study.command(*command, uri=content.uri or None) for command in words]
 
 

@@ -18,7 +18,7 @@ from report.presentation.tables.numbers import (
 )
 from report.presentation.tables.results import as_list, engine, published_heading, starred
 from report.presentation.tables.table import Field, Table, raw
-from resnet.host.shell import duration
+from resnet.host.messages import duration
 
 
 def _mean(metric: str) -> Callable[[System], float]:

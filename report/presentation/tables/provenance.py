@@ -10,7 +10,7 @@ from report.analysis import Content, Run
 from report.presentation.tables.commands import rerun_command
 from report.presentation.tables.numbers import NONE, deviation, number, percent, setting, span
 from report.presentation.tables.table import LONG, Field, Table, plain_table, raw
-from resnet.host.shell import duration
+from resnet.host.messages import duration
 from resnet.study import short
 
 

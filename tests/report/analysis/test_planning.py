@@ -1,4 +1,4 @@
-"""What planned seeds can decide, by recorded runs; and a content of records without a store."""
+"""What planned seeds can decide, by recorded runs."""
 
 import math
 
@@ -8,9 +8,7 @@ from conftest import ROOT
 from report import analysis
 from report.analysis import planning
 from report.analysis.verdicts import Bound
-from report.presentation.tables import all_tables
 from resnet import records
-from resnet.store import connect
 from resnet.study import Study
 
 
@@ -22,19 +20,6 @@ def found():
 @pytest.fixture(scope="module")
 def content(found):
     return analysis.of_records(Study.open(), found.values())
-
-
-def test_records_say_the_same_without_a_store(found, content, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("store")
-    store = connect(f"sqlite:///{folder / 'mlflow.db'}")
-    records.restore(store, found)
-    stored = analysis.load(store.uri, recorded=True)
-    mine, theirs = all_tables(content), all_tables(stored)
-    assert mine.keys() == theirs.keys()
-    for name in mine.keys() - {"runs", "parts", "claims"}:  # which name runs by their ids there
-        assert mine[name].texts() == theirs[name].texts(), name
-    verdicts = [[(j.claim.id, j.verdict, j.evidence) for j in c.claims] for c in (content, stored)]
-    assert verdicts[0] == verdicts[1]
 
 
 def test_every_accuracy_and_claim_is_weighed_once(content):

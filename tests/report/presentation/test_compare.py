@@ -5,6 +5,7 @@ import re
 import shlex
 
 import numpy as np
+import pandas as pd
 import pytest
 from conftest import ROOT
 from report_known import (
@@ -23,7 +24,7 @@ from report import analysis
 from report.analysis import runs, selection
 from report.presentation import output, summary
 from report.presentation.tables import commands
-from resnet import UserError
+from resnet import UserError, records
 from resnet.study import change
 
 EPOCHS = "training.epochs=2"
@@ -43,7 +44,7 @@ def changed(rung, tree):
 
 @pytest.fixture(scope="session")
 def sets(empty, tmp_path_factory):
-    """A ladder of three rungs and, beside it, modified, recorded and other data's runs."""
+    """A ladder of three rungs and, beside it, modified and other data's runs."""
     store = Store.copy(empty, tmp_path_factory.mktemp("sets"))
     for i, counts in COUNTS.items():
         for seed, count in enumerate(counts):
@@ -55,16 +56,22 @@ def sets(empty, tmp_path_factory):
         for seed, count in enumerate(counts, start=int(len(counts) > 1)):
             store.add(changed(LADDER[i], two), right(N, count, seed), seed=seed, modified=EPOCHS)
     store.add("06_mine", right(N, 700), like=LADDER[4], title="Mine", modified=EPOCHS)
-    recorded = {"role": "recorded", "device": "Another processor"}
-    store.add(LADDER[0], right(N, 720), tags=recorded)
     return store
 
 
 @pytest.fixture(scope="session")
-def folder(sets, tmp_path_factory):
+def study(empty, tmp_path_factory):
+    """The study with a record of the ladder's first run, of another device."""
+    store = Store.copy(empty, tmp_path_factory.mktemp("recorded"))
+    store.add(LADDER[0], right(N, 720), tags={"device": "Another processor"})
+    return store.recorded(store.folder / "results")
+
+
+@pytest.fixture(scope="session")
+def folder(sets, study, tmp_path_factory):
     """The report with three sets beside."""
     out = tmp_path_factory.mktemp("compared") / "out"
-    return build(sets, out, compare=[EPOCHS, "recorded", "digits"])
+    return build(sets, out, study=study, compare=[EPOCHS, "recorded", "digits"])
 
 
 def test_rung_by_rung(folder, sets):
@@ -133,9 +140,9 @@ def without_the_section(folder):
     return re.sub(r" --compare '.*?'", "", re.sub(r"&#39;", "'", text))
 
 
-def test_nothing_else_changes(sets, folder, tmp_path):
+def test_nothing_else_changes(sets, study, folder, tmp_path):
     """Every table and figure, and the page but for the section, its link and the command."""
-    plain = build(sets, tmp_path / "plain")
+    plain = build(sets, tmp_path / "plain", study=study)
     assert "compared" not in (plain / output.PAGE).read_text().partition("<body>")[2]
     files = {p.relative_to(plain): p.read_bytes() for p in plain.rglob("*") if p.is_file()}
     for name, content in files.items():
@@ -151,12 +158,12 @@ def test_nothing_else_changes(sets, folder, tmp_path):
     assert told[0] == told[1]
 
 
-def test_the_command_makes_the_same_report(sets, folder):
-    content = analysis.load(sets.uri, compare=[EPOCHS, "recorded", "digits"])
+def test_the_command_makes_the_same_report(sets, study):
+    content = analysis.load(sets.uri, study, compare=[EPOCHS, "recorded", "digits"])
     words = shlex.split(commands.report_command(content))
     named = [words[i + 1] for i, word in enumerate(words) if word == "--compare"]
     assert named == [MINE, RECORDED, DIGITS]
-    again = analysis.load(sets.uri, compare=named)
+    again = analysis.load(sets.uri, study, compare=named)
     assert [c.run_set.label for c in again.compared] == named
 
 
@@ -166,8 +173,10 @@ def labels(frame, *names, **chosen):
     return [each.run_set.label for each in (found, *found.compared)]
 
 
-def test_names(sets):
-    frame = runs.search(sets.uri, STUDY)
+def test_names(sets, study):
+    (record,) = map(runs.of_record, records.load_all(study.results).values())
+    row = runs.row(record.id, "FINISHED", record.begun, record.tags)
+    frame = pd.concat([runs.search(sets.uri, STUDY), pd.DataFrame([row])])
     for name, label in (
         (EPOCHS, MINE),
         ("recorded", RECORDED),

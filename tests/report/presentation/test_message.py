@@ -97,7 +97,7 @@ def test_of_recorded_runs_only_the_missing_seeds_are_run_and_then_recorded(two_s
         "run 1,2 --seeds 3-4",
         "run 3,4,5,vgg --seeds 0-4",
     ]
-    assert [line.split()[2] for line in told[2:]] == ["record", "restore"]
+    assert [line.split()[2] for line in told[2:]] == ["record"]
 
 
 def test_one_published_accuracy_alone_is_told_in_the_singular(two_seeds, monkeypatch):

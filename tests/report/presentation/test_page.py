@@ -10,7 +10,7 @@ from report_store import CLASSES, LADDER, STUDY, right
 from report import analysis
 from report.presentation import figures, output
 from report.presentation.tables import message
-from resnet.host.shell import duration
+from resnet.host.messages import duration
 
 
 def test_what_the_answer_rests_on(two_seeds, full):

@@ -10,7 +10,7 @@ from report_store import FINGERPRINT, LADDER, STUDY, right
 from report import analysis
 from report.presentation import tables
 from report.presentation.tables import commands
-from resnet.host.shell import duration
+from resnet.host.messages import duration
 from resnet.study import change
 
 

@@ -17,7 +17,7 @@ from report import analysis
 from report.analysis import Bound
 from report.presentation import output, tables
 from report.presentation.tables import numbers
-from resnet.host.shell import duration
+from resnet.host.messages import duration
 from resnet.study import short
 
 

@@ -20,6 +20,7 @@ from report_store import LADDER, STUDY, Store, right
 from services import free_port, wait_for
 
 from docs import screenshots
+from report import analysis
 from report.presentation import mlflow_ladder, ui
 from resnet import data, records, tracking
 from resnet.data import Dataset
@@ -28,26 +29,28 @@ from resnet.study import Key, ablation
 from resnet.tracking import registry
 
 
+def ladder(empty, folder):
+    """A ladder, two seeds of its first rung."""
+    folder.mkdir(exist_ok=True)
+    made = Store.copy(empty, folder)
+    for number, rung in enumerate(LADDER):
+        made.add(rung, right(N, 700 + 50 * number))
+    made.add(LADDER[0], right(N, 700), seed=1)
+    return made
+
+
 @pytest.fixture
 def store(empty, tmp_path):
-    """A ladder, recorded and restored, two seeds of its first rung, and another set's own run."""
-    (tmp_path / "first").mkdir()
-    first = Store.copy(empty, tmp_path / "first")
-    for number, rung in enumerate(LADDER):
-        first.add(rung, right(N, 700 + 50 * number), start=1_700_000_000_000)
-    first.add(LADDER[0], right(N, 700), seed=1, start=1_700_000_000_000)
-    source = connect(first.uri)
-    for run in records.recordable(source):
-        records.save(records.to_record(source, run), tmp_path / "results")
-    made = Store.copy(empty, tmp_path)
+    """A ladder and the run that shows it, another set's run and a part of a step."""
+    made = ladder(empty, tmp_path)
     store = connect(made.uri)
-    mlflow_ladder.restore(store, records.load_all(tmp_path / "results"))
-    run_id = made.add(
-        LADDER[0], right(N, 300), profile="quick", dataset="digits", fingerprint="cd" * 32
-    )
-    made.tag(run_id, **Key.read(made.client.get_run(run_id).data.tags).series())
-    run_id = made.add(subset(), right(N, 600))
-    made.tag(run_id, **Key.read(made.client.get_run(run_id).data.tags).series())
+    parent = store.client.create_run(store.experiment_id, run_name="ladder all").info.run_id
+    mlflow_ladder.log_ladder(store, parent, analysis.load(store.uri))
+    digits = {"profile": "quick", "dataset": "digits", "fingerprint": "cd" * 32}
+    made.add(LADDER[0], right(N, 300), **digits)
+    made.add(subset(), right(N, 600))
+    for run in store.search(role="rung"):
+        made.tag(run.info.run_id, **Key.read(run.data.tags).series())
     return store
 
 
@@ -57,38 +60,22 @@ def subset():
     return ablation.subset(before, after, ["training.epochs"])
 
 
-def test_restored_runs_have_a_parent_that_is_their_ladder(store, tmp_path):
-    (parent,) = store.search(role="records")
-    held = ladder_of(store.client, parent.info.run_id)
+def test_a_run_shows_the_ladder_of_the_records(empty, tmp_path):
+    study = ladder(empty, tmp_path / "first").recorded(tmp_path / "results")
+    store = records.connect_recorded(Store.copy(empty, tmp_path).uri, study)
+    mlflow_ladder.restore(store, records.load_all(study.results))
+    (shown,) = (run for run in store.search() if "ladder" in run.data.tags)
+    held = ladder_of(store.client, shown.info.run_id)
     assert sorted(held) == ["gain", "published", "seeds", "test_accuracy"]
     assert held["test_accuracy"] == pytest.approx({n: 0.65 + 0.05 * n for n in range(1, 6)})
     assert held["gain"] == pytest.approx(dict.fromkeys(range(2, 6), 0.05))
     assert held["published"][5] == 0.892
     assert held["seeds"] == {1: 2, 2: 1, 3: 1, 4: 1, 5: 1}
-    assert parent.data.tags["ladder"] == "cifar10"
-    assert parent.inputs.dataset_inputs
-    children = store.search(role="recorded")
-    assert {run.data.tags["mlflow.parentRunId"] for run in children} == {parent.info.run_id}
+    assert shown.data.tags["ladder"] == "cifar10"
     # one series a rung: its seeds, and nobody else's runs
-    series = [(run.data.tags["series"], run.data.tags["rung"]) for run in children]
-    assert len({name for name, _ in series}) == len(set(series)) == len(LADDER)
-
-    found = records.load_all(tmp_path / "results")
-    before = {run.info.run_id: run.data.tags for run in (parent, *children)}
-    assert mlflow_ladder.restore(store, found) == 0
-    again = [*store.search(role="records"), *store.search(role="recorded")]
-    assert {run.info.run_id: run.data.tags for run in again} == before
-    assert len(before) == 7
-    assert ladder_of(store.client, parent.info.run_id) == held
-
-    path, record = next((p, r) for p, r in found.items() if p.name.startswith("05"))
-    found[path] = record.model_copy(update={"tags": record.tags | {"device": "another"}})
-    assert mlflow_ladder.restore(store, found) == 1
-    (again,) = store.search(role="records")
-    assert again.info.run_id != parent.info.run_id
-    assert ladder_of(store.client, again.info.run_id) == held
-    children = store.search(role="recorded")
-    assert {run.data.tags["mlflow.parentRunId"] for run in children} == {again.info.run_id}
+    tags = [run.data.tags for run in store.search() if "record_sha256" in run.data.tags]
+    series = {(tag["series"], tag["rung"]) for tag in tags}
+    assert len({name for name, _ in series}) == len(series) == len(LADDER)
 
 
 def test_models_have_names_that_no_other_set_takes(empty, tmp_path):

@@ -1,9 +1,9 @@
-"""Finished runs as text files that git can keep: the format, its checks, and nothing of MLflow.
+"""The record of a finished run: the JSON format of ``results/`` and its checks, without MLflow.
 
-A record is one JSON file a run, at most 60 KB: settings, provenance, every curve to the last bit,
-and what became of each test image. It holds no image and no model; what can be computed from the
-rest (figures, confusion matrix, model summary) is left out as well. Git guards what is in git;
-a record is checked for agreeing with itself.
+One file per run, at most 60 KB: settings, provenance, every curve to the last bit, and the label
+and prediction of each test image. It holds no image and no model, and nothing that can be computed
+from the rest (figures, confusion matrix, model summary). Git guards the files; a record is only
+checked for agreeing with itself.
 """
 
 import base64
@@ -20,19 +20,16 @@ from pydantic import ConfigDict, Field, ValidationError, model_validator
 
 from resnet import UserError
 from resnet.host import disk
-from resnet.host.shell import one_line
+from resnet.host.messages import one_line
 from resnet.records.artifacts import CURVES
 from resnet.study import KEYS, Experiment, Key, Strict, explain, from_yaml
 
-PRECISION = 10_000
-"""Steps of the probability that a record gives the true class."""
-
-Moment = Annotated[int, Field(ge=0, lt=2**53)]
-"""Unix time in milliseconds."""
+PRECISION = 10_000  # steps of the probability that a record gives the true class
+Moment = Annotated[int, Field(ge=0, lt=2**53)]  # Unix time in milliseconds
 
 
 def pack(numbers: np.ndarray) -> str:
-    """Packs an array of small whole numbers: base64 of its zlib-compressed little-endian bytes."""
+    """Packs an array: base64 of its zlib-compressed little-endian bytes."""
     return base64.b64encode(zlib.compress(numbers.tobytes(), 9)).decode("ascii")
 
 
@@ -40,7 +37,7 @@ def unpack(text: str, dtype: str, count: int) -> np.ndarray:
     """Returns the array that :func:`pack` was given.
 
     Raises:
-        ValueError: the text holds anything else than ``count`` numbers of that type.
+        ValueError: the text does not hold exactly ``count`` numbers of that type.
     """
     size = count * np.dtype(dtype).itemsize
     unpacker = zlib.decompressobj()
@@ -59,23 +56,19 @@ class DataInput(Strict):
     name: Annotated[str, Field(min_length=1, max_length=500)]
     digest: Annotated[str, Field(min_length=1, max_length=36)]
     source_type: Annotated[str, Field(min_length=1, max_length=36)]
-    source: str
-    """JSON; a local file is named without its folders, which mean nothing elsewhere."""
+    source: str  # JSON; a local file without its folders, which mean nothing elsewhere
     schema_: str | None = Field(alias="schema")
     profile: str | None
     context: str
 
 
 class Predictions(Strict):
-    """What became of each test image, packed by :func:`pack`."""
+    """Label and prediction of each test image, packed by :func:`pack`."""
 
     images: Annotated[int, Field(ge=1, le=10_000_000)]
-    label: str
-    """uint8 indices of the true classes."""
-    predicted: str
-    """uint8 indices of the most probable classes."""
-    truth_probability: str
-    """uint16 multiples of 0.0001: the probability given to the true class."""
+    label: str  # uint8 indices of the true classes
+    predicted: str  # uint8 indices of the most probable classes
+    truth_probability: str  # uint16 multiples of 0.0001: the probability of the true class
 
     @classmethod
     def of(cls, frame: pd.DataFrame) -> "Predictions":
@@ -103,9 +96,8 @@ class Predictions(Strict):
 class Record(Strict):
     """One finished run.
 
-    ``curves`` maps each of ``CURVES`` to one value an epoch, ``time`` says when each epoch ended,
-    ``final`` holds the metrics with a single value. ``experiment`` is the resolved YAML, a list
-    of lines.
+    ``curves`` maps each of ``CURVES`` to one value per epoch, ``time`` holds the end of each epoch,
+    ``final`` the metrics with a single value, ``experiment`` the lines of the resolved YAML.
     """
 
     # a loss may have become NaN, which would be written null
@@ -113,7 +105,6 @@ class Record(Strict):
 
     format: Literal[2] = 2
     run_id: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
-    """Of the original run."""
     run_name: Annotated[str, Field(min_length=1, max_length=250)]
     start_time: Moment
     end_time: Moment
@@ -125,22 +116,20 @@ class Record(Strict):
     time: Annotated[list[Moment], Field(min_length=1)]
     curves: dict[str, list[float]]
     predictions: Predictions
-    networks: list[str] | None = None
-    """The lines of the study's ``networks.py``, if the architecture is one of its own."""
+    networks: list[str] | None = None  # lines of the study's networks.py, if it is used
 
     @property
     def key(self) -> Key:
-        """What the run is."""
         return Key.read(self.tags)
 
     @property
     def resolved(self) -> Experiment:
-        """The experiment as it was run."""
+        """The parsed ``experiment``."""
         return from_yaml("\n".join(self.experiment), "experiment")
 
     @property
     def history(self) -> list[dict[str, float]]:
-        """One record an epoch, as :class:`resnet.training.Outcome` has it."""
+        """One dictionary per epoch, as in :class:`resnet.training.Outcome`."""
         rows = zip(*self.curves.values(), strict=True)
         return [
             {"epoch": epoch} | dict(zip(self.curves, row, strict=True))
@@ -149,7 +138,6 @@ class Record(Strict):
 
     @property
     def sha256(self) -> str:
-        """SHA-256 (hex) of the content."""
         return hashlib.sha256(self._json().encode()).hexdigest()
 
     def _json(self, **options: Any) -> str:
@@ -164,39 +152,35 @@ class Record(Strict):
             experiment = self.resolved
         except UserError as error:
             raise ValueError(str(error)) from None
-        if experiment.hash() != self.tags["config_hash"]:
-            raise ValueError("its experiment is not the one of its tag config_hash")
-        own = "\n".join(self.networks or [])
-        if self.networks and hashlib.sha256(own.encode()).hexdigest() != (
-            experiment.model.code_sha256
-        ):
-            raise ValueError("its networks are not those of its experiment")
-        if experiment.name != self.tags["rung"]:
-            raise ValueError("its experiment is not the one of its tag rung")
-        if not re.fullmatch(r"[0-9]{1,20}", self.tags["seed"]):
-            raise ValueError("its tag seed is no seed")
-        if sorted(self.curves) != sorted(CURVES):
-            raise ValueError(f"its curves are not {', '.join(CURVES)}")
-        for key, values in self.curves.items():
-            if len(values) != len(self.time):
-                raise ValueError(f"its curve {key} has not one value an epoch")
-        self._check_predictions()
-        return self
-
-    def _check_predictions(self) -> None:
+        own = hashlib.sha256("\n".join(self.networks or []).encode()).hexdigest()
         frame = self.predictions.frame()
-        if len(set(self.classes)) != len(self.classes):
-            raise ValueError("it has a class name twice")
-        if frame[["label", "predicted"]].to_numpy().max() >= len(self.classes):
-            raise ValueError("a label or a prediction is none of its classes")
-        if frame["truth_probability"].max() > 1:
-            raise ValueError("a probability is above 1")
         accuracy = float((frame["predicted"] == frame["label"]).mean())
-        recorded = self.final.get("test_accuracy")
-        if accuracy != recorded:
-            raise ValueError(
-                f"its predictions have an accuracy of {accuracy}, but it says {recorded}"
-            )
+        stated = self.final.get("test_accuracy")
+        checks = {
+            "its experiment is not the one of its tag config_hash": (
+                experiment.hash() == self.tags["config_hash"]
+            ),
+            "its experiment is not the one of its tag rung": experiment.name == self.tags["rung"],
+            "its networks are not those of its experiment": (
+                not self.networks or own == experiment.model.code_sha256
+            ),
+            "its tag seed is no seed": re.fullmatch(r"[0-9]{1,20}", self.tags["seed"]),
+            f"its curves are not {', '.join(CURVES)}": sorted(self.curves) == sorted(CURVES),
+            "one of its curves has not one value an epoch": (
+                {len(values) for values in self.curves.values()} == {len(self.time)}
+            ),
+            "it has a class name twice": len(set(self.classes)) == len(self.classes),
+            "a label or a prediction is none of its classes": (
+                frame[["label", "predicted"]].to_numpy().max() < len(self.classes)
+            ),
+            "a probability is above 1": frame["truth_probability"].max() <= 1,
+            f"its predictions have an accuracy of {accuracy}, but it says {stated}": (
+                accuracy == stated
+            ),
+        }
+        if wrong := [line for line, holds in checks.items() if not holds]:
+            raise ValueError(wrong[0])
+        return self
 
 
 def load(path: Path) -> Record:
@@ -204,7 +188,7 @@ def load(path: Path) -> Record:
 
     Raises:
         UserError: the file cannot be read, is broken, does not agree with itself, or has the name
-            of another run; the line names it.
+            of another run.
     """
     try:
         record = Record.model_validate_json(path.read_bytes())
@@ -217,29 +201,26 @@ def load(path: Path) -> Record:
     return record
 
 
-def load_all(folder: Path) -> dict[Path, Record]:
-    """Reads every record of a folder by its file, in the names' order; none if there is no folder.
-
-    Hidden files, such as ``._x.json`` of macOS, are none.
-
-    Raises:
-        UserError: a file is no sound record.
-    """
-    return {path: load(path) for path in files(folder)}
-
-
 def files(folder: Path, digest: str = "") -> list[Path]:
-    """Lists a folder's records in the names' order; those of one ``Key.digest`` if it is given."""
+    """Lists a folder's records in the names' order; only those of a ``Key.digest`` if given.
+
+    Hidden files, such as ``._x.json`` of macOS, are no records.
+    """
     paths = sorted(folder.glob(f"*{digest and f'-{digest}'}.json"))
     return [path for path in paths if not path.name.startswith(".")]
 
 
-def save(record: Record, folder: Path) -> Path:
-    """Writes a record.
+def load_all(folder: Path, digest: str = "") -> dict[Path, Record]:
+    """Reads the records that :func:`files` lists, by file.
 
-    Returns:
-        The file.
+    Raises:
+        UserError: a record is damaged.
     """
+    return {path: load(path) for path in files(folder, digest)}
+
+
+def save(record: Record, folder: Path) -> Path:
+    """Writes a record and returns its file."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / record.key.file
     text = record._json(indent=1, by_alias=True)

@@ -1,0 +1,76 @@
+"""Command lines that are shown to a person: they work as they stand in the current folder."""
+
+import contextlib
+import os
+import shlex
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from resnet import ROOT
+from resnet.host.addresses import DEFAULT_URI
+from resnet.host.messages import hide
+
+OWN = ROOT / ".venv" / "bin" / "python"
+"""The interpreter of the environment that the Makefile makes."""
+READERS = {"record", "report", "restore", "ui"}
+"""Commands that train nothing, so that the backend does not matter."""
+
+
+def typed(path: str | Path) -> str:
+    """Returns a path as it is typed in the current folder: relative or absolute, if shorter."""
+    return min(str(Path(path).absolute()), os.path.relpath(path), key=len)
+
+
+def command(*words: str, uri: str | None = None, python: str | Path = sys.executable) -> str:
+    """Returns a line for ``sh`` that works in the current folder, with no environment activated.
+
+    Args:
+        *words: ``ladder`` and its arguments; or the interpreter's arguments: ``-m``, a module, ...
+        uri: tracking store, named unless it is the default one; its password is hidden.
+        python: interpreter.
+    """
+    own = Path(sys.argv[0])
+    if words[:1] != ("ladder",):
+        line = [typed(python), *words]
+    elif own.name == "ladder" and own.exists() and python == sys.executable:
+        line = [typed(own), *words[1:]]
+    else:
+        line = [typed(python), typed(ROOT / "runner.py"), *words[1:]]
+    if os.sep not in line[0]:
+        line[0] = f"./{line[0]}"
+    if uri not in (None, DEFAULT_URI):
+        line += ["--tracking-uri", uri]
+    text = shlex.join(line)
+    if (backend := os.environ.get("KERAS_BACKEND")) and not READERS & {*words[1:2]}:
+        text = f"KERAS_BACKEND={shlex.quote(backend)} {text}"
+    return hide(text)
+
+
+def again(uri: str | None = None) -> str:
+    """Returns the command that started this process, to go on with what it began."""
+    words = [word for word in _started() if word != "--fresh"]
+    named = any(word.startswith("--tracking-uri") for word in words)
+    return command(*words, uri=None if named else uri)
+
+
+def _started() -> list[str]:
+    script, *words = sys.orig_argv[1:] or [""]
+    return ["ladder" if Path(script).name in ("ladder", "runner.py") else script, *words]
+
+
+@contextlib.contextmanager
+def packages() -> Iterator[None]:
+    """Ends imports: with one line where a package is not installed, with code 130 on Ctrl-C."""
+    try:
+        yield
+    except KeyboardInterrupt:  # imports take seconds
+        sys.exit(130)
+    except ModuleNotFoundError as error:
+        name = (error.name or "").partition(".")[0]
+        if not name or any((ROOT / own).exists() for own in (name, f"{name}.py")):
+            raise
+        there = OWN.exists() and Path(sys.prefix).resolve() != OWN.parents[1].resolve()
+        way = command(*_started(), python=OWN) if there else f"make -C {typed(ROOT)} quick"
+        print(f"error: {name} is not installed for {sys.executable}; try  {way}", file=sys.stderr)
+        sys.exit(2)

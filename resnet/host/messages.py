@@ -1,0 +1,39 @@
+"""Parts of messages: durations, counts, texts on one line, addresses without passwords."""
+
+import math
+import re
+
+
+def duration(seconds: float) -> str:
+    """Writes ``3 h 05 min``, ``4 min 12 s`` or ``8 s``; ``-`` for NaN."""
+    if math.isnan(seconds):
+        return "-"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes >= 60:
+        return f"{minutes // 60} h {minutes % 60:02d} min"
+    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
+
+
+def count(n: float, what: str) -> str:
+    """Writes ``1 epoch``, ``2 epochs``."""
+    return f"{n:g} {what}{'s' * (n != 1)}"
+
+
+def one_line(text: object) -> str:
+    """Makes a text one line without control characters."""
+    line = " ".join(str(text).split())
+    # keep the terminal safe from control characters that came out of a file
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in line)
+
+
+def hide(text: str) -> str:
+    """Hides the passwords of all addresses in a text."""
+    # a server's port is no password, though an @ may follow in the path
+    text = re.sub(r"(https?://[^:/@\s]*:)[^/?#\s]+@", r"\1***@", text)
+    text = re.sub(r"(?<!http)(?<!https)(://[^:/@\s]*:)\S+@", r"\1***@", text)
+    return re.sub(r"((?:password|pwd)=)[^&;\s]+", r"\1***", text, flags=re.IGNORECASE)
+
+
+def mask(text: object) -> str:
+    """Makes a text one line, in which no address shows its password."""
+    return hide(one_line(text))

@@ -1,0 +1,118 @@
+"""Reads finished runs out of MLflow, as records."""
+
+import csv
+import json
+import tempfile
+from pathlib import Path, PurePath
+
+import pandas as pd
+from mlflow.entities import Run
+from mlflow.exceptions import MlflowException
+from pydantic import ValidationError
+
+from resnet import UserError
+from resnet.host.messages import mask
+from resnet.records.artifacts import CONTEXT, CURVES, unguarded
+from resnet.records.json_format import DataInput, Predictions, Record
+from resnet.store import Store, data_of, download
+from resnet.study import Key, explain, from_yaml, signatures
+
+_OF_THIS_STORE = ("role", "owner", "lease", "host", "series", "part_of")
+"""Tags that say where a run lies rather than what it is; MLflow's own are left out with them."""
+
+
+def recordable(store: Store) -> list[Run]:
+    """Returns the finished runs of the full profile without overrides, newest first.
+
+    Runs of which somebody deleted a tag may be among them.
+    """
+    return [
+        run
+        for run in store.search(role="rung", status="FINISHED")
+        if run.data.tags.get("profile", "full") == "full" and not run.data.tags.get("modified")
+    ]
+
+
+def key_of(run: Run) -> Key:
+    """Reads the key of a finished run.
+
+    Raises:
+        UserError: somebody deleted one of its tags.
+    """
+    try:
+        return Key.read(run.data.tags)
+    except KeyError as gone:
+        line = f"run {run.info.run_id} ({run.info.run_name}): somebody deleted its tag {gone}"
+        raise UserError(line) from None
+
+
+def to_record(store: Store, run: Run) -> Record:
+    """Makes the record of a finished run.
+
+    Raises:
+        UserError: an artifact is gone, or the run does not agree with itself.
+    """
+    source = f"run {run.info.run_id} ({run.info.run_name})"
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            return _record(store, run, folder)
+    except ValidationError as error:
+        raise explain(source, error, Record) from None
+    except (MlflowException, OSError, ValueError, StopIteration) as error:
+        raise UserError(f"{source}: cannot be recorded: {mask(error)[:300]}") from None
+
+
+def _record(store: Store, run: Run, folder: str) -> Record:
+    def artifact(name: str) -> Path:
+        return download(store.uri, run, name, folder)
+
+    histories = {
+        key: sorted(
+            (metric.step, metric.timestamp, metric.value)
+            for metric in store.client.get_metric_history(run.info.run_id, key)
+        )
+        for key in CURVES
+    }
+    resolved = artifact("experiment.yaml").read_text(encoding="utf-8")
+    own = from_yaml(resolved, "experiment.yaml").model.code_sha256
+    with artifact("confusion_matrix.csv").open(encoding="utf-8-sig", newline="") as file:
+        classes = [*map(unguarded, next(csv.reader(file))[1:])]
+    return Record(
+        run_id=run.info.run_id,
+        run_name=run.info.run_name,
+        start_time=run.info.start_time,
+        end_time=run.info.end_time,
+        tags={
+            key: value
+            for key, value in run.data.tags.items()
+            if not (key.startswith("mlflow.") or key in _OF_THIS_STORE)
+        },
+        inputs=_inputs(run),
+        classes=classes,
+        experiment=resolved.splitlines(),
+        networks=artifact(signatures.OWN).read_text("utf-8").split("\n") if own else None,
+        final={
+            key: value
+            for key, value in run.data.metrics.items()
+            if not (key in CURVES or key.startswith("system/"))
+        },
+        time=[moment for _, moment, _ in histories["loss"]],
+        curves={key: [value for *_, value in points] for key, points in histories.items()},
+        predictions=Predictions.of(pd.read_csv(artifact("test_predictions.csv"))),
+    )
+
+
+def _inputs(run: Run) -> list[DataInput]:
+    found = []
+    for logged in data_of(run):
+        source = json.loads(logged.dataset.source)
+        path = source.get("tags", {}).get("source")
+        if path:  # this machine's folders mean nothing elsewhere; the digest says what was there
+            source["tags"]["source"] = PurePath(path).name
+        found.append(
+            DataInput(
+                **logged.dataset.to_dictionary() | {"source": json.dumps(source)},
+                context=next(tag.value for tag in logged.tags if tag.key == CONTEXT),
+            )
+        )
+    return sorted(found, key=lambda data: (data.context, data.digest))

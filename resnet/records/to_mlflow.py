@@ -1,0 +1,98 @@
+"""Imports records into an MLflow experiment of their own, for MLflow's UI.
+
+The report does not need it: it reads the records themselves.
+"""
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import mlflow
+from filelock import FileLock
+from mlflow.entities import DatasetInput, InputTag, Metric, Param
+
+from resnet import UserError
+from resnet.host.messages import mask
+from resnet.records.artifacts import CONTEXT, DESCRIPTION, describe, save_results, settings
+from resnet.records.json_format import Record
+from resnet.store import FAILURES, Store, connect
+from resnet.study import Study, signatures
+
+SHA256 = "record_sha256"
+"""Tag of an imported run: the SHA-256 of its record."""
+
+
+def connect_recorded(uri: str | None, study: Study) -> Store:
+    """Opens the MLflow experiment of a study's records, ``resnet-ladder-recorded``."""
+    return connect(uri, study, experiment=f"{study.name}-recorded")
+
+
+def restore(
+    store: Store,
+    found: dict[Path, Record],
+    tell: Callable[[Path], None] = lambda path: None,
+) -> int:
+    """Makes the experiment of :func:`connect_recorded` hold exactly these records, as runs.
+
+    Imported runs of other or changed records are removed, and what a killed process left. ``tell``
+    is called with each file whose run was imported.
+
+    Returns:
+        The number of runs imported; those that are there stay.
+
+    Raises:
+        UserError: the store refuses a record.
+    """
+    store.checkpoints.mkdir(parents=True, exist_ok=True)
+    missing = {record.sha256: path for path, record in found.items()}
+    with FileLock(store.checkpoints / "restore.lock"):
+        for run in store.search():
+            finished = run.info.status == "FINISHED"
+            if SHA256 in run.data.tags and not (
+                finished and missing.pop(run.data.tags[SHA256], None)
+            ):
+                store.client.delete_run(run.info.run_id)
+        for path in missing.values():
+            try:
+                _import(store, found[path])
+            except FAILURES as error:
+                line = f"{path}: cannot be put into {mask(store.uri)}: {mask(error)[:300]}"
+                raise UserError(line) from None
+            tell(path)
+    return len(missing)
+
+
+def _import(store: Store, record: Record) -> None:
+    client, experiment = store.client, record.resolved
+    about = describe(experiment, record.tags["dataset"], record.tags["dataset_fingerprint"])
+    run_id = client.create_run(
+        store.experiment_id,
+        start_time=record.start_time,
+        run_name=record.run_name,
+        tags=record.tags | record.key.series() | {DESCRIPTION: about, SHA256: record.sha256},
+    ).info.run_id
+    client.log_batch(run_id, params=[Param(*item) for item in settings(experiment).items()])
+    points = [
+        Metric(key, value, moment, epoch)
+        for key, values in record.curves.items()
+        for epoch, (moment, value) in enumerate(zip(record.time, values, strict=True), 1)
+    ] + [Metric(key, value, record.time[-1], 0) for key, value in record.final.items()]
+    for start in range(0, len(points), 1000):  # MLflow's limit a call
+        client.log_batch(run_id, points[start : start + 1000])
+    inputs = [
+        DatasetInput(
+            mlflow.entities.Dataset(**data.model_dump(exclude={"context"}, by_alias=True)),
+            [InputTag(CONTEXT, data.context)],
+        )
+        for data in record.inputs
+    ]
+    client.log_inputs(run_id, inputs)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        (folder / "experiment.yaml").write_text("\n".join([*record.experiment, ""]), "utf-8")
+        if record.networks:
+            (folder / signatures.OWN).write_text("\n".join(record.networks), "utf-8")
+        of_images = record.predictions.frame(), record.classes
+        save_results(folder, *of_images, record.history, experiment.title)
+        client.log_artifacts(run_id, temporary)
+    client.set_terminated(run_id, end_time=record.end_time)  # last: the run is whole
