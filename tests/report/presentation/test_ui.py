@@ -138,7 +138,7 @@ def test_the_ui_in_a_browser(store, capsys):
         assert list(dict.fromkeys(named)) == [*LADDER]
         assert "01_template · seed 0 (accuracy)" in page  # a curve
         page = screenshots.browse(newest, "--dump-dom")
-        assert "recorded runs · cifar10 (published)" in page
+        assert "ladder all (published)" in page
         assert "0.9 (step=5)" in page
     finally:
         process.send_signal(signal.SIGINT)
