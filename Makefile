@@ -61,7 +61,7 @@ lint: $(VENV)/ready  ## style, types, and the direction of imports
 jax: .venv-jax/ready  ## Keras on JAX, without TensorFlow
 
 JAX_TESTS ?= tests/training/test_backends.py tests/training/test_jax.py \
-	tests/training/test_numerics.py tests/ladder/test_lanes.py tests/benchmarks
+	tests/training/test_numerics.py tests/engines/test_lanes.py tests/benchmarks
 test-jax: .venv-jax/ready  ## its tests, ten minutes
 	KERAS_BACKEND=jax .venv-jax/bin/python -m pytest -n 2 --dist worksteal $(JAX_TESTS)
 

@@ -218,7 +218,7 @@ def _plan(options: Options) -> None:
     asked = options.lanes if options.one_process or len(due) == 1 else 1
     if asked or os.environ.get("KERAS_BACKEND") == "jax":
         with console.status("starting"), quiet_start():
-            from resnet.ladder import lanes
+            from resnet.engines import lanes
 
             chosen = lanes.chosen(asked)
         for jobs in lanes.by_program(due).values():
@@ -245,7 +245,7 @@ def _train(options: Options) -> None:
     options.set_backend(several=not options.one_process)
     with console.status("starting"), quiet_start():  # the imports take seconds
         from report.analysis import load_statements
-        from resnet import ladder, records, training
+        from resnet import engines, records, training
         from resnet.store import connect
         from resnet.terminal.display import Display
 
@@ -269,7 +269,7 @@ def _train(options: Options) -> None:
             display,
             terminal.stoppable() as should_stop,
         ):
-            failures, parents = ladder.run_jobs(
+            failures, parents = engines.run_jobs(
                 due,
                 dataset,
                 store,
@@ -295,11 +295,11 @@ def _train(options: Options) -> None:
 def _engine(options: Options, due: list[Job]) -> Callable | None:
     """Returns the engine that runs several jobs at a time; None if they run one by one."""
     if options.one_process or (not options.ray and len(due) == 1):
-        from resnet.ladder import lanes
+        from resnet.engines import lanes
 
         count = lanes.chosen(options.lanes)
         return None if count == 1 else partial(lanes.run, lanes=count)
-    from resnet.ladder import cluster
+    from resnet.engines import cluster
 
     return partial(
         cluster.run,
@@ -307,7 +307,6 @@ def _engine(options: Options, due: list[Job]) -> Callable | None:
         address=options.ray,
         cpus=options.threads,
         gpus=options.gpus_per_run,
-        study=options.study,
     )
 
 

@@ -33,7 +33,7 @@ def plain_script(n: int) -> Turn:
 def this_project(n: int) -> Turn:
     from resnet import events, tracking
     from resnet.data import Dataset
-    from resnet.ladder import Ladder
+    from resnet.engines import Invocation
     from resnet.store import connect
 
     x, y = subjects.images(n)
@@ -51,8 +51,9 @@ def this_project(n: int) -> Turn:
         with tempfile.TemporaryDirectory() as folder:
             store = connect(f"sqlite:///{folder}/mlflow.db")
             with tracking.parent_run(store, "benchmark", job, dataset) as parent:
-                ladder = Ladder(store, {job.modified: parent}, False, str(store.checkpoints))
-                ladder.run(job, dataset, listener, lambda: False)
+                parents, checkpoints = {job.modified: parent}, str(store.checkpoints)
+                invocation = Invocation(dataset, store, parents, False, checkpoints)
+                invocation.run(job, listener, lambda: False)
         return n * 0.8 / (ends[1] - ends[0])
 
     return turn

@@ -2,7 +2,7 @@
 
 On which images (``data``), what is run (``study``), by which network (``network``), how it is
 trained (``training``), where runs are kept (``store``, ``records``), what a training leaves there
-(``tracking``), which are due (``ladder``), what a person sees of it (``terminal``). A package
+(``tracking``), which are due (``engines``), what a person sees of it (``terminal``). A package
 imports from those before it; ``make lint`` holds it to that. docs/architecture.md shows the way.
 """
 

@@ -1,8 +1,4 @@
-"""What happens while runs train, told one way: from the training to whoever listens.
-
-Events are plain data: the same listener serves a training in this process and one on another
-machine.
-"""
+"""The events of runs that train, as plain data: they reach a listener from any machine."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,7 +6,7 @@ from dataclasses import dataclass
 from resnet.study import Job
 
 History = list[dict[str, float]]
-"""One record an epoch, see :class:`resnet.training.Outcome`."""
+"""One dict per epoch, see :class:`resnet.training.Outcome`."""
 
 
 @dataclass(frozen=True)
@@ -22,17 +18,17 @@ class Event:
 
 @dataclass(frozen=True)
 class Started(Event):
-    """It is about to train, or to go on, in a program of ``lanes``."""
+    """The run is about to start or resume, in a program of ``lanes``."""
 
     lanes: int = 1
 
 
 @dataclass(frozen=True)
 class Resumed(Event):
-    """It goes on behind the epochs of ``history``, ``step`` steps into the next.
+    """The run resumes after the epochs of ``history``, ``step`` steps into the next.
 
-    ``shared`` of the epochs were trained by another run. ``differs`` maps what its bits depend on,
-    where that is no longer what it was, to (then, now). ``due`` is whether any step is left.
+    Another run trained ``shared`` of these epochs. ``differs`` maps each fact that bits depend on,
+    and that has changed, to its values (then, now). ``due`` is whether any step is left.
     """
 
     step: int
@@ -44,7 +40,7 @@ class Resumed(Event):
 
 @dataclass(frozen=True)
 class Progress(Event):
-    """Several times a second: ``step`` of ``steps`` done; loss, accuracy, learning_rate."""
+    """Several times a second: ``step`` of ``steps``; ``logs`` are loss, accuracy, learning_rate."""
 
     epoch: int
     step: int
@@ -54,7 +50,7 @@ class Progress(Event):
 
 @dataclass(frozen=True)
 class Phase(Event):
-    """It does something else than training: ``what`` (validating, testing, recording).
+    """The run is ``validating``, ``testing`` or ``recording``.
 
     While it validates, several times a second: ``done`` of ``total`` batches; else both are 0.
     """
@@ -66,7 +62,7 @@ class Phase(Event):
 
 @dataclass(frozen=True)
 class Epoch(Event):
-    """An epoch is complete and in the checkpoint; its record is ``history[-1]``."""
+    """An epoch is complete and has its checkpoint; its figures are ``history[-1]``."""
 
     history: History
 
@@ -91,29 +87,34 @@ class Stopped(Event):
 
 @dataclass(frozen=True)
 class Notice(Event):
-    """Something else worth a line."""
+    """A line for the user."""
 
     text: str
 
 
 @dataclass(frozen=True)
-class Skipped(Event):
-    """It was finished before."""
+class Ended(Event):
+    """The job is over."""
+
+
+@dataclass(frozen=True)
+class Skipped(Ended):
+    """An earlier command finished the run."""
 
     run_id: str
     test_accuracy: float
 
 
 @dataclass(frozen=True)
-class Finished(Event):
-    """It is trained, tested and recorded; see :meth:`resnet.training.Outcome.summary`."""
+class Finished(Ended):
+    """The run is trained, tested and recorded; see :meth:`resnet.training.Outcome.summary`."""
 
     summary: dict[str, float]
 
 
 @dataclass(frozen=True)
-class Failed(Event):
-    """It failed, which does not cost the other jobs."""
+class Failed(Ended):
+    """The run failed; the other jobs go on."""
 
     reason: str
 

@@ -24,7 +24,7 @@ from sqlalchemy import event
 from sqlalchemy.engine import Engine
 
 import runner
-from resnet import ladder, training
+from resnet import engines, training
 from resnet.tracking import runs
 from resnet.training import loop, program, steps
 
@@ -100,7 +100,7 @@ POINTS = {
     "model": lambda n: kill_before(keras.Model, "save", n),
     "figures": lambda n: kill_before(training.Outcome, "summary", n),
     "end": lambda n: kill_before(runs, "end", n + 1),
-    "between": lambda n: kill_before(ladder.Ladder, "run", n),
+    "between": lambda n: kill_before(engines.Invocation, "run", n),
     "never": lambda n: None,
 }
 

@@ -8,8 +8,8 @@ import grimp
 ROOT = Path(__file__).resolve().parent.parent
 # Heavy modules of a room that are no part of what it exports, so that the room is there at once.
 LATE = {
-    "resnet.ladder.cluster",
-    "resnet.ladder.lanes",
+    "resnet.engines.cluster",
+    "resnet.engines.lanes",
     "resnet.terminal.display",
     "resnet.terminal.plan",
 }

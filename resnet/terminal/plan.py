@@ -47,7 +47,7 @@ def show(due: list[Job], images: Dataset | Source, lanes: dict[str, int], option
     past, done = _past(firsts, options, images.fingerprint)
     if options.timing:
         with console.status("starting"), quiet_start():  # the imports take seconds
-            from resnet.ladder import estimate
+            from resnet.engines import estimate
         known: Known = {}
         shape = height, width, channels
         for name, job in firsts.items():

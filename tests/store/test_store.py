@@ -22,7 +22,7 @@ from mlflow.store.db import utils
 from rich.console import Console
 
 from report import analysis
-from resnet import UserError, events, host, ladder, store, tracking
+from resnet import UserError, engines, events, host, store, tracking
 from resnet.host import addresses, messages
 from resnet.study import Job, Study, change
 from resnet.terminal.display import Display
@@ -352,7 +352,7 @@ def climb(where, dataset, at_epoch=lambda: None):
         if isinstance(event, events.Epoch) and len(event.history) == 2:
             at_epoch()
 
-    ladder.run_jobs([JOB], dataset, where, listener, name="x")
+    engines.run_jobs([JOB], dataset, where, listener, name="x")
     assert not [event for event in heard if isinstance(event, events.Failed)]
     return heard
 
@@ -417,14 +417,14 @@ def test_what_kept_a_ladder_from_its_models_and_report_is_made_up_for(own, datas
     with monkeypatch.context() as patch:
         patch.setattr(tracking, "register", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
-            ladder.run_jobs([JOB], dataset, own, lambda event: None, name="x")
+            engines.run_jobs([JOB], dataset, own, lambda event: None, name="x")
     assert not own.client.search_registered_models()
     (begun,) = own.search(role="ladder")
     parent = begun.info.run_id
-    assert ladder.run_jobs([JOB], dataset, own, lambda event: None, name="x") == (0, {"": parent})
+    assert engines.run_jobs([JOB], dataset, own, lambda event: None, name="x") == (0, {"": parent})
     assert own.client.search_registered_models()
     own.client.set_tag(parent, "ladder", "its report")
-    assert ladder.run_jobs([JOB], dataset, own, lambda event: None, name="x") == (0, {"": ""})
+    assert engines.run_jobs([JOB], dataset, own, lambda event: None, name="x") == (0, {"": ""})
     assert len(own.search(role="ladder")) == 1
 
 
@@ -435,10 +435,10 @@ def test_an_interrupted_sweep_leaves_no_parent_going(own, dataset):
 
     jobs = [replace(JOB, modified=f"a.b={n}") for n in (1, 2)]
     with pytest.raises(KeyboardInterrupt):
-        ladder.run_jobs(jobs, dataset, own, stop, name="x")
+        engines.run_jobs(jobs, dataset, own, stop, name="x")
     parents = own.search(role="ladder")
     assert [run.info.status for run in parents] == ["KILLED"] * 2
-    failures, again = ladder.run_jobs(jobs, dataset, own, lambda event: None, name="x")
+    failures, again = engines.run_jobs(jobs, dataset, own, lambda event: None, name="x")
     assert failures == 0
     for run in own.search(role="rung"):
         assert run.data.tags["mlflow.parentRunId"] == again[run.data.tags["modified"]]
@@ -450,30 +450,16 @@ def test_a_deleted_tag_ends_no_later_ladder(own, dataset):
     (run,) = own.search(role="rung")
     own.client.delete_tag(run.info.run_id, "rung")
     other = Job(change(JOB.experiment, {"training": {"epochs": 1}}, "test"), 0)
-    failures, _ = ladder.run_jobs([other], dataset, own, lambda event: None, name="x")
+    failures, _ = engines.run_jobs([other], dataset, own, lambda event: None, name="x")
     assert failures == 0
     assert own.client.search_registered_models()
-
-
-def test_a_run_begun_on_other_images_of_that_name_is_told(own, dataset):
-    def stop():
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        climb(own, dataset, stop)
-    fewer = replace(dataset, x_train=dataset.x_train[:-1], y_train=dataset.y_train[:-1])
-    heard = climb(own, fewer)
-    (notice,) = [event.text for event in heard if isinstance(event, events.Notice)]
-    assert notice == (
-        f"was begun on other images called bars ({dataset.fingerprint[:12]}): it begins anew"
-    )
 
 
 def test_a_diverged_run_says_so(own, dataset):
     job = Job(change(JOB.experiment, {"data": {"pixel_scale": 1e-38}}, "test"), 0)
     console = Console(file=io.StringIO(), width=200)
     with Display(console, [job]) as display:
-        ladder.run_jobs([job], dataset, own, display, name="x")
+        engines.run_jobs([job], dataset, own, display, name="x")
     told = console.file.getvalue()
     assert told.count("diverged: the loss is not finite") == 1
     assert "; diverged in epoch 1" in told

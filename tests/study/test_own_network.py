@@ -11,7 +11,7 @@ from conftest import assert_interrupted, assert_same_outcome, bars
 from test_own_studies import RUNG
 
 from resnet import UserError, records, tracking
-from resnet.ladder import run_jobs
+from resnet.engines import run_jobs
 from resnet.network import build, building, layers
 from resnet.store import connect, download
 from resnet.study import Job, Study, signatures

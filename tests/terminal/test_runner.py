@@ -280,7 +280,7 @@ def test_a_failing_rung_does_not_cost_the_others_and_the_code_is_1(
             raise RuntimeError("the disk\nis full")
         return train(experiment, *arguments)
 
-    monkeypatch.setattr("resnet.ladder.ladder.train", failing)
+    monkeypatch.setattr("resnet.engines.jobs.train", failing)
     process = here("--ladder=1-2", f"--data={image_folder}", *FAST)
     assert process.returncode == 1, process.err
     assert "failed: RuntimeError: the disk is full" in process.out

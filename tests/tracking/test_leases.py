@@ -15,8 +15,8 @@ from conftest import SMALL, assert_same_outcome, experiment
 from mlflow.exceptions import MlflowException
 
 from resnet import Interrupted, UserError, events, store, tracking, training
+from resnet.engines import cluster
 from resnet.host import messages
-from resnet.ladder import cluster
 from resnet.records import CURVES
 from resnet.study import Job
 from resnet.tracking import Lease, Lost, environment, leases, runs, taking
@@ -263,12 +263,12 @@ def test_where_no_checkpoint_can_be_written_is_told_in_one_line(tmp_path, place)
 def test_a_cluster_that_cannot_be_used_is_one_line_at_once(dataset):
     for address in ("127.0.0.1:1", "127.0.0.1"):
         with pytest.raises(UserError, match=f"--ray {address}: there is no cluster to join"):
-            cluster._start(None, address, None, dataset)
+            cluster._start(None, address, dataset)
     node = {"NodeID": "x", "NodeManagerAddress": "here", "Alive": True, "Resources": {"CPU": 2.0}}
     ray = SimpleNamespace(nodes=lambda: [node, node | {"Alive": False, "Resources": {"GPU": 8.0}}])
-    assert cluster._able(ray, 2, None) == {"x": "here"}
+    assert cluster._nodes_with_room(ray, 2, None) == {"x": "here"}
     with pytest.raises(UserError, match="no machine has 1 CPUs and 1 GPUs for a run"):
-        cluster._able(ray, 1, 1.0)
+        cluster._nodes_with_room(ray, 1, 1.0)
 
 
 def test_a_store_that_goes_away_is_waited_for_and_nothing_is_doubled(shared, monkeypatch):

@@ -18,7 +18,7 @@ from conftest import ROOT, SMALL, assert_same_outcome, experiment
 from ladders import KILLED_AT, assert_identical, ladder_arguments, left_alone, record, runs_of
 
 from resnet import Interrupted, events, tracking
-from resnet.ladder import lanes, run_jobs
+from resnet.engines import lanes, run_jobs
 from resnet.network import building, layers
 from resnet.store import connect
 from resnet.study import Job, Study, change
@@ -268,7 +268,7 @@ def test_one_that_ends_makes_room_and_none_waits_for_it(dataset, tmp_path, monke
     jobs = [Job(longer, 0), Job(SHORT, 1), Job(longer, 2), Job(LONG, 4)]
     told, outcomes, make = [], {}, program.Program._make
 
-    def work(job, dataset, listener, should_stop, lane):
+    def work(job, listener, should_stop, lane):
         listener(events.Started(job, lane.program.lanes))
         folder = f"{tmp_path}/{job.seed}"
         outcome = train(job.experiment, dataset, job.seed, folder, listener, make=lane)
@@ -282,7 +282,8 @@ def test_one_that_ends_makes_room_and_none_waits_for_it(dataset, tmp_path, monke
         assert all(array.is_ready() for array in self._state)
 
     monkeypatch.setattr(program.Program, "_make", watched)
-    done = lanes.run(jobs, dataset, work, str(tmp_path), told.append, lambda: False, lanes=3)
+    invocation = types.SimpleNamespace(run=work, dataset=dataset)
+    done = lanes.run(jobs, invocation, told.append, lambda: False, lanes=3)
     assert sorted(event.job.seed for event in done) == [0, 1, 2, 4]
     order = [(type(e).__name__, e.job.seed) for e in told if isinstance(e, events.Event)]
     assert order.index(("Started", 4)) < max(order.index(("Finished", n)) for n in (0, 2))
@@ -303,12 +304,13 @@ def test_a_program_that_fails_ends_its_lanes_with_the_reason_and_none_hangs(
     def fail(self, calls, *, active=True):
         raise RuntimeError("out of memory")
 
-    def work(job, dataset, listener, should_stop, lane):
+    def work(job, listener, should_stop, lane):
         train(job.experiment, dataset, job.seed, f"{tmp_path}/{job.seed}", make=lane)
 
     monkeypatch.setattr(program.Program, "_make", fail)
     jobs = [Job(SHORT, seed) for seed in range(3)]
-    done = lanes.run(jobs, dataset, work, str(tmp_path), id, lambda: False, lanes=2)
+    invocation = types.SimpleNamespace(run=work, dataset=dataset)
+    done = lanes.run(jobs, invocation, id, lambda: False, lanes=2)
     assert {(event.job.seed, event.reason) for event in done} == {
         (seed, "RuntimeError: out of memory") for seed in range(3)
     }
@@ -489,7 +491,7 @@ first, second = jax.devices()
 jax.config.update("jax_default_device", first)
 program.accelerator = lambda: second
 import sys
-sys.path[:0] = ["tests", "tests/ladder"]
+sys.path[:0] = ["tests", "tests/engines"]
 from test_lanes import *
 from conftest import bars
 jobs = [Job(LONG, 0), Job(LONG, 1)]

@@ -1,0 +1,287 @@
+"""Several trainings at a time, on this machine or on a Ray cluster; nothing else imports Ray.
+
+Each run has a task, in a process of its own. If a worker or a node is lost, its run loses the steps
+since the last checkpoint, and Ray starts the task again. Events pass through an actor on the
+driver's node.
+"""
+
+import logging
+import os
+import signal
+import socket
+import time
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+# read when Ray is imported
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("RAY_worker_niceness", "0")
+
+from resnet import ROOT, Interrupted, UserError, events
+from resnet.data import Dataset
+from resnet.engines.jobs import Invocation, next_job
+from resnet.host.messages import one_line
+from resnet.store import Store, connect
+from resnet.study import Job
+from resnet.training import checkpoints
+
+# bits, devices and access to the store depend on these: a worker gets the driver's
+_PREFIXES = ("KERAS_", "TF_", "XLA_", "JAX_", "ONEDNN_", "OMP_", "MLFLOW_")
+_DEVICES = "CUDA_VISIBLE_DEVICES"  # set by Ray if it assigns GPUs to runs
+
+Environment = tuple[tuple[str, ...], dict[str, str]]
+"""Prefixes of names, and the driver's variables with these prefixes."""
+
+
+class _Messages:
+    """An actor between workers and driver. If it is lost, a new one starts empty."""
+
+    def __init__(self) -> None:
+        self._events: list[events.Event] = []
+        self._begun: Counter[tuple[str, int]] = Counter()
+        self._stop = False
+
+    def begin(self, job: Job) -> int:
+        """Counts a start of the job; returns how many preceded it since its last epoch."""
+        self._begun[job.row, job.seed] += 1
+        return self._begun[job.row, job.seed] - 1
+
+    def put(self, event: events.Event) -> None:
+        if isinstance(event, events.Epoch):
+            self._begun[event.job.row, event.job.seed] = 1
+        self._events.append(event)
+
+    def stopped(self) -> bool:
+        return self._stop
+
+    def take(self, stop: bool) -> list[events.Event]:
+        self._stop = stop
+        taken, self._events = self._events, []
+        return taken
+
+
+def run(
+    jobs: list[Job],
+    invocation: Invocation,
+    listener: events.Listener,
+    should_stop: Callable[[], bool],
+    *,
+    processes: int | None = None,
+    address: str | None = None,
+    cpus: int = 1,
+    gpus: float | None = None,
+) -> list[events.Ended]:
+    """Runs jobs in worker processes; an :data:`resnet.engines.jobs.Engine`.
+
+    Args:
+        jobs: the jobs.
+        invocation: what they share; its dataset is copied once to each machine, and all nodes must
+            see its checkpoints.
+        listener: receives their events, in this thread.
+        should_stop: called several times a second.
+        processes: number of runs at a time; by default as many as there is room for.
+        address: address of a Ray cluster; by default Ray starts on this machine.
+        cpus: CPUs that a run occupies on its node; on this machine ``processes`` is the limit.
+        gpus: GPUs that a run occupies; by default all runs see those that this process sees.
+
+    Returns:
+        How each job ended, in that order.
+
+    Raises:
+        Interrupted: ``should_stop`` returned True; all checkpoints are written.
+        UserError: there is no such cluster, no room for a run, or a node cannot train.
+    """
+    ray = _start(processes, address, invocation.dataset)
+    try:
+        cpus, environment = cpus if address else 1, _environment(gpus)
+        nodes = _nodes_with_room(ray, cpus, gpus)
+        if address:
+            _check_nodes(ray, nodes, invocation, environment)
+        invocation.dataset.fingerprint  # noqa: B018 - computed once here and not in every worker
+        here = _on(ray, ray.get_runtime_context().get_node_id())
+        messages = ray.remote(num_cpus=0, max_restarts=-1, **here)(_Messages).remote()
+        # Ray starts a task again whose worker was lost, but not one that raised
+        again = {"max_calls": 1, "max_retries": -1, "retry_exceptions": False}
+        task = ray.remote(num_cpus=cpus, num_gpus=gpus or 0, **again)(_task)
+        shared = [ray.put(invocation)], messages, environment
+
+        def begin(job: Job) -> Any:
+            return task.remote(job, *shared)
+
+        ended = _serve(ray, jobs, begin, processes or len(jobs), messages, listener, should_stop)
+        if should_stop() and len(ended) < len(jobs):
+            raise Interrupted
+        return ended
+    finally:
+        ray.shutdown()
+
+
+def _serve(
+    ray: Any,
+    jobs: list[Job],
+    begin: Callable[[Job], Any],
+    processes: int,
+    messages: Any,
+    listener: events.Listener,
+    should_stop: Callable[[], bool],
+) -> list[events.Ended]:
+    """Runs up to ``processes`` tasks at a time until all jobs are over."""
+    waiting, ended = list(jobs), []
+    running: dict[Any, Job] = {}
+    while waiting or running:
+        if stop := should_stop():
+            waiting.clear()
+        while len(running) < processes and (job := next_job(waiting, running.values())):
+            running[begin(job)] = job
+        over, _ = ray.wait(list(running), timeout=0.1) if running else ([], [])
+        for event in _ask(ray, messages.take, stop) or ():
+            listener(event)
+        for reference in over:
+            job = running.pop(reference)
+            try:
+                result = ray.get(reference)
+            except ray.exceptions.RayError as error:  # of the engine, not of the run
+                result = events.Failed(job, one_line(error))
+            if result is not None:
+                listener(result)
+                ended.append(result)
+    return ended
+
+
+def _start(processes: int | None, address: str | None, dataset: Dataset) -> Any:
+    """Starts Ray here or joins a cluster; returns the module."""
+    here: dict[str, Any] = {}
+    if not address:
+        os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # it listens on 127.0.0.1 alone
+        size = sum(array.nbytes for array in (dataset.x_train, dataset.x_test))
+        here = {"num_cpus": processes, "include_dashboard": False}
+        here["object_store_memory"] = 2 * size + 128 * 2**20
+        path = [str(ROOT), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
+        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, path))
+    import ray
+
+    handler = signal.getsignal(signal.SIGTERM)  # Ray sets its own
+    try:
+        if address and address != "auto" and "://" not in address:  # Ray would try for minutes
+            host, _, port = address.rpartition(":")
+            socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
+        ray.init(address or "local", log_to_driver=False, logging_level=logging.ERROR, **here)
+    except (OSError, ValueError, RuntimeError, ImportError) as error:
+        joined = f"--ray {address}: there is no cluster to join"
+        problem = joined if address else "Ray does not start"
+        raise UserError(f"{problem}: {one_line(error)[:300]}") from None
+    finally:
+        signal.signal(signal.SIGTERM, handler)
+    return ray
+
+
+def _on(ray: Any, node_id: str) -> dict[str, Any]:
+    """The option that places a task or an actor on a node."""
+    strategies = ray.util.scheduling_strategies
+    return {"scheduling_strategy": strategies.NodeAffinitySchedulingStrategy(node_id, soft=False)}
+
+
+def _environment(gpus: float | None) -> Environment:
+    prefixes = _PREFIXES if gpus else (*_PREFIXES, _DEVICES)
+    return prefixes, {key: value for key, value in os.environ.items() if key.startswith(prefixes)}
+
+
+def _adopt(environment: Environment) -> None:
+    """Gives a worker the driver's environment; Ray itself sets OMP_NUM_THREADS, for one."""
+    prefixes, variables = environment
+    for key in [key for key in os.environ if key.startswith(prefixes)]:
+        del os.environ[key]
+    os.environ.update(variables)
+
+
+def _nodes_with_room(ray: Any, cpus: int, gpus: float | None) -> dict[str, str]:
+    """The addresses of the nodes that have room for a run, by their ids."""
+    needs = {"CPU": cpus, "GPU": gpus or 0}
+    nodes = {
+        node["NodeID"]: node["NodeManagerAddress"]
+        for node in ray.nodes()
+        if node["Alive"] and all(node["Resources"].get(k, 0) >= n for k, n in needs.items())
+    }
+    if not nodes:
+        raise UserError(
+            f"no machine has {cpus} CPUs and {gpus or 0:g} GPUs for a run; --cpus-per-run and "
+            "--gpus-per-run say how many a run occupies"
+        )
+    return nodes
+
+
+def _check_nodes(
+    ray: Any, nodes: dict[str, str], invocation: Invocation, environment: Environment
+) -> None:
+    """Refuses a cluster with a node that could not train, before the first step."""
+    probe = checkpoints.prepare(invocation.checkpoints)
+    check = ray.remote(num_cpus=0, max_calls=1)(_check_node)
+    arguments = probe, environment, invocation.store
+    try:
+        checks = {node: check.options(**_on(ray, node)).remote(*arguments) for node in nodes}
+        for node, reference in checks.items():
+            try:
+                ray.get(reference)
+            except ray.exceptions.RayTaskError as error:
+                reason = one_line(error.cause or error)[-300:]
+                raise UserError(f"--ray: node {nodes[node]}: {reason}") from None
+            except ray.exceptions.RayError:
+                continue  # the node is lost, and Ray did not know yet
+    finally:
+        checkpoints.remove(probe)
+
+
+def _check_node(probe: str, environment: Environment, store: Store) -> None:
+    """Raises what keeps this node from training."""
+    _adopt(environment)
+    if not checkpoints.visible(probe):
+        raise UserError(
+            "does not see the checkpoints; --checkpoints names a shared folder or a URL such as "
+            "s3://bucket/folder"
+        )
+    connect(store.uri, store.study)
+
+
+def _ask(ray: Any, method: Any, *arguments: Any) -> Any:
+    """The actor's answer; None while it starts again."""
+    try:
+        return ray.get(method.remote(*arguments), timeout=10)
+    except ray.exceptions.RayError:
+        return None
+
+
+def _task(
+    job: Job, shared: list[Any], messages: Any, environment: Environment
+) -> events.Ended | None:
+    """Runs one job in a worker; returns None if it was interrupted."""
+    import ray
+
+    _adopt(environment)
+    terminated = []
+    signal.signal(signal.SIGTERM, lambda *_: terminated.append(True))
+    asked, stop = 0.0, False
+
+    def should_stop() -> bool:
+        nonlocal asked, stop
+        if time.monotonic() - asked > 0.5:
+            stop = _ask(ray, messages.stopped) or stop
+            asked = time.monotonic()
+        return stop or bool(terminated)
+
+    def listener(event: events.Event) -> None:
+        messages.put.remote(event)
+
+    losses = _ask(ray, messages.begin, job) or 0
+    try:
+        if should_stop():
+            raise Interrupted
+        if losses:
+            text = f"its worker was lost ({losses} in a row); it begins again"
+            listener(events.Notice(job, text))
+        invocation: Invocation = ray.get(shared[0])
+        return invocation.run(job, listener, should_stop, losses)
+    except Interrupted:
+        if not stop:  # this worker or its node alone must go: Ray starts the run again
+            os._exit(1)
+        return None

@@ -1,0 +1,329 @@
+"""The jobs of one command: which are due, in what order, and what happens to each."""
+
+import contextlib
+import os
+import time
+import traceback
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from resnet import Interrupted, UserError, events, tracking
+from resnet.data import Dataset
+from resnet.host.messages import hide, mask
+from resnet.network import keras
+from resnet.store import Run, Store
+from resnet.study import Job
+from resnet.tracking import Lease, Lost
+from resnet.training import Epochs, Lane, checkpoints, train
+
+WORKERS_LOST = 5
+"""How often a run may lose its worker without completing an epoch in between."""
+
+Engine = Callable[..., list[events.Ended]]
+"""``engine(jobs, invocation, listener, should_stop)`` runs jobs and returns how each ended.
+
+An engine takes jobs from :func:`next_job`, and calls ``listener`` in the caller's thread. If a
+worker is lost, another one gets its job with the number of losses since its last epoch. Workers do
+not see Ctrl-C; they stop when ``should_stop`` returns True.
+"""
+
+
+@dataclass(frozen=True)
+class Invocation:
+    """What all jobs of one command share.
+
+    Args:
+        dataset: the images.
+        store: where runs are recorded.
+        parents: the command's own run, by ``modified``; a sweep has one for each value.
+        fresh: whether runs that earlier commands finished or began start again.
+        checkpoints: the folder of all checkpoints, a path or URL.
+    """
+
+    dataset: Dataset
+    store: Store
+    parents: Mapping[str, str]
+    fresh: bool
+    checkpoints: str
+
+    def folder(self, job: Job) -> str:
+        """Returns the folder of a job's checkpoints, which all jobs of its trajectory share."""
+        names = job.experiment.trajectory()[:16], self.dataset.fingerprint[:12], f"seed{job.seed}"
+        return "/".join((self.checkpoints, "-".join((*names, keras.backend.backend()))))
+
+    def lock(self, job: Job) -> FileLock:
+        """Makes this machine's lock of a job's trajectory; if its process is killed, it is free."""
+        self.store.checkpoints.mkdir(parents=True, exist_ok=True)
+        return FileLock(self.store.checkpoints / f"{self.folder(job).rpartition('/')[2]}.lock")
+
+    def run(
+        self,
+        job: Job,
+        listener: events.Listener,
+        should_stop: Callable[[], bool],
+        losses: int = 0,
+        lane: Lane | None = None,
+    ) -> events.Ended:
+        """Runs one job: skips it if it is finished, resumes it if it was begun, else trains it.
+
+        Args:
+            job: the job.
+            listener: receives the job's events.
+            should_stop: called between steps.
+            losses: number of workers that the job lost since its last epoch.
+            lane: the run's lane in a program of several runs.
+
+        Returns:
+            ``Finished``, ``Skipped`` or ``Failed``.
+
+        Raises:
+            Interrupted: ``should_stop`` returned True; a checkpoint is written.
+        """
+        store = self.store.waiting(lambda text: listener(events.Notice(job, text)), should_stop)
+        invocation, lock = replace(self, store=store), self.lock(job)
+        lanes = lane.program.lanes if lane else 1
+        try:
+            while True:
+                lease, waited = Lease(store, Path(lock.lock_file)), False
+                while not (run := invocation._take(job, lock, lease, lanes)):
+                    if not waited:
+                        listener(events.Notice(job, "is at another process; waiting for it"))
+                    waited = True
+                    if should_stop():
+                        raise Interrupted
+                    time.sleep(1)
+                if run.info.status == "FINISHED":
+                    return _skipped(job, run, listener)
+                listener(events.Started(job, lanes))
+                try:
+                    with tracking.child_run(store, run, job, self.dataset, lease) as child:
+                        return self._train(job, child, listener, should_stop, losses, lane)
+                except Lost:
+                    listener(events.Notice(job, "another process has taken the run over"))
+        except Interrupted:
+            raise
+        except UserError as error:
+            return events.Failed(job, hide(str(error)))
+        except Exception as error:  # the other jobs go on
+            return events.Failed(job, mask(f"{type(error).__name__}: {error}"))
+        finally:
+            lock.release()
+            keras.backend.clear_session()
+
+    def _take(self, job: Job, lock: FileLock, lease: Lease, lanes: int) -> Run | None:
+        """The job's run; None while another process is at it."""
+        try:
+            if not lock.is_locked:
+                lock.acquire(timeout=0)
+        except Timeout:
+            return None
+        return tracking.take(
+            *(self.store, job, self.dataset, self.parents[job.modified], lease),
+            lanes=lanes,
+            fresh=self.fresh,
+            folder=self.folder(job),
+        )
+
+    def _train(
+        self,
+        job: Job,
+        child: tracking.RunWriter,
+        listener: events.Listener,
+        should_stop: Callable[[], bool],
+        losses: int,
+        lane: Lane | None,
+    ) -> events.Ended:
+        """Trains a run that was taken, and records it."""
+
+        def log(event: events.Event) -> None:
+            if isinstance(event, events.Resumed) and event.differs:
+                child.log_differences(event.differs)
+            if isinstance(event, events.Resumed | events.Epoch):
+                child.log_history(event.history)
+            listener(replace(event, job=job))  # training knows nothing of --set
+
+        def stop() -> bool:
+            child.lease.raise_if_lost()
+            return should_stop()
+
+        try:
+            if losses > WORKERS_LOST:
+                raise RuntimeError(
+                    f"its worker was lost {losses} times without completing an epoch in between"
+                )
+            folder = self.folder(job)
+            outcome = train(job.experiment, self.dataset, job.seed, folder, log, stop, lane)
+            listener(events.Phase(job, "recording"))
+            child.log_outcome(job, self.dataset, outcome)
+        except (Interrupted, Lost):
+            raise
+        except Exception:
+            child.log_failure(hide(traceback.format_exc()))
+            raise
+        return events.Finished(job, outcome.summary())
+
+    def remove_checkpoints(self, job: Job) -> None:
+        """Removes a trajectory's checkpoints, unless an unfinished run needs them."""
+        with contextlib.suppress(Timeout), self.lock(job).acquire(timeout=0):
+            if not tracking.unfinished(self.store, tracking.sharing(job, self.dataset)):
+                checkpoints.remove(self.folder(job))
+
+
+def _skipped(job: Job, run: Run, listener: events.Listener) -> events.Ended:
+    name = run.data.tags.get("rung", job.experiment.name)
+    if name != job.experiment.name:
+        listener(events.Notice(job, f"the same as {name}, as which it was trained"))
+    return events.Skipped(job, run.info.run_id, run.data.metrics.get("test_accuracy", float("nan")))
+
+
+def run_jobs(
+    jobs: list[Job],
+    dataset: Dataset,
+    store: Store,
+    listener: events.Listener,
+    *,
+    name: str,
+    fresh: bool = False,
+    folder: str | None = None,
+    should_stop: Callable[[], bool] = lambda: False,
+    engine: Engine | None = None,
+) -> tuple[int, dict[str, str]]:
+    """Runs the jobs in order; finished ones are skipped, begun ones resumed.
+
+    Args:
+        jobs: the jobs, all of one profile.
+        dataset: the images.
+        store: where runs are recorded.
+        listener: receives the events of all jobs.
+        name: name of the command's runs in MLflow.
+        fresh: whether finished and begun runs start again.
+        folder: folder of all checkpoints, a path or URL; by default beside the store.
+        should_stop: called between steps.
+        engine: runs several jobs at a time; by default they run one by one in this process.
+
+    Returns:
+        The number of jobs that failed, and by ``modified`` the id of the command's run. If all jobs
+        were finished, it is the newest earlier run whose ladder was not logged, or empty.
+
+    Raises:
+        Interrupted: ``should_stop`` returned True; checkpoints are written.
+        UserError: the dataset is too small, checkpoints cannot be written, or the cluster
+            cannot be used.
+    """
+    folder = folder or str(store.checkpoints)
+    if "://" not in folder:
+        folder = os.path.abspath(folder)  # noqa: PTH100 - workers have a folder of their own
+    _check_data(jobs, dataset, listener)
+    # a full disk or a bucket without rights is reported now and not after the first epoch
+    checkpoints.remove(checkpoints.prepare(folder))
+    patient = store.waiting(lambda text: listener(events.Notice(jobs[0], text)), should_stop)
+    with _parents(patient, name, jobs, dataset, fresh) as parents:
+        # workers get the store without its patience, which belongs to this process
+        invocation = Invocation(dataset, store, parents, fresh, folder)
+        removing = _removing_checkpoints(replace(invocation, store=patient), jobs, listener)
+        run_all = engine if engine and any(parents.values()) else _one_by_one
+        ended = run_all(jobs, invocation, removing, should_stop)
+        failed = sum(isinstance(event, events.Failed) for event in ended)
+        # for finished runs too: an earlier command may have been kept from it
+        if failed < len(ended) and not jobs[0].modified:
+            patient.patiently(tracking.register, store, dataset, jobs[0].profile)
+    return failed, {
+        modified: parents[modified] or _unreported(patient, job, dataset)
+        for modified, job in {job.modified: job for job in jobs}.items()
+    }
+
+
+def next_job(waiting: list[Job], running: Iterable[Job]) -> Job | None:
+    """Takes the first job that waits and whose trajectory no running job trains."""
+    busy = {job.trajectory() for job in running}
+    for job in waiting:
+        if job.trajectory() not in busy:
+            waiting.remove(job)
+            return job
+    return None
+
+
+def _one_by_one(
+    jobs: list[Job],
+    invocation: Invocation,
+    listener: events.Listener,
+    should_stop: Callable[[], bool],
+) -> list[events.Ended]:
+    ended: list[events.Ended] = []
+    for job in jobs:
+        ended.append(invocation.run(job, listener, should_stop))
+        listener(ended[-1])
+    return ended
+
+
+@contextlib.contextmanager
+def _parents(
+    store: Store, name: str, jobs: list[Job], dataset: Dataset, fresh: bool
+) -> Iterator[dict[str, str]]:
+    """Opens the command's runs by ``modified``; "" where all jobs are finished."""
+    sets: dict[str, list[Job]] = {}
+    for job in jobs:
+        sets.setdefault(job.modified, []).append(job)
+    due = [of[0] for of in sets.values() if fresh or not _all_over(store, of, dataset)]
+    with contextlib.ExitStack() as stack:
+        yield dict.fromkeys(sets, "") | {
+            job.modified: stack.enter_context(tracking.parent_run(store, name, job, dataset))
+            for job in due
+        }
+
+
+def _removing_checkpoints(
+    invocation: Invocation, jobs: list[Job], listener: events.Listener
+) -> events.Listener:
+    """The listener, which also removes checkpoints after the last job that may use them."""
+    left = Counter(job.trajectory() for job in jobs)
+
+    def removing(event: events.Event) -> None:
+        listener(event)
+        if isinstance(event, events.Ended):
+            left[event.job.trajectory()] -= 1
+            if not left[event.job.trajectory()]:
+                invocation.remove_checkpoints(event.job)
+
+    return removing
+
+
+def _check_data(jobs: list[Job], dataset: Dataset, listener: events.Listener) -> None:
+    """Refuses images that a job cannot train on, before the first hours are spent."""
+    n, *shape, _ = dataset.x_train.shape
+    differing: dict[str, None] = {}
+    for job in jobs:
+        epochs = Epochs.make(job.experiment, n, (shape[0], shape[1]), job.seed, dataset.y_train)
+        if not epochs.same_classes(dataset.y_train):  # Keras's generator refuses, its fit does not
+            differing[job.experiment.name] = None
+    if differing:
+        text = (
+            f"{', '.join(differing)}: the images that validate are of other classes than those "
+            "that train, because file names give the order of images: number them mixed"
+        )
+        listener(events.Notice(jobs[0], text))
+
+
+def _unreported(store: Store, job: Job, dataset: Dataset) -> str:
+    """The run of the newest command, if it has no report."""
+    same = {"profile": job.profile, "modified": job.modified, "dataset": dataset.name}
+    newest = store.search(role="ladder", **same)[:1]
+    return "".join(run.info.run_id for run in newest if "ladder" not in run.data.tags)
+
+
+def _all_over(store: Store, jobs: list[Job], dataset: Dataset) -> bool:
+    """Whether every job is finished, and no other command is at work."""
+    if store.search(role="ladder", status="RUNNING"):
+        return False
+    for job in jobs:
+        same = tracking.key_of(job, dataset).same
+        # a job that was begun again goes on, whether or not another run of it is finished
+        if not store.search(**same, role="rung", status="FINISHED"):
+            return False
+        if tracking.unfinished(store, same):
+            return False
+    return True
