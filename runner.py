@@ -250,8 +250,8 @@ def _train(options: Options) -> None:
         from resnet.terminal.display import Display
 
         published = load_statements(options.study).published  # raises before training
-        engine, reservations = _engine(options, due), training.reservations()
-    for line in reservations:
+        engine, warnings = _engine(options, due), training.device_warnings()
+    for line in warnings:
         say(f"[yellow]{escape(line)}[/yellow]")
     store = connect(options.tracking_uri, options.study)  # before images are downloaded
     dataset = load_images(options.dataset, options.study.test_fraction)

@@ -74,19 +74,9 @@ def run(
 ) -> list[events.Ended]:
     """Runs jobs in worker processes; an :data:`resnet.engines.jobs.Engine`.
 
-    Args:
-        jobs: the jobs.
-        invocation: what they share; its dataset is copied once to each machine, and all nodes must
-            see its checkpoints.
-        listener: receives their events, in this thread.
-        should_stop: called several times a second.
-        processes: number of runs at a time; by default as many as there is room for.
-        address: address of a Ray cluster; by default Ray starts on this machine.
-        cpus: CPUs that a run occupies on its node; on this machine ``processes`` is the limit.
-        gpus: GPUs that a run occupies; by default all runs see those that this process sees.
-
-    Returns:
-        How each job ended, in that order.
+    Up to ``processes`` of them run at a time on the Ray cluster at ``address``, or on this machine.
+    On a cluster a run occupies ``cpus``, and anywhere ``gpus``; without ``gpus`` all runs see the
+    GPUs that this process sees. Each machine gets one copy of the dataset.
 
     Raises:
         Interrupted: ``should_stop`` returned True; all checkpoints are written.

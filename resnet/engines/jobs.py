@@ -70,15 +70,7 @@ class Invocation:
     ) -> events.Ended:
         """Runs one job: skips it if it is finished, resumes it if it was begun, else trains it.
 
-        Args:
-            job: the job.
-            listener: receives the job's events.
-            should_stop: called between steps.
-            losses: number of workers that the job lost since its last epoch.
-            lane: the run's lane in a program of several runs.
-
-        Returns:
-            ``Finished``, ``Skipped`` or ``Failed``.
+        ``losses`` is the number of workers that the job lost since its last epoch.
 
         Raises:
             Interrupted: ``should_stop`` returned True; a checkpoint is written.
@@ -195,10 +187,10 @@ def run_jobs(
     """Runs the jobs in order; finished ones are skipped, begun ones resumed.
 
     Args:
-        jobs: the jobs, all of one profile.
+        jobs: jobs of one profile.
         dataset: the images.
         store: where runs are recorded.
-        listener: receives the events of all jobs.
+        listener: receives all events.
         name: name of the command's runs in MLflow.
         fresh: whether finished and begun runs start again.
         folder: folder of all checkpoints, a path or URL; by default beside the store.

@@ -18,11 +18,7 @@ from resnet.training import Lane, Program, accelerator
 
 
 def chosen(asked: int | None) -> int | None:
-    """Returns the number of lanes of a program; None for one per training.
-
-    Args:
-        asked: number of lanes that the user asks for; by default 1 on a CPU, None on an
-            accelerator.
+    """Returns the number of lanes of a program; None, as on an accelerator, for one per training.
 
     Raises:
         UserError: the backend has no lanes.
@@ -63,16 +59,6 @@ def run(
     lanes: int | None,
 ) -> list[events.Ended]:
     """Runs jobs side by side, program by program; an :data:`resnet.engines.jobs.Engine`.
-
-    Args:
-        jobs: the jobs.
-        invocation: what they share.
-        listener: receives their events, in this thread.
-        should_stop: called several times a second.
-        lanes: number of lanes of each program, from :func:`chosen`.
-
-    Returns:
-        How each job ended, in that order.
 
     Raises:
         Interrupted: ``should_stop`` returned True; all checkpoints are written.

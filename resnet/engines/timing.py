@@ -1,4 +1,4 @@
-"""How long a job would take on this machine: some of its steps, timed on random images."""
+"""The time of a job on this machine, from some of its steps on random images."""
 
 import contextlib
 import time
@@ -23,18 +23,12 @@ def estimate(
 ) -> dict[str, float]:
     """Counts the job's network and times some of its steps on random images.
 
-    Args:
-        job: what would run.
-        n_train: number of training images.
-        n_classes: number of classes.
-        shape: height, width and channels of an image.
-        lanes: how many such jobs would train side by side.
-        budget: seconds to spend on training steps, and half as many on validation steps.
+    ``budget`` is the time in seconds for training steps, and half of it for validation steps.
 
     Returns:
         ``parameters``, ``multiply_adds``, ``images_per_second`` of all lanes together, and
-        ``time``: one lane's share of the seconds for all epochs, validation included, more than
-        it takes if early stopping ends it.
+        ``time``: one lane's share of the seconds for all epochs, validation included. Early
+        stopping may shorten it.
     """
     experiment = job.experiment
     networks = [build(experiment, shape, n_classes, seed) for seed in range(lanes)]
@@ -67,7 +61,7 @@ def estimate(
 
 
 def _rate(steps: Steps, step: Callable, calls: Iterable[list[Batch]], seconds: float) -> float:
-    """Images a second, of calls of one size; the first two compile and are not counted."""
+    """Images per second in calls of one size, without the first two, which compile."""
     first, *others = islice(calls, 4)
     same = [first, *(call for call in others if len(call[0][0]) == len(first[0][0]))]
     done, began = 0, time.monotonic()

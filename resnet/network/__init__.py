@@ -1,6 +1,6 @@
 """The study's networks, their layers and their augmentation; they know neither files nor MLflow.
 
-Whoever builds or computes with Keras takes ``keras`` from here: it is set up as every run has it.
+Import ``keras`` from here: it then has the settings of every run.
 """
 
 from resnet.network import augmentation

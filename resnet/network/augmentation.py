@@ -1,9 +1,8 @@
-"""Random transforms, a batch at once: affine ones, shifts by whole pixels, and squares cut out.
+"""Random transforms of a whole batch: affine ones, shifts by whole pixels, and squares cut out.
 
-Same parameter distributions and same geometry as Keras's ``ImageDataGenerator`` with rotation,
-shifts, independent zooms and horizontal flip (fill ``nearest``, bilinear), which transforms one
-image and one channel at a time. Here an image's parameters become one projective transform,
-flip included, and Keras applies all of a batch's transforms in one operation.
+Distributions and geometry are those of Keras's ``ImageDataGenerator`` with rotation, shifts,
+independent zooms and flips (bilinear), which transforms one image and one channel at a time. Here
+an image's parameters become one projective transform, and one operation applies those of a batch.
 """
 
 from typing import Any
@@ -22,13 +21,7 @@ def draw(
     n: int,
     image_shape: tuple[int, int],
 ) -> dict[str, np.ndarray]:
-    """Draws the parameters of ``n`` images from ``ImageDataGenerator``'s distributions.
-
-    Args:
-        augmentation: the ranges.
-        generator: the only source of randomness.
-        n: number of images.
-        image_shape: height and width in pixels.
+    """Draws the parameters of ``n`` images of some height and width in pixels.
 
     Returns:
         Arrays of shape (n,), named as in ``ImageDataGenerator.get_random_transform``:
@@ -52,11 +45,7 @@ def draw(
 
 
 def projective(parameters: dict[str, np.ndarray], image_shape: tuple[int, int]) -> np.ndarray:
-    """Returns the transforms as ``keras.ops.image.affine_transform`` takes them.
-
-    Args:
-        parameters: arrays of shape (n,) as :func:`draw` returns them.
-        image_shape: height and width in pixels.
+    """Makes transforms for ``keras.ops.image.affine_transform`` from parameters of :func:`draw`.
 
     Returns:
         float32 (n, 8): ``a0, a1, a2, b0, b1, b2, 0, 0``; the output pixel at column x and row y
@@ -70,7 +59,7 @@ def projective(parameters: dict[str, np.ndarray], image_shape: tuple[int, int]) 
     # rotation . shift . zoom, as ImageDataGenerator multiplies them
     a0, a1, a2 = cos * zx, -sin * zy, cos * tx - sin * ty
     b0, b1, b2 = sin * zx, cos * zy, sin * tx + cos * ty
-    # about the centre; that the first coordinate's is taken from the height is Keras's own habit
+    # about the centre, whose first coordinate Keras takes from the height
     centre_x, centre_y = height / 2 - 0.5, width / 2 - 0.5
     a2 = a2 + centre_x - a0 * centre_x - a1 * centre_y
     b2 = b2 + centre_y - b0 * centre_x - b1 * centre_y
@@ -92,17 +81,13 @@ def boxes(
     moves: np.ndarray,
     image_shape: tuple[int, int],
 ) -> np.ndarray:
-    """Draws what is done to images after the affine transform.
+    """Draws shifts by whole pixels (``crop_padding``) and boxes of zeros (``cutout``).
 
-    Args:
-        augmentation: its ``crop_padding`` and ``cutout``.
-        generator: the only source of randomness.
-        moves: int (n, 2), rows and columns by which each image is moved in any case.
-        image_shape: height and width in pixels.
+    The random shifts are added to ``moves``, int (n, 2): rows and columns.
 
     Returns:
-        float32 (n, 6): the rows and columns that an image is moved by, zeros where it came from;
-        and top, bottom, left and right of the box that is zero afterwards.
+        float32 (n, 6): the rows and columns that an image is moved by; top, bottom, left and right
+        of its box.
     """
     n, side = len(moves), augmentation.cutout
     padding = augmentation.crop_padding
@@ -119,7 +104,7 @@ def apply(images: Any, transforms: Any, fill_mode: str = "nearest") -> Any:
         images: float tensor (n, height, width, channels), any value range.
         transforms: float32 (n, 8) from :func:`projective`, (n, 6) from :func:`boxes`, or (n, 14)
             of both.
-        fill_mode: what is outside of an image: its nearest pixel, its reflection, or zero.
+        fill_mode: the pixels outside of an image: ``nearest``, ``reflect``, or ``constant`` (0).
 
     Returns:
         Tensor of the images' shape and type.
@@ -131,7 +116,7 @@ def apply(images: Any, transforms: Any, fill_mode: str = "nearest") -> Any:
 
 
 def _move_and_cut(images: Any, boxed: Any) -> Any:
-    """Moves images by whole pixels and cuts boxes out; ``boxed`` is of :func:`boxes`."""
+    """Moves images by whole pixels and cuts boxes out, as :func:`boxes` says."""
     height, width, channels = images.shape[1:]
     rows = ops.arange(height, dtype="float32")[None, :, None]
     columns = ops.arange(width, dtype="float32")[None, None, :]
@@ -147,19 +132,11 @@ def _move_and_cut(images: Any, boxed: Any) -> Any:
 
 
 def sample(images: Any, transforms: Any, fill_mode: str = "nearest") -> Any:
-    """Applies transforms as :func:`apply` does, in a handful of kernels, for an accelerator.
+    """Equals :func:`apply` within rounding, in a handful of kernels for an accelerator.
 
-    Keras's operation on JAX sets columns of the transforms by scatters, which determinism makes
-    loops of, multiplies coordinates in products, which a GPU rounds to TF32, and takes eight
-    pixels where the channels ask for four.
-
-    Args:
-        images: float tensor (n, height, width, channels), any value range.
-        transforms: see :func:`apply`.
-        fill_mode: see :func:`apply`.
-
-    Returns:
-        What :func:`apply` returns, within rounding.
+    Keras's operation on JAX sets columns of the transforms by scatters, which become loops if they
+    must be deterministic. It multiplies coordinates in products, which a GPU rounds to TF32, and
+    takes eight pixels where four are enough.
     """
     if transforms.shape[1] == 6:
         return _move_and_cut(images, transforms)

@@ -1,7 +1,6 @@
-"""Keras as every run has it: one of two backends, and nothing else of a user's ``keras.json``.
+"""Keras with the same settings in every run: of a user's ``keras.json`` only the backend counts.
 
-Imported by whatever builds or computes, before it does: half-precision weights or another order of
-axes would be another experiment under the same name.
+Half-precision weights or another order of axes would be another experiment under the same name.
 """
 
 import keras

@@ -1,6 +1,6 @@
-"""From an experiment to a network that trains: built, seeded, with faster code where it is equal.
+"""From an experiment to a network that trains: built, seeded, with faster layers where they fit.
 
-Architectures are plain Keras; nobody who writes one meets a layer that is not Keras's.
+Architectures are plain Keras: their authors meet no layer that is not Keras's.
 """
 
 import functools
@@ -8,7 +8,6 @@ import hashlib
 import math
 import re
 import traceback
-import types
 from collections.abc import Callable, Iterator
 from typing import Any, cast
 
@@ -29,23 +28,14 @@ def build(
     seed: int,
     images: np.ndarray | None = None,
 ) -> keras.Model:
-    """Builds the network that an experiment describes, its weights drawn from ``seed``.
+    """Builds the network of an experiment for images of a shape (height, width, channels).
 
-    Args:
-        experiment: its ``model`` names the architecture and its settings.
-        input_shape: height, width and channels.
-        classes: number of classes.
-        seed: any non-negative integer.
-        images: training images, uint8 (n, *input_shape), for the experiment's ``standardize``; a
-            network that only tells sizes and times needs none.
-
-    Returns:
-        The network, uncompiled, with this project's layers where they equal Keras's. Equal seeds
-        give equal weights on every backend.
+    It is uncompiled, with this project's layers where they equal Keras's. Equal seeds give equal
+    weights on every backend. ``standardize`` needs the training images, uint8 (n, *input_shape).
 
     Raises:
-        UserError: the architecture refuses such images, is one of a study's own and fails, or a
-            weight of it has a random value that no seed sets.
+        UserError: the architecture refuses such images, a study's own architecture fails, or it has
+            a weight with a random value that no seed sets.
     """
 
     def make() -> keras.Model:
@@ -67,7 +57,7 @@ def _standardized(
     network: keras.Model, kind: str, images: np.ndarray, pixel_scale: float
 ) -> keras.Model:
     """Puts a ``keras.layers.Normalization`` of images in front of a network."""
-    if type(network).__name__ not in ("Functional", "Sequential"):
+    if not _clonable(network):
         raise UserError(f"data.standardize: {_PLAIN}")
     n, axis = len(images), () if kind == "pixel" else (0, 1)
     mean, squares = (
@@ -91,16 +81,15 @@ def _standardized(
         return layer(*seen, **options)
 
     plain = keras.Model(network.input, network.output, name=network.name)
-    copy = keras.models.clone_model(plain, input_tensors=image, call_function=call)
-    return _alike(copy, network)
+    return _cloned(plain, input_tensors=image, call_function=call)
 
 
 @functools.cache
 def _module(code: str) -> dict[str, Any]:
-    """Runs a study's ``networks.py``, once."""
-    module = types.ModuleType("networks")
-    exec(compile(code, signatures.OWN, "exec"), module.__dict__)  # noqa: S102 - the study's own code
-    return module.__dict__
+    """The names of a study's ``networks.py``, which runs once."""
+    names: dict[str, Any] = {"__name__": "networks"}
+    exec(compile(code, signatures.OWN, "exec"), names)  # noqa: S102 - the study's own code
+    return names
 
 
 def _call(experiment: Experiment, shape: tuple[int, ...], classes: int) -> keras.Model:
@@ -112,10 +101,10 @@ def _call(experiment: Experiment, shape: tuple[int, ...], classes: int) -> keras
     except UserError:
         raise
     except Exception as error:  # of somebody's code, whatever it is
-        frames = traceback.extract_tb(error.__traceback__)
-        lines = [f", line {frame.lineno}" for frame in frames if frame.filename == signatures.OWN]
-        where = signatures.OWN + "".join(lines[-1:])
-        reason = one_line(f"{type(error).__name__}: {error}")[:300]
+        where, reason = signatures.OWN, one_line(f"{type(error).__name__}: {error}")[:300]
+        for frame in traceback.extract_tb(error.__traceback__):
+            if frame.filename == signatures.OWN:
+                where = f"{signatures.OWN}, line {frame.lineno}"
         raise UserError(f"{where}: {name}: {reason}") from error
 
 
@@ -125,55 +114,51 @@ def _call(experiment: Experiment, shape: tuple[int, ...], classes: int) -> keras
 def initialize(network: keras.Model, seed: int, again: Callable[[], keras.Model]) -> None:
     """Draws every layer's weights and dropout states from ``seed`` and the layer's name.
 
-    A rung that adds a layer starts all others from the same weights.
-
-    Args:
-        network: built.
-        seed: any non-negative integer.
-        again: builds the same network once more, to see what is random and was not drawn.
+    So a rung that adds a layer starts all others from the same weights. ``again`` builds the same
+    network again, to find random values that were not drawn.
 
     Raises:
         UserError: a weight's random value cannot be drawn from a seed.
     """
-    # NumPy's draws and not Keras's initialisers, whose bits are other ones on each backend
+    # by NumPy, because the bits of Keras's initialisers depend on the backend
     unknown = []
     for name, layer in leaves(network):
         generator = np.random.default_rng([seed, *name.encode()])
         for variable in _own(layer):
             initializer = _initializer(layer, variable.name)
             if initializer is None:
-                unknown.append((name, variable.name, np.asarray(variable)))
+                unknown.append((name, variable))
             elif _is_drawn(initializer):
                 variable.assign(draw(initializer, variable.shape, generator))
-            else:  # by Keras, from a seed made of the same two
+            else:  # by Keras, with a seed from the same generator
                 settings = initializer.get_config()
                 settings["seed"] = int(generator.integers(0, 2**31))
                 variable.assign(type(initializer).from_config(settings)(variable.shape))
-        for inner in _seed_generators(layer):
+        for inner in getattr(layer, "_seed_generators", []):
             inner.state.assign(generator.integers(0, 2**31, 2))
-    if unknown:
-        others = {(name, v.name): np.asarray(v) for name, own in leaves(again()) for v in _own(own)}
-        for name, weight, value in unknown:
-            if not np.array_equal(value, others[name, weight]):
-                raise UserError(
-                    f"{signatures.OWN}: the weight {weight!r} of the layer {name} has a random "
-                    f"value that no seed sets: give the layer an attribute {weight}_initializer"
-                )
+    others = (
+        {(name, v.name): v for name, own in leaves(again()) for v in _own(own)} if unknown else {}
+    )
+    for name, variable in unknown:
+        if not np.array_equal(variable, others[name, variable.name]):
+            raise UserError(
+                f"{signatures.OWN}: the weight {variable.name!r} of the layer {name} has a random "
+                f"value that no seed sets: give the layer an attribute {variable.name}_initializer"
+            )
 
 
 def leaves(network: keras.Model) -> Iterator[tuple[str, Any]]:
-    """Yields every layer with its name, those within others under the names of both."""
+    """Yields every layer with its name; a layer within another as ``outer/inner``."""
     for layer in network.layers:
         for inner in layer._flatten_layers():
             yield (layer.name if inner is layer else f"{layer.name}/{inner.name}"), inner
 
 
 def notes(network: keras.Model) -> dict[str, str]:
-    """Returns what a reader should know of a network that :func:`build` made, as tags of a run.
+    """Returns tags for the run of a network that :func:`build` made.
 
-    ``drawn_by_keras`` names layers whose initial weights depend on the backend; ``standardize``
-    has the mean and deviation of pixels that are divided by the experiment's ``pixel_scale``, of
-    each pixel a digest.
+    ``drawn_by_keras`` names layers whose initial weights depend on the backend. ``standardize`` has
+    the mean and deviation of scaled pixels, or a digest if each pixel has its own.
     """
     found = {}
     drawn = [
@@ -199,12 +184,8 @@ def _own(layer: Any) -> list:
     return [*layer._trainable_variables, *layer._non_trainable_variables]
 
 
-def _seed_generators(layer: Any) -> list:
-    return getattr(layer, "_seed_generators", [])
-
-
 def _initializer(layer: Any, weight: str) -> Any:
-    """The initialiser of a layer's weight, by the attribute that Keras's layers keep it in."""
+    """The initialiser of a layer's weight, an attribute of Keras's layers."""
     # a depthwise convolution calls its weight a kernel
     for stem in (weight, weight.removesuffix("_kernel"), weight.replace("kernel", "depthwise")):
         if callable(found := getattr(layer, f"{stem}_initializer", None)):
@@ -220,18 +201,12 @@ _DRAWN = (
 
 
 def _is_drawn(initializer: Any) -> bool:
-    """Whether :func:`draw` can; a class of a study's own is called instead."""
+    """Whether :func:`draw` takes this initialiser."""
     return isinstance(initializer, _DRAWN) and type(initializer).__module__.startswith("keras.")
 
 
 def draw(initializer: Any, shape: tuple[int, ...], generator: np.random.Generator) -> np.ndarray:
-    """Draws what a Keras initialiser would, from NumPy's generator.
-
-    Args:
-        initializer: an instance of one of the usual classes.
-        shape: of the weight.
-        generator: the only source of randomness.
-    """
+    """Draws the values of one of Keras's usual initialisers from NumPy's generator."""
     i = initializer
     if isinstance(i, _I.VarianceScaling):
         *window, inputs, outputs = shape if len(shape) > 1 else (*shape, *shape)
@@ -266,22 +241,17 @@ def _truncated(generator: np.random.Generator, shape: tuple[int, ...]) -> np.nda
     return ndtri(generator.uniform(tail, 1 - tail, shape))
 
 
-# -- faster code, and back ----------------------------------------------------------------------
+# -- faster layers, and stock ones --------------------------------------------------------------
 
 
 def faster(network: keras.Model, l2: float = 0.0) -> keras.Model:
-    """Puts this project's layers into a network where they equal the stock ones.
+    """Clones a network with this project's layers where they equal the stock ones.
 
-    Args:
-        network: of Keras's own layers, built.
-        l2: of the regulariser that all kernels are given, 0 for none.
-
-    Returns:
-        A copy with the same names and weights; the network itself if its model is of a class of its
-        own, which cannot be copied layer by layer.
+    All kernels get a regulariser of factor ``l2``. A network of a subclass of ``keras.Model`` is
+    returned as it is, because Keras cannot clone it layer by layer.
 
     Raises:
-        UserError: a kernel cannot be given the regulariser.
+        UserError: a kernel cannot get the regulariser.
     """
 
     def replace(layer: Any) -> Any:
@@ -293,7 +263,7 @@ def faster(network: keras.Model, l2: float = 0.0) -> keras.Model:
             kind = layers.FASTER[kind]
         return kind.from_config(settings)
 
-    copy = _copied(network, replace)
+    copy = _replaced(network, replace)
     for name, layer in leaves(copy) if l2 else ():
         if any(_KERNELS.fullmatch(key) and value is None for key, value in vars(layer).items()):
             raise UserError(f"training.l2: the kernels of {name} cannot be regularised; {_PLAIN}")
@@ -301,66 +271,50 @@ def faster(network: keras.Model, l2: float = 0.0) -> keras.Model:
 
 
 _KERNELS = re.compile("(kernel|depthwise|pointwise|recurrent)_regularizer")
-
-
 _PLAIN = f"{signatures.OWN}: return keras.Model(inputs, outputs) or keras.Sequential"
 
 
-def _copied(network: keras.Model, replace: Callable[[Any], Any]) -> keras.Model:
-    if type(network).__name__ not in ("Functional", "Sequential"):
+def _clonable(network: keras.Model) -> bool:
+    return type(network).__name__ in ("Functional", "Sequential")
+
+
+def _replaced(network: keras.Model, replace: Callable[[Any], Any]) -> keras.Model:
+    """A clone with other layers; the network itself if Keras cannot clone it."""
+    if not _clonable(network):
         return network
-    return _alike(
-        keras.models.clone_model(network, clone_function=replace, recursive=True), network
-    )
+    return _cloned(network, clone_function=replace, recursive=True)
 
 
-def _alike(copy: keras.Model, network: keras.Model) -> keras.Model:
-    """Gives a copy the weights and dropout states of a network."""
-    copy.set_weights(network.get_weights())
-    old = dict(leaves(network))
-    for name, layer in leaves(copy):
-        for a, b in zip(_seed_generators(layer), _seed_generators(old.get(name)), strict=True):
-            a.state.assign(b.state)
-    return copy
+def _cloned(network: keras.Model, **options: Any) -> keras.Model:
+    """A clone with the weights and dropout states of a network."""
+    clone = keras.models.clone_model(network, **options)
+    for new, old in zip(clone.variables, network.variables, strict=True):
+        new.assign(old)
+    return clone
 
 
 def stock(network: keras.Model) -> keras.Model:
-    """Rebuilds a network in Keras's own layers, weights included, to be saved and shared.
-
-    Args:
-        network: from :func:`build`.
-
-    Returns:
-        A copy that loads in plain Keras without this project.
-    """
+    """Returns a copy of a network of :func:`build` that loads in plain Keras."""
     back = {ours: plain for plain, ours in layers.FASTER.items()}
 
     def replace(layer: Any) -> Any:
         settings = layer.get_config()
-        # it shaped the training, and predicts nothing
+        # a regulariser matters for training alone
         settings |= dict.fromkeys({key for key in settings if key.endswith("_regularizer")})
         return cast(Any, back.get(type(layer), type(layer))).from_config(settings)
 
-    return _copied(network, replace)
+    return _replaced(network, replace)
 
 
 def served(network: keras.Model, pixel_scale: float) -> keras.Model:
-    """Puts :func:`stock` behind a rescaling, for whoever has images as they come.
-
-    Args:
-        network: from :func:`build`.
-        pixel_scale: pixels are divided by it, within the model.
-
-    Returns:
-        Model from uint8 images (batch, height, width, channels) to probabilities (batch, classes).
-    """
+    """Returns :func:`stock` of a network for uint8 images (batch, height, width, channels)."""
     image = keras.Input(network.input_shape[1:], dtype="uint8", name="pixels")
     scaled = keras.layers.Rescaling(1 / pixel_scale, name="rescaling")(image)
     return keras.Model(image, stock(network)(scaled), name="served")
 
 
 def multiply_adds(network: keras.Model) -> float:
-    """Counts multiply-adds for one image, biases not counted; NaN if a layer cannot be counted."""
+    """Counts the multiply-adds of one image without biases; NaN if a layer cannot be counted."""
     total = 0.0
     for _, layer in leaves(network):
         sizes = [math.prod(v.shape) for v in _own(layer) if len(v.shape) > 1]

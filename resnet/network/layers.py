@@ -1,7 +1,4 @@
-"""Keras's layers with the same mathematics in faster code; each has the stock layer's name.
-
-:func:`fits` says where one may take the place of the stock layer.
-"""
+"""Keras's layers with the same mathematics in faster code, under the same names."""
 
 import contextlib
 import functools
@@ -20,12 +17,11 @@ _PRODUCTS = ContextVar("products", default=False)
 
 @contextlib.contextmanager
 def products(wanted: bool = True) -> Iterator[None]:
-    """Makes layers that train on JAX be traced as matrix products and what XLA fuses.
+    """Within it, JAX traces layers as matrix products and operations that XLA fuses.
 
-    ``jax.vmap`` makes one batched product of a product in each of many lanes, but of convolutions
-    grouped ones, whose gradients are slow (jax issue 13800). And a product leaves the pixels in
-    the order in which they are, where cuDNN's convolutions need conversions to and fro. On a CPU
-    convolutions are faster.
+    ``jax.vmap`` turns one product per lane into one batched product, but convolutions into grouped
+    ones, whose gradients are slow (jax issue 13800). A product also keeps the order of the pixels,
+    which cuDNN's convolutions convert twice. On a CPU convolutions are faster.
     """
     token = _PRODUCTS.set(wanted)
     try:
@@ -48,7 +44,7 @@ def _add_inert_bias(outputs: Any, bias: Any) -> Any:
 
 
 PIXELS = 1024
-"""How many pixels are summed up in one product of a kernel's gradient, within :func:`products`."""
+"""Pixels per product of a kernel's gradient, within :func:`products`."""
 
 
 @ops.custom_gradient
@@ -69,21 +65,20 @@ def _product(pixels: Any, kernel: Any, bias: Any) -> Any:
 class Conv2D(keras.layers.Conv2D):
     """``keras.layers.Conv2D`` for a convolution that batch normalisation follows directly.
 
-    Normalising by the batch subtracts whatever the bias adds, so its gradient is zero in exact
-    arithmetic. The stock layer sums it up all the same, a fifth of a training step on a CPU,
-    and Adam then makes steps of full size out of the rounding that is left. Here it is zero
-    (336 images/s with it, 398 without, see docs/log.md).
+    Batch normalisation subtracts what the bias adds, so the bias's gradient is zero in exact
+    arithmetic. The stock layer computes it in a fifth of a training step on a CPU, and Adam makes
+    steps of full size out of its rounding. Here it is zero (398 images/s instead of 336, see
+    docs/log.md).
 
-    A 1x1 convolution without strides is computed as the matrix product it is, whose gradients are
-    faster on a CPU (436 images/s instead of 403). With strides the product would lose to the slice
-    before it. Within :func:`products` every convolution is one, of patches: its window's pixels
-    side by side.
+    A 1x1 convolution without strides is computed as a matrix product, whose gradients are faster on
+    a CPU (436 images/s instead of 403). With strides the slice before it would cost more. Within
+    :func:`products` every convolution is a product of patches: the pixels of each window.
 
     Input: float (batch, height, width, channels).
     """
 
     def call(self, inputs: Any) -> Any:
-        """Convolves ``inputs``, and adds the bias if there is one."""
+        """Convolves the inputs and adds the bias."""
         # a tensor, since a variable could not go through a custom gradient
         bias = ops.copy(self.bias) if self.use_bias else None
         batched = _PRODUCTS.get()
@@ -101,7 +96,7 @@ class Conv2D(keras.layers.Conv2D):
         return ops.reshape(outputs, (*places, self.filters))
 
     def _patches(self, inputs: Any) -> Any:
-        """What each output pixel sees: (batch, height, width, the window's pixels * channels)."""
+        """The window of each output pixel: (batch, height, width, window's pixels * channels)."""
         pads, views = [], []
         for size, window, stride in zip(
             inputs.shape[1:3], self.kernel_size, self.strides, strict=True
@@ -120,15 +115,15 @@ def _normalize(inputs: Any, gamma: Any, beta: Any, epsilon: Any) -> Any:
 
     The variance is right to 2 % where a channel's mean is at most 100 times its deviation.
     """
-    # Both sums come of one pass, forward and backward: a step is bound by memory. The stock layer's
-    # variance waits for the mean, and its gradient is that of a dozen operations.
+    # One pass gives both sums, forward and backward, because memory limits a step. The stock
+    # layer's variance needs the mean first, and its gradient is that of a dozen operations.
     mean = ops.mean(inputs, axis=(0, 1, 2))
     variance = ops.maximum(ops.mean(inputs * inputs, axis=(0, 1, 2)) - mean * mean, 0.0)
     inverse = ops.rsqrt(variance + epsilon)
     scale = gamma * inverse
 
     def gradient(upstream: Any) -> tuple[Any, ...]:
-        upstream, *_ = upstream  # none comes by the statistics
+        upstream, *_ = upstream  # the statistics have none
         normalized = (inputs - mean) * inverse
         of_beta = ops.sum(upstream, axis=(0, 1, 2))
         of_gamma = ops.sum(upstream * normalized, axis=(0, 1, 2))
@@ -140,18 +135,17 @@ def _normalize(inputs: Any, gamma: Any, beta: Any, epsilon: Any) -> Any:
 
 
 class BatchNormalization(keras.layers.BatchNormalization):
-    """``keras.layers.BatchNormalization`` of channels, trained in as few passes as there can be.
+    """``keras.layers.BatchNormalization`` of channels, trained in as few passes as possible.
 
-    Outputs, gradients and moving statistics equal the stock layer's within float32 rounding: the
-    variance that enters the moving average is the biased one, as in Keras. TensorFlow has a fused
-    kernel for it; within :func:`products` JAX has a gradient of its own. Inference and other
-    precisions run the stock code.
+    Outputs, gradients and moving statistics equal the stock layer's within float32 rounding; the
+    biased variance enters the moving average, as in Keras. TensorFlow uses a fused kernel, JAX its
+    own gradient within :func:`products`. Inference and other precisions run the stock code.
 
     Input and output: float32 (batch, height, width, channels).
     """
 
     def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
-        """Normalises ``inputs`` by the batch (training) or the moving statistics."""
+        """Normalises the inputs by the batch (training) or the moving statistics."""
         fused = keras.backend.backend() == "tensorflow" and self.compute_dtype == "float32"
         if not (training and self.trainable and (fused or _PRODUCTS.get())):
             return super().call(inputs, training=training, mask=mask)
@@ -164,7 +158,7 @@ class BatchNormalization(keras.layers.BatchNormalization):
 
 
 def _fused(inputs: Any, gamma: Any, beta: Any, epsilon: float) -> tuple[Any, Any, Any]:
-    """:func:`_normalize` by one kernel of TensorFlow's, where Keras composes a dozen."""
+    """:func:`_normalize` by one kernel of TensorFlow, where Keras composes a dozen."""
     import tensorflow as tf  # only where TensorFlow is the backend
 
     # with oneDNN the ReLU that follows is part of it
@@ -186,8 +180,8 @@ class MaxPooling2D(keras.layers.MaxPooling2D):
     """``keras.layers.MaxPooling2D``, 2x2 without overlap: within :func:`products` a maximum.
 
     XLA's gradient of the stock layer (a select and scatter) does not compile for a GPU with the
-    determinism that exact resume needs (flax issue 4233). Where the largest of four values are
-    equal, this one's gradient is shared among them; the stock layer's is the first one's.
+    determinism that exact resume needs (flax issue 4233). If the largest of four values are equal,
+    they share the gradient here; in the stock layer the first one has it.
 
     Input: float (batch, height, width, channels); an odd last row or column is left out.
     """
@@ -210,7 +204,7 @@ FASTER: dict[type, type] = {
 
 
 def fits(layer: keras.layers.Layer) -> bool:
-    """Says whether this project's layer equals one of ``FASTER`` in the network that it is in."""
+    """Checks whether this project's layer equals a stock layer of ``FASTER`` in its network."""
     if len(layer._inbound_nodes) != 1 or layer.compute_dtype not in ("float32", "float64"):
         return False
     plain = len(layer.input.shape) == 4 and getattr(layer, "data_format", "") != "channels_first"

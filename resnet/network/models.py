@@ -1,10 +1,10 @@
 """The architectures that come with the project, in Keras's own layers.
 
-An architecture is a public function that takes ``input_shape`` and ``classes`` and returns a model;
-its further parameters are what an experiment's ``model`` may set
+An architecture is a public function that takes ``input_shape`` and ``classes`` and returns a model.
+Its further parameters are the settings of an experiment's ``model``
 (:mod:`resnet.study.signatures` reads them). Residual learning: He et al., "Deep Residual Learning
-for Image Recognition" (2015); the VGG-like network after Simonyan and Zisserman (2014). Layer names
-tell stage, block and role: ``stage3_block1_shortcut_conv``.
+for Image Recognition" (2015); the VGG-like network: Simonyan and Zisserman (2014). Layer names give
+stage, block and role: ``stage3_block1_shortcut_conv``.
 """
 
 from collections.abc import Sequence
@@ -36,31 +36,17 @@ Momentum = Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)]
 def identity_block(x: Any, filters: Sequence[int], name: str, momentum: float = 0.99) -> Any:
     """Builds a bottleneck block whose shortcut is the identity (the study's ``identity_block``).
 
-    Args:
-        x: tensor (batch, height, width, F3).
-        filters: F1, F2, F3 of the 1x1, 3x3 and 1x1 convolutions.
-        name: prefix of the layers' names.
-        momentum: of the moving averages of batch normalisation.
-
-    Returns:
-        Tensor of the shape of ``x``.
+    ``x`` is (batch, height, width, F3); ``filters`` are F1, F2, F3 of the 1x1, 3x3 and 1x1
+    convolutions.
     """
     return _bottleneck(x, x, filters, 1, name, momentum)
 
 
 def convolutional_block(x: Any, filters: Sequence[int], name: str, momentum: float = 0.99) -> Any:
-    """Builds a bottleneck block that halves height and width (its ``convolutional_block``).
+    """Builds a bottleneck block that halves height and width (the ``convolutional_block``).
 
-    The first 1x1 convolution and the shortcut's have stride 2.
-
-    Args:
-        x: tensor (batch, height, width, channels).
-        filters: F1, F2, F3 of the main path; the shortcut has F3.
-        name: prefix of the layers' names.
-        momentum: of the moving averages of batch normalisation.
-
-    Returns:
-        Tensor (batch, ceil(height / 2), ceil(width / 2), F3).
+    The first 1x1 convolution and the shortcut's have stride 2. From a tensor (batch, height, width,
+    channels) it makes one of (batch, ceil(height / 2), ceil(width / 2), F3).
     """
     shortcut = Conv2D(filters[2], 1, strides=2, padding="same", name=f"{name}_shortcut_conv")(x)
     shortcut = BatchNormalization(momentum=momentum, name=f"{name}_shortcut_bn")(shortcut)

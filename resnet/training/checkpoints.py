@@ -1,7 +1,7 @@
-"""Checkpoints at a URL: a folder of this machine, or whatever fsspec reaches (``s3://...``).
+"""Checkpoints at a URL: a folder of this machine, or another file system of fsspec (``s3://...``).
 
 A reader sees the old checkpoint or the new one, never a part. In a folder a checkpoint is written
-aside, flushed to the disk, then renamed; an object store does as much with each upload.
+aside, flushed to the disk, then renamed; an object store makes each upload visible as a whole.
 """
 
 import contextlib
@@ -9,8 +9,6 @@ import hashlib
 import io
 import json
 import uuid
-import zipfile
-import zlib
 from pathlib import Path
 from typing import Any
 
@@ -22,24 +20,21 @@ from resnet import UserError
 from resnet.host import disk
 from resnet.host.messages import one_line
 
-DAMAGE = (ValueError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error)
-"""What NumPy and zipfile raise of a file that is not what was written."""
-
 
 def name(rates: list[float]) -> str:
-    """Names a training's state: by its epoch, from 1, and all learning rates so far."""
+    """Names a training's checkpoint by its epoch, from 1, and all learning rates so far."""
     return f"{len(rates):04d}-{hashlib.sha256(json.dumps(rates).encode()).hexdigest()[:16]}"
 
 
 def save(url: str, arrays: dict[str, np.ndarray], meta: dict[str, Any]) -> None:
-    """Puts a checkpoint in the place of the one before.
+    """Writes a checkpoint in the place of the one before.
 
     Args:
-        url: of the file; its folder is made if missing.
-        arrays: by name.
-        meta: anything JSON can hold; floats come back bit for bit.
+        url: URL or path of the file; its folder is made if missing.
+        arrays: the arrays by name.
+        meta: anything that JSON can hold; :func:`load` returns floats bit for bit.
     """
-    # a state is some MB: made in memory, it goes out in one piece, whatever the storage
+    # a checkpoint is some MB: it is made in memory and written in one piece, whatever the storage
     buffer = io.BytesIO()
     members: dict[str, Any] = {"meta": np.frombuffer(json.dumps(meta).encode(), "uint8"), **arrays}
     np.savez(buffer, **members)
@@ -50,20 +45,17 @@ def write(url: str, content: bytes) -> None:
     """Writes a file at once or not at all."""
     system, path = url_to_fs(url)
     system.makedirs(system._parent(path), exist_ok=True)
-    if not isinstance(system, LocalFileSystem):
+    if isinstance(system, LocalFileSystem):
+        disk.write(Path(path), content)
+    else:
         system.pipe_file(path, content)
-        return
-    disk.write(Path(path), content)
 
 
 def prepare(folder: str) -> str:
-    """Writes an empty file, to find out before training whether that can be done.
-
-    Returns:
-        The file, to be looked for by others and removed.
+    """Writes an empty file and returns its URL, to check before training that files can be written.
 
     Raises:
-        UserError: it cannot be written.
+        UserError: the file cannot be written.
     """
     probe = f"{folder}/probe-{uuid.uuid4().hex}"
     try:
@@ -74,13 +66,13 @@ def prepare(folder: str) -> str:
 
 
 def visible(url: str) -> bool:
-    """Says whether there is such a file or folder, as seen from here."""
+    """Checks whether this machine sees a file or folder."""
     system, path = url_to_fs(url)
     return system.exists(path)
 
 
 def load(url: str) -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:
-    """Reads what :func:`save` wrote, if anything; nothing in it is ever unpickled.
+    """Reads a checkpoint, if it exists; nothing in it is ever unpickled.
 
     Raises:
         UserError: the file is damaged or cannot be read.
@@ -96,15 +88,14 @@ def load(url: str) -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:
         with np.load(io.BytesIO(content), allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
         return arrays, json.loads(arrays.pop("meta").tobytes())
-    except (*DAMAGE, OSError, KeyError) as error:
+    except Exception as error:  # NumPy and zipfile raise many kinds
         raise UserError(
-            f"{path}: the checkpoint is damaged ({' '.join(str(error).split())}); "
-            "--fresh starts the run anew"
+            f"{path}: the checkpoint is damaged ({one_line(error)}); --fresh starts the run anew"
         ) from None
 
 
 def remove(url: str) -> None:
-    """Removes a file, or a folder with all that is in it, if there is one."""
+    """Removes a file, or a folder with all files in it, if it exists."""
     system, path = url_to_fs(url)
     with contextlib.suppress(FileNotFoundError):
         system.rm(path, recursive=True)

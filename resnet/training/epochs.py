@@ -1,4 +1,4 @@
-"""Which image goes where in every epoch: a function of (seed, epoch, position) and no more."""
+"""The order and the augmentation of images in each epoch, by (seed, epoch, position) alone."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,15 +20,11 @@ _DIRECTIONS = np.array([(0, 0), (-1, 0), (1, 0), (0, -1), (0, 1)])
 def split(
     n: int, validation: Validation, labels: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Splits the images into those that train and those that validate.
+    """Splits n images into those that train and those that validate.
 
     ``ImageDataGenerator(validation_split=f)`` holds out the first ``int(f n)`` images;
-    ``fit(validation_split=f)`` the last ``n - int(n (1 - f))``.
-
-    Args:
-        n: number of training images.
-        validation: the experiment's settings.
-        labels: class indices (n,), of which a random subset takes the same share each.
+    ``fit(validation_split=f)`` the last ``n - int(n (1 - f))``. A random subset takes the same
+    share of each class of ``labels``, (n,).
 
     Returns:
         int32 positions (training, validation).
@@ -47,7 +43,7 @@ def split(
 
 @dataclass(frozen=True)
 class Epochs:
-    """Which image goes where in every epoch, as a function of (seed, epoch, position) alone."""
+    """The batches of each epoch of an experiment with a seed."""
 
     experiment: Experiment
     seed: int
@@ -64,7 +60,7 @@ class Epochs:
         seed: int,
         labels: np.ndarray | None = None,
     ) -> "Epochs":
-        """Plans the epochs of an experiment over ``n`` training images of some labels (n,).
+        """Plans the epochs of an experiment over ``n`` training images with labels (n,).
 
         Raises:
             UserError: the images do not fill a training and a validation batch.
@@ -83,44 +79,44 @@ class Epochs:
         return epochs
 
     def same_classes(self, labels: np.ndarray) -> bool:
-        """Says whether the classes trained on, of labels (n,), are those that validate."""
+        """Checks whether the images that train and those that validate have the same classes."""
         train, validation = (np.unique(labels[part]) for part in (self.train, self.validation))
         return np.array_equal(train, validation)
 
     @property
     def copies(self) -> int:
-        """How often an epoch shows each training image."""
+        """Number of times that an epoch shows each training image."""
         ranges = self.experiment.data.augmentation
         return ranges.copies if ranges else 1
 
     @property
     def training_images(self) -> int:
-        """Images that an epoch trains on, copies included."""
+        """Number of images that an epoch trains on, copies included."""
         size, count = self.experiment.training.batch_size, len(self.train) * self.copies
         return min(self.steps * size, count)
 
     @property
     def steps(self) -> int:
-        """Training steps an epoch; ``n // batch_size``, or with the remainder as a last one."""
+        """Training steps per epoch: ``n // batch_size``, or one more for the remainder."""
         count = len(self.train) * self.copies
         full, rest = divmod(count, self.experiment.training.batch_size)
         return full if self.experiment.data.validation.drop_remainder else full + bool(rest)
 
     @property
     def validation_images(self) -> int:
-        """Images in an epoch's validation figure (312 x 32 of 10,000 in the study)."""
+        """Number of images that an epoch validates (312 x 32 of 10,000 in the study)."""
         count, batch = len(self.validation), self.experiment.training.batch_size
         return count // batch * batch if self.experiment.data.validation.drop_remainder else count
 
     def batches(self, epoch: int) -> list[Batch]:
-        """Makes the training batches of an epoch: positions and transforms."""
+        """Makes the training batches of an epoch."""
         order, moves = self._order(epoch)
         transforms = self._transforms(epoch, _AUGMENT, moves)
         size = self.experiment.training.batch_size
         return list(_slices(order, transforms, size))[: self.steps]
 
     def _order(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
-        """The training images' positions as an epoch shows them, and by how much each is moved."""
+        """The positions of an epoch's training images, in order, and their shifts (n, 2)."""
         shuffle, images = self.experiment.training.shuffle, np.tile(self.train, self.copies)
         order = np.arange(len(images))
         if shuffle != "never":
@@ -131,10 +127,9 @@ class Epochs:
         return images[order], moves
 
     def validation_batches(self, epoch: int) -> Iterator[Batch]:
-        """Makes the batches of an epoch's validation images, as large as is convenient.
+        """Makes the validation batches of an epoch.
 
-        ``ImageDataGenerator.flow`` shuffles its validation images too, so which ones the study
-        leaves out changes from epoch to epoch.
+        ``ImageDataGenerator.flow`` shuffles validation images too: each epoch leaves out others.
         """
         validation = self.experiment.data.validation
         order = self.validation
@@ -149,7 +144,7 @@ class Epochs:
         return _slices(order, transforms, EVALUATION_BATCH)
 
     def _generator(self, epoch: int, stream: int) -> np.random.Generator:
-        # a generator of its own for each, so that no draw depends on how many came before it
+        # one generator per epoch and stream: no draw depends on the number of earlier draws
         return np.random.default_rng([self.seed, epoch, stream])
 
     def _transforms(self, epoch: int, stream: int, moves: np.ndarray) -> np.ndarray | None:

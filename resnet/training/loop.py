@@ -1,9 +1,8 @@
 """One experiment in, one trained and tested model out; exact resume.
 
 A run killed at any instant and started again ends with the same weights, curves, learning-rate
-drops and test accuracy as one never killed, bit for bit on the same machine: every random draw
-comes from (seed, epoch, position) or from state in the checkpoint, and the callbacks, whose
-counters and best weights Keras's ``BackupAndRestore`` forgets, see every epoch again.
+drops and test accuracy as one never killed, bit for bit on the same machine. Every random draw
+comes from (seed, epoch, position) or from the checkpoint, and the callbacks see every epoch again.
 """
 
 import contextlib
@@ -27,17 +26,19 @@ from resnet.training.steps import EVALUATION_BATCH, Steps, groups
 
 CHECKPOINT_SECONDS = 60.0
 """A checkpoint is written after each epoch, and within an epoch that often."""
+EVENT_SECONDS = 0.2
+"""The least time between two events of progress."""
 
 
 @dataclass(frozen=True)
 class Outcome:
     """A finished training.
 
-    ``history`` has one record an epoch: epoch (from 1), loss, accuracy, val_loss, val_accuracy,
+    ``history`` has one dict per epoch: epoch (from 1), loss, accuracy, val_loss, val_accuracy,
     learning_rate, images_per_second, epoch_seconds, and ``time``, when it ended (Unix, s).
-    ``best_epoch`` is the best by what early stopping monitors, else by val_accuracy;
-    ``tested_epoch`` the one whose weights were tested; ``stopped_epoch`` is 0 if early stopping
-    did not trigger; ``shared_epochs`` were trained by another run.
+    ``best_epoch`` is the best by early stopping's monitor, else by val_accuracy. The weights of
+    ``tested_epoch`` were tested. ``stopped_epoch`` is 0 if early stopping did not trigger. Another
+    run trained ``shared_epochs``.
     """
 
     network: keras.Model
@@ -68,15 +69,11 @@ class Outcome:
 
 
 def make_callbacks(training: Training, network: keras.Model) -> dict[str, Any]:
-    """Keras's own callbacks with the experiment's settings, attached and begun.
-
-    Args:
-        training: the experiment's settings.
-        network: compiled.
+    """Makes Keras's callbacks by the experiment's settings, and attaches them to the network.
 
     Returns:
-        ``early_stopping`` and ``reduce_lr_on_plateau``, those that the experiment has, in the
-        order in which they act.
+        ``early_stopping`` and ``reduce_lr_on_plateau``, if the experiment has them, in the order
+        in which they act.
     """
     callbacks: dict[str, Any] = {}
     if stop := training.early_stopping:
@@ -101,7 +98,7 @@ def make_callbacks(training: Training, network: keras.Model) -> dict[str, Any]:
 
 
 def _schedule(training: Training) -> Any:
-    """Keras's schedule of that name, of the number of epochs done; None if none is named."""
+    """The experiment's schedule of Keras, a function of the number of epochs done."""
     if not (named := training.schedule):
         return None
     settings = named.settings
@@ -117,116 +114,204 @@ def _mode(monitor: str) -> str:
     return "max" if monitor.endswith("accuracy") else "min"
 
 
-class _Run:
+class _Trainer:
     """A training in progress.
 
-    After every epoch its state is kept under the epoch's number and the learning rates so far:
-    where experiments differ in nothing else that shapes the weights, they share their states as
-    long as they share their rates. Going on after a stop and sharing another run's training are
-    the same: the states that there are are walked through, and the callbacks see what they saw.
+    After every epoch a checkpoint is kept under the epoch's number and the learning rates so far.
+    Experiments that differ in nothing else that shapes the weights share their checkpoints as long
+    as their rates are equal. So resuming and sharing another run's training are the same: each
+    checkpoint that exists is loaded, and the callbacks see what they saw.
     """
 
     def __init__(
-        self, experiment: Experiment, steps: Steps, callbacks: dict[str, Any], folder: str
+        self,
+        job: Job,
+        steps: Steps,
+        epochs: Epochs,
+        folder: str,
+        listener: events.Listener,
+        should_stop: Callable[[], bool],
     ):
-        self.experiment = experiment
-        self.steps = steps
-        self.callbacks = callbacks
-        self.folder = folder
+        self.job, self.steps, self.network = job, steps, steps.network
+        self.epochs, self.folder = epochs, folder
+        self.listener, self.should_stop = listener, should_stop
+        self.callbacks = make_callbacks(job.experiment.training, steps.network)
         self.history: events.History = []
         self.step = 0  # done in the current epoch
         self.seconds = 0.0  # spent on them
         self.shared_epochs = 0  # which another run has trained
         self.saved_at = time.monotonic()
         self.numerics = numerics(steps.lanes)
-        self._schedule = _schedule(experiment.training)
+        self._schedule = _schedule(job.experiment.training)
         self._set_rate()
 
     @property
     def due(self) -> bool:
         """Whether there is a further epoch."""
-        more = len(self.history) < self.experiment.training.epochs
-        return more and not self.steps.network.stop_training
+        more = len(self.history) < self.job.experiment.training.epochs
+        return more and not self.network.stop_training
+
+    @property
+    def rate(self) -> float:
+        """The learning rate at the moment."""
+        return float(keras.ops.convert_to_numpy(self.network.optimizer.learning_rate))
+
+    def _set_rate(self) -> None:
+        """Sets the learning rate of the epoch that begins, if there is a schedule."""
+        if self._schedule:
+            rate = self._schedule(np.float32(len(self.history)))
+            self.network.optimizer.learning_rate.assign(rate)
+
+    # -- checkpoints ----------------------------------------------------------------------------
 
     @property
     def _variables(self) -> list:
-        network = self.steps.network
+        network = self.network
         return [*network.variables, *network.optimizer.variables, *network.metrics_variables]
 
     @property
-    def _state(self) -> str:
-        """Where the epoch in progress is kept, without the suffix."""
+    def _checkpoint(self) -> str:
+        """The checkpoint of the current epoch, without its suffix."""
         rates = [record["learning_rate"] for record in self.history]
-        rates.append(learning_rate(self.steps.network))
-        return f"{self.folder}/{checkpoints.name(rates)}"
+        return f"{self.folder}/{checkpoints.name([*rates, self.rate])}"
 
     def save(
         self, record: dict[str, float] | None = None, running: list[np.ndarray] | None = None
     ) -> None:
-        """Keeps the epoch in progress, or with its record the whole one.
+        """Writes a checkpoint: of the whole epoch with its ``record``, else of one in progress.
 
-        Args:
-            record: the epoch's.
-            running: the running figures that belong to the last step, where that is not now.
+        ``running`` are the running figures after the last step, if the network has others by now.
         """
         self.steps.pull()
         if running:
-            for variable, value in zip(self.steps.network.metrics_variables, running, strict=True):
+            for variable, value in zip(self.network.metrics_variables, running, strict=True):
                 variable.assign(value)
         arrays = {f"variable_{i}": np.asarray(v) for i, v in enumerate(self._variables)}
         meta = {
             "record": record,
             "step": self.step,
             "seconds": self.seconds,
-            "trained_by": self.experiment.hash(),
+            "trained_by": self.job.experiment.hash(),
             "numerics": self.numerics,
         }
-        part = f"{self._state}.part.npz"
-        checkpoints.save(f"{self._state}.npz" if record else part, arrays, meta)
+        part = f"{self._checkpoint}.part.npz"
+        checkpoints.save(f"{self._checkpoint}.npz" if record else part, arrays, meta)
         if record:
             checkpoints.remove(part)
         self.saved_at = time.monotonic()
 
-    def follow(self) -> dict[str, tuple[str, str]]:
-        """Goes as far as this training, or one that it shares, ever came.
+    def _load(self, suffix: str) -> dict[str, Any] | None:
+        """Loads the current epoch's checkpoint, if it exists; returns its ``meta``."""
+        path = self._checkpoint + suffix
+        found = checkpoints.load(path) if self.due else None
+        if found is None:
+            return None
+        arrays, meta = found
+        try:
+            for i, variable in enumerate(self._variables):
+                variable.assign(arrays.pop(f"variable_{i}"))
+        except (KeyError, ValueError):
+            arrays = {"": np.empty(0)}
+        if arrays:
+            raise UserError(
+                f"{path}: the checkpoint is of another network than the code builds now; go back "
+                "to that code, or --fresh starts the run anew"
+            )
+        return meta
+
+    def resume(self) -> dict[str, tuple[str, str]]:
+        """Loads every checkpoint of this training, or of one that it shares.
 
         Returns:
-            In what ``numerics`` were different then, as (then, now).
+            The facts in ``numerics`` that have changed since, as (then, now).
         """
-        differs: dict[str, tuple[str, str]] = {}
-
-        def restored(suffix: str) -> dict[str, Any] | None:
-            found = checkpoints.load(self._state + suffix) if self.due else None
-            if found is None:
-                return None
-            arrays, meta = found
-            try:
-                for i, variable in enumerate(self._variables):
-                    variable.assign(arrays.pop(f"variable_{i}"))
-            except (KeyError, ValueError):
-                arrays = {"": np.empty(0)}
-            if arrays:
-                raise UserError(
-                    f"{self._state}{suffix}: the checkpoint is of another network than the code "
-                    "builds now; go back to that code, or --fresh starts the run anew"
-                )
-            now = self.numerics  # some states are older than these
-            also = {key: now[key] for key in ("precision", "git_commit", "git_dirty")}
-            then = {"lanes": "1"} | also | meta["numerics"]
-            for key in sorted(then.keys() | now.keys()):
-                if then.get(key) != now.get(key):
-                    differs[key] = then.get(key, "none"), now.get(key, "none")
-            return meta
-
-        # Keras's BackupAndRestore keeps weights and forgets what callbacks count: here they see
-        # every epoch again, as long as its state is there, and count what they counted.
-        while meta := restored(".npz"):
-            self.shared_epochs += meta["trained_by"] != self.experiment.hash()
+        metas = []
+        # Keras's BackupAndRestore keeps weights and forgets what callbacks count. Here they see
+        # every epoch again, as long as its checkpoint exists, and count what they counted.
+        while meta := self._load(".npz"):
+            metas.append(meta)
+            self.shared_epochs += meta["trained_by"] != self.job.experiment.hash()
             self.end_epoch(meta["record"])
-        if meta := restored(".part.npz"):
+        if meta := self._load(".part.npz"):
+            metas.append(meta)
             self.step, self.seconds = meta["step"], meta["seconds"]
         self.steps.push()
+        differs = {
+            key: (then, self.numerics.get(key, "none"))
+            for meta in metas
+            for key, then in sorted(meta["numerics"].items())
+            if then != self.numerics.get(key)
+        }
+        if self.history or self.step:
+            shared, due = self.shared_epochs, self.due
+            resumed = events.Resumed(self.job, self.step, self.history, shared, differs, due)
+            self.listener(resumed)
         return differs
+
+    def _pause_if_asked(self, running: list[np.ndarray] | None = None) -> None:
+        if self.should_stop():
+            self.save(running=running)
+            raise Interrupted
+
+    # -- epochs ---------------------------------------------------------------------------------
+
+    def train_epoch(self) -> None:
+        """Trains the rest of an epoch, validates it, and saves it."""
+        job, network, epoch, rate = self.job, self.network, len(self.history) + 1, self.rate
+        logs = self._train()
+        # A stop from here on goes back to the end of the last step, which the running figures of
+        # training belong to: they are kept while those of validation take their place.
+        running = [np.asarray(variable) for variable in network.metrics_variables]
+        began = time.monotonic()
+        logs |= self._validate(running)
+        validation_seconds = time.monotonic() - began
+
+        record = {"epoch": epoch, **logs, "learning_rate": rate}
+        record["images_per_second"] = self.epochs.training_images / self.seconds
+        record["epoch_seconds"] = self.seconds + validation_seconds
+        record["time"] = time.time()
+        self.save(record)
+        self.end_epoch(record)
+        self.listener(events.Epoch(job, self.history))
+        if self.rate != rate and "reduce_lr_on_plateau" in self.callbacks:
+            self.listener(events.RateDropped(job, epoch, rate, self.rate))
+        if network.stop_training:
+            stop = self.callbacks["early_stopping"]
+            self.listener(events.Stopped(job, epoch, stop.monitor, stop.best_epoch + 1))
+
+    def _train(self) -> dict[str, float]:
+        """Makes the epoch's steps that are left; returns its running figures at the end."""
+        steps, epoch, total = self.steps, len(self.history), self.epochs.steps
+        if self.step == 0:
+            steps.reset()
+        rate, shown = self.rate, 0.0
+        began = time.monotonic() - self.seconds
+        for first, batches in groups(self.epochs.batches(epoch), steps.per_call, self.step):
+            self._pause_if_asked()
+            steps.train(batches, first)
+            self.step += len(batches)
+            if time.monotonic() - shown > EVENT_SECONDS or self.step == total:
+                logs = steps.logs() | {"learning_rate": rate}  # waits for the device
+                self.listener(events.Progress(self.job, epoch + 1, self.step, total, logs))
+                shown = time.monotonic()
+            now = time.monotonic()
+            self.seconds = now - began
+            if now - self.saved_at > CHECKPOINT_SECONDS:
+                self.save()
+                began = time.monotonic() - self.seconds  # saving is not training
+        return steps.logs()
+
+    def _validate(self, running: list[np.ndarray]) -> dict[str, float]:
+        """Returns ``val_loss`` and ``val_accuracy`` of the epoch."""
+        shown, total = 0.0, math.ceil(self.epochs.validation_images / EVALUATION_BATCH)
+        self.steps.reset()
+        for done, batch in enumerate(self.epochs.validation_batches(len(self.history))):
+            if (now := time.monotonic()) - shown > EVENT_SECONDS:
+                self.listener(events.Phase(self.job, "validating", done, total))
+                shown = now
+            self._pause_if_asked(running)
+            self.steps.test(batch, done)
+        return {f"val_{name}": value for name, value in self.steps.logs().items()}
 
     def end_epoch(self, record: dict[str, float]) -> None:
         """Lets the callbacks act on a whole epoch."""
@@ -235,12 +320,6 @@ class _Run:
         self.history.append(record)
         self.step, self.seconds = 0, 0.0
         self._set_rate()
-
-    def _set_rate(self) -> None:
-        """Sets the learning rate of the epoch that begins, if there is a schedule."""
-        if self._schedule:
-            rate = self._schedule(np.float32(len(self.history)))
-            self.steps.network.optimizer.learning_rate.assign(rate)
 
 
 def train(
@@ -252,144 +331,44 @@ def train(
     should_stop: Callable[[], bool] = lambda: False,
     make: Callable[[keras.Model, Experiment], Steps] | None = None,
 ) -> Outcome:
-    """Trains one experiment, from where it was or another has come, and tests it once at the end.
+    """Trains one experiment, from its last checkpoint on, and tests it once at the end.
 
     Args:
-        experiment: resolved.
+        experiment: the resolved experiment.
         dataset: images and labels.
         seed: any non-negative integer.
-        folder: where the states lie, a path or URL. It must belong to this dataset, seed and
-            :meth:`resnet.study.Experiment.trajectory`, and stays when training has ended.
-        listener: is told what happens.
-        should_stop: asked between steps; True writes a checkpoint and raises ``Interrupted``.
-        make: makes the compiled steps of the network; by default those of this one alone.
-
-    Returns:
-        The trained network with its curves and test figures.
+        folder: folder of the checkpoints, a path or URL. It must belong to this dataset, seed and
+            :meth:`resnet.study.Experiment.trajectory`.
+        listener: receives the events.
+        should_stop: called between steps; if it returns True, a checkpoint is written.
+        make: makes the compiled steps of the network; by default :func:`make_steps`.
 
     Raises:
-        Interrupted: ``should_stop`` said so.
+        Interrupted: ``should_stop`` returned True.
         UserError: the checkpoint is damaged, or the dataset too small for the batch size.
     """
-    job = Job(experiment, seed)
     images, labels, classes = dataset.x_train, dataset.y_train, len(dataset.classes)
     epochs = Epochs.make(experiment, len(images), images.shape[1:3], seed, labels)
     network = build(experiment, images.shape[1:], classes, seed, images)
-    made = make(network, experiment) if make else None
-    steps = made or make_steps(network, images, labels, experiment)
+    steps = make(network, experiment) if make else make_steps(network, images, labels, experiment)
+    job = Job(experiment, seed)
     with contextlib.closing(steps):
-        run = _Run(experiment, steps, make_callbacks(experiment.training, network), str(folder))
-        differs = run.follow()
-        if run.history or run.step:
-            listener(
-                events.Resumed(job, run.step, run.history, run.shared_epochs, differs, run.due)
-            )
-        while run.due:
-            _epoch(job, run, epochs, listener, should_stop)
+        trainer = _Trainer(job, steps, epochs, str(folder), listener, should_stop)
+        trainer.resume()
+        while trainer.due:
+            trainer.train_epoch()
     listener(events.Phase(job, "testing"))
-    return _finish(experiment, dataset, run)
+    return _tested(trainer, dataset)
 
 
-def _epoch(
-    job: Job,
-    run: _Run,
-    epochs: Epochs,
-    listener: events.Listener,
-    should_stop: Callable[[], bool],
-) -> None:
-    """Trains and validates one epoch, or what is left of it, and saves it."""
-    network, epoch = run.steps.network, len(run.history)
-
-    def pause_if_asked(running: list[np.ndarray] | None = None) -> None:
-        if should_stop():
-            run.save(running=running)
-            raise Interrupted
-
-    rate = learning_rate(network)
-    logs = _train_epoch(job, run, epochs, listener, pause_if_asked)
-    # A stop from here on goes back to the end of the last step, which the running figures of
-    # training belong to: they are kept while those of validation take their place.
-    kept = [np.asarray(variable) for variable in network.metrics_variables]
-    began = time.monotonic()
-    logs |= _validate(job, run, epochs, listener, lambda: pause_if_asked(kept))
-    validation_seconds = time.monotonic() - began
-
-    record = {"epoch": epoch + 1, **logs, "learning_rate": rate}
-    record["images_per_second"] = epochs.training_images / run.seconds
-    record["epoch_seconds"] = run.seconds + validation_seconds
-    record["time"] = time.time()
-    run.save(record)
-    run.end_epoch(record)
-    listener(events.Epoch(job, run.history))
-    new_rate = learning_rate(network)
-    if new_rate != rate and "reduce_lr_on_plateau" in run.callbacks:
-        listener(events.RateDropped(job, epoch + 1, rate, new_rate))
-    if network.stop_training:
-        stop = run.callbacks["early_stopping"]
-        listener(events.Stopped(job, epoch + 1, stop.monitor, stop.best_epoch + 1))
-
-
-def _train_epoch(
-    job: Job,
-    run: _Run,
-    epochs: Epochs,
-    listener: events.Listener,
-    pause_if_asked: Callable[[], None],
-) -> dict[str, float]:
-    """The training steps of an epoch that are left; its running figures at the end."""
-    steps, epoch = run.steps, len(run.history)
-    rate = learning_rate(steps.network)
-    if run.step == 0:
-        steps.reset()
-    began, shown = time.monotonic() - run.seconds, 0.0
-    for first, batches in groups(epochs.batches(epoch), steps.per_call, run.step):
-        pause_if_asked()
-        steps.train(batches, first)
-        run.step += len(batches)
-        if time.monotonic() - shown > 0.2 or run.step == epochs.steps:
-            logs = steps.logs() | {"learning_rate": rate}  # waits for the device
-            listener(events.Progress(job, epoch + 1, run.step, epochs.steps, logs))
-            shown = time.monotonic()
-        now = time.monotonic()
-        run.seconds = now - began
-        if now - run.saved_at > CHECKPOINT_SECONDS:
-            run.save()
-            began = time.monotonic() - run.seconds  # saving is not training
-    return steps.logs()
-
-
-def _validate(
-    job: Job,
-    run: _Run,
-    epochs: Epochs,
-    listener: events.Listener,
-    pause_if_asked: Callable[[], None],
-) -> dict[str, float]:
-    """Its figures on an epoch's validation images, as ``val_loss`` and ``val_accuracy``."""
-    shown, total = 0.0, math.ceil(epochs.validation_images / EVALUATION_BATCH)
-    run.steps.reset()
-    for done, batch in enumerate(epochs.validation_batches(len(run.history))):
-        if (now := time.monotonic()) - shown > 0.2:
-            listener(events.Phase(job, "validating", done, total))
-            shown = now
-        pause_if_asked()
-        run.steps.test(batch, done)
-    return {f"val_{name}": value for name, value in run.steps.logs().items()}
-
-
-def learning_rate(network: keras.Model) -> float:
-    """Returns the optimizer's rate at the moment."""
-    return float(keras.ops.convert_to_numpy(network.optimizer.learning_rate))
-
-
-def _finish(experiment: Experiment, dataset: Dataset, run: _Run) -> Outcome:
-    """Restores the weights the settings ask for and looks at the test set, once."""
-    network, history = run.steps.network, run.history
-    settings, stop = experiment.training.early_stopping, run.callbacks.get("early_stopping")
+def _tested(trainer: _Trainer, dataset: Dataset) -> Outcome:
+    """Restores the weights that the settings ask for, and tests them, once."""
+    network, history = trainer.network, trainer.history
+    settings = trainer.job.experiment.training.early_stopping
     best_epoch = 1 + int(np.argmax([record["val_accuracy"] for record in history]))
-    tested_epoch = len(history)
-    stopped_epoch = 0
-    if settings and stop:
+    tested_epoch, stopped_epoch = len(history), 0
+    if settings:
+        stop = trainer.callbacks["early_stopping"]
         best_epoch = stop.best_epoch + 1
         stopped_epoch = stop.stopped_epoch + 1 if network.stop_training else 0
         if settings.restore_best_weights == "always" or (
@@ -397,7 +376,7 @@ def _finish(experiment: Experiment, dataset: Dataset, run: _Run) -> Outcome:
         ):
             stop.on_train_end()
             tested_epoch = best_epoch
-    predicted = run.steps.probabilities(dataset.x_test)
+    predicted = trainer.steps.probabilities(dataset.x_test)
     of_truth = predicted[np.arange(len(predicted)), dataset.y_test]
     return Outcome(
         network=network,
@@ -405,7 +384,7 @@ def _finish(experiment: Experiment, dataset: Dataset, run: _Run) -> Outcome:
         best_epoch=best_epoch,
         tested_epoch=tested_epoch,
         stopped_epoch=stopped_epoch,
-        shared_epochs=run.shared_epochs,
+        shared_epochs=trainer.shared_epochs,
         probabilities=predicted,
         test_loss=float(-np.log(np.maximum(of_truth, keras.config.epsilon())).mean()),
         test_accuracy=float((predicted.argmax(axis=1) == dataset.y_test).mean()),

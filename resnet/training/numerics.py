@@ -2,10 +2,8 @@
 
 import contextlib
 import functools
-import importlib.util
 import os
 import platform
-import shutil
 import subprocess
 from importlib import metadata
 from typing import Any
@@ -14,30 +12,29 @@ from resnet import DETERMINISM
 from resnet.host import command_lines, machine, version
 from resnet.network import keras
 
-# what withholds instructions from a backend, or sets how it computes
-_LIMITS = {"tensorflow": ("ONEDNN_MAX_CPU_ISA", "TF_ENABLE_ONEDNN_OPTS"), "jax": ("XLA_FLAGS",)}
+# variables that withhold instructions from a backend, or set how it computes
+_VARIABLES = {"tensorflow": ("ONEDNN_MAX_CPU_ISA", "TF_ENABLE_ONEDNN_OPTS"), "jax": ("XLA_FLAGS",)}
 
 
 def numerics(lanes: int = 1) -> dict[str, str]:
-    """Collects what bits depend on.
+    """Collects the facts that bits depend on.
 
-    Sums are split by the number of threads and by the width of the vector registers. On rung 1's
+    The number of threads and the width of the vector registers set how sums are split. On rung 1's
     quick profile one thread instead of two moved the first epoch's loss from 1.569 to 1.604, and
     AVX2 instead of AVX-512 to 1.527.
 
     Args:
-        lanes: for how many runs the compiled program is, see :class:`resnet.training.Program`.
+        lanes: number of lanes of the compiled program, see :class:`resnet.training.Program`.
 
     Returns:
         ``backend``, ``device``, ``threads`` (of one operation), ``lanes``, ``precision`` (of
-        products: ``float32`` or ``tf32``), ``instruction_set`` (the newest that the processor has,
-        with the variables that withhold it from the backend), ``version.<package>``, and the
-        code's ``git_commit`` and ``git_dirty``.
+        products: ``float32`` or ``tf32``), ``instruction_set`` (the processor's newest, with the
+        variables that withhold it from the backend), ``version.<package>``, and the code's
+        ``git_commit`` and ``git_dirty``.
     """
     backend = keras.backend.backend()
-    limits = [
-        f"{name}={os.environ[name]}" for name in _LIMITS.get(backend, ()) if name in os.environ
-    ]
+    names = [name for name in _VARIABLES.get(backend, ()) if name in os.environ]
+    limits = [f"{name}={os.environ[name]}" for name in names]
     facts = {
         "backend": backend,
         "device": _device(),
@@ -58,10 +55,10 @@ _code = functools.cache(version)
 
 @functools.cache
 def accelerator() -> Any:
-    """Returns what JAX trains on where that is not the CPU; None if it is, or with another backend.
+    """Returns JAX's device if it is not the CPU; None on a CPU or with another backend.
 
-    Where there is one, networks and what else is not told to be there stay with the CPU: a network
-    is hundreds of small arrays, set and read one by one.
+    Arrays stay with the CPU unless they are put on the device: a network is hundreds of small
+    arrays, set and read one by one.
     """
     if keras.backend.backend() != "jax":
         return None
@@ -85,7 +82,7 @@ def _threads() -> int:
 
 
 def _tensorflow_gpu() -> dict[str, Any]:
-    """What TensorFlow knows of its first GPU; empty if it has none, or with another backend."""
+    """TensorFlow's details of its first GPU; empty without one, or with another backend."""
     if keras.backend.backend() != "tensorflow":
         return {}
     import tensorflow as tf
@@ -103,7 +100,7 @@ def _device() -> str:
 
 
 def _precision() -> str:
-    """How float32 products are computed; TF32 keeps 10 of the 23 bits of what is multiplied."""
+    """The precision of float32 products; TF32 keeps 10 of a factor's 23 bits."""
     if device := accelerator():
         import jax
 
@@ -119,42 +116,32 @@ def _precision() -> str:
         capability = float(".".join(map(str, gpu.get("compute_capability", (0,)))))
     else:
         return "float32"
-    # NVIDIA's libraries go by the variable, whatever a framework asks for
+    # NVIDIA's libraries obey the variable, whatever a framework asks for
     able = capability >= 8 and os.environ.get("NVIDIA_TF32_OVERRIDE") != "0"
     return "tf32" if rounded and able else "float32"
 
 
-def reservations() -> list[str]:
-    """Lists what a user should know before training here, a line each."""
+def device_warnings() -> list[str]:
+    """Returns warnings about this machine's accelerator, one line each."""
     lines = []
-    if gpu := _idle_gpu():
-        way_out = "make gpu, then KERAS_BACKEND=jax .venv-gpu/bin/python runner.py ..."
-        if keras.backend.backend() == "jax" and importlib.util.find_spec("jax_cuda13_plugin"):
-            way_out = f"{command_lines.command('-c', 'import jax; jax.devices()')}  tells why"
+    if gpu := _unused_gpu():
         lines.append(
             f"this machine has a GPU ({gpu}), which {keras.backend.backend()} does not use: "
-            + way_out
+            "make gpu, then KERAS_BACKEND=jax .venv-gpu/bin/python runner.py ...; if that is what "
+            f"you run,  {command_lines.command('-c', 'import jax; jax.devices()')}  tells why"
         )
     if accelerator() and f"{DETERMINISM}=true" not in os.environ["XLA_FLAGS"].lower():
         lines.append(f"XLA_FLAGS sets {DETERMINISM}: no run here will have the same bits twice")
     return lines
 
 
-def _idle_gpu() -> str:
-    """The name of a GPU that is here and not used, unless somebody withholds it."""
-    withheld = os.environ.get("JAX_PLATFORMS") == "cpu" or os.environ.get(
-        "CUDA_VISIBLE_DEVICES"
-    ) in ("", "-1")
-    if withheld or accelerator() or _tensorflow_gpu() or not shutil.which("nvidia-smi"):
+def _unused_gpu() -> str:
+    """The name of a GPU that is not used, unless the user hides it."""
+    hidden = os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1")
+    if hidden or os.environ.get("JAX_PLATFORMS") == "cpu" or accelerator() or _tensorflow_gpu():
         return ""
-    try:
-        output = subprocess.run(
-            ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"],  # noqa: S607 - as the user's
-            capture_output=True,
-            text=True,
-            check=True,
-            timeout=10,
-        ).stdout
-    except (OSError, subprocess.SubprocessError):
-        return ""  # a driver without its device
-    return output.strip().partition("\n")[0]
+    query = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
+    with contextlib.suppress(OSError, subprocess.SubprocessError):  # no driver, or no device
+        output = subprocess.check_output(query, text=True, timeout=10, stderr=subprocess.DEVNULL)  # noqa: S603
+        return output.partition("\n")[0]
+    return ""

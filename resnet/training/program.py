@@ -2,9 +2,8 @@
 
 A training step of one of the study's networks is some hundred small kernels, far too small to fill
 a GPU. So weights, optimizers, metrics and dropout states have a leading axis of lanes
-(``jax.vmap``); the images are there once. A lane is used like any other :class:`Steps`, from a
-thread of its own; what becomes of its network depends on its own calls and on the number of lanes,
-never on what is in the others.
+(``jax.vmap``); the images exist once. Each lane is a :class:`Steps`, used by a thread of its own.
+Its bits depend on its own calls and on the number of lanes, never on the other lanes.
 """
 
 import threading
@@ -23,12 +22,12 @@ from resnet.training.numerics import accelerator
 from resnet.training.steps import EVALUATION_BATCH, Batch, Steps, TensorFlowSteps, look_up, tensors
 
 STEPS = 50
-"""Steps a call on an accelerator: at batch 32 a GPU is done before Python has called again."""
+"""Steps per call on an accelerator: at batch 32 a GPU is done before Python calls again."""
 PATIENCE = 5.0
-"""Seconds for which lanes wait for one that was with them or, before the first step, will be."""
+"""Seconds for which lanes wait for a missing lane."""
 
 Place = tuple[bool, int, int]
-"""Where in an epoch a call is: if it validates, its first batch's number, that one's length."""
+"""A call's place in an epoch: whether it validates, the number and length of its first batch."""
 
 
 @dataclass
@@ -39,21 +38,20 @@ class _Call:
 
 
 class Program:
-    """One compiled training step, and one to validate, for several networks.
+    """One compiled training step, and one validation step, for several networks.
 
-    Lanes meet: a call is made for all lanes at once that are at the same place of their epochs, and
-    those that are elsewhere keep their state in it. Of several places the next after the last
-    call's comes first, so that a lane which joins the others, or was away, waits until they are
-    where it is. One that stays away for longer than ``PATIENCE``, its store being gone, say, is
-    left behind.
+    Lanes meet: one call serves all lanes that are at the same place of their epochs; the others
+    keep their state. If lanes are at several places, the next place after the last call's comes
+    first. So a lane that joins the others waits until they are at its place. A lane that is missing
+    for longer than ``PATIENCE``, for example because its store is away, is left behind.
 
     Args:
         images: uint8 (n, height, width, channels), 0..255.
         labels: integer (n,) class indices.
-        classes: how many.
-        scale: pixels are divided by it.
-        lanes: how many; the bits of all of them depend on it.
-        fill_mode: of the augmentation.
+        classes: number of classes.
+        scale: divisor of the pixels.
+        lanes: number of lanes, on which the bits of all of them depend.
+        fill_mode: fill mode of the augmentation.
     """
 
     def __init__(
@@ -76,33 +74,31 @@ class Program:
         self._apply = partial(apply, fill_mode=fill_mode)
         self._data = jax.device_put(tensors(images, labels, classes), accelerator())
         self._meeting = threading.Condition()
-        self._state: list[Any] = []  # of each variable, (lanes, ...); without lanes where one is
+        self._state: list[Any] = []  # (lanes, ...) of each variable; for one lane (...)
         self._fetched: tuple[list[Any], list[np.ndarray]] = [], []
         self._calls: dict[int, _Call] = {}
-        self._awaited: set[int] = set()  # who took part in the last call
-        self._coming: set[int] = set()  # who has a lane and made no call yet
+        self._awaited: set[int] = set()  # lanes of the last call
+        self._coming: set[int] = set()  # lanes that were taken and made no call yet
         self._free = list(reversed(range(lanes)))
         self._last: Place | None = None
         self._since = 0.0
 
     @property
     def free(self) -> int:
-        """How many lanes are free."""
+        """The number of free lanes."""
         return len(self._free)
 
     def lane(self) -> "Lane":
-        """Waits for a free lane, for one run."""
-        return Lane(self, self.take())
+        """Waits for a free lane and takes it for one run."""
+        return Lane(self)
 
     def take(self) -> int:
-        """Waits for a free lane; its number is for :class:`Lane`."""
         with self._meeting:
             self._meeting.wait_for(lambda: self._free)
             self._coming.add(number := self._free.pop())
             return number
 
     def give_back(self, lane: int) -> None:
-        """Makes room for the next run."""
         with self._meeting:
             self._awaited.discard(lane)
             self._coming.discard(lane)
@@ -110,12 +106,9 @@ class Program:
             self._meeting.notify_all()
 
     def build(self, network: keras.Model, sizes: list[int]) -> None:
-        """Makes what is compiled, of the first network that there is.
+        """Compiles the steps of a network, whose values do not matter.
 
-        Args:
-            network: compiled; its values do not matter.
-            sizes: how many of a state's arrays are weights, other variables, the optimizer's, and
-                metrics.
+        ``sizes`` are the numbers of its weights, other variables, optimizer's variables, metrics.
         """
         import jax
         import jax.numpy as jnp
@@ -135,7 +128,7 @@ class Program:
             return metrics
 
         def compiled(one: Callable[[list, tuple], list]) -> Callable:
-            """Compiles a step of one network that returns a state, or its last arrays."""
+            """Compiles a step of one network; it returns a state, or the last arrays of one."""
 
             def step(state: list, data: tuple[Any, Any], active: Any, at: Any, how: Any) -> list:
                 after = one(state, look_up(*data, at, how, self._scale, self._apply))
@@ -167,10 +160,10 @@ class Program:
                 return network.stateless_call(weights, others, x, training=False)[0]
 
         self._train, self._test = compiled(train), compiled(test)
-        self._put, self._predict = put, predict
+        self._put, self.predict = put, predict
 
     def enter(self, lane: int, network: keras.Model, values: list[Any], sizes: list[int]) -> None:
-        """Gives a lane its first state."""
+        """Sets a lane's first state; compiles the program if it is the first of all lanes."""
         import jax
         import jax.numpy as jnp
 
@@ -182,7 +175,7 @@ class Program:
         self.put(lane, dict(enumerate(values)))
 
     def put(self, lane: int, values: dict[int, Any]) -> None:
-        """Sets arrays of a lane's state, by their numbers."""
+        """Sets arrays of a lane's state by their numbers."""
         import jax
 
         with self._meeting:
@@ -194,7 +187,7 @@ class Program:
             self._state = state
 
     def get(self, lane: int) -> list[np.ndarray]:
-        """Fetches a lane's state to the host; lanes that ask at once share its journey."""
+        """Fetches a lane's state to the host; lanes that ask at once share the transfer."""
         import jax
 
         with self._meeting:
@@ -211,32 +204,14 @@ class Program:
     def _of(self, lane: int, array: np.ndarray) -> np.ndarray:
         return array[lane] if self.lanes > 1 else array
 
-    def probabilities(self, weights: list, others: list, images: np.ndarray) -> np.ndarray:
-        """Predicts by a network's weights and other variables, see :meth:`Steps.probabilities`."""
-        import jax
-
-        weights, others = jax.device_put((weights, others), accelerator())
-        parts = []
-        for start in range(0, len(images), EVALUATION_BATCH):
-            x = images[start : start + EVALUATION_BATCH].astype("float32") / np.float32(self._scale)
-            parts.append(self._predict(weights, others, x))
-        return np.concatenate(jax.device_get(parts))
-
     def meet(self, lane: int, place: Place, batches: list[Batch]) -> None:
-        """Makes a lane's call, with those of all others that are at the same place.
-
-        Args:
-            lane: its number.
-            place: where in its epoch it is.
-            batches: at most ``per_call`` that start there.
-        """
+        """Makes a lane's call together with all lanes that are at the same place."""
         with self._meeting:
             mine = self._calls[lane] = _Call(place, batches)
             self._coming.discard(lane)
-            # the first to come need not wait for the others to have it compiled
             if not self._awaited and len(self._calls) == 1:
                 if self._last is None and self.lanes > 1:
-                    try:  # it compiles while the others come
+                    try:  # the first lane compiles while the others are built
                         self._make({lane: mine}, active=False)
                     except Exception:
                         del self._calls[lane]
@@ -254,7 +229,7 @@ class Program:
             raise mine.error
 
     def _next(self) -> None:
-        """Makes the next call, for all lanes at its place."""
+        """Makes the next call for all lanes at its place."""
         places = sorted({call.place for call in self._calls.values()})
         place = next((p for p in places if self._last is None or p >= self._last), places[0])
         together = {n: call for n, call in self._calls.items() if call.place == place}
@@ -269,7 +244,7 @@ class Program:
         self._meeting.notify_all()
 
     def _make(self, calls: dict[int, _Call], *, active: bool = True) -> None:
-        """Makes a call for some of the lanes; the others keep their state."""
+        """Makes a call for some lanes; the others keep their state."""
         import jax
 
         (validates, _, length), *_ = (call.place for call in calls.values())
@@ -287,45 +262,34 @@ class Program:
         compiled = self._test if validates else self._train
         new = compiled(self._state, self._data, (mask, positions, transforms))
         self._state = [*self._state[: len(self._state) - len(new)], *new]
-        if self.lanes > 1:  # or a lane seems away that waits for the device to finish
+        if self.lanes > 1:  # or a lane that waits for the device seems to be missing
             jax.block_until_ready(new)
 
 
 class Lane:
-    """A run's place in a program; makes the run's :class:`Steps`.
+    """A run's lane in a program; it makes the run's :class:`Steps`."""
 
-    Args:
-        program: which.
-        number: of the lane; None to wait for a free one when it is needed.
-    """
-
-    def __init__(self, program: Program, number: int | None):
+    def __init__(self, program: Program):
         self.program = program
-        self._number = number
+        self._number: int | None = program.take()
 
     def __call__(self, network: keras.Model, experiment: Experiment) -> Steps:
-        """Steps of a network that was built."""
-        if self._number is None:  # given back, since another process had taken the run over
+        """Makes the steps of a built network."""
+        if self._number is None:  # given back, because another process had taken the run over
             self._number = self.program.take()
         return _JaxSteps(network, experiment, self, self._number)
 
     def close(self) -> None:
-        """Makes room for the next run."""
+        """Frees the lane for the next run."""
         if self._number is not None:
             self.program.give_back(self._number)
             self._number = None
 
 
 class _JaxSteps(Steps):
-    """A lane's; the network's variables are pushed into the program's state and pulled from it."""
+    """Steps of a lane; variables are pushed into the program's state and pulled from it."""
 
-    def __init__(
-        self,
-        network: keras.Model,
-        experiment: Experiment,
-        place: Lane,
-        lane: int,
-    ):
+    def __init__(self, network: keras.Model, experiment: Experiment, place: Lane, lane: int):
         super().__init__(network, experiment)
         program = place.program
         self.lanes, self.per_call = program.lanes, program.per_call
@@ -375,21 +339,25 @@ class _JaxSteps(Steps):
         self._place.close()
 
     def probabilities(self, images: np.ndarray) -> np.ndarray:
-        network = self.network
-        return self._program.probabilities(
-            [v.value for v in network.trainable_variables],
-            [v.value for v in network.non_trainable_variables],
-            images,
-        )
+        import jax
+
+        weights, others = self.network.trainable_variables, self.network.non_trainable_variables
+        values = [v.value for v in weights], [v.value for v in others]
+        values = jax.device_put(values, accelerator())
+        parts = []
+        for start in range(0, len(images), EVALUATION_BATCH):
+            some = images[start : start + EVALUATION_BATCH].astype("float32")
+            parts.append(self._program.predict(*values, some / np.float32(self._pixel_scale)))
+        return np.concatenate(jax.device_get(parts))
 
 
 def make_steps(
     network: keras.Model, images: np.ndarray, labels: np.ndarray, experiment: Experiment
 ) -> Steps:
-    """Makes :class:`Steps` of one network, for the backend that Keras runs on.
+    """Makes :class:`Steps` of one network for Keras's backend.
 
     Args:
-        network: built.
+        network: a built network.
         images: uint8 (n, height, width, channels), 0..255.
         labels: integer (n,) class indices.
         experiment: see :class:`Steps`.

@@ -1,9 +1,8 @@
 """Compiled training and evaluation steps over images that stay where the network is.
 
-The mathematics is Keras's own ``train_step`` and ``test_step``; here images are picked by index,
-scaled and augmented inside the compiled program, so that only positions and transforms travel.
-TensorFlow runs a step of one network a call; JAX many, of many networks (see
-:mod:`resnet.training.program`).
+The mathematics is Keras's own ``train_step`` and ``test_step``. The compiled program looks images
+up by their positions, scales and augments them, so that a call passes positions and transforms
+only. :mod:`resnet.training.program` has the steps on JAX.
 """
 
 import functools
@@ -20,7 +19,7 @@ from resnet.study import Experiment, Training, signatures
 EVALUATION_BATCH = 256  # larger than the training batch: inference does not depend on it
 
 SMALL, STEPS = 50e6, 100
-"""Multiply-adds of a batch below which TensorFlow takes that many steps a call.
+"""Below 50e6 multiply-adds per batch, a call of TensorFlow makes 100 steps.
 
 A call takes some 0.4 ms, a step of the study's networks 50 ms and more, of a dense network 0.1 ms.
 """
@@ -33,14 +32,14 @@ class Steps:
     """One network's compiled steps over one set of images.
 
     Args:
-        network: built; compiled here with the experiment's optimizer and loss.
-        experiment: says what pixels are divided by, and how the optimizer is set.
+        network: a built network; it is compiled here.
+        experiment: gives optimizer, loss, pixel scale and fill mode.
     """
 
     lanes = 1
-    """How many networks the compiled program is for."""
+    """Number of networks that the compiled program is for."""
     per_call = 1
-    """How many steps a call of :meth:`train` should be given."""
+    """Number of steps for a call of :meth:`train`."""
 
     def __init__(self, network: keras.Model, experiment: Experiment):
         self.network = network
@@ -61,7 +60,7 @@ class Steps:
         network.reset_metrics()
 
     def reset(self) -> None:
-        """Starts the running loss and accuracy anew, and takes on the network's learning rate."""
+        """Resets the running loss and accuracy; takes over the network's learning rate."""
         self.network.reset_metrics()
 
     def logs(self) -> dict[str, float]:
@@ -69,16 +68,16 @@ class Steps:
         return {k: float(v) for k, v in self.network.get_metrics_result().items()}
 
     def train(self, batches: list[Batch], step: int) -> None:
-        """Makes one optimizer step for each batch; all are of one size.
+        """Makes one optimizer step for each batch.
 
         Args:
-            batches: at most ``per_call``, from one of its multiples on.
-            step: the first one's number in its epoch.
+            batches: up to ``per_call`` batches of one size, from :func:`groups`.
+            step: the number of the first one in its epoch.
         """
         raise NotImplementedError
 
     def test(self, batch: Batch, number: int) -> None:
-        """Adds one batch, the epoch's ``number``-th to validate, to the running figures."""
+        """Adds one batch, the epoch's ``number``-th of validation, to the running figures."""
         raise NotImplementedError
 
     def pull(self) -> None:
@@ -91,19 +90,12 @@ class Steps:
         """Ends the training; the network stays."""
 
     def probabilities(self, images: np.ndarray) -> np.ndarray:
-        """Class probabilities in inference mode, by the network's variables as they are now.
-
-        Args:
-            images: uint8 (n, height, width, channels), 0..255.
-
-        Returns:
-            float32 (n, classes).
-        """
+        """Returns :func:`probabilities` by the network's variables as they are now."""
         return probabilities(self.network, images, self._pixel_scale)
 
 
 def _optimizer(training: Training) -> Any:
-    """Keras's optimizer of that name; Adam if none is named."""
+    """The experiment's optimizer of Keras, by default Adam."""
     if not (named := training.optimizer):
         return keras.optimizers.Adam(training.learning_rate)
     kind = signatures.keras_class(keras.optimizers, named.name)
@@ -111,14 +103,7 @@ def _optimizer(training: Training) -> Any:
 
 
 class TensorFlowSteps(Steps):
-    """Of one network; a step a call, or of a small network many, for which a call takes longer.
-
-    Args:
-        network: built.
-        images: uint8 (n, height, width, channels), 0..255.
-        labels: integer (n,) class indices.
-        experiment: see :class:`Steps`.
-    """
+    """Steps of one network, made as :func:`resnet.training.make_steps` says."""
 
     def __init__(
         self,
@@ -175,16 +160,7 @@ class TensorFlowSteps(Steps):
 
 
 def tensors(images: np.ndarray, labels: np.ndarray, classes: int) -> tuple[Any, Any]:
-    """Images and labels as they stay with the network.
-
-    Args:
-        images: uint8 (n, height, width, channels), 0..255.
-        labels: integer (n,) class indices.
-        classes: how many.
-
-    Returns:
-        The same as tensors; the labels (n, classes), one-hot.
-    """
+    """Returns the images as a uint8 tensor, and the labels one-hot: (n, classes)."""
     # a quarter of float32's memory: all of CIFAR-10 is 154 MB on the device
     return ops.convert_to_tensor(images, "uint8"), ops.one_hot(labels, classes)
 
@@ -197,15 +173,7 @@ def look_up(
     scale: float,
     apply: Callable[[Any, Any], Any] = augmentation.apply,
 ) -> tuple[Any, Any]:
-    """Makes the batch that positions and transforms stand for.
-
-    Args:
-        images: uint8 tensor (n, height, width, channels), 0..255.
-        labels: tensor (n, classes).
-        positions: int32 (batch,).
-        transforms: see :data:`Batch`.
-        scale: pixels are divided by it.
-        apply: applies the transforms.
+    """Makes a batch from positions and transforms.
 
     Returns:
         Tensors (batch, height, width, channels) in [0, 1] and (batch, classes).
@@ -217,15 +185,12 @@ def look_up(
 
 
 def groups(batches: list[Batch], size: int, start: int = 0) -> Iterator[tuple[int, list[Batch]]]:
-    """Splits an epoch's batches into those of a call.
+    """Groups an epoch's batches, from number ``start`` on, into calls of :meth:`Steps.train`.
 
-    Args:
-        batches: of the whole epoch.
-        size: of a call, which never goes beyond a multiple of it, nor holds batches of two lengths.
-        start: the first batch that is wanted.
+    A call ends at each multiple of ``size``, and its batches have one length.
 
     Yields:
-        The number of the first batch, and the batches.
+        The number of a call's first batch, and its batches.
     """
     numbered = list(enumerate(batches))[start:]
     for _, call in groupby(numbered, key=lambda item: (item[0] // size, len(item[1][0]))):
@@ -234,15 +199,9 @@ def groups(batches: list[Batch], size: int, start: int = 0) -> Iterator[tuple[in
 
 
 def probabilities(network: keras.Model, images: np.ndarray, pixel_scale: float) -> np.ndarray:
-    """Class probabilities in inference mode.
+    """Predicts class probabilities, float32 (n, classes), in inference mode.
 
-    Args:
-        network: from images in [0, 1] to probabilities.
-        images: uint8 (n, height, width, channels), 0..255.
-        pixel_scale: pixels are divided by it.
-
-    Returns:
-        float32 (n, classes).
+    The images are uint8 (n, height, width, channels).
     """
     scaled = images.astype("float32") / np.float32(pixel_scale)
     return network.predict(scaled, batch_size=EVALUATION_BATCH, verbose=0)

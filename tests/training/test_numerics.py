@@ -57,21 +57,17 @@ def nvidia_smi(tmp_path, monkeypatch):
 
 def test_a_gpu_that_is_not_used_is_told_in_a_line(nvidia_smi, monkeypatch):
     nvidia_smi("echo 'NVIDIA H200'; echo 'NVIDIA H200'")
-    (line,) = numerics.reservations()
+    (line,) = numerics.device_warnings()
     assert "this machine has a GPU (NVIDIA H200)" in line
-    assert "make gpu" in line
+    assert "make gpu" in line and "jax.devices()'  tells why" in line
     assert "\n" not in line
-    if keras.backend.backend() == "jax":  # which has what it needs, but for a driver that fits
-        monkeypatch.setattr(importlib.util, "find_spec", lambda name: name == "jax_cuda13_plugin")
-        (line,) = numerics.reservations()
-        assert "jax.devices()'  tells why" in line
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # by whoever does not want it
-    assert numerics.reservations() == []
+    assert numerics.device_warnings() == []
 
 
 def test_a_driver_without_a_device_is_no_gpu(nvidia_smi):
     nvidia_smi("echo 'NVIDIA-SMI has failed'; exit 9")
-    assert numerics.reservations() == []
+    assert numerics.device_warnings() == []
 
 
 def gpu(monkeypatch, capability):
@@ -106,7 +102,7 @@ def test_the_precision_of_products_on_a_gpu(monkeypatch, capability, chosen, ove
 @jax_only
 def test_determinism_that_a_user_gave_up_is_told(monkeypatch):
     monkeypatch.setenv("XLA_FLAGS", "--xla_gpu_deterministic_ops=false")
-    assert numerics.reservations() == []  # of no consequence on a CPU
+    assert numerics.device_warnings() == []  # of no consequence on a CPU
     gpu(monkeypatch, "9.0")
-    (line,) = numerics.reservations()
+    (line,) = numerics.device_warnings()
     assert "no run here will have the same bits twice" in line

@@ -11,7 +11,7 @@ from keras.src.legacy.preprocessing.image import ImageDataGenerator
 
 from resnet import Interrupted, UserError, events, records
 from resnet.network import building
-from resnet.study import change
+from resnet.study import Job, change
 from resnet.training import Epochs, checkpoints, loop, make_steps, numerics, steps, train
 
 # -- the split and the batches ------------------------------------------------------------------
@@ -188,12 +188,15 @@ class Still:
 
 
 def begin(e, folder):
-    steps = Still()
-    return loop._Run(e, steps, loop.make_callbacks(e.training, steps.network), folder)
+    return loop._Trainer(Job(e, 0), Still(), None, folder, lambda event: None, lambda: False)
 
 
 def set_to(network, epoch):
     network.set_weights([np.full_like(w, epoch) for w in network.get_weights()])
+
+
+def rate_of(network):
+    return float(network.optimizer.learning_rate.numpy())
 
 
 def keras_alone(callbacks, curve):
@@ -205,7 +208,7 @@ def keras_alone(callbacks, curve):
         callback.on_train_begin()
     for epoch, logs in enumerate(curve):
         set_to(network, epoch)
-        rates.append(loop.learning_rate(network))
+        rates.append(rate_of(network))
         for callback in callbacks:
             callback.on_epoch_end(epoch, dict(logs))
         if network.stop_training:
@@ -254,23 +257,22 @@ def test_callbacks_act_as_keras_s_own_across_resumes(curve, name, patience, kill
             )
         )
     folder = f"memory://{uuid.uuid4().hex}"
-    run = begin(e, folder)
+    trainer = begin(e, folder)
     for epoch, logs in enumerate(curve):
-        if not run.due:
+        if not trainer.due:
             break
-        network = run.steps.network
-        set_to(network, epoch)
-        record = logs | {"epoch": epoch + 1, "learning_rate": loop.learning_rate(network)}
-        run.save(record)
-        run.end_epoch(record)
+        set_to(trainer.network, epoch)
+        record = logs | {"epoch": epoch + 1, "learning_rate": trainer.rate}
+        trainer.save(record)
+        trainer.end_epoch(record)
         if epoch in kills:
-            run = begin(e, folder)
-            assert run.follow() == {}
-            assert run.history[-1] == record
-    stopped = len(run.history) - 1 if run.steps.network.stop_training else None
-    run.callbacks["early_stopping"].on_train_end()
-    rates = [record["learning_rate"] for record in run.history]
-    got = rates, stopped, run.steps.network.get_weights()[0][0, 0]
+            trainer = begin(e, folder)
+            assert trainer.resume() == {}
+            assert trainer.history[-1] == record
+    stopped = len(trainer.history) - 1 if trainer.network.stop_training else None
+    trainer.callbacks["early_stopping"].on_train_end()
+    rates = [record["learning_rate"] for record in trainer.history]
+    got = rates, stopped, trainer.network.get_weights()[0][0, 0]
     assert got == keras_alone(stock, curve[: e.training.epochs])
 
 
