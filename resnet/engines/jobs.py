@@ -309,13 +309,9 @@ def _unreported(store: Store, job: Job, dataset: Dataset) -> str:
 
 def _all_over(store: Store, jobs: list[Job], dataset: Dataset) -> bool:
     """Whether every job is finished, and no other command is at work."""
-    if store.search(role="ladder", status="RUNNING"):
-        return False
-    for job in jobs:
-        same = tracking.key_of(job, dataset).same
-        # a job that was begun again goes on, whether or not another run of it is finished
-        if not store.search(**same, role="rung", status="FINISHED"):
-            return False
-        if tracking.unfinished(store, same):
-            return False
-    return True
+    # a job that was begun again goes on, whether or not another run of it is finished
+    return not store.search(role="ladder", status="RUNNING") and all(
+        store.search(**same, role="rung", status="FINISHED")
+        and not tracking.unfinished(store, same)
+        for same in (tracking.key_of(job, dataset).same for job in jobs)
+    )

@@ -9,4 +9,4 @@ from resnet.training.epochs import Epochs
 from resnet.training.loop import Outcome, train
 from resnet.training.numerics import accelerator, device_warnings, numerics
 from resnet.training.program import Lane, Program, make_steps
-from resnet.training.steps import Batch, Steps, groups, probabilities
+from resnet.training.steps import Batch, Steps, groups

@@ -15,11 +15,12 @@ from itertools import chain
 from typing import Any
 
 import numpy as np
+from keras import ops
 
 from resnet.network import augmentation, keras, products
 from resnet.study import Experiment
 from resnet.training.numerics import accelerator
-from resnet.training.steps import EVALUATION_BATCH, Batch, Steps, TensorFlowSteps, look_up, tensors
+from resnet.training.steps import EVALUATION_BATCH, Batch, Steps, TensorFlowSteps, look_up
 
 STEPS = 50
 """Steps per call on an accelerator: at batch 32 a GPU is done before Python calls again."""
@@ -72,7 +73,8 @@ class Program:
         self._scale = scale
         apply = augmentation.sample if self.products else augmentation.apply
         self._apply = partial(apply, fill_mode=fill_mode)
-        self._data = jax.device_put(tensors(images, labels, classes), accelerator())
+        data = ops.convert_to_tensor(images, "uint8"), ops.one_hot(labels, classes)
+        self._data = jax.device_put(data, accelerator())
         self._meeting = threading.Condition()
         self._state: list[Any] = []  # (lanes, ...) of each variable; for one lane (...)
         self._fetched: tuple[list[Any], list[np.ndarray]] = [], []

@@ -90,8 +90,12 @@ class Steps:
         """Ends the training; the network stays."""
 
     def probabilities(self, images: np.ndarray) -> np.ndarray:
-        """Returns :func:`probabilities` by the network's variables as they are now."""
-        return probabilities(self.network, images, self._pixel_scale)
+        """Predicts class probabilities (n, classes) of images, uint8 (n, height, width, channels).
+
+        It uses the network's variables as they are now, in inference mode.
+        """
+        scaled = images.astype("float32") / np.float32(self._pixel_scale)
+        return self.network.predict(scaled, batch_size=EVALUATION_BATCH, verbose=0)
 
 
 def _optimizer(training: Training) -> Any:
@@ -118,31 +122,28 @@ class TensorFlowSteps(Steps):
         # a CPU
         tf.config.experimental.enable_op_determinism()
         super().__init__(network, experiment)
-        pixels, truth = tensors(images, labels, network.output.shape[-1])
-
+        # uint8 takes a quarter of float32's memory: all of CIFAR-10 is 154 MB on the device
+        pixels = ops.convert_to_tensor(images, "uint8")
+        truth = ops.one_hot(labels, network.output.shape[-1])
         apply = functools.partial(augmentation.apply, fill_mode=self._fill_mode)
+        compiled = functools.partial(tf.function, reduce_retracing=True, autograph=False)
 
-        def step(of_network: Callable) -> Callable:
-            def run(positions: Any, transforms: Any) -> Any:
-                return of_network(
-                    look_up(pixels, truth, positions, transforms, self._pixel_scale, apply)
-                )
-
-            return tf.function(run, reduce_retracing=True, autograph=False)
+        def batch(positions: Any, transforms: Any) -> tuple[Any, Any]:
+            return look_up(pixels, truth, positions, transforms, self._pixel_scale, apply)
 
         def many(positions: Any, transforms: Any) -> None:
             def one(i: Any) -> Any:
-                how = None if transforms is None else transforms[i]
-                batch = look_up(pixels, truth, positions[i], how, self._pixel_scale, apply)
-                with tf.control_dependencies([*network.train_step(batch).values()]):
+                data = batch(positions[i], None if transforms is None else transforms[i])
+                with tf.control_dependencies([*network.train_step(data).values()]):
                     return i + 1
 
             # one after the other, as the steps of single calls
             count = positions.shape[0]
             tf.while_loop(lambda i: i < count, one, [tf.constant(0)], parallel_iterations=1)
 
-        self._train, self._test = step(network.train_step), step(network.test_step)
-        self._many = tf.function(many, reduce_retracing=True, autograph=False)
+        self._train = compiled(lambda at, how: network.train_step(batch(at, how)))
+        self._test = compiled(lambda at, how: network.test_step(batch(at, how)))
+        self._many = compiled(many)
         size = experiment.training.batch_size
         if multiply_adds(network) * size < SMALL and len(images) >= STEPS * size:
             self.per_call = STEPS
@@ -157,12 +158,6 @@ class TensorFlowSteps(Steps):
 
     def test(self, batch: Batch, number: int) -> None:
         self._test(*batch)
-
-
-def tensors(images: np.ndarray, labels: np.ndarray, classes: int) -> tuple[Any, Any]:
-    """Returns the images as a uint8 tensor, and the labels one-hot: (n, classes)."""
-    # a quarter of float32's memory: all of CIFAR-10 is 154 MB on the device
-    return ops.convert_to_tensor(images, "uint8"), ops.one_hot(labels, classes)
 
 
 def look_up(
@@ -196,12 +191,3 @@ def groups(batches: list[Batch], size: int, start: int = 0) -> Iterator[tuple[in
     for _, call in groupby(numbered, key=lambda item: (item[0] // size, len(item[1][0]))):
         first, *others = call
         yield first[0], [first[1], *(batch for _, batch in others)]
-
-
-def probabilities(network: keras.Model, images: np.ndarray, pixel_scale: float) -> np.ndarray:
-    """Predicts class probabilities, float32 (n, classes), in inference mode.
-
-    The images are uint8 (n, height, width, channels).
-    """
-    scaled = images.astype("float32") / np.float32(pixel_scale)
-    return network.predict(scaled, batch_size=EVALUATION_BATCH, verbose=0)

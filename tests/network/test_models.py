@@ -1,5 +1,3 @@
-import re
-
 import keras
 import numpy as np
 import pytest
@@ -7,7 +5,6 @@ import pytest
 from resnet import UserError
 from resnet.network import building, layers, models
 from resnet.study import Study, change
-from resnet.training import probabilities
 
 STUDY = Study.open()
 
@@ -16,38 +13,24 @@ def build(name, seed=0, shape=(32, 32, 3)):
     return building.build(STUDY.experiment(name), shape, 10, seed)
 
 
-def trainable(network):
-    return sum(int(np.prod(variable.shape)) for variable in network.trainable_variables)
-
-
-def test_the_template_is_the_study_s():
-    network = models.residual()
-    assert network.count_params() == 316_394
-    assert trainable(network) == 311_466
-    convolutions = [layer for layer in network.layers if isinstance(layer, keras.layers.Conv2D)]
-    assert len(convolutions) == 36
-    assert all(layer.use_bias for layer in convolutions)
-    assert round(building.multiply_adds(network) / 1e6, 2) == 53.98
-
-
 @pytest.mark.parametrize(
-    ("name", "blocks"),
+    ("name", "parameters", "convolutions", "multiply_adds"),
     [
-        ("01_template", (5, 3, 1)),
-        ("03_deeper_early_stopping", (7, 3, 1)),
-        ("05_deeper_dropout", (7, 5, 2)),
+        ("01_template", 316_394, 36, 53_977_088),
+        ("03_deeper_early_stopping", 326_058, 42, 62_889_984),
+        ("05_deeper_dropout", 434_346, 51, 76_259_328),
+        ("vgg", 763_530, 9, 67_224_832),
     ],
 )
-def test_each_rung_stacks_its_blocks(name, blocks):
+def test_the_study_s_networks_have_their_size(name, parameters, convolutions, multiply_adds):
     network = build(name)
-    names = [layer.name for layer in network.layers]
-    # a stage's blocks: its identity blocks, and before them, from stage 3 on, a convolutional one
-    for stage, identity in zip((2, 3, 4), blocks, strict=True):
-        adds = [n for n in names if n.startswith(f"stage{stage}_") and n.endswith("_add")]
-        assert len(adds) == identity + (stage > 2)
-        assert (f"stage{stage}_block1_shortcut_conv" in names) == (stage > 2)
-    assert ("head_dropout" in names) == (name == "05_deeper_dropout")
-    assert network.get_layer("head_pool").output.shape == (None, 4, 4, 256)
+    assert network.count_params() == parameters
+    found = [layer for layer in network.layers if isinstance(layer, keras.layers.Conv2D)]
+    assert len(found) == convolutions and all(layer.use_bias for layer in found)
+    assert building.multiply_adds(network) == multiply_adds
+    rates = {"05_deeper_dropout": 0.5, "vgg": 0.2}
+    dropout = [layer.rate for layer in network.layers if isinstance(layer, keras.layers.Dropout)]
+    assert dropout == [rates[name]] * (name in rates)
 
 
 def test_the_bottleneck_is_conv_bn_relu_thrice_then_add_then_relu():
@@ -65,42 +48,20 @@ def test_the_bottleneck_is_conv_bn_relu_thrice_then_add_then_relu():
     assert shrunk.shape == (None, 4, 4, 128)
 
 
-def test_the_vgg_like_network():
-    network = build("vgg")
-    kinds = [type(layer).__name__ for layer in network.layers]
-    assert kinds.count("Conv2D") == kinds.count("BatchNormalization") == 9
-    assert kinds.count("MaxPooling2D") == 3
-    assert kinds[-5:] == ["Flatten", "Dense", "Dense", "Dropout", "Dense"]
-    assert network.get_layer("head_dropout").rate == 0.2
-
-
 def test_images_too_small_for_the_network_are_said_in_one_line():
     assert build("vgg", shape=(9, 8, 3)).output_shape == (None, 10)
     with pytest.raises(UserError, match="of images of 9 x 7 3 poolings leave none"):
         build("vgg", shape=(9, 7, 3))
 
 
-def test_weights_follow_the_seed_alone_and_keras_s_default_distribution():
-    first, again, other = (
-        build("05_deeper_dropout"),
-        build("05_deeper_dropout"),
-        build("05_deeper_dropout", seed=1),
-    )
+def test_weights_follow_the_seed_alone():
+    first, again, other = (build("05_deeper_dropout", seed) for seed in (0, 0, 1))
     for a, b in zip(first.variables, again.variables, strict=True):
         np.testing.assert_array_equal(a.numpy(), b.numpy())
-    differing = [
-        a.path
-        for a, b in zip(first.variables, other.variables, strict=True)
-        if not np.array_equal(a.numpy(), b.numpy())
-    ]
+    pairs = zip(first.variables, other.variables, strict=True)
+    differing = [a.path for a, b in pairs if not np.array_equal(a.numpy(), b.numpy())]
     assert len(differing) == 51 + 1 + 1  # kernels of the convolutions, the classifier; dropout
-    for layer in first.layers:
-        if hasattr(layer, "kernel"):
-            drawn = np.abs(layer.kernel.numpy())
-            keras_own = np.abs(np.asarray(keras.initializers.GlorotUniform(0)(drawn.shape)))
-            assert drawn.max() == pytest.approx(keras_own.max(), rel=0.05)
-            assert drawn.mean() == pytest.approx(keras_own.mean(), rel=0.15)
-            assert not layer.bias.numpy().any()
+    assert not any(layer.bias.numpy().any() for layer in first.layers if hasattr(layer, "kernel"))
 
 
 def test_a_deeper_rung_starts_its_other_layers_from_the_same_weights():
@@ -156,49 +117,6 @@ def test_fused_batch_normalization_equals_the_stock_layer(shape):
     )
 
 
-@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="a kernel of TensorFlow's")
-def test_the_fused_kernel_is_what_trains():
-    import tensorflow as tf
-
-    layer = layers.BatchNormalization()
-    layer.build((None, 4, 4, 3))
-    graph = tf.function(lambda x: layer(x, training=True)).get_concrete_function(
-        tf.TensorSpec((None, 4, 4, 3))
-    )
-    assert "FusedBatchNormV3" in {operation.type for operation in graph.graph.get_operations()}
-
-
-@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="takes TensorFlow's gradients")
-def test_the_convolution_equals_the_stock_layer_but_for_its_bias_s_rounding():
-    import tensorflow as tf
-
-    generator = np.random.default_rng(0)
-    x = tf.constant(generator.normal(size=(32, 8, 8, 5)).astype("float32"))
-    weight = generator.normal(size=(32, 8, 8, 7)).astype("float32")
-    kernel = generator.normal(0, 0.2, (3, 3, 5, 7)).astype("float32")
-    bias = generator.normal(size=7).astype("float32")
-    results = []
-    for cls in (layers.Conv2D, keras.layers.Conv2D):
-        convolution, normalization = cls(7, 3, padding="same"), keras.layers.BatchNormalization()
-        normalization(convolution(x))
-        convolution.set_weights([kernel, bias])
-        with tf.GradientTape() as tape:
-            tape.watch(x)
-            outputs = convolution(x)
-            loss = tf.reduce_sum(normalization(outputs, training=True) * weight)
-        gradients = tape.gradient(loss, [x, convolution.kernel.value, convolution.bias.value])
-        results.append([outputs, *gradients, normalization.moving_mean])
-    for name, ours, theirs in zip(
-        ("outputs", "input", "kernel", "bias", "moving mean"), *results, strict=True
-    ):
-        if name == "bias":
-            assert not np.asarray(ours).any()
-            # each summand is of order 1: what the stock layer finds is their rounding
-            assert np.abs(theirs).max() < 1e-6 * weight.size
-        else:
-            np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5, err_msg=name)
-
-
 def test_a_saved_model_loads_in_plain_keras(tmp_path):
     import subprocess
     import sys
@@ -219,7 +137,10 @@ def test_a_saved_model_loads_in_plain_keras(tmp_path):
     )
     subprocess.run([sys.executable, "-I", "-c", script], cwd=tmp_path, check=True)
     np.testing.assert_allclose(
-        np.load(tmp_path / "y.npy"), probabilities(network, x, 255.0), rtol=1e-5, atol=1e-6
+        np.load(tmp_path / "y.npy"),
+        network.predict(x / np.float32(255), verbose=0),
+        rtol=1e-5,
+        atol=1e-6,
     )
 
 
@@ -274,39 +195,29 @@ def test_our_layers_are_put_in_and_taken_out_again(name):
     np.testing.assert_allclose(network(x), plain(x), atol=1e-6)
 
 
-FIXED = ("BatchNormalization", "LayerNormalization", "GroupNormalization", "PReLU")
-
-
-def of_every_kind():
-    """Every kind of Keras's layers that has weights."""
-    shapes = {1: (6, 4), 2: (6, 6, 4), 3: (6, 6, 6, 4)}
-    settings = {
-        "Dense": {"units": 3}, "Embedding": {"input_dim": 9, "output_dim": 3},
-        "EinsumDense": {"equation": "abc,cd->abd", "output_shape": (None, 3)},
-        "MultiHeadAttention": {"num_heads": 2, "key_dim": 3},
-        "GroupQueryAttention": {"head_dim": 3, "num_query_heads": 2, "num_key_value_heads": 1},
-        "LSTM": {"units": 3}, "GRU": {"units": 3}, "SimpleRNN": {"units": 3},
-    }  # fmt: skip
-    for name in dir(keras.layers):
-        kind = getattr(keras.layers, name)
-        if re.fullmatch("(Separable|Depthwise)?Conv[123]D(Transpose)?", name):
-            dimensions = int(re.search("[123]", name)[0])
-            depth = {} if name.startswith("Depthwise") else {"filters": 3}
-            yield kind(kernel_size=2, name="layer", **depth), shapes[dimensions]
-        elif name in settings:
-            yield kind(name="layer", **settings[name]), shapes[1] if name != "Embedding" else (6,)
-        elif name in FIXED:
-            yield kind(name="layer", **{"groups": 2} if name.startswith("Group") else {}), shapes[2]
-
-
-KINDS = [*of_every_kind()]
-
-
-@pytest.mark.parametrize(("layer", "shape"), KINDS, ids=[type(k).__name__ for k, _ in KINDS])
-def test_every_layer_s_weights_follow_the_seed_and_its_name(layer, shape):
+@pytest.mark.parametrize(
+    ("layer", "shape", "counted"),
+    [
+        (K.Conv2D(8, 3, groups=2), (6, 6, 4), 4 * 4 * 3 * 3 * 2 * 8),
+        (K.Conv2D(8, 3, dilation_rate=2, padding="same"), (6, 6, 4), 36 * 9 * 4 * 8),
+        (K.DepthwiseConv2D(3, strides=2, padding="same"), (6, 6, 4), 9 * 9 * 4),
+        (K.SeparableConv2D(8, 3, padding="same"), (6, 6, 4), 36 * (9 * 4 + 4 * 8)),
+        (K.Conv2DTranspose(8, 3, strides=2), (6, 6, 4), 36 * 9 * 4 * 8),
+        (K.Dense(5), (6, 4), 6 * 4 * 5),
+        (K.EinsumDense("abc,cd->abd", (None, 3)), (6, 4), None),
+        (K.LSTM(5), (6, 4), None),
+        (K.MultiHeadAttention(2, 3), (6, 4), None),
+        (K.GroupQueryAttention(3, 2, 1), (6, 4), None),
+        (K.Embedding(9, 3), (6,), None),
+        (K.BatchNormalization(), (6, 6, 4), 0),
+    ],
+)
+def test_weights_follow_seed_and_name_and_operations_are_counted_or_not_at_all(
+    layer, shape, counted
+):
     def made():
         image = keras.Input(shape, name="image")
-        fresh = type(layer).from_config(layer.get_config())
+        fresh = type(layer).from_config(layer.get_config() | {"name": "layer"})
         attends = "Attention" in type(layer).__name__
         return keras.Model(image, fresh(image, image) if attends else fresh(image))
 
@@ -316,13 +227,12 @@ def test_every_layer_s_weights_follow_the_seed_and_its_name(layer, shape):
         return [np.asarray(v) for v in network.variables]
 
     first, again, other = drawn(0), drawn(0), drawn(1)
-    assert first
     for a, b in zip(first, again, strict=True):
         np.testing.assert_array_equal(a, b)
     random = [not np.array_equal(a, b) for a, b in zip(first, other, strict=True)]
-    assert any(random) == (type(layer).__name__ not in FIXED)
-    counted = building.multiply_adds(made())
-    assert np.isnan(counted) or counted > 0 or not any(random)
+    assert any(random) == (counted != 0)
+    found = building.multiply_adds(made())
+    assert np.isnan(found) if counted is None else found == counted
 
 
 @pytest.mark.parametrize(
@@ -382,27 +292,6 @@ def test_initializers_that_keras_draws_itself_are_seeded_and_named():
     np.testing.assert_array_equal(first, again)
     assert np.std(first) == pytest.approx(0.5, rel=0.05)
     assert building.notes(networks[0]) == {"drawn_by_keras": "own"}
-
-
-@pytest.mark.parametrize(
-    ("layer", "shape", "counted"),
-    [
-        (K.Conv2D(8, 3, groups=2), (6, 6, 4), 4 * 4 * 3 * 3 * 2 * 8),
-        (K.Conv2D(8, 3, dilation_rate=2, padding="same"), (6, 6, 4), 36 * 9 * 4 * 8),
-        (K.DepthwiseConv2D(3, strides=2, padding="same"), (6, 6, 4), 9 * 9 * 4),
-        (K.SeparableConv2D(8, 3, padding="same"), (6, 6, 4), 36 * (9 * 4 + 4 * 8)),
-        (K.Conv2DTranspose(8, 3, strides=2), (6, 6, 4), 36 * 9 * 4 * 8),
-        (K.Dense(5), (6, 4), 6 * 4 * 5),
-        (K.LSTM(5), (6, 4), None),
-        (K.MultiHeadAttention(2, 3), (6, 4), None),
-    ],
-)
-def test_operations_are_counted_or_not_at_all(layer, shape, counted):
-    image = keras.Input(shape)
-    several = isinstance(layer, K.MultiHeadAttention)
-    network = keras.Model(image, layer(image, image) if several else layer(image))
-    found = building.multiply_adds(network)
-    assert np.isnan(found) if counted is None else found == counted
 
 
 def test_the_variance_of_lanes_is_right_up_to_a_mean_of_a_hundred_deviations():

@@ -15,7 +15,7 @@ from resnet.engines import run_jobs
 from resnet.network import build, building, layers
 from resnet.store import connect, download
 from resnet.study import Job, Study, signatures
-from resnet.training import probabilities, train
+from resnet.training import train
 
 NETWORKS = '''
 from typing import Annotated
@@ -170,7 +170,9 @@ def test_images_are_standardized_as_keras_s_layer_does(study, kind):
     x = dataset.x_test.copy()
     x[:, 0, 0] = 0
     expected = plain.predict(theirs(x / np.float32(255)), verbose=0)
-    np.testing.assert_allclose(probabilities(network, x, 255), expected, rtol=1e-3, atol=1e-5)
+    np.testing.assert_allclose(
+        network.predict(x / np.float32(255), verbose=0), expected, rtol=1e-3, atol=1e-5
+    )
     model = building.served(network, 255)
     np.testing.assert_allclose(model.predict(x, verbose=0), expected, rtol=1e-3, atol=1e-5)
     told = building.notes(network)["standardize"]

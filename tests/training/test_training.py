@@ -1,5 +1,4 @@
 import uuid
-from dataclasses import replace
 
 import keras
 import numpy as np
@@ -9,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from keras.src.legacy.preprocessing.image import ImageDataGenerator
 
-from resnet import Interrupted, UserError, events, records
+from resnet import Interrupted, UserError, records
 from resnet.network import building
 from resnet.study import Job, change
-from resnet.training import Epochs, checkpoints, loop, make_steps, numerics, steps, train
+from resnet.training import Epochs, checkpoints, loop, make_steps, steps, train
 
 # -- the split and the batches ------------------------------------------------------------------
 
@@ -78,9 +77,18 @@ def test_augmentation_is_drawn_per_epoch_and_validation_is_augmented_too():
         assert all(transforms is None for _, transforms in batches)
 
 
-def test_too_few_images_is_said_in_one_line():
-    with pytest.raises(UserError, match="batch_size: 32 is too large for 24 training"):
-        Epochs.make(experiment("02_augmentation"), 30, (8, 8), seed=0)
+@pytest.mark.parametrize(
+    ("n", "fraction", "message"),
+    [
+        (30, 0.2, "batch_size: 32 is too large for 24 training"),
+        (100, 0.001, "data.validation.fraction: 0.001 of 100 images is none"),
+        (100, 0.005, "data.validation.fraction: 0.005 of 100 images is none"),
+    ],
+)
+def test_too_few_images_is_one_line(n, fraction, message):
+    e = experiment("02_augmentation", data={"validation": {"fraction": fraction}})
+    with pytest.raises(UserError, match=message):
+        Epochs.make(e, n, (8, 8), seed=0)
 
 
 def test_a_class_that_only_validates_is_noticed():
@@ -91,62 +99,6 @@ def test_a_class_that_only_validates_is_noticed():
 
 
 # -- the loop -----------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(("name", "channels"), [("01_template", 3), ("01_template", 1), ("vgg", 3)])
-def test_the_loop_equals_model_fit(name, channels, dataset, tmp_path):
-    """Same batches into stock layers and ``fit``: same curves, same weights, to rounding."""
-    settings_ = {"training": {"epochs": 2}, "data": {"augmentation": None}}
-    if name == "vgg":
-        # dropout's masks come from another stream in fit
-        settings_["model"] = {"dropout": 0.0, "filters": [8, 16], "convolutions": 1, "dense": [16]}
-        settings_["data"]["validation"] = {"augmented": False}
-        settings_["training"]["early_stopping"] = None
-    else:
-        settings_["model"] = {"identity_blocks": [1, 0, 0]}  # a block of each kind
-    e = experiment(name, **settings_)
-    x_train, x_test = (x[..., :channels] for x in (dataset.x_train, dataset.x_test))
-    dataset = replace(dataset, x_train=x_train, x_test=x_test)
-    outcome = train(e, dataset, 0, tmp_path)
-
-    network = building.stock(building.build(e, (8, 8, channels), 4, seed=0))
-    network.compile("adam", "categorical_crossentropy", metrics=["accuracy"])
-    epochs = Epochs.make(e, len(dataset.x_train), (8, 8), seed=0)
-    x = dataset.x_train.astype("float32") / 255
-    y = keras.utils.to_categorical(dataset.y_train, 4)
-    for epoch in range(2):
-        for positions, _ in epochs.batches(epoch):
-            logs = network.train_on_batch(x[positions], y[positions], return_dict=True)
-            if not all(np.isfinite(list(logs.values()))):
-                raise AssertionError("the comparison itself diverged")
-        network.reset_metrics()
-        positions = np.concatenate([p for p, _ in epochs.validation_batches(epoch)])
-        expected = network.evaluate(x[positions], y[positions], verbose=0, return_dict=True)
-        record = outcome.history[epoch]
-        assert record["val_loss"] == pytest.approx(expected["loss"], rel=1e-3)
-        # after so few steps some images lie on the fence, where rounding names the class
-        first, second = np.sort(network.predict(x[positions], verbose=0))[:, :-3:-1].T
-        fence = (first - second < 1e-4).mean()
-        assert fence < 0.25
-        assert record["val_accuracy"] == pytest.approx(expected["accuracy"], abs=fence + 1e-6)
-    for ours, theirs in zip(outcome.network.variables, network.variables, strict=True):
-        layer, kind = ours.path.split("/")[-2:]
-        if kind in ("kernel", "gamma", "beta") or (kind, layer) == ("bias", "head_classifier"):
-            # Adam makes steps of up to its learning rate out of rounding in tiny gradients
-            assert np.abs(ours.numpy() - theirs.numpy()).mean() < 2e-4, ours.path
-        # a bias before batch normalisation has an exact gradient of zero: its walk is rounding
-        # alone, and the moving mean follows it, without effect on what the network computes
-
-    x = dataset.x_test.astype("float32") / 255
-    loss, accuracy = outcome.network.evaluate(
-        x, keras.utils.to_categorical(dataset.y_test, 4), verbose=0
-    )
-    assert outcome.test_accuracy == pytest.approx(accuracy)
-    assert outcome.test_loss == pytest.approx(loss, rel=1e-4)
-    assert outcome.probabilities.shape == (40, 4)
-    summary = outcome.summary()
-    assert summary["tested_epoch"] == summary["epochs_run"] == 2
-    assert summary["stopped_epoch"] == 0
 
 
 def test_training_figures_are_means_over_the_epoch_s_images(dataset):
@@ -412,15 +364,6 @@ def test_what_shares_a_trajectory_is_trained_once_and_ends_with_the_same_bits(da
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("fraction", [0.001, 0.005])
-def test_no_validation_images_is_not_blamed_on_the_batch_size(fraction):
-    e = experiment("02_augmentation", data={"validation": {"fraction": fraction}})
-    with pytest.raises(
-        UserError, match=f"data.validation.fraction: {fraction} of 100 images is none"
-    ):
-        Epochs.make(e, 100, (8, 8), seed=0)
-
-
 @pytest.mark.parametrize("how", ["lacks one", "has one more", "of another shape"])
 def test_a_state_of_another_network_is_a_line(dataset, tmp_path, how):
     """It was KeyError: 'variable_3', again and again, without a way out."""
@@ -437,17 +380,6 @@ def test_a_state_of_another_network_is_a_line(dataset, tmp_path, how):
     checkpoints.save(str(path), arrays, meta)
     with pytest.raises(UserError, match=r"is of another network than .* --fresh"):
         train(e, dataset, 0, tmp_path)
-
-
-def test_that_the_code_is_another_is_told(dataset, tmp_path, monkeypatch):
-    e = experiment("01_template", **SMALL, training={"epochs": 2})
-    train(change(e, {"training": {"epochs": 1}}, "test"), dataset, 0, tmp_path)
-    then = numerics()
-    monkeypatch.setattr(loop, "numerics", lambda lanes: then | {"git_commit": "new"})
-    heard = []
-    train(e, dataset, 0, tmp_path, heard.append)
-    (resumed,) = [event for event in heard if isinstance(event, events.Resumed)]
-    assert resumed.differs == {"git_commit": (then["git_commit"], "new")}
 
 
 @pytest.mark.parametrize("monitor", ["val_loss", "loss", "val_accuracy"])
