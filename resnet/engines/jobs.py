@@ -36,12 +36,9 @@ not see Ctrl-C; they stop when ``should_stop`` returns True.
 class Invocation:
     """What all jobs of one command share.
 
-    Args:
-        dataset: the images.
-        store: where runs are recorded.
-        parents: the command's own run, by ``modified``; a sweep has one for each value.
-        fresh: whether runs that earlier commands finished or began start again.
-        checkpoints: the folder of all checkpoints, a path or URL.
+    ``parents`` are the command's own runs by ``modified``; a sweep has one for each value. With
+    ``fresh``, runs that earlier commands finished or began start again. ``checkpoints`` is the path
+    or URL of the folder of all checkpoints.
     """
 
     dataset: Dataset
@@ -186,16 +183,9 @@ def run_jobs(
 ) -> tuple[int, dict[str, str]]:
     """Runs the jobs in order; finished ones are skipped, begun ones resumed.
 
-    Args:
-        jobs: jobs of one profile.
-        dataset: the images.
-        store: where runs are recorded.
-        listener: receives all events.
-        name: name of the command's runs in MLflow.
-        fresh: whether finished and begun runs start again.
-        folder: folder of all checkpoints, a path or URL; by default beside the store.
-        should_stop: called between steps.
-        engine: runs several jobs at a time; by default they run one by one in this process.
+    All jobs are of one profile. ``name`` is the name of the command's runs in MLflow. ``folder`` is
+    the path or URL of all checkpoints, by default beside the store. With ``fresh``, finished and
+    begun runs start again. Without an engine, jobs run one by one in this process.
 
     Returns:
         The number of jobs that failed, and by ``modified`` the id of the command's run. If all jobs

@@ -333,15 +333,10 @@ def train(
 ) -> Outcome:
     """Trains one experiment, from its last checkpoint on, and tests it once at the end.
 
-    Args:
-        experiment: the resolved experiment.
-        dataset: images and labels.
-        seed: any non-negative integer.
-        folder: folder of the checkpoints, a path or URL. It must belong to this dataset, seed and
-            :meth:`resnet.study.Experiment.trajectory`.
-        listener: receives the events.
-        should_stop: called between steps; if it returns True, a checkpoint is written.
-        make: makes the compiled steps of the network; by default :func:`make_steps`.
+    ``folder`` is the path or URL of the checkpoints of this dataset, seed and
+    :meth:`resnet.study.Experiment.trajectory`. ``should_stop`` is called between steps; if it
+    returns True, a checkpoint is written. ``make``, by default :func:`make_steps`, makes the
+    compiled steps of the network.
 
     Raises:
         Interrupted: ``should_stop`` returned True.

@@ -23,14 +23,10 @@ def numerics(lanes: int = 1) -> dict[str, str]:
     quick profile one thread instead of two moved the first epoch's loss from 1.569 to 1.604, and
     AVX2 instead of AVX-512 to 1.527.
 
-    Args:
-        lanes: number of lanes of the compiled program, see :class:`resnet.training.Program`.
-
     Returns:
-        ``backend``, ``device``, ``threads`` (of one operation), ``lanes``, ``precision`` (of
-        products: ``float32`` or ``tf32``), ``instruction_set`` (the processor's newest, with the
-        variables that withhold it from the backend), ``version.<package>``, and the code's
-        ``git_commit`` and ``git_dirty``.
+        ``backend``, ``device``, ``threads`` (of one operation), ``lanes`` of the compiled program,
+        ``precision`` (of products), ``instruction_set`` (the processor's newest, with the variables
+        that withhold it from the backend), ``version.<package>``, ``git_commit``, ``git_dirty``.
     """
     backend = keras.backend.backend()
     names = [name for name in _VARIABLES.get(backend, ()) if name in os.environ]

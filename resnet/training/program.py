@@ -46,13 +46,7 @@ class Program:
     first. So a lane that joins the others waits until they are at its place. A lane that is missing
     for longer than ``PATIENCE``, for example because its store is away, is left behind.
 
-    Args:
-        images: uint8 (n, height, width, channels), 0..255.
-        labels: integer (n,) class indices.
-        classes: number of classes.
-        scale: divisor of the pixels.
-        lanes: number of lanes, on which the bits of all of them depend.
-        fill_mode: fill mode of the augmentation.
+    Images are uint8 (n, height, width, channels), labels integer (n,); ``scale`` divides pixels.
     """
 
     def __init__(
@@ -317,9 +311,8 @@ class _JaxSteps(Steps):
 
     def logs(self) -> dict[str, float]:
         metrics = self.network.metrics_variables
-        for variable, value in zip(
-            metrics, self._program.last(self._lane, len(metrics)), strict=True
-        ):
+        values = self._program.last(self._lane, len(metrics))
+        for variable, value in zip(metrics, values, strict=True):
             variable.assign(value)
         return super().logs()
 
@@ -358,11 +351,7 @@ def make_steps(
 ) -> Steps:
     """Makes :class:`Steps` of one network for Keras's backend.
 
-    Args:
-        network: a built network.
-        images: uint8 (n, height, width, channels), 0..255.
-        labels: integer (n,) class indices.
-        experiment: see :class:`Steps`.
+    Images are uint8 (n, height, width, channels), labels integer (n,) class indices.
     """
     if keras.backend.backend() == "jax":
         classes = network.output.shape[-1]
