@@ -101,7 +101,8 @@ class Invocation:
             return events.Failed(job, mask(f"{type(error).__name__}: {error}"))
         finally:
             lock.release()
-            keras.backend.clear_session()
+            if not lane:  # it would end the scope in which another lane's thread traces its steps
+                keras.backend.clear_session()
 
     def _take(self, job: Job, lock: FileLock, lease: Lease, lanes: int) -> Run | None:
         """The job's run; None while another process is at it."""

@@ -3,11 +3,13 @@
 import contextlib
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import threading
 import types
+from functools import partial
 
 import keras
 import numpy as np
@@ -15,9 +17,10 @@ import pytest
 from conftest import ROOT, SMALL, assert_same_outcome, experiment
 from ladders import KILLED_AT, assert_identical, ladder_arguments, left_alone, record, runs_of
 
-from resnet import Interrupted, events
-from resnet.engines import lanes
+from resnet import Interrupted, events, tracking
+from resnet.engines import lanes, run_jobs
 from resnet.network import building, layers
+from resnet.store import connect
 from resnet.study import Job, Study, change
 from resnet.training import program, train
 
@@ -322,6 +325,29 @@ def test_a_lane_that_stays_away_is_left_behind_and_joins_again(dataset, tmp_path
     assert ended["other"].is_set()
     for number in (0, 1):
         assert_same_outcome(undisturbed[number], outcomes[number])
+
+
+def test_the_end_of_one_run_disturbs_no_other(dataset, empty, tmp_path, monkeypatch):
+    """Neither its store's failure nor Keras's clear_session, which reaches all threads."""
+    shutil.copyfile(empty, tmp_path / "mlflow.db")
+    store = connect(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    log, told, cleared = tracking.ChildRun.log_history, [], []
+
+    def failing(self, history):
+        if len(history) == 2 and self.store.client.get_run(self.run_id).data.tags["seed"] == "1":
+            raise OSError("no space left on the device")
+        log(self, history)
+
+    monkeypatch.setattr(tracking.ChildRun, "log_history", failing)
+    monkeypatch.setattr(keras.backend, "clear_session", lambda: cleared.append(True))
+    jobs, engine = [Job(LONG, seed) for seed in range(3)], partial(lanes.run, lanes=None)
+    failures, _ = run_jobs(jobs, dataset, store, told.append, name="test", engine=engine)
+    assert failures == 1 and not cleared
+    by_status = {run.data.tags["seed"]: run.info.status for run in store.search(role="rung")}
+    assert by_status == {"0": "FINISHED", "1": "FAILED", "2": "FINISHED"}
+    assert {run.data.tags["lanes"] for run in store.search(role="rung")} == {"3"}
+    (failed,) = [event for event in told if isinstance(event, events.Failed)]
+    assert "no space left" in failed.reason
 
 
 @pytest.mark.parametrize(("lanes_that_fit", "count"), [(9, 4), (3, 3), (0.5, 1)])
