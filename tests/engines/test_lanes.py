@@ -331,14 +331,14 @@ def test_the_end_of_one_run_disturbs_no_other(dataset, empty, tmp_path, monkeypa
     """Neither its store's failure nor Keras's clear_session, which reaches all threads."""
     shutil.copyfile(empty, tmp_path / "mlflow.db")
     store = connect(f"sqlite:///{tmp_path / 'mlflow.db'}")
-    log, told, cleared = tracking.ChildRun.log_history, [], []
+    log, told, cleared = tracking.RunWriter.log_history, [], []
 
     def failing(self, history):
         if len(history) == 2 and self.store.client.get_run(self.run_id).data.tags["seed"] == "1":
             raise OSError("no space left on the device")
         log(self, history)
 
-    monkeypatch.setattr(tracking.ChildRun, "log_history", failing)
+    monkeypatch.setattr(tracking.RunWriter, "log_history", failing)
     monkeypatch.setattr(keras.backend, "clear_session", lambda: cleared.append(True))
     jobs, engine = [Job(LONG, seed) for seed in range(3)], partial(lanes.run, lanes=None)
     failures, _ = run_jobs(jobs, dataset, store, told.append, name="test", engine=engine)
