@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 
 import runner
 from report import analysis
-from report.presentation import output, readme
+from report.presentation import mlflow_ladder, readme
 from resnet import UserError, data, records
 from resnet.host import command_lines
 from resnet.records.json_format import Predictions, pack, unpack
@@ -151,10 +151,10 @@ def test_killed_while_restoring_and_repeated(recorded, sample, monkeypatch, poin
         patch.setattr(MlflowClient, point, kill)
         with pytest.raises(Killed):
             records.restore(recorded, found)
-    assert output.restore(recorded, found) == 2
+    assert mlflow_ladder.restore(recorded, found) == 2
     held = {run.info.run_id: run.to_dictionary() for run in recorded.search()}
     assert len(held) == 3  # two, and the run that shows their ladder
-    assert output.restore(recorded, found) == 0
+    assert mlflow_ladder.restore(recorded, found) == 0
     assert {run.info.run_id: run.to_dictionary() for run in recorded.search()} == held
 
 
