@@ -9,7 +9,7 @@ import subprocess
 import tempfile
 import urllib.request
 from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -37,8 +37,8 @@ class Dataset:
     """Images, uint8 in 0..255, shape (n, height, width, channels), and labels, uint8, shape (n,).
 
     There are one or three channels. A label is an index into ``classes``. ``name`` is a name in
-    ``NAMED``, if the images are exactly those, or the stem of the folder or archive, such as
-    ``"pets"``. ``source`` is the absolute path, or where the images came from.
+    ``NAMED``, if the images are exactly those, or the stem of the folder or archive. ``source`` is
+    the absolute path, or where the images came from.
     """
 
     name: str
@@ -66,8 +66,7 @@ class Dataset:
 class Source(NamedTuple):
     """What a dataset known by name is, and the roads to a file of it, which are tried in order.
 
-    ``title`` is the name as people write it, ``shape`` the shape of the training images, ``home``
-    the address of the file to give to --data if all roads are closed.
+    ``shape`` is that of the training images, ``home`` the address of a file to give as --data.
     """
 
     title: str
@@ -95,12 +94,12 @@ def load(
     """
     if data == "digits":
         return Dataset(data, NAMED[data].classes, *_digits(), "sklearn.datasets.load_digits")
-    if data in NAMED:
-        return _fetch(data, progress)
     path = Path(data)
-    if not os.path.exists(path):  # noqa: PTH110 - of any text, and where it is forbidden
+    if data not in NAMED and not os.path.exists(path):  # noqa: PTH110 - where it is forbidden too
         raise UserError(f"no file or folder {data!r}; --data accepts {folders.ACCEPTED}")
     try:
+        if data in NAMED:
+            return _fetch(data, progress)
         content = _read(path, progress, note, test_fraction)
     except (OSError, UserError) as broken:
         raise UserError(f"cannot use {data!r}: {broken}") from broken
@@ -141,19 +140,17 @@ def _digits() -> Arrays:
 
 
 def _fetch(name: str, progress: Progress) -> Dataset:
-    """Gets a dataset by the first road that is open; the arrays are the same on every road.
+    """Gets a dataset by the first road that is open, and leaves a copy in the user's cache.
 
-    The copy in the user's cache comes first, and every other road leaves one there. Processes that
-    need the images at the same time fetch them once.
+    The copy in the cache comes first. Processes that need the images at the same time fetch them
+    once.
     """
     known = NAMED[name]
     cache = platformdirs.user_cache_path("resnet-ladder") / f"{name}.npz"
     closed = []
-    with ExitStack() as stack:
-        with suppress(OSError):  # without a writable cache every process fetches the images
-            cache.parent.mkdir(parents=True, exist_ok=True)
-            progress(f"waiting for another process that fetches {known.title}", 0, 0)
-            stack.enter_context(FileLock(f"{cache}.lock"))
+    cache.parent.mkdir(parents=True, exist_ok=True)
+    progress(f"waiting for another process that fetches {known.title}", 0, 0)
+    with FileLock(f"{cache}.lock"):
         roads: dict[str, Road] = {"the copy in the cache": lambda *_: cache}
         for title, fetch in (roads | known.roads).items():
             try:
@@ -169,19 +166,14 @@ def _fetch(name: str, progress: Progress) -> Dataset:
                 closed.append(f"{title}: {brief(broken)}")
             else:
                 if path != cache:
-                    _keep(cache, dataset)
+                    buffer = io.BytesIO()
+                    np.savez(buffer, **{name: getattr(dataset, name) for name in ARRAYS})
+                    disk.write(cache, buffer.getbuffer())
                 return dataset
     raise UserError(
         f"{known.title} cannot be had ({'; '.join(closed)}). Ways out: download {known.home} "
         "elsewhere and give its path as --data, or use --data digits to try the machinery"
     )
-
-
-def _keep(cache: Path, dataset: Dataset) -> None:
-    buffer = io.BytesIO()
-    np.savez(buffer, **{name: getattr(dataset, name) for name in ARRAYS})
-    with suppress(OSError):  # a full or read-only disk costs the next run a download, no more
-        disk.write(cache, buffer.getbuffer())
 
 
 def _kept_by_keras(pattern: str, _: Path, progress: Progress) -> Path:

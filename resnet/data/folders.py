@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from resnet import UserError
-from resnet.data.archives import MAX_TOTAL_BYTES, Arrays, Progress, brief
+from resnet.data.archives import Arrays, Progress, brief
 
 ACCEPTED = (
     "cifar10, mnist, digits, the official archive cifar-10-python.tar.gz (not unpacked), or an "
@@ -37,13 +37,14 @@ Content = tuple[tuple[str, ...], *Arrays]  # class names and the arrays
 def read(folder: Path, progress: Progress, note: Note, test_fraction: float | None) -> Content:
     """Reads class names, images and labels from a folder, or from the one folder in it.
 
-    The folder holds train/<class>/ and test/<class>/, or the classes alone. Images are in the
-    natural order of their file names across classes (``2.jpg`` before ``10.jpg``), so that an
-    index in the name restores the order that the images once had.
+    Images are in the natural order of their file names across classes (``2.jpg`` before
+    ``10.jpg``), so that an index in the name restores the order that the images once had.
 
-    ``note`` gets a line on each kind of files left out, on transparent images, and on test images
-    that are training images too. Where the folder holds the classes alone, ``test_fraction`` of
-    each class are the test images, drawn by seed 0.
+    Args:
+        folder: holds train/<class>/ and test/<class>/, or the classes alone.
+        progress: takes the number of images decoded.
+        note: takes a line on files left out, transparent images, and test images trained on.
+        test_fraction: share of test images, drawn by seed 0, if there are the classes alone.
 
     Raises:
         UserError: the folder holds no such images, or an image that cannot be used.
@@ -71,9 +72,10 @@ def read(folder: Path, progress: Progress, note: Note, test_fraction: float | No
     for label, name in enumerate(classes):
         taken, count = test[y == label].sum(), (y == label).sum()
         if not 0 < taken < count:
-            lacking = f"no image in {SPLITS[not taken]}/{name}/; train and test need equal classes"
-            drawn = f"test_fraction {test_fraction} takes {taken} of {count} images in {name!r}"
-            raise UserError(lacking if split else f"{drawn}; it must take some and leave some")
+            raise UserError(
+                f"{name!r} has {count - taken} training and {taken} test images; give it some of "
+                f"each{'' if split else ', with another test_fraction'}"
+            )
     train_paths, test_paths = (list(compress(paths, part)) for part in (~test, test))
     x = _decoded(folder, train_paths + test_paths, progress, note)
     x_train, x_test = np.split(x, [len(train_paths)])
@@ -143,8 +145,6 @@ def _list(note: Note, subject: str, folder: Path, paths: Iterable[Path]) -> None
 def _decoded(folder: Path, paths: list[Path], progress: Progress, note: Note) -> np.ndarray:
     """Decodes images of one size to RGB, uint8 (n, height, width, 3)."""
     width, height = _decode(folder, paths[0]).size
-    if len(paths) * height * width * 3 > MAX_TOTAL_BYTES:
-        raise UserError(f"decoded, the images take more than {MAX_TOTAL_BYTES:,} bytes")
     x = np.empty((len(paths), height, width, 3), np.uint8)
     transparent = []
     for index, path in enumerate(paths):
@@ -170,28 +170,23 @@ def _decode(folder: Path, path: Path) -> Image.Image:
             # Before a pixel is decoded: a small file can claim to be a huge image.
             if max(image.size) > MAX_SIDE:
                 raise ValueError("{} x {}, larger than {} pixels".format(*image.size, MAX_SIDE))
-            if _is_deep(image):  # Pillow would take the upper 8 bits, or clip them
+            # PNG's raw mode, PPM's largest value: Pillow would take the upper 8 bits, or clip them
+            if image.mode.startswith(("I", "F")) or any(
+                ";16B" in str(tile.args)
+                or (tile.codec_name.startswith("ppm") and tile.args[1] > 255)
+                for tile in getattr(image, "tile", ())
+            ):
                 raise ValueError("more than 8 bits a channel")
             if (frames := getattr(image, "n_frames", 1)) > 1:
                 raise ValueError(f"{frames} frames; save the one that is meant")
             image.load()
             with suppress(Exception):  # whatever a broken EXIF raises: it turns nothing
-                image.getexif()
-                image.info.pop("exif", None)  # or Pillow writes it again, which may fail
                 ImageOps.exif_transpose(image, in_place=True)
             return image.convert("RGBA")
     except Exception as broken:  # a broken image may raise anything
         unknown = isinstance(broken, UnidentifiedImageError)
         reason = f"no image ({', '.join(FORMATS)})" if unknown else brief(broken)
         raise UserError(f"{str(path.relative_to(folder))!r}: {reason}") from broken
-
-
-def _is_deep(image: Image.Image) -> bool:
-    """Whether an image has more than 8 bits a channel, by PNG's raw mode or PPM's largest value."""
-    return image.mode.startswith(("I", "F")) or any(
-        ";16B" in str(tile.args) or (tile.codec_name.startswith("ppm") and tile.args[1] > 255)
-        for tile in getattr(image, "tile", ())
-    )
 
 
 def stratified(labels: np.ndarray, fraction: float) -> np.ndarray:

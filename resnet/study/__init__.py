@@ -1,7 +1,6 @@
 """Resolves a study's folder of YAML files into experiments in which every value is explicit.
 
-:class:`Study` is the folder, :class:`Experiment` a rung, :class:`Job` a rung and a seed to train,
-and :class:`Key` identifies a run. Every mistake in a file is reported in one line.
+Every mistake in a file is reported in one line.
 """
 
 from resnet.study import ablation, signatures

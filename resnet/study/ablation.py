@@ -1,17 +1,12 @@
-"""Derives experiments from those in files: subsets of a step's changes, and other assumed values.
+"""Derives experiments from those in files: subsets of a step's changes, other assumed values."""
 
-The study credits what a step is named for; the YAML says what else changed with it. What the study
-leaves open is assumed; the YAML may say which other values it could have had.
-"""
-
-from collections import Counter
 from collections.abc import Callable, Iterable
 from itertools import chain, combinations, pairwise
 from typing import Any
 
 from resnet import UserError
 from resnet.study.resolve import change, nested
-from resnet.study.schema import Experiment, rung_number, rungs, short
+from resnet.study.schema import Experiment, rungs, short
 from resnet.study.study import select
 
 
@@ -74,10 +69,7 @@ def subsets(before: Experiment, after: Experiment) -> dict[frozenset[str], Exper
 def alternatives(experiment: Experiment) -> dict[tuple[str, str], Experiment]:
     """Makes the experiment with each alternative to an assumed value, by (key, reason).
 
-    It is named like ``01_template~epochs=50``.
-
-    Raises:
-        UserError: a value is not allowed.
+    It is named like ``01_template~epochs=50``. A UserError names a value that is not allowed.
     """
     found = {}
     for key, values in experiment.alternatives.items():
@@ -96,30 +88,26 @@ def alternatives(experiment: Experiment) -> dict[tuple[str, str], Experiment]:
 def derived(text: str, names: list[str], load: Callable[[str], Experiment]) -> list[Experiment]:
     """Returns the experiments that ``ablate`` trains, each once.
 
-    These are all subsets of the steps that lead to some rungs, or every experiment that has
-    alternatives, with them. Experiments with a file of their own come first, so that an interrupted
-    ablation has the ladder.
+    Experiments with a file of their own come first, so that an interrupted ablation has the ladder.
 
     Args:
-        text: ``all`` steps, numbers of rungs as in ``--ladder``, or ``assumed``.
+        text: ``all`` or numbers of rungs, for all subsets of the steps to them; or ``assumed``, for
+            every experiment that has alternatives, with them.
         names: names of all experiments, the rungs in order.
-        load: resolves one by its name; called only for those that are needed.
+        load: resolves an experiment by its name.
 
     Raises:
-        UserError: the text names no experiment, or rung 1, to which no step leads.
+        UserError: the text names no experiment, or one to which no step leads.
     """
     if text == "assumed":
         groups = [[e, *alternatives(e).values()] for e in map(load, names) if e.alternatives]
     else:
-        numbers = Counter(map(rung_number, names))
-        steps = pairwise(rungs(names))
-        # of two rungs of one number neither is the one before
-        before = {rung: first for first, rung in steps if numbers[rung_number(first)] == 1}
+        before = {rung: first for first, rung in pairwise(rungs(names))}
         chosen = select(text, names)
         if text == "all":
             chosen = chosen[1:]
         if first_rung := [name for name in chosen if name not in before]:
-            raise UserError(f"rungs {text}: no single step leads to {first_rung[0]}")
+            raise UserError(f"rungs {text}: no step leads to {first_rung[0]}")
         groups = [[*subsets(load(before[name]), load(name)).values()] for name in chosen]
     found: dict[str, Experiment] = {}
     for experiment in sorted(chain(*groups), key=lambda e: "~" in e.name):

@@ -77,19 +77,17 @@ def short_repr(value: object) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def read_yaml(path: Path) -> dict[str, Any]:
-    """Reads a YAML mapping from a file.
-
-    Raises:
-        UserError: the file cannot be read, is not YAML, or is not a mapping.
-    """
+def read_text(path: Path) -> str:
+    """Reads a file in UTF-8; a UserError names a file that cannot be read."""
     try:
-        with path.open(encoding="utf-8") as file:
-            tree = parse(file.read(_LONGEST + 1), str(path))
-    except UnicodeDecodeError:
-        raise UserError(f"{path}: cannot be read: save it as UTF-8") from None
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror}") from None
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read: {one_line(error)}") from None
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Reads a YAML mapping from a file; a UserError names the mistake in the file."""
+    tree = parse(read_text(path), str(path))
     if not isinstance(tree, dict):
         raise UserError(f"{path}: holds {short_repr(tree)} where 'key: value' lines are expected")
     return tree
@@ -98,7 +96,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
 def sweep(text: str) -> list[str]:
     """Splits a ``--set`` with a list of values, ``key=4, "a, b"``, into one ``--set`` per value.
 
-    Values stay as they are written. Any text without a YAML list of two or more stays whole.
+    Values stay as they are written. A text without a YAML list of two or more stays whole.
     """
     key, _, values = text.partition("=")
     within = f"[{values}]"
@@ -108,19 +106,11 @@ def sweep(text: str) -> list[str]:
         return [text]
     nodes = node.value if isinstance(node, yaml.SequenceNode) else []
     found = [within[inner.start_mark.index : inner.end_mark.index] for inner in nodes]
-    for inner, written in zip(nodes, found, strict=True):
-        # "a: 1, b: 2" is a mapping whose braces were forgotten
-        if isinstance(inner, yaml.MappingNode) and not written.startswith("{"):
-            return [text]
     return [f"{key}={value}" for value in dict.fromkeys(found)] if len(found) > 1 else [text]
 
 
 def parse(text: str, source: str) -> Any:
-    """Reads a YAML text.
-
-    Raises:
-        UserError: the text is too long or not YAML; the message names the source and the line.
-    """
+    """Reads a YAML text; a UserError names the source and the line of a mistake."""
     if len(text) > _LONGEST:
         raise UserError(f"{source}: is longer than {_LONGEST} characters")
     try:

@@ -16,7 +16,7 @@ class Job:
     seed: int
     profile: str = "full"
     modified: str = ""
-    """The ``--set`` overrides, even those with the value that a rung had already."""
+    """The ``--set`` overrides."""
     varied: str = field(default="", compare=False)
     """The overrides in which the jobs of a sweep differ: ``batch_size=16``."""
 
@@ -33,7 +33,7 @@ class Job:
         return " · ".join(filter(None, (self.experiment.label, self.varied)))
 
     def trajectory(self) -> tuple[str, int]:
-        """Returns what jobs share that share checkpoints; no two of them train at a time."""
+        # jobs that share it share checkpoints, and no two of them train at a time
         return self.experiment.trajectory(), self.seed
 
 
@@ -54,14 +54,12 @@ class Key:
 
     @classmethod
     def of(cls, job: Job, dataset: str, fingerprint: str, backend: str) -> "Key":
-        """Makes the key of a job, on a dataset of that name and fingerprint."""
         e = job.experiment
         of_experiment = e.name, e.title, str(job.seed), e.hash()
         return cls(*of_experiment, dataset, fingerprint, job.profile, job.modified, backend)
 
     @classmethod
     def read(cls, tags: Mapping[str, str]) -> "Key":
-        """Reads a run's tags; a KeyError names one that is missing."""
         return cls(**{name: tags[name] for name in KEYS})
 
     @property

@@ -16,7 +16,6 @@ from resnet.study.schema import Experiment
 
 M = TypeVar("M", bound=BaseModel)
 JsonSchema = dict[str, Any]
-"""As pydantic makes it."""
 _TYPES = {
     **{"integer": "a whole number", "number": "a number", "boolean": "true or false"},
     **{"string": "text in quotes", "null": "null", "object": "a block of keys"},
@@ -106,10 +105,9 @@ def words(node: JsonSchema, root: JsonSchema | None = None) -> str:
 
 
 def _place(location: tuple, root: JsonSchema) -> tuple[list[str], JsonSchema]:
-    """Follows a location of pydantic's, which names members of unions too, into a schema.
+    """Returns the keys on the way to a location of pydantic's, and the schema of the value there.
 
-    Returns:
-        The keys on the way, and the schema of the value there.
+    The location also names members of unions, which are no keys.
     """
     path, node = [], root
     for part in location:
@@ -134,14 +132,13 @@ def validate(model: type[M], tree: Any, source: str, above: str = "") -> M:
 def explain(
     source: str, error: ValidationError, model: type[BaseModel], above: str = ""
 ) -> UserError:
-    """Writes pydantic's complaint about a model in a line: source, key, value, what is allowed.
+    """Writes the first error of pydantic in a line: source, key, value, what is allowed.
 
     ``above`` is the key of the block that was validated, if it is not the whole.
     """
     root = model.model_json_schema()
-    errors = error.errors(include_url=False, include_context=False)
     # a mistyped key is also missing
-    first = min(errors, key=lambda error: error["type"] != "extra_forbidden")
+    first = min(error.errors(), key=lambda error: error["type"] != "extra_forbidden")
     kind, value = first["type"], short_repr(first["input"])
     path, node = _place(first["loc"], root)
     if kind == "extra_forbidden":
@@ -157,11 +154,7 @@ def explain(
     else:
         problem = f"{value} is not allowed; it must be {words(node, root)}"
     key = one_line(".".join([above] * bool(above) + path))
-    # a file may hold thousands of mistakes
-    others = [".".join(_place(e["loc"], root)[0]) for e in errors[:20] if e is not first]
-    others = [name for name in dict.fromkeys(others) if name and name not in key][:4]
-    also = f" (also wrong: {one_line(', '.join(others))})" if others else ""
-    return UserError(f"{source}: {f'{key}: ' if key else ''}{problem}{also}")
+    return UserError(f"{source}: {f'{key}: ' if key else ''}{problem}")
 
 
 def nearest(name: str, allowed: list[str]) -> str:

@@ -1,7 +1,6 @@
 """Resolves files and ``--set`` into experiments in which every value is explicit.
 
-An experiment is a YAML file that states only what it changes against the one it ``extends``. Every
-mistake becomes a :class:`resnet.UserError` of one line.
+An experiment is a YAML file that states only what it changes against the one it ``extends``.
 """
 
 import hashlib
@@ -13,12 +12,9 @@ from typing import Any
 from resnet import UserError
 from resnet.host.messages import one_line
 from resnet.study import signatures
-from resnet.study.files import parse, read_yaml, short_repr
+from resnet.study.files import parse, read_text, read_yaml, short_repr
 from resnet.study.keys import nearest, validate
 from resnet.study.schema import Experiment, Strict, flatten
-
-UNSETTABLE = ("name", "title", "assumed", "alternatives", "code")
-"""Keys of an experiment that shape no result, so that ``--set`` refuses them."""
 
 
 def _merge(base: Any, change: Any) -> Any:
@@ -74,8 +70,7 @@ def _within(key: str, keys: Iterable[str]) -> bool:
 def change(experiment: Experiment, changes: dict[str, Any], source: str) -> Experiment:
     """Lays changes, as a file has them, over an experiment; a changed value loses its assumption.
 
-    Raises:
-        UserError: the result is not a valid experiment; the message names the source.
+    If the result is not a valid experiment, a UserError names the source.
     """
     return _resolve(source, experiment.model_dump(), changes)
 
@@ -116,14 +111,12 @@ def load(path: Path, _children: tuple[Path, ...] = ()) -> Experiment:
     """Resolves one experiment file; its name is the file's stem.
 
     The file that it extends, by name without ``.yaml``, lies beside it or in its parent folder.
-
-    Raises:
-        UserError: something is wrong with the file or one it extends; the line names the file.
+    A UserError names the file in which something is wrong.
     """
     path = path.resolve()
     if path in _children:
-        cycle = " -> ".join(p.stem for p in (*_children[_children.index(path) :], path))
-        raise UserError(f"{_children[-1]}: extends: goes round in a circle: {cycle}")
+        circle = " -> ".join(p.stem for p in (*_children, path))
+        raise UserError(f"{_children[-1]}: extends: goes round in a circle: {circle}")
     folders = path.parent, path.parent.parent
     tree = read_yaml(path)
     base: dict[str, Any] = {}
@@ -146,10 +139,7 @@ def load(path: Path, _children: tuple[Path, ...] = ()) -> Experiment:
 def own_networks(folder: Path) -> str:
     """Returns the text of a study's ``networks.py``, "" if the folder holds none."""
     path = folder / signatures.OWN
-    try:
-        return path.read_text(encoding="utf-8") if path.is_file() else ""
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read: {one_line(error)}") from None
+    return read_text(path) if path.is_file() else ""
 
 
 def from_yaml(text: str, source: str) -> Experiment:
@@ -158,14 +148,10 @@ def from_yaml(text: str, source: str) -> Experiment:
 
 
 def parse_override(text: str) -> dict[str, Any]:
-    """Reads one ``--set``: ``training.epochs=2`` is ``{"training": {"epochs": 2}}``.
-
-    Raises:
-        UserError: there is no ``=``, no key, or the value is not YAML.
-    """
+    """Reads one ``--set``: ``training.epochs=2`` is ``{"training": {"epochs": 2}}``."""
     key, equals, value = text.partition("=")
     path = key.strip().split(".")
-    if not equals or not all(path) or path[0] in UNSETTABLE:
+    if not equals or not all(path) or path[0] not in ("model", "data", "training"):
         raise UserError(
             f"--set {short_repr(text)}: write key=value with a key of model, data or training, "
             "e.g. --set training.epochs=2"

@@ -44,9 +44,7 @@ class Strict(BaseModel):
     )
 
 
-class _WithSettings(Strict):
-    """Has settings of its own, which :mod:`resnet.study.signatures` checks."""
-
+class _WithSettings(Strict):  # of its own, which resnet.study.signatures checks
     model_config = ConfigDict(extra="allow")
 
     @property
@@ -68,6 +66,10 @@ class Model(_WithSettings):
     """A function of ``networks.py`` in the study's folder, or of the project."""
     code_sha256: str = ""
     """Hash of the study's ``networks.py``, if the architecture is one of its own."""
+
+
+_AFFINE = "rotation_range", "width_shift_range", "height_shift_range", "zoom_range"
+_HASHED = *_AFFINE, "horizontal_flip"
 
 
 class Augmentation(Strict):
@@ -131,8 +133,7 @@ class Data(Strict):
     """Subtracts the training images' mean and divides by their deviation, after augmentation."""
 
     @property
-    def fill_mode(self) -> str:
-        """The augmentation's, or its default without one."""
+    def fill_mode(self) -> str:  # the augmentation's, or its default
         return self.augmentation.fill_mode if self.augmentation else "nearest"
 
 
@@ -244,13 +245,10 @@ class Experiment(Strict):
         return flat
 
     def trajectory(self) -> str:
-        """Returns SHA-256 (hex) of what shapes the weights after each epoch.
-
-        The number of epochs and early stopping decide only which of these weights are tested. The
-        schedule shapes them, but only after it first changes the rate.
-        """
-        # These act between epochs, on figures that are in the checkpoints: rung 4 shares rung 3's
-        # training until its rate first drops, because a checkpoint's name has the rates so far.
+        """Returns SHA-256 (hex) of what shapes the weights after each epoch."""
+        # The number of epochs and early stopping decide only which of these weights are tested.
+        # A schedule counts only after it first changes the rate: rung 4 shares rung 3's training
+        # until then, because a checkpoint's name has the rates so far.
         left_out = ("epochs", "early_stopping", "reduce_lr_on_plateau", "schedule")
         return _digest({k: v for k, v in self._hashed().items() if k.split(".")[1] not in left_out})
 
@@ -276,14 +274,8 @@ class Experiment(Strict):
         return yaml.dump(tree, Dumper=Dumper, sort_keys=False, allow_unicode=True, width=100)
 
 
-_HASHED = (
-    *("rotation_range", "width_shift_range", "height_shift_range", "zoom_range"),
-    "horizontal_flip",
-)
-
-
 class Profile(Strict):
-    """A named variation of every rung, for trying the machinery; ``experiments/profiles``."""
+    """A named variation of every rung, for trying the machinery."""
 
     description: Text
     data: Name

@@ -41,12 +41,10 @@ _NO_CLASSES = {
 
 @functools.cache
 def architectures(source: str, file: str) -> dict[str, type[Strict]]:
-    """Reads the architectures of a file: their settings by name.
+    """Reads the architectures of a file: the schemas of their settings, by name.
 
     An architecture is a public function whose first parameters are ``input_shape`` and ``classes``.
-
-    Raises:
-        UserError: the source is no Python, or the type of a setting cannot be read.
+    If the source is not Python, or a setting's type cannot be read, a UserError names the place.
     """
     try:
         tree = ast.parse(source)

@@ -1,4 +1,4 @@
-"""A study: a folder of rungs, baselines, profiles, and the claims that they are held against."""
+"""A study: a folder of rungs, baselines, profiles, and claims."""
 
 import hashlib
 import re
@@ -49,17 +49,14 @@ class Study(_About):
     def open(cls, folder: Path | None = None) -> "Study":
         """Opens the study of a folder, by default the one that comes with the project."""
         folder = (folder or SHIPPED).resolve()
+        for name in ("study.yaml", "claims.yaml"):
+            if not (folder / name).is_file():
+                raise UserError(
+                    f"--experiments {folder}: holds no {name}; docs/own-ladder.md shows how to "
+                    "make a study"
+                )
         path, claims = folder / "study.yaml", folder / "claims.yaml"
-        if not path.is_file():
-            raise UserError(
-                f"--experiments {folder}: holds no study.yaml; docs/own-ladder.md tells how to "
-                "make a study"
-            )
         about = validate(_About, read_yaml(path), str(path))
-        if not claims.is_file():
-            raise UserError(
-                f"{claims}: there is no such file; write the published accuracies into it"
-            )
         return cls(
             **about.model_dump(exclude={"results"}),
             folder=folder,
@@ -73,16 +70,12 @@ class Study(_About):
 
     @cached_property
     def bounds(self) -> dict[str, Any]:
-        """The figures and bounds in ``claims.yaml`` that decide verdicts, by their names.
-
-        A claim's text and its reasons are left out, so that rewording them changes nothing.
-        """
+        """The figures and bounds in ``claims.yaml`` that decide verdicts, without their texts."""
         tree = read_yaml(self.claims)
         deciding = ("rung", "against", "quantity", "voters", "bound")
         claims = {
             claim["id"]: {key: claim[key] for key in deciding if key in claim}
             for claim in tree.get("claims") or ()
-            if isinstance(claim, dict) and "id" in claim
         }
         return {"tolerance": tree.get("tolerance"), **(tree.get("published") or {}), **claims}
 
@@ -145,23 +138,17 @@ class Study(_About):
         found = {*self.files.values(), *_files(self.folder / "profiles")}
         for pattern in ("[0-9]*", "baselines/*", "profiles/*"):
             for path in self.folder.glob(pattern):
-                match = re.fullmatch(r"([^.].*)\.ya?ml(\.txt)?", path.name, re.IGNORECASE)
-                if path in found or not match:
-                    continue
-                name = re.sub(r"[^\w.-]+", "_", match[1])
-                if path.parent == self.folder:
-                    number = re.split(r"\D", name)[0]
-                    name = f"{int(number):02}_{name.removeprefix(number).lstrip('_.-') or 'mine'}"
-                renamed = path.name != f"{name}.yaml"
-                advice = f"call it {name}.yaml" if renamed else "another has its name"
-                raise UserError(
-                    f"{messages.one_line(path)}: would be left out: {advice}, or put it elsewhere"
-                )
+                yaml = re.fullmatch(r"[^.].*\.ya?ml(\.txt)?", path.name, re.IGNORECASE)
+                if yaml and path not in found:
+                    example = "06_mine.yaml" if path.parent == self.folder else "mine.yaml"
+                    raise UserError(
+                        f"{messages.one_line(path)}: is left out; give it a name like {example} "
+                        "that no other file has, or put it elsewhere"
+                    )
 
 
 def _files(folder: Path) -> list[Path]:
-    """Returns a folder's YAML files without hidden ones, such as ``._quick.yaml`` of macOS."""
-    return [path for path in sorted(folder.glob("[!.]*.yaml")) if path.stem.isprintable()]
+    return sorted(folder.glob("[!.]*.yaml"))  # hidden ones are such as ._quick.yaml of macOS
 
 
 def _where_present(tree: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
@@ -179,13 +166,10 @@ def select(text: str, names: Iterable[str]) -> list[str]:
 
     Args:
         text: comma-separated: ``all`` (the numbered rungs), numbers, ranges ``1-3``, names.
-        names: names of all experiments.
-
-    Returns:
-        Names in the ladder's order, each once.
+        names: names of all experiments, in the ladder's order.
 
     Raises:
-        UserError: a part names no experiment, or two of the chosen have one number.
+        UserError: a part names no experiment, or two rungs have one number.
     """
     names = list(names)
     numbers = {name: number for name in names if (number := rung_number(name)) is not None}
@@ -206,10 +190,7 @@ def select(text: str, names: Iterable[str]) -> list[str]:
                 f"rungs {short_repr(part)}: allowed: all, numbers such as 2,5 or 1-3, "
                 f"or a name: {', '.join(names)}"
             )
-    for one, other in pairwise(rungs(chosen)):
+    for one, other in pairwise(rungs(names)):
         if numbers[one] == numbers[other]:
-            raise UserError(
-                f"rungs {short_repr(text)}: {', '.join(sorted((one, other)))}: there are two of "
-                f"number {numbers[one]}; name one of them, or give one another number"
-            )
+            raise UserError(f"rungs {one}, {other}: give one of them another number")
     return [name for name in names if name in chosen]

