@@ -106,7 +106,11 @@ def sweep(text: str) -> list[str]:
         return [text]
     nodes = node.value if isinstance(node, yaml.SequenceNode) else []
     found = [within[inner.start_mark.index : inner.end_mark.index] for inner in nodes]
-    return [f"{key}={value}" for value in dict.fromkeys(found)] if len(found) > 1 else [text]
+    # "a: 1, b: 2" is a mapping without its braces
+    bare = any(isinstance(n, yaml.MappingNode) and within[n.start_mark.index] != "{" for n in nodes)
+    if bare or len(found) < 2:
+        return [text]
+    return [f"{key}={value}" for value in dict.fromkeys(found)]
 
 
 def parse(text: str, source: str) -> Any:

@@ -10,7 +10,7 @@ import yaml
 from conftest import assert_interrupted, assert_same_outcome, bars
 from test_own_studies import RUNG
 
-from resnet import UserError, records, tracking
+from resnet import UserError, records
 from resnet.engines import run_jobs
 from resnet.network import build, building, layers
 from resnet.store import connect, download
@@ -91,7 +91,6 @@ def test_its_settings_are_the_function_s_parameters(study):
             "model.width: 0 is not allowed; it must be a whole number, at least 1 and at most 512",
         ),
         ({"widht": 3}, "model.widht: unknown key (did you mean 'width'?); allowed: width"),
-        ({"blocks": True}, "model.blocks: True is not allowed"),
         ({"architecture": "basi"}, "(did you mean 'basic'?); allowed: residual, vgg, basic"),
     ):
         tree = yaml.safe_load(whole)
@@ -190,8 +189,7 @@ def test_it_is_trained_killed_gone_on_recorded_and_restored(study, empty, tmp_pa
     (tmp_path / "a").mkdir()
     shutil.copyfile(empty, tmp_path / "a" / "mlflow.db")
     store = connect(f"sqlite:///{tmp_path / 'a' / 'mlflow.db'}", study)
-    failures, _ = run_jobs([Job(e, 0)], dataset, store, lambda event: None, name="x")
-    assert failures == 0
+    assert run_jobs([Job(e, 0)], dataset, store, lambda event: None, name="x")[0] == 0
     (run,) = store.search(role="rung")
     assert run.data.metrics["test_accuracy"] == whole.test_accuracy
     record = records.to_record(store, run)
@@ -204,8 +202,7 @@ def test_it_is_trained_killed_gone_on_recorded_and_restored(study, empty, tmp_pa
     (back,) = other.search()
     assert download(other.uri, back, "networks.py", tmp_path).read_text("utf-8") == NETWORKS
     (model,) = store.client.search_registered_models()
-    assert model.name == "mine-bars" or model.name == "mine"
-    assert tracking.key_of(Job(e, 0), dataset).config_hash == e.hash()
+    assert model.name in ("mine-bars", "mine")
 
 
 def test_keras_s_optimizers_and_schedules_are_those_of_its_constructors():

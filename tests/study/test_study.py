@@ -372,6 +372,7 @@ def test_any_override_works_or_is_refused_in_one_line(key, value):
         ("16,,64", ["16,,64"]),
         ("[4,8", ["[4,8"]),
         ("]: [", ["]: ["]),
+        ("name: sgd, momentum: 0.9", ["name: sgd, momentum: 0.9"]),
         ("*a,1", ["*a,1"]),
     ],
 )
@@ -443,5 +444,5 @@ def test_a_file_that_looks_like_an_experiment_is_refused_with_an_example(tmp_pat
     (tmp_path / file).rename((tmp_path / file).with_name(name))
     study_in(tmp_path).check_names()
     (tmp_path / "baselines" / "01_x.yaml").touch()
-    with pytest.raises(UserError, match="01_x.yaml: is left out; give it a name .* no other"):
+    with pytest.raises(UserError, match=r"01_x\.yaml: is left out; give it a name .* no other"):
         study_in(tmp_path).check_names()
