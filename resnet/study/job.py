@@ -84,11 +84,10 @@ class Key:
         return group(self.dataset, self.profile, self.modified)
 
     def series(self) -> dict[str, str]:
-        """Returns the tags by which MLflow's UI groups runs.
+        """Returns the tags by which MLflow's UI groups runs that may be averaged.
 
-        ``series`` names runs that may be averaged, of one rung, group, configuration and dataset:
-        ``02_augmentation · digits · quick · 1a2b3c4d``.
-        ``part_of`` names the rung of an experiment that ``ablate`` makes.
+        ``series`` is ``02_augmentation · digits · quick · 1a2b3c4d``; ``part_of`` is the rung of an
+        experiment that ``ablate`` makes.
         """
         rung, part, _ = self.rung.partition("~")
         name = " · ".join((self.rung, self.group, self.digest))

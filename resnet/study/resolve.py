@@ -116,7 +116,7 @@ def load(path: Path, _children: tuple[Path, ...] = ()) -> Experiment:
     path = path.resolve()
     if path in _children:
         circle = " -> ".join(p.stem for p in (*_children, path))
-        raise UserError(f"{_children[-1]}: extends: goes round in a circle: {circle}")
+        raise UserError(f"{path}: extends: goes round in a circle: {circle}")
     folders = path.parent, path.parent.parent
     tree = read_yaml(path)
     base: dict[str, Any] = {}

@@ -220,7 +220,7 @@ class Experiment(Strict):
 
     @property
     def label(self) -> str:
-        """``3 + deeper + early stopping``; the title alone for an experiment without a file."""
+        # an experiment without a file has the title alone
         return self.title if "~" in self.name else f"{short(self.name)} {self.title}"
 
     def flat(self, **options: Any) -> dict[str, Any]:

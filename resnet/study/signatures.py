@@ -67,10 +67,7 @@ def architectures(source: str, file: str) -> dict[str, type[Strict]]:
 
 @functools.cache
 def of_keras(kind: str) -> dict[str, type[Strict]]:
-    """Reads the settings of Keras's ``optimizers`` or ``schedules`` by identifier.
-
-    The learning rate is not among them: it has a key of its own.
-    """
+    """Reads the settings of Keras's ``optimizers`` or ``schedules`` by identifier."""
     spec = importlib.util.find_spec("keras")
     (package,) = (spec and spec.submodule_search_locations) or ("",)
     folder = Path(package) / "src" / "optimizers"
@@ -103,7 +100,6 @@ def _identifier(name: str) -> str:
 
 
 def _value(node: ast.expr, known: dict[str, Any]) -> Any:
-    """Evaluates an expression of known names; it may raise anything."""
     code = compile(ast.Expression(node), "<signature>", "eval")
     return eval(code, {"__builtins__": {}}, known)  # noqa: S307 - of the known names alone
 
