@@ -67,7 +67,7 @@ def _unpack_zip(path: Path, folder: str) -> None:
 
 
 def read_published(path: Path) -> Arrays:
-    """Reads a file in ``PUBLISHED``, and raises ``ValueError`` if the file is another one."""
+    """Reads a file in ``PUBLISHED``; any other file raises ``ValueError``."""
     with path.open("rb") as file:
         read = PUBLISHED.get(hashlib.file_digest(file, "sha256").hexdigest())
     if not read:

@@ -140,11 +140,7 @@ def _digits() -> Arrays:
 
 
 def _fetch(name: str, progress: Progress) -> Dataset:
-    """Gets a dataset by the first road that is open, and leaves a copy in the user's cache.
-
-    The copy in the cache comes first. Processes that need the images at the same time fetch them
-    once.
-    """
+    """Gets a dataset by the first road that is open; the first is the copy in the user's cache."""
     known = NAMED[name]
     cache = platformdirs.user_cache_path("resnet-ladder") / f"{name}.npz"
     closed = []

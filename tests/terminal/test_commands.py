@@ -105,7 +105,7 @@ def test_a_plan_is_a_dry_run(here, options, command_):
         (["run", ""], "run: is empty"),
         (["--ladder=9"], "there is no rung 9"),
         (["run", "9"], "there is no rung 9"),
-        (["ablate", "1"], "no single step leads to 01_template"),
+        (["ablate", "1"], "no step leads to 01_template"),
         (["--ladder=1", "--set=training.epoch=3"], "did you mean 'epochs'"),
         (["plan", "1", "--set=training.epoch=3"], "did you mean 'epochs'"),
         (["--ladder=1", "--set=alternatives={}"], "a key of model, data or training"),
