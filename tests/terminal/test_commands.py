@@ -168,6 +168,8 @@ def test_a_folder_that_is_no_study_is_a_line(command, here, words):
     process = here(*words, f"--experiments={folder}")
     one_line(process, f"--experiments {folder}: holds no study.yaml", "docs/own-ladder.md")
     (folder / "study.yaml").write_text("name: x y\nabout: x\ndataset: x\n")
+    one_line(here(*words, f"--experiments={folder}"), f"{folder}: holds no claims.yaml")
+    (folder / "claims.yaml").touch()
     one_line(here(*words, f"--experiments={folder}"), f"{folder}/study.yaml: name: 'x y' is not")
 
 
