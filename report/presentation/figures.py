@@ -4,7 +4,6 @@ Figures are drawn in the page's colours for light mode. Within the page, these c
 variables, so that figures follow dark mode. Text stays text.
 """
 
-import json
 import math
 import re
 import textwrap
@@ -226,43 +225,12 @@ def _events(axes: Axes, system: System) -> None:
                 axes.axvline(epoch, ls=style, c=PALETTE[colour], lw=1.2, alpha=alpha, label=name)
 
 
-def _variables(text: str) -> str:
-    for variable, colour in PALETTE.items():
-        text = text.replace(colour, f"var(--{variable}, {colour})")
-    return text
-
-
-def readings(figure: Figure) -> str:
-    """Returns the values of a drawn figure's curves for the page's pointer, as JSON by axes.
-
-    A list of ``{"box": [left, top, width, height], "x": [from, to], "lines": [...]}``, the box in
-    shares of the figure, each line ``{"label", "colour", "points": [[epoch, text], ...]}``.
-    """
-    found = []
-    for axes in figure.axes:
-        form = percent if axes.yaxis.get_major_formatter() is _PERCENT else "{:.4g}".format
-        lines = [
-            {
-                "label": str(line.get_label()).replace("\n", " "),
-                "colour": _variables(str(line.get_color())),
-                "points": [[int(x), form(y)] for x, y in np.asarray(line.get_xydata())],
-            }
-            for line in axes.lines
-            if not str(line.get_label()).startswith("_") and len(np.asarray(line.get_xdata())) > 2
-        ]
-        box = axes.get_position()
-        place = [box.x0, 1 - box.y1, box.width, box.height]
-        if lines:
-            found.append({"box": place, "x": axes.get_xlim(), "lines": lines})
-    return json.dumps(found) if found else ""
-
-
-def to_svg(figure: Figure, title: str, description: str | None = None) -> str:
+def to_svg(figure: Figure, name: str) -> str:
     """Writes a figure as SVG without a date, so that equal figures are equal files."""
     text = StringIO()
     with rc_context(fname=STYLE), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from")  # the browser has others
-        metadata = {"Date": None, "Title": title, "Description": description}
+        metadata = {"Date": None, "Title": name.replace("_", " ")}
         figures.legible(figure).savefig(text, format="svg", metadata=metadata)
     return text.getvalue()
 
@@ -271,7 +239,6 @@ def inline(svg: str, name: str) -> str:
     """Makes an SVG a part of the page: its colours are the page's, its ids begin with ``name``."""
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
     svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\1{name}-", svg)
-    svg = _variables(svg)
-    # as a title, the name would be a tooltip above the values that the pointer reads
-    head, title, rest = re.split(r"<title>(.*?)</title>", svg, maxsplit=1)
-    return head.replace("<svg ", f'<svg role="img" aria-label="{title}" ') + rest
+    for variable, colour in PALETTE.items():
+        svg = svg.replace(colour, f"var(--{variable}, {colour})")
+    return svg.replace("<svg ", '<svg role="img" ')

@@ -70,13 +70,12 @@ def refuse_foreign(out: Path) -> None:
 def _fill(content: Content, folder: Path) -> None:
     pictures = folder / "figures"
     pictures.mkdir(parents=True)
-    drawn = {}
-    for name, figure in figures.all_figures(content).items():
-        svg = figures.to_svg(figure, name.replace("_", " "))
+    figures_by_name = figures.all_figures(content)
+    drawn = {name: figures.to_svg(figure, name) for name, figure in figures_by_name.items()}
+    for name, svg in drawn.items():
         (pictures / f"{name}.svg").write_text(svg, encoding="utf-8")
-        drawn[name] = figure, svg
     with rc_context(fname=figures.STYLE):
-        records.figures.save(drawn["progression"][0], pictures / "progression.png", 200)
+        records.figures.save(figures_by_name["progression"], pictures / "progression.png", 200)
     made = all_tables(content)
     formats.write(made, folder / "tables")
     (folder / PAGE).write_text(page.render(content, made, drawn), encoding="utf-8")

@@ -7,7 +7,6 @@ from functools import partial
 
 import jinja2
 from markupsafe import Markup
-from matplotlib.figure import Figure
 
 from report.analysis import Content
 from report.presentation import figures
@@ -19,13 +18,13 @@ from report.presentation.tables.results import published_heading
 from report.presentation.tables.table import Table
 
 
-def render(content: Content, made: dict[str, Table], drawn: dict[str, tuple[Figure, str]]) -> str:
+def render(content: Content, made: dict[str, Table], drawn: dict[str, str]) -> str:
     """Returns the page as HTML.
 
     Args:
         content: what the report is about.
         made: its tables, from :func:`report.presentation.tables.all_tables`.
-        drawn: its figures and their SVG, by name.
+        drawn: the SVG of its figures, by name.
     """
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
@@ -44,8 +43,7 @@ def render(content: Content, made: dict[str, Table], drawn: dict[str, tuple[Figu
         made=f"{datetime.now(UTC):%d %B %Y, %H:%M} UTC".lstrip("0"),
         begun=" to ".join(dict.fromkeys((days[0], days[-1]))) if days else "",
         tables=made,
-        svg={name: Markup(figures.inline(text, name)) for name, (_, text) in drawn.items()},  # noqa: S704
-        readings={name: figures.readings(figure) for name, (figure, _) in drawn.items()},
+        svg={name: Markup(figures.inline(text, name)) for name, text in drawn.items()},  # noqa: S704
         mistakes=base64.b64encode(content.mistakes or b"").decode(),
         symbols=SYMBOLS,
         missing=missing(content),

@@ -1,6 +1,5 @@
 """Writes the results into README.md and docs/ beside a folder of records."""
 
-import hashlib
 import os
 import shlex
 import shutil
@@ -38,7 +37,6 @@ def update(study: Study, results: Path) -> None:
     """
     root = results.resolve().parent
     found = records.load_all(results)
-    state = hashlib.sha256("".join(r.sha256 for r in found.values()).encode()).hexdigest()
     content = of_records(study, found.values()) if found else planned(study)
     drawn = _pictures(content)
     made = _documents(root, content, drawn)
@@ -47,7 +45,7 @@ def update(study: Study, results: Path) -> None:
     for name, text in made.items():
         (root / name).write_text(text, encoding="utf-8")
     for name, figure in drawn.items():
-        svg = figures.to_svg(figure, name.replace("_", " "), f"records {state}")
+        svg = figures.to_svg(figure, name)
         (root / FIGURES / f"{name}.svg").write_text(svg, encoding="utf-8")
 
 
