@@ -8,13 +8,11 @@ import math
 import re
 import textwrap
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from io import StringIO
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pandas as pd
 from matplotlib import rc_context
 from matplotlib.axes import Axes
@@ -48,8 +46,10 @@ def all_figures(content: Content) -> dict[str, Figure]:
         systems = [s for s in content.systems if any(len(run.history) for run in s.runs)]
         if systems:
             drawn["validation"] = _validation(systems)
-            limits = _limits(systems)
-            drawn |= {f"curves_{s.slug}": _curves(s, limits) for s in systems}
+            curves = {f"curves_{s.slug}": _curves(s) for s in systems}
+            for panel in zip(*(figure.axes for figure in curves.values()), strict=True):
+                _share_limits(panel)
+            drawn |= curves
     return drawn
 
 
@@ -58,13 +58,14 @@ def _dots(rows: list[tuple], form: Callable[[float], str], title: str) -> Figure
     figure = Figure(figsize=(WIDTH, 0.9 + 0.5 * len(rows)))
     axes = figure.subplots()
     blue, grey = PALETTE["reproduced"], PALETTE["published"]
-    has_published = not all(math.isnan(row[1]) for row in rows)
+    columns = [(6, grey), (50, blue)]
+    if all(math.isnan(row[1]) for row in rows):
+        columns = [(6, blue)]  # no published values
 
-    def beside(y: float, published: str, here: str, **style: Any) -> None:
-        columns = ((6, published, grey), (50, here, blue))
-        for x, text, colour in columns if has_published else ((6, here, blue),):
+    def write(y: float, size: float, *texts: str) -> None:
+        for (x, colour), text in zip(columns, texts[-len(columns) :], strict=True):
             axes.annotate(text, (1, y), (x, 0), axes.get_yaxis_transform(), "offset points",
-                          va="center", color=colour, annotation_clip=False, **style)  # fmt: skip
+                          va="center", color=colour, annotation_clip=False, size=size)  # fmt: skip
 
     for y, (_, published, measured, interval, seeds, waiting) in enumerate(rows):
         axes.plot(published, y, "D", mfc="none", mec=grey, ms=7, mew=1.5)
@@ -72,8 +73,8 @@ def _dots(rows: list[tuple], form: Callable[[float], str], title: str) -> Figure
         axes.plot(interval, [y, y], "-", color=blue, lw=2.2, alpha=0.75)
         axes.plot(measured, y, "o", color=blue, ms=6)
         here = waiting.partition(",")[0] if math.isnan(measured) else form(measured)
-        beside(y, form(published), here, fontsize=8.5)
-    beside(-0.65, "published", "here", fontsize=7.5)
+        write(y, 8.5, form(published), here)
+    write(-0.65, 7.5, "published", "here")
     axes.set_yticks(range(len(rows)), [row[0] for row in rows])
     axes.tick_params(axis="y", labelcolor=PALETTE["ink"], length=0)
     axes.set(ylim=(len(rows) - 0.5, -0.5), xlabel=title)
@@ -184,29 +185,21 @@ def _validation(systems: list[System]) -> Figure:
     return _legend(figure)
 
 
-def _limits(systems: list[System]) -> dict[str, tuple[float, float]]:
-    """Returns axis limits that hold every system's curves: of epochs, accuracy and loss."""
-    history = pd.concat([run.history for s in systems for run in s.runs])
-    limits = {"epoch": (0.5, history.index.max() + 0.5)}
-    for key in ("accuracy", "loss"):
-        values = history[[key, f"val_{key}"]].to_numpy()
-        values = values[np.isfinite(values) & (values > 0)]
-        if len(values):
-            limits[key] = float(values.min()), float(values.max())
-    return limits
+def _share_limits(panel: Sequence[Axes]) -> None:
+    """Gives every system's axes of a panel the limits that hold the curves of all systems."""
+    right = max(axes.get_xlim()[1] for axes in panel)
+    bottoms, tops = zip(*(axes.get_ylim() for axes in panel), strict=True)
+    for axes in panel:
+        axes.set(xlim=(0.5, right), ylim=(min(bottoms), max(tops)))
 
 
-def _curves(system: System, limits: dict[str, tuple[float, float]]) -> Figure:
-    """Draws training and validation accuracy and loss by epoch; all systems share ``limits``."""
+def _curves(system: System) -> Figure:
+    """Draws training and validation accuracy and loss by epoch."""
     figure, upper, lower = _panels(3.9, [1, 1], ["accuracy", "loss"])
     for axes, key in ((upper, "accuracy"), (lower, "loss")):
         _line(axes, system, key, "training", PALETTE["training"])
         _line(axes, system, f"val_{key}", "validation", PALETTE["validation"])
         _events(axes, system)
-        if key in limits:
-            low, high = limits[key]
-            axes.set_ylim(low * 0.95, high * 1.05 if key == "loss" else min(high * 1.05, 1.02))
-    lower.set_xlim(limits["epoch"])
     return _legend(figure)
 
 
