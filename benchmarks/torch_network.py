@@ -46,17 +46,10 @@ def residual_network(identity_blocks: Sequence[int], dropout: float) -> nn.Modul
 
 
 def training(rung: Experiment, n: int, compiled: bool, device: str) -> Turn:
-    """Prepares training over ``n`` images, which are on the device.
+    """Prepares training over ``n`` images, which are on the device, ``cpu`` or ``cuda``.
 
-    Args:
-        rung: rung whose network is trained.
-        n: number of images.
-        compiled: compiles by Inductor, with channels last; on a GPU into CUDA graphs, with fused
-            Adam. Otherwise eager.
-        device: ``cpu`` or ``cuda``.
+    Compiled means by Inductor with channels last, on a GPU with CUDA graphs and fused Adam.
     """
-    if rung.model.architecture != "residual":
-        raise ValueError("there is no VGG in PyTorch here")
     torch.backends.cuda.matmul.allow_tf32 = True  # as JAX has it
     torch.backends.cudnn.allow_tf32 = True
     torch.backends.cudnn.benchmark = True
