@@ -80,8 +80,6 @@ def report(
         from report.presentation import output
         from report.presentation.summary import show
 
-        if not summary:
-            output.refuse_foreign(out)
         content = analysis.load(
             tracking_uri,
             study,
