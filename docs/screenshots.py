@@ -22,7 +22,9 @@ def browse(address: str, *options: str) -> str:
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
         limits = [f"--user-data-dir={profile}", "--virtual-time-budget=60000"]
         command = [str(CHROMIUM), *OPTIONS, *limits, *options, address]
-        return subprocess.check_output(command, text=True, timeout=300)  # noqa: S603 - fixed program
+        return subprocess.run(  # noqa: S603 - fixed program
+            command, check=True, capture_output=True, text=True, timeout=300
+        ).stdout
 
 
 def main() -> None:
