@@ -9,9 +9,11 @@ from report import analysis
 from report.presentation import output, ui
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
-# At 127.0.0.1 MLflow opens its assistant, which takes a third of the page.
 OPTIONS = ["--headless", "--no-sandbox", "--hide-scrollbars", "--window-size=1500,1050"]
+# at 127.0.0.1 MLflow opens its assistant, which takes a third of the page
 OPTIONS += ["--host-resolver-rules=MAP ::1 127.0.0.1"]
+# a mouse, without which each chart shows all of its buttons
+OPTIONS += ["--blink-settings=primaryHoverType=2,availableHoverTypes=2"]
 
 
 def browse(address: str, *options: str) -> str:
