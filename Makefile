@@ -36,7 +36,7 @@ ui: $(VENV)/ready  ## the runs in the MLflow UI, on 127.0.0.1
 	$(BIN)/ladder ui
 
 screenshots: $(VENV)/ready  ## the README's pictures, from results/ (Chromium must be there)
-	$(BIN)/python docs/screenshots.py
+	$(BIN)/python -m docs.screenshots
 
 test: $(VENV)/ready lint  ## lint and pytest
 	$(BIN)/python -m pytest -n 2 --dist worksteal

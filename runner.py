@@ -177,7 +177,7 @@ def restore(experiments: opt.Experiments = None, tracking_uri: opt.TrackingUri =
         from report.presentation import mlflow_ladder
 
         store = records.connect_recorded(tracking_uri, study)
-        new = mlflow_ladder.restore(store, found, lambda path: say(f"restored {escape(path.stem)}"))
+        new = mlflow_ladder.restore(store, found)
     others = ", the others were there" * (new < len(found))
     say(f"{new} of {len(found)} recorded runs restored{others}")
     say(f"browse: {escape(_browse(store))}")

@@ -13,22 +13,14 @@ from benchmarks.subjects import experiment
 from benchmarks.training_step import Case, plain_keras, pytorch, this_project
 from resnet import DETERMINISM
 
-NOTES = """\
-Images/s are of all lanes together. No side augments. Plain Keras reads images from arrays in
-memory, the others from the card. Only this project is held to deterministic kernels. PyTorch may
-use TF32; compiled, it uses CUDA graphs, channels last and fused Adam.
-
-The card: """
-
 
 def free_keras(case: Case) -> Turn:
-    """Trains by plain Keras, which needs no exact resume and may use the fastest kernels."""
+    # a plain script needs no exact resume, and so may use the fastest kernels
     os.environ["XLA_FLAGS"] = os.environ["XLA_FLAGS"].replace(f"{DETERMINISM}=true", "")
     return plain_keras(case)
 
 
 def sides(lanes: list[int]) -> dict[str, Side]:
-    """Returns all sides, this project's once for each number of lanes."""
     return {
         "plain Keras": free_keras,
         **{f"this project, lanes: {number}": partial(this_project, number) for number in lanes},
@@ -44,13 +36,11 @@ def main(turns: int = 3, rungs: str = "2,5", lanes: str = "1,2,5,10") -> None:
 
     device = jax.devices()[0]
     if device.platform == "cpu":
-        way_out = "make gpu, then .venv-gpu/bin/python -m benchmarks.gpu"
-        raise typer.BadParameter(f"JAX has no GPU here: {way_out}")
+        raise typer.BadParameter("JAX has no GPU here: run make gpu, then use .venv-gpu")
     chosen = sides([*map(int, lanes.split(","))])
     cases = {f"rung {rung}": (experiment(rung), 8_000) for rung in rungs.split(",")}
     rates = {name: compare(chosen, case, turns) for name, case in cases.items()}
-    notes = f"{NOTES}{device.device_kind}.\n\n"
-    report("gpu", "Training on a GPU", "images/s, batch 32", rates, notes)
+    report("gpu", f"Training on {device.device_kind}", "images/s, batch 32", rates)
 
 
 if __name__ == "__main__":

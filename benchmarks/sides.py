@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from importlib import metadata
 from multiprocessing import get_context
 from typing import Any
@@ -75,38 +76,17 @@ def compare(sides: Mapping[str, Side], case: Any, turns: int) -> dict[str, list[
 
 def commit() -> str:
     """Returns the project's commit, ``-dirty`` if anything but results was changed since."""
-
-    def git(*words: str) -> str:
-        done = subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True)
-        return done.stdout.strip()
-
-    changed = git("status", "--porcelain", "--", ".", ":!benchmarks/results")
-    return git("describe", "--always", "--exclude=*") + "-dirty" * bool(changed)
+    git = partial(subprocess.check_output, cwd=ROOT, text=True)
+    changed = git(["git", "status", "--porcelain", "--", ".", ":!benchmarks/results"])
+    return git(["git", "describe", "--always", "--exclude=*"]).strip() + "-dirty" * bool(changed)
 
 
-def _machine() -> dict[str, Any]:
-    facts = {"commit": commit(), "processor": processor(), "instructions": instruction_set()}
-    facts |= {"cores": str(cores()), "python": platform.python_version()}
-    for package in ("tensorflow", "keras", "jax", "torch", "numpy"):
-        with contextlib.suppress(metadata.PackageNotFoundError):
-            facts[package] = metadata.version(package)
-    return facts
+def report(name: str, title: str, unit: str, rates: dict[str, dict[str, list[float]]]) -> None:
+    """Prints a table, and writes it and the rates to ``benchmarks/results/NAME.md`` and ``.json``.
 
-
-def report(
-    name: str, title: str, unit: str, rates: dict[str, dict[str, list[float]]], notes: str = ""
-) -> None:
-    """Prints a table, and writes it and the rates to ``benchmarks/results``.
-
-    The first side is the baseline. A side is compared with the median of the baseline and with its
-    fastest turn, because a baseline whose turns are of two kinds has its median on either.
-
-    Args:
-        name: name of the files, without a suffix.
-        title: heading of the table.
-        unit: unit of the rates.
-        rates: result of :func:`compare` by case.
-        notes: text below the table.
+    ``rates`` are results of :func:`compare` by case. The first side is the baseline. A side is
+    compared with the median of the baseline and with its fastest turn, because a baseline whose
+    turns are of two kinds has its median on either.
     """
     baseline = next(iter(next(iter(rates.values()))))
     lines = [
@@ -122,9 +102,13 @@ def report(
                 f"| {case} | {side} | {median:,.0f} | {min(values):,.0f} to {max(values):,.0f} "
                 f"| {median / base:.2f} x | {median / fastest:.2f} x |"
             )
-    machine = _machine()
+    machine = {"commit": commit(), "processor": processor(), "instructions": instruction_set()}
+    machine |= {"cores": str(cores()), "python": platform.python_version()}
+    for package in ("tensorflow", "keras", "jax", "torch", "numpy"):
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            machine[package] = metadata.version(package)
     facts = ", ".join(f"{key} {value}" for key, value in machine.items())
-    text = "\n".join(lines) + f"\n\n{notes}On {facts}.\n"
+    text = "\n".join(lines) + f"\n\nOn {facts}.\n"
     print(text, end="")
     (RESULTS / f"{name}.md").write_text(text, encoding="utf-8")
     figures = {"title": title, "unit": unit, "rates": rates, "machine": machine}

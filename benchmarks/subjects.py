@@ -21,20 +21,18 @@ def images(n: int, shape: tuple[int, ...] = SHAPE) -> tuple[np.ndarray, np.ndarr
 
 
 def plain_images(n: int, shape: tuple[int, ...] = SHAPE) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the same as a plain script has it: pixels in 0..1, one-hot labels."""
+    """Returns :func:`images` for a plain script: pixels in 0..1, one-hot labels."""
     pixels, classes = images(n, shape)
     return pixels.astype("float32") / 255, np.eye(10, dtype="float32")[classes]
 
 
 def experiment(rung: str, changes: Sequence[str] = ()) -> Experiment:
-    """Loads a rung of the study by number or name, changed as by ``--set``."""
     study = Study.open()
     (name,) = select(rung, study.files)
     return study.experiment(name, overrides=changes)
 
 
 def plain_network(rung: Experiment) -> Any:
-    """Builds and compiles a rung's network in Keras's own layers."""
     from resnet.network import building
 
     network = building.stock(building.build(rung, SHAPE, 10, seed=0))

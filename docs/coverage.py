@@ -30,15 +30,9 @@ HEADINGS = ("rows", "the worst row", "gains", "largest gain's lead")
 
 
 def draw(seeds: tuple[int, ...], wrong: float, random: np.random.Generator) -> dict[str, list]:
-    """Simulates one ladder.
+    """Simulates a ladder of so many seeds per row; ``wrong`` is a key of ``WRONG``.
 
-    Args:
-        seeds: number of seeds of each row.
-        wrong: a key of ``WRONG``.
-        random: draws accuracies and scales.
-
-    Returns:
-        By heading, for each interval whether it covers the truth: 1 or 0; NaN without an interval.
+    Returns, by heading, for each interval whether it covers the truth: 1, 0, or NaN without one.
     """
     scales = np.multiply(DEVIATIONS, np.exp(-wrong * random.standard_normal(len(LADDER))))
     rows = zip(LADDER, MEANS, DEVIATIONS, seeds, scales, strict=True)
@@ -67,9 +61,7 @@ def draw(seeds: tuple[int, ...], wrong: float, random: np.random.Generator) -> d
 def simulate(case: int, draws: int) -> dict[str, float]:
     """Returns, by heading, the share of intervals that cover the truth in simulated ladders.
 
-    Args:
-        case: an index of ``CASES``.
-        draws: number of simulated ladders.
+    ``case`` is an index of ``CASES``.
     """
     random = np.random.default_rng([0, case])
     made = [draw(*CASES[case], random) for _ in range(draws)]

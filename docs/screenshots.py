@@ -1,76 +1,45 @@
-"""The README's pictures, from the recorded runs: ``make screenshots``."""
+"""The README's pictures, from the recorded runs: ``make screenshots`` (Chromium must be there)."""
 
 import shutil
 import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
-import typer
+from report import analysis
+from report.presentation import output, ui
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-
-from report import analysis  # noqa: E402
-from report.presentation import output, ui  # noqa: E402
-
-ELSEWHERE = "::1"
-"""Stands for 127.0.0.1 in the browser: at 127.0.0.1 MLflow opens its assistant, which takes a third
-of the page."""
-OPTIONS = [
-    *("--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--no-first-run"),
-    *("--disable-background-networking", "--disable-sync", "--window-size=1500,1050"),
-    # a mouse, without which each chart shows all of its buttons
-    "--blink-settings=primaryHoverType=2,availableHoverTypes=2,"
-    "primaryPointerType=4,availablePointerTypes=4",
-]
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+OPTIONS = ["--headless", "--no-sandbox", "--hide-scrollbars", "--window-size=1500,1050"]
+# at 127.0.0.1 MLflow opens its assistant, which takes a third of the page
+OPTIONS += ["--host-resolver-rules=MAP ::1 127.0.0.1"]
+# a mouse, without which each chart shows all of its buttons
+OPTIONS += ["--blink-settings=primaryHoverType=2,availableHoverTypes=2"]
 
 
-def chromium() -> str | None:
-    """Returns the path of the browser, if there is one."""
-    names = ("chromium", "chromium-browser", "google-chrome", "chrome")
-    return next(filter(None, map(shutil.which, names)), None)
+def browse(address: str, *options: str) -> str:
+    """Opens a page in headless Chromium until its scripts are done; returns what it printed.
 
-
-def browse(address: str, *options: str, seconds: int = 60) -> str:
-    """Opens a page in headless Chromium until its scripts and requests are done.
-
-    Args:
-        address: address of the page.
-        options: what Chromium does then: ``--dump-dom``, ``--screenshot=FILE``.
-        seconds: limit on the page's clock, which stands still while the page loads.
-
-    Returns:
-        What Chromium printed.
+    ``options`` say what Chromium does then: ``--dump-dom``, ``--screenshot=FILE``.
     """
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
-        limits = [f"--user-data-dir={profile}", f"--virtual-time-budget={1000 * seconds}"]
-        names = f"--host-resolver-rules=MAP {ELSEWHERE} 127.0.0.1"
+        limits = [f"--user-data-dir={profile}", "--virtual-time-budget=60000"]
+        command = [str(CHROMIUM), *OPTIONS, *limits, *options, address]
         return subprocess.run(  # noqa: S603 - fixed program
-            [chromium(), *OPTIONS, names, *limits, *options, address],
-            check=True,
-            capture_output=True,
-            text=True,
-            timeout=300,
+            command, check=True, capture_output=True, text=True, timeout=300
         ).stdout
 
 
-def main(tracking_uri: str = "", out: Path = ROOT / "docs") -> None:
-    """Makes the pictures, of the runs in TRACKING_URI or of the recorded runs."""
-    if not chromium():
-        sys.exit("Chromium is missing: install Debian's package chromium")
-    with tempfile.TemporaryDirectory() as temporary:
-        uri, places = ui.prepare(tracking_uri or f"sqlite:///{temporary}/mlflow.db", None)
-        content = analysis.load(uri, recorded=not tracking_uri)
-        report = output.write(content, Path(temporary) / "report")
+def main() -> None:
+    """Makes the pictures."""
+    docs = Path(__file__).parent
+    with tempfile.TemporaryDirectory() as folder:
+        uri, pages = ui.prepare(f"sqlite:///{folder}/mlflow.db", None)
+        report = output.write(analysis.load(recorded=True), Path(folder, "report"))
+        browse((report / output.PAGE).as_uri(), f"--screenshot={docs / 'report.png'}")
         with ui.served(uri) as (server, _):
-            server = server.replace("127.0.0.1", f"[{ELSEWHERE}]")
-            pages = {"report": (report / output.PAGE).as_uri(), "mlflow": server + places["runs"]}
-            for name, page in pages.items():
-                picture = out / f"{name}.png"
-                browse(page, f"--screenshot={picture}")
-                print(picture)
+            address = server.replace("127.0.0.1", "[::1]") + pages["runs"]
+            browse(address, f"--screenshot={docs / 'mlflow.png'}")
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    main()

@@ -14,17 +14,10 @@ if TYPE_CHECKING:  # pandas takes a second to import
 
 
 def tables(uri: str | None = None, **chosen: Any) -> dict[str, pd.DataFrame]:
-    """Returns the tables of the report of a store's runs: ``progression``, ``runs``, ...
+    """Returns the report's tables of a store's runs by name: ``progression``, ``runs``, ...
 
-    Args:
-        uri: MLflow tracking URI; by default the project's own.
-        **chosen: which runs, as :func:`report.analysis.load` takes them.
-
-    Returns:
-        Data frames by name; accuracies are fractions of 1, times seconds.
-
-    Raises:
-        UserError: the store cannot be read, or no runs match.
+    Accuracies are fractions of 1, times seconds. ``chosen`` selects runs as
+    :func:`report.analysis.load` takes them; UserError is raised if none match.
     """
     from report import analysis
 

@@ -7,7 +7,6 @@ from typing import Annotated, Any
 import typer
 from rich.markup import escape
 
-from resnet import UserError
 from resnet.study import Study
 from resnet.terminal import Experiments, TrackingUri, console, flag, say
 
@@ -22,30 +21,20 @@ EXAMPLES = {
 }
 
 
-def _value(metavar: str, text: str, default: str | bool = False) -> Any:
-    return typer.Option(help=text, metavar=metavar, show_default=default)
+def _value(metavar: str, text: str) -> Any:
+    return typer.Option(help=text, metavar=metavar)
 
 
-Out = Annotated[
-    Path | None,
-    _value("DIR", "Folder to write; an earlier report there is replaced.", "reports/STUDY"),
+Out = Annotated[Path | None, _value("DIR", "Folder to write, by default reports/STUDY.")]
+Dataset = Annotated[str | None, _value("NAME", "A dataset's name or the start of its fingerprint.")]
+Profile = Annotated[
+    str | None, _value("NAME", "full, quick, ...; by default full, if it has runs.")
 ]
-Dataset = Annotated[
-    str | None,
-    _value("NAME", "A dataset's name, or the start of its fingerprint.", "the one with most rungs"),
-]
-Profile = Annotated[str | None, _value("NAME", "full, quick, ...", "full, if there are such runs")]
 Modified = Annotated[
-    str | None,
-    _value(
-        "KEY=VALUE ...",
-        "Runs with these --set overrides; '' for none.",
-        "none, if there are such runs",
-    ),
+    str | None, _value("KEY=VALUE ...", "Runs with these --set overrides; '' for none.")
 ]
 Recorded = Annotated[
-    bool,
-    typer.Option("--recorded/--own", help="The runs of results/, or your own.", metavar=""),
+    bool, typer.Option("--recorded/--own", help="The runs of results/, or your own.", metavar="")
 ]
 Compare = Annotated[
     list[str] | None,
@@ -75,25 +64,31 @@ def report(
 ) -> None:
     """Writes the report: does the ladder hold, claim by claim, with evidence.
 
-    It reads MLflow, or with --recorded the study's results/, and changes nothing there. Runs of
-    different datasets, profiles or modifications are never mixed, nor are recorded runs and your
-    own; the page says which it shows and which others there are. --compare shows others beside,
-    in a section of their own.
+    Runs of different datasets, profiles or modifications are never mixed, nor are
+    recorded runs and your own. The page names the other sets of runs.
     """
     study = Study.open(experiments)
     if readme:
-        return _documents(study, readme)
+        with console.status("reading records"):
+            from report.presentation.readme import update
+
+            update(study, readme)
+        return say(f"README.md and docs/ were written from {escape(str(readme))}")
     out = out or Path("reports") / study.name
-    chosen: dict[str, Any] = {"dataset": dataset, "profile": profile, "modified": modified}
-    chosen |= {"recorded": recorded, "compare": compare or ()}
     with console.status("reading runs"):  # the imports take seconds
         from report import analysis
         from report.presentation import output
         from report.presentation.summary import show
 
-        if not summary:
-            output.refuse_foreign(out)
-        content = analysis.load(tracking_uri, study, **chosen)
+        content = analysis.load(
+            tracking_uri,
+            study,
+            dataset=dataset,
+            profile=profile,
+            modified=modified,
+            recorded=recorded,
+            compare=compare or (),
+        )
         if not summary:
             output.write(content, out)
     if summary:
@@ -103,15 +98,5 @@ def report(
     say(f"[dim]{escape(content.run_set.label)}[/dim]")
     for other in content.compared:
         say(f"[dim]compared with {escape(other.run_set.label)}[/dim]")
-    if open_ and not webbrowser.open(path.as_uri()):
-        raise UserError(f"--open: there is no browser to open {path} with")
-
-
-def _documents(study: Study, results: Path) -> None:
-    if not results.is_dir():
-        raise UserError(f"{results}: there is no such folder of records")
-    with console.status("reading records"):
-        from report.presentation.readme import update
-
-        update(study, results)
-    say(f"README.md and docs/ were written from {escape(str(results))}")
+    if open_:
+        webbrowser.open(path.as_uri())

@@ -30,7 +30,7 @@ N = 1000
 SAID = analysis.load_statements(STUDY)
 KNOWN = {name: STUDY.experiment(name) for name in STUDY.files}
 WEAKER = ("fails (under our assumptions)", "fails")
-CHROMIUM = screenshots.chromium()
+CHROMIUM = screenshots.CHROMIUM
 
 
 def copied(folder):
@@ -305,7 +305,7 @@ def browsed(folder, tmp_path, script, width=1280):
     copy = tmp_path / "copy.html"
     copy.write_text(text)
     size = f"--window-size={width},900"
-    dom = screenshots.browse(copy.as_uri(), size, "--dump-dom", seconds=20)
+    dom = screenshots.browse(copy.as_uri(), size, "--dump-dom")
     title = re.search(r"<title>(.*?)</title>", dom, re.DOTALL)[1]
     return json.loads(title.replace("&quot;", '"').replace("&lt;", "<").replace("&amp;", "&"))
 

@@ -7,7 +7,7 @@
 from report.analysis import statistics
 from report.analysis.attribution import Ablation, Factor, plain
 from report.analysis.claims import Judgement, load_statements
-from report.analysis.content import Content, confusion, load, of_records, planned
+from report.analysis.content import Content, confusion, load, of_records
 from report.analysis.planning import prospect, prospects
 from report.analysis.quantities import QUANTITIES, drops
 from report.analysis.runs import Run

@@ -189,13 +189,6 @@ def _recorded(found: Iterable[Record]) -> tuple[dict[str, Run], pd.DataFrame]:
     return made, pd.DataFrame(rows)
 
 
-def planned(study: Study) -> Content:
-    """Returns a report's content before the first run."""
-    none = pd.DataFrame(columns=["rung", "config_hash"])
-    none_yet = selection.RunSet(study, study.dataset, "", "full", "", False, none)
-    return _content("", study, Selection(none_yet, none, none, (), ()), [])
-
-
 def _content(uri: str, study: Study, chosen: Selection, measured: list[Run]) -> Content:
     statements = claims.load_statements(study)
     waiting = _waiting(uri, chosen)

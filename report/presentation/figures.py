@@ -4,18 +4,15 @@ Figures are drawn in the page's colours for light mode. Within the page, these c
 variables, so that figures follow dark mode. Text stays text.
 """
 
-import json
 import math
 import re
 import textwrap
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from io import StringIO
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pandas as pd
 from matplotlib import rc_context
 from matplotlib.axes import Axes
@@ -49,8 +46,10 @@ def all_figures(content: Content) -> dict[str, Figure]:
         systems = [s for s in content.systems if any(len(run.history) for run in s.runs)]
         if systems:
             drawn["validation"] = _validation(systems)
-            limits = _limits(systems)
-            drawn |= {f"curves_{s.slug}": _curves(s, limits) for s in systems}
+            curves = {f"curves_{s.slug}": _curves(s) for s in systems}
+            for panel in zip(*(figure.axes for figure in curves.values()), strict=True):
+                _share_limits(panel)
+            drawn |= curves
     return drawn
 
 
@@ -59,13 +58,14 @@ def _dots(rows: list[tuple], form: Callable[[float], str], title: str) -> Figure
     figure = Figure(figsize=(WIDTH, 0.9 + 0.5 * len(rows)))
     axes = figure.subplots()
     blue, grey = PALETTE["reproduced"], PALETTE["published"]
-    has_published = not all(math.isnan(row[1]) for row in rows)
+    columns = [(6, grey), (50, blue)]
+    if all(math.isnan(row[1]) for row in rows):
+        columns = [(6, blue)]  # no published values
 
-    def beside(y: float, published: str, here: str, **style: Any) -> None:
-        columns = ((6, published, grey), (50, here, blue))
-        for x, text, colour in columns if has_published else ((6, here, blue),):
+    def write(y: float, size: float, *texts: str) -> None:
+        for (x, colour), text in zip(columns, texts[-len(columns) :], strict=True):
             axes.annotate(text, (1, y), (x, 0), axes.get_yaxis_transform(), "offset points",
-                          va="center", color=colour, annotation_clip=False, **style)  # fmt: skip
+                          va="center", color=colour, annotation_clip=False, size=size)  # fmt: skip
 
     for y, (_, published, measured, interval, seeds, waiting) in enumerate(rows):
         axes.plot(published, y, "D", mfc="none", mec=grey, ms=7, mew=1.5)
@@ -73,8 +73,8 @@ def _dots(rows: list[tuple], form: Callable[[float], str], title: str) -> Figure
         axes.plot(interval, [y, y], "-", color=blue, lw=2.2, alpha=0.75)
         axes.plot(measured, y, "o", color=blue, ms=6)
         here = waiting.partition(",")[0] if math.isnan(measured) else form(measured)
-        beside(y, form(published), here, fontsize=8.5)
-    beside(-0.65, "published", "here", fontsize=7.5)
+        write(y, 8.5, form(published), here)
+    write(-0.65, 7.5, "published", "here")
     axes.set_yticks(range(len(rows)), [row[0] for row in rows])
     axes.tick_params(axis="y", labelcolor=PALETTE["ink"], length=0)
     axes.set(ylim=(len(rows) - 0.5, -0.5), xlabel=title)
@@ -185,29 +185,21 @@ def _validation(systems: list[System]) -> Figure:
     return _legend(figure)
 
 
-def _limits(systems: list[System]) -> dict[str, tuple[float, float]]:
-    """Returns axis limits that hold every system's curves: of epochs, accuracy and loss."""
-    history = pd.concat([run.history for s in systems for run in s.runs])
-    limits = {"epoch": (0.5, history.index.max() + 0.5)}
-    for key in ("accuracy", "loss"):
-        values = history[[key, f"val_{key}"]].to_numpy()
-        values = values[np.isfinite(values) & (values > 0)]
-        if len(values):
-            limits[key] = float(values.min()), float(values.max())
-    return limits
+def _share_limits(panel: Sequence[Axes]) -> None:
+    """Gives every system's axes of a panel the limits that hold the curves of all systems."""
+    right = max(axes.get_xlim()[1] for axes in panel)
+    bottoms, tops = zip(*(axes.get_ylim() for axes in panel), strict=True)
+    for axes in panel:
+        axes.set(xlim=(0.5, right), ylim=(min(bottoms), max(tops)))
 
 
-def _curves(system: System, limits: dict[str, tuple[float, float]]) -> Figure:
-    """Draws training and validation accuracy and loss by epoch; all systems share ``limits``."""
+def _curves(system: System) -> Figure:
+    """Draws training and validation accuracy and loss by epoch."""
     figure, upper, lower = _panels(3.9, [1, 1], ["accuracy", "loss"])
     for axes, key in ((upper, "accuracy"), (lower, "loss")):
         _line(axes, system, key, "training", PALETTE["training"])
         _line(axes, system, f"val_{key}", "validation", PALETTE["validation"])
         _events(axes, system)
-        if key in limits:
-            low, high = limits[key]
-            axes.set_ylim(low * 0.95, high * 1.05 if key == "loss" else min(high * 1.05, 1.02))
-    lower.set_xlim(limits["epoch"])
     return _legend(figure)
 
 
@@ -226,43 +218,12 @@ def _events(axes: Axes, system: System) -> None:
                 axes.axvline(epoch, ls=style, c=PALETTE[colour], lw=1.2, alpha=alpha, label=name)
 
 
-def _variables(text: str) -> str:
-    for variable, colour in PALETTE.items():
-        text = text.replace(colour, f"var(--{variable}, {colour})")
-    return text
-
-
-def readings(figure: Figure) -> str:
-    """Returns the values of a drawn figure's curves for the page's pointer, as JSON by axes.
-
-    A list of ``{"box": [left, top, width, height], "x": [from, to], "lines": [...]}``, the box in
-    shares of the figure, each line ``{"label", "colour", "points": [[epoch, text], ...]}``.
-    """
-    found = []
-    for axes in figure.axes:
-        form = percent if axes.yaxis.get_major_formatter() is _PERCENT else "{:.4g}".format
-        lines = [
-            {
-                "label": str(line.get_label()).replace("\n", " "),
-                "colour": _variables(str(line.get_color())),
-                "points": [[int(x), form(y)] for x, y in np.asarray(line.get_xydata())],
-            }
-            for line in axes.lines
-            if not str(line.get_label()).startswith("_") and len(np.asarray(line.get_xdata())) > 2
-        ]
-        box = axes.get_position()
-        place = [box.x0, 1 - box.y1, box.width, box.height]
-        if lines:
-            found.append({"box": place, "x": axes.get_xlim(), "lines": lines})
-    return json.dumps(found) if found else ""
-
-
-def to_svg(figure: Figure, title: str, description: str | None = None) -> str:
+def to_svg(figure: Figure, name: str) -> str:
     """Writes a figure as SVG without a date, so that equal figures are equal files."""
     text = StringIO()
     with rc_context(fname=STYLE), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from")  # the browser has others
-        metadata = {"Date": None, "Title": title, "Description": description}
+        metadata = {"Date": None, "Title": name.replace("_", " ")}
         figures.legible(figure).savefig(text, format="svg", metadata=metadata)
     return text.getvalue()
 
@@ -271,7 +232,6 @@ def inline(svg: str, name: str) -> str:
     """Makes an SVG a part of the page: its colours are the page's, its ids begin with ``name``."""
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
     svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\1{name}-", svg)
-    svg = _variables(svg)
-    # as a title, the name would be a tooltip above the values that the pointer reads
-    head, title, rest = re.split(r"<title>(.*?)</title>", svg, maxsplit=1)
-    return head.replace("<svg ", f'<svg role="img" aria-label="{title}" ') + rest
+    for variable, colour in PALETTE.items():
+        svg = svg.replace(colour, f"var(--{variable}, {colour})")
+    return svg.replace("<svg ", '<svg role="img" ')

@@ -10,6 +10,7 @@ from rich.markup import escape
 from rich.table import Table as RichTable
 
 from report.presentation.tables.table import Table
+from resnet.records import guarded
 
 _COLOURS = {"holds": "green", "fails": "red", "undecided": "yellow"}
 
@@ -64,8 +65,9 @@ def write(tables: dict[str, Table], folder: Path) -> None:
     folder.mkdir()
     for name, table in tables.items():
         if table.items:
+            frame = table.frame.map(guarded).rename(columns=guarded)
             # Excel takes UTF-8 for UTF-8 by its byte order mark alone
-            table.frame.to_csv(folder / f"{name}.csv", index=False, encoding="utf-8-sig")
+            frame.to_csv(folder / f"{name}.csv", index=False, encoding="utf-8-sig")
         if table.items and table.at("page"):
             (folder / f"{name}.md").write_text(to_markdown(table), encoding="utf-8")
             (folder / f"{name}.tex").write_text(to_latex(table), encoding="utf-8")

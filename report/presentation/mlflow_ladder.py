@@ -2,7 +2,6 @@
 
 import math
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 from mlflow.entities import Metric, RunTag
@@ -18,17 +17,7 @@ from resnet.study import group, rung_number
 
 
 def attach(store: Store, run_id: str, content: Content, folder: Path) -> None:
-    """Logs a ladder and its report to the run of an invocation.
-
-    Args:
-        store: the store that holds the run.
-        run_id: the run.
-        content: the report's content, whose runs are the ladder.
-        folder: the report, from :func:`report.presentation.output.write`.
-
-    Raises:
-        UserError: the store does not take the report.
-    """
+    """Logs a ladder and the report in ``folder`` to a run; raises UserError if the store fails."""
     try:
         log_ladder(store, run_id, content)
         store.client.log_artifacts(run_id, str(folder), "report")
@@ -70,14 +59,9 @@ def log_ladder(store: Store, run_id: str, content: Content) -> None:
     store.client.log_batch(run_id, metrics, tags=tags)
 
 
-def restore(
-    store: Store, found: dict[Path, Record], tell: Callable[[Path], None] = lambda path: None
-) -> int:
-    """Imports records into MLflow, with a run that shows their ladder.
-
-    Arguments, result and errors as of :func:`resnet.records.restore`.
-    """
-    count = records.restore(store, found, tell)
+def restore(store: Store, found: dict[Path, Record]) -> int:
+    """Imports records into MLflow by :func:`resnet.records.restore`, and logs their ladder."""
+    count = records.restore(store, found)
     shown = store.client.search_runs([store.experiment_id], "tags.ladder != ''")
     if count or not shown:
         for run in shown:

@@ -16,14 +16,10 @@ PAGE = "report.html"
 
 
 def write(content: Content, out: Path) -> Path:
-    """Writes a report beside its place and moves it there; a reader sees the old or the new one.
+    """Writes a report's page, figures, tables and manifest into a folder, and returns it.
 
-    Args:
-        content: from :func:`report.analysis.load`.
-        out: the folder; an earlier report there is replaced.
-
-    Returns:
-        ``out``, which then holds ``report.html``, ``figures/``, ``tables/`` and a manifest.
+    The report is made beside the folder and then moved, so that a reader sees the old or the new
+    one. An earlier report is replaced.
 
     Raises:
         UserError: ``out`` cannot be written, or holds a file that is not part of a report.
@@ -44,24 +40,15 @@ def write(content: Content, out: Path) -> Path:
 
 
 def refuse_foreign(out: Path) -> None:
-    """Refuses a folder with files that no report put there.
-
-    Raises:
-        UserError: ``out`` is a file, or holds a file that its manifest does not name.
-    """
-    if not out.is_dir():
-        if out.exists() or out.is_symlink():
-            raise UserError(f"--out {out}: is not a folder")
-        return
-    try:
-        manifest = json.loads((out / MANIFEST).read_text(encoding="utf-8"))
-        own = {MANIFEST, *manifest["files"]}
-    except (OSError, ValueError, KeyError, TypeError):
-        own = set()
+    """Raises UserError if ``out`` is a file, or holds a file that its manifest does not name."""
+    if out.exists() and not out.is_dir():
+        raise UserError(f"--out {out}: is not a folder; choose another one")
+    manifest = out / MANIFEST
+    own = json.loads(manifest.read_text(encoding="utf-8"))["files"] if manifest.is_file() else []
     for path in out.rglob("*"):
         name = path.relative_to(out).as_posix()
         hidden = own and path.name.startswith(".")  # the system's: .DS_Store
-        if name not in own and not hidden and (path.is_symlink() or not path.is_dir()):
+        if not (path.is_dir() or hidden or name in (MANIFEST, *own)):
             raise UserError(
                 f"--out {out}: holds {name!r}, which is not part of a report; choose another folder"
             )
@@ -70,13 +57,12 @@ def refuse_foreign(out: Path) -> None:
 def _fill(content: Content, folder: Path) -> None:
     pictures = folder / "figures"
     pictures.mkdir(parents=True)
-    drawn = {}
-    for name, figure in figures.all_figures(content).items():
-        svg = figures.to_svg(figure, name.replace("_", " "))
+    figures_by_name = figures.all_figures(content)
+    drawn = {name: figures.to_svg(figure, name) for name, figure in figures_by_name.items()}
+    for name, svg in drawn.items():
         (pictures / f"{name}.svg").write_text(svg, encoding="utf-8")
-        drawn[name] = figure, svg
     with rc_context(fname=figures.STYLE):
-        records.figures.save(drawn["progression"][0], pictures / "progression.png", 200)
+        records.figures.save(figures_by_name["progression"], pictures / "progression.png", 200)
     made = all_tables(content)
     formats.write(made, folder / "tables")
     (folder / PAGE).write_text(page.render(content, made, drawn), encoding="utf-8")

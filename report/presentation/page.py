@@ -7,26 +7,18 @@ from functools import partial
 
 import jinja2
 from markupsafe import Markup
-from matplotlib.figure import Figure
 
 from report.analysis import Content
 from report.presentation import figures
 from report.presentation.figures import TEMPLATES
-from report.presentation.tables import commands
-from report.presentation.tables.message import SYMBOLS, facts, message, missing, wrong
+from report.presentation.tables import commands, message
 from report.presentation.tables.numbers import points
 from report.presentation.tables.results import published_heading
 from report.presentation.tables.table import Table
 
 
-def render(content: Content, made: dict[str, Table], drawn: dict[str, tuple[Figure, str]]) -> str:
-    """Returns the page as HTML.
-
-    Args:
-        content: what the report is about.
-        made: its tables, from :func:`report.presentation.tables.all_tables`.
-        drawn: its figures and their SVG, by name.
-    """
+def render(content: Content, made: dict[str, Table], drawn: dict[str, str]) -> str:
+    """Returns the page as HTML, from its tables and the SVG of its figures, both by name."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
         autoescape=True,
@@ -39,17 +31,16 @@ def render(content: Content, made: dict[str, Table], drawn: dict[str, tuple[Figu
     return environment.get_template("report.html.j2").render(
         content=content,
         run_set=content.run_set,
-        message=message(content),
-        facts=facts(content),
+        message=message.message(content),
+        facts=message.facts(content),
         made=f"{datetime.now(UTC):%d %B %Y, %H:%M} UTC".lstrip("0"),
         begun=" to ".join(dict.fromkeys((days[0], days[-1]))) if days else "",
         tables=made,
-        svg={name: Markup(figures.inline(text, name)) for name, (_, text) in drawn.items()},  # noqa: S704
-        readings={name: figures.readings(figure) for name, (figure, _) in drawn.items()},
+        svg={name: Markup(figures.inline(text, name)) for name, text in drawn.items()},  # noqa: S704
         mistakes=base64.b64encode(content.mistakes or b"").decode(),
-        symbols=SYMBOLS,
-        missing=missing(content),
-        wrong=wrong(content),
+        symbols=message.SYMBOLS,
+        missing=message.missing(content),
+        wrong=message.wrong(content),
         ablate=partial(commands.ablate_command, content),
         points=points,
         published=published_heading(content),

@@ -1,6 +1,5 @@
 """Writes the results into README.md and docs/ beside a folder of records."""
 
-import hashlib
 import os
 import shlex
 import shutil
@@ -8,9 +7,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import replace
 from pathlib import Path
 
-from matplotlib.figure import Figure
-
-from report.analysis import Content, Run, System, of_records, planned
+from report.analysis import Content, Run, System, of_records
 from report.presentation import figures
 from report.presentation.formats import to_markdown
 from report.presentation.tables import all_tables, commands, results
@@ -23,48 +20,45 @@ from resnet.study import Study, short
 FIGURES = Path("docs/figures")
 WRITTEN = "<!-- written by  make readme ; changes by hand are lost -->\n"
 END = "<!-- end of what is written -->\n"
-MARKERS = f"{WRITTEN.strip()}  and  {END.strip()}"
 
 
 def update(study: Study, results: Path) -> None:
-    """Writes the documents and the figures that follow from a folder of records.
+    """Writes the documents and the figures that follow from a study's records.
 
-    Args:
-        study: the study of the records.
-        results: the folder, beside which ``README.md`` and ``docs/`` lie.
+    ``README.md`` and ``docs/`` lie beside the folder ``results``.
 
     Raises:
-        UserError: the README is not there or lacks a marker, or a record is damaged.
+        UserError: there are no records, one is damaged, or the README lacks a marker.
     """
     root = results.resolve().parent
     found = records.load_all(results)
-    state = hashlib.sha256("".join(r.sha256 for r in found.values()).encode()).hexdigest()
-    content = of_records(study, found.values()) if found else planned(study)
-    drawn = _pictures(content)
+    if not found:
+        raise UserError(f"{results}: holds no records; write some with  ladder record")
+    content = of_records(study, found.values())
+    # each rung's own curves are on the page alone
+    drawn = {k: v for k, v in figures.all_figures(content).items() if not k.startswith("curves_")}
     made = _documents(root, content, drawn)
     shutil.rmtree(root / FIGURES, ignore_errors=True)
     (root / FIGURES).mkdir(parents=True)
     for name, text in made.items():
         (root / name).write_text(text, encoding="utf-8")
     for name, figure in drawn.items():
-        svg = figures.to_svg(figure, name.replace("_", " "), f"records {state}")
-        (root / FIGURES / f"{name}.svg").write_text(svg, encoding="utf-8")
+        path = root / FIGURES / f"{name}.svg"
+        path.write_text(figures.to_svg(figure, name), encoding="utf-8")
 
 
 def _documents(root: Path, content: Content, drawn: Collection[str]) -> dict[str, str]:
     """Makes the documents, by path below ``root``; ``drawn`` names the figures."""
     path = root / "README.md"
-    if not path.is_file():
-        raise UserError(f"{path}: there is no such file; make one with the lines {MARKERS}")
+    picture = f"![Published and measured test accuracy, rung by rung]({FIGURES}/progression.svg)\n"
     made = {
-        "README.md": _filled(path, WRITTEN, _section(content)),
+        "README.md": _filled(path, WRITTEN, _section(content, picture)),
         "docs/results.md": _details(content, drawn),
     }
     above = ROOT / "README.md"
     marker = f"<!-- written by  make readme  from the records of {content.study.name} -->\n"
     if above != path and marker in above.read_text(encoding="utf-8"):
-        table = _section(content, picture=False)
-        made[os.path.relpath(above, root)] = _filled(above, marker, table)
+        made[os.path.relpath(above, root)] = _filled(above, marker, _section(content, ""))
     if (benchmarks := root / "benchmarks" / "README.md").exists():
         timed = [benchmarks, *sorted(benchmarks.parent.glob("results/*.md"))]
         texts = [WRITTEN, *(path.read_text(encoding="utf-8") for path in timed)]
@@ -74,7 +68,8 @@ def _documents(root: Path, content: Content, drawn: Collection[str]) -> dict[str
 
 def _filled(path: Path, begin: str, text: str) -> str:
     """Returns a file's text, with ``text`` between the marker ``begin`` and the end after it."""
-    before, found, rest = path.read_text(encoding="utf-8").partition(begin)
+    old = path.read_text(encoding="utf-8") if path.is_file() else ""
+    before, found, rest = old.partition(begin)
     _, found_end, after = rest.partition(END)
     if not found or not found_end:
         missing = (END if found else begin).strip()
@@ -82,31 +77,21 @@ def _filled(path: Path, begin: str, text: str) -> str:
     return before + begin + text + END + after
 
 
-def _section(content: Content, *, picture: bool = True) -> str:
+def _section(content: Content, picture: str) -> str:
     """Makes the text between the README's two markers."""
     caption = f"Test accuracy on {content.study.dataset_title}"
-    parts = [to_markdown(replace(progression(content), caption=caption), "readme")]
-    if content.runs:
-        file = (FIGURES / "progression.svg").as_posix()
-        drawn = f"![Published and measured test accuracy, rung by rung]({file})\n"
-        parts += [*[drawn] * picture, f"{message(content).text}\n"]
-    return "\n".join(parts)
-
-
-def _pictures(content: Content) -> dict[str, Figure]:
-    """Draws the figures of the documents, by name: all but each rung's own curves."""
-    drawn = figures.all_figures(content) if content.runs else {}
-    return {name: figure for name, figure in drawn.items() if not name.startswith("curves_")}
+    table = to_markdown(replace(progression(content), caption=caption), "readme")
+    return "\n".join([table, *filter(None, [picture]), f"{message(content).text}\n"])
 
 
 def _details(content: Content, drawn: Collection[str]) -> str:
     """Makes ``docs/results.md``: rungs, steps, claims with evidence; hardware and commands."""
-    made = all_tables(content)
-    tables = {k: t for k, t in made.items() if t.items and t.at("results")} if content.runs else {}
     parts = [f"{WRITTEN}\n# Results\n"]
-    for name, table in (tables or {"progression": made["progression"]}).items():
+    for name, table in all_tables(content).items():
+        if not (table.items and table.at("results")):
+            continue
         parts.append(to_markdown(table, "results"))
-        if name == "progression" and content.runs:
+        if name == "progression":
             parts.append(f"{message(content).text} {wrong(content)}\n\n{_engines(content)}\n")
         picture = {"progression": "validation", "steps": "gains"}.get(name, name)
         if picture in drawn:
@@ -143,7 +128,7 @@ def _engines(content: Content) -> str:
 
 def _commands(system: System, content: Content) -> list[str]:
     """Makes the commands that train a row's runs, one per backend; its first seed without runs."""
-    data = commands.data_option(content.study, content.runs[0]) if content.runs else []
+    data = commands.data_option(content.study, content.runs[0])
     of_engine: dict[tuple[str, ...], list[Run]] = {} if system.runs else {(commands.ladder(),): []}
     for run in system.runs:
         of_engine.setdefault((commands.ladder(run), *commands.bits_options(run)), []).append(run)

@@ -9,12 +9,9 @@ from rich.table import Table
 
 from report.analysis import ASSUMED, Content, of_records
 from report.presentation.formats import to_terminal
-from report.presentation.tables import message
-from report.presentation.tables.ablations import factors, ranges
+from report.presentation.tables import ablations, message, results
+from report.presentation.tables import progression as progression_table
 from report.presentation.tables.compared import compared, sweep
-from report.presentation.tables.progression import progression as progression_table
-from report.presentation.tables.results import judged
-from report.presentation.tables.results import seeds as seeds_table
 from resnet import records
 from resnet.host.messages import count
 from resnet.study import Job, Study, short
@@ -27,7 +24,7 @@ def show(content: Content, console: Console) -> None:
     console.print(progression(content))
     ran = [j for j in content.claims if j.verdict != "not run"]
     if ran:
-        console.print(to_terminal(judged(content), ran))
+        console.print(to_terminal(results.judged(content), ran))
     if waiting := len(content.claims) - len(ran):
         dim(f"{count(waiting, 'claim')} not run")
     for table in parts(content, [system.name for system in content.systems]):
@@ -36,9 +33,11 @@ def show(content: Content, console: Console) -> None:
         against = compared(content, i)
         console.print(to_terminal(against))
         settings = against.frame.groupby("different_settings", sort=False)["rung"]
-        changed = [f"{', '.join(map(short, rungs))}: {text}" for text, rungs in settings if text]
-        for line in (*changed, *(f"compared: {note}" for note in other.notes)):
-            dim(line)
+        for text, rungs in settings:
+            if text:
+                dim(f"{', '.join(map(short, rungs))}: {text}")
+        for note in other.notes:
+            dim(f"compared: {note}")
     reasons = [(s, message.why(content, s)) for s in content.systems]
     notes = [f"{s.short} {s.verdict}: {reason}" for s, reason in reasons if reason]
     notes += message.missing(content)
@@ -55,12 +54,9 @@ def show(content: Content, console: Console) -> None:
 
 
 def trained(content: Content, due: Sequence[Job], console: Console) -> None:
-    """Prints what a command ends with: the progression, or the values of a sweep.
+    """Prints the results of trained jobs: the progression, or the values of a sweep.
 
-    Args:
-        content: of the jobs; the jobs of a sweep's further values are compared with it.
-        due: the jobs that were asked for.
-        console: where to print.
+    In the ``content`` of a sweep, the runs of its further values are compared sets.
     """
     names = {job.experiment.name for job in due}
     if content.compared:
@@ -82,30 +78,27 @@ def progression(content: Content, named: Collection[str] = ()) -> Table:
 def parts(content: Content, named: Collection[str]) -> list[Table]:
     """Makes tables of what the changes of the rungs named earned, and of their ranges."""
     steps = content.ablations
-    tables = [factors(step) for step in steps if step.seeds and step.step.after.name in named]
-    made = ranges(content)
+    tables = [
+        ablations.factors(step) for step in steps if step.seeds and step.step.after.name in named
+    ]
+    made = ablations.ranges(content)
     varied = [row for row in made.items if row.system.name in named]
     return [*map(to_terminal, tables), *([to_terminal(made, varied)] if varied else [])]
 
 
 def decidable(study: Study, due: Sequence[Job]) -> Table | None:
-    """Makes the table of the seeds that planned rungs take, by the study's records.
+    """Makes the table of the seeds that planned jobs take, by the study's records.
 
-    Args:
-        study: the study of the rungs.
-        due: the planned jobs.
-
-    Returns:
-        None without records, for other profiles than the full one, and for changed settings.
+    Returns None without records, for other profiles than the full one, and for changed settings.
     """
     if due[0].profile != "full" or due[0].modified:
         return None
     names = {job.experiment.name for job in due}
-    every = records.load_all(study.results).values()
     # records on other images say nothing about these
-    if not (found := [record for record in every if record.key.group == study.dataset]):
+    own = [r for r in records.load_all(study.results).values() if r.key.group == study.dataset]
+    if not own:
         return None
-    made = seeds_table(of_records(study, found))
+    made = results.seeds(of_records(study, own))
     return to_terminal(made, [prospect for prospect in made.items if names & {*prospect.rungs}])
 
 

@@ -27,15 +27,8 @@ RUNGS = "tags.rung != ''"
 def prepare(uri: str | None, folder: Path | None) -> tuple[str, dict[str, str]]:
     """Opens the store; without runs of a rung, the study's records are imported and shown.
 
-    Args:
-        uri: MLflow tracking URI; by default the project's own.
-        folder: folder of the study; by default the one that comes with the project.
-
     Returns:
         The store's full address, and by name the pages to open, without the server's address.
-
-    Raises:
-        UserError: the store cannot be used, or a record is damaged.
     """
     store = connect(uri, Study.open(folder))
     if not store.client.search_runs([store.experiment_id], RUNGS, max_results=1):
@@ -78,12 +71,7 @@ def _pages(store: Store) -> dict[str, str]:
 def served(uri: str, port: int = 0) -> Iterator[tuple[str, subprocess.Popen]]:
     """Runs MLflow's server on a file or a database, for this machine only, until the block ends.
 
-    Args:
-        uri: the file or database.
-        port: the server's port; 0 for a free one.
-
-    Yields:
-        The server's address, once it answers, and its process.
+    Yields the server's address, once it answers, and its process. Port 0 is a free port.
 
     Raises:
         UserError: the server ends by itself.
@@ -108,9 +96,8 @@ def served(uri: str, port: int = 0) -> Iterator[tuple[str, subprocess.Popen]]:
             while not _answers(port):
                 if server.poll() is not None:
                     log.seek(0)
-                    raise UserError(
-                        f"MLflow's server does not start: {messages.one_line(log.read())[-300:]}"
-                    )
+                    reason = messages.one_line(log.read())[-300:]
+                    raise UserError(f"MLflow's server does not start: {reason}")
                 time.sleep(0.2)
             yield f"http://127.0.0.1:{port}/", server
         finally:

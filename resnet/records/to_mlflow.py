@@ -4,7 +4,6 @@ The report does not need it: it reads the records themselves.
 """
 
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 
 import mlflow
@@ -27,15 +26,10 @@ def connect_recorded(uri: str | None, study: Study) -> Store:
     return connect(uri, study, experiment=f"{study.name}-recorded")
 
 
-def restore(
-    store: Store,
-    found: dict[Path, Record],
-    tell: Callable[[Path], None] = lambda path: None,
-) -> int:
+def restore(store: Store, found: dict[Path, Record]) -> int:
     """Makes the experiment of :func:`connect_recorded` hold exactly these records, as runs.
 
-    Imported runs of other or changed records are removed, and what a killed process left. ``tell``
-    is called with each file whose run was imported.
+    Imported runs of other or changed records are removed, and what a killed process left.
 
     Returns:
         The number of runs imported; those that are there stay.
@@ -58,7 +52,6 @@ def restore(
             except FAILURES as error:
                 line = f"{path}: cannot be put into {mask(store.uri)}: {mask(error)[:300]}"
                 raise UserError(line) from None
-            tell(path)
     return len(missing)
 
 

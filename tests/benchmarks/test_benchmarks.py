@@ -42,5 +42,5 @@ def test_every_side_of_the_gpus_but_pytorch_trains_on_a_cpu_as_well(capsys):
     assert list(rates) == ["plain Keras", "this project, lanes: 1", "this project, lanes: 2"]
     assert all(min(turns) > 0 for turns in rates.values())
     assert capsys.readouterr().err.count("left out: PyTorch") == 2
-    with pytest.raises(Exception, match="JAX has no GPU here: make gpu"):
+    with pytest.raises(Exception, match="JAX has no GPU here: run make gpu"):
         gpu.main()

@@ -221,7 +221,7 @@ def test_no_cell_begins_like_a_formula(value):
         assert cell is value
 
 
-def test_a_class_called_like_a_formula_keeps_its_name_in_the_report(store):
+def test_a_class_called_like_a_formula_is_text_in_every_table(store):
     names = ("=1+1", "@x", *"cdefghij")
     run_id = store.add(LADDER[0], right(1000, 700), classes=names)
     path = store.artifact(run_id, "confusion_matrix.csv")  # as a run leaves it
@@ -229,6 +229,10 @@ def test_a_class_called_like_a_formula_keeps_its_name_in_the_report(store):
     made.to_csv(path)
     assert analysis.load(store.uri).runs[0].classes == names
     folder = output.write(analysis.load(store.uri), store.folder / "out")
+    for path in (folder / "tables").glob("*.csv"):
+        for cell in (cell for line in path.read_text().splitlines() for cell in line.split(",")):
+            assert not cell.startswith(("=", "@")), path
+    assert "'=1+1" in (folder / "tables" / "confusion_matrix.csv").read_text()
     assert "'=1+1" not in (folder / output.PAGE).read_text()
 
 

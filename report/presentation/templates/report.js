@@ -23,40 +23,6 @@ for (const table of document.querySelectorAll("table.sorts")) {
   });
 }
 
-// the pointer reads the values of the curves
-for (const picture of document.querySelectorAll("[data-readings]")) {
-  const panels = JSON.parse(picture.dataset.readings);
-  const guide = make("div", { className: "guide", hidden: true }, picture);
-  const told = make("div", { className: "reading", hidden: true }, picture);
-  const hide = () => { guide.hidden = told.hidden = true; };
-  const read = (event) => {
-    const area = picture.getBoundingClientRect();
-    const [x, y] = [(event.clientX - area.left) / area.width, (event.clientY - area.top) / area.height];
-    const panel = panels.find(({ box: [l, t, w, h] }) => x >= l && x <= l + w && y >= t && y <= t + h);
-    if (!panel) return hide();
-    const { box: [left, top, width, height], x: [from, to] } = panel;
-    const epoch = Math.round(from + (x - left) / width * (to - from));
-    told.textContent = `epoch ${epoch}`;
-    for (const { label, colour, points } of panel.lines) {
-      const value = points.find(([at]) => at === epoch)?.[1];
-      if (value === undefined) continue;
-      const line = make("div", {}, told);
-      make("i", {}, line).style.background = colour;
-      line.append(`${label}: ${value}`);
-    }
-    if (told.childElementCount === 0) return hide();
-    guide.hidden = told.hidden = false;
-    const at = left + (epoch - from) / (to - from) * width;
-    Object.assign(guide.style, { left: `${at * 100}%`, top: `${top * 100}%`, height: `${height * 100}%` });
-    const flip = at * area.width + told.offsetWidth + 12 > area.width;
-    told.style.left = `${Math.max(0, at * area.width + (flip ? -told.offsetWidth - 8 : 8))}px`;
-    told.style.top = `${top * 100}%`;
-  };
-  picture.addEventListener("pointermove", read);
-  picture.addEventListener("pointerdown", read);
-  picture.addEventListener("pointerleave", hide);
-}
-
 for (const button of document.querySelectorAll("[data-copy]")) {
   button.addEventListener("click", async () => {
     try {

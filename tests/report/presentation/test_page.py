@@ -2,13 +2,12 @@
 
 import re
 
-import numpy as np
 import pytest
 from report_known import CHROMIUM, SAID, N, browsed, build, read
 from report_store import CLASSES, LADDER, STUDY, right
 
 from report import analysis
-from report.presentation import figures, output
+from report.presentation import output
 from report.presentation.tables import message
 from resnet.host.messages import duration
 
@@ -28,7 +27,8 @@ HOSTILE = ("<script>alert(1)</script>", "100%_a&b", "$x^2$ {\\frac", "a|b`c`[d](
 
 
 def test_hostile_names_break_nothing(store):
-    classes = (*HOSTILE, "true", "1e3", *CLASSES[len(HOSTILE) + 2 :])
+    twins = ("\u00b5", "\u03bc")  # one identifier to Python
+    classes = (*HOSTILE, *twins, "true", "1e3", *CLASSES[len(HOSTILE) + 4 :])
     for seed, name in enumerate(HOSTILE):
         store.add(
             name,
@@ -85,48 +85,14 @@ def test_page_stands_alone(full):
         assert f"figures/{name.name}" in cells.files
 
 
-def luminance(colour):
-    parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
-    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]
-    return np.dot(linear, (0.2126, 0.7152, 0.0722))
-
-
-def contrast(one, other):
-    dim, bright = sorted(map(luminance, (one, other)))
-    return (bright + 0.05) / (dim + 0.05)
-
-
-def test_text_can_be_read_in_light_and_dark():
-    css = (figures.TEMPLATES / "report.css").read_text()
-    light, dark = (
-        dict(re.findall(r"--([\w-]+): (#\w{6})", part))
-        for part in (css.split("@media")[0], css[css.index("dark)") :].split("}")[0])
-    )
-    for colours in (light, light | dark):
-        names = set(light) - {"line", "card", "paper", "heat", "target"}
-        for name in names:
-            if name.endswith("-back"):
-                continue
-            for back in {f"{name}-back"} & set(colours) or {"card", "paper"}:
-                assert contrast(colours[name], colours[back]) >= 4.5, (name, back)
-        for name in ("ink", "soft", "link"):  # in a row that an address leads to
-            assert contrast(colours[name], colours["target"]) >= 4.5, name
-    assert set(figures.PALETTE) - {"ink", "soft", "line", "card"} <= set(dark)
-
-
 @pytest.mark.skipif(not CHROMIUM, reason="there is no chromium")
 def test_in_a_browser(full, tmp_path):
     script = """async () => {
       location.hash = "#curves";
       await new Promise((done) => setTimeout(done, 100));
-      const figure = document.querySelector("#figure-validation .picture");
-      const area = figure.getBoundingClientRect();
-      figure.dispatchEvent(new PointerEvent("pointermove", {
-        clientX: area.left + area.width * 0.5, clientY: area.top + area.height * 0.5 }));
       const table = document.querySelector("table.runs");
       table.querySelector("thead th:nth-child(4) button").click();
       return {
-        reading: figure.querySelector(".reading").innerText,
         sorted: [...table.tBodies[0].rows].map((row) => row.cells[3].textContent.trim()),
         order: table.querySelector("[aria-sort]").getAttribute("aria-sort"),
         wide: [...document.querySelectorAll(".scroll")]
@@ -137,7 +103,6 @@ def test_in_a_browser(full, tmp_path):
       };
     }"""
     seen = browsed(full[1], tmp_path, script)
-    assert "5 + deeper + dropout: " in seen["reading"]
     assert seen["sorted"] == sorted(seen["sorted"])
     assert seen["open"]
     assert seen["order"] == "ascending"

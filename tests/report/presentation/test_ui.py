@@ -1,15 +1,10 @@
 """What a reader finds in MLflow: ladders, models under names, and the UI in a real browser."""
 
-import json
-import os
 import re
 import signal
 import subprocess
 import sys
-import urllib.request
-from pathlib import Path
 
-import mlflow
 import numpy as np
 import psutil
 import pytest
@@ -17,16 +12,14 @@ from conftest import ROOT
 from mlflow.entities import LoggedModelStatus
 from report_known import CHROMIUM, N, ladder_of
 from report_store import LADDER, STUDY, Store, right
-from services import free_port, wait_for
 
 from docs import screenshots
 from report import analysis
 from report.presentation import mlflow_ladder, ui
-from resnet import data, records, tracking
+from resnet import records, tracking
 from resnet.data import Dataset
 from resnet.store import connect
 from resnet.study import Key, ablation
-from resnet.tracking import registry
 
 
 def ladder(empty, folder):
@@ -66,12 +59,8 @@ def test_a_run_shows_the_ladder_of_the_records(empty, tmp_path):
     mlflow_ladder.restore(store, records.load_all(study.results))
     (shown,) = (run for run in store.search() if "ladder" in run.data.tags)
     held = ladder_of(store.client, shown.info.run_id)
-    assert sorted(held) == ["gain", "published", "seeds", "test_accuracy"]
     assert held["test_accuracy"] == pytest.approx({n: 0.65 + 0.05 * n for n in range(1, 6)})
-    assert held["gain"] == pytest.approx(dict.fromkeys(range(2, 6), 0.05))
-    assert held["published"][5] == 0.892
     assert held["seeds"] == {1: 2, 2: 1, 3: 1, 4: 1, 5: 1}
-    assert shown.data.tags["ladder"] == "cifar10"
     # one series a rung: its seeds, and nobody else's runs
     tags = [run.data.tags for run in store.search() if "record_sha256" in run.data.tags]
     series = {(tag["series"], tag["rung"]) for tag in tags}
@@ -145,47 +134,3 @@ def test_the_ui_in_a_browser(store, capsys):
         assert process.wait(timeout=60) == 0
     _, left = psutil.wait_procs(at_work, timeout=20)
     assert not [child for child in left if child.status() != psutil.STATUS_ZOMBIE]
-
-
-@pytest.mark.slow
-def test_a_served_model_answers_raw_images(command, image_folder, tmp_path):
-    process = command("--ladder=1", f"--data={image_folder}", "--profile=quick")
-    assert process.returncode == 0, process.err
-    store = connect(command.uri)
-    (run,) = store.search(role="rung", profile="quick")
-    (model,) = mlflow.search_logged_models([store.experiment_id], output_format="list")
-    assert model.name == "01_template-seed0"
-    assert {m.key for m in model.metrics if m.dataset_name == "squares"} == {
-        "test_accuracy",
-        "test_loss",
-    }
-    logged = np.load(
-        mlflow.artifacts.download_artifacts(
-            run_id=run.info.run_id, artifact_path="test_probabilities.npy"
-        )
-    )
-    port = free_port()
-    name = registry.registered_name(STUDY, "squares", "quick")
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # of uvicorn
-    server = subprocess.Popen(
-        [sys.executable, "-m", "mlflow", "models", "serve", f"--model-uri=models:/{name}@best",
-         "--env-manager=local", f"--port={port}"],
-        env=os.environ | {"MLFLOW_TRACKING_URI": command.uri, "PATH": path},
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
-    )  # fmt: skip
-    try:
-        address = f"http://127.0.0.1:{port}"
-        wait_for(lambda: urllib.request.urlopen(f"{address}/ping", timeout=5).close())
-        images = data.load(str(image_folder)).x_test
-        request = urllib.request.Request(
-            f"{address}/invocations",
-            json.dumps({"instances": images.tolist()}).encode(),
-            {"Content-Type": "application/json"},
-        )
-        with urllib.request.urlopen(request, timeout=120) as answer:
-            probabilities = np.array(json.load(answer)["predictions"])
-    finally:
-        os.killpg(server.pid, signal.SIGTERM)
-        server.wait(timeout=60)
-    np.testing.assert_allclose(probabilities, logged, rtol=1e-4, atol=1e-6)
-    assert probabilities.std() > 0.01  # it is no constant
