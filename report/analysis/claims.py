@@ -20,7 +20,6 @@ from report.analysis.runs import Run
 from report.analysis.statistics import ALPHA, NO_INTERVAL, Contrast, Interval
 from report.analysis.systems import System
 from report.analysis.verdicts import ASSUMED, Bound, Verdict, qualified
-from resnet import UserError
 from resnet.host.messages import count
 from resnet.study import Name, Strict, Study, Text, explain, read_yaml, rungs
 
@@ -112,19 +111,9 @@ def load_statements(study: Study) -> Statements:
         UserError: the file is missing or malformed.
     """
     try:
-        statements = Statements.model_validate(read_yaml(study.claims), context=study.files)
+        return Statements.model_validate(read_yaml(study.claims), context=study.files)
     except ValidationError as error:
         raise explain(str(study.claims), error, Statements) from None
-    for rung, keys in statements.credited.items():
-        try:
-            flat = study.experiment(rung).flat()
-        except UserError:  # whoever asks for this rung reports its broken file
-            continue
-        factors = {"model", *(".".join(key.split(".")[:2]) for key in flat)}
-        if strange := [key for key in keys if key not in factors]:
-            line = f"{study.claims}: credited: {rung}: there is no factor {strange[0]!r}"
-            raise UserError(line)
-    return statements
 
 
 @dataclass(frozen=True)
@@ -151,7 +140,6 @@ def judge(
     claim: Claim,
     systems: Mapping[str, System],
     ladder: list[str],
-    doubtful: frozenset[str] = frozenset(),
 ) -> Judgement:
     """Judges one claim.
 
@@ -159,12 +147,6 @@ def judge(
     runs inside the bound, other quantities by Student's interval over three or more seeds. A run
     whose evidence is incomplete leaves the claim undecided: without it, the other runs might look
     firmer than all of them are.
-
-    Args:
-        claim: a statement of the study.
-        systems: the measured systems by name.
-        ladder: the study's rungs in order.
-        doubtful: of :class:`report.analysis.selection.Selection`.
     """
     quantity = QUANTITIES[claim.quantity]
     names = [claim.rung, *([claim.against] if claim.against else [])]
@@ -187,12 +169,9 @@ def judge(
         found = _by_vote(claim, used[0], *quantity.vote)
     else:
         found = _by_seeds(claim, used)
-    # what follows only weakens a verdict
-    verdict, evidence = found.verdict, found.evidence
-    if doubtful & {"", *names}:
-        verdict, evidence = "undecided", f"{evidence}; a run may be missing here"
+    evidence = found.evidence
     assumed = "; ".join(f"{s.name}: {s.assumed}" for s in used if s.assumed)
-    verdict = qualified(verdict, all(s.comparable for s in used), assumed)
+    verdict = qualified(found.verdict, all(s.comparable for s in used), assumed)
     if verdict == ASSUMED:
         evidence = f"{evidence}; {assumed}"
     if verdict == "undecided" and not math.isnan(found.value):
@@ -256,9 +235,7 @@ def _by_vote(claim: Claim, system: System, of_vote: float, of_one: float) -> Jud
 def vote(predicted: np.ndarray, labels: np.ndarray) -> float:
     """Returns the accuracy of a vote; a tie of c classes counts 1 / c if one is the true class.
 
-    Args:
-        predicted: class indices by network and image, shape (networks, images).
-        labels: true class indices, shape (images,).
+    ``predicted`` are class indices, shape (networks, images); ``labels`` the true ones, (images,).
     """
     classes = np.arange(1 + max(predicted.max(), labels.max()))
     ballots = (predicted[..., None] == classes).sum(axis=0)

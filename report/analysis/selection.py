@@ -64,8 +64,7 @@ class RunSet:
 class Selection:
     """The newest finished run of each (rung, seed) of a set; ``notes`` say what was left out.
 
-    ``doubtful`` are rungs that may lack a finished run, because a run lacks a tag that says where
-    it belongs; an empty name stands for any rung. ``compared`` are selections of other sets.
+    ``compared`` are selections of other sets.
     """
 
     run_set: RunSet
@@ -73,7 +72,6 @@ class Selection:
     unfinished: pd.DataFrame
     notes: tuple[str, ...]
     others: tuple[RunSet, ...]
-    doubtful: frozenset[str] = frozenset()
     compared: tuple["Selection", ...] = ()
 
 
@@ -122,11 +120,9 @@ def select(
     Raises:
         UserError: there is no such set, or a name in ``compare`` fits none or several.
     """
-    if frame.empty or frame["lacks"].all():
+    if frame.empty:
         raise nothing_run(study, "the experiment has no runs", uri)
-    # without a run that lost a tag the other runs might look firmer than all of them are
-    stray = frame[(frame["lacks"] != "") & (frame["status"] == "FINISHED")]
-    everything = run_sets(frame[frame["lacks"] == ""], study)
+    everything = run_sets(frame, study)
     wanted = [
         s
         for s in everything
@@ -143,7 +139,7 @@ def select(
         )
     run_set = wanted[0]
     compared = dict.fromkeys(_compared(text, run_set, everything) for text in compare)
-    first, *others = (_selection(s, everything, stray) for s in (run_set, *compared))
+    first, *others = (_selection(s, everything) for s in (run_set, *compared))
     return replace(first, compared=tuple(others))
 
 
@@ -163,15 +159,10 @@ def _compared(text: str, run_set: RunSet, everything: list[RunSet]) -> RunSet:
     return nearest[0]
 
 
-def _selection(run_set: RunSet, everything: list[RunSet], stray: pd.DataFrame) -> Selection:
+def _selection(run_set: RunSet, everything: list[RunSet]) -> Selection:
     finished, unfinished, notes = _newest(run_set.runs)
-    notes += [
-        f"run {row.run_id[:8]} lacks the tag {row.lacks!r}: it may belong here, so nothing is "
-        f"decided about {row.rung or 'any rung'}, nor about any accuracy or gain"
-        for row in stray.itertuples()
-    ]
     others = tuple(s for s in everything if s is not run_set and s.recorded == run_set.recorded)
-    return Selection(run_set, finished, unfinished, tuple(notes), others, frozenset(stray["rung"]))
+    return Selection(run_set, finished, unfinished, tuple(notes), others)
 
 
 def _newest(runs: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame, list[str]]:

@@ -3,9 +3,9 @@
 from collections.abc import Callable
 
 from report.analysis import Ablation, Content, Factor, plain
-from report.presentation.tables.numbers import NONE, least_to_most, percent, points, setting, span
+from report.presentation.tables.numbers import least_to_most, percent, points, setting, span
 from report.presentation.tables.results import published_heading
-from report.presentation.tables.table import LONG, SHORT, Field, Table, raw
+from report.presentation.tables.table import SHORT, Field, Table, raw
 from resnet.study import short
 
 
@@ -36,14 +36,6 @@ def factors(ablation: Ablation) -> Table:
     return Table(f"factors_{ablation.step.after.slug}", caption, fields, ablation.factors)
 
 
-def derived_runs(content: Content) -> Table:
-    """Lists the runs of subsets and alternatives; for machines."""
-    metrics = ("test_accuracy", "epochs_run", "shared_epochs", "train_seconds")
-    fields = raw("rung", "seed", **{key: lambda r, key=key: r.metric(key) for key in metrics})
-    fields += raw(run_id="id", config_hash=lambda run: run.tags["config_hash"])
-    return Table("parts", "Subsets of steps, and alternatives", fields, content.derived_runs)
-
-
 def alternatives(content: Content) -> Table:
     """Lists each row's accuracy with one assumed value changed."""
     fields = [
@@ -64,16 +56,11 @@ def alternatives(content: Content) -> Table:
 def ranges(content: Content) -> Table:
     """Lists the range of each row's accuracy over its alternatives."""
     heading = published_heading(content)
-
-    def reach(interval: tuple[float, float]) -> str:
-        return span(interval).replace(NONE, percent(interval[0]))
-
     fields = [
         Field("rung", "system.name", "rung", short, on=SHORT),
         Field("as_assumed", "system.accuracy", "as assumed", percent, "number", SHORT),
-        Field("span", "", "range", reach, "number", SHORT),
+        Field("span", "", "range", span, "number", SHORT),
         Field("published", "system.published", heading, percent, "number", SHORT),
-        Field("reached", "", "the published accuracy is", on=LONG),
         Field("alternatives", lambda row: len(row.run), "alternatives run"),
         Field("untried", lambda row: len(row.untried), "not run"),
         Field("seeds", lambda row: least_to_most([len(s.runs) for s in row.tried]), "seeds each"),

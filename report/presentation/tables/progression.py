@@ -5,17 +5,9 @@ from collections.abc import Callable
 from operator import attrgetter
 
 from report.analysis import Content, System
+from report.presentation.tables import numbers
 from report.presentation.tables.message import why
-from report.presentation.tables.numbers import (
-    NONE,
-    deviation,
-    least_to_most,
-    number,
-    percent,
-    points,
-    span,
-    to_limits,
-)
+from report.presentation.tables.numbers import NONE, deviation, percent, points, span
 from report.presentation.tables.results import as_list, engine, published_heading, starred
 from report.presentation.tables.table import Field, Table, raw
 from resnet.host.messages import duration
@@ -77,9 +69,16 @@ def rows(content: Content) -> Table:
         Field("deviation", "", "deviation", deviation, "number", places),
         Field("own_deviation", "", "of its own seeds", deviation, "number"),
         Field("floor", "", "floor", deviation, "number"),
-        Field("", lambda s: least_to_most(s.values("epochs_run")), "epochs", str, "number", places),
+        Field(
+            "",
+            lambda s: numbers.least_to_most(s.values("epochs_run")),
+            "epochs",
+            str,
+            "number",
+            places,
+        ),
         Field("", _time, "training time", str, "lines", places),
-        Field("parameters", _mean("parameters"), "parameters", number(), "number"),
+        Field("parameters", _mean("parameters"), "parameters", numbers.number(), "number"),
         Field("multiply_adds", _mean("multiply_adds"), "multiply-adds", _millions, "number"),
     ]
     caption = "The rows: deviation between seeds in points, size, time"
@@ -87,15 +86,14 @@ def rows(content: Content) -> Table:
 
 
 def _millions(value: float) -> str:
-    return number(".2f", " M")(value / 1e6)
+    return numbers.number(".2f", " M")(value / 1e6)
 
 
 def _accuracy(s: System) -> list[str]:
     """The accuracy and its interval, or the state of the row's runs."""
     if not s.runs or math.isnan(s.published):
-        waiting = s.waiting.partition(",")[0]  # another line of the page has the epochs
-        return [percent(s.accuracy) if s.runs else waiting, span(s.interval)]
-    return to_limits(s.accuracy, s.interval, s.band, "accuracy", s.decimals)
+        return [percent(s.accuracy) if s.runs else s.waiting, span(s.interval)]
+    return numbers.to_limits(s.accuracy, s.interval, s.band, "accuracy", s.decimals)
 
 
 def _times(s: System) -> dict[str, list[float]]:
