@@ -37,15 +37,13 @@ class Claim(Strict):
     quantity: Text
     bound: Bound
     voters: Annotated[int, Field(ge=2, le=100)] | None = None
-    of_class: Annotated[str | None, Field(alias="class")] = None
     where: Text | None = None
 
     @model_validator(mode="after")
     def _quantity_is_known(self) -> "Claim":
         if self.quantity not in QUANTITIES:
             raise ValueError(f"there is no quantity {self.quantity!r}: {', '.join(QUANTITIES)}")
-        given = {"against": self.against, "voters": self.voters, "class": self.of_class}
-        for name, value in given.items():
+        for name, value in {"against": self.against, "voters": self.voters}.items():
             if (name == QUANTITIES[self.quantity].needs) != (value is not None):
                 verb = "needs" if value is None else "takes no"
                 raise ValueError(f"the quantity {self.quantity} {verb} {name!r}")
@@ -182,7 +180,7 @@ def judge(
 
 def _changed(claim: Claim, runs: Sequence[Run]) -> str:
     """Reports that a claim was changed after runs began, by the bounds that the runs keep."""
-    now = claim.model_dump(exclude={"id", "text", "where"}, exclude_none=True, by_alias=True)
+    now = claim.model_dump(exclude={"id", "text", "where"}, exclude_none=True)
     then = [run.bounds.get(claim.id) for run in runs if run.bounds]
     if not (other := [bound for bound in then if bound != now]):
         return ""
@@ -248,10 +246,8 @@ def _by_seeds(claim: Claim, systems: Sequence[System]) -> Judgement:
     runs = {s.name: {run.seed: run for run in s.runs} for s in systems}
     common = sorted(set.intersection(*(set(by_seed) for by_seed in runs.values())))
     used = tuple(by_seed[seed] for seed in common for by_seed in runs.values())
-    against, of_class = claim.against or claim.rung, claim.of_class or ""
-    values = tuple(
-        quantity.measure(runs[claim.rung][seed], runs[against][seed], of_class) for seed in common
-    )
+    mine, theirs = runs[claim.rung], runs[claim.against or claim.rung]
+    values = tuple(quantity.measure(mine[seed], theirs[seed]) for seed in common)
     if not values:
         return Judgement(claim, "undecided", "no seed in common")
     gone = [str(seed) for seed, v in zip(common, values, strict=True) if math.isnan(v)]

@@ -115,17 +115,11 @@ def seeds(content: Content) -> Table:
     def half(value: float) -> str:
         return points(value).lstrip("+") if value > 0 else NONE
 
+    places = "page terminal"
     fields = [
-        Field("claim", "name", "accuracy or claim", on="page terminal"),
-        Field("half_width", "half", "interval at most ±", half, "number", "page terminal"),
-        Field(
-            "seeds_needed",
-            "seeds",
-            "seeds it takes",
-            numbers.number("d"),
-            "number",
-            "page terminal",
-        ),
+        Field("claim", "name", "accuracy or claim", on=places),
+        Field("half_width", "half", "interval at most ±", half, "number", places),
+        Field("seeds_needed", "seeds", "seeds it takes", numbers.number("d"), "number", places),
         Field("evidence", "basis", "by", on="page"),
     ]
     caption = "Seeds a row that it takes to decide, if it is as published"
