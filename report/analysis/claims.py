@@ -255,10 +255,6 @@ def _by_seeds(claim: Claim, systems: Sequence[System]) -> Judgement:
         evidence = f"cannot be measured from what seed {', '.join(gone)} left"
         return Judgement(claim, "undecided", evidence, used, values=values)
     seeds = count(len(values), "seed")
-    if quantity.exact and len({*values}) == 1:
-        value, interval = values[0], (values[0], values[0])
-        evidence = f"{seeds}: the same for each"
-        return Judgement(claim, bound.judge(*interval), evidence, used, value, interval, values)
     if quantity.unit == "epoch":
         # An epoch has no useful mean, because it may be "never". The test is whether more than half
         # of all runs lie inside the bound.

@@ -23,10 +23,9 @@ class Quantity(NamedTuple):
 
     ``measure`` takes a run and the run that it is compared with, and returns a value, NaN if the
     runs lack it. ``weights`` takes the rung, the rung that it is compared with and the ladder, and
-    returns weights of accuracies; the claim is about the least weighted sum.
-    ``vote`` holds the weights of the accuracies of a vote and of one network. ``needs`` is the key
-    that a claim must have beside ``rung``. An ``exact`` value is the same for every seed. Epochs 0
-    and infinity mean "never".
+    returns weights of accuracies; the claim is about the least weighted sum. ``vote`` holds the
+    weights of the accuracies of a vote and of one network. ``needs`` is the key that a claim must
+    have beside ``rung``. Epochs 0 and infinity mean "never".
     """
 
     unit: Unit
@@ -36,7 +35,6 @@ class Quantity(NamedTuple):
     vote: tuple[float, float] | None = None
     needs: Literal["", "against", "voters"] = ""
     whole_ladder: bool = False
-    exact: bool = False
 
 
 def gap(run: Run) -> float:
@@ -154,9 +152,6 @@ QUANTITIES: dict[str, Quantity] = {
         needs="against",
     ),
     "test_loss": Quantity("number", "test loss, a mean cross-entropy", _metric("test_loss")),
-    "parameters": Quantity(
-        "number", "parameters of the network", _metric("parameters"), exact=True
-    ),
     "best_epoch": Quantity(
         "epoch", "the best epoch by the metric that early stopping monitors", _metric("best_epoch")
     ),

@@ -107,12 +107,12 @@ def select(
     If a rung was run in several configurations, that of its newest finished run counts.
 
     Args:
-        frame: from :func:`report.analysis.runs.search`.
+        frame: rows of :func:`report.analysis.runs.row`.
         study: the study of the runs.
         dataset: a dataset's name or the beginning of its fingerprint.
         profile: ``full``, ``quick``, ...
         modified: the ``--set`` overrides, separated by blanks; "" for none.
-        recorded: restored records, or this store's own runs.
+        recorded: whether to show records or own runs.
         compare: names of other sets: overrides, a profile, a dataset as above, ``recorded``,
             ``own`` or a whole label. If several sets match, the one most like the set shown.
         uri: the store's address, for the error message.
@@ -170,15 +170,12 @@ def _newest(runs: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame, list[str]]:
     done, notes = runs[runs["status"] == "FINISHED"], []
     chosen_hash = done.drop_duplicates("rung").set_index("rung")["config_hash"]
     same = done["config_hash"] == done["rung"].map(chosen_hash)
-    for rung, others in done[~same].groupby("rung"):
-        hashes = ", ".join(sorted({value[:12] for value in others["config_hash"]}))
-        notes.append(
-            f"{rung}: {len(others)} finished run(s) of another configuration ({hashes}) left out; "
-            f"the newest configuration, {chosen_hash[rung][:12]}, is shown"
-        )
     newest = done[same].drop_duplicates(["rung", "seed"])
-    for rung, again in done[same & ~done["run_id"].isin(newest["run_id"])].groupby("rung"):
-        notes.append(f"{rung}: {len(again)} older run(s) of the same seed left out")
+    for rung, others in done[~done["run_id"].isin(newest["run_id"])].groupby("rung"):
+        notes.append(
+            f"{rung}: {len(others)} older run(s) of the same seed or of another configuration left "
+            f"out; configuration {chosen_hash[rung][:12]} is shown"
+        )
     rest, identity = runs[runs["status"] != "FINISHED"], ["rung", "config_hash", "seed"]
     superseded = rest.set_index(identity).index.isin(newest.set_index(identity).index)
     return newest.sort_values(["rung", "seed"]), rest[~superseded], notes

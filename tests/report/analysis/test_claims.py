@@ -239,7 +239,6 @@ def test_a_new_claim_needs_only_yaml(full, tmp_path):
         ("id: deeper-gain", "id: early-stop-idle", "stands there twice"),
         ("    against: vgg\n", "", "needs 'against'"),
         ("tolerance: 0.015", "tolerance: lots", "tolerance"),
-        ("[data.augmentation]", "[data.augmentations]", "there is no factor 'data.augmentations'"),
         ("  02_augmentation: [", "  01_template: [", "'01_template' is no step of the ladder"),
         ("credited:", "credits:", "credits: unknown key (did you mean 'credited'?)"),
         (

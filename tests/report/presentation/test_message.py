@@ -141,22 +141,10 @@ def unpublished(content):
     return replace(content, systems=tuple(systems), claims=(), statements=said)
 
 
-def test_without_published_accuracies_the_best_rung_is_named(two_seeds, full):
-    two = unpublished(analysis.load(two_seeds[0].uri))
-    assert message.message(two).lead.startswith("Rung 2 (+ augmentation) has the highest test ")
-    assert message.message(two).lead.endswith("more than the other rung.")
-    one_each = unpublished(analysis.load(full[0].uri))
-    assert message.message(one_each).lead == (
-        "Rung 5 (+ deeper + dropout) has the highest test accuracy, 89.2 %; the runs do not tell "
-        "it apart from rungs 1, 2, 3 and 4."
+def test_without_published_accuracies_the_best_rung_is_named(full):
+    assert message.message(unpublished(analysis.load(full[0].uri))).lead == (
+        "The highest test accuracy is 89.2 %, of rung 5 (+ deeper + dropout)."
     )
-
-
-def test_one_rung_alone_is_told_alone(store):
-    for seed, count in enumerate((799, 800, 801)):
-        store.add(LADDER[0], right(N, count), seed=seed)
-    told = message.message(unpublished(analysis.load(store.uri)))
-    assert told.lead == "The test accuracy of rung 1 (Template) is 80.0 %, mean of 3 seeds."
 
 
 def test_claims_are_counted_in_words(two_seeds):
