@@ -299,7 +299,7 @@ def _waiting(chosen: Selection) -> dict[str, str]:
     attempts = chosen.unfinished.drop_duplicates("rung")
     attempts = attempts[~attempts["rung"].isin(chosen.finished["rung"])]
     return {
-        row.rung: selection.state(row.status)
+        row.rung: "still going" if row.status == "RUNNING" else row.status.lower()
         for row in attempts.itertuples(index=False)
         if "~" not in row.rung
     }

@@ -12,8 +12,6 @@ from resnet import UserError
 from resnet.store import nothing_run
 from resnet.study import GROUP, Study
 
-STATES = {"RUNNING": "still going", "SCHEDULED": "still going"}
-
 
 @dataclass(frozen=True, eq=False)
 class RunSet:
@@ -176,11 +174,4 @@ def _newest(runs: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame, list[str]]:
             f"{rung}: {len(others)} older run(s) of the same seed or of another configuration left "
             f"out; configuration {chosen_hash[rung][:12]} is shown"
         )
-    rest, identity = runs[runs["status"] != "FINISHED"], ["rung", "config_hash", "seed"]
-    superseded = rest.set_index(identity).index.isin(newest.set_index(identity).index)
-    return newest.sort_values(["rung", "seed"]), rest[~superseded], notes
-
-
-def state(status: str) -> str:
-    """Returns MLflow's status in words: still going, failed, killed."""
-    return STATES.get(status, status.lower())
+    return newest.sort_values(["rung", "seed"]), runs[runs["status"] != "FINISHED"], notes

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from report.analysis import ASSUMED, Content, Judgement, System, prospect, state, statistics
+from report.analysis import ASSUMED, Content, Judgement, System, prospect, statistics
 from report.presentation.tables.commands import data_option
 from report.presentation.tables.numbers import NONE, digits, least_to_most, percent, seed_list, span
 from resnet.host.messages import count, duration
@@ -247,10 +247,5 @@ def wrong(content: Content) -> str:
 
 def missing(content: Content) -> list[str]:
     """Lists what the report cannot show or leaves out, one line each."""
-    absent = {s.name: s.waiting for s in content.systems if not s.runs and s.waiting != "not run"}
-    going = [
-        f"{row.rung}, seed {row.seed} (run {row.run_id[:8]}): {state(row.status)}"
-        for row in content.selection.unfinished.itertuples(index=False)
-        if row.rung not in absent
-    ]
-    return [*(f"{name}: {waiting}" for name, waiting in absent.items()), *going, *content.notes]
+    absent = [s for s in content.systems if not s.runs and s.waiting != "not run"]
+    return [*(f"{s.name}: {s.waiting}" for s in absent), *content.notes]

@@ -270,13 +270,7 @@ def test_parts_are_no_systems(store, tmp_path, capsys):
     assert [s.name for s in after.systems] == [s.name for s in before.systems]
     assert after.run_set.rungs == before.run_set.rungs == 2
     changed = {n for n, table in tables.all_tables(after).items() if table.texts() != shown.get(n)}
-    assert changed == {
-        "factors_02_augmentation",
-        "parts",
-        "alternatives",
-        "ranges",
-        "cost",
-    }
+    assert changed == {"factors_02_augmentation", "alternatives", "ranges", "cost"}
     assert message.message(after) == message.message(before)
     assert message.facts(after) == message.facts(before)
     console = Console(record=True, width=200)

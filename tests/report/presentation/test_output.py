@@ -11,6 +11,7 @@ from report_store import LADDER, right
 
 from report import analysis
 from report.presentation import mlflow_ladder, output, page
+from report.presentation.tables import all_tables
 from report.presentation.tables.progression import progression
 from resnet import UserError
 from resnet.records import DESCRIPTION
@@ -177,7 +178,7 @@ def test_seeds_of_a_clock_are_told_apart(store):
         store.add(LADDER[0], right(N, 700), seed=seed)
     content = analysis.load(store.uri)
     assert sorted(run.seed for run in content.runs) == sorted(seeds)
-    frame = tables.all_tables(content)["runs"].frame
+    frame = all_tables(content)["runs"].frame
     assert sorted(map(int, frame["seed"])) == sorted(seeds)
 
 
