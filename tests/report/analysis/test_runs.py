@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from report_known import N, build, fails_in_one_line, made_run, read, reported
+from report_known import N, build, fails_in_one_line, made_run, reported
 from report_store import LADDER, curve, right
 
 from report import analysis
@@ -49,17 +49,6 @@ def test_unfinished_runs_are_said(store, status, told):
     assert content.systems[1].verdict == "not run"
     judged = {j.claim.id: j for j in content.claims}
     assert told in judged["augmentation-train"].evidence
-
-
-def test_only_a_run_still_going(store):
-    store.add(LADDER[0], right(N, 700), history=curve(2, 0.5, 0.4), status="RUNNING")
-    folder = build(store)
-    text = (folder / output.PAGE).read_text()
-    assert '<p class="lead">Nothing has been run yet.</p>' in text
-    assert "still going" in text
-    for name in ("progression", "claims"):
-        shown = read(folder).records(name).values()
-        assert {row["verdict"] for row in shown} == {"· not run"}
 
 
 def test_deleted_and_damaged_artifacts_are_told(store):

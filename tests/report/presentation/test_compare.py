@@ -15,7 +15,6 @@ from report_known import (
     fails_in_one_line,
     read,
     reported,
-    verdicts,
 )
 from report_store import FINGERPRINT, LADDER, STUDY, Store, right
 from rich.console import Console
@@ -124,30 +123,6 @@ def test_the_same_images_agree(folder):
     raw = csv(folder, "compared_2", "rung").loc[LADDER[0]]
     assert raw["difference"] == pytest.approx(0.72 - np.mean(COUNTS[0]) / N)
     assert (raw["pairs"], raw["agreement"]) == (1, 1)
-
-
-def without_the_section(folder):
-    text = (folder / output.PAGE).read_text()
-    text = re.sub(r'<section aria-labelledby="compared">.*?</section>\s*', "", text, flags=re.S)
-    text = re.sub(r'<li><a href="#compared">.*?</li>|Report of .*?UTC', "", text)
-    return re.sub(r" --compare '.*?'", "", re.sub(r"&#39;", "'", text))
-
-
-def test_nothing_else_changes(sets, study, folder, tmp_path):
-    """Every table and figure, and the page but for the section, its link and the command."""
-    plain = build(sets, tmp_path / "plain", study=study)
-    assert "compared" not in (plain / output.PAGE).read_text().partition("<body>")[2]
-    files = {p.relative_to(plain): p.read_bytes() for p in plain.rglob("*") if p.is_file()}
-    for name, content in files.items():
-        if name.parts[0] in ("tables", "figures"):
-            assert (folder / name).read_bytes() == content, name
-    more = {p.relative_to(folder) for p in folder.rglob("*") if p.is_file()} - set(files)
-    assert {path.stem for path in more} == {f"compared_{i}" for i in (1, 2, 3)}
-    assert without_the_section(folder).split() == without_the_section(plain).split()
-    contents = [analysis.load(sets.uri, compare=names) for names in ((), (EPOCHS, "digits"))]
-    assert verdicts(contents[0]) == verdicts(contents[1])
-    told = [[s.label for s in c.selection.others] for c in contents]
-    assert told[0] == told[1]
 
 
 def labels(frame, *names, **chosen):

@@ -75,12 +75,9 @@ def test_commands_name_images_and_engine_where_they_are_not_the_default(store):
 @pytest.mark.parametrize(
     ("dataset", "says", "ran_on", "options"),
     [
-        ("cifar10", None, "cifar10", []),
         ("cifar10", None, "mnist", ["--data", "mnist"]),
         ("pets", None, "pets", ["--data", "/there/pets"]),
         ("pets", "pets", "pets", []),
-        ("pets", "pets", "cats", ["--data", "/there/cats"]),
-        ("pets", "pets", "cifar10", ["--data", "cifar10"]),
     ],
 )
 def test_commands_leave_out_the_images_that_the_study_says(store, dataset, says, ran_on, options):

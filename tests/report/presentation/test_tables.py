@@ -158,12 +158,3 @@ def test_values_are_shown_as_they_are_judged(values, limit, unit):
         for value, text in zip(interval, shown, strict=True):
             if abs(value - limit) > 1e-7:
                 assert (float(text) / scale < limit) == (value < limit), end
-
-
-def test_the_value_that_was_seen():
-    bound = Bound(min=0.1)
-    assert numbers.to_limits(0.09954, (math.nan,) * 2, bound, "points") == ["+9.95 points", "-"]
-    assert numbers.to_limits(0.7999, (0.7995, 0.8003), Bound(min=0.8), "accuracy") == [
-        "79.99 %",
-        "79.95 to 80.03 %",
-    ]
