@@ -155,16 +155,6 @@ class Varied(NamedTuple):
         return [a for a in self.alternatives if not a.step.after.runs]
 
     @property
-    def tried(self) -> list[System]:
-        """The row as assumed, if it was run, and the alternatives that were run."""
-        return [s for s in (self.system, *(a.step.after for a in self.alternatives)) if s.runs]
-
-    @property
-    def span(self) -> Interval:
-        values = [system.accuracy for system in self.tried]
-        return min(values), max(values)
-
-    @property
     def doubt(self) -> str:
         """Which assumption may be why the row fails, or ""."""
 

@@ -134,11 +134,7 @@ class Judgement:
         return QUANTITIES[self.claim.quantity].unit
 
 
-def judge(
-    claim: Claim,
-    systems: Mapping[str, System],
-    ladder: list[str],
-) -> Judgement:
+def judge(claim: Claim, systems: Mapping[str, System], ladder: list[str]) -> Judgement:
     """Judges one claim.
 
     Accuracies and gains are judged by the deviation that all systems share, epochs by the share of

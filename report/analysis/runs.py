@@ -287,8 +287,6 @@ def _load(client: MlflowClient, uri: str, row: Any, folder: Path) -> Run:
 def _predictions(path: Path, accuracy: float) -> pd.DataFrame:
     frame = pd.read_csv(path, usecols=list(PREDICTIONS), dtype=PREDICTIONS)[list(PREDICTIONS)]
     frame = frame.fillna({"truth_probability": 0.0})  # of a network that diverged
-    if frame.empty or frame.to_numpy().min() < 0 or frame["truth_probability"].max() > 1:
-        raise ValueError("no predictions of classes")
     found = (frame["label"] == frame["predicted"]).mean()
     if not abs(found - accuracy) < 0.5 / len(frame):
         raise ValueError(f"an accuracy of {found:.4f} where the run says {accuracy:.4f}")

@@ -10,7 +10,7 @@ from rich.table import Table
 from report.analysis import ASSUMED, Content, of_records
 from report.presentation.formats import to_terminal
 from report.presentation.tables import message
-from report.presentation.tables.ablations import factors, ranges
+from report.presentation.tables.ablations import alternatives, factors
 from report.presentation.tables.compared import compared, sweep
 from report.presentation.tables.progression import progression as progression_table
 from report.presentation.tables.results import judged
@@ -80,11 +80,11 @@ def progression(content: Content, named: Collection[str] = ()) -> Table:
 
 
 def parts(content: Content, named: Collection[str]) -> list[Table]:
-    """Makes tables of what the changes of the rungs named earned, and of their ranges."""
+    """Makes tables of the factors of the rungs named, and of alternatives to their assumptions."""
     steps = content.ablations
     tables = [factors(step) for step in steps if step.seeds and step.step.after.name in named]
-    made = ranges(content)
-    varied = [row for row in made.items if row.system.name in named]
+    made = alternatives(content)
+    varied = [row for row in made.items if row.step.before.name in named]
     return [*map(to_terminal, tables), *([to_terminal(made, varied)] if varied else [])]
 
 

@@ -31,7 +31,6 @@ def all_tables(content: Content) -> dict[str, Table]:
         provenance.runs(content),
         provenance.curves(content),
         ablations.alternatives(content),
-        ablations.ranges(content),
         *(compared.compared(content, i) for i in range(len(content.compared))),
         provenance.environment(content),
     ]
