@@ -288,7 +288,7 @@ def _predictions(path: Path, accuracy: float) -> pd.DataFrame:
     frame = pd.read_csv(path, usecols=list(PREDICTIONS), dtype=PREDICTIONS)[list(PREDICTIONS)]
     frame = frame.fillna({"truth_probability": 0.0})  # of a network that diverged
     found = (frame["label"] == frame["predicted"]).mean()
-    if not abs(found - accuracy) < 0.5 / len(frame):
+    if not abs(found - accuracy) * len(frame) < 0.5:
         raise ValueError(f"an accuracy of {found:.4f} where the run says {accuracy:.4f}")
     return frame
 
