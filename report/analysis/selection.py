@@ -111,8 +111,8 @@ def select(
         profile: ``full``, ``quick``, ...
         modified: the ``--set`` overrides, separated by blanks; "" for none.
         recorded: whether to show records or own runs.
-        compare: names of other sets: overrides, a profile, a dataset as above, ``recorded``,
-            ``own`` or a whole label. If several sets match, the one most like the set shown.
+        compare: names of other sets, as of :meth:`RunSet.matches`. If several sets match, the one
+            most like the set shown counts.
         uri: the store's address, for the error message.
 
     Raises:
