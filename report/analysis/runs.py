@@ -155,22 +155,19 @@ def search(uri: str, study: Study) -> pd.DataFrame:
     store = connect(uri, study, create=False)
     with explained(uri):
         found = [(run.info, run.data.tags) for run in store.search()]
-    # a run that lost its role may be one of a rung
-    found = [
-        (info, tags)
-        for info, tags in found
-        if (tags.get("role") or "rung" * any(map(tags.get, IDENTITY))) == "rung"
-    ]
+    rows = []
     for info, tags in found:
+        # a run that lost its role may be one of a rung
+        if tags.get("role", "rung") != "rung" or not any(map(tags.get, IDENTITY)):
+            continue
         if lost := [name for name in ("role", *IDENTITY) if name not in tags]:
             raise UserError(
                 f"run {info.run_id[:8]} lacks the tag {lost[0]!r}, which says what the run is "
                 "evidence of; set the tag or delete the run in MLflow"
             )
-    return pd.DataFrame(
-        row(info.run_id, info.status, pd.Timestamp(info.start_time, unit="ms"), tags)
-        for info, tags in found
-    )
+        begun = pd.Timestamp(info.start_time, unit="ms")
+        rows.append(row(info.run_id, info.status, begun, tags))
+    return pd.DataFrame(rows)
 
 
 def row(run_id: str, status: str, begun: pd.Timestamp, tags: Mapping[str, str]) -> dict[str, Any]:
