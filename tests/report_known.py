@@ -118,7 +118,7 @@ def rows(runs):
         )
         for rung in LADDER
     }
-    shared, _ = _shared(found, frozenset())
+    shared, _ = _shared(found)
     return {rung: replace(system, shared=shared) for rung, system in found.items()}
 
 
@@ -205,11 +205,6 @@ def firmer(with_gap, without):
         if verdict != without[name]
         if verdict.startswith(("holds", "fails")) and (verdict, without[name]) != WEAKER
     ]
-
-
-def verdicts(content):
-    found = {f"rung {s.name}": s.verdict for s in content.systems}
-    return found | {j.claim.id: j.verdict for j in content.claims}
 
 
 # --- what is there to be seen ------------------------------------------------------------------

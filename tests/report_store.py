@@ -10,7 +10,6 @@ import pandas as pd
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
 from mlflow.tracking import MlflowClient
 from PIL import Image
-from PIL.PngImagePlugin import PngInfo
 
 from resnet import records
 from resnet.store import connect
@@ -203,11 +202,7 @@ class Store:
         ).to_csv(folder / "confusion_matrix.csv")
         (folder / "experiment.yaml").write_text(experiment.to_yaml(), encoding="utf-8")
         (folder / "model_summary.txt").write_text("┃ conv2d ┃\n", encoding="utf-8")
-        told = PngInfo()
-        told.add_text("cells", str(len(classes)))
-        Image.new("RGB", (8 * len(classes),) * 2, "teal").save(
-            folder / "mistakes.png", pnginfo=told
-        )
+        Image.new("RGB", (8 * len(classes),) * 2, "teal").save(folder / "mistakes.png")
 
     def recorded(self, folder: Path) -> Study:
         """The shipped study, with records of this store's runs in a folder."""

@@ -11,6 +11,5 @@ from report.analysis.content import Content, confusion, load, of_records
 from report.analysis.planning import prospect, prospects
 from report.analysis.quantities import QUANTITIES, drops
 from report.analysis.runs import Run
-from report.analysis.selection import state
 from report.analysis.systems import Step, System, compare, holm
 from report.analysis.verdicts import ASSUMED, Bound

@@ -24,11 +24,7 @@ Subset = frozenset[str]
 def shapley(worth: dict[Subset, float]) -> dict[str, float]:
     """Averages each factor's gain over all orders in which the factors may be added.
 
-    Args:
-        worth: the value of every subset of the factors.
-
-    Returns:
-        The share of each factor; the shares add up to the gain of all factors over none.
+    ``worth`` is the value of every subset. The shares add up to the gain of all factors over none.
     """
     factors = [factor for subset in worth if len(subset) == 1 for factor in subset]
     n = len(factors)
@@ -111,11 +107,8 @@ def ablations(
 ) -> list[Ablation]:
     """Returns the steps of which a subset was run that is no rung.
 
-    Args:
-        steps: the steps of the ladder.
-        known: experiments by name, as their files describe them.
-        runs: all runs.
-        credited: by rung, the factors that the study credits.
+    ``known`` are experiments by name, as their files describe them; ``credited`` are, by rung, the
+    factors that the study credits.
     """
     begun = {run.rung.partition("~")[0] for run in runs if "~" in run.rung and "=" not in run.rung}
     found = []
@@ -162,28 +155,6 @@ class Varied(NamedTuple):
         return [a for a in self.alternatives if not a.step.after.runs]
 
     @property
-    def tried(self) -> list[System]:
-        """The row as assumed, if it was run, and the alternatives that were run."""
-        return [s for s in (self.system, *(a.step.after for a in self.alternatives)) if s.runs]
-
-    @property
-    def span(self) -> Interval:
-        values = [system.accuracy for system in self.tried]
-        return min(values), max(values)
-
-    @property
-    def reached(self) -> str:
-        """Whether the row or an alternative reproduces the published accuracy."""
-        verdicts = {system.verdict for system in self.tried}
-        if "not comparable" in verdicts:
-            return "not comparable"
-        if "holds" in verdicts:
-            return "reached"
-        if "undecided" in verdicts or not verdicts:
-            return "undecided"
-        return "not by those run" if self.untried or not self.system.runs else "not reached"
-
-    @property
     def doubt(self) -> str:
         """Which assumption may be why the row fails, or ""."""
 
@@ -210,7 +181,7 @@ def plain(factor: str) -> str:
 def varied(
     systems: Iterable[System], known: Mapping[str, Experiment], runs: Sequence[Run]
 ) -> list[Varied]:
-    """Returns the rows that have alternatives; arguments as of :func:`ablations`."""
+    """Returns the rows that have alternatives; ``known`` as of :func:`ablations`."""
     found = []
     for system in systems:
         if not (plan := known.get(system.name)):

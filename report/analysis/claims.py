@@ -20,7 +20,6 @@ from report.analysis.runs import Run
 from report.analysis.statistics import ALPHA, NO_INTERVAL, Contrast, Interval
 from report.analysis.systems import System
 from report.analysis.verdicts import ASSUMED, Bound, Verdict, qualified
-from resnet import UserError
 from resnet.host.messages import count
 from resnet.study import Name, Strict, Study, Text, explain, read_yaml, rungs
 
@@ -38,15 +37,13 @@ class Claim(Strict):
     quantity: Text
     bound: Bound
     voters: Annotated[int, Field(ge=2, le=100)] | None = None
-    of_class: Annotated[str | None, Field(alias="class")] = None
     where: Text | None = None
 
     @model_validator(mode="after")
     def _quantity_is_known(self) -> "Claim":
         if self.quantity not in QUANTITIES:
             raise ValueError(f"there is no quantity {self.quantity!r}: {', '.join(QUANTITIES)}")
-        given = {"against": self.against, "voters": self.voters, "class": self.of_class}
-        for name, value in given.items():
+        for name, value in {"against": self.against, "voters": self.voters}.items():
             if (name == QUANTITIES[self.quantity].needs) != (value is not None):
                 verb = "needs" if value is None else "takes no"
                 raise ValueError(f"the quantity {self.quantity} {verb} {name!r}")
@@ -112,19 +109,9 @@ def load_statements(study: Study) -> Statements:
         UserError: the file is missing or malformed.
     """
     try:
-        statements = Statements.model_validate(read_yaml(study.claims), context=study.files)
+        return Statements.model_validate(read_yaml(study.claims), context=study.files)
     except ValidationError as error:
         raise explain(str(study.claims), error, Statements) from None
-    for rung, keys in statements.credited.items():
-        try:
-            flat = study.experiment(rung).flat()
-        except UserError:  # whoever asks for this rung reports its broken file
-            continue
-        factors = {"model", *(".".join(key.split(".")[:2]) for key in flat)}
-        if strange := [key for key in keys if key not in factors]:
-            line = f"{study.claims}: credited: {rung}: there is no factor {strange[0]!r}"
-            raise UserError(line)
-    return statements
 
 
 @dataclass(frozen=True)
@@ -147,24 +134,13 @@ class Judgement:
         return QUANTITIES[self.claim.quantity].unit
 
 
-def judge(
-    claim: Claim,
-    systems: Mapping[str, System],
-    ladder: list[str],
-    doubtful: frozenset[str] = frozenset(),
-) -> Judgement:
+def judge(claim: Claim, systems: Mapping[str, System], ladder: list[str]) -> Judgement:
     """Judges one claim.
 
     Accuracies and gains are judged by the deviation that all systems share, epochs by the share of
     runs inside the bound, other quantities by Student's interval over three or more seeds. A run
     whose evidence is incomplete leaves the claim undecided: without it, the other runs might look
     firmer than all of them are.
-
-    Args:
-        claim: a statement of the study.
-        systems: the measured systems by name.
-        ladder: the study's rungs in order.
-        doubtful: of :class:`report.analysis.selection.Selection`.
     """
     quantity = QUANTITIES[claim.quantity]
     names = [claim.rung, *([claim.against] if claim.against else [])]
@@ -187,12 +163,9 @@ def judge(
         found = _by_vote(claim, used[0], *quantity.vote)
     else:
         found = _by_seeds(claim, used)
-    # what follows only weakens a verdict
-    verdict, evidence = found.verdict, found.evidence
-    if doubtful & {"", *names}:
-        verdict, evidence = "undecided", f"{evidence}; a run may be missing here"
+    evidence = found.evidence
     assumed = "; ".join(f"{s.name}: {s.assumed}" for s in used if s.assumed)
-    verdict = qualified(verdict, all(s.comparable for s in used), assumed)
+    verdict = qualified(found.verdict, all(s.comparable for s in used), assumed)
     if verdict == ASSUMED:
         evidence = f"{evidence}; {assumed}"
     if verdict == "undecided" and not math.isnan(found.value):
@@ -203,7 +176,7 @@ def judge(
 
 def _changed(claim: Claim, runs: Sequence[Run]) -> str:
     """Reports that a claim was changed after runs began, by the bounds that the runs keep."""
-    now = claim.model_dump(exclude={"id", "text", "where"}, exclude_none=True, by_alias=True)
+    now = claim.model_dump(exclude={"id", "text", "where"}, exclude_none=True)
     then = [run.bounds.get(claim.id) for run in runs if run.bounds]
     if not (other := [bound for bound in then if bound != now]):
         return ""
@@ -256,9 +229,7 @@ def _by_vote(claim: Claim, system: System, of_vote: float, of_one: float) -> Jud
 def vote(predicted: np.ndarray, labels: np.ndarray) -> float:
     """Returns the accuracy of a vote; a tie of c classes counts 1 / c if one is the true class.
 
-    Args:
-        predicted: class indices by network and image, shape (networks, images).
-        labels: true class indices, shape (images,).
+    ``predicted`` are class indices, shape (networks, images); ``labels`` the true ones, (images,).
     """
     classes = np.arange(1 + max(predicted.max(), labels.max()))
     ballots = (predicted[..., None] == classes).sum(axis=0)
@@ -271,10 +242,8 @@ def _by_seeds(claim: Claim, systems: Sequence[System]) -> Judgement:
     runs = {s.name: {run.seed: run for run in s.runs} for s in systems}
     common = sorted(set.intersection(*(set(by_seed) for by_seed in runs.values())))
     used = tuple(by_seed[seed] for seed in common for by_seed in runs.values())
-    against, of_class = claim.against or claim.rung, claim.of_class or ""
-    values = tuple(
-        quantity.measure(runs[claim.rung][seed], runs[against][seed], of_class) for seed in common
-    )
+    mine, theirs = runs[claim.rung], runs[claim.against or claim.rung]
+    values = tuple(quantity.measure(mine[seed], theirs[seed]) for seed in common)
     if not values:
         return Judgement(claim, "undecided", "no seed in common")
     gone = [str(seed) for seed, v in zip(common, values, strict=True) if math.isnan(v)]
@@ -282,10 +251,6 @@ def _by_seeds(claim: Claim, systems: Sequence[System]) -> Judgement:
         evidence = f"cannot be measured from what seed {', '.join(gone)} left"
         return Judgement(claim, "undecided", evidence, used, values=values)
     seeds = count(len(values), "seed")
-    if quantity.exact and len({*values}) == 1:
-        value, interval = values[0], (values[0], values[0])
-        evidence = f"{seeds}: the same for each"
-        return Judgement(claim, bound.judge(*interval), evidence, used, value, interval, values)
     if quantity.unit == "epoch":
         # An epoch has no useful mean, because it may be "never". The test is whether more than half
         # of all runs lie inside the bound.

@@ -1,7 +1,7 @@
 """Everything a report says, computed from the runs of one selection."""
 
 import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
@@ -18,12 +18,10 @@ from report.analysis.selection import RunSet, Selection
 from report.analysis.statistics import Shared
 from report.analysis.systems import Step, System, compare
 from report.analysis.verdicts import Verdict
-from resnet import UserError
 from resnet.host.addresses import full
-from resnet.host.messages import count
 from resnet.records import Record, load_all
 from resnet.store import nothing_run
-from resnet.study import Experiment, Study, ablation, differences, rung_number, rungs, short
+from resnet.study import Experiment, Study, differences, rung_number, rungs, short
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,8 +139,7 @@ def load(
         study: the study of the runs, by default the one that comes with the project.
         recorded: whether the report is about the records, which are read without a store.
         compare: names of sets to compare with, out of the store or the records.
-        **chosen: ``dataset``, ``profile`` and ``modified``, as of
-            :func:`report.analysis.selection.select`.
+        **chosen: ``dataset``, ``profile``, ``modified``, as of :func:`.selection.select`.
 
     Raises:
         UserError: the store or a record cannot be read, or no runs match.
@@ -170,13 +167,7 @@ def load(
 
 
 def of_records(study: Study, found: Iterable[Record], **chosen: Any) -> Content:
-    """Computes a report's content from records, without a store.
-
-    Args:
-        study: the study of the records.
-        found: at least one record.
-        **chosen: as of :func:`report.analysis.selection.select`.
-    """
+    """Computes a report's content from one or more records, without a store."""
     of_record, frame = _recorded(found)
     shown = selection.select(frame, study, **chosen)
     return _content("", study, shown, [of_record[run_id] for run_id in shown.finished["run_id"]])
@@ -191,8 +182,8 @@ def _recorded(found: Iterable[Record]) -> tuple[dict[str, Run], pd.DataFrame]:
 
 def _content(uri: str, study: Study, chosen: Selection, measured: list[Run]) -> Content:
     statements = claims.load_statements(study)
-    waiting = _waiting(uri, chosen)
-    known, broken = _known_experiments(study, chosen.run_set.profile)
+    waiting = _waiting(chosen)
+    known = {name: study.experiment(name, chosen.run_set.profile) for name in study.files}
     measured = _renamed(measured, known)
     whole = tuple(run for run in measured if "~" not in run.rung)
     published = statements.published
@@ -206,19 +197,15 @@ def _content(uri: str, study: Study, chosen: Selection, measured: list[Run]) -> 
     ]
     systems = _systems(statements, chosen, known, whole, waiting, ladder, names)
     # the deviation needs all rows, and each row's verdict the deviation: hence two passes
-    shared, lacking = _shared(systems, chosen.doubtful)
+    shared, lacking = _shared(systems)
     # the files do not describe modified runs
     known = {} if chosen.run_set.modified else known
     systems = {name: replace(s, shared=shared) for name, s in systems.items()}
     varied = attribution.varied(systems.values(), known, measured)
-    assumed = {name: "its experiment file is not known" for name in systems if name not in known}
-    assumed |= {row.system.name: row.doubt for row in varied}
+    assumed = {row.system.name: row.doubt for row in varied}
     systems = {name: replace(s, assumed=assumed.get(name, "")) for name, s in systems.items()}
     steps = tuple(compare(systems[a], systems[b]) for a, b in pairwise(ladder))
     rivals = [n for n in published or systems if rung_number(n) is None]
-    judged = (
-        claims.judge(c, systems, statements.ladder, chosen.doubtful) for c in statements.claims
-    )
     return Content(
         uri=uri,
         study=study,
@@ -229,8 +216,8 @@ def _content(uri: str, study: Study, chosen: Selection, measured: list[Run]) -> 
         rivals=tuple(
             compare(systems[n], systems[x]) for n in rivals for x in statements.ladder[-1:]
         ),
-        claims=tuple(judged),
-        notes=(*chosen.notes, *broken, *_outdated(chosen, known), *_gaps(measured), *lacking),
+        claims=tuple(claims.judge(c, systems, statements.ladder) for c in statements.claims),
+        notes=(*chosen.notes, *_outdated(chosen, known), *_gaps(measured), *lacking),
         derived_runs=tuple(run for run in measured if "~" in run.rung),
         ablations=tuple(attribution.ablations(steps, known, measured, statements.credited)),
         varied=tuple(varied),
@@ -282,47 +269,33 @@ def _systems(
     return systems
 
 
-def _shared(systems: Mapping[str, System], doubtful: Collection[str]) -> tuple[Shared, list[str]]:
-    """The deviation of all systems; none, and the reasons, if a system's evidence is incomplete.
+def _shared(systems: Mapping[str, System]) -> tuple[Shared, list[str]]:
+    """The deviation of all systems; none, and the reasons, if a run's evidence is incomplete.
 
     Without an incomplete run, which may be the one that varies most, every row would look firmer.
     """
-    found: dict[tuple[str, str], list[str]] = {}
-    for run in (run for system in systems.values() for run in system.runs if run.lacks):
-        found.setdefault((run.rung, run.lacks), []).append(f"{run.seed} (run {run.id[:8]})")
     why = "nothing is decided about accuracies and gains, which share one deviation between seeds"
     lacking = [
-        f"{rung}, seed {', '.join(seeds)}: {lacks}. So {why}. A run that is deleted in MLflow no "
-        "longer counts."
-        for (rung, lacks), seeds in found.items()
+        f"{run.rung}, seed {run.seed} (run {run.id[:8]}): {run.lacks}. So {why}. A run that is "
+        "deleted in MLflow no longer counts."
+        for system in systems.values()
+        for run in system.runs
+        if run.lacks
     ]
-    if lacking or doubtful:
+    if lacking:
         return Shared(), lacking
     return Shared.of({name: s.sample for name, s in systems.items() if s.runs}), []
 
 
-def _known_experiments(study: Study, profile: str) -> tuple[dict[str, Experiment], list[str]]:
-    """The present experiment files in the profile shown, and errors of those that are broken."""
-    known, broken = {}, []
-    is_file = (study.folder / "profiles" / f"{profile}.yaml").is_file()
-    for name in study.files:
-        try:
-            plan = study.experiment(name, profile if is_file else "full")
-            ablation.alternatives(plan)  # whose values nothing else reads
-            known[name] = plan
-        except UserError as error:  # the report can do without
-            broken.append(str(error))
-    return known, broken
-
-
-def _waiting(uri: str, chosen: Selection) -> dict[str, str]:
+def _waiting(chosen: Selection) -> dict[str, str]:
     """The state of the newest attempt of each rung without a finished run."""
-    done, result = set(chosen.finished["rung"]), {}
-    for row in chosen.unfinished.itertuples(index=False):
-        if row.rung not in done and row.rung not in result and "~" not in row.rung:
-            epochs = count(runs.epochs_done(uri, row.run_id), "epoch")
-            result[row.rung] = f"{selection.state(row.status)}, {epochs} done"
-    return result
+    attempts = chosen.unfinished.drop_duplicates("rung")
+    attempts = attempts[~attempts["rung"].isin(chosen.finished["rung"])]
+    return {
+        row.rung: "still going" if row.status == "RUNNING" else row.status.lower()
+        for row in attempts.itertuples(index=False)
+        if "~" not in row.rung
+    }
 
 
 def _outdated(chosen: Selection, known: dict[str, Experiment]) -> list[str]:

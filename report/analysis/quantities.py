@@ -3,7 +3,7 @@
 import math
 from collections import defaultdict
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -21,22 +21,20 @@ SLOPE_EPOCHS = 10
 class Quantity(NamedTuple):
     """A quantity: its unit, its meaning in words, and how it is measured.
 
-    ``measure`` takes a run, the run that it is compared with and the claim's class, and returns a
-    value, NaN if the runs lack it. ``weights`` takes the rung, the rung that it is compared with
-    and the ladder, and returns weights of accuracies; the claim is about the least weighted sum.
-    ``vote`` holds the weights of the accuracies of a vote and of one network. ``needs`` is the key
-    that a claim must have beside ``rung``. An ``exact`` value is the same for every seed. Epochs 0
-    and infinity mean "never".
+    ``measure`` takes a run and the run that it is compared with, and returns a value, NaN if the
+    runs lack it. ``weights`` takes the rung, the rung that it is compared with and the ladder, and
+    returns weights of accuracies; the claim is about the least weighted sum. ``vote`` holds the
+    weights of the accuracies of a vote and of one network. ``needs`` is the key that a claim must
+    have beside ``rung``. Epochs 0 and infinity mean "never".
     """
 
     unit: Unit
     meaning: str
-    measure: Callable[[Run, Run, str], float] = lambda *_: math.nan
+    measure: Callable[[Run, Run], float] = lambda *_: math.nan
     weights: Callable[[str, str, list[str]], list[dict[str, float]]] | None = None
     vote: tuple[float, float] | None = None
-    needs: Literal["", "against", "voters", "class"] = ""
+    needs: Literal["", "against", "voters"] = ""
     whole_ladder: bool = False
-    exact: bool = False
 
 
 def gap(run: Run) -> float:
@@ -50,30 +48,16 @@ def drops(rate: pd.Series) -> list[int]:
     return [int(epoch) for epoch in rate.index[rate < rate.shift() * 0.999]]
 
 
-def _curve(key: str, of: Callable[[pd.Series], float]) -> Callable[[Run, Run, str], float]:
-    return lambda run, *_: float(of(run.curve(key)))
+def _curve(key: str, of: Callable[[pd.Series], float]) -> Callable[[Run, Run], float]:
+    return lambda run, _: float(of(run.curve(key)))
 
 
 def _last(curve: pd.Series) -> float:
     return curve.tail(1).mean()
 
 
-def _metric(key: str) -> Callable[[Run, Run, str], float]:
-    return lambda run, *_: run.metric(key)
-
-
-def _time_ratio(run: Run, against: Run, _: str) -> float:
-    machine = ("device", "backend", "threads", "lanes")
-    if any(run.tags.get(tag) != against.tags.get(tag) for tag in machine):
-        return math.nan
-    return _ratio(*(float(r.history["epoch_seconds"].median()) for r in (run, against)))
-
-
-def _recall(run: Run, _: Run, name: str) -> float:
-    if name not in run.classes or not run.n_test:
-        return math.nan
-    of_class = run.predictions["label"] == run.classes.index(name)
-    return float(run.correct[of_class].mean())
+def _metric(key: str) -> Callable[[Run, Run], float]:
+    return lambda run, _: run.metric(key)
 
 
 def leads(rung: str, against: str, ladder: list[str]) -> list[dict[str, float]]:
@@ -96,7 +80,7 @@ def _first_drop(rate: pd.Series) -> float:
     return math.nan if rate.empty else next(iter(drops(rate)), math.inf)
 
 
-def _slope_ratio(run: Run, *_: Any) -> float:
+def _slope_ratio(run: Run, _: Run) -> float:
     if not (found := drops(run.curve("learning_rate"))):
         return math.nan
     drop, *later = found
@@ -127,9 +111,7 @@ QUANTITIES: dict[str, Quantity] = {
     "error_ratio": Quantity(
         "ratio",
         "test errors as a share of those of the system named by 'against'",
-        lambda run, against, _: _ratio(
-            1 - run.metric("test_accuracy"), 1 - against.metric("test_accuracy")
-        ),
+        lambda a, b: _ratio(1 - a.metric("test_accuracy"), 1 - b.metric("test_accuracy")),
         needs="against",
     ),
     "vote_errors": Quantity(
@@ -161,30 +143,15 @@ QUANTITIES: dict[str, Quantity] = {
     "final_gap": Quantity(
         "points",
         f"training less validation accuracy, mean of the last {GAP_EPOCHS} epochs",
-        lambda run, *_: gap(run),
+        lambda run, _: gap(run),
     ),
     "gap_ratio": Quantity(
         "ratio",
         "the final gap as a share of that of the system named by 'against', if that one has any",
-        lambda run, against, _: _ratio(gap(run), gap(against)),
+        lambda run, against: _ratio(gap(run), gap(against)),
         needs="against",
     ),
     "test_loss": Quantity("number", "test loss, a mean cross-entropy", _metric("test_loss")),
-    "class_recall": Quantity(
-        "accuracy",
-        "share of a class's test images that are classified correctly",
-        _recall,
-        needs="class",
-    ),
-    "parameters": Quantity(
-        "number", "parameters of the network", _metric("parameters"), exact=True
-    ),
-    "time_ratio": Quantity(
-        "ratio",
-        "time of an epoch as a share of that of the system named by 'against', on one machine",
-        _time_ratio,
-        needs="against",
-    ),
     "best_epoch": Quantity(
         "epoch", "the best epoch by the metric that early stopping monitors", _metric("best_epoch")
     ),

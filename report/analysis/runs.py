@@ -19,7 +19,6 @@ import numpy as np
 import pandas as pd
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
-from PIL import Image
 from scipy import stats
 
 from report.analysis import statistics
@@ -146,51 +145,44 @@ class Run:
 def search(uri: str, study: Study) -> pd.DataFrame:
     """Finds every run of a rung in a store, whatever its status.
 
-    Args:
-        uri: MLflow tracking URI.
-        study: study of the runs.
-
     Returns:
         One row per run, see :func:`row`, newest first; may be empty.
 
     Raises:
-        UserError: the store or the experiment does not exist, or cannot be read.
+        UserError: the store or the experiment does not exist, or cannot be read, or a run lacks a
+            tag.
     """
     store = connect(uri, study, create=False)
     with explained(uri):
         found = [(run.info, run.data.tags) for run in store.search()]
-    return pd.DataFrame(
-        row(info.run_id, info.status, pd.Timestamp(info.start_time, unit="ms"), tags)
-        for info, tags in found
+    rows = []
+    for info, tags in found:
         # a run that lost its role may be one of a rung
-        if (tags.get("role") or "rung" * any(map(tags.get, IDENTITY))) == "rung"
-    )
+        if tags.get("role", "rung") != "rung" or not any(map(tags.get, IDENTITY)):
+            continue
+        if lost := [name for name in ("role", *IDENTITY) if name not in tags]:
+            raise UserError(
+                f"run {info.run_id[:8]} lacks the tag {lost[0]!r}, which says what the run is "
+                "evidence of; set the tag or delete the run in MLflow"
+            )
+        begun = pd.Timestamp(info.start_time, unit="ms")
+        rows.append(row(info.run_id, info.status, begun, tags))
+    return pd.DataFrame(rows)
 
 
 def row(run_id: str, status: str, begun: pd.Timestamp, tags: Mapping[str, str]) -> dict[str, Any]:
     """Makes a row of the frame that :func:`report.analysis.selection.select` takes.
 
     Its columns are ``run_id``, ``status``, ``start_time``, ``role`` (``rung``, or ``recorded`` of a
-    record), those of ``KEYS`` (``seed`` as a number), and ``lacks``: the first of the role and
-    ``IDENTITY`` that is not among the tags, or "".
+    record) and those of ``KEYS``; ``seed`` is a number.
     """
     named = {name: tags.get(name, "") for name in ("role", *KEYS)}
-    seed = named["seed"] if re.fullmatch("[0-9]{1,30}", named["seed"]) else ""
-    known = named | {"seed": seed, "modified": "modified" in tags}
-    lacks = next((name for name in ("role", *IDENTITY) if not known[name]), "")
     about = {"run_id": run_id, "status": status, "start_time": begun}
-    return about | named | {"seed": int(seed or 0), "lacks": lacks}
+    return about | named | {"seed": int(named["seed"])}
 
 
 def load(uri: str, frame: pd.DataFrame) -> list[Run]:
-    """Loads curves and artifacts of runs.
-
-    Args:
-        uri: MLflow tracking URI.
-        frame: rows of :func:`search`.
-
-    Returns:
-        The runs in the frame's order.
+    """Loads curves and artifacts of the runs in a frame of :func:`search`, in its order.
 
     Raises:
         UserError: the store cannot be read.
@@ -227,21 +219,12 @@ def of_record(record: Record) -> Run:
     )
 
 
-def epochs_done(uri: str, run_id: str) -> int:
-    """Returns the number of epochs that a run has recorded so far."""
-    with explained(uri):
-        history = MlflowClient(uri).get_metric_history(run_id, "epoch_seconds")
-    return max((metric.step for metric in history), default=0)
-
-
 def mistakes(uri: str, run: Run) -> bytes | None:
     """Reads the PNG of ``resnet.records.figures.mistakes``; None where there is none."""
     with tempfile.TemporaryDirectory() as folder:
         try:
-            path = download(uri, MlflowClient(uri).get_run(run.id), "mistakes.png", folder)
-            with Image.open(path) as image:
-                arranged = image.info.get("cells") == str(len(run.classes))
-            return path.read_bytes() if arranged else None
+            run_of_store = MlflowClient(uri).get_run(run.id)
+            return download(uri, run_of_store, "mistakes.png", folder).read_bytes()
         except (MlflowException, OSError):
             return None
 
@@ -254,14 +237,10 @@ def _load(client: MlflowClient, uri: str, row: Any, folder: Path) -> Run:
     def artifact(name: str, read: Callable[[Path], Any]) -> Any:
         """Reads an artifact by ``read``; None, and a line in ``gaps``, if that cannot be."""
         try:
-            path = download(uri, run, name, folder)
-        except (MlflowException, OSError):
-            gaps.append(f"{name} is gone")
-            return None
-        try:
-            return read(path)
-        except (OSError, ValueError, EOFError, UserError) as error:
-            gaps.append(f"{name} is damaged ({' '.join(str(error).split())[:100]})")
+            return read(download(uri, run, name, folder))
+        except (MlflowException, OSError, ValueError, UserError) as error:
+            reason = " ".join(str(error).split())[:100]
+            gaps.append(f"{name} is gone or damaged ({reason})")
         return None
 
     accuracy = run.data.metrics.get("test_accuracy", np.nan)
@@ -277,8 +256,7 @@ def _load(client: MlflowClient, uri: str, row: Any, folder: Path) -> Run:
     used = 0 if predictions is None else 1 + int(predictions.iloc[:, :2].to_numpy().max())
     if len(classes or ()) < used:
         classes = tuple(map(str, range(used)))
-    resolved = artifact("experiment.yaml", read_yaml)
-    assumed = (resolved or {}).get("assumed")
+    resolved = artifact("experiment.yaml", read_yaml) or {}
     history = {
         key: {metric.step: metric.value for metric in client.get_metric_history(row.run_id, key)}
         for key in CURVES
@@ -298,7 +276,7 @@ def _load(client: MlflowClient, uri: str, row: Any, folder: Path) -> Run:
         source=source,
         classes=classes or (),
         predictions=NO_PREDICTIONS if predictions is None else predictions,
-        assumed=assumed if isinstance(assumed, dict) else {},
+        assumed=resolved.get("assumed", {}),
         gaps=tuple(gaps),
     )
 
@@ -306,10 +284,8 @@ def _load(client: MlflowClient, uri: str, row: Any, folder: Path) -> Run:
 def _predictions(path: Path, accuracy: float) -> pd.DataFrame:
     frame = pd.read_csv(path, usecols=list(PREDICTIONS), dtype=PREDICTIONS)[list(PREDICTIONS)]
     frame = frame.fillna({"truth_probability": 0.0})  # of a network that diverged
-    if frame.empty or frame.to_numpy().min() < 0 or frame["truth_probability"].max() > 1:
-        raise ValueError("no predictions of classes")
     found = (frame["label"] == frame["predicted"]).mean()
-    if not abs(found - accuracy) < 0.5 / len(frame):
+    if not abs(found - accuracy) * len(frame) < 0.5:
         raise ValueError(f"an accuracy of {found:.4f} where the run says {accuracy:.4f}")
     return frame
 
@@ -325,12 +301,7 @@ def _training_data(run: mlflow.entities.Run) -> tuple[int, str]:
     """How many training images there were, and where they came from; (0, "") if not logged."""
     for logged in data_of(run):
         if any(tag.value == "training" for tag in logged.tags):
-            profile = _decode(logged.dataset.profile or "null")
-            source = _decode(logged.dataset.source or "null")
-            shape = profile.get("features_shape") if isinstance(profile, dict) else None
-            tags = source.get("tags") if isinstance(source, dict) else None
-            return (
-                shape[0] if isinstance(shape, list) else 0,
-                str(tags.get("source", "")) if isinstance(tags, dict) else "",
-            )
+            profile = json.loads(logged.dataset.profile or "{}")
+            source = json.loads(logged.dataset.source)
+            return profile.get("features_shape", [0])[0], source["tags"]["source"]
     return 0, ""

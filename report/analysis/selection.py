@@ -12,8 +12,6 @@ from resnet import UserError
 from resnet.store import nothing_run
 from resnet.study import GROUP, Study
 
-STATES = {"RUNNING": "still going", "SCHEDULED": "still going"}
-
 
 @dataclass(frozen=True, eq=False)
 class RunSet:
@@ -64,8 +62,7 @@ class RunSet:
 class Selection:
     """The newest finished run of each (rung, seed) of a set; ``notes`` say what was left out.
 
-    ``doubtful`` are rungs that may lack a finished run, because a run lacks a tag that says where
-    it belongs; an empty name stands for any rung. ``compared`` are selections of other sets.
+    ``compared`` are selections of other sets.
     """
 
     run_set: RunSet
@@ -73,7 +70,6 @@ class Selection:
     unfinished: pd.DataFrame
     notes: tuple[str, ...]
     others: tuple[RunSet, ...]
-    doubtful: frozenset[str] = frozenset()
     compared: tuple["Selection", ...] = ()
 
 
@@ -109,24 +105,22 @@ def select(
     If a rung was run in several configurations, that of its newest finished run counts.
 
     Args:
-        frame: from :func:`report.analysis.runs.search`.
+        frame: rows of :func:`report.analysis.runs.row`.
         study: the study of the runs.
         dataset: a dataset's name or the beginning of its fingerprint.
         profile: ``full``, ``quick``, ...
         modified: the ``--set`` overrides, separated by blanks; "" for none.
-        recorded: restored records, or this store's own runs.
-        compare: names of other sets: overrides, a profile, a dataset as above, ``recorded``,
-            ``own`` or a whole label. If several sets match, the one most like the set shown.
+        recorded: whether to show records or own runs.
+        compare: names of other sets, as of :meth:`RunSet.matches`. If several sets match, the one
+            most like the set shown counts.
         uri: the store's address, for the error message.
 
     Raises:
         UserError: there is no such set, or a name in ``compare`` fits none or several.
     """
-    if frame.empty or frame["lacks"].all():
+    if frame.empty:
         raise nothing_run(study, "the experiment has no runs", uri)
-    # without a run that lost a tag the other runs might look firmer than all of them are
-    stray = frame[(frame["lacks"] != "") & (frame["status"] == "FINISHED")]
-    everything = run_sets(frame[frame["lacks"] == ""], study)
+    everything = run_sets(frame, study)
     wanted = [
         s
         for s in everything
@@ -143,7 +137,7 @@ def select(
         )
     run_set = wanted[0]
     compared = dict.fromkeys(_compared(text, run_set, everything) for text in compare)
-    first, *others = (_selection(s, everything, stray) for s in (run_set, *compared))
+    first, *others = (_selection(s, everything) for s in (run_set, *compared))
     return replace(first, compared=tuple(others))
 
 
@@ -163,15 +157,10 @@ def _compared(text: str, run_set: RunSet, everything: list[RunSet]) -> RunSet:
     return nearest[0]
 
 
-def _selection(run_set: RunSet, everything: list[RunSet], stray: pd.DataFrame) -> Selection:
+def _selection(run_set: RunSet, everything: list[RunSet]) -> Selection:
     finished, unfinished, notes = _newest(run_set.runs)
-    notes += [
-        f"run {row.run_id[:8]} lacks the tag {row.lacks!r}: it may belong here, so nothing is "
-        f"decided about {row.rung or 'any rung'}, nor about any accuracy or gain"
-        for row in stray.itertuples()
-    ]
     others = tuple(s for s in everything if s is not run_set and s.recorded == run_set.recorded)
-    return Selection(run_set, finished, unfinished, tuple(notes), others, frozenset(stray["rung"]))
+    return Selection(run_set, finished, unfinished, tuple(notes), others)
 
 
 def _newest(runs: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame, list[str]]:
@@ -179,20 +168,10 @@ def _newest(runs: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame, list[str]]:
     done, notes = runs[runs["status"] == "FINISHED"], []
     chosen_hash = done.drop_duplicates("rung").set_index("rung")["config_hash"]
     same = done["config_hash"] == done["rung"].map(chosen_hash)
-    for rung, others in done[~same].groupby("rung"):
-        hashes = ", ".join(sorted({value[:12] for value in others["config_hash"]}))
-        notes.append(
-            f"{rung}: {len(others)} finished run(s) of another configuration ({hashes}) left out; "
-            f"the newest configuration, {chosen_hash[rung][:12]}, is shown"
-        )
     newest = done[same].drop_duplicates(["rung", "seed"])
-    for rung, again in done[same & ~done["run_id"].isin(newest["run_id"])].groupby("rung"):
-        notes.append(f"{rung}: {len(again)} older run(s) of the same seed left out")
-    rest, identity = runs[runs["status"] != "FINISHED"], ["rung", "config_hash", "seed"]
-    superseded = rest.set_index(identity).index.isin(newest.set_index(identity).index)
-    return newest.sort_values(["rung", "seed"]), rest[~superseded], notes
-
-
-def state(status: str) -> str:
-    """Returns MLflow's status in words: still going, failed, killed."""
-    return STATES.get(status, status.lower())
+    for rung, others in done[~done["run_id"].isin(newest["run_id"])].groupby("rung"):
+        notes.append(
+            f"{rung}: {len(others)} older run(s) of the same seed or of another configuration left "
+            f"out; configuration {chosen_hash[rung][:12]} is shown"
+        )
+    return newest.sort_values(["rung", "seed"]), runs[runs["status"] != "FINISHED"], notes

@@ -225,8 +225,6 @@ def seed_floor(truth: np.ndarray) -> float:
 
     Given the image, the errors of two runs are nearly independent (Jordan, arXiv 2304.01910): each
     image adds a Bernoulli variance. The floor is too high if networks are less sure than right.
-
-    Args:
-        truth: probability given to each image's true class, shape (images,).
+    ``truth`` is the probability given to each image's true class, shape (images,).
     """
     return float(np.sqrt((truth * (1 - truth)).sum()) / len(truth))

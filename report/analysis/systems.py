@@ -1,6 +1,5 @@
 """Rungs and baselines, and the steps between them: what was published and what was measured."""
 
-import hashlib
 import math
 import re
 from collections.abc import Sequence
@@ -42,11 +41,8 @@ class System:
 
     @property
     def slug(self) -> str:
-        """Part of a file name or an address; no two systems share a slug."""
-        if re.fullmatch(r"\w{1,60}", self.name, re.ASCII):
-            return self.name
-        safe = re.sub(r"\W", "_", self.name, flags=re.ASCII)[:40]
-        return f"{safe}-{hashlib.sha256(self.name.encode()).hexdigest()[:8]}"
+        """Part of a file name or an address."""
+        return re.sub(r"\W", "_", self.name)
 
     @property
     def short(self) -> str:

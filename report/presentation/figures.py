@@ -72,7 +72,7 @@ def _dots(rows: list[tuple], form: Callable[[float], str], title: str) -> Figure
         axes.plot(seeds, [y] * len(seeds), "|", color=blue, ms=9, mew=1)
         axes.plot(interval, [y, y], "-", color=blue, lw=2.2, alpha=0.75)
         axes.plot(measured, y, "o", color=blue, ms=6)
-        here = waiting.partition(",")[0] if math.isnan(measured) else form(measured)
+        here = waiting if math.isnan(measured) else form(measured)
         write(y, 8.5, form(published), here)
     write(-0.65, 7.5, "published", "here")
     axes.set_yticks(range(len(rows)), [row[0] for row in rows])

@@ -44,7 +44,6 @@ def render(content: Content, made: dict[str, Table], drawn: dict[str, str]) -> s
         ablate=partial(commands.ablate_command, content),
         points=points,
         published=published_heading(content),
-        command=commands.report_command(content),
         ladder=commands.ladder(),
         style=Markup((TEMPLATES / "report.css").read_text(encoding="utf-8")),  # noqa: S704
         script=Markup(script),  # noqa: S704

@@ -10,8 +10,8 @@ from rich.table import Table
 from report.analysis import ASSUMED, Content, of_records
 from report.presentation.formats import to_terminal
 from report.presentation.tables import ablations, message, results
-from report.presentation.tables import progression as progression_table
 from report.presentation.tables.compared import compared, sweep
+from report.presentation.tables.progression import progression as progression_table
 from resnet import records
 from resnet.host.messages import count
 from resnet.study import Job, Study, short
@@ -76,13 +76,13 @@ def progression(content: Content, named: Collection[str] = ()) -> Table:
 
 
 def parts(content: Content, named: Collection[str]) -> list[Table]:
-    """Makes tables of what the changes of the rungs named earned, and of their ranges."""
+    """Makes tables of the factors of the rungs named, and of alternatives to their assumptions."""
     steps = content.ablations
     tables = [
         ablations.factors(step) for step in steps if step.seeds and step.step.after.name in named
     ]
-    made = ablations.ranges(content)
-    varied = [row for row in made.items if row.system.name in named]
+    made = ablations.alternatives(content)
+    varied = [row for row in made.items if row.step.before.name in named]
     return [*map(to_terminal, tables), *([to_terminal(made, varied)] if varied else [])]
 
 

@@ -181,7 +181,6 @@ def test_every_study_is_planned_and_reported(here, command, tmp_path, situations
         ),
         ({"published": None}, "published: None is not allowed"),
         ({"claims": [CLAIM | {"rung": "04_d", "bound": {"min": 0}}]}, "no experiment '04_d'"),
-        ({"credited": {"02_b": ["model.droput"]}}, "no factor 'model.droput'"),
         ({"seeds": 0}, "seeds: 0 is not allowed"),
     ],
 )

@@ -3,9 +3,8 @@
 from collections.abc import Callable
 
 from report.analysis import Ablation, Content, Factor, plain
-from report.presentation.tables.numbers import NONE, least_to_most, percent, points, setting, span
-from report.presentation.tables.results import published_heading
-from report.presentation.tables.table import LONG, SHORT, Field, Table, raw
+from report.presentation.tables.numbers import percent, points, setting, span
+from report.presentation.tables.table import SHORT, Field, Table, raw
 from resnet.study import short
 
 
@@ -36,47 +35,18 @@ def factors(ablation: Ablation) -> Table:
     return Table(f"factors_{ablation.step.after.slug}", caption, fields, ablation.factors)
 
 
-def derived_runs(content: Content) -> Table:
-    """Lists the runs of subsets and alternatives; for machines."""
-    metrics = ("test_accuracy", "epochs_run", "shared_epochs", "train_seconds")
-    fields = raw("rung", "seed", **{key: lambda r, key=key: r.metric(key) for key in metrics})
-    fields += raw(run_id="id", config_hash=lambda run: run.tags["config_hash"])
-    return Table("parts", "Subsets of steps, and alternatives", fields, content.derived_runs)
-
-
 def alternatives(content: Content) -> Table:
     """Lists each row's accuracy with one assumed value changed."""
     fields = [
-        Field("rung", "step.before.name", "rung", short),
-        Field("key", "", "setting", kind="mono"),
-        Field("value", lambda a: setting(a.step.after.params, a.key), "value"),
+        Field("rung", "step.before.name", "rung", short, on=SHORT),
+        Field("key", "", "setting", kind="mono", on=SHORT),
+        Field("value", lambda a: setting(a.step.after.params, a.key), "value", on=SHORT),
         Field("reason", "", "because"),
-        Field("test_accuracy", "step.after.accuracy", "test accuracy", percent, "number"),
-        Field("difference", "step.gain", "to the row", points, "number"),
+        Field("test_accuracy", "step.after.accuracy", "test accuracy", percent, "number", SHORT),
+        Field("difference", "step.gain", "to the row", points, "number", SHORT),
         Field("interval", "step.interval", "95 % interval", lambda i: span(i, points), "number"),
         Field("evidence", "step.basis", "evidence"),
         *raw(run_ids=lambda a: " ".join(run.id for run in a.step.after.runs)),
     ]
     rows = [a for row in content.varied for a in row.run]
     return Table("alternatives", "With one assumed value changed", fields, rows)
-
-
-def ranges(content: Content) -> Table:
-    """Lists the range of each row's accuracy over its alternatives."""
-    heading = published_heading(content)
-
-    def reach(interval: tuple[float, float]) -> str:
-        return span(interval).replace(NONE, percent(interval[0]))
-
-    fields = [
-        Field("rung", "system.name", "rung", short, on=SHORT),
-        Field("as_assumed", "system.accuracy", "as assumed", percent, "number", SHORT),
-        Field("span", "", "range", reach, "number", SHORT),
-        Field("published", "system.published", heading, percent, "number", SHORT),
-        Field("reached", "", "the published accuracy is", on=LONG),
-        Field("alternatives", lambda row: len(row.run), "alternatives run"),
-        Field("untried", lambda row: len(row.untried), "not run"),
-        Field("seeds", lambda row: least_to_most([len(s.runs) for s in row.tried]), "seeds each"),
-    ]
-    caption = "The range of a row over what it had to assume"
-    return Table("ranges", caption, fields, [row for row in content.varied if row.run])

@@ -7,8 +7,6 @@ from collections.abc import Iterable
 from report.analysis import Content, Run
 from resnet import DETERMINISM
 from resnet.data import NAMED
-from resnet.host.addresses import DEFAULT_URI
-from resnet.host.messages import hide
 from resnet.study import Study, short
 
 
@@ -65,15 +63,3 @@ def rerun_command(study: Study, run: Run) -> str:
     for override in re.split(r"\s+(?=[\w.]+=)", tags.get("modified", "")):
         words += ["--set", override] if override else []
     return f"{ladder(run)} {shlex.join([*words, *study.options, '--fresh'])}"
-
-
-def report_command(content: Content) -> str:
-    """Writes the command that makes this report again."""
-    run_set = content.run_set
-    words = ["report", "--dataset", run_set.fingerprint[:12] or run_set.dataset]
-    words += ["--profile", run_set.profile, "--modified", run_set.modified]
-    words += ["--recorded" if run_set.recorded else "--own"]
-    for other in content.compared:
-        words += ["--compare", other.run_set.label]
-    words += ["--tracking-uri", hide(content.uri)] if content.uri != DEFAULT_URI else []
-    return f"{ladder()} {shlex.join([*words, *content.study.options])}"

@@ -4,10 +4,9 @@ from collections.abc import Collection, Mapping
 from dataclasses import replace
 
 from report.analysis import Content, Step, System
-from report.presentation.tables.numbers import NONE, percent, seeds, span
-from report.presentation.tables.provenance import environment
+from report.presentation.tables.numbers import percent, seeds, span
 from report.presentation.tables.results import as_list, paired_fields
-from report.presentation.tables.table import Field, Table, plain_table, raw
+from report.presentation.tables.table import Field, Table, raw
 from resnet.host.messages import duration
 from resnet.study import differences
 
@@ -45,10 +44,8 @@ def compared(content: Content, i: int) -> Table:
 def sweep(content: Content, varied: Mapping[str, str], named: Collection[str]) -> Table:
     """Lists the values of a sweep with their accuracies, rung by rung.
 
-    Args:
-        content: of the first value; the contents of the other values are compared with it.
-        varied: each value in short, by ``modified``.
-        named: names of the rungs to list even without a run.
+    ``varied`` are the values in short, by ``modified``; rungs ``named`` are listed even without a
+    run.
     """
     rows = [
         replace(system, title=f"{system.title} · {varied[one.run_set.modified]}")
@@ -58,13 +55,10 @@ def sweep(content: Content, varied: Mapping[str, str], named: Collection[str]) -
     ]
     names = [system.name for system in rows]
 
-    def accuracy(s: System) -> str:
-        return percent(s.accuracy) if s.runs else s.waiting.partition(",")[0]
-
     fields = [
         Field("", "heading", "rung"),
         Field("", lambda s: percent(s.mean("best_val_accuracy")), "validation", kind="number"),
-        Field("", accuracy, "test", kind="number"),
+        Field("", lambda s: percent(s.accuracy) if s.runs else s.waiting, "test", kind="number"),
         Field("", "interval", "95 % interval", span, "number"),
         Field("", lambda s: len(s.runs), "seeds", kind="number"),
         Field("", lambda s: duration(s.mean("train_seconds")), "time", kind="number"),
@@ -72,16 +66,3 @@ def sweep(content: Content, varied: Mapping[str, str], named: Collection[str]) -
     fields = [field._replace(on="terminal") for field in fields]
     caption = f"Accuracy by value, {replace(content.run_set, modified='').label}"
     return Table("sweep", caption, fields, sorted(rows, key=lambda s: names.index(s.name)))
-
-
-def unlike(content: Content, i: int) -> Table:
-    """Lists the data, software and hardware in which the i-th compared set differs."""
-    shown, other = (
-        {"set": c.run_set.label, **dict(environment(c).items)}
-        for c in (content, content.compared[i])
-    )
-    values = [(what, shown.get(what, NONE), other.get(what, NONE)) for what in shown | other]
-    columns = {"what": "what", "shown": "shown", "compared": "compared"}
-    rows = [row for row in values if row[1] != row[2]]
-    caption = f"In what {other['set']} differs"
-    return plain_table(f"compared_{i + 1}_sets", caption, columns, rows)

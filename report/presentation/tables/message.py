@@ -5,16 +5,9 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from report.analysis import ASSUMED, Content, Judgement, System, prospect, state, statistics
+from report.analysis import ASSUMED, Content, Judgement, System, prospect, statistics
 from report.presentation.tables.commands import data_option
-from report.presentation.tables.numbers import (
-    NONE,
-    digits,
-    least_to_most,
-    percent,
-    seed_list,
-    span,
-)
+from report.presentation.tables.numbers import NONE, digits, least_to_most, percent, seed_list, span
 from resnet.host.messages import count, duration
 
 SYMBOLS = {
@@ -153,21 +146,9 @@ def _measured(content: Content) -> str:
     best = content.best
     if best is None:
         return "No run has a test accuracy."
-    rungs = [s for s in content.rungs if s.accuracies] or [s for s in content.systems if s.runs]
     interval = span(best.interval)
     accuracy = percent(best.accuracy) + f" (95 % interval {interval})" * (interval != NONE)
-    if len(rungs) == 1:
-        seeds = len(best.accuracies)
-        mean = f", mean of {seeds} seeds" * (seeds > 1)
-        return f"The test accuracy of {_titled(best)} is {accuracy}{mean}."
-    lead = f"{_titled(best)} has the highest test accuracy, {accuracy}"
-    lead = lead[0].upper() + lead[1:]
-    others = [s for s in rungs if s is not best]
-    gains = [statistics.gain(s.estimate, best.estimate).interval()[0] for s in others]
-    if all(gain > 0 for gain in gains):
-        return f"{lead}: more than {'the other' if len(others) == 1 else 'each other'} rung."
-    equal = named([s for s, gain in zip(others, gains, strict=True) if not gain > 0])
-    return f"{lead}; the runs do not tell it apart from {equal}."
+    return f"The highest test accuracy is {accuracy}, of {_titled(best)}."
 
 
 def _claims(content: Content) -> list[Line]:
@@ -266,10 +247,5 @@ def wrong(content: Content) -> str:
 
 def missing(content: Content) -> list[str]:
     """Lists what the report cannot show or leaves out, one line each."""
-    absent = {s.name: s.waiting for s in content.systems if not s.runs and s.waiting != "not run"}
-    going = [
-        f"{row.rung}, seed {row.seed} (run {row.run_id[:8]}): {state(row.status)}"
-        for row in content.selection.unfinished.itertuples(index=False)
-        if row.rung not in absent
-    ]
-    return [*(f"{name}: {waiting}" for name, waiting in absent.items()), *going, *content.notes]
+    absent = [s for s in content.systems if not s.runs and s.waiting != "not run"]
+    return [*(f"{s.name}: {s.waiting}" for s in absent), *content.notes]

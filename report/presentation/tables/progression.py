@@ -5,17 +5,9 @@ from collections.abc import Callable
 from operator import attrgetter
 
 from report.analysis import Content, System
+from report.presentation.tables import numbers
 from report.presentation.tables.message import why
-from report.presentation.tables.numbers import (
-    NONE,
-    deviation,
-    least_to_most,
-    number,
-    percent,
-    points,
-    span,
-    to_limits,
-)
+from report.presentation.tables.numbers import NONE, deviation, percent, points, span
 from report.presentation.tables.results import as_list, engine, published_heading, starred
 from report.presentation.tables.table import Field, Table, raw
 from resnet.host.messages import duration
@@ -57,8 +49,7 @@ def progression(content: Content) -> Table:
               "terminal"),
         Field("", lambda s: _accuracy(s)[1], "95 % interval", str, "lines", "page results"),
         Field("seeds", lambda s: len(s.accuracies), "seeds", str, "number", "page terminal"),
-        Field("train_seconds", _mean("train_seconds")),
-        Field("", _short_time, "time", str, "number", "terminal"),
+        Field("train_seconds", _mean("train_seconds"), "time", duration, "number", "terminal"),
         Field("what_changed", lambda s: "; ".join(s.changes), "changed", as_list, "below"),
         *raw("title", "assumed", "interval", "deviation", "own_deviation"),
         *raw(rung="name", evidence="basis", reproduced="accuracy", seed_floor="floor"),
@@ -70,6 +61,10 @@ def progression(content: Content) -> Table:
 
 def rows(content: Content) -> Table:
     """Lists each row's deviation between seeds, its size and its training time."""
+
+    def epochs(s: System) -> str:
+        return numbers.least_to_most(s.values("epochs_run"))
+
     places = "page results"
     fields = [
         Field("rung", "name"),
@@ -77,9 +72,9 @@ def rows(content: Content) -> Table:
         Field("deviation", "", "deviation", deviation, "number", places),
         Field("own_deviation", "", "of its own seeds", deviation, "number"),
         Field("floor", "", "floor", deviation, "number"),
-        Field("", lambda s: least_to_most(s.values("epochs_run")), "epochs", str, "number", places),
+        Field("", epochs, "epochs", str, "number", places),
         Field("", _time, "training time", str, "lines", places),
-        Field("parameters", _mean("parameters"), "parameters", number(), "number"),
+        Field("parameters", _mean("parameters"), "parameters", numbers.number(), "number"),
         Field("multiply_adds", _mean("multiply_adds"), "multiply-adds", _millions, "number"),
     ]
     caption = "The rows: deviation between seeds in points, size, time"
@@ -87,37 +82,23 @@ def rows(content: Content) -> Table:
 
 
 def _millions(value: float) -> str:
-    return number(".2f", " M")(value / 1e6)
+    return numbers.number(".2f", " M")(value / 1e6)
 
 
 def _accuracy(s: System) -> list[str]:
     """The accuracy and its interval, or the state of the row's runs."""
     if not s.runs or math.isnan(s.published):
-        waiting = s.waiting.partition(",")[0]  # another line of the page has the epochs
-        return [percent(s.accuracy) if s.runs else waiting, span(s.interval)]
-    return to_limits(s.accuracy, s.interval, s.band, "accuracy", s.decimals)
-
-
-def _times(s: System) -> dict[str, list[float]]:
-    """Training times by backend and device."""
-    times: dict[str, list[float]] = {}
-    for run in s.runs:
-        if not math.isnan(seconds := run.metric("train_seconds")):
-            times.setdefault(engine(run), []).append(seconds)
-    return times
-
-
-def _short_time(s: System) -> str:
-    """The mean training time on one device, the range over several devices."""
-    if len(times := _times(s)) < 2:
-        return duration(s.mean("train_seconds"))
-    every = [seconds for of_device in times.values() for seconds in of_device]
-    return f"{duration(min(every))} to {duration(max(every))}"
+        return [percent(s.accuracy) if s.runs else s.waiting, span(s.interval)]
+    return numbers.to_limits(s.accuracy, s.interval, s.band, "accuracy", s.decimals)
 
 
 def _time(s: System) -> str:
     """The mean training time by device; without the device's name if there is one."""
-    times = {name: duration(sum(every) / len(every)) for name, every in _times(s).items()}
+    of_device: dict[str, list[float]] = {}
+    for run in s.runs:
+        if not math.isnan(seconds := run.metric("train_seconds")):
+            of_device.setdefault(engine(run), []).append(seconds)
+    times = {name: duration(sum(every) / len(every)) for name, every in of_device.items()}
     if len(times) < 2:
         return next(iter(times.values()), NONE)
     return "\n".join(f"{time} ({name})" for name, time in times.items())

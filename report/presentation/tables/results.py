@@ -7,30 +7,10 @@ from operator import attrgetter, itemgetter
 
 import pandas as pd
 
-from report.analysis import (
-    QUANTITIES,
-    Content,
-    Judgement,
-    Run,
-    Step,
-    compare,
-    confusion,
-    holm,
-    prospects,
-)
-from report.presentation.tables.numbers import (
-    NONE,
-    bound,
-    measured,
-    number,
-    p_value,
-    percent,
-    points,
-    rung,
-    seed_list,
-    span,
-    to_limits,
-)
+from report import analysis
+from report.analysis import Content, Judgement, Run, Step
+from report.presentation.tables import numbers
+from report.presentation.tables.numbers import NONE, percent, points, span
 from report.presentation.tables.table import LONG, SHORT, Field, Table, plain_table, raw
 from resnet.study import short
 
@@ -49,13 +29,13 @@ def as_list(text: str) -> str:
 def _measured(j: Judgement) -> list[str]:
     """A claim's measured value, or the epochs by seed, and its interval."""
     if j.unit != "epoch" or not j.values:
-        return to_limits(j.value, j.interval, j.claim.bound, j.unit)
-    each = dict.fromkeys(measured(value, j.unit) for value in sorted(j.values))
+        return numbers.to_limits(j.value, j.interval, j.claim.bound, j.unit)
+    each = dict.fromkeys(numbers.measured(value, j.unit) for value in sorted(j.values))
     return [", ".join(each).replace(", epoch", ","), NONE]
 
 
 def _basis(j: Judgement) -> str:
-    return f"{j.evidence}. Measured: {QUANTITIES[j.claim.quantity].meaning}."
+    return f"{j.evidence}. Measured: {analysis.QUANTITIES[j.claim.quantity].meaning}."
 
 
 def starred(verdict: str) -> str:
@@ -72,10 +52,10 @@ def judged(content: Content) -> Table:
 
     def claim_text(j: Judgement) -> str:
         where = f" · section {j.claim.where}" if j.claim.where else ""
-        return f"{j.claim.text}\n{j.claim.id} · {rung(j.claim.rung)}{where}"
+        return f"{j.claim.text}\n{j.claim.id} · {numbers.rung(j.claim.rung)}{where}"
 
     def limits(j: Judgement) -> str:
-        return bound(j.claim.bound, j.unit)
+        return numbers.bound(j.claim.bound, j.unit)
 
     fields = [
         Field("", claim_text, "claim", on=LONG),
@@ -112,16 +92,16 @@ def comparison(name: str, caption: str, content: Content, steps: tuple[Step, ...
 
 def paired_fields(gain: str, steps: Sequence[Step], together: bool = True) -> list[Field]:
     """Makes the columns of a comparison; ``together`` corrects the p of all steps by Holm."""
-    corrected = holm(steps) if together else {}
-    count = number(",.4g")
+    corrected = analysis.holm(steps) if together else {}
+    count = numbers.number(",.4g")
     return [
         Field(gain, "gain", gain, points, "number", SHORT),
         Field("interval", "", "95 % interval", lambda i: span(i, points), "number", SHORT),
         Field("pairs", lambda s: len(s.gains)),
-        Field("p", "", "p", p_value, "number"),
+        Field("p", "", "p", numbers.p_value, "number"),
         Field("p_holm", lambda s: corrected.get(s.after.name, math.nan),
-              "p (Holm)" * together, p_value, "number"),
-        Field("mcnemar_p", "", "McNemar p", p_value, "number"),
+              "p (Holm)" * together, numbers.p_value, "number"),
+        Field("mcnemar_p", "", "McNemar p", numbers.p_value, "number"),
         Field("agreement", "", "agreement", percent, "number"),
         Field("newly_right", "", "newly right", count, "number"),
         Field("newly_wrong", "", "newly wrong", count, "number"),
@@ -135,14 +115,15 @@ def seeds(content: Content) -> Table:
     def half(value: float) -> str:
         return points(value).lstrip("+") if value > 0 else NONE
 
+    places = "page terminal"
     fields = [
-        Field("claim", "name", "accuracy or claim", on="page terminal"),
-        Field("half_width", "half", "interval at most ±", half, "number", "page terminal"),
-        Field("seeds_needed", "seeds", "seeds it takes", number("d"), "number", "page terminal"),
+        Field("claim", "name", "accuracy or claim", on=places),
+        Field("half_width", "half", "interval at most ±", half, "number", places),
+        Field("seeds_needed", "seeds", "seeds it takes", numbers.number("d"), "number", places),
         Field("evidence", "basis", "by", on="page"),
     ]
     caption = "Seeds a row that it takes to decide, if it is as published"
-    return Table("seeds", caption, fields, prospects(content) if content.runs else [])
+    return Table("seeds", caption, fields, analysis.prospects(content) if content.runs else [])
 
 
 def backends(content: Content) -> Table:
@@ -155,7 +136,7 @@ def backends(content: Content) -> Table:
                 replace(s, title=name, runs=tuple(r for r in s.runs if (engine(r) == name) is own))
                 for own in (True, False)
             )
-            found.append(compare(others, mine))
+            found.append(analysis.compare(others, mine))
 
     def expected(s: Step) -> str:
         low, high = s.interval
@@ -164,7 +145,9 @@ def backends(content: Content) -> Table:
     fields = [
         Field("rung", "after.name", "rung", short, on=LONG),
         Field("engine", "after.title", "backend and device", on=LONG),
-        Field("seeds", lambda s: seed_list(run.seed for run in s.after.runs), "seeds", on=LONG),
+        Field(
+            "seeds", lambda s: numbers.seed_list(run.seed for run in s.after.runs), "seeds", on=LONG
+        ),
         Field("accuracy", "after.accuracy", "test accuracy", percent, "number", LONG),
         Field("difference", "gain", "to the others", points, "number", LONG),
         Field("interval", "", "95 % interval", lambda i: span(i, points), "number", LONG),
@@ -182,7 +165,7 @@ def per_class(content: Content) -> Table:
     """Lists accuracy by run and class, one row each; for machines."""
     rows = []
     for run in (run for run in content.runs if run.n_test):
-        counts = confusion(run).to_numpy()
+        counts = analysis.confusion(run).to_numpy()
         images, right = counts.sum(axis=1), counts.diagonal()
         for name, n, correct in zip(run.classes, images, right, strict=True):
             accuracy = correct / n if n else math.nan
@@ -211,13 +194,13 @@ def classes(content: Content) -> Table:
 def confusion_matrix(content: Content) -> Table:
     """Counts the pictured run's test images: true classes down, predicted classes across."""
     run = content.pictured
-    counts = confusion(run) if run else pd.DataFrame()
+    counts = analysis.confusion(run) if run else pd.DataFrame()
     small = len(counts) <= 30  # more are for machines only
     fields = [Field("true class", itemgetter(0), "true \\ predicted" * small)]
     fields += [Field(k, itemgetter(i), k * small, str, "cell") for i, k in enumerate(counts, 1)]
     return Table(
         "confusion_matrix",
-        f"Test images by class, {rung(run.rung)}, seed {run.seed}" if run else "",
+        f"Test images by class, {numbers.rung(run.rung)}, seed {run.seed}" if run else "",
         fields,
         [*counts.itertuples(name=None)],
         # by the root, because the diagonal holds nearly everything

@@ -3,8 +3,6 @@
 import json
 from dataclasses import replace
 
-import numpy as np
-import pytest
 from report_known import SAID, claim, judge, made_run
 from report_store import LADDER
 
@@ -21,36 +19,6 @@ def rows(**changes):
             runs = [replace(run, **changes) for run in runs]
         made[name] = System(name, name, 0.8, 0.015, {}, runs=tuple(runs))
     return made
-
-
-def test_the_recall_of_a_class_is_that_of_its_images():
-    made = rows(classes=tuple("abcdefghij"))
-    run = made[LADDER[1]].runs[0]
-    of_class = run.predictions["label"] == 2
-    expected = (run.predictions["predicted"] == 2)[of_class].mean()
-    judged = judge(claim(**{"class": "c"}, quantity="class_recall", bound={"min": 0.0}), made)
-    assert judged.values[0] == pytest.approx(expected)
-    strange = judge(claim(**{"class": "zebra"}, quantity="class_recall", bound={"min": 0}), made)
-    assert strange.verdict == "undecided" and "cannot be measured" in strange.evidence
-
-
-def test_the_parameters_are_the_same_for_each_seed_and_need_no_interval():
-    metrics = made_run(LADDER[1], 0, 81, 5).metrics | {"parameters": 316_394.0}
-    said = claim(quantity="parameters", bound={"max": 400_000})
-    judged = judge(said, rows(metrics=metrics))
-    assert (judged.verdict, judged.value) == ("holds", 316_394)
-    assert judge(
-        claim(quantity="parameters", bound={"max": 1000}), rows(metrics=metrics)
-    ).verdict == ("fails")
-
-
-def test_times_are_compared_on_one_machine_alone():
-    said = claim(quantity="time_ratio", against=LADDER[0], bound={"max": 3})
-    history = made_run(LADDER[1], 0, 81, 5).history
-    doubled = rows(history=history.assign(epoch_seconds=2 * history["epoch_seconds"]))
-    assert judge(said, doubled).value == pytest.approx(2)
-    elsewhere = judge(said, rows(tags={"device": "another"}))
-    assert elsewhere.verdict == "undecided" and np.isnan(elsewhere.value)
 
 
 def test_a_claim_that_was_changed_after_its_runs_began_says_so():
@@ -73,5 +41,5 @@ def test_a_study_s_bounds_are_what_decides_and_nothing_else():
     assert bounds["tolerance"] == SAID.tolerance
     assert {name: bounds[name] for name in SAID.published} == SAID.published
     for c in SAID.claims:
-        now = c.model_dump(exclude={"id", "text", "where"}, exclude_none=True, by_alias=True)
+        now = c.model_dump(exclude={"id", "text", "where"}, exclude_none=True)
         assert bounds[c.id] == now

@@ -5,12 +5,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from report_known import N, build, fails_in_one_line, made_run, read, reported
+from report_known import N, build, fails_in_one_line, made_run, reported
 from report_store import LADDER, curve, right
 
 from report import analysis
-from report.presentation import output, tables
+from report.presentation import output
 from report.presentation.tables import numbers
+from report.presentation.tables.progression import progression
 from resnet import UserError
 
 
@@ -34,31 +35,20 @@ def test_epochs_tell_how_far_a_network_jumps_about(two_seeds):
 
 @pytest.mark.parametrize(
     ("status", "told"),
-    [("RUNNING", "still going, 7 epochs done"), ("FAILED", "failed, 7"), ("KILLED", "killed, 7")],
+    [("RUNNING", "still going"), ("FAILED", "failed"), ("KILLED", "killed")],
 )
 def test_unfinished_runs_are_said(store, status, told):
     store.add(LADDER[0], right(N, 700))
     store.add(LADDER[1], right(N, 800), history=curve(7, 0.5, 0.4), status=status)
     content = analysis.load(store.uri)
-    assert content.systems[1].waiting.startswith(told)
-    headings, _, row, *_ = tables.progression(content).texts()
+    assert content.systems[1].waiting == told
+    headings, _, row, *_ = progression(content).texts()
     cells = dict(zip(headings, row, strict=True))
-    assert cells["here"] == told.split(",")[0]
+    assert cells["here"] == told
     assert (cells["difference"], cells["95 % interval"]) == (numbers.NONE,) * 2
     assert content.systems[1].verdict == "not run"
     judged = {j.claim.id: j for j in content.claims}
-    assert told.split(",")[0] in judged["augmentation-train"].evidence
-
-
-def test_only_a_run_still_going(store):
-    store.add(LADDER[0], right(N, 700), history=curve(2, 0.5, 0.4), status="RUNNING")
-    folder = build(store)
-    text = (folder / output.PAGE).read_text()
-    assert '<p class="lead">Nothing has been run yet.</p>' in text
-    assert "still going, 2 epochs done" in text
-    for name in ("progression", "claims"):
-        shown = read(folder).records(name).values()
-        assert {row["verdict"] for row in shown} == {"· not run"}
+    assert told in judged["augmentation-train"].evidence
 
 
 def test_deleted_and_damaged_artifacts_are_told(store):
@@ -73,8 +63,7 @@ def test_deleted_and_damaged_artifacts_are_told(store):
     content = analysis.load(store.uri)
     assert [s.verdict for s in content.systems[:3]] == ["undecided"] * 3
     told = " ".join(content.notes)
-    assert "test_predictions.csv is gone" in told
-    assert "test_predictions.csv is damaged" in told
+    assert told.count("test_predictions.csv is gone or damaged") == 3
     assert "where the run says 0.8" in told  # its images no longer give its accuracy
     assert content.pictured.classes == tuple(map(str, range(10)))  # their names were in the matrix
     text = (output.write(content, store.folder / "out") / output.PAGE).read_text()

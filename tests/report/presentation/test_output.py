@@ -10,7 +10,8 @@ from report_known import SAID, N, build, ladder_of, pooled
 from report_store import LADDER, right
 
 from report import analysis
-from report.presentation import mlflow_ladder, output, page, tables
+from report.presentation import mlflow_ladder, output, page
+from report.presentation.tables.progression import progression
 from resnet import UserError
 from resnet.records import DESCRIPTION
 from resnet.store import connect
@@ -82,7 +83,7 @@ def test_a_ladder_of_other_images_says_that_it_is_not_comparable(store):
 def test_a_ladder_in_mlflow_has_the_report_s_own_numbers(two_seeds):
     store, counts = two_seeds
     ladder, _, content = logged(store)
-    row = tables.progression(content).frame.set_index("rung")
+    row = progression(content).frame.set_index("rung")
     known = pooled(counts)
     for number, name in enumerate(LADDER[:2], 1):
         mean, half = known.mean(name), known.half(**{name: 1 / 3})
