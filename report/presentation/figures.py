@@ -21,7 +21,6 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from report.analysis import Ablation, Content, System, drops, plain
 from report.presentation.tables.numbers import NONE, percent, points
-from resnet.records import figures
 
 TEMPLATES = Path(__file__).parent / "templates"
 STYLE = TEMPLATES / "report.mplstyle"
@@ -224,7 +223,7 @@ def to_svg(figure: Figure, name: str) -> str:
     with rc_context(fname=STYLE), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from")  # the browser has others
         metadata = {"Date": None, "Title": name.replace("_", " ")}
-        figures.legible(figure).savefig(text, format="svg", metadata=metadata)
+        figure.savefig(text, format="svg", metadata=metadata)
     return text.getvalue()
 
 

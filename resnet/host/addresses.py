@@ -21,7 +21,7 @@ DEFAULT_URI = address(ROOT / "mlflow.db")
 
 
 def file_of(uri: str) -> Path | None:
-    """Returns the file that MLflow opens at an SQLite address, links resolved; None of any other.
+    """Returns the file that MLflow opens at an SQLite address, links resolved; None for servers.
 
     Raises:
         UserError: MLflow could not open it, or it says more than a file's name.
@@ -44,11 +44,7 @@ def file_of(uri: str) -> Path | None:
 
 
 def full(uri: str | None) -> str:
-    """Returns a tracking store's address, by default the project's own; a file's in one spelling.
-
-    Raises:
-        UserError: see :func:`file_of`.
-    """
+    """Returns a tracking store's address, by default the project's; a file's in one spelling."""
     uri = (uri or "").strip() or DEFAULT_URI
     path = file_of(uri)
     return address(path) if path else uri

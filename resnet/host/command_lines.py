@@ -25,10 +25,8 @@ def typed(path: str | Path) -> str:
 def command(*words: str, uri: str | None = None, python: str | Path = sys.executable) -> str:
     """Returns a line for ``sh`` that works in the current folder, with no environment activated.
 
-    Args:
-        *words: ``ladder`` and its arguments; or the interpreter's arguments: ``-m``, a module, ...
-        uri: tracking store, named unless it is the default one; its password is hidden.
-        python: interpreter.
+    ``words`` begin with ``ladder``, or are the interpreter's arguments (``-m``, a module, ...).
+    The tracking store ``uri`` is named unless it is the default one; its password is hidden.
     """
     own = Path(sys.argv[0])
     if words[:1] != ("ladder",):

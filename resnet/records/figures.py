@@ -1,16 +1,12 @@
 """Figures that a run leaves: curves, confusion matrix, wrongly classified images."""
 
-import functools
 import warnings
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from matplotlib import font_manager
 from matplotlib.figure import Figure
-from matplotlib.ft2font import FT2Font
-from matplotlib.text import Text
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
@@ -84,29 +80,8 @@ def mistakes(dataset: Dataset, probabilities: np.ndarray, path: Path) -> None:
     image.save(path, pnginfo=note)
 
 
-@functools.cache
-def _glyphs(path: str) -> frozenset[int]:
-    return frozenset(FT2Font(path).get_charmap())
-
-
-def legible(figure: Figure) -> Figure:
-    """Sets a figure's texts in fonts that have their characters, as far as any font has."""
-    texts = [found for found in figure.findobj(Text) if isinstance(found, Text)]
-    usual = font_manager.findfont(font_manager.FontProperties())
-    lacking = {ord(c) for text in texts for c in text.get_text() if not c.isspace()}
-    lacking -= _glyphs(usual)
-    families = [font_manager.get_font(usual).family_name]
-    for font in font_manager.fontManager.ttflist if lacking else ():
-        if "Last Resort" not in font.name and lacking & _glyphs(font.fname):  # which has boxes
-            lacking -= _glyphs(font.fname)
-            families.append(font.name)
-    for text in texts if len(families) > 1 else ():
-        text.set_fontfamily(families)
-    return figure
-
-
 def save(figure: Figure, path: Path, dpi: int = 120) -> None:
     """Writes a figure; the suffix chooses the format."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from")  # the figure shows a box
-        legible(figure).savefig(path, dpi=dpi)
+        figure.savefig(path, dpi=dpi)

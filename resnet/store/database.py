@@ -42,7 +42,7 @@ def nothing_run(study: Study, why: str, uri: str | None = None) -> UserError:
 
 
 def deleted(uri: str, experiment: Experiment) -> str:
-    """Returns the line for an experiment in MLflow's trash; empty for one that is not there."""
+    """Returns the message for an experiment in MLflow's trash, "" for others."""
     if experiment.lifecycle_stage == "active":
         return ""
     back = command("-m", "mlflow", "experiments", "restore", "-x", experiment.experiment_id)
@@ -54,7 +54,7 @@ def deleted(uri: str, experiment: Experiment) -> str:
 
 @contextlib.contextmanager
 def explained(uri: str) -> Iterator[None]:
-    """Makes a :class:`resnet.UserError` of one line of what a store raises."""
+    """Turns a store's errors into a :class:`resnet.UserError` of one line."""
     try:
         yield
     except FAILURES as error:
@@ -68,8 +68,7 @@ def check(uri: str, study: Study, *, create: bool) -> None:
     """Refuses an SQLite file that MLflow would create or fill with tables when it opens it.
 
     Raises:
-        UserError: the file is locked or no database of this MLflow's; or it is missing or empty,
-            unless it may be created.
+        UserError: it is no database of this MLflow; or, unless ``create``, missing or empty.
     """
     path = file_of(uri)
     if not path or (create and not _has_content(path)):
@@ -81,13 +80,9 @@ def check(uri: str, study: Study, *, create: bool) -> None:
         with contextlib.closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as database:
             (found,) = database.execute(versions).fetchone() or ("none",)
     except sqlite3.Error as error:
-        if "locked" not in str(error):
-            found = str(error)
-        elif create:
-            return  # MLflow waits for it
-        else:
-            with explained(uri):
-                raise OSError(str(error)) from None
+        if "locked" in str(error):
+            raise OSError(str(error)) from None
+        found = str(error)
     newest = ScriptDirectory(f"{Path(mlflow.__file__).parent}/store/db_migrations")
     if found == newest.get_current_head():
         return
@@ -106,10 +101,10 @@ def _has_content(path: Path) -> bool:
 
 
 def make(path: Path) -> None:
-    """Makes MLflow's tables in an SQLite file that is missing or empty.
+    """Makes MLflow's tables in an SQLite file that is missing or empty; the caller holds its lock.
 
-    MLflow does not go on with its migrations if it is killed in between (MLflow issue 23721). So
-    the tables are made elsewhere, and the whole file is put in place. The caller holds its lock.
+    A killed MLflow does not finish its migrations later (MLflow issue 23721). So the tables are
+    made in a temporary file, which then replaces the file.
     """
     if _has_content(path):
         return
@@ -123,8 +118,7 @@ def try_database(uri: str) -> None:
     """Connects to a database's server once, since MLflow would try for long.
 
     Raises:
-        UserError: the database's driver is not installed, or its address cannot be parsed.
-        OSError, SQLAlchemyError: the database cannot be reached.
+        UserError, OSError, SQLAlchemyError: there is no driver for it, or it cannot be reached.
     """
     if uri.partition(":")[0].partition("+")[0] not in {*DATABASE_ENGINES} - {"sqlite"}:
         return
@@ -144,9 +138,9 @@ def try_database(uri: str) -> None:
 
 
 def moved(uri: str, experiment: Experiment) -> str:
-    """Returns the line for a local store that was moved, "" for others.
+    """Returns the message for a local store that was moved, "" for others.
 
-    MLflow keeps absolute addresses: it looks for files, and puts new ones, where the store was.
+    MLflow keeps absolute addresses: it reads and writes files where the store was.
     """
     file, location = file_of(uri), experiment.artifact_location or ""
     if not file or not location.startswith("file:") or Path(location).name != "mlartifacts":
@@ -160,11 +154,7 @@ def moved(uri: str, experiment: Experiment) -> str:
 
 
 def download(uri: str, run: Run, name: str, folder: str | Path) -> Path:
-    """Fetches one of a run's artifacts into a folder.
-
-    Raises:
-        MlflowException, OSError: the artifact does not exist.
-    """
-    # by its address: of a run's id MLflow would first ask whether it is a model's
+    """Fetches one of a run's artifacts into a folder; MlflowException, OSError if there is none."""
+    # by its address, because MLflow would first ask whether a run's id is a model's
     where = {"artifact_uri": f"{run.info.artifact_uri}/{name}", "dst_path": str(folder)}
     return Path(mlflow.artifacts.download_artifacts(**where, tracking_uri=uri))

@@ -87,8 +87,8 @@ class Store:
     def waiting(self, tell: Callable[[str], None], should_stop: Callable[[], bool]) -> "Store":
         """Returns the same store, whose calls are repeated while it is away.
 
-        ``tell`` is called with a line when the store has gone and when it is back; ``should_stop``
-        is asked while waiting, and True raises ``Interrupted``.
+        ``tell`` gets a line when the store goes and when it is back. ``should_stop`` is called
+        while waiting; True raises ``Interrupted``.
         """
         return replace(self, patience=_Patience(tell, should_stop))
 
@@ -98,15 +98,11 @@ class Store:
         return replace(self, patience=replace(patience, before=before))
 
     def search(self, **conditions: str) -> list[Run]:
-        """Returns the runs whose tags (and ``status``) equal the conditions, newest first.
-
-        Raises:
-            MlflowException: the experiment was deleted; its runs are not gone.
-        """
+        """Returns the runs whose tags (and ``status``) equal the conditions, newest first."""
         tests = [
             f"attributes.status = '{value}'" if key == "status" else f"tags.{key} = '{value}'"
             for key, value in conditions.items()
-            if "'" not in value  # MLflow's filters cannot say a quote: see below
+            if "'" not in value  # MLflow's filters take no quote: the last line compares it
         ]
         found = self.client.search_runs(
             [self.experiment_id],
@@ -114,10 +110,7 @@ class Store:
             max_results=SEARCH_MAX_RESULTS_THRESHOLD,  # 50,000
             order_by=["attributes.start_time DESC"],
         )
-        # of a deleted experiment MLflow finds no run: they would all be trained again (issue 30)
-        experiment = None if found else self.client.get_experiment(self.experiment_id)
-        if experiment and (gone := database.deleted(self.uri, experiment)):
-            raise MlflowException(gone)
+
         tags = {key: value for key, value in conditions.items() if key != "status"}
         return [run for run in found if tags.items() <= run.data.tags.items()]
 
@@ -168,7 +161,7 @@ class Store:
 
 
 class _PatientClient:
-    """MLflow's client, each call of which its store makes patiently."""
+    """MLflow's client, whose calls wait for the store."""
 
     def __init__(self, store: Store, client: MlflowClient):
         self._store, self._client = store, client
@@ -189,12 +182,12 @@ def connect(
     create: bool = True,
     experiment: str | None = None,
 ) -> Store:
-    """Opens the tracking store, makes a study's experiment, and sets MLflow's current store.
+    """Opens a study's tracking store (default: ``mlflow.db``), and makes it MLflow's current one.
 
     Args:
-        uri: MLflow tracking URI; by default ``mlflow.db`` at the project's top. Beside an
-            SQLite file lie its ``mlartifacts/`` and ``checkpoints/``. A server keeps its
-            artifacts itself; those of another database lie at the project's top.
+        uri: MLflow tracking URI. Beside an SQLite file lie its ``mlartifacts/`` and
+            ``checkpoints/``. A server keeps its artifacts itself; those of another database lie
+            at the project's top.
         study: by default the one that comes with the project.
         create: whether a missing file and experiment are made; if not, nothing is written.
         experiment: name of the experiment in MLflow, by default the study's.
@@ -203,11 +196,11 @@ def connect(
         UserError: the store cannot be opened, or does not exist and must not be made.
     """
     uri, study = full(uri), study or Study.open()
-    database.check(uri, study, create=create)
     name, artifacts, file = experiment or study.name, _artifacts(uri), file_of(uri)
     # two runners that start on one fresh file must not both make its tables
     lock = FileLock(f"{file}.lock") if file and create else contextlib.nullcontext()
     with database.explained(uri):
+        database.check(uri, study, create=create)
         database.try_database(uri)
         with lock:
             if file and create:
@@ -221,13 +214,12 @@ def connect(
         raise database.nothing_run(study, f"{mask(uri)} holds no experiment {name!r}", uri)
     if wrong := database.deleted(uri, found) or database.moved(uri, found):
         raise UserError(f"{mask(uri)}: {wrong}")
-    if artifacts and found.artifact_location.startswith("mlflow-artifacts:"):
-        raise UserError(f"{mask(uri)}: its artifacts are with an MLflow server; give its address")
+
     return Store(uri, found.experiment_id, study)
 
 
 def _artifacts(uri: str) -> str | None:
-    """Where a store's artifacts go; None where a server says it."""
+    """Where a store's artifacts go; None for a server, which decides itself."""
     scheme = uri.partition(":")[0].lower()
     if file := file_of(uri):
         if not os.path.isdir(file.parent):  # noqa: PTH112 - where it is forbidden, too
