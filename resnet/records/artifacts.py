@@ -51,10 +51,10 @@ def describe(experiment: Experiment, dataset: str, fingerprint: str) -> str:
 
 
 def predictions(labels: np.ndarray, probabilities: np.ndarray) -> pd.DataFrame:
-    """Reduces a run's test probabilities to what the report needs, one row per image.
+    """Reduces ``labels`` (n,) and ``probabilities`` (n, classes) to a frame of one row per image.
 
-    Of ``labels`` (n,) and ``probabilities`` (n, classes) remain ``label`` and ``predicted`` (class
-    indices) and the true class's ``truth_probability``, to four decimals, 0 where it is NaN.
+    Its columns are ``label`` and ``predicted`` (class indices) and ``truth_probability``, that of
+    the true class to four decimals, 0 where it is NaN.
     """
     of_truth = np.nan_to_num(probabilities[np.arange(len(labels)), labels])
     classes = {"label": labels, "predicted": probabilities.argmax(axis=1)}

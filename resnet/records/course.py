@@ -20,7 +20,8 @@ class Course:
     """Validation accuracies of recorded runs of one configuration on one dataset.
 
     ``epochs`` has one row per epoch, from 1, with the columns ``lowest`` and ``highest`` (recorded
-    accuracies), ``low`` and ``high`` (the band in which another seed is expected).
+    accuracies; see ``recorded``), ``low`` and ``high`` (the band in which another seed is expected;
+    see ``expected``).
     """
 
     epochs: pd.DataFrame
@@ -46,11 +47,9 @@ class Course:
         return cls(pd.DataFrame(spans | {"low": mean - half, "high": mean + half}))
 
     def recorded(self, epoch: int) -> tuple[float, float] | None:
-        """Returns the lowest and the highest recorded accuracy, None beyond the last epoch."""
         return self._span(epoch, "lowest", "highest")
 
     def expected(self, epoch: int) -> tuple[float, float] | None:
-        """Returns the ends of the band, None beyond the last epoch."""
         return self._span(epoch, "low", "high")
 
     def _span(self, epoch: int, *names: str) -> tuple[float, float] | None:
@@ -60,8 +59,7 @@ class Course:
     def off(self, accuracies: list[float]) -> bool:
         """Returns whether the last ``PATIENCE`` epochs lie outside of the band, all on one side.
 
-        Args:
-            accuracies: validation accuracy of every epoch so far; NaN counts as too low.
+        ``accuracies`` are those of validation, of every epoch so far; NaN counts as too low.
         """
         last = pd.Series(accuracies, range(1, len(accuracies) + 1)).tail(PATIENCE)
         band = self.epochs.reindex(last.index)
@@ -71,11 +69,7 @@ class Course:
 
 
 def courses(folder: Path, jobs: Iterable[Job], fingerprint: str) -> dict[str, Course]:
-    """Returns the course of each experiment that has records on a dataset, by its hash.
-
-    Raises:
-        UserError: a record is damaged.
-    """
+    """Returns the course of each experiment that has records on a dataset, by its hash."""
     digests = {job.experiment.hash(): Key.of(job, "", fingerprint, "").digest for job in jobs}
     found = {name: load_all(folder, digest).values() for name, digest in digests.items()}
     return {name: Course.of(records) for name, records in found.items() if records}

@@ -57,9 +57,9 @@ def mistakes(dataset: Dataset, probabilities: np.ndarray, path: Path) -> None:
     """Writes a PNG of the wrongly classified test images of which the network was surest.
 
     Rows of cells are true classes, columns predicted ones. A cell holds its four surest mistakes,
-    two by two, in the images' own size, and is transparent where there are fewer. The text chunk
-    ``cells`` is the number of classes. Nothing is written for more than 30 classes, or for more
-    pixels than Pillow opens without a warning. ``probabilities`` is (n, classes).
+    two by two, in the images' own size, transparent where there are fewer. The text chunk
+    ``cells`` is the number of classes. Nothing is written for more than 30 classes or more pixels
+    than Pillow opens without a warning. ``probabilities`` is (n, classes).
     """
     (n, height, width, _), classes = dataset.x_test.shape, len(dataset.classes)
     if classes > 30 or 4 * classes**2 * height * width > Image.MAX_IMAGE_PIXELS:

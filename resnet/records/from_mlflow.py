@@ -4,6 +4,7 @@ import csv
 import json
 import tempfile
 from pathlib import Path, PurePath
+from typing import Any
 
 import pandas as pd
 from mlflow.entities import Run
@@ -22,10 +23,7 @@ _OF_THIS_STORE = ("role", "owner", "lease", "host", "series", "part_of")
 
 
 def recordable(store: Store) -> list[Run]:
-    """Returns the finished runs of the full profile without overrides, newest first.
-
-    Runs of which somebody deleted a tag may be among them.
-    """
+    """Returns the finished runs of the full profile without overrides, newest first."""
     return [
         run
         for run in store.search(role="rung", status="FINISHED")
@@ -34,11 +32,7 @@ def recordable(store: Store) -> list[Run]:
 
 
 def key_of(run: Run) -> Key:
-    """Reads the key of a finished run.
-
-    Raises:
-        UserError: somebody deleted one of its tags.
-    """
+    """Reads the key of a finished run; UserError if somebody deleted one of its tags."""
     try:
         return Key.read(run.data.tags)
     except KeyError as gone:
@@ -47,11 +41,7 @@ def key_of(run: Run) -> Key:
 
 
 def to_record(store: Store, run: Run) -> Record:
-    """Makes the record of a finished run.
-
-    Raises:
-        UserError: an artifact is gone, or the run does not agree with itself.
-    """
+    """Makes the record of a finished run; UserError if an artifact is gone or they disagree."""
     source = f"run {run.info.run_id} ({run.info.run_name})"
     try:
         with tempfile.TemporaryDirectory() as folder:
@@ -82,24 +72,20 @@ def _record(store: Store, run: Run, folder: str) -> Record:
         run_name=run.info.run_name,
         start_time=run.info.start_time,
         end_time=run.info.end_time,
-        tags={
-            key: value
-            for key, value in run.data.tags.items()
-            if not (key.startswith("mlflow.") or key in _OF_THIS_STORE)
-        },
+        tags=_without(run.data.tags, "mlflow.", _OF_THIS_STORE),
         inputs=_inputs(run),
         classes=classes,
         experiment=resolved.splitlines(),
         networks=artifact(signatures.OWN).read_text("utf-8").split("\n") if own else None,
-        final={
-            key: value
-            for key, value in run.data.metrics.items()
-            if not (key in CURVES or key.startswith("system/"))
-        },
+        final=_without(run.data.metrics, "system/", CURVES),
         time=[moment for _, moment, _ in histories["loss"]],
         curves={key: [value for *_, value in points] for key, points in histories.items()},
         predictions=Predictions.of(pd.read_csv(artifact("test_predictions.csv"))),
     )
+
+
+def _without(values: dict[str, Any], prefix: str, names: tuple[str, ...]) -> dict[str, Any]:
+    return {k: v for k, v in values.items() if not (k.startswith(prefix) or k in names)}
 
 
 def _inputs(run: Run) -> list[DataInput]:

@@ -7,14 +7,11 @@ import tempfile
 from pathlib import Path
 
 import mlflow
-from filelock import FileLock
 from mlflow.entities import DatasetInput, InputTag, Metric, Param
 
-from resnet import UserError
-from resnet.host.messages import mask
 from resnet.records.artifacts import CONTEXT, DESCRIPTION, describe, save_results, settings
 from resnet.records.json_format import Record
-from resnet.store import FAILURES, Store, connect
+from resnet.store import Store, connect
 from resnet.study import Study, signatures
 
 SHA256 = "record_sha256"
@@ -29,29 +26,18 @@ def connect_recorded(uri: str | None, study: Study) -> Store:
 def restore(store: Store, found: dict[Path, Record]) -> int:
     """Makes the experiment of :func:`connect_recorded` hold exactly these records, as runs.
 
-    Imported runs of other or changed records are removed, and what a killed process left.
+    Runs of these records stay; others are removed, as is what a killed process left.
 
     Returns:
-        The number of runs imported; those that are there stay.
-
-    Raises:
-        UserError: the store refuses a record.
+        The number of imported runs.
     """
-    store.checkpoints.mkdir(parents=True, exist_ok=True)
     missing = {record.sha256: path for path, record in found.items()}
-    with FileLock(store.checkpoints / "restore.lock"):
-        for run in store.search():
-            finished = run.info.status == "FINISHED"
-            if SHA256 in run.data.tags and not (
-                finished and missing.pop(run.data.tags[SHA256], None)
-            ):
-                store.client.delete_run(run.info.run_id)
-        for path in missing.values():
-            try:
-                _import(store, found[path])
-            except FAILURES as error:
-                line = f"{path}: cannot be put into {mask(store.uri)}: {mask(error)[:300]}"
-                raise UserError(line) from None
+    for run in store.search():
+        finished, sha256 = run.info.status == "FINISHED", run.data.tags.get(SHA256)
+        if sha256 and not (finished and missing.pop(sha256, None)):
+            store.client.delete_run(run.info.run_id)
+    for path in missing.values():
+        _import(store, found[path])
     return len(missing)
 
 
