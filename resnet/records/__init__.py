@@ -5,20 +5,8 @@ and ``to_mlflow`` are the ways between both, ``course`` compares a run under way
 Nothing here imports Keras.
 """
 
-from resnet.records import figures
-from resnet.records.artifacts import (
-    CONTEXT,
-    CURVES,
-    DESCRIPTION,
-    PARENT,
-    describe,
-    diverged,
-    guarded,
-    predictions,
-    save_results,
-    settings,
-    unguarded,
-)
+from resnet.records import artifacts, figures
+from resnet.records.artifacts import CURVES, DESCRIPTION, diverged, unguarded
 from resnet.records.course import Course, courses
 from resnet.records.from_mlflow import key_of, recordable, to_record
 from resnet.records.json_format import Record, files, load, load_all, save

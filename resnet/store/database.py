@@ -3,27 +3,24 @@
 import contextlib
 import os
 import shlex
-import socket
 import sqlite3
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import mlflow
-import sqlalchemy
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 from mlflow.entities import Experiment, Run
 from mlflow.exceptions import MlflowException
-from mlflow.store.db.db_types import DATABASE_ENGINES
 from mlflow.tracking import MlflowClient
 from mlflow.utils.file_utils import local_file_uri_to_path
-from sqlalchemy.exc import NoSuchModuleError, SQLAlchemyError
+from sqlalchemy.exc import SQLAlchemyError
 
-from resnet import ROOT, UserError
+from resnet import UserError
 from resnet.host import disk
 from resnet.host.addresses import address, file_of
-from resnet.host.command_lines import command, typed
+from resnet.host.command_lines import command
 from resnet.host.messages import mask
 from resnet.study import Study, rung_number
 
@@ -112,29 +109,6 @@ def make(path: Path) -> None:
         elsewhere = Path(folder) / "new.db"
         MlflowClient(address(elsewhere)).search_experiments(max_results=1)
         disk.write(path, elsewhere.read_bytes())
-
-
-def try_database(uri: str) -> None:
-    """Connects to a database's server once, since MLflow would try for long.
-
-    Raises:
-        UserError, OSError, SQLAlchemyError: there is no driver for it, or it cannot be reached.
-    """
-    if uri.partition(":")[0].partition("+")[0] not in {*DATABASE_ENGINES} - {"sqlite"}:
-        return
-    try:
-        engine = sqlalchemy.create_engine(uri)
-        if engine.url.host:
-            port = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}[engine.dialect.name]
-            socket.create_connection((engine.url.host, engine.url.port or port), 5).close()
-        engine.connect().close()
-        engine.dispose()
-    except (ImportError, NoSuchModuleError, ValueError) as error:  # a port that is no number
-        install = command("-m", "pip", "install", "-e", f"{typed(ROOT)}[postgresql]")
-        raise UserError(
-            f"{mask(uri)}: cannot be used as a database: {mask(error)}; if its driver is not "
-            f"installed, for PostgreSQL:  {install}"
-        ) from None
 
 
 def moved(uri: str, experiment: Experiment) -> str:

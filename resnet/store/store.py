@@ -16,12 +16,14 @@ os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
 # one more try and then ``patiently``, which says what it waits for and lets itself be stopped
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
+os.environ.setdefault("PGCONNECT_TIMEOUT", "5")
 
 import mlflow
 from filelock import FileLock
 from mlflow.entities import DatasetInput, Run
 from mlflow.exceptions import MlflowException, RestException
 from mlflow.protos.databricks_pb2 import TEMPORARILY_UNAVAILABLE, ErrorCode
+from mlflow.store.db import utils
 from mlflow.store.db.db_types import DATABASE_ENGINES
 from mlflow.store.tracking import SEARCH_MAX_RESULTS_THRESHOLD
 from mlflow.tracking import MlflowClient
@@ -36,6 +38,8 @@ from resnet.study import Study
 
 PATIENCE = 3600.0
 """Seconds for which a store that went away is waited for."""
+
+utils.MAX_RETRY_COUNT = 1  # of MLflow's ten attempts to connect, the last begins after 100 s
 
 for name in ("mlflow", "alembic"):
     logging.getLogger(name).setLevel(logging.WARNING)
@@ -201,14 +205,14 @@ def connect(
     lock = FileLock(f"{file}.lock") if file and create else contextlib.nullcontext()
     with database.explained(uri):
         database.check(uri, study, create=create)
-        database.try_database(uri)
+
         with lock:
             if file and create:
                 database.make(file)
             mlflow.set_tracking_uri(uri)
             client = MlflowClient(uri)
-            if create:
-                _make_experiment(client, name, artifacts, study.about)
+            if create and not client.get_experiment_by_name(name):
+                client.create_experiment(name, artifacts, {"mlflow.note.content": study.about})
             found = client.get_experiment_by_name(name)
     if found is None:
         raise database.nothing_run(study, f"{mask(uri)} holds no experiment {name!r}", uri)
@@ -233,13 +237,3 @@ def _artifacts(uri: str) -> str | None:
             f"server, or that of a database ({', '.join(DATABASE_ENGINES)})"
         )
     return None
-
-
-def _make_experiment(client: MlflowClient, name: str, artifacts: str | None, about: str) -> None:
-    if client.get_experiment_by_name(name):
-        return
-    try:
-        client.create_experiment(name, artifacts, {"mlflow.note.content": about})
-    except MlflowException:
-        if not client.get_experiment_by_name(name):  # else another runner was first
-            raise

@@ -14,7 +14,7 @@ from resnet.training import numerics
 
 def environment(study: Study) -> dict[str, str]:
     """Returns the tags for a run of a study."""
-    # a reader sees that the bounds were there before the result, and which ones were
+    # a reader sees which bounds there were before the result
     bounds = json.dumps(study.bounds, separators=(",", ":"))
     kept = {"bounds": bounds} if len(bounds) <= MAX_TAG_VAL_LENGTH else {}
     return _here() | {"claims_sha256": study.claims_sha256} | kept

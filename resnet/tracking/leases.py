@@ -12,6 +12,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Literal
 
 from mlflow.entities import Run
 
@@ -36,18 +37,17 @@ def machine() -> str:
     return f"{socket.gethostname()}:{own}:{space.readlink() if space.is_symlink() else ''}"
 
 
-def _read(run: Run) -> dict[str, str]:
+def read(run: Run) -> dict[str, str]:
+    """Reads a run's lease: ``state``, ``token``, ``until`` and ``place``; empty if abandoned."""
     words = run.data.tags.get(TAG, "").split(" ", 3)
-    whole = len(words) == 4  # else it was given up, or edited by hand
+    whole = len(words) == 4
     return dict(zip(("state", "token", "until", "place"), words, strict=True)) if whole else {}
 
 
 class Lease:
     """This process's lease on a run, and what it has seen of other processes' leases.
 
-    Args:
-        store: store of the runs.
-        lock: file whose lock this process holds, so that earlier holders on this machine are dead.
+    The process holds the file ``lock``, so that earlier holders of it on this machine are dead.
     """
 
     def __init__(self, store: Store, lock: Path):
@@ -56,13 +56,12 @@ class Lease:
         self.lost, self._renewed = False, time.clock_gettime(_CLOCK)
         self._seen: dict[str, tuple[dict, float, float]] = {}
 
-    def tag(self, state: str) -> str:
-        """Returns the tag's text; ``state`` is ``claimed`` or ``held``."""
+    def tag(self, state: Literal["claimed", "held"]) -> str:
         return f"{state} {self.token} {time.time() + SECONDS:.3f} {self.place}"
 
     def alive(self, run: Run) -> bool:
         """Returns whether another process works on the run, as far as this one has watched."""
-        lease = _read(run)
+        lease = read(run)
         if not self.store.shared or run.info.status != "RUNNING" or not lease:
             return False
         if lease["place"] == self.place or lease["token"] == self.token:
@@ -82,10 +81,10 @@ class Lease:
         """
 
         def rank(run: Run) -> tuple[bool, str]:
-            return _read(run).get("state") != "held", run.info.run_id
+            return read(run).get("state") != "held", run.info.run_id
 
         mine = next((run for run in contenders if run.info.run_id == run_id), None)
-        if mine is None or _read(mine).get("token") != self.token:
+        if mine is None or read(mine).get("token") != self.token:
             return False
         return all(rank(mine) < rank(run) for run in contenders if self.alive(run))
 
@@ -118,12 +117,11 @@ class Lease:
                 thread.join(timeout=5)
 
     def confirm(self) -> None:
-        """Asks the store before a write, if renewing is overdue; raises ``Lost``."""
+        """Raises ``Lost`` if another process has the run; asks the store if renewing is overdue."""
         if self.store.shared and time.clock_gettime(_CLOCK) - self._renewed > SECONDS:
             self._renew()
         self.raise_if_lost()
 
     def raise_if_lost(self) -> None:
-        """Raises ``Lost`` if another process is known to have taken the run over."""
         if self.lost:
             raise Lost

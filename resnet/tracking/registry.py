@@ -14,7 +14,7 @@ from mlflow.protos.databricks_pb2 import RESOURCE_ALREADY_EXISTS, ErrorCode
 from resnet.data import Dataset
 from resnet.network import keras, served
 from resnet.store import Store
-from resnet.study import KEYS, Job, Study, rung_number, short
+from resnet.study import Job, Study, rung_number, short
 from resnet.training import Outcome
 
 
@@ -25,7 +25,6 @@ def log_model(store: Store, run_id: str, job: Job, dataset: Dataset, outcome: Ou
     """
     client = store.client
     run = client.get_run(run_id)
-    # MLflow shows a model before its files are there; its status tells whether they are
     for model in _models_of(store, run_id):
         if model.status == LoggedModelStatus.READY:
             return model.model_id
@@ -87,9 +86,7 @@ def register(store: Store, dataset: Dataset, profile: str) -> None:
     newest: dict[str, dict[str, Run]] = {}  # by rung and seed
     for run in store.search(role="rung", status="FINISHED", **same):
         tags = run.data.tags
-        # somebody may have deleted a tag in MLflow's UI
-        known = tags.keys() >= {*KEYS} and "best_val_accuracy" in run.data.metrics
-        if not known or tags["modified"] or "~" in tags["rung"]:
+        if tags["modified"] or "~" in tags["rung"]:
             continue
         seeds = newest.setdefault(tags["rung"], {})
         hashes = {other.data.tags["config_hash"] for other in seeds.values()}
@@ -113,7 +110,7 @@ def register(store: Store, dataset: Dataset, profile: str) -> None:
 
 
 def _version(store: Store, name: str, run_id: str) -> str | None:
-    """The version of a run's model under a name, made if there is none; None without a model."""
+    """Finds or makes the version of a run's model under a name; None without a model."""
     for version in store.client.search_model_versions(f"name = '{name}' and run_id = '{run_id}'"):
         return version.version
     logged = _models_of(store, run_id)

@@ -17,15 +17,7 @@ from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 from resnet import Interrupted, events
 from resnet.data import Dataset
 from resnet.network import notes
-from resnet.records import (
-    CONTEXT,
-    CURVES,
-    diverged,
-    figures,
-    predictions,
-    save_results,
-    settings,
-)
+from resnet.records import CURVES, artifacts, diverged, figures
 from resnet.store import FAILURES, Store, data_of
 from resnet.study import Job, signatures
 from resnet.tracking import leases
@@ -43,21 +35,12 @@ _DRAWING = threading.Lock()  # lanes are threads, and Matplotlib is not safe for
 def parent_run(store: Store, name: str, job: Job, dataset: Dataset) -> Iterator[str]:
     """Opens the invocation's own run, yields its id, and ends it.
 
-    It also ends earlier parents whose process is gone (a ``kill -9``): those of this machine at
-    once, those of other machines if their leases are still the same in the end.
-
-    Args:
-        store: store of the runs.
-        name: the run's name in MLflow's UI.
-        job: one of its jobs, all of which have the same profile and modifications.
-        dataset: dataset of the jobs.
+    It also ends earlier parents whose process is gone (a ``kill -9``). ``job`` is one of the
+    invocation's; all have the same profile and modifications.
     """
-    began, process, elsewhere = time.monotonic(), psutil.Process(), {}
+    process = psutil.Process()
     for run in store.search(role="ladder", status="RUNNING"):
-        tags = run.data.tags
-        if store.shared and tags.get("owner") != leases.machine():
-            elsewhere[run.info.run_id] = tags.get(leases.TAG)
-        elif not _alive(tags):
+        if not _alive(store, run):
             end(store, run.info.run_id, RunStatus.KILLED)
     tags = environment(store.study) | {
         "profile": job.profile,
@@ -73,13 +56,13 @@ def parent_run(store: Store, name: str, job: Job, dataset: Dataset) -> Iterator[
     with _ending(store, run_id), lease.kept(run_id, lambda: True):
         store.client.log_inputs(run_id, inputs_of(dataset))
         yield run_id
-    if elsewhere and time.monotonic() - began > leases.SECONDS:
-        for run in store.search(role="ladder", status="RUNNING"):
-            if run.data.tags.get(leases.TAG) == elsewhere.get(run.info.run_id, ""):
-                end(store, run.info.run_id, RunStatus.KILLED)
 
 
-def _alive(tags: dict[str, str]) -> bool:
+def _alive(store: Store, run: Run) -> bool:
+    tags = run.data.tags
+    if store.shared and tags.get("owner") != leases.machine():
+        # an hour, because two machines' clocks may differ
+        return float(leases.read(run).get("until", 0)) > time.time() - 3600
     try:
         return str(psutil.Process(int(tags["pid"])).create_time()) == tags["pid_started"]
     except (psutil.Error, KeyError, ValueError):
@@ -88,7 +71,6 @@ def _alive(tags: dict[str, str]) -> bool:
 
 @contextlib.contextmanager
 def _ending(store: Store, run_id: str) -> Iterator[None]:
-    """Ends a run as FINISHED, KILLED or FAILED."""
     try:
         yield
     except Lost:
@@ -102,7 +84,7 @@ def _ending(store: Store, run_id: str) -> Iterator[None]:
 
 
 class RunWriter:
-    """Writes one job's run to MLflow, by a store that confirms the run's lease before each call."""
+    """Writes one job's run to a store that confirms the run's lease before each call."""
 
     def __init__(self, store: Store, run_id: str, lease: Lease):
         self.store, self.run_id, self.lease = store, run_id, lease
@@ -133,15 +115,13 @@ class RunWriter:
         self.store.client.set_tag(self.run_id, RESUMED, text)
 
     def log_outcome(self, job: Job, dataset: Dataset, outcome: Outcome) -> None:
-        """Logs artifacts, the model and the final metrics."""
         self.log_history(outcome.history)
         with tempfile.TemporaryDirectory() as temporary:
             folder = Path(temporary)
-            predicted = predictions(dataset.y_test, outcome.probabilities)
+            predicted = artifacts.predictions(dataset.y_test, outcome.probabilities)
+            of_images = predicted, dataset.classes
             with _DRAWING:
-                save_results(
-                    *(folder, predicted, dataset.classes, outcome.history, job.experiment.title)
-                )
+                artifacts.save_results(folder, *of_images, outcome.history, job.experiment.title)
                 figures.mistakes(dataset, outcome.probabilities, folder / "mistakes.png")
             np.save(folder / "test_probabilities.npy", outcome.probabilities, allow_pickle=False)
             lines: list[str] = []
@@ -178,9 +158,9 @@ class RunWriter:
 def child_run(
     store: Store, run: Run, job: Job, dataset: Dataset, lease: Lease
 ) -> Iterator[RunWriter]:
-    """Opens a run from :func:`resnet.tracking.take`; ends it as FINISHED, FAILED or KILLED.
+    """Opens a run from :func:`take`, keeps its lease, and ends it as FINISHED, FAILED or KILLED.
 
-    The lease is kept until the end. Once it is lost, every call raises ``Lost``.
+    Once the lease is lost, every call raises ``Lost``.
     """
     run_id, key = run.info.run_id, key_of(job, dataset)
     ours = store.confirming(lease.confirm)
@@ -194,7 +174,7 @@ def child_run(
         if job.experiment.code:
             ours.client.log_text(run_id, job.experiment.code, signatures.OWN)
         if not data_of(run):
-            params = [Param(*item) for item in settings(job.experiment).items()]
+            params = [Param(*item) for item in artifacts.settings(job.experiment).items()]
             ours.client.log_batch(run_id, params=params)
             ours.client.log_inputs(run_id, inputs_of(dataset))
         # MLflow's own switch acts in its fluent start_run, and these runs are made by the client
@@ -207,7 +187,7 @@ def child_run(
 
 
 def _digest(dataset: Dataset, context: str) -> str:
-    # of one name and digest MLflow would keep the first alone
+    # MLflow keeps one dataset per name and digest
     return f"{dataset.fingerprint[:24]}-{context}"
 
 
@@ -217,7 +197,7 @@ def inputs_of(dataset: Dataset) -> list[DatasetInput]:
     def logged(context: str, x: np.ndarray, y: np.ndarray) -> DatasetInput:
         source, digest = CodeDatasetSource({"source": dataset.source}), _digest(dataset, context)
         made = from_numpy(x, source, targets=y, name=dataset.name, digest=digest)
-        return DatasetInput(made._to_mlflow_entity(), [InputTag(CONTEXT, context)])
+        return DatasetInput(made._to_mlflow_entity(), [InputTag(artifacts.CONTEXT, context)])
 
     return [
         logged("training", dataset.x_train, dataset.y_train),

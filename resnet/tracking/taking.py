@@ -8,7 +8,7 @@ from mlflow.tracking.context.registry import resolve_tags
 
 from resnet.data import Dataset
 from resnet.network import keras
-from resnet.records import DESCRIPTION, PARENT, describe
+from resnet.records.artifacts import DESCRIPTION, PARENT, describe
 from resnet.store import Store
 from resnet.study import Job, Key
 from resnet.tracking import leases
@@ -41,17 +41,8 @@ def take(
 ) -> Run | None:
     """Finds the run of a job, wherever it was begun, or makes it, and takes its lease.
 
-    The caller holds the lock of the trajectory's checkpoints on this machine.
-
-    Args:
-        store: store of the runs.
-        job: job to train.
-        dataset: images to train on.
-        parent_id: id of the invocation's run.
-        lease: lease to put on the run.
-        lanes: number of lanes of the program that trains the job.
-        fresh: whether runs of earlier invocations are given up.
-        folder: the trajectory's checkpoints; without any, a run that has epochs is given up.
+    The caller holds this machine's lock of the trajectory's checkpoints, which lie in ``folder``;
+    without any, a run that has epochs is given up. ``fresh`` gives up runs of earlier invocations.
 
     Returns:
         The run to train, or a FINISHED one; None if another process works on it.
@@ -123,7 +114,7 @@ def _claim(
 
 def create(store: Store, name: str, tags: dict[str, str], lease: Lease) -> str:
     """Makes exactly one run with a lease on it, and returns its id."""
-    # MLflow's own git context takes the commit of any checkout around the script for the script's
+    # MLflow's git context records the commit of any checkout around the script
     tags |= {leases.TAG: lease.tag("claimed")}
     tags = resolve_tags(tags, ignore=[GitRunContext])  # type: ignore[list-item] # its class
     # If a store goes away before it answers, the call is repeated and makes two runs; the token
