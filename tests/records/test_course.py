@@ -126,11 +126,3 @@ def test_the_display_says_what_was_recorded_and_warns_once(rows, terminal):
     text = " ".join(out.getvalue().split())
     assert text.count("off course") == 1
     assert re.search(r"off course: three epochs in a row lie outside of [0-9.]+ % to", text)
-
-
-def test_nothing_is_said_of_what_nobody_recorded():
-    job = Job(Study.open().experiment("02_augmentation"), 9)
-    out = io.StringIO()
-    display = Display(Console(file=out, width=100), [job])
-    display(events.Epoch(job, history([0.1, 0.1, 0.1, 0.1])))
-    assert "recorded" not in out.getvalue() and "off" not in out.getvalue()
