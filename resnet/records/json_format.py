@@ -44,9 +44,9 @@ def unpack(text: str, dtype: str, count: int) -> np.ndarray:
 class DataInput(Strict):
     """A dataset as MLflow keeps it with the run."""
 
-    name: Annotated[str, Field(min_length=1, max_length=500)]
-    digest: Annotated[str, Field(min_length=1, max_length=36)]
-    source_type: Annotated[str, Field(min_length=1, max_length=36)]
+    name: str
+    digest: str
+    source_type: str
     source: str  # JSON; a local file without its folders, which mean nothing elsewhere
     schema_: str | None = Field(alias="schema")
     profile: str | None

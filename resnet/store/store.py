@@ -114,7 +114,6 @@ class Store:
             max_results=SEARCH_MAX_RESULTS_THRESHOLD,  # 50,000
             order_by=["attributes.start_time DESC"],
         )
-
         tags = {key: value for key, value in conditions.items() if key != "status"}
         return [run for run in found if tags.items() <= run.data.tags.items()]
 

@@ -16,8 +16,6 @@ from pathlib import Path
 import alembic.command
 import pytest
 from conftest import ROOT, SMALL, experiment
-from hypothesis import example, given, settings
-from hypothesis import strategies as st
 from mlflow.store.db import utils
 from rich.console import Console
 
@@ -54,22 +52,9 @@ def told(call, *arguments, **options):
 
 # -- the address --------------------------------------------------------------------------------
 
-NAMES = st.text(
-    st.sampled_from("ab 20%3F?#&=+;:@~'\"\\\n\rü") | st.characters(exclude_characters="/\0"),
-    min_size=1,
-    max_size=12,
-).filter(lambda name: name not in (".", ".."))
 
-
-@settings(max_examples=8, deadline=None)
-@given(name=NAMES, quoted=st.booleans())
-@example(name="a%20b", quoted=True)
-@example(name="a%20b", quoted=False)
-@example(name="a?b", quoted=True)
-@example(name="a?b", quoted=False)
-@example(name="100%", quoted=False)
-@example(name="a#b\n", quoted=True)
-@example(name="\udcff", quoted=True)  # of a file system that is not UTF-8
+@pytest.mark.parametrize("quoted", [True, False])
+@pytest.mark.parametrize("name", ["a%20b", "a?b", "100%", "a#b\n", "\udcff"])
 def test_mlflow_writes_the_file_that_is_said_or_none(empty, name, quoted):
     """As the project writes an address, and as a user who knows of no quoting does."""
     with tempfile.TemporaryDirectory() as made:
@@ -85,7 +70,7 @@ def test_mlflow_writes_the_file_that_is_said_or_none(empty, name, quoted):
         except UserError as error:
             assert str(error).isprintable()
             assert {*top.rglob("*")} == before
-            assert not quoted or "\udcff" in name or len(os.fsencode(name)) > 255
+            assert not quoted or "\udcff" in name  # of a file system that is not UTF-8
             return
         said = addresses.file_of(opened.uri)
         assert said == file or not quoted
