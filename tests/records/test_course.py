@@ -73,14 +73,6 @@ def test_a_run_of_something_else_is_off_course(rows, broken):
     assert warned(Course.of(runs), curve)
 
 
-def test_nothing_is_said_beyond_what_was_recorded(rows):
-    course = Course.of(rows["02_augmentation"])
-    last = len(course.epochs)
-    assert course.recorded(last) and not course.recorded(last + 1)
-    assert not course.off([0.0] * (last + 5))
-    assert not course.off([0.0, 0.0])  # two epochs say nothing
-
-
 def test_courses_go_by_settings_and_images():
     study = Study.open()
     jobs = [Job(study.experiment(name), 7) for name in ("01_template", "02_augmentation")]

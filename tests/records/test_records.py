@@ -136,7 +136,7 @@ def test_a_run_whose_loss_became_nan_is_recorded_and_restored(recorded, text, tm
     assert Predictions.of(frame).frame()["truth_probability"].tolist() == [0]
 
 
-@pytest.mark.parametrize("point", ["log_batch", "log_inputs", "log_artifacts", "set_terminated"])
+@pytest.mark.parametrize("point", ["log_batch", "set_terminated"])
 def test_killed_while_restoring_and_repeated(recorded, sample, monkeypatch, point):
     class Killed(BaseException):
         pass

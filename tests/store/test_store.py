@@ -10,7 +10,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import alembic.command
@@ -354,23 +353,6 @@ def test_what_kept_a_ladder_from_its_models_and_report_is_made_up_for(own, datas
     own.client.set_tag(parent, "ladder", "its report")
     assert engines.run_jobs([JOB], dataset, own, lambda event: None, name="x") == (0, {"": ""})
     assert len(own.search(role="ladder")) == 1
-
-
-def test_an_interrupted_sweep_leaves_no_parent_going(own, dataset):
-    def stop(event):
-        if isinstance(event, events.Epoch):
-            raise KeyboardInterrupt
-
-    jobs = [replace(JOB, modified=f"a.b={n}") for n in (1, 2)]
-    with pytest.raises(KeyboardInterrupt):
-        engines.run_jobs(jobs, dataset, own, stop, name="x")
-    parents = own.search(role="ladder")
-    assert [run.info.status for run in parents] == ["KILLED"] * 2
-    failures, again = engines.run_jobs(jobs, dataset, own, lambda event: None, name="x")
-    assert failures == 0
-    for run in own.search(role="rung"):
-        assert run.data.tags["mlflow.parentRunId"] == again[run.data.tags["modified"]]
-    assert not {*again.values()} & {run.info.run_id for run in parents}
 
 
 def test_a_diverged_run_says_so(own, dataset):

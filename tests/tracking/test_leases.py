@@ -90,12 +90,6 @@ def test_a_renewed_lease_is_never_taken_over(shared, dataset, tmp_path):
     assert take(shared, other, dataset, tmp_path).info.status == "FINISHED"
 
 
-def test_of_this_machine_a_dead_holder_is_known_by_its_lock(shared, dataset, tmp_path):
-    run = take(shared, Lease(shared, tmp_path / "lock"), dataset, tmp_path)
-    again = take(shared, Lease(shared, tmp_path / "lock"), dataset, tmp_path)
-    assert again.info.run_id == run.info.run_id
-
-
 def test_who_lost_the_run_writes_no_more(shared, dataset, tmp_path):
     lease = Lease(shared, tmp_path / "first")
     run = take(shared, lease, dataset, tmp_path)
