@@ -223,9 +223,7 @@ def committed(folder):
 
 
 def version(folder, monkeypatch):
-    monkeypatch.setattr(
-        host.version.__globals__["sys"].modules["resnet.host.version"], "ROOT", folder.resolve()
-    )
+    monkeypatch.setitem(host.version.__globals__, "ROOT", folder.resolve())
     tags = host.version()
     return tags["git_commit"], tags["git_dirty"]
 
