@@ -6,7 +6,7 @@ Nothing here imports Keras.
 """
 
 from resnet.records import artifacts, figures
-from resnet.records.artifacts import CURVES, DESCRIPTION, diverged, unguarded
+from resnet.records.artifacts import CURVES, DESCRIPTION, diverged, guarded, unguarded
 from resnet.records.course import Course, courses
 from resnet.records.from_mlflow import key_of, recordable, to_record
 from resnet.records.json_format import Record, files, load, load_all, save
