@@ -12,7 +12,6 @@ with command_lines.packages():
     import sys
     from collections.abc import Callable, Iterator
     from functools import partial
-    from itertools import pairwise
     from pathlib import Path
     from typing import TYPE_CHECKING, Annotated, Any
 
@@ -226,9 +225,8 @@ def _train(options: Options) -> None:
         published = {}  # the figures are about other data or settings
     display = Display(console, due, published, courses)
     again = command_lines.again(store.uri)
-    seeds = options.seeds or options.all_seeds[0]
     name = f"{'ablation' if options.ablate else 'ladder'} {options.rungs}"
-    name = f"{name} · {dataset.name} · seed {seeds}"
+    name = f"{name} · {dataset.name} · seed {options.seeds}"
     try:
         with (
             _store_failures(store.uri, f"go on with:  {again}"),
@@ -328,24 +326,13 @@ def _store_failures(uri: str | None, way_out: str = "try again") -> Iterator[Non
 
 
 def _as_command(words: list[str]) -> list[str]:
-    """Rewrites ``--ladder X`` and ``--ablate X`` as ``run X`` and ``ablate X``.
-
-    Raises:
-        UserError: a value is empty, for example a shell variable that is not set.
-    """
-    for before, word in pairwise(["the command", *words]):
-        option, equals, value = word.partition("=")
-        if not (word.startswith("--") and equals):
-            option, value = before, word
-        if not value.strip() and option != "--modified":
-            raise UserError(f"{option}: is empty; give a value or leave it out")
-    if words and words[0].startswith("-"):  # there is no command
+    """Rewrites ``--ladder X`` and ``--ablate X`` as ``run X`` and ``ablate X``."""
+    if words[:1] and words[0].startswith("-"):  # there is no command
         for i, word in enumerate(words):
             option, equals, rungs = word.partition("=")
             if option in ("--ladder", "--ablate"):
                 rest = [rungs, *words[i + 1 :]] if equals else words[i + 1 :]
-                words = ["run" if option == "--ladder" else "ablate", *words[:i], *rest]
-                break
+                return ["run" if option == "--ladder" else "ablate", *words[:i], *rest]
     return words
 
 

@@ -16,8 +16,8 @@ from resnet.host import addresses, machine
 from resnet.host.messages import one_line
 from resnet.study import Experiment, Job, Study, ablation, select, sweep
 
+# JSON, pandas and spreadsheets cannot tell larger whole numbers apart
 LARGEST_SEED = 2**53 - 1
-"""JSON, pandas and spreadsheets cannot tell larger whole numbers apart."""
 
 
 def value(metavar: str, text: str, default: str | bool = False) -> Any:
@@ -83,11 +83,9 @@ class Options:
     profile: Annotated[
         str, value("NAME", "full, or quick: digits, few epochs, minutes.", default=True)
     ] = "full"
-    seed: Annotated[
-        int | None,
-        typer.Option(help="One seed.", metavar="N", min=0, max=LARGEST_SEED, show_default="0"),
-    ] = None
-    seeds: Annotated[str | None, value("SEEDS", "Several seeds: 0-4 or 0,2,5.")] = None
+    seeds: Annotated[
+        str, typer.Option("--seeds", "--seed", help="One or more: 0-4 or 0,2,5.", metavar="SEEDS")
+    ] = "0"
     set_: Annotated[
         list[str] | None,
         typer.Option(
@@ -145,8 +143,6 @@ class Options:
     timing: Annotated[bool, flag("--timing", "Show the plan, and time some steps here.")] = False
 
     def __post_init__(self) -> None:
-        if self.seed is not None and self.seeds is not None:
-            raise UserError("--seed and --seeds: give one of them")
         if self.ray and addresses.file_of(addresses.full(self.tracking_uri)):
             raise UserError(
                 "--ray: the nodes do not see a file here; give the --tracking-uri of a server"
@@ -168,10 +164,6 @@ class Options:
         """The images' name or path: of ``--data``, else of the profile, else of the study."""
         full = self.profile == "full"
         return self.data or (self.study.images if full else self.study.profile(self.profile).data)
-
-    @property
-    def all_seeds(self) -> list[int]:
-        return parse_seeds(self.seeds) if self.seeds is not None else [self.seed or 0]
 
     @property
     def one_process(self) -> bool:
@@ -215,7 +207,7 @@ class Options:
             experiments = self._experiments(overrides)
             due[modified] = [
                 Job(experiment, seed, self.profile, modified, one_line(varied))
-                for seed in self.all_seeds
+                for seed in _parse_seeds(self.seeds)
                 for experiment in experiments
             ]
         return [*itertools.chain(*due.values())]
@@ -233,7 +225,7 @@ class Options:
         return experiments
 
 
-def parse_seeds(text: str) -> list[int]:
+def _parse_seeds(text: str) -> list[int]:
     """Reads ``0-4`` or ``0,2,5`` as a list without repeats."""
     seeds: dict[int, None] = {}
     for part in text.split(","):
