@@ -145,7 +145,7 @@ def restore(experiments: Experiments = None, tracking_uri: TrackingUri = None) -
         new = mlflow_ladder.restore(store, found)
     others = ", the others were there" * (new < len(found))
     say(f"{new} of {len(found)} recorded runs restored{others}")
-    say(f"browse: {escape(_browse(store))}")
+    say(f"browse: {escape(store.study.command('ui', uri=store.uri))}")
 
 
 def ui(
@@ -200,12 +200,6 @@ def _plan(options: Options) -> None:
 
 
 def _train(options: Options) -> None:
-    """Trains the jobs that are due, and writes the report.
-
-    Raises:
-        UserError: a mistake that keeps everything from running, or the store cannot be reached.
-        typer.Exit: with code 130 if interrupted, 1 if a run failed.
-    """
     due = options.due()
     options.set_backend(several=not options.one_process)
     with console.status("starting"), quiet_start():  # the imports take seconds
@@ -275,11 +269,7 @@ def _engine(options: Options, due: list[Job]) -> Callable | None:
 
 
 def _conclude(store: "Store", parents: dict[str, str], dataset: "Dataset", due: list[Job]) -> None:
-    """Prints the results, and writes the report to the disk and to the parent runs.
-
-    Raises:
-        UserError: the report cannot be made or written.
-    """
+    """Prints the results, and writes the report to the disk and to the parent runs."""
     from report import analysis
     from report.presentation import mlflow_ladder, output, summary
 
@@ -303,14 +293,7 @@ def _conclude(store: "Store", parents: dict[str, str], dataset: "Dataset", due: 
         raise UserError(f"the runs are kept, but there is no report of them: {error}") from None
     summary.trained(content, due, console)
     say(f"report: {escape(command_lines.typed(out / output.PAGE))}")
-    say(f"browse: {escape(_browse(store))}")
-
-
-def _browse(store: "Store") -> str:
-    """Returns the server's address, or the command that shows the store."""
-    if store.uri.startswith("http"):
-        return messages.hide(store.uri)
-    return store.study.command("ui", uri=store.uri)
+    say(f"browse: {escape(store.study.command('ui', uri=store.uri))}")
 
 
 @contextlib.contextmanager

@@ -170,12 +170,13 @@ class Display(Progress):
                 lane = f", in one of {lanes} lanes" * (lanes > 1)
                 return f"training, at most {count(epochs, 'epoch')}{lane}"
             case events.Resumed(_, step, history, shared, differs, due):
-                changes = ", ".join(f"{key} {a} -> {b}" for key, (a, b) in differs.items())
-                elsewhere = f"; not as it began, so its bits may differ: {escape(changes)}"
-                whose = f"shares {count(shared, 'epoch')} with another run; " * bool(shared)
+                notes = [f"shares {count(shared, 'epoch')} with another run"] * bool(shared)
                 going_on = f"goes on in epoch {len(history) + 1}, {step} steps into it"
-                where = going_on if due else "nothing left to train"
-                return f"{whose}{where}{elsewhere * bool(differs)}"
+                notes += [going_on if due else "nothing left to train"]
+                if differs:
+                    changes = ", ".join(f"{key} {a} -> {b}" for key, (a, b) in differs.items())
+                    notes += [f"not as it began, so its bits may differ: {escape(changes)}"]
+                return "; ".join(notes)
             case events.Epoch(_, [*_, last] as history):
                 course = task.fields["course"]
                 span = course.recorded(len(history)) if course else None

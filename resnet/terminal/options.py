@@ -99,8 +99,6 @@ class Options:
     jobs: Annotated[
         int | None,
         typer.Option(
-            "--jobs",
-            "-j",
             help="Trainings at a time, each in its own process.",
             metavar="N",
             min=1,
@@ -151,9 +149,6 @@ class Options:
             raise UserError(
                 "--lanes: does not go with --jobs or --ray, which train in several processes"
             )
-        gpus = self.gpus_per_run
-        if gpus and gpus > 1 and gpus % 1:
-            raise UserError(f"--gpus-per-run {gpus:g}: give a whole number, or one below 1")
 
     @functools.cached_property
     def study(self) -> Study:
@@ -185,7 +180,7 @@ class Options:
         if several:  # by default the first process takes all of the GPU's memory
             os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
             os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
-        if self.threads and (self.cpus_per_run or self.ray):
+        if self.cpus_per_run or self.ray:
             os.environ["TF_NUM_INTRAOP_THREADS"] = str(self.threads)
 
     def due(self) -> list[Job]:

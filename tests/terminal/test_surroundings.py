@@ -1,4 +1,4 @@
-"""What surrounds a run: Keras's settings, the terminal, pipes, disks, fonts, spreadsheets."""
+"""What surrounds a run: Keras's settings, the terminal, pipes, spreadsheets."""
 
 import json
 import os
@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-import warnings
 
 import pandas as pd
 import pytest
@@ -22,18 +21,17 @@ from report import analysis
 from report.presentation import output
 from resnet import UserError
 from resnet.host import BACKENDS, choose_backend
-from resnet.records import artifacts, figures
+from resnet.records import artifacts
 
 TINY = ("--ladder=1", "--set=model.identity_blocks=[0,0,0]", "--set=training.epochs=1")
 
 
-def run(*arguments, cwd=ROOT, stdout=subprocess.PIPE, **environment):
+def run(*arguments, cwd=ROOT, **environment):
     """The real command line, in an environment that is somebody else's."""
     return subprocess.run(
         [sys.executable, str(ROOT / "runner.py"), *map(str, arguments)],
         env={k: v for k, v in (os.environ | environment).items() if v is not None},
-        stdout=stdout,
-        stderr=subprocess.PIPE,
+        capture_output=True,
         text=True,
         cwd=cwd,
         timeout=600,
@@ -71,24 +69,16 @@ def test_a_user_s_keras_json_changes_nothing(tmp_path):
     assert told == "float32 1e-07 channels_last\n"
 
 
-@pytest.mark.parametrize("backend", ["torch", "TensorFlow"])
-def test_a_backend_that_cannot_train_is_a_line(backend, tmp_path):
-    refused(
-        run("run", "1", f"--tracking-uri=sqlite:///{tmp_path}/x.db", KERAS_BACKEND=backend),
-        f"KERAS_BACKEND is {backend!r}",
-        "tensorflow or jax",
-        "keras.json",
-    )
-
-
-def test_settings_that_keras_does_not_take_are_a_line(tmp_path):
+@pytest.mark.parametrize(
+    ("environment", "told"),
+    [
+        ({"KERAS_BACKEND": "torch"}, ["KERAS_BACKEND is 'torch'", "tensorflow or jax"]),
+        ({"KERAS_HOME": "."}, ["keras.json", "float9"]),
+    ],
+)
+def test_settings_that_cannot_train_are_a_line(tmp_path, environment, told):
     (tmp_path / "keras.json").write_text('{"floatx": "float9"}')
-    refused(
-        run("run", "1", f"--tracking-uri=sqlite:///{tmp_path}/x.db", KERAS_HOME=str(tmp_path)),
-        f"{tmp_path}/keras.json",
-        "float9",
-    )
-    refused(run("--ladder=1", "--dry-run", TF_NUM_INTRAOP_THREADS="abc"), "'abc'", "unset it")
+    refused(run("run", "1", "--tracking-uri=sqlite:///x.db", cwd=tmp_path, **environment), *told)
 
 
 JSON = st.recursive(
@@ -127,7 +117,6 @@ def test_a_narrow_terminal_cuts_nothing():
     process = run("--ladder=3", "--profile=quick", "--dry-run", COLUMNS="7")
     assert process.returncode == 0
     assert "3 + deeper + early stopping" in process.stdout
-    refused(run("--ladder=9", COLUMNS="7"), "there is no rung 9")
 
 
 def test_what_a_terminal_has_no_characters_for_is_replaced(store):
@@ -161,13 +150,9 @@ def test_colons_are_no_emoji(here, image_folder, tmp_path):
     assert process.returncode == 0, process.err
     assert "set:100:x:x:: 200 training" in process.out
     assert shlex.quote(str(folder)) in process.out.partition("how long it takes here:")[2]
-    refused_ = here("plan", "1", "--data", tmp_path / ":x:", "--set", "training.epochs=7:x:7")
-    assert "'7:x:7'" in refused_.err
-    assert ":x:'" in here("plan", "1", "--data", tmp_path / ":x:").err
 
 
-@pytest.mark.parametrize("seconds", [1.2, 2.5])
-def test_ctrl_c_while_it_starts_is_no_traceback(tmp_path, seconds):
+def test_ctrl_c_while_it_starts_is_no_traceback(tmp_path):
     words = ["run", "1", f"--tracking-uri=sqlite:///{tmp_path}/x"]
     process = subprocess.Popen(
         [sys.executable, str(ROOT / "runner.py"), *words],
@@ -175,7 +160,7 @@ def test_ctrl_c_while_it_starts_is_no_traceback(tmp_path, seconds):
         stderr=subprocess.PIPE,
         text=True,
     )
-    time.sleep(seconds)
+    time.sleep(1.5)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert "Traceback" not in err
@@ -197,16 +182,7 @@ def test_mlflow_s_settings_of_other_work_count_for_nothing():
     assert told == b"set() True\n"
 
 
-# --- fonts, spreadsheets, litter ---------------------------------------------------------------
-
-
-def test_characters_that_no_font_has_warn_nobody(tmp_path, monkeypatch):
-    table = pd.DataFrame([[3, 1], [0, 4]], index=["猫", "dog"], columns=["猫", "dog"])
-    known = figures.font_manager.fontManager
-    monkeypatch.setattr(known, "ttflist", [f for f in known.ttflist if f.name == "DejaVu Sans"])
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        figures.save(figures.confusion(table), tmp_path / "x.png")
+# --- spreadsheets, litter ----------------------------------------------------------------------
 
 
 @given(
@@ -246,8 +222,3 @@ def test_what_the_system_leaves_in_a_report_stops_none(store):
     (out / "mine.txt").touch()
     with pytest.raises(UserError, match=r"mine\.txt"):
         output.write(content, out)
-    nobody = store.folder / "hidden"
-    nobody.mkdir()
-    (nobody / ".mine").touch()  # but no report was there
-    with pytest.raises(UserError, match=r"\.mine"):
-        output.write(content, nobody)
