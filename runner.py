@@ -1,6 +1,6 @@
 """The command line: ``python runner.py --ladder all`` runs the study's five rungs in sequence.
 
-Installed it is called ``ladder``, with a command for each thing there is to do.
+The installed program is called ``ladder`` and has one command for each task.
 """
 
 from resnet.host import command_lines, messages
@@ -174,10 +174,6 @@ def _plan(options: Options) -> None:
     from resnet.terminal.plan import show
 
     due = options.due()
-    with console.status("reading the claims"):
-        from report.analysis import load_statements
-
-        load_statements(options.study)  # raises if the claims are malformed
     options.set_backend(several=True)
     lanes_of = {job.row: 1 for job in due}
     asked = options.lanes if options.one_process or len(due) == 1 else 1

@@ -113,20 +113,6 @@ def test_whatever_keras_json_says_the_backend_is_known_or_refused(tmp_path_facto
 # --- the terminal ------------------------------------------------------------------------------
 
 
-def test_a_narrow_terminal_cuts_nothing():
-    process = run("--ladder=3", "--profile=quick", "--dry-run", COLUMNS="7")
-    assert process.returncode == 0
-    assert "3 + deeper + early stopping" in process.stdout
-
-
-def test_what_a_terminal_has_no_characters_for_is_replaced(store):
-    store.add(LADDER[0], right(1000, 700), profile="quick")
-    ascii_only = {"PYTHONIOENCODING": "ascii", "LC_ALL": "C"}
-    process = run("report", "--summary", "--tracking-uri", store.uri, **ascii_only)
-    assert (process.returncode, process.stderr) == (0, "")
-    assert "1 Template" in process.stdout
-
-
 def test_a_closed_pipe_ends_a_training_as_ctrl_c_does(command, image_folder):
     arguments = (*TINY[:2], f"--data={image_folder}", "--set=training.epochs=3")
     process = command.start(*arguments)
