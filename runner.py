@@ -174,6 +174,10 @@ def _plan(options: Options) -> None:
     from resnet.terminal.plan import show
 
     due = options.due()
+    with console.status("reading the claims"):
+        from report.analysis import load_statements
+
+        load_statements(options.study)  # raises if the claims are malformed
     options.set_backend(several=True)
     lanes_of = {job.row: 1 for job in due}
     asked = options.lanes if options.one_process or len(due) == 1 else 1
