@@ -21,13 +21,7 @@ LARGEST_SEED = 2**53 - 1
 
 
 def value(metavar: str, text: str, default: str | bool = False) -> Any:
-    """Returns an option with a value.
-
-    Args:
-        metavar: name of the value in the help.
-        text: help.
-        default: text that the help shows as the default; False for none.
-    """
+    """Returns an option with a value; ``default`` is what the help shows as the default."""
     return typer.Option(help=text, metavar=metavar, show_default=default)
 
 
@@ -208,9 +202,7 @@ class Options:
         return [*itertools.chain(*due.values())]
 
     def _experiments(self, overrides: Sequence[str]) -> list[Experiment]:
-        def load(name: str) -> Experiment:
-            return self.study.experiment(name, self.profile, overrides)
-
+        load = functools.partial(self.study.experiment, profile=self.profile, overrides=overrides)
         if self.ablate:
             experiments = ablation.derived(self.rungs, list(self.study.files), load)
         else:

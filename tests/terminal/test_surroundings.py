@@ -14,7 +14,7 @@ import pytest
 from conftest import ROOT
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from mlflow.tracking import MlflowClient
+from ladders import runs_of
 from report_store import LADDER, right
 
 from report import analysis
@@ -45,14 +45,6 @@ def refused(process, *told):
     assert process.stderr.count("\n") == 1
     for text in told:
         assert text in process.stderr
-
-
-def curve(uri):
-    client = MlflowClient(uri)
-    ids = [found.experiment_id for found in client.search_experiments()]
-    (ran,) = client.search_runs(ids, "tags.role = 'rung'")
-    assert ran.info.status == "FINISHED"
-    return {k: v for k, v in ran.data.metrics.items() if "second" not in k}
 
 
 # --- Keras's settings --------------------------------------------------------------------------
@@ -121,12 +113,11 @@ def test_a_closed_pipe_ends_a_training_as_ctrl_c_does(command, image_folder):
     assert process.wait(timeout=300) == 130
     assert process.stderr.read() == ""
     process.stderr.close()
-    client = MlflowClient(command.uri)
-    ids = [found.experiment_id for found in client.search_experiments()]
-    assert "RUNNING" not in {found.info.status for found in client.search_runs(ids)}
+    assert "RUNNING" not in {ran.info.status for ran in runs_of(command.uri)}
     again = command(*arguments)
     assert again.returncode == 0, again
-    assert curve(command.uri)["epochs_run"] == 3
+    (ran,) = runs_of(command.uri)
+    assert (ran.info.status, ran.data.metrics["epochs_run"]) == ("FINISHED", 3)
 
 
 def test_colons_are_no_emoji(here, image_folder, tmp_path):
