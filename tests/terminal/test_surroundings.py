@@ -14,7 +14,7 @@ import pytest
 from conftest import ROOT
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from ladders import runs_of
+from ladders import TINY, runs_of
 from report_store import LADDER, right
 
 from report import analysis
@@ -22,8 +22,6 @@ from report.presentation import output
 from resnet import UserError
 from resnet.host import BACKENDS, choose_backend
 from resnet.records import artifacts
-
-TINY = ("--ladder=1", "--set=model.identity_blocks=[0,0,0]", "--set=training.epochs=1")
 
 
 def run(*arguments, cwd=ROOT, **environment):
@@ -106,7 +104,7 @@ def test_whatever_keras_json_says_the_backend_is_known_or_refused(tmp_path_facto
 
 
 def test_a_closed_pipe_ends_a_training_as_ctrl_c_does(command, image_folder):
-    arguments = (*TINY[:2], f"--data={image_folder}", "--set=training.epochs=3")
+    arguments = ("--ladder=1", TINY, f"--data={image_folder}", "--set=training.epochs=3")
     process = command.start(*arguments)
     process.stdout.readline()
     process.stdout.close()
@@ -123,7 +121,7 @@ def test_a_closed_pipe_ends_a_training_as_ctrl_c_does(command, image_folder):
 def test_colons_are_no_emoji(here, image_folder, tmp_path):
     """Of pets:100:50 the line said another folder, and so did the command to go on with."""
     folder = shutil.copytree(image_folder, tmp_path / "set:100:x:x:")
-    process = here("plan", "1", "--data", folder, *TINY[1:])
+    process = here("plan", "1", "--data", folder, TINY)
     assert process.returncode == 0, process.err
     assert "set:100:x:x:: 200 training" in process.out
     assert shlex.quote(str(folder)) in process.out.partition("how long it takes here:")[2]
