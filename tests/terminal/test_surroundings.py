@@ -127,17 +127,17 @@ def test_colons_are_no_emoji(here, image_folder, tmp_path):
     assert shlex.quote(str(folder)) in process.out.partition("how long it takes here:")[2]
 
 
-def test_ctrl_c_while_it_starts_is_no_traceback(tmp_path):
-    words = ["run", "1", f"--tracking-uri=sqlite:///{tmp_path}/x"]
-    process = subprocess.Popen(
-        [sys.executable, str(ROOT / "runner.py"), *words],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+def test_ctrl_c_while_it_starts_is_no_traceback(command):
+    # a shell's background jobs ignore SIGINT, and so would their children
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    process = command.start("run", "1")
+    signal.signal(signal.SIGINT, before)
     time.sleep(1.5)
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
+    try:
+        _, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
     assert "Traceback" not in err
     assert process.returncode in (130, -signal.SIGINT)
 
