@@ -34,7 +34,7 @@ def test_it_is_planned_run_and_judged_by_the_commands_that_are_printed(command, 
     assert ran.returncode == 0, ran.err
     judged = here(*words(made.out, "report"))
     assert judged.returncode == 0, judged.err
-    assert "has the highest test accuracy" in judged.out
+    assert "The highest test accuracy is" in judged.out
     assert "convolution-gain" in judged.out
 
 
