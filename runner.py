@@ -1,19 +1,19 @@
 """The command line: ``python runner.py --ladder all`` runs the study's five rungs in sequence.
 
-Installed it is called ``ladder``, with a command for each thing there is to do.
+The installed program is called ``ladder`` and has one command for each task.
 """
 
 from resnet.host import command_lines, messages
 
 with command_lines.packages():
     import contextlib
+    import inspect
     import os
     import sys
     from collections.abc import Callable, Iterator
     from functools import partial
-    from itertools import pairwise
     from pathlib import Path
-    from typing import TYPE_CHECKING, Annotated
+    from typing import TYPE_CHECKING, Annotated, Any
 
     import typer
     from rich.markup import escape
@@ -22,9 +22,8 @@ with command_lines.packages():
     from report.keys import keys
     from resnet import Interrupted, UserError, terminal
     from resnet.host import addresses, quiet_start
-    from resnet.study import Job, Study, select
-    from resnet.terminal import Options, console, init, load_images, parse_seeds, say
-    from resnet.terminal import options as opt
+    from resnet.study import Job, Study
+    from resnet.terminal import Experiments, Options, TrackingUri, console, init, load_images, say
 
 if TYPE_CHECKING:  # what takes seconds to import is imported when it is needed
     from mlflow.entities import Run
@@ -36,95 +35,62 @@ EXAMPLES = {
     "": {
         "--ladder all": "the reproduction, on CIFAR-10",
         "--ladder all --dry-run": "its plan: size, time, changes",
-        "--ablate 4": "every subset of what rung 4 changes",
         "run all": "the same as --ladder all",
         "run --help": "more examples, and the options",
     },
     "run": {
         "all": "the reproduction, on CIFAR-10",
         "all,vgg --profile quick": "the machinery, in minutes, offline",
-        "1-2 --seeds 0-4": "two rungs, five seeds",
         "5,vgg --data cifar.zip": "an image folder or an archive of one",
-        "2 --set training.epochs=2": "a value changed",
-        "2 --set training.epochs=2,5": "each of several values",
+        "2 --set training.epochs=2,5": "a changed value: each of several",
         "all --seeds 0-4 --jobs 5": "25 runs, five at a time",
-        "all --seeds 0-4": "the same, side by side on a GPU (JAX)",
     },
-    "ablate": {
-        "4": "rung 4",
-        "assumed --seeds 0-4": "the alternatives, five seeds each",
-        "all --seeds 0-4": "all rungs, five seeds each",
-    },
+    "ablate": {"4": "rung 4", "assumed --seeds 0-4": "the alternatives, five seeds each"},
     "plan": {"all": "the whole ladder", "all --timing": "and how long it takes here"},
-    "keys": {"": "all", "training": "of training", "training.optimizer": "of optimizers"},
+    "keys": {"training": "of training", "training.optimizer": "of optimizers"},
     "init": {"mine": "in the folder mine"},
-    "record": {"": "all of your own", "1-3 --seeds 0": "some"},
-    "restore": {"": "into mlflow.db", "--tracking-uri sqlite:////tmp/x.db": "elsewhere"},
+    "record": {"": "all of your own"},
+    "restore": {"": "into mlflow.db"},
     "report": report_command.EXAMPLES,
     "ui": {"": "this project's runs, or the records", "--no-open": "without a browser"},
 }
-COMMANDS = {  # what trains and what plans takes the same options
+COMMANDS = {  # these take the same options
     "run": "Runs rungs of the ladder. Finished work is skipped; interrupted work goes on.",
     "ablate": "Runs every subset of what rungs change, or the alternatives to assumed values.",
     "plan": "Shows what would be trained, how large it is, how long it takes; trains nothing.",
 }
 
 
-def run(
-    context: typer.Context,
-    rungs: opt.Rungs,
-    data: opt.Data = None,
-    profile: opt.Profile = "full",
-    seed: opt.Seed = None,
-    seeds: opt.Seeds = None,
-    set_: opt.Set = None,
-    fresh: opt.Fresh = False,
-    jobs: opt.Jobs = None,
-    lanes: opt.Lanes = None,
-    ray: opt.Ray = None,
-    cpus_per_run: opt.CpusPerRun = None,
-    gpus_per_run: opt.GpusPerRun = None,
-    checkpoints: opt.Checkpoints = None,
-    experiments: opt.Experiments = None,
-    tracking_uri: opt.TrackingUri = None,
-    ablate: opt.Ablate = False,
-    dry_run: opt.DryRun = False,
-    timing: opt.Timing = False,
-) -> None:
-    """Trains or plans; ``COMMANDS`` has the help of the commands that it serves."""
-    ablate = ablate or context.info_name == "ablate"
-    options = Options(**context.params | {"ablate": ablate})
-    if dry_run or timing or context.info_name == "plan":
-        _plan(options)
-    else:
-        _train(options)
+def _command(name: str) -> Callable[..., None]:
+    """Returns the function of a command of ``COMMANDS``."""
+
+    def command(**given: Any) -> None:
+        options = Options(**given | {"ablate": given["ablate"] or name == "ablate"})
+        if name == "plan" or options.dry_run or options.timing:
+            _plan(options)
+        else:
+            _train(options)
+
+    # Typer reads the options from it
+    command.__signature__ = inspect.signature(Options)  # type: ignore[attr-defined]
+    return command
 
 
-def record(
-    rungs: Annotated[str, typer.Argument(help="Only of these.", metavar="RUNGS")] = "",
-    seeds: Annotated[str | None, typer.Option(help="Only these.", metavar="SEEDS")] = None,
-    experiments: opt.Experiments = None,
-    tracking_uri: opt.TrackingUri = None,
-) -> None:
+def record(experiments: Experiments = None, tracking_uri: TrackingUri = None) -> None:
     """Writes finished runs of the full profile to results/, as text for git.
 
     Writes the newest run of each configuration and seed, and replaces no record.
     """
     study = Study.open(experiments)
-    names = select(rungs, study.files) if rungs else None
-    numbers = {str(seed) for seed in parse_seeds(seeds)} if seeds is not None else None
-    with _store_failures(tracking_uri, "try again"), console.status("starting"):
-        from resnet import records
-        from resnet.store import connect
-
-        store = connect(tracking_uri, study, create=False)
     written: set[Path] = set()
     failed = False
-    with _store_failures(tracking_uri, "try again"):
+    with _store_failures(tracking_uri):
+        with console.status("starting"):
+            from resnet import records
+            from resnet.store import connect
+
+            store = connect(tracking_uri, study, create=False)
         for run in records.recordable(store):
-            rung, seed = (run.data.tags.get(name, "") for name in ("rung", "seed"))
-            if (names and rung not in names) or (numbers and seed not in numbers):
-                continue
             try:
                 path = study.results / records.key_of(run).file
                 if path not in written:
@@ -160,27 +126,26 @@ def _record(store: "Store", run: "Run", path: Path) -> str:
     )
 
 
-def restore(experiments: opt.Experiments = None, tracking_uri: opt.TrackingUri = None) -> None:
+def restore(experiments: Experiments = None, tracking_uri: TrackingUri = None) -> None:
     """Imports the recorded runs of results/ into an MLflow experiment of their own.
 
     It is for MLflow's UI: the report reads results/ itself. Runs that are there stay.
     """
     study = Study.open(experiments)
-    with _store_failures(tracking_uri, "try again"), console.status("starting"):
-        from resnet import records
-        from resnet.store import nothing_run
+    with _store_failures(tracking_uri):
+        with console.status("starting"):
+            from report.presentation import mlflow_ladder
+            from resnet import records
+            from resnet.store import nothing_run
 
-    found = records.load_all(study.results)
-    if not found:
-        raise nothing_run(study, f"there is no record in {study.results}", tracking_uri)
-    with _store_failures(tracking_uri, "try again"):
-        from report.presentation import mlflow_ladder
-
+        found = records.load_all(study.results)
+        if not found:
+            raise nothing_run(study, f"there is no record in {study.results}", tracking_uri)
         store = records.connect_recorded(tracking_uri, study)
         new = mlflow_ladder.restore(store, found)
     others = ", the others were there" * (new < len(found))
     say(f"{new} of {len(found)} recorded runs restored{others}")
-    say(f"browse: {escape(_browse(store))}")
+    say(f"browse: {escape(store.study.command('ui', uri=store.uri))}")
 
 
 def ui(
@@ -188,8 +153,8 @@ def ui(
         bool,
         typer.Option("--open/--no-open", help="Open a browser, if there is a display.", metavar=""),
     ] = True,
-    experiments: opt.Experiments = None,
-    tracking_uri: opt.TrackingUri = None,
+    experiments: Experiments = None,
+    tracking_uri: TrackingUri = None,
 ) -> None:
     """Shows the runs in MLflow's UI; Ctrl-C ends it.
 
@@ -199,7 +164,7 @@ def ui(
     """
     with console.status("opening the store"):
         from report.presentation.ui import prepare, show
-    with _store_failures(tracking_uri, "try again"):
+    with _store_failures(tracking_uri):
         uri, pages = prepare(tracking_uri, experiments)
     show(uri, pages, open_)
 
@@ -235,12 +200,6 @@ def _plan(options: Options) -> None:
 
 
 def _train(options: Options) -> None:
-    """Trains the jobs that are due, and writes the report.
-
-    Raises:
-        UserError: a mistake that keeps everything from running, or the store cannot be reached.
-        typer.Exit: with code 130 if interrupted, 1 if a run failed.
-    """
     due = options.due()
     options.set_backend(several=not options.one_process)
     with console.status("starting"), quiet_start():  # the imports take seconds
@@ -260,9 +219,8 @@ def _train(options: Options) -> None:
         published = {}  # the figures are about other data or settings
     display = Display(console, due, published, courses)
     again = command_lines.again(store.uri)
-    seeds = options.seeds or options.all_seeds[0]
     name = f"{'ablation' if options.ablate else 'ladder'} {options.rungs}"
-    name = f"{name} · {dataset.name} · seed {seeds}"
+    name = f"{name} · {dataset.name} · seed {options.seeds}"
     try:
         with (
             _store_failures(store.uri, f"go on with:  {again}"),
@@ -311,11 +269,7 @@ def _engine(options: Options, due: list[Job]) -> Callable | None:
 
 
 def _conclude(store: "Store", parents: dict[str, str], dataset: "Dataset", due: list[Job]) -> None:
-    """Prints the results, and writes the report to the disk and to the parent runs.
-
-    Raises:
-        UserError: the report cannot be made or written.
-    """
+    """Prints the results, and writes the report to the disk and to the parent runs."""
     from report import analysis
     from report.presentation import mlflow_ladder, output, summary
 
@@ -339,18 +293,11 @@ def _conclude(store: "Store", parents: dict[str, str], dataset: "Dataset", due: 
         raise UserError(f"the runs are kept, but there is no report of them: {error}") from None
     summary.trained(content, due, console)
     say(f"report: {escape(command_lines.typed(out / output.PAGE))}")
-    say(f"browse: {escape(_browse(store))}")
-
-
-def _browse(store: "Store") -> str:
-    """Returns the server's address, or the command that shows the store."""
-    if store.uri.startswith("http"):
-        return messages.hide(store.uri)
-    return store.study.command("ui", uri=store.uri)
+    say(f"browse: {escape(store.study.command('ui', uri=store.uri))}")
 
 
 @contextlib.contextmanager
-def _store_failures(uri: str | None, way_out: str) -> Iterator[None]:
+def _store_failures(uri: str | None, way_out: str = "try again") -> Iterator[None]:
     """Turns the exceptions of an unreachable store or a full disk into a UserError of one line."""
     from resnet.store import FAILURES
 
@@ -362,24 +309,13 @@ def _store_failures(uri: str | None, way_out: str) -> Iterator[None]:
 
 
 def _as_command(words: list[str]) -> list[str]:
-    """Rewrites ``--ladder X`` and ``--ablate X`` as ``run X`` and ``ablate X``.
-
-    Raises:
-        UserError: a value is empty, for example a shell variable that is not set.
-    """
-    for before, word in pairwise(["the command", *words]):
-        option, equals, value = word.partition("=")
-        if not (word.startswith("--") and equals):
-            option, value = before, word
-        if not value.strip() and option != "--modified":
-            raise UserError(f"{option}: is empty; give a value or leave it out")
-    if words and words[0].startswith("-"):  # there is no command
+    """Rewrites ``--ladder X`` and ``--ablate X`` as ``run X`` and ``ablate X``."""
+    if words[:1] and words[0].startswith("-"):  # there is no command
         for i, word in enumerate(words):
             option, equals, rungs = word.partition("=")
             if option in ("--ladder", "--ablate"):
                 rest = [rungs, *words[i + 1 :]] if equals else words[i + 1 :]
-                words = ["run" if option == "--ladder" else "ablate", *words[:i], *rest]
-                break
+                return ["run" if option == "--ladder" else "ablate", *words[:i], *rest]
     return words
 
 
@@ -417,7 +353,7 @@ def _app() -> typer.Typer:
         """
 
     for name, text in COMMANDS.items():
-        app.command(name, help=text, epilog=_examples(name))(run)
+        app.command(name, help=text, epilog=_examples(name))(_command(name))
     for command in (keys, init, record, restore, report_command.report, ui):
         app.command(epilog=_examples(command.__name__))(command)
     return app

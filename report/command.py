@@ -2,13 +2,13 @@
 
 import webbrowser
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.markup import escape
 
 from resnet.study import Study
-from resnet.terminal import Experiments, TrackingUri, console, flag, say
+from resnet.terminal import Experiments, TrackingUri, console, flag, say, value
 
 EXAMPLES = {
     "--open": "the page, in reports/resnet-ladder, shown",
@@ -21,31 +21,25 @@ EXAMPLES = {
 }
 
 
-def _value(metavar: str, text: str) -> Any:
-    return typer.Option(help=text, metavar=metavar)
-
-
-Out = Annotated[Path | None, _value("DIR", "Folder to write, by default reports/STUDY.")]
-Dataset = Annotated[str | None, _value("NAME", "A dataset's name or the start of its fingerprint.")]
-Profile = Annotated[
-    str | None, _value("NAME", "full, quick, ...; by default full, if it has runs.")
-]
+Out = Annotated[Path | None, value("DIR", "Folder to write, by default reports/STUDY.")]
+Dataset = Annotated[str | None, value("NAME", "A dataset's name or the start of its fingerprint.")]
+Profile = Annotated[str | None, value("NAME", "full, quick, ...; by default full, if it has runs.")]
 Modified = Annotated[
-    str | None, _value("KEY=VALUE ...", "Runs with these --set overrides; '' for none.")
+    str | None, value("KEY=VALUE ...", "Runs with these --set overrides; '' for none.")
 ]
 Recorded = Annotated[
     bool, typer.Option("--recorded/--own", help="The runs of results/, or your own.", metavar="")
 ]
 Compare = Annotated[
     list[str] | None,
-    _value(
+    value(
         "SET",
         "Another set of runs to show beside: its --set overrides, profile, dataset, recorded, own, "
         "or its whole name as the page lists it; may be repeated.",
     ),
 ]
 Readme = Annotated[
-    Path | None, _value("RECORDS", "Write README.md's table and docs/ beside these records.")
+    Path | None, value("RECORDS", "Write README.md's table and docs/ beside these records.")
 ]
 
 

@@ -3,4 +3,4 @@
 from resnet.terminal.console import console, run, say, stoppable
 from resnet.terminal.images import load_images
 from resnet.terminal.init import init
-from resnet.terminal.options import Experiments, Options, TrackingUri, flag, parse_seeds
+from resnet.terminal.options import Experiments, Options, TrackingUri, flag, value

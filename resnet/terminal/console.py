@@ -1,14 +1,11 @@
-"""The console, and the way a mistake, Ctrl-C or a closed pipe ends the program."""
+"""The console, and how a mistake, Ctrl-C or a closed pipe ends the program."""
 
 import contextlib
-import io
 import os
-import shutil
 import signal
 import sys
 from collections.abc import Callable, Iterator
 from types import FrameType
-from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -25,12 +22,9 @@ class _Console(Console):
         signal.raise_signal(signal.SIGINT)
 
 
-# In a terminal of fewer than 80 columns lines break, tables stay whole and nothing is redrawn.
-_NARROW = shutil.get_terminal_size().columns < 80
-_OPTIONS: dict[str, Any] = {"width": 80, "force_terminal": False} if _NARROW else {}
-# A path, a title or a command may hold :x:, which is no emoji.
-console = _Console(emoji=False, **_OPTIONS)
-_errors = _Console(stderr=True, emoji=False, **_OPTIONS)
+# A path, a title or a command may contain :x:, which is no emoji.
+console = _Console(emoji=False)
+_errors = _Console(stderr=True, emoji=False)
 
 
 def close_output() -> None:
@@ -69,9 +63,6 @@ def run(command: Callable[[], None]) -> None:
 
     Ctrl-C and a pipe that nobody reads end it with exit code 130.
     """
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # an ASCII terminal shows other characters as ?
-            stream.reconfigure(errors="replace")
     try:
         with command_lines.packages():
             command()

@@ -8,7 +8,7 @@ from rich.cells import cell_len
 from rich.console import Console, RenderableType
 from rich.markup import escape
 from rich.padding import Padding
-from rich.progress import BarColumn, Progress, ProgressColumn, Task
+from rich.progress import Progress, ProgressColumn, Task
 from rich.progress_bar import ProgressBar
 from rich.table import Column
 from rich.text import Text
@@ -18,7 +18,7 @@ from resnet.host.messages import count, duration
 from resnet.records import Course, diverged
 from resnet.study import Job
 
-_WIDTHS = {"epoch": 7, "val": 9, "best": 7, "test": 7, "published": 9}
+_WIDTHS = {"epoch": 7, "val": 7, "best": 7, "test": 7, "published": 9}
 _MARKS = {"waiting": "·", "running": "▸", "finished": "✓", "skipped": "✓", "failed": "✗"}
 _STYLES = {"waiting": "dim", "running": "bold", "failed": "red"}
 
@@ -44,18 +44,12 @@ def _accuracies(history: events.History) -> list[float]:
 
 
 def _validated(task: Task, history: events.History) -> dict[str, Any]:
-    """Returns the fields of validation; ▲ and ▼ mark an epoch outside of the expected range."""
+    """Returns the fields of validation."""
     if not history:
         return {}
-    accuracies, course = _accuracies(history), task.fields["course"]
-    low, high = (course and course.expected(len(history))) or (0, 1)
-    sign = " ▲" if accuracies[-1] > high else " ▼" if accuracies[-1] < low else ""
-    return {
-        "history": history,
-        "epoch": f"{len(history)}/{task.total:g}",
-        "val": f"{_percent(accuracies[-1])}{sign}",
-        "best": _percent(max(accuracies)),
-    }
+    *_, last = accuracies = _accuracies(history)
+    epoch = f"{len(history)}/{task.total:g}"
+    return {"epoch": epoch, "val": _percent(last), "best": _percent(max(accuracies))}
 
 
 class Display(Progress):
@@ -83,11 +77,9 @@ class Display(Progress):
         columns = {name: max(n, 4) for name, n in widths.items() if shown.get(name, True)}
         room = console.width - sum(width + 1 for width in columns.values()) - len("· ")
         label = max(min(max(cell_len(job.label) for job in jobs), room), 10)
-        bar = [BarColumn(20)] * (room - label > 20)
         super().__init__(
             _Field("state", 1),
             _Field("label", label, header="rung"),
-            *bar,
             *(_Field(name, n, header=name, justify="right") for name, n in columns.items()),
             console=console,
             refresh_per_second=4,
@@ -107,7 +99,6 @@ class Display(Progress):
                 best="",
                 test="waiting",
                 published=_percent((published or {}).get(job.experiment.name)),
-                history=[],
                 course=(courses or {}).get(job.experiment.hash()),
                 off_course=False,
                 resumed=0,  # epochs of the history that this command did not train
@@ -179,12 +170,13 @@ class Display(Progress):
                 lane = f", in one of {lanes} lanes" * (lanes > 1)
                 return f"training, at most {count(epochs, 'epoch')}{lane}"
             case events.Resumed(_, step, history, shared, differs, due):
-                changes = ", ".join(f"{key} {a} -> {b}" for key, (a, b) in differs.items())
-                elsewhere = f"; not as it began, so its bits may differ: {escape(changes)}"
-                whose = f"shares {count(shared, 'epoch')} with another run; " * bool(shared)
+                notes = [f"shares {count(shared, 'epoch')} with another run"] * bool(shared)
                 going_on = f"goes on in epoch {len(history) + 1}, {step} steps into it"
-                where = going_on if due else "nothing left to train"
-                return f"{whose}{where}{elsewhere * bool(differs)}"
+                notes += [going_on if due else "nothing left to train"]
+                if differs:
+                    changes = ", ".join(f"{key} {a} -> {b}" for key, (a, b) in differs.items())
+                    notes += [f"not as it began, so its bits may differ: {escape(changes)}"]
+                return "; ".join(notes)
             case events.Epoch(_, [*_, last] as history):
                 course = task.fields["course"]
                 span = course.recorded(len(history)) if course else None
@@ -208,12 +200,9 @@ class Display(Progress):
                     "--fresh trains it again)"
                 )
             case events.Finished(_, summary):
-                epoch = diverged(record["loss"] for record in task.fields["history"])
                 return (
                     f"[green]test accuracy {summary['test_accuracy']:.2%}[/green] after "
                     f"{count(summary['epochs_run'], 'epoch')}, {duration(summary['train_seconds'])}"
-                    + f"; [red]diverged in epoch {epoch}[/red]"
-                    * bool(epoch)
                 )
             case events.Failed(_, reason):
                 return f"[red]failed:[/red] {escape(reason[:300])}"

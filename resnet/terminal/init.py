@@ -26,8 +26,8 @@ def init(
     place = f"init {messages.one_line(folder)}"
     try:
         # a name that MLflow and study.yaml allow
-        name = re.sub(r"[^\w.-]+", "-", folder.resolve().name).strip("-")
-        name = re.sub("^[^a-zA-Z0-9]+", "", name)[:61] or "study"
+        allowed = re.sub(r"[^a-zA-Z0-9_.-]+", "-", folder.resolve().name).strip("-_.")[:61]
+        name = allowed or "study"
         if folder.is_dir() and any(folder.iterdir()):
             raise UserError(f"{place}: the folder is not empty; name another one, or empty it")
         folder.mkdir(parents=True, exist_ok=True)

@@ -16,7 +16,7 @@ from resnet import UserError
 from resnet.data import Dataset, Source
 from resnet.host import command_lines, quiet_start
 from resnet.host.messages import count, duration
-from resnet.study import Experiment, Job, Key, Study, differences, rungs
+from resnet.study import Job, Key, Study, differences, rungs
 from resnet.terminal.console import console, say
 from resnet.terminal.options import Options
 
@@ -90,15 +90,12 @@ def _sizes(title: str, firsts: dict[str, Job], known: Known) -> Table:
 def _print_changes(firsts: dict[str, Job], study: Study) -> None:
     """Prints what each experiment changes and assumes that the one before did not."""
     profile = next(iter(firsts.values())).profile
-    ladder: dict[str, Experiment | None] = dict.fromkeys(study.files)
-    for name in ladder:
-        with contextlib.suppress(UserError):  # a rung that was not asked for may be malformed
-            ladder[name] = study.experiment(name, profile)
-    previous = {name: ladder[before] for before, name in pairwise(rungs(ladder))}
+    previous = {name: before for before, name in pairwise(rungs(study.files))}
     for job in firsts.values():
         experiment = job.experiment
-        base, _, part = experiment.name.partition("~")  # of a step, or an alternative
-        before = ladder.get(base) if "=" in part else previous.get(base)
+        rung, _, part = experiment.name.partition("~")  # part: of a step, or an alternative
+        base = rung if "=" in part else previous.get(rung)
+        before = study.experiment(base, profile) if base else None
         console.print(f"[bold]{escape(job.row)}[/bold]", highlight=False)
         lines = differences(before.flat(), experiment.flat()) if before else []
         lines = [escape(change) for change in lines]
@@ -143,13 +140,11 @@ def _past(
     """Returns figures of runs that finished on this machine, and finished jobs' (row, seed)."""
     found: Known = {}
     done: set[tuple[str, str]] = set()
-    with console.status("reading runs"):
+    # connect raises if nothing was run yet
+    with console.status("reading runs"), contextlib.suppress(UserError):
         from resnet.store import connect
 
-        try:
-            store = connect(options.tracking_uri, options.study, create=False)
-        except UserError:  # nothing was run yet
-            return found, done
+        store = connect(options.tracking_uri, options.study, create=False)
         same = {"dataset_fingerprint": fingerprint, "status": "FINISHED", "role": "rung"}
         here = {"host": socket.gethostname()}
         here["backend"] = os.environ.get("KERAS_BACKEND", "tensorflow")

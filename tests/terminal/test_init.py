@@ -34,7 +34,7 @@ def test_it_is_planned_run_and_judged_by_the_commands_that_are_printed(command, 
     assert ran.returncode == 0, ran.err
     judged = here(*words(made.out, "report"))
     assert judged.returncode == 0, judged.err
-    assert "has the highest test accuracy" in judged.out
+    assert "The highest test accuracy is" in judged.out
     assert "convolution-gain" in judged.out
 
 
@@ -46,21 +46,14 @@ def test_it_is_planned_run_and_judged_by_the_commands_that_are_printed(command, 
         ("123", "123"),
         ("...", "study"),
         ("x" * 200, "x" * 61),
-        ("étude", "tude"),
     ],
 )
 def test_the_study_is_called_as_the_folder(here, command, folder, name):
+    (command.folder / "123").mkdir()  # an empty folder may exist
     process = here("init", folder)
     assert (process.returncode, process.err) == (0, "")
     assert folder in process.out
     assert Study.open(command.folder / folder).name == name
-
-
-def test_an_empty_folder_is_taken(here, command, monkeypatch):
-    (command.folder / "mine").mkdir()
-    monkeypatch.chdir(command.folder / "mine")
-    assert here("init", ".").returncode == 0
-    assert Study.open(command.folder / "mine").name == "mine"
 
 
 @pytest.mark.parametrize(
@@ -70,7 +63,6 @@ def test_an_empty_folder_is_taken(here, command, monkeypatch):
         ("file", "init file: cannot be written: File exists; name another folder"),
         ("file/x", "init file/x: cannot be written: Not a directory; name another folder"),
         ("x" * 300, "cannot be written: File name too long; name another folder"),
-        (" ", "is empty"),
     ],
 )
 def test_a_folder_that_cannot_be_written_is_one_line(here, command, folder, told):

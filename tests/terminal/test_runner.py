@@ -20,7 +20,6 @@ from ladders import (
     EPOCHS,
     FAST,
     KILLED_AT,
-    TINY,
     assert_as_if_nothing_happened,
     in_a_fresh_shell,
     ladder_arguments,
@@ -54,40 +53,12 @@ def undisturbed(finished, tmp_path_factory):
 def test_killed_at_every_kind_of_moment(command, image_folder, undisturbed, tmp_path):
     """Each restart goes on where the last kill struck, which kills at the next point."""
     points = (
-        "step 8, checkpoint 4, validation 1, metrics 3, artifacts 1, model 1, figures 1, end 1, "
-        "between 2, checkpoint 7, never 0"
+        "step 8, checkpoint 4, validation 1, metrics 3, artifacts 1, model 1, end 1, between 2, "
+        "checkpoint 7, never 0"
     )
     process = command(points, *ladder_arguments(image_folder), script=KILLED_AT)
     assert process.returncode == 0, process.err
     assert "already finished" in process.out  # rung 1, between the kills
-    assert_as_if_nothing_happened(command, undisturbed, tmp_path)
-
-
-def test_killed_in_a_shared_training(command, image_folder, empty, tmp_path_factory, tmp_path):
-    """Four runs read one training out, killed in what is rung 4's own."""
-    # without early stopping rung 3 has 40 steps, which are shared
-    arguments = [
-        "--ablate=4",
-        "--profile=quick",
-        f"--data={image_folder}",
-        TINY,
-        "--set=training.epochs=8",
-        "--set=training.early_stopping.patience=8",
-        "--set=training.early_stopping.min_delta=0.04",
-        "--set=data.augmentation.horizontal_flip=true",
-        "--set=model.batch_norm_momentum=0.9",
-    ]
-    undisturbed = records_of(left_alone(arguments, empty, tmp_path_factory), tmp_path_factory)
-    assert len(undisturbed) == 4
-    shared = {
-        name: histories["shared_epochs"][0][1] for name, (histories, *_) in undisturbed.items()
-    }
-    assert shared["03_deeper_early_stopping"] == 0
-    assert all(shared[name] > 0 for name in shared if name != "03_deeper_early_stopping")
-    rates = undisturbed["04_lr_schedule"][0]["learning_rate"]
-    assert len(rates) > shared["04_lr_schedule"], "nothing of it is its own"
-    process = command("step 45, never 0", *arguments, script=KILLED_AT)
-    assert process.returncode == 0, process.err
     assert_as_if_nothing_happened(command, undisturbed, tmp_path)
 
 
@@ -130,22 +101,6 @@ def test_ctrl_c_leaves_a_resumable_run_and_says_how_to_go_on(
     assert_as_if_nothing_happened(command, undisturbed, tmp_path)
 
 
-@pytest.mark.slow
-def test_ctrl_c_stops_several_processes_resumably(command, image_folder, undisturbed, tmp_path):
-    arguments = [*ladder_arguments(image_folder), "--jobs=2"]
-    process = command.start(*arguments)
-    for line in process.stdout:
-        if "epoch 1/" in line:
-            break
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=120)
-    assert process.returncode == 130, err
-    assert "go on with" in out
-    assert "RUNNING" not in [run.info.status for run in runs_of(command.uri)]
-    assert command(*arguments).returncode == 0
-    assert_as_if_nothing_happened(command, undisturbed, tmp_path)
-
-
 def test_lost_workers_cost_their_runs_some_steps_and_nothing_else(
     command, image_folder, undisturbed, tmp_path
 ):
@@ -178,23 +133,15 @@ def test_finished_work_is_skipped_and_fresh_trains_it_again(
     assert again.returncode == 0
     assert "already finished" in again.out
     assert "nothing was trained" in again.out
-    run = here("run", "1", *arguments[1:])  # the same, as a command of its own
-    assert run.returncode == 0, run.err
-    assert "already finished" in run.out
-    assert "nothing was trained" in run.out
-    planned = here("run", "1-2", "--dry-run", *arguments[1:])
-    assert "runs: 2, 1 of them finished" in planned.out
-    planned = here("plan", "1", *arguments[1:])
-    assert "all of these runs are finished" in planned.out
+    assert "all of these runs are finished" in here("plan", "1", *arguments[1:]).out
     told = here("report", "--summary", "--own")
     assert "18 claims not run" in told.out  # one is about rung 1 alone
     assert len(runs_of(command.uri)) == len(runs_of(command.uri, "ladder")) == 1
     assert (command.checkpoints.parent / "reports" / "resnet-ladder" / "report.html").exists()
-    process = in_a_fresh_shell(f"{printed(again.out, 'browse:')} --help", command.folder)
-    assert process.returncode == 0, process.stderr  # a server stays: that it starts is enough
-    process = here(*arguments, "--dry-run", "--seeds=0-1")
-    assert "as finished runs took" in process.out
-    assert "parameters" in process.out
+    assert " ui " in printed(again.out, "browse:")
+    planned = here(*arguments, "--dry-run", "--seeds=0-1")
+    for text in ("runs: 2, 1 of them finished", "as finished runs took", "parameters"):
+        assert text in planned.out
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", os.fsync)
         patch.setattr(loop, "CHECKPOINT_SECONDS", 0)
@@ -264,14 +211,6 @@ def test_what_a_run_leaves_in_mlflow(finished, image_folder):
     np.testing.assert_allclose(again, logged, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="JAX has lanes")
-def test_lanes_that_tensorflow_has_not_are_refused(here):
-    process = here("--ladder=1", "--data=digits", "--lanes=2")
-    assert process.returncode == 2
-    assert "TensorFlow trains one run at a time; JAX has lanes" in process.err
-    assert len(process.err.strip().splitlines()) == 1
-
-
 def test_a_failing_rung_does_not_cost_the_others_and_the_code_is_1(
     command, here, image_folder, monkeypatch
 ):
@@ -293,29 +232,14 @@ def test_a_failing_rung_does_not_cost_the_others_and_the_code_is_1(
 
 def test_a_missing_package_is_one_line_with_a_way_out_that_works(tmp_path):
     services.copy(tmp_path)
-    empty = tmp_path / "empty" / "bin" / "python"
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", empty.parents[1]], check=True)
-    # as an editable installation leaves it
-    (packages,) = empty.parents[1].glob("lib/python*/site-packages")
-    (packages / "project.pth").write_text(f"{tmp_path}\n")
-    ladder = empty.parent / "ladder"
-    ladder.write_text(f"#!{empty}\nfrom runner import entry\nentry()\n")
-    ladder.chmod(0o755)
-    for line, named in {
-        "empty/bin/python runner.py report --help": "runner.py report --help",
-        "empty/bin/ladder report --help": "runner.py report --help",
-    }.items():
-        for ready in (False, True):
-            (tmp_path / ".venv").unlink(missing_ok=True)
-            if ready:
-                (tmp_path / ".venv").symlink_to(sys.prefix)
-            process = in_a_fresh_shell(line, tmp_path)
-            assert process.returncode == 2
-            assert process.stderr.count("\n") == 1
-            assert "is not installed" in process.stderr
-            way = printed(process.stderr, "try")
-            if ready:
-                assert way == f".venv/bin/python {named}"
-                assert "Usage: " in in_a_fresh_shell(way, tmp_path).stdout
-            else:
-                assert way == "make -C . quick"
+    python = tmp_path / "empty" / "bin" / "python"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", python.parents[1]], check=True)
+    for way in ("make -C . quick", ".venv/bin/python runner.py report --help"):
+        process = in_a_fresh_shell("empty/bin/python runner.py report --help", tmp_path)
+        assert process.returncode == 2
+        assert process.stderr.count("\n") == 1
+        assert "is not installed" in process.stderr
+        assert printed(process.stderr, "try") == way
+        if not (tmp_path / ".venv").exists():
+            (tmp_path / ".venv").symlink_to(sys.prefix)
+    assert "Usage: " in in_a_fresh_shell(way, tmp_path).stdout
