@@ -54,7 +54,7 @@ def explained(uri: str) -> Iterator[None]:
     """Turns a store's errors into a :class:`resnet.UserError` of one line."""
     try:
         yield
-    except FAILURES as error:
+    except (*FAILURES, ImportError, ValueError) as error:  # a driver is missing, an address is none
         reason = mask(error)[:300]
         if "database is locked" in reason:
             reason = "another process holds it locked; end that one, or wait for it, and try again"
