@@ -143,6 +143,10 @@ class Options:
             raise UserError(
                 "--lanes: does not go with --jobs or --ray, which train in several processes"
             )
+        if (gpus := self.gpus_per_run or 0) > 1 and gpus % 1:
+            raise UserError(f"--gpus-per-run {gpus:g}: above 1, give a whole number of GPUs")
+        if not (setting := os.environ.get("TF_NUM_INTRAOP_THREADS") or "0").isdecimal():
+            raise UserError(f"TF_NUM_INTRAOP_THREADS={setting}: set a whole number, or unset it")
 
     @functools.cached_property
     def study(self) -> Study:

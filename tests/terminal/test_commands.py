@@ -110,6 +110,7 @@ def test_a_plan_is_a_dry_run(here, options, command_):
         (["--ladder=1", "--data=digits", "--checkpoints=/dev/null/x"], "cannot be written"),
         (["--ladder=1", "--data=digits", "--ray=auto"], "--tracking-uri"),
         (["--ladder=1", "--seeds=0-1", "--jobs=2", "--lanes=2"], "--lanes: does not go with"),
+        (["--ladder=1", "--gpus-per-run=1.5"], "a whole number of GPUs"),
         (["--ladder=1", "--data=digits", "--lanes=2"], "TensorFlow trains one run at a time"),
         (["restore", "--tracking-uri=sqlite:////dev/null/x.db"], "there is no folder"),
         (["--ladder=1", "--data=digits", "--tracking-uri=ftp://x"], "sqlite:///"),
