@@ -197,7 +197,7 @@ def varied(
 
 
 def _runs(runs: Sequence[Run], experiment: Experiment) -> dict[int, Run]:
-    """An experiment's runs by seed; a run of a rung's own name comes last, and so counts."""
+    """Maps seeds to runs; of several runs of a seed, the one with the rung's own name counts."""
     config_hash = experiment.hash()
     return {
         run.seed: run

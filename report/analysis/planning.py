@@ -1,4 +1,4 @@
-"""How many seeds decide an accuracy or a claim, by the deviations of recorded runs."""
+"""How many seeds decide an accuracy or a claim, estimated from the deviations of recorded runs."""
 
 import math
 from collections.abc import Callable, Mapping

@@ -200,7 +200,7 @@ FASTER: dict[type, type] = {
     keras.layers.BatchNormalization: BatchNormalization,
     keras.layers.MaxPooling2D: MaxPooling2D,
 }
-"""This project's layer by the stock one."""
+"""Maps each Keras layer to this project's replacement."""
 
 
 def fits(layer: keras.layers.Layer) -> bool:

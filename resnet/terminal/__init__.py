@@ -1,4 +1,4 @@
-"""What a person types and sees: options, progress, the plan, mistakes in a line."""
+"""What a person types and sees: options, progress, the plan, one-line error messages."""
 
 from resnet.terminal.console import console, run, say, stoppable
 from resnet.terminal.images import load_images

@@ -138,7 +138,7 @@ class _Trainer:
         self.callbacks = make_callbacks(job.experiment.training, steps.network)
         self.history: events.History = []
         self.step = 0  # done in the current epoch
-        self.seconds = 0.0  # spent on them
+        self.seconds = 0.0  # spent on these steps
         self.shared_epochs = 0  # which another run has trained
         self.saved_at = time.monotonic()
         self.numerics = numerics(steps.lanes)

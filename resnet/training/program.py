@@ -104,7 +104,8 @@ class Program:
     def build(self, network: keras.Model, sizes: list[int]) -> None:
         """Compiles the steps of a network, whose values do not matter.
 
-        ``sizes`` are the numbers of its weights, other variables, optimizer's variables, metrics.
+        ``sizes`` has four counts: weights, other variables, optimizer variables and metric
+        variables.
         """
         import jax
         import jax.numpy as jnp
@@ -171,7 +172,7 @@ class Program:
         self.put(lane, dict(enumerate(values)))
 
     def put(self, lane: int, values: dict[int, Any]) -> None:
-        """Sets arrays of a lane's state by their numbers."""
+        """Replaces arrays of a lane's state; the keys of ``values`` are their positions."""
         import jax
 
         with self._meeting:

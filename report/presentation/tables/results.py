@@ -22,7 +22,7 @@ def published_heading(content: Content) -> str:
 
 
 def as_list(text: str) -> str:
-    """Writes items separated by semicolons one per line."""
+    """Puts each item of a semicolon-separated list on its own line."""
     return text.replace("; ", "\n") or NONE
 
 
