@@ -33,6 +33,7 @@ def prepare(uri: str | None, folder: Path | None) -> tuple[str, dict[str, str]]:
     store = connect(uri, Study.open(folder))
     if not store.client.search_runs([store.experiment_id], RUNGS, max_results=1):
         if found := records.load_all(store.study.results):
+            store = records.connect_recorded(store.uri, store.study)
             print(f"{restore(store, found)} recorded runs restored")
         else:
             print(nothing_run(store.study, "reload the page when there are runs", store.uri))

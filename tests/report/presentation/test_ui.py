@@ -19,7 +19,7 @@ from report.presentation import mlflow_ladder, ui
 from resnet import records, tracking
 from resnet.data import Dataset
 from resnet.store import connect
-from resnet.study import Key, ablation
+from resnet.study import Key, Study, ablation
 
 
 def ladder(empty, folder):
@@ -53,10 +53,14 @@ def subset():
     return ablation.subset(before, after, ["training.epochs"])
 
 
-def test_a_run_shows_the_ladder_of_the_records(empty, tmp_path):
+def test_a_store_without_runs_shows_the_records(empty, tmp_path, monkeypatch):
     study = ladder(empty, tmp_path / "first").recorded(tmp_path / "results")
-    store = records.connect_recorded(Store.copy(empty, tmp_path).uri, study)
-    mlflow_ladder.restore(store, records.load_all(study.results))
+    uri = Store.copy(empty, tmp_path).uri
+    monkeypatch.setattr(Study, "open", lambda folder: study)
+    _, pages = ui.prepare(uri, None)
+    store = records.connect_recorded(uri, study)
+    assert not connect(uri, study).search()  # the user's own experiment
+    assert f"experiments/{store.experiment_id}/" in pages["runs"]
     (shown,) = (run for run in store.search() if "ladder" in run.data.tags)
     held = ladder_of(store.client, shown.info.run_id)
     assert held["test_accuracy"] == pytest.approx({n: 0.65 + 0.05 * n for n in range(1, 6)})
