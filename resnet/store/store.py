@@ -210,9 +210,14 @@ def connect(
                 database.make(file)
             mlflow.set_tracking_uri(uri)
             client = MlflowClient(uri)
-            if create and not client.get_experiment_by_name(name):
-                client.create_experiment(name, artifacts, {"mlflow.note.content": study.about})
             found = client.get_experiment_by_name(name)
+            if create and not found:
+                try:
+                    client.create_experiment(name, artifacts, {"mlflow.note.content": study.about})
+                except MlflowException:
+                    if not client.get_experiment_by_name(name):  # else another machine was first
+                        raise
+                found = client.get_experiment_by_name(name)
     if found is None:
         raise database.nothing_run(study, f"{mask(uri)} holds no experiment {name!r}", uri)
     if wrong := database.deleted(uri, found) or database.moved(uri, found):

@@ -364,3 +364,14 @@ def test_a_diverged_run_says_so(own, dataset):
     assert run.data.tags["diverged"] == "the loss of epoch 1"
     (note,) = [n for n in analysis.load(own.uri, modified="").notes if "diverged" in n]
     assert "its loss is not finite any more" in note
+
+
+def test_another_machine_may_make_the_experiment_first(tmp_path, monkeypatch):
+    make = MlflowClient.create_experiment
+
+    def beaten(client, *arguments):
+        make(client, *arguments)  # the other machine's
+        return make(client, *arguments)
+
+    monkeypatch.setattr(MlflowClient, "create_experiment", beaten)
+    assert not connect(f"sqlite:///{tmp_path}/mlflow.db").search()
