@@ -15,6 +15,7 @@ from pathlib import Path
 import alembic.command
 import pytest
 from conftest import ROOT, SMALL, experiment
+from mlflow import MlflowClient
 from mlflow.store.db import utils
 from rich.console import Console
 
@@ -374,4 +375,4 @@ def test_another_machine_may_make_the_experiment_first(tmp_path, monkeypatch):
         return make(client, *arguments)
 
     monkeypatch.setattr(MlflowClient, "create_experiment", beaten)
-    assert not connect(f"sqlite:///{tmp_path}/mlflow.db").search()
+    assert not store.connect(f"sqlite:///{tmp_path}/mlflow.db").search()
