@@ -87,7 +87,7 @@ class Ladder:
             self.process = subprocess.Popen(self.command, stdout=log, stderr=log)
 
     def disturb(self, wanted: int) -> Counter[str]:
-        """Makes at most ``wanted`` faults until the ladder is done; returns their number by kind."""
+        """Makes up to ``wanted`` faults until the ladder is done; returns their number by kind."""
         counts = Counter[str]()
         while (code := self.process.poll()) != 0:
             if code is not None:  # the command has failed or was interrupted

@@ -74,7 +74,7 @@ def main(draws: int = 5_000, worth: float = 0) -> None:
     if worth:
         return print(table, end="")
     before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
-    text = f"{before}{BEGIN}\n{table}\n{draws:,} simulated ladders per line.\n{END}{rest.partition(END)[2]}"
+    text = f"{before}{BEGIN}\n{table}\n{draws:,} ladders per line.\n{END}{rest.partition(END)[2]}"
     PAGE.write_text(text, encoding="utf-8")
 
 
