@@ -60,7 +60,7 @@ SIDES: dict[str, Side] = {"plain Keras script": plain_script, "this project": th
 
 
 def main(turns: int = 3) -> None:
-    """Times whole epochs of rung 2 on a CPU, taking turns between both sides."""
+    """Times whole epochs of rung 2 on a CPU. The two sides take turns."""
     rates = {"": compare(SIDES, IMAGES, turns)}
     title = f"Whole epochs of rung 2 on {IMAGES:,} images"
     report("epoch", title, "training images/s, validation included", rates)

@@ -1,4 +1,4 @@
-"""Makes random faults while small ladders train; counts lost runs and differing bits.
+"""Makes random faults while small ladders train; counts lost runs and differing results.
 
     python -m benchmarks.faults --database postgresql+psycopg2://USER:PASSWORD@HOST/NAME
 

@@ -30,7 +30,7 @@ def sides(lanes: list[int]) -> dict[str, Side]:
 
 
 def main(turns: int = 3, rungs: str = "2,5", lanes: str = "1,2,5,10") -> None:
-    """Times training steps on a GPU, taking turns between all sides."""
+    """Times training steps on a GPU. All sides take turns."""
     os.environ |= {"KERAS_BACKEND": "jax", "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
     import jax
 

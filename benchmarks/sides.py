@@ -56,19 +56,17 @@ def compare(sides: Mapping[str, Side], case: Any, turns: int) -> dict[str, list[
     If a side does not start, it is left out and the reason is printed to stderr.
     """
     rates: dict[str, list[float]] = {}
+    processes = {}
     with contextlib.ExitStack() as stack:
-        processes = {
-            name: stack.enter_context(ProcessPoolExecutor(1, get_context("spawn")))
-            for name in sides
-        }
         for name, side in sides.items():
+            processes[name] = stack.enter_context(ProcessPoolExecutor(1, get_context("spawn")))
             try:
                 processes[name].submit(_prepare, side, case).result()
                 rates[name] = []
             except Exception as error:
                 print(f"{name}: left out, because it does not start: {error}", file=sys.stderr)
         for turn in range(turns):
-            # in every second round the order is reversed, so that each side follows different ones
+            # every second round reverses the order, so that no side always follows the same one
             for name in list(rates)[:: -1 if turn % 2 else 1]:
                 rates[name].append(processes[name].submit(_take).result())
     return rates

@@ -1,8 +1,7 @@
 """Times small networks: plain ``fit``, this project, and Keras's step in a compiled loop.
 
-One network has 100 sigmoid units, the other also two convolutions with pooling. Both train with
-plain SGD on batches of 10 images of 28x28x1, on one thread of TensorFlow. A call of TensorFlow
-takes longer than a training step of such a network.
+One network has 100 sigmoid units, the other also two convolutions with pooling. Both train on one
+thread of TensorFlow, with plain SGD on batches of 10 images of 28x28x1.
 """
 
 import os
@@ -69,7 +68,7 @@ SIDES: dict[str, Side] = {
 
 
 def main(turns: int = 5) -> None:
-    """Times two small networks on one thread of TensorFlow, taking turns between all sides."""
+    """Times two small networks on one thread of TensorFlow. All sides take turns."""
     os.environ |= {"TF_NUM_INTRAOP_THREADS": "1", "OMP_NUM_THREADS": "1"}
     rates = {name: compare(SIDES, filters, turns) for name, filters in FILTERS.items()}
     report("small_network", "Small networks", "images/s, batch 10, one thread", rates)

@@ -36,12 +36,10 @@ def pytorch(device: str, compiled: bool, case: Case) -> Turn:
 
 
 def gemm(case: Case) -> Turn:
-    """Returns the rate that a training step would have if it ran as fast as a float32 product.
-
-    A training step makes three passes, with two operations per multiply-add.
-    """
+    """Returns images per second if a training step ran as fast as a float32 matrix product."""
     from resnet.network import build, multiply_adds
 
+    # a step makes three passes, with two operations per multiply-add
     operations = 6 * multiply_adds(build(case[0], SHAPE, 10, seed=0))
     a = np.random.default_rng(0).random((4096, 4096), "float32")
     return lambda: rate(2 * 4096**3 / operations, lambda: a @ a)
@@ -57,7 +55,7 @@ SIDES: dict[str, Side] = {
 
 
 def main(turns: int = 7, rungs: str = "1,5") -> None:
-    """Times training steps on a CPU, taking turns between all sides."""
+    """Times training steps on a CPU. All sides take turns."""
     cases = {f"rung {rung}": (subjects.experiment(rung), 12 * BATCH) for rung in rungs.split(",")}
     rates = {name: compare(SIDES, case, turns) for name, case in cases.items()}
     report("training_step", "Training step", "images/s, batch 32", rates)
