@@ -1,4 +1,4 @@
-"""Times training steps on a GPU: plain Keras on JAX, PyTorch, and this project in several lanes.
+"""Times training steps on a GPU: plain Keras on JAX, PyTorch, and this project in lanes.
 
 A batch has 32 images of 32x32 pixels. All sides stay in the GPU's memory; one trains at a time.
 """

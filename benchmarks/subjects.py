@@ -1,4 +1,4 @@
-"""Images, rungs, and training in plain Keras and in this project, for all benchmarks."""
+"""Shared by the benchmarks: images, rungs, and training in plain Keras and in this project."""
 
 import time
 from collections.abc import Sequence

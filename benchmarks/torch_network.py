@@ -1,4 +1,4 @@
-"""The study's residual network in PyTorch, whose training speed is compared."""
+"""The study's residual network in PyTorch, for comparisons of speed."""
 
 from collections.abc import Sequence
 
