@@ -1,1 +1,1 @@
-"""Side-by-side timings, one command each; see README.md beside this file."""
+"""Speed comparisons and a test of random faults; README.md in this folder has the commands."""

@@ -1,7 +1,8 @@
-"""Whole epochs of rung 2: augmentation and validation, here also checkpoints and MLflow.
+"""Times whole epochs of rung 2, with augmentation and validation.
 
-The plain script has ``ImageDataGenerator``, stock layers and ``model.fit``. A turn trains two
-epochs and times the second, from the end of one epoch to the end of the next.
+The plain script uses ``ImageDataGenerator``, Keras's own layers and ``model.fit``. This project
+also writes checkpoints and logs to MLflow. A turn trains two epochs and measures the time between
+their ends.
 """
 
 import tempfile
@@ -14,7 +15,7 @@ from benchmarks.sides import Side, Turn, compare, report
 from resnet.study import Job
 
 RUNG = subjects.experiment("2", ["training.epochs=2"])
-IMAGES = 6_400  # whole batches: Keras 3 makes an epoch of an incomplete one (docs/log.md)
+IMAGES = 6_400  # only whole batches, because Keras 3 counts an incomplete one as an epoch
 
 
 def plain_script(n: int) -> Turn:
@@ -31,15 +32,14 @@ def plain_script(n: int) -> Turn:
 
 
 def this_project(n: int) -> Turn:
-    from resnet import events, tracking
+    from resnet import events
     from resnet.data import Dataset
-    from resnet.engines import Invocation
+    from resnet.engines import run_jobs
     from resnet.store import connect
 
     x, y = subjects.images(n)
     y = y.astype("uint8")
     dataset = Dataset("noise", tuple("abcdefghij"), x, y, x[:100], y[:100], "benchmarks.epoch")
-    job = Job(RUNG, 0)
 
     def turn() -> float:
         ends = []
@@ -50,10 +50,7 @@ def this_project(n: int) -> Turn:
 
         with tempfile.TemporaryDirectory() as folder:
             store = connect(f"sqlite:///{folder}/mlflow.db")
-            with tracking.parent_run(store, "benchmark", job, dataset) as parent:
-                parents, checkpoints = {job.modified: parent}, str(store.checkpoints)
-                invocation = Invocation(dataset, store, parents, False, checkpoints)
-                invocation.run(job, listener, lambda: False)
+            run_jobs([Job(RUNG, 0)], dataset, store, listener, name="benchmark")
         return n * 0.8 / (ends[1] - ends[0])
 
     return turn
@@ -63,7 +60,7 @@ SIDES: dict[str, Side] = {"plain Keras script": plain_script, "this project": th
 
 
 def main(turns: int = 3) -> None:
-    """Times whole epochs of rung 2 on a CPU, both sides in turns."""
+    """Times whole epochs of rung 2 on a CPU. The two sides take turns."""
     rates = {"": compare(SIDES, IMAGES, turns)}
     title = f"Whole epochs of rung 2 on {IMAGES:,} images"
     report("epoch", title, "training images/s, validation included", rates)

@@ -1,10 +1,10 @@
-"""Random faults over small ladders: is any run lost, does any bit differ?
+"""Makes random faults while small ladders train; counts lost runs and differing results.
 
     python -m benchmarks.faults --database postgresql+psycopg2://USER:PASSWORD@HOST/NAME
 
-Ladders run in turn on this machine (two processes, a database file) and on a Ray cluster of two
+Ladders train in turns on this machine (two processes, a database file) and on a Ray cluster of two
 nodes with MLflow's server. ``results/faults.json`` keeps the outcome of every ladder. If the
-campaign is interrupted, the same command goes on from this file.
+campaign is interrupted, the same command continues it.
 """
 
 import contextlib
@@ -37,7 +37,7 @@ SIGNALS = {"killed": signal.SIGKILL, "terminated": signal.SIGTERM}
 HERE = [f"{process} {how}" for process in ("worker", "driver") for how in SIGNALS]
 HERE += ["disk full", "clock jumped"]
 CLUSTER = [*HERE, "node removed", "node terminated", "server stopped"]
-# Every Python of a ladder imports this first: two of the faults are switched on by a file.
+# Every Python process of a ladder imports this first. Two files, disk and clock, switch faults on.
 CUSTOMIZE = """
 import errno, os, time
 folder, fsync, clock = os.environ["PYTHONPATH"], os.fsync, time.time
@@ -58,7 +58,7 @@ os.fsync, time.time = full, jumping
 
 
 class Cluster:
-    """A Ray cluster of two nodes on this machine, and MLflow's server over a database."""
+    """A Ray cluster of two nodes on this machine, and MLflow's server on a database."""
 
     def __init__(self, database: str):
         from ray.cluster_utils import Cluster as RayCluster
@@ -70,7 +70,7 @@ class Cluster:
 
 
 class Ladder:
-    """A ladder's command, started again until the ladder is done; here if there is no cluster."""
+    """A ladder and its command; it trains on this machine if ``cluster`` is None."""
 
     def __init__(self, folder: Path, seed: int, cluster: Any):
         folder.mkdir()
@@ -87,17 +87,17 @@ class Ladder:
             self.process = subprocess.Popen(self.command, stdout=log, stderr=log)
 
     def disturb(self, wanted: int) -> Counter[str]:
-        """Makes faults until the ladder is done; returns their number by kind."""
+        """Makes up to ``wanted`` faults until the ladder is done; returns their number by kind."""
         counts = Counter[str]()
         while (code := self.process.poll()) != 0:
-            if code is not None:  # a run failed or was interrupted: the same command again
+            if code is not None:  # the command has failed or was interrupted
                 self.start()
             elif left := wanted - counts.total():
                 count = min(left, self.random.randint(1, 3))
                 for kind in self.random.sample(CLUSTER if self.cluster else HERE, count):
                     counts[kind] += self.strike(kind)
             until = time.monotonic() + self.random.uniform(0, 6)
-            epochs = self.log.read_text().count(" epoch ")  # a fault strikes while work is done
+            epochs = self.log.read_text().count(" epoch ")  # the next faults wait for an epoch
             while self.process.poll() is None and (
                 time.monotonic() < until or self.log.read_text().count(" epoch ") == epochs
             ):
@@ -105,7 +105,7 @@ class Ladder:
         return counts
 
     def strike(self, kind: str) -> bool:
-        """Makes one fault; returns False if there was nothing to hit."""
+        """Makes one fault; returns False if its target does not exist."""
         (target, how), seconds = kind.split(), self.random.uniform(1, 10)
         if self.process.poll() is not None:
             return False
@@ -149,7 +149,7 @@ def digest(run: Any) -> str:
             found.update(repr([key, sorted((m.step, m.value) for m in history)]).encode())
     source = f"source_run_id = '{run.info.run_id}'"
     experiments = [run.info.experiment_id]
-    for model in mlflow.search_logged_models(experiments, source, output_format="list"):  # one
+    for model in mlflow.search_logged_models(experiments, source, output_format="list"):
         for weights in mlflow.keras.load_model(model.model_uri).get_weights():
             found.update(weights.tobytes())
     path = mlflow.artifacts.download_artifacts(f"runs:/{run.info.run_id}/test_probabilities.npy")
@@ -157,7 +157,7 @@ def digest(run: Any) -> str:
 
 
 def outcome(ladder: Ladder) -> Counter[tuple[str, ...]]:
-    """Counts finished runs by rung, seed and digest, and running ones by id; deletes all runs."""
+    """Counts finished runs by rung, seed and digest, and runs left running by id; deletes all."""
     mlflow.set_tracking_uri(ladder.uri)
     found = Counter[tuple[str, ...]]()
     for run in mlflow.search_runs(experiment_names=["resnet-ladder"], output_format="list"):
@@ -170,7 +170,7 @@ def outcome(ladder: Ladder) -> Counter[tuple[str, ...]]:
 
 
 def write(done: list[dict[str, Any]]) -> None:
-    """Writes the outcomes, and the table of ``docs/faults.md``."""
+    """Writes the outcomes to ``results/faults.json``, and their table to ``docs/faults.md``."""
     DONE.write_text(json.dumps(done, indent=1) + "\n")
     counts = sum((Counter(ladder["faults"]) for ladder in done), Counter[str]())
     rows: dict[str, Any] = {kind: counts[kind] for kind in CLUSTER}
@@ -183,7 +183,7 @@ def write(done: list[dict[str, Any]]) -> None:
 
 
 def main(faults: int = 200, database: str = "") -> None:
-    """Makes FAULTS faults, 20 per ladder; the server's database is by default a SQLite file."""
+    """Makes FAULTS faults, 20 per ladder; without DATABASE, MLflow's server uses a SQLite file."""
     done: list[dict[str, Any]] = json.loads(DONE.read_text()) if DONE.exists() else []
     top = Path(tempfile.mkdtemp(prefix="faults-"))
     (top / "sitecustomize.py").write_text(CUSTOMIZE)

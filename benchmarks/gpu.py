@@ -1,6 +1,6 @@
-"""Training steps on a GPU: plain Keras on JAX, PyTorch, and this project in 1 and more lanes.
+"""Times training steps on a GPU: plain Keras on JAX, PyTorch, and this project in lanes.
 
-Batch 32 of 32x32 images. All sides stay on the card, and one at a time trains.
+A batch has 32 images of 32x32 pixels. All sides stay in the GPU's memory; one trains at a time.
 """
 
 import os
@@ -15,7 +15,7 @@ from resnet import DETERMINISM
 
 
 def free_keras(case: Case) -> Turn:
-    # a plain script needs no exact resume, and so may use the fastest kernels
+    # a plain script need not resume exactly, so it may use the fastest kernels
     os.environ["XLA_FLAGS"] = os.environ["XLA_FLAGS"].replace(f"{DETERMINISM}=true", "")
     return plain_keras(case)
 
@@ -30,13 +30,13 @@ def sides(lanes: list[int]) -> dict[str, Side]:
 
 
 def main(turns: int = 3, rungs: str = "2,5", lanes: str = "1,2,5,10") -> None:
-    """Times training steps on a GPU, all sides in turns."""
+    """Times training steps on a GPU. All sides take turns."""
     os.environ |= {"KERAS_BACKEND": "jax", "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
     import jax
 
     device = jax.devices()[0]
     if device.platform == "cpu":
-        raise typer.BadParameter("JAX has no GPU here: run make gpu, then use .venv-gpu")
+        raise typer.BadParameter("JAX finds no GPU. Run make gpu, then use .venv-gpu/bin/python.")
     chosen = sides([*map(int, lanes.split(","))])
     cases = {f"rung {rung}": (experiment(rung), 8_000) for rung in rungs.split(",")}
     rates = {name: compare(chosen, case, turns) for name, case in cases.items()}

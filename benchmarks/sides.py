@@ -1,7 +1,7 @@
-"""Times the sides of a comparison in turns, each side in a process of its own.
+"""Times the sides of a comparison in turns, each side in its own process.
 
-Turns spread disturbances, such as other programs, evenly over all sides. Separate processes keep
-the thread pools of the libraries apart.
+Turns spread disturbances, such as other programs, evenly over all sides. Libraries in separate
+processes do not share thread pools.
 """
 
 import contextlib
@@ -26,15 +26,15 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 RESULTS = ROOT / "benchmarks" / "results"
 Turn = Callable[[], float]
-"""Trains for one turn; returns images per second."""
+"""A function that trains for one turn and returns images per second."""
 Side = Callable[[Any], Turn]
-"""Prepares the turns of a case, such as a rung; a picklable function."""
+"""A picklable function that takes a case, such as a rung, and returns its turn."""
 _turn: Turn
-"""The turn of a process that serves one side."""
+"""The turn of the one side that this process times."""
 
 
 def rate(images: float, work: Callable[[], object]) -> float:
-    """Does the work of training on so many images; returns images per second."""
+    """Calls ``work``, which trains on so many images; returns images per second."""
     began = time.perf_counter()
     work()
     return images / (time.perf_counter() - began)
@@ -43,7 +43,7 @@ def rate(images: float, work: Callable[[], object]) -> float:
 def _prepare(side: Side, case: Any) -> None:
     global _turn
     _turn = side(case)
-    _turn()  # compiles
+    _turn()  # the first turn includes compilation and is not timed
 
 
 def _take() -> float:
@@ -51,42 +51,39 @@ def _take() -> float:
 
 
 def compare(sides: Mapping[str, Side], case: Any, turns: int) -> dict[str, list[float]]:
-    """Returns images per second by side, one value per turn.
+    """Returns each side's images per second, one value per turn.
 
-    A side that does not start is left out, and a line gives the reason.
+    If a side does not start, it is left out and the reason is printed to stderr.
     """
     rates: dict[str, list[float]] = {}
+    processes = {}
     with contextlib.ExitStack() as stack:
-        processes = {
-            name: stack.enter_context(ProcessPoolExecutor(1, get_context("spawn")))
-            for name in sides
-        }
         for name, side in sides.items():
+            processes[name] = stack.enter_context(ProcessPoolExecutor(1, get_context("spawn")))
             try:
                 processes[name].submit(_prepare, side, case).result()
                 rates[name] = []
             except Exception as error:
-                print(f"left out: {name}: {error}", file=sys.stderr)
+                print(f"{name}: left out, because it does not start: {error}", file=sys.stderr)
         for turn in range(turns):
-            # every other round backwards, so that no side always follows the same one
+            # every second round reverses the order, so that no side always follows the same one
             for name in list(rates)[:: -1 if turn % 2 else 1]:
                 rates[name].append(processes[name].submit(_take).result())
     return rates
 
 
 def commit() -> str:
-    """Returns the project's commit, ``-dirty`` if anything but results was changed since."""
+    """Returns the project's commit, with ``-dirty`` if files outside results and docs changed."""
     git = partial(subprocess.check_output, cwd=ROOT, text=True)
-    changed = git(["git", "status", "--porcelain", "--", ".", ":!benchmarks/results"])
+    changed = git(["git", "status", "--porcelain", "--", ".", ":!benchmarks/results", ":!docs"])
     return git(["git", "describe", "--always", "--exclude=*"]).strip() + "-dirty" * bool(changed)
 
 
 def report(name: str, title: str, unit: str, rates: dict[str, dict[str, list[float]]]) -> None:
-    """Prints a table, and writes it and the rates to ``benchmarks/results/NAME.md`` and ``.json``.
+    """Prints a table; writes table and rates to ``benchmarks/results/NAME.md`` and ``NAME.json``.
 
-    ``rates`` are results of :func:`compare` by case. The first side is the baseline. A side is
-    compared with the median of the baseline and with its fastest turn, because a baseline whose
-    turns are of two kinds has its median on either.
+    ``rates`` has the result of :func:`compare` for each case. The table compares each side with the
+    median and with the fastest turn of the first side, because some sides have slow and fast turns.
     """
     baseline = next(iter(next(iter(rates.values()))))
     lines = [

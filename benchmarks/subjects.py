@@ -1,4 +1,4 @@
-"""What the sides have in common: images, rungs, and how plain Keras and this project train."""
+"""Shared by the benchmarks: images, rungs, and training in plain Keras and in this project."""
 
 import time
 from collections.abc import Sequence
@@ -15,13 +15,13 @@ SHAPE = (32, 32, 3)
 
 
 def images(n: int, shape: tuple[int, ...] = SHAPE) -> tuple[np.ndarray, np.ndarray]:
-    """Returns noise, uint8 (n, height, width, channels), and labels (n,) of ten classes."""
+    """Returns images of noise, uint8 (n, height, width, channels), and labels (n,) in 0..9."""
     generator = np.random.default_rng(0)
     return generator.integers(0, 256, (n, *shape), "uint8"), generator.integers(0, 10, n)
 
 
 def plain_images(n: int, shape: tuple[int, ...] = SHAPE) -> tuple[np.ndarray, np.ndarray]:
-    """Returns :func:`images` for a plain script: pixels in 0..1, one-hot labels."""
+    """Returns :func:`images` with pixels in 0..1 and one-hot labels, as a plain script has them."""
     pixels, classes = images(n, shape)
     return pixels.astype("float32") / 255, np.eye(10, dtype="float32")[classes]
 
@@ -41,9 +41,10 @@ def plain_network(rung: Experiment) -> Any:
 
 
 def second_epoch(network: Any, images: int, *data: Any, **options: Any) -> float:
-    """Trains two epochs by ``fit``; returns images per second of the second.
+    """Trains two epochs with ``fit``; returns images per second in the second epoch.
 
-    The first epoch may compile, and ``fit`` may wait at its end (docs/log.md).
+    The first epoch includes compilation. The total time of ``fit`` would include a wait after the
+    last epoch (docs/log.md).
     """
     import keras
 
@@ -61,9 +62,9 @@ def second_epoch(network: Any, images: int, *data: Any, **options: Any) -> float
 def project_steps(
     networks: Sequence[Any], data: tuple[np.ndarray, np.ndarray], rung: Experiment
 ) -> Turn:
-    """Prepares this project's training steps over all images, without augmentation.
+    """Prepares one epoch of this project's training steps, without augmentation.
 
-    Several networks train side by side in the lanes of one program, each in a thread of its own.
+    Several networks train in the lanes of one program, each in its own thread.
     """
     from resnet.training import Program, groups, make_steps
 

@@ -1,4 +1,4 @@
-"""The study's residual network in PyTorch, for the comparison of speed."""
+"""The study's residual network in PyTorch, for comparisons of speed."""
 
 from collections.abc import Sequence
 
@@ -33,7 +33,7 @@ class Bottleneck(nn.Module):
 
 
 def residual_network(identity_blocks: Sequence[int], dropout: float) -> nn.Module:
-    """Builds a network from images (batch, 3, 32, 32) to logits (batch, 10)."""
+    """Builds a network that maps images (batch, 3, 32, 32) to logits (batch, 10)."""
     channels = 64
     layers = [convolution(3, channels, 3), nn.ReLU()]
     for filters, count in zip((16, 32, 64), identity_blocks, strict=True):
@@ -46,11 +46,11 @@ def residual_network(identity_blocks: Sequence[int], dropout: float) -> nn.Modul
 
 
 def training(rung: Experiment, n: int, compiled: bool, device: str) -> Turn:
-    """Prepares training over ``n`` images, which are on the device, ``cpu`` or ``cuda``.
+    """Prepares training on ``n`` images, which are kept on the device (``cpu`` or ``cuda``).
 
-    Compiled means by Inductor with channels last and fused Adam, on a GPU with CUDA graphs.
+    With ``compiled``, training uses Inductor, channels last, fused Adam and, on a GPU, CUDA graphs.
     """
-    torch.backends.cuda.matmul.allow_tf32 = True  # as JAX has it
+    torch.backends.cuda.matmul.allow_tf32 = True  # JAX may use TF32 too
     torch.backends.cudnn.allow_tf32 = True
     torch.backends.cudnn.benchmark = True
     layout = torch.channels_last if compiled else torch.contiguous_format
@@ -66,7 +66,7 @@ def training(rung: Experiment, n: int, compiled: bool, device: str) -> Turn:
 
     def work() -> None:
         for start in range(0, n, BATCH):
-            torch.compiler.cudagraph_mark_step_begin()  # does nothing but for CUDA graphs
+            torch.compiler.cudagraph_mark_step_begin()  # matters only for CUDA graphs
             batch = slice(start, start + BATCH)
             optimizer.zero_grad()
             loss(forward(x[batch]), y[batch]).backward()

@@ -1,6 +1,6 @@
-"""Training steps of the rungs on a CPU: plain Keras, this project, PyTorch, and a GEMM's rate.
+"""Times training steps of rungs on a CPU: plain Keras, this project, PyTorch, and a GEMM's rate.
 
-Batch 32 of 32x32 images, without augmentation, with oneDNN on every side.
+A batch has 32 images of 32x32 pixels, without augmentation. Every side uses oneDNN.
 """
 
 from functools import partial
@@ -14,7 +14,7 @@ from benchmarks.subjects import BATCH, SHAPE
 from resnet.study import Experiment
 
 Case = tuple[Experiment, int]
-"""A rung, and the number of images per turn."""
+"""A rung and the number of images per turn."""
 
 
 def plain_keras(case: Case) -> Turn:
@@ -36,9 +36,10 @@ def pytorch(device: str, compiled: bool, case: Case) -> Turn:
 
 
 def gemm(case: Case) -> Turn:
-    """Gives the rate at the speed of a float32 product: 3 passes of 2 operations per MAC."""
+    """Returns images per second if a training step ran as fast as a float32 matrix product."""
     from resnet.network import build, multiply_adds
 
+    # a step makes three passes, with two operations per multiply-add
     operations = 6 * multiply_adds(build(case[0], SHAPE, 10, seed=0))
     a = np.random.default_rng(0).random((4096, 4096), "float32")
     return lambda: rate(2 * 4096**3 / operations, lambda: a @ a)
@@ -54,7 +55,7 @@ SIDES: dict[str, Side] = {
 
 
 def main(turns: int = 7, rungs: str = "1,5") -> None:
-    """Times training steps on a CPU, all sides in turns."""
+    """Times training steps on a CPU. All sides take turns."""
     cases = {f"rung {rung}": (subjects.experiment(rung), 12 * BATCH) for rung in rungs.split(",")}
     rates = {name: compare(SIDES, case, turns) for name, case in cases.items()}
     report("training_step", "Training step", "images/s, batch 32", rates)

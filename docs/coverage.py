@@ -1,9 +1,8 @@
-"""How often the report's 95 % intervals cover the truth, simulated: the table in docs/evidence.md.
+"""Simulates how often the report's 95 % intervals contain the true value.
 
-.venv/bin/python -m docs.coverage
+``.venv/bin/python -m docs.coverage`` writes the results into docs/evidence.md.
 """
 
-import math
 from itertools import pairwise
 from pathlib import Path
 
@@ -20,19 +19,20 @@ END = "<!-- end of what is written -->\n"
 LADDER = ["01_template", "02_augmentation", "03_deeper_early_stopping", "04_lr_schedule"]
 LADDER += ["05_deeper_dropout", "vgg"]
 MEANS = (0.78, 0.82, 0.825, 0.865, 0.875, 0.845)
-"""True ones: two steps bring the same, the most, where which leads is judged worst."""
+"""True accuracies. The two largest gains are equal, which is the hardest case for the lead."""
 DEVIATIONS = (0.008, 0.012, 0.012, 0.0026, 0.0027, 0.010)
 SEEDS = ((2, 3, 2, 1, 1, 5), (1, 1, 1, 1, 1, 5), (2,) * 6, (3,) * 6, (5,) * 6)
 WRONG = {0.0: "right", 0.25: "a quarter off", 0.4: "40 % off"}
-"""By the standard deviation of the logarithm of true deviation by scale."""
+"""Errors of the scales in words. A key is the standard deviation of log(true deviation / scale)."""
 CASES = [(seeds, wrong) for seeds in SEEDS for wrong in WRONG]
 HEADINGS = ("rows", "the worst row", "gains", "largest gain's lead")
 
 
-def draw(seeds: tuple[int, ...], wrong: float, random: np.random.Generator) -> dict[str, list]:
-    """Simulates a ladder of so many seeds per row; ``wrong`` is a key of ``WRONG``.
+def draw(seeds: tuple[int, ...], wrong: float, random: np.random.Generator) -> np.ndarray:
+    """Simulates a ladder with a number of seeds for each row; ``wrong`` is a key of ``WRONG``.
 
-    Returns, by heading, for each interval whether it covers the truth: 1, 0, or NaN without one.
+    Returns 1 for each interval that contains the true value, 0 for each that does not, and NaN for
+    each that does not exist: first rows, then gains, then the largest gain's lead.
     """
     scales = np.multiply(DEVIATIONS, np.exp(-wrong * random.standard_normal(len(LADDER))))
     rows = zip(LADDER, MEANS, DEVIATIONS, seeds, scales, strict=True)
@@ -42,49 +42,39 @@ def draw(seeds: tuple[int, ...], wrong: float, random: np.random.Generator) -> d
     }
     shared = Shared.of(samples)
     of = {name: shared.estimate(name, sample) for name, sample in samples.items()}
-
-    def covers(interval: statistics.Interval, truth: float) -> float:
-        low, high = interval
-        return math.nan if math.isnan(low) else float(low <= truth <= high)
-
-    each = [statistics.contrast([(1, e)]).interval() for e in of.values()]
-    gains = [statistics.gain(of[a], of[b]).interval() for a, b in pairwise(LADDER)]
+    found = [statistics.contrast([(1, e)]).interval() for e in of.values()]
+    found += [statistics.gain(of[a], of[b]).interval() for a, b in pairwise(LADDER)]
     leads = quantities.leads(LADDER[1], "", LADDER[:-1])
-    lead = statistics.least([statistics.weighted(weights, of) for weights in leads])[1]
-    return {
-        "rows": list(map(covers, each, MEANS)),
-        "gains": list(map(covers, gains, np.diff(MEANS))),
-        "largest gain's lead": [covers(lead, 0.0)],
-    }
+    found.append(statistics.least([statistics.weighted(weights, of) for weights in leads])[1])
+    (low, high), truth = np.transpose(found), np.array([*MEANS, *np.diff(MEANS), 0.0])
+    return np.where(np.isnan(low), np.nan, (low <= truth) & (truth <= high))
 
 
 def simulate(case: int, draws: int) -> dict[str, float]:
-    """Returns, by heading, the share of intervals that cover the truth in simulated ladders.
+    """Returns by heading the share of intervals that contain the true value.
 
-    ``case`` is an index of ``CASES``.
+    ``case`` is an index of ``CASES``; ``draws`` is the number of simulated ladders.
     """
     random = np.random.default_rng([0, case])
-    made = [draw(*CASES[case], random) for _ in range(draws)]
-    shares = {key: np.nanmean([m[key] for m in made], axis=0) for key in made[0]}
-    found = {key: float(share.mean()) for key, share in shares.items()}
-    return found | {"the worst row": float(shares["rows"].min())}
+    shares = np.nanmean([draw(*CASES[case], random) for _ in range(draws)], axis=0)
+    rows, gains, lead = np.split(shares, [len(MEANS), 2 * len(MEANS) - 1])
+    return dict(zip(HEADINGS, (rows.mean(), rows.min(), gains.mean(), lead[0]), strict=True))
 
 
 def main(draws: int = 5_000, worth: float = 0) -> None:
-    """Writes the table into the page, from DRAWS ladders per line.
+    """Simulates DRAWS ladders for each line of the table, and writes the table into the page.
 
-    With WORTH, prints the table for scales that are worth so many degrees of freedom.
+    With WORTH, a scale counts as WORTH degrees of freedom, and the table is only printed.
     """
     statistics.GUESS = worth or statistics.GUESS
     table = f"| seeds of the rows | scales are | {' | '.join(HEADINGS)} |\n{'| --- ' * 6}|\n"
-    for case, (seeds, wrong) in enumerate(track(CASES, "simulating")):
-        shares = simulate(case, draws)
-        cells = " | ".join(f"{100 * shares[heading]:.1f} %" for heading in HEADINGS)
+    for case, (seeds, wrong) in enumerate(track(CASES, "Simulating")):
+        cells = " | ".join(f"{100 * share:.1f} %" for share in simulate(case, draws).values())
         table += f"| {', '.join(map(str, seeds))} | {WRONG[wrong]} | {cells} |\n"
     if worth:
         return print(table, end="")
     before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
-    text = f"{before}{BEGIN}\n{table}\n{draws:,} ladders a line.\n{END}{rest.partition(END)[2]}"
+    text = f"{before}{BEGIN}\n{table}\n{draws:,} ladders per line.\n{END}{rest.partition(END)[2]}"
     PAGE.write_text(text, encoding="utf-8")
 
 

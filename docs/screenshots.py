@@ -1,4 +1,4 @@
-"""The README's pictures, from the recorded runs: ``make screenshots`` (Chromium must be there)."""
+"""Makes the README's pictures from the recorded runs: ``make screenshots`` (needs Chromium)."""
 
 import shutil
 import subprocess
@@ -10,16 +10,16 @@ from report.presentation import output, ui
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 OPTIONS = ["--headless", "--no-sandbox", "--hide-scrollbars", "--window-size=1500,1050"]
-# at 127.0.0.1 MLflow opens its assistant, which takes a third of the page
+# At the address 127.0.0.1 MLflow opens its assistant, which covers a third of the page.
 OPTIONS += ["--host-resolver-rules=MAP ::1 127.0.0.1"]
-# a mouse, without which each chart shows all of its buttons
+# Without a mouse each chart shows all of its buttons.
 OPTIONS += ["--blink-settings=primaryHoverType=2,availableHoverTypes=2"]
 
 
 def browse(address: str, *options: str) -> str:
-    """Opens a page in headless Chromium until its scripts are done; returns what it printed.
+    """Opens a page in headless Chromium, waits for its scripts, and returns Chromium's output.
 
-    ``options`` say what Chromium does then: ``--dump-dom``, ``--screenshot=FILE``.
+    ``options`` may be ``--dump-dom`` or ``--screenshot=FILE``.
     """
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
         limits = [f"--user-data-dir={profile}", "--virtual-time-budget=60000"]
@@ -30,7 +30,7 @@ def browse(address: str, *options: str) -> str:
 
 
 def main() -> None:
-    """Makes the pictures."""
+    """Makes a picture of the report's page and one of the runs in MLflow's UI."""
     docs = Path(__file__).parent
     with tempfile.TemporaryDirectory() as folder:
         uri, pages = ui.prepare(f"sqlite:///{folder}/mlflow.db", None)

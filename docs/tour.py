@@ -1,4 +1,4 @@
-"""Renews what docs/tour.ipynb shows below its cells: a part of ``make readme``."""
+"""Executes docs/tour.ipynb and stores its new outputs; ``make readme`` calls this module."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ TOUR = Path(__file__).with_name("tour.ipynb")
 
 
 def execute() -> nbformat.NotebookNode:
-    """Returns the notebook with the outputs of a new execution."""
+    """Executes the notebook and returns it with its new outputs."""
     notebook = nbformat.read(TOUR, as_version=4)
     return NotebookClient(notebook, timeout=300, record_timing=False).execute()
 

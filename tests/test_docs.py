@@ -1,4 +1,4 @@
-"""The documents' examples do what the documents say."""
+"""Commands, examples and tables in the docs agree with the code."""
 
 import contextlib
 import re
@@ -17,25 +17,25 @@ from report import analysis
 from resnet.study import SHIPPED, Study, select
 
 
-def test_the_rows_of_imports_are_told_as_they_are_checked():
+def test_the_docs_show_the_layers_that_import_linter_checks():
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["importlinter"]
     architecture = (ROOT / "docs" / "architecture.md").read_text("utf-8")
-    told = {
+    layers = {
         contract["containers"][0]: "\n".join(row.replace(" | ", "  ") for row in contract["layers"])
         for contract in settings["contracts"]
         if "containers" in contract
     }
-    for rows in told.values():
+    for rows in layers.values():
         assert f"```\n{rows}\n```" in architecture
-    rows = [row.split() for row in reversed(told["resnet"].splitlines())]
+    rows = [row.split() for row in reversed(layers["resnet"].splitlines())]
     height = {package: number for number, row in enumerate(rows) for package in row}
     named = [word for word in re.findall(r"``(\w+)``", resnet.__doc__) if word in height]
-    assert sorted(named) == sorted({*height} - {"host", "events"})  # for all, and no package
+    assert sorted(named) == sorted({*height} - {"host", "events"})  # no data passes through these
     assert [height[name] for name in named] == sorted(height[name] for name in named)
 
 
-def told_commands(page):
-    """What ``ladder`` is given on a page: in blocks of code, and within sentences."""
+def commands_in(page):
+    """Yields the arguments of every ``ladder`` command on a page, in code blocks and sentences."""
     text = re.sub("^```.*?^```", "", page.read_text("utf-8"), flags=re.DOTALL | re.MULTILINE)
     lines = text.replace("\\\n", " ").splitlines()
     blocks = [line.partition(" #")[0] for line in lines if line.startswith("    ")]
@@ -46,25 +46,24 @@ def told_commands(page):
             yield shlex.split(found[1])
 
 
-def test_every_command_that_is_told_is_one():
+def test_the_docs_show_every_command_and_only_valid_ones():
     program = typer.main.get_command(runner._app())
     pages = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")]
-    told = [words for page in pages for words in told_commands(page)]
-    assert {words[0] for words in told} >= {*program.commands} - {"ui"}  # make ui
-    for name, *words in map(runner._as_command, told):
+    shown = [words for page in pages for words in commands_in(page)]
+    assert {words[0] for words in shown} >= {*program.commands} - {"ui"}  # the docs show "make ui"
+    for name, *words in map(runner._as_command, shown):
         command = program.commands.get(name)
-        with contextlib.suppress(typer.Exit):  # --help
+        with contextlib.suppress(typer.Exit):  # raised by --help
             (command or program).make_context("ladder", words if command else [name, *words])
 
 
-def test_a_rung_of_ones_own(tmp_path):
-    rung, claim = re.findall(
-        r"```yaml\n(.*?)```", (ROOT / "docs" / "own-rung.md").read_text("utf-8"), re.DOTALL
-    )
+def test_the_rung_and_the_claim_of_own_rung_md_are_valid(tmp_path):
+    page = (ROOT / "docs" / "own-rung.md").read_text("utf-8")
+    rung, claim = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
     folder = shutil.copytree(SHIPPED, tmp_path / "experiments")
     for name, path in Study.open(folder).files.items():
         if name not in analysis.load_statements(Study.open()).published:
-            path.unlink()  # whoever followed the document has one
+            path.unlink()  # a reader who followed the page has this rung already
     (folder / "06_mine.yaml").write_text(rung, encoding="utf-8")
     study = Study.open(folder)
     assert select("all", study.files)[-1] == "06_mine"
@@ -75,14 +74,13 @@ def test_a_rung_of_ones_own(tmp_path):
     }
     assert mine.assumed["data.augmentation.rotation_range"].startswith("mine")
 
-    before, below, after = study.claims.read_text("utf-8").partition(
-        "\n# What the study leaves open"
-    )
-    study.claims.write_text(f"{before}\n{claim}{below}{after}", encoding="utf-8")
+    heading = "\n# What the study leaves open"
+    claims = study.claims.read_text("utf-8").replace(heading, f"\n{claim}{heading}")
+    study.claims.write_text(claims, encoding="utf-8")
     assert analysis.load_statements(Study.open(folder)).claims[-1].id == "mine-gain"
 
 
-def test_the_table_of_quantities_is_that_of_the_code():
+def test_the_docs_list_all_quantities_with_their_units_and_meanings():
     page = (ROOT / "docs" / "own-ladder.md").read_text("utf-8").partition("## Quantities")[2]
     rows = [row.strip("| ").split(" | ") for row in page.splitlines() if row.startswith("| `")]
     assert rows == [
@@ -90,26 +88,24 @@ def test_the_table_of_quantities_is_that_of_the_code():
     ]
 
 
-def told_of_coverage():
+def documented_coverage():
     page = coverage.PAGE.read_text("utf-8")
     rows = page.split(coverage.BEGIN)[1].split(coverage.END)[0].splitlines()
     cells = [row.strip("| ").split(" | ") for row in rows if row.startswith("|")]
     return [[float(text.removesuffix(" %")) for text in row[2:]] for row in cells[2:]]
 
 
-def test_no_interval_covers_less_than_it_should():
-    """Nor does any cover less with few seeds, or with scales that are far off."""
-    told = told_of_coverage()
-    assert len(told) == len(coverage.CASES)
-    assert min(map(min, told)) >= 93
+def test_intervals_contain_the_truth_in_93_percent_of_every_documented_case():
+    documented = documented_coverage()
+    assert len(documented) == len(coverage.CASES)
+    assert min(map(min, documented)) >= 93
 
 
 @pytest.mark.parametrize("case", [0, 5, 14])
-def test_the_coverage_told_is_what_is_simulated(case):
-    """By fewer ladders: within four standard errors of as many intervals as there are at least."""
+def test_fewer_simulations_give_the_documented_coverage_within_four_standard_errors(case):
     draws = 250
-    told = dict(zip(coverage.HEADINGS, told_of_coverage()[case], strict=True))
+    documented = dict(zip(coverage.HEADINGS, documented_coverage()[case], strict=True))
     found = coverage.simulate(case, draws)
     for heading in ("rows", "gains", "largest gain's lead"):
-        share = told[heading] / 100
+        share = documented[heading] / 100
         assert abs(found[heading] - share) < 4 * (share * (1 - share) / draws) ** 0.5, heading

@@ -1,4 +1,4 @@
-"""docs/tour.ipynb from its first cell to its last."""
+"""The notebook docs/tour.ipynb is up to date and agrees with the report."""
 
 import nbformat
 
@@ -7,7 +7,7 @@ from docs import tour
 
 
 def texts(notebook):
-    """What each cell prints or shows, without pictures and warnings."""
+    """Returns the texts that the cells print or show, without pictures and warnings."""
     return [
         output.get("text") or output.data["text/plain"]
         for cell in notebook.cells
@@ -16,15 +16,15 @@ def texts(notebook):
     ]
 
 
-def test_its_stored_outputs_are_those_of_a_new_execution():
+def test_a_new_execution_gives_the_stored_outputs():
     stored = nbformat.read(tour.TOUR, as_version=4)
     assert texts(stored) == texts(tour.execute())
-    assert len(stored.cells) == 10  # as its title and the README say
+    assert len(stored.cells) == 10  # the title and the README say so
     assert sum("image/png" in str(cell.get("outputs")) for cell in stored.cells) == 2
-    assert max(text.count("\n") for text in texts(stored)) <= 40  # a screen
+    assert max(text.count("\n") for text in texts(stored)) <= 40  # fits on a screen
 
 
-def test_it_says_of_the_largest_gain_what_the_report_says():
+def test_the_notebook_and_the_report_agree_on_the_largest_gain():
     claim = report.recorded()["claims"].set_index("claim").loc["augmentation-largest"]
-    said = "".join(texts(nbformat.read(tour.TOUR, as_version=4)))
-    assert f"{claim.text}: {claim.verdict}\n" in said
+    shown = "".join(texts(nbformat.read(tour.TOUR, as_version=4)))
+    assert f"{claim.text}: {claim.verdict}\n" in shown
