@@ -1,4 +1,4 @@
-"""Renders the HTML page: one file, nothing fetched, everything escaped."""
+"""Renders the report as one HTML file that loads nothing from elsewhere."""
 
 import base64
 import hashlib
@@ -18,7 +18,7 @@ from report.presentation.tables.table import Table
 
 
 def render(content: Content, made: dict[str, Table], drawn: dict[str, str]) -> str:
-    """Returns the page as HTML, from its tables and the SVG of its figures, both by name."""
+    """Returns the page as HTML; ``made`` are the tables and ``drawn`` the SVG figures, by name."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
         autoescape=True,

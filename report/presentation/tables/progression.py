@@ -1,4 +1,4 @@
-"""The table of accuracies, and the table of sizes, times and deviations, rung by rung."""
+"""The table of accuracies, and the table of deviations, sizes and times."""
 
 import math
 from collections.abc import Callable
@@ -18,7 +18,7 @@ def _mean(metric: str) -> Callable[[System], float]:
 
 
 def progression(content: Content) -> Table:
-    """Lists each rung's published and measured accuracy, its verdict, and what the rung changes."""
+    """Lists the measured and published accuracy of each row, the verdict and the changes."""
     gains = {step.after.name: step.gain for step in content.steps}
     heading = published_heading(content)
     published = any(not math.isnan(s.published) for s in content.systems)
@@ -60,7 +60,7 @@ def progression(content: Content) -> Table:
 
 
 def rows(content: Content) -> Table:
-    """Lists each row's deviation between seeds, its size and its training time."""
+    """Lists the deviation between seeds, the size and the training time of each row."""
 
     def epochs(s: System) -> str:
         return numbers.least_to_most(s.values("epochs_run"))
@@ -70,14 +70,14 @@ def rows(content: Content) -> Table:
         Field("rung", "name"),
         Field("", "heading", "rung", on=places),
         Field("deviation", "", "deviation", deviation, "number", places),
-        Field("own_deviation", "", "of its own seeds", deviation, "number"),
+        Field("own_deviation", "", "own deviation", deviation, "number"),
         Field("floor", "", "floor", deviation, "number"),
         Field("", epochs, "epochs", str, "number", places),
         Field("", _time, "training time", str, "lines", places),
         Field("parameters", _mean("parameters"), "parameters", numbers.number(), "number"),
         Field("multiply_adds", _mean("multiply_adds"), "multiply-adds", _millions, "number"),
     ]
-    caption = "The rows: deviation between seeds in points, size, time"
+    caption = "Deviation between seeds in points, size and training time"
     return Table("rows", caption, fields, [s for s in content.systems if s.runs])
 
 
@@ -86,14 +86,14 @@ def _millions(value: float) -> str:
 
 
 def _accuracy(s: System) -> list[str]:
-    """The accuracy and its interval, or the state of the row's runs."""
+    """Returns a row's accuracy and interval; without a finished run, the state of the row."""
     if not s.runs or math.isnan(s.published):
         return [percent(s.accuracy) if s.runs else s.waiting, span(s.interval)]
     return numbers.to_limits(s.accuracy, s.interval, s.band, "accuracy", s.decimals)
 
 
 def _time(s: System) -> str:
-    """The mean training time by device; without the device's name if there is one."""
+    """Returns the mean training time, by device if there are several."""
     of_device: dict[str, list[float]] = {}
     for run in s.runs:
         if not math.isnan(seconds := run.metric("train_seconds")):
