@@ -53,11 +53,7 @@ def all_figures(content: Content) -> dict[str, Figure]:
 
 
 def _dots(rows: list[tuple], form: Callable[[float], str], title: str) -> Figure:
-    """Draws a row of dots per tuple.
-
-    A tuple has a label, the published and the measured value, the interval, the values by seed, and
-    the text to show if nothing was measured.
-    """
+    """Draws tuples: label, published value, measured value, interval, values by seed, note."""
     figure = Figure(figsize=(WIDTH, 0.9 + 0.5 * len(rows)))
     axes = figure.subplots()
     blue, grey = PALETTE["reproduced"], PALETTE["published"]
@@ -70,13 +66,12 @@ def _dots(rows: list[tuple], form: Callable[[float], str], title: str) -> Figure
             axes.annotate(text, (1, y), (x, 0), axes.get_yaxis_transform(), "offset points",
                           va="center", color=colour, annotation_clip=False, size=size)  # fmt: skip
 
-    for y, (_, published, measured, interval, seeds, waiting) in enumerate(rows):
+    for y, (_, published, measured, interval, seeds, note) in enumerate(rows):
         axes.plot(published, y, "D", mfc="none", mec=grey, ms=7, mew=1.5)
         axes.plot(seeds, [y] * len(seeds), "|", color=blue, ms=9, mew=1)
         axes.plot(interval, [y, y], "-", color=blue, lw=2.2, alpha=0.75)
         axes.plot(measured, y, "o", color=blue, ms=6)
-        here = waiting if math.isnan(measured) else form(measured)
-        write(y, 8.5, form(published), here)
+        write(y, 8.5, form(published), note if math.isnan(measured) else form(measured))
     write(-0.65, 7.5, "published", "here")
     axes.set_yticks(range(len(rows)), [row[0] for row in rows])
     axes.tick_params(axis="y", labelcolor=PALETTE["ink"], length=0)
@@ -89,7 +84,6 @@ def _dots(rows: list[tuple], form: Callable[[float], str], title: str) -> Figure
 
 
 def _label(text: str) -> str:
-    """Breaks a title into at most three lines."""
     return "\n".join(textwrap.wrap(text, 18, break_on_hyphens=False)[:3])
 
 

@@ -61,10 +61,7 @@ def to_terminal(table: Table, items: list | None = None) -> RichTable:
 
 
 def write(tables: dict[str, Table], folder: Path) -> None:
-    """Writes every table with rows as ``NAME.csv``, ``NAME.md`` and ``NAME.tex`` into a new folder.
-
-    A table without a column for the page is written as CSV only.
-    """
+    """Writes each table with rows as CSV, and as Markdown and LaTeX if the page shows it."""
     folder.mkdir()
     for name, table in tables.items():
         if table.items:

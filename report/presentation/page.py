@@ -3,7 +3,6 @@
 import base64
 import hashlib
 from datetime import UTC, datetime
-from functools import partial
 
 import jinja2
 from markupsafe import Markup
@@ -31,20 +30,16 @@ def render(content: Content, made: dict[str, Table], drawn: dict[str, str]) -> s
     return environment.get_template("report.html.j2").render(
         content=content,
         run_set=content.run_set,
+        answer=message,
         message=message.message(content),
-        facts=message.facts(content),
         made=f"{datetime.now(UTC):%d %B %Y, %H:%M} UTC".lstrip("0"),
         begun=" to ".join(dict.fromkeys((days[0], days[-1]))) if days else "",
         tables=made,
         svg={name: Markup(figures.inline(text, name)) for name, text in drawn.items()},  # noqa: S704
         mistakes=base64.b64encode(content.mistakes or b"").decode(),
-        symbols=message.SYMBOLS,
-        missing=message.missing(content),
-        wrong=message.wrong(content),
-        ablate=partial(commands.ablate_command, content),
+        commands=commands,
         points=points,
         published=published_heading(content),
-        ladder=commands.ladder(),
         style=Markup((TEMPLATES / "report.css").read_text(encoding="utf-8")),  # noqa: S704
         script=Markup(script),  # noqa: S704
         digest=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),

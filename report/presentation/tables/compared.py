@@ -44,10 +44,8 @@ def compared(content: Content, i: int) -> Table:
 def sweep(content: Content, varied: Mapping[str, str], named: Collection[str]) -> Table:
     """Lists the accuracies that each value of a sweep gives, rung by rung.
 
-    Args:
-        content: the runs of one value; its compared sets are the runs of the other values.
-        varied: short texts of the values, by the runs' ``modified``.
-        named: rungs that are listed even without a run.
+    ``varied`` are short texts of the values, by the runs' ``modified``. The rungs ``named`` are
+    listed even without a run.
     """
     rows = [
         replace(system, title=f"{system.title} · {varied[one.run_set.modified]}")

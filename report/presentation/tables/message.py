@@ -170,11 +170,10 @@ def count_verdicts(judged: Iterable[Judgement]) -> str:
     verdicts = Counter[str](j.verdict for j in judged)
     phrases = []
     for verdict in (v for v in SYMBOLS if verdicts[v]):
-        head, _, rest = verdict.partition(" ")
-        verb = {"holds": ("holds", "hold"), "fails": ("fails", "fail")}.get(head)
-        one, several = verb or (f"is {head}", f"are {head}")
-        phrase = f"{one if verdicts[verdict] == 1 else several} {rest}".strip()
-        phrases.append(f"{words(verdicts[verdict])} {phrase}")
+        number, phrase = verdicts[verdict], f"{_be(verdicts[verdict])} {verdict}"
+        if verdict.startswith(("holds", "fails")):
+            phrase = verdict if number == 1 else verdict.replace("s", "", 1)
+        phrases.append(f"{words(number)} {phrase}")
     return listed(phrases)
 
 

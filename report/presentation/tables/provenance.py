@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from functools import partial
-from operator import itemgetter
+from operator import itemgetter, methodcaller
 
 import numpy as np
 
@@ -17,11 +17,10 @@ from resnet.study import short
 def assumptions(content: Content) -> Table:
     """Lists the assumptions, with the rungs that make them."""
     found: dict[tuple[str, str, str], list[str]] = {}
-    for s in content.systems:
-        for run in s.runs[:1]:
-            for key, reason in run.assumed.items():
-                value = setting(run.params, key)
-                found.setdefault((key, value, str(reason)), []).append(short(s.name))
+    for run in (run for s in content.systems for run in s.runs[:1]):
+        for key, reason in run.assumed.items():
+            value = setting(run.params, key)
+            found.setdefault((key, value, str(reason)), []).append(short(run.rung))
     columns = {"setting": "setting", "value": "value", "why": "assumed because", "rungs": "rungs"}
     rows = [(*key, ", ".join(names)) for key, names in found.items()]
     return plain_table("assumptions", "Values the study does not state", columns, rows)
@@ -30,9 +29,8 @@ def assumptions(content: Content) -> Table:
 def contradictions(content: Content) -> Table:
     """Lists where the study contradicts itself or leaves something open."""
     columns = {"topic": "topic", "study": "the study", "where": "section", "settled": "choice here"}
-    rows = [
-        (c.topic, c.study, c.where or NONE, c.settled) for c in content.statements.contradictions
-    ]
+    found = content.statements.contradictions
+    rows = [(c.topic, c.study, c.where or NONE, c.settled) for c in found]
     return plain_table("contradictions", "Contradictions and gaps in the study", columns, rows)
 
 
@@ -48,9 +46,7 @@ def runs(content: Content) -> Table:
     def tag(name: str) -> Callable[[Run], str]:
         return lambda run: run.tags.get(name, "")
 
-    def metric(name: str) -> Callable[[Run], float]:
-        return lambda run: run.metric(name)
-
+    metric = partial(methodcaller, "metric")
     metrics = sorted({key for run in content.runs for key in run.metrics if "/" not in key})
     tags = ("dataset", "dataset_fingerprint", "profile", "modified", "git_commit", "git_dirty")
     fields = [

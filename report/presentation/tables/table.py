@@ -43,12 +43,10 @@ class Field(NamedTuple):
 
 @dataclass(frozen=True)
 class Table:
-    """A table with one row per item.
+    """A table with one row per item; ``name`` is the stem of its file names.
 
-    Attributes:
-        name: the stem of the table's file names.
-        anchor: function that returns the address of an item's row on the page.
-        shade: function of item and value that returns the depth of a heat map's cell, from 0 to 1.
+    ``anchor`` returns the address of an item's row on the page. ``shade`` takes an item and a value
+    and returns the colour depth of the cell in a heat map, from 0 to 1.
     """
 
     name: str
