@@ -31,7 +31,7 @@ def factors(ablation: Ablation) -> Table:
     ]
     before, after = ablation.step.before.short, ablation.step.after.short
     seeds = ", ".join(map(str, ablation.seeds))
-    caption = f"Gain of each change in {before} → {after}, points, 95 % intervals; seeds: {seeds}"
+    caption = f"Gain of each change in {before} → {after} (points, 95 % intervals); seeds: {seeds}"
     return Table(f"factors_{ablation.step.after.slug}", caption, fields, ablation.factors)
 
 
@@ -49,4 +49,4 @@ def alternatives(content: Content) -> Table:
         *raw(run_ids=lambda a: " ".join(run.id for run in a.step.after.runs)),
     ]
     rows = [a for row in content.varied for a in row.run]
-    return Table("alternatives", "Test accuracy with one assumed value changed", fields, rows)
+    return Table("alternatives", "With one assumed value changed", fields, rows)

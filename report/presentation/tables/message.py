@@ -242,8 +242,8 @@ def wrong(content: Content) -> str:
     verdicts = [*content.verdicts, *(j.verdict for j in content.claims)]
     decided = sum(v[:5] in ("holds", "fails") for v in verdicts)
     return (
-        f"Each of the {len(verdicts)} verdicts is wrong with a probability of at most 5 %. Among "
-        f"the {decided} decided here, expect at most {decided * statistics.ALPHA:.3g} wrong ones."
+        f"Each of the {len(verdicts)} verdicts is wrong with a probability of at most 5 %. Of the "
+        f"{decided} decided here, at most {decided * statistics.ALPHA:.3g} are wrong on average."
     )
 
 
