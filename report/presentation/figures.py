@@ -30,7 +30,7 @@ PALETTE: dict[str, str] = dict(
     )
 )
 """The page's CSS variables and their colours in light mode."""
-WIDTH = 5.0  # inches, or 360 points: text stays legible on a phone and in half a page
+WIDTH = 5.0  # inches; at this width, text is legible on a phone and in half a page
 _PERCENT = FuncFormatter(lambda value, _: f"{100 * value:.4g} %")
 
 
@@ -53,7 +53,7 @@ def all_figures(content: Content) -> dict[str, Figure]:
 
 
 def _dots(rows: list[tuple], form: Callable[[float], str], title: str) -> Figure:
-    """Draws tuples: label, published value, measured value, interval, values by seed, note."""
+    """Draws rows of label, published value, measured value, interval, values by seed and note."""
     figure = Figure(figsize=(WIDTH, 0.9 + 0.5 * len(rows)))
     axes = figure.subplots()
     blue, grey = PALETTE["reproduced"], PALETTE["published"]
@@ -180,7 +180,7 @@ def _validation(systems: list[System]) -> Figure:
 
 
 def _share_limits(panel: Sequence[Axes]) -> None:
-    """Gives the same panel of all systems common limits."""
+    """Gives the axes of a panel the same limits in the figures of all systems."""
     right = max(axes.get_xlim()[1] for axes in panel)
     bottoms, tops = zip(*(axes.get_ylim() for axes in panel), strict=True)
     for axes in panel:
@@ -197,7 +197,7 @@ def _curves(system: System) -> Figure:
 
 
 def _events(axes: Axes, system: System) -> None:
-    """Marks the epochs at which callbacks acted with vertical lines, for each seed."""
+    """Draws a vertical line at each epoch at which a callback acted, for each seed."""
     alpha = max(0.5, 1 / len(system.runs))
     for run in system.runs:
         stopped, tested = run.metric("stopped_epoch"), run.metric("tested_epoch")

@@ -124,7 +124,7 @@ def _engines(content: Content) -> str:
 
 
 def _commands(system: System, content: Content) -> list[str]:
-    """Returns the commands that train a row's runs, one per backend, or its seed 0 if none ran."""
+    """Returns commands that repeat a row's runs, one per backend; without runs, one for seed 0."""
     data = commands.data_option(content.study, content.runs[0])
     of_engine: dict[tuple[str, ...], list[Run]] = {} if system.runs else {(commands.ladder(),): []}
     for run in system.runs:

@@ -115,7 +115,7 @@ def _answers(port: int) -> bool:  # by a connection, because a request might go 
 
 
 def show(uri: str, pages: dict[str, str], in_browser: bool) -> None:
-    """Shows a store's pages in MLflow's UI until Ctrl-C; both come from :func:`prepare`."""
+    """Shows the ``uri`` and ``pages`` of :func:`prepare` in MLflow's UI until Ctrl-C."""
     if uri.startswith("http"):
         return _open(f"{uri.rstrip('/')}/", pages, in_browser)
     for number in (signal.SIGTERM, signal.SIGHUP):  # these end the server too, as Ctrl-C does

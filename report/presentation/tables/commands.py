@@ -47,7 +47,7 @@ def repeatable(run: Run) -> bool:
 
 
 def bits_options(run: Run) -> list[str]:
-    """Returns the options that change a run's results: the number of threads or of lanes."""
+    """Returns the option that a run's exact results depend on: the number of threads or lanes."""
     if run.tags.get("backend") == "tensorflow":
         return ["--cpus-per-run", run.tags["threads"]] if "threads" in run.tags else []
     return ["--lanes", run.tags["lanes"]] if run.tags.get("lanes", "1") != "1" else []

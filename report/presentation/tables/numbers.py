@@ -133,7 +133,7 @@ def seeds(runs: Sequence[Run]) -> str:
 
 
 def setting(params: dict, key: str) -> str:
-    """Writes a value, or a block of values, of an experiment in one line."""
+    """Writes the value of a setting, or a block of values, in one line."""
     if (value := params.get(key)) is not None:
         return f"{value:g}" if isinstance(value, float) else str(value)
     block = [

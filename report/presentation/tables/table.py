@@ -81,7 +81,7 @@ class Table:
 
 
 def raw(*keys: str, **named: Any) -> list[Field]:
-    """Returns fields for the CSV file alone: ``keys`` are attributes, ``named`` as ``Field.of``."""
+    """Returns fields for the CSV file alone: attributes (``keys``) or other values (``named``)."""
     return [Field(key) for key in keys] + [Field(key, of) for key, of in named.items()]
 
 
