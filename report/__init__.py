@@ -1,6 +1,6 @@
-"""Judges the runs in MLflow (``analysis``), and shows them as tables, figures and a page.
+"""Judges runs (``analysis``) and shows the results as tables, figures and a page.
 
-:func:`tables` and :func:`recorded` give a notebook the report's tables as data frames.
+:func:`tables` and :func:`recorded` return the report's tables as data frames, for notebooks.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ if TYPE_CHECKING:  # pandas takes a second to import
 
 
 def tables(uri: str | None = None, **chosen: Any) -> dict[str, pd.DataFrame]:
-    """Returns the report's tables of a store's runs by name: ``progression``, ``runs``, ...
+    """Returns the report's tables for the runs of a store, by name: ``progression``, ``runs``, ...
 
-    Accuracies are fractions of 1, times seconds. ``chosen`` selects runs as
-    :func:`report.analysis.load` takes them; UserError is raised if none match.
+    Accuracies are fractions of 1, times are in seconds. The arguments are those of
+    :func:`report.analysis.load`; a UserError says that no runs match.
     """
     from report import analysis
 
@@ -25,7 +25,7 @@ def tables(uri: str | None = None, **chosen: Any) -> dict[str, pd.DataFrame]:
 
 
 def recorded() -> dict[str, pd.DataFrame]:
-    """Returns the tables of the report of the recorded runs, without a store."""
+    """Returns the report's tables for the recorded runs; no store is needed."""
     from report import analysis
     from resnet.records import load_all
     from resnet.study import Study

@@ -1,4 +1,4 @@
-"""The command ``ladder report``: turns what MLflow holds into a page, or into documents."""
+"""The command ``ladder report``: writes the report's page, or the results in the documents."""
 
 import webbrowser
 from pathlib import Path
@@ -11,35 +11,35 @@ from resnet.study import Study
 from resnet.terminal import Experiments, TrackingUri, console, flag, say, value
 
 EXAMPLES = {
-    "--open": "the page, in reports/resnet-ladder, shown",
-    "--summary": "progression and claims, here in the terminal",
-    "--profile quick": "the runs of  make quick",
-    "--recorded": "the recorded runs, straight from results/",
-    "--dataset 9acbe397": "by the beginning of a fingerprint, CIFAR-10's",
-    "--compare training.epochs=2": "beside the ladder, runs with that --set",
-    "--readme results/": "README.md and docs/, from the records",
+    "--open": "show the page in the browser",
+    "--summary": "print accuracies and claims in the terminal",
+    "--profile quick": "show the runs of  make quick",
+    "--recorded": "show the recorded runs in results/",
+    "--dataset 9acbe397": "select CIFAR-10 by the start of its fingerprint",
+    "--compare training.epochs=2": "compare with runs of this --set override",
+    "--readme results/": "write README.md and docs/ from the records",
 }
 
 
-Out = Annotated[Path | None, value("DIR", "Folder to write, by default reports/STUDY.")]
+Out = Annotated[Path | None, value("DIR", "Folder to write; by default reports/STUDY.")]
 Dataset = Annotated[str | None, value("NAME", "A dataset's name or the start of its fingerprint.")]
-Profile = Annotated[str | None, value("NAME", "full, quick, ...; by default full, if it has runs.")]
+Profile = Annotated[str | None, value("NAME", "full, quick, ...; by default full if it has runs.")]
 Modified = Annotated[
-    str | None, value("KEY=VALUE ...", "Runs with these --set overrides; '' for none.")
+    str | None, value("KEY=VALUE ...", "Show runs with these --set overrides; '' for none.")
 ]
 Recorded = Annotated[
-    bool, typer.Option("--recorded/--own", help="The runs of results/, or your own.", metavar="")
+    bool, typer.Option("--recorded/--own", help="Show recorded runs or your own.", metavar="")
 ]
 Compare = Annotated[
     list[str] | None,
     value(
         "SET",
-        "Another set of runs to show beside: its --set overrides, profile, dataset, recorded, own, "
-        "or its whole name as the page lists it; may be repeated.",
+        "Compare with another set of runs, given by its --set overrides, profile, dataset, "
+        "recorded, own, or the full name that the page lists. May be repeated.",
     ),
 ]
 Readme = Annotated[
-    Path | None, value("RECORDS", "Write README.md's table and docs/ beside these records.")
+    Path | None, value("RECORDS", "Write README.md and docs/ beside this folder of records.")
 ]
 
 
@@ -56,10 +56,10 @@ def report(
     experiments: Experiments = None,
     tracking_uri: TrackingUri = None,
 ) -> None:
-    """Writes the report: does the ladder hold, claim by claim, with evidence.
+    """Writes the report: a verdict with evidence on each accuracy and claim.
 
-    Runs of different datasets, profiles or modifications are never mixed, nor are
-    recorded runs and your own. The page names the other sets of runs.
+    The report never mixes runs of different datasets, profiles or --set overrides,
+    nor recorded runs with your own. The page lists the other sets of runs.
     """
     study = Study.open(experiments)
     if readme:
@@ -69,7 +69,7 @@ def report(
             update(study, readme)
         return say(f"README.md and docs/ were written from {escape(str(readme))}")
     out = out or Path("reports") / study.name
-    with console.status("reading runs"):  # the imports take seconds
+    with console.status("reading runs"):  # these imports take seconds
         from report import analysis
         from report.presentation import output
         from report.presentation.summary import show

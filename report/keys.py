@@ -1,4 +1,4 @@
-"""The command ``ladder keys``: what an experiment may set, and what a claim can be about."""
+"""The command ``ladder keys``: lists the settings of experiments and the quantities of claims."""
 
 from typing import Annotated
 
@@ -11,13 +11,13 @@ from resnet.terminal import Experiments, say
 
 
 def keys(
-    prefix: Annotated[str, typer.Argument(help="Only these.", metavar="PREFIX")] = "",
+    prefix: Annotated[str, typer.Argument(help="Start of the listed keys.", metavar="PREFIX")] = "",
     experiments: Experiments = None,
 ) -> None:
-    """Lists the keys of experiments, for files and --set: type, default and meaning.
+    """Lists the keys of experiment files and of --set, with type, default and meaning.
 
-    The settings of Keras's optimizers and schedules, and the quantities of claims, are listed for
-    their prefix alone.
+    Two groups are listed only if PREFIX asks for them: the settings of Keras's optimizers and
+    schedules (training.optimizer, training.schedule), and the quantities of claims (claims).
     """
     if prefix.startswith("claims"):
         return _quantities()
@@ -26,7 +26,7 @@ def keys(
     if not prefix:
         found = [s for s in found if not (s.of and s.key.startswith("training"))]
     if not found:
-        raise UserError(f"keys {prefix!r}: no key begins like this; see all:  ladder keys")
+        raise UserError(f"keys {prefix!r}: no key begins like this; list all:  ladder keys")
     for s in found:
         of = f" [dim]({s.of})[/dim]" * bool(s.of)
         default = "" if s.default == "required" else f" [dim]= {escape(s.default)}[/dim]"
@@ -39,6 +39,6 @@ def _quantities() -> None:
     from report.analysis import QUANTITIES
 
     for name, quantity in QUANTITIES.items():
-        needs = f" (needs {quantity.needs})" if quantity.needs else ""
+        needs = f" (needs the key {quantity.needs})" if quantity.needs else ""
         say(f"[bold]{name}[/bold]: {quantity.unit}{needs}")
         say(f"    {escape(quantity.meaning[:1].upper() + quantity.meaning[1:])}.")

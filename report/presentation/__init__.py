@@ -1,4 +1,4 @@
-"""What a reader sees: tables, figures, the page, the terminal's summary, documents, MLflow's UI.
+"""Shows results as tables, figures, a page, a terminal summary, documents and in MLflow's UI.
 
-A new column is a field in ``tables``; page, CSV, TeX, Markdown and terminal take it from there.
+``tables`` defines each column once, for the page, CSV, TeX, Markdown and the terminal.
 """

@@ -1,7 +1,7 @@
-"""Draws the report's figures with matplotlib, and writes them as SVG.
+"""Draws the report's figures with matplotlib and writes them as SVG.
 
-Figures are drawn in the page's colours for light mode. Within the page, these colours become CSS
-variables, so that figures follow dark mode. Text stays text.
+Figures use the page's colours of light mode. The page replaces these colours by CSS variables, so
+that its figures follow dark mode.
 """
 
 import math
@@ -29,13 +29,13 @@ PALETTE: dict[str, str] = dict(
         r"--(\w+): (#\w{6})", (TEMPLATES / "report.css").read_text(encoding="utf-8").split("}")[0]
     )
 )
-"""The page's variables and their colours in light mode."""
-WIDTH = 5.0  # inches; 360 points, so that text is legible across a phone and in half a page
+"""The page's CSS variables and their colours in light mode."""
+WIDTH = 5.0  # inches; at this width, text is legible on a phone and in half a page
 _PERCENT = FuncFormatter(lambda value, _: f"{100 * value:.4g} %")
 
 
 def all_figures(content: Content) -> dict[str, Figure]:
-    """Draws every figure; by file name."""
+    """Returns every figure by file name."""
     with rc_context(fname=STYLE):
         drawn = {"progression": _progression(content)}
         if content.steps or content.rivals:
@@ -53,7 +53,7 @@ def all_figures(content: Content) -> dict[str, Figure]:
 
 
 def _dots(rows: list[tuple], form: Callable[[float], str], title: str) -> Figure:
-    """Draws rows of: label, published, measured, interval, value by seed, text if not measured."""
+    """Draws rows of label, published value, measured value, interval, values by seed and note."""
     figure = Figure(figsize=(WIDTH, 0.9 + 0.5 * len(rows)))
     axes = figure.subplots()
     blue, grey = PALETTE["reproduced"], PALETTE["published"]
@@ -66,13 +66,12 @@ def _dots(rows: list[tuple], form: Callable[[float], str], title: str) -> Figure
             axes.annotate(text, (1, y), (x, 0), axes.get_yaxis_transform(), "offset points",
                           va="center", color=colour, annotation_clip=False, size=size)  # fmt: skip
 
-    for y, (_, published, measured, interval, seeds, waiting) in enumerate(rows):
+    for y, (_, published, measured, interval, seeds, note) in enumerate(rows):
         axes.plot(published, y, "D", mfc="none", mec=grey, ms=7, mew=1.5)
         axes.plot(seeds, [y] * len(seeds), "|", color=blue, ms=9, mew=1)
         axes.plot(interval, [y, y], "-", color=blue, lw=2.2, alpha=0.75)
         axes.plot(measured, y, "o", color=blue, ms=6)
-        here = waiting if math.isnan(measured) else form(measured)
-        write(y, 8.5, form(published), here)
+        write(y, 8.5, form(published), note if math.isnan(measured) else form(measured))
     write(-0.65, 7.5, "published", "here")
     axes.set_yticks(range(len(rows)), [row[0] for row in rows])
     axes.tick_params(axis="y", labelcolor=PALETTE["ink"], length=0)
@@ -85,12 +84,10 @@ def _dots(rows: list[tuple], form: Callable[[float], str], title: str) -> Figure
 
 
 def _label(text: str) -> str:
-    """Breaks a title into at most three lines."""
     return "\n".join(textwrap.wrap(text, 18, break_on_hyphens=False)[:3])
 
 
 def _progression(content: Content) -> Figure:
-    """Draws published and measured accuracy by rung."""
     rows = [
         (_label(s.heading), s.published, s.accuracy, s.interval, s.accuracies, s.waiting)
         for s in content.systems
@@ -110,7 +107,6 @@ def _differences(rows: list[tuple], decimals: int = 1) -> Figure:
 
 
 def _gains(content: Content) -> Figure:
-    """Draws the gain of each step, published and measured."""
     rows = []
     for step in (*content.steps, *content.rivals):
         waiting = next((s.waiting for s in (step.before, step.after) if not s.runs), NONE)
@@ -120,9 +116,9 @@ def _gains(content: Content) -> Figure:
 
 
 def _factors(ablation: Ablation) -> Figure:
-    """Draws what each factor of a step earned, by three ways of counting, and the whole step."""
+    """Draws the gain of each change of a step, computed in three ways, and of the whole step."""
     whole, published = ablation.whole, ablation.step.published
-    # if the study credits several factors, it does not publish the share of each
+    # if the study credits several changes, it does not publish the share of each
     alone = sum(factor.credited for factor in ablation.factors) == 1
     rows: list[tuple] = []
     for f in ablation.factors:
@@ -142,7 +138,7 @@ def _factors(ablation: Ablation) -> Figure:
 
 
 def _panels(height: float, ratios: list[int], labels: list[str]) -> tuple[Figure, Axes, Axes]:
-    """Makes axes for accuracy, and below them axes with a log scale, against the epoch."""
+    """Returns a figure over epochs: upper axes for accuracy, lower axes with a log scale."""
     figure = Figure(figsize=(WIDTH, height))
     upper, lower = figure.subplots(2, sharex=True, height_ratios=ratios)
     upper.yaxis.set_major_formatter(_PERCENT)
@@ -161,7 +157,7 @@ def _legend(figure: Figure) -> Figure:
 
 
 def _line(axes: Axes, system: System, key: str, label: str, colour: str, style: str = "-") -> None:
-    """Draws the mean of a metric over the seeds that still train, and the band of their range."""
+    """Draws a metric: its mean over the seeds that train in an epoch, and its range as a band."""
     histories = [run.history[key] for run in system.runs if len(run.history)]
     frame = pd.concat(histories, axis=1).dropna(how="all")
     axes.plot(frame.index, frame.mean(axis=1), style, color=colour, label=label)
@@ -171,7 +167,6 @@ def _line(axes: Axes, system: System, key: str, label: str, colour: str, style: 
 
 
 def _validation(systems: list[System]) -> Figure:
-    """Draws every system's validation accuracy, with the learning rates below."""
     figure, upper, lower = _panels(4.2, [4, 1], ["validation accuracy", "learning rate"])
     for i, s in enumerate(systems, 1):
         colour = PALETTE.get(f"rung{s.short}", PALETTE["other"])
@@ -185,7 +180,7 @@ def _validation(systems: list[System]) -> Figure:
 
 
 def _share_limits(panel: Sequence[Axes]) -> None:
-    """Gives every system's axes of a panel the limits that hold the curves of all systems."""
+    """Gives the axes of a panel the same limits in the figures of all systems."""
     right = max(axes.get_xlim()[1] for axes in panel)
     bottoms, tops = zip(*(axes.get_ylim() for axes in panel), strict=True)
     for axes in panel:
@@ -193,7 +188,6 @@ def _share_limits(panel: Sequence[Axes]) -> None:
 
 
 def _curves(system: System) -> Figure:
-    """Draws training and validation accuracy and loss by epoch."""
     figure, upper, lower = _panels(3.9, [1, 1], ["accuracy", "loss"])
     for axes, key in ((upper, "accuracy"), (lower, "loss")):
         _line(axes, system, key, "training", PALETTE["training"])
@@ -203,7 +197,7 @@ def _curves(system: System) -> Figure:
 
 
 def _events(axes: Axes, system: System) -> None:
-    """Draws vertical lines where callbacks acted, one set per seed."""
+    """Draws a vertical line at each epoch at which a callback acted, for each seed."""
     alpha = max(0.5, 1 / len(system.runs))
     for run in system.runs:
         stopped, tested = run.metric("stopped_epoch"), run.metric("tested_epoch")
@@ -218,17 +212,17 @@ def _events(axes: Axes, system: System) -> None:
 
 
 def to_svg(figure: Figure, name: str) -> str:
-    """Writes a figure as SVG without a date, so that equal figures are equal files."""
+    """Returns a figure as SVG, without a date, so that equal figures give equal files."""
     text = StringIO()
     with rc_context(fname=STYLE), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing from")  # the browser has others
+        warnings.filterwarnings("ignore", "Glyph .* missing from")  # the browser has the glyph
         metadata = {"Date": None, "Title": name.replace("_", " ")}
         figure.savefig(text, format="svg", metadata=metadata)
     return text.getvalue()
 
 
 def inline(svg: str, name: str) -> str:
-    """Makes an SVG a part of the page: its colours are the page's, its ids begin with ``name``."""
+    """Returns an SVG for the page, with CSS variables and with ids that begin with ``name``."""
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
     svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\1{name}-", svg)
     for variable, colour in PALETTE.items():

@@ -1,4 +1,4 @@
-"""Tables as files: CSV for machines, Markdown and LaTeX for texts, rich for a terminal."""
+"""Writes tables as CSV, Markdown and LaTeX, and for a terminal."""
 
 import html
 import re
@@ -16,7 +16,7 @@ _COLOURS = {"holds": "green", "fails": "red", "undecided": "yellow"}
 
 
 def to_markdown(table: Table, place: str = "page") -> str:
-    """Writes the table as GitHub Markdown, everything in it taken literally."""
+    """Returns the table as GitHub Markdown, with all special characters escaped."""
 
     def cell(text: str) -> str:
         literal = re.sub(r"([\\`*_\[\]|~$#])", r"\\\1", html.escape(text, quote=False))
@@ -28,25 +28,25 @@ def to_markdown(table: Table, place: str = "page") -> str:
 
 
 def to_latex(table: Table) -> str:
-    """Writes the table as a LaTeX tabular, for the packages booktabs and fontenc with T1."""
+    """Returns the table as a LaTeX tabular; it needs the packages booktabs and fontenc (T1)."""
     heading, *rows = table.texts()
-    # pandas makes fields of names that are identifiers, of which two may be one to Python
+    # without the blank, pandas would use names as identifiers, and Python equates some of them
     frame = pd.DataFrame(rows, columns=[f"{name} " for name in heading])
     text = frame.replace("\n", "; ", regex=True).to_latex(index=False, escape=True)
-    # LaTeX reads a bracket at the start of a row as an argument of the line break before it
+    # LaTeX would read a bracket at the start of a row as an argument of the line break before it
     return re.sub(r"^\[", "{[}", text, flags=re.MULTILINE)
 
 
 def to_terminal(table: Table, items: list | None = None) -> RichTable:
-    """Makes the table for a terminal; ``items`` are the rows to show, by default all."""
+    """Returns the table for a terminal; ``items`` are the rows to show, by default all."""
     made = RichTable(
         title=f"\n{escape(table.caption)}",
         box=box.SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
-        show_edge=False,  # a claim's longest name needs the room in 80 columns
+        show_edge=False,  # otherwise the longest claim does not fit into 80 columns
     )
     fields = table.at("terminal")
-    for f in fields:  # only a rung's title may take several lines
+    for f in fields:  # only the first column may take several lines
         made.add_column(
             f.heading,
             justify="right" if f.kind == "number" else "left",
@@ -61,12 +61,12 @@ def to_terminal(table: Table, items: list | None = None) -> RichTable:
 
 
 def write(tables: dict[str, Table], folder: Path) -> None:
-    """Writes each table that has rows as ``NAME.csv``, and for readers as ``.md`` and ``.tex``."""
+    """Writes each table with rows as CSV, and as Markdown and LaTeX if the page shows it."""
     folder.mkdir()
     for name, table in tables.items():
         if table.items:
             frame = table.frame.map(guarded).rename(columns=guarded)
-            # Excel takes UTF-8 for UTF-8 by its byte order mark alone
+            # Excel recognises UTF-8 only by its byte order mark
             frame.to_csv(folder / f"{name}.csv", index=False, encoding="utf-8-sig")
         if table.items and table.at("page"):
             (folder / f"{name}.md").write_text(to_markdown(table), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Logs a ladder, and the report of it, to a run in MLflow."""
+"""Logs a ladder and its report to a run in MLflow."""
 
 import math
 import time
@@ -22,18 +22,19 @@ def attach(store: Store, run_id: str, content: Content, folder: Path) -> None:
         log_ladder(store, run_id, content)
         store.client.log_artifacts(run_id, str(folder), "report")
     except FAILURES as error:
-        reason = f"{mask(store.uri)}: does not take the report: {mask(error)[:300]}"
+        reason = f"{mask(store.uri)}: cannot store the report: {mask(error)[:300]}"
         raise UserError(reason) from None
 
 
 def log_ladder(store: Store, run_id: str, content: Content) -> None:
-    """Logs a ladder to a run: metrics with the rung's number as step, and its table as description.
+    """Logs a ladder to a run: its table as the run's description, and metrics by rung.
 
-    ``test_accuracy`` is the mean over the seeds, ``low`` and ``high`` its 95 % interval,
-    ``deviation`` the deviation of one run, ``gain`` the gain over the rung before. ``published`` is
-    logged only if the runs have the study's images and settings.
+    The step of a metric is the rung's number. ``test_accuracy`` is the mean over the seeds, ``low``
+    and ``high`` are its 95 % interval. ``deviation`` is the deviation between seeds, ``gain`` the
+    gain over the previous rung. ``published`` is logged only if the runs use the study's images and
+    settings.
     """
-    # MLflow draws no interval itself (its issue 3762): low and high are lines beside the mean
+    # MLflow cannot draw intervals (its issue 3762), so low and high are lines beside the mean
     moment = int(time.time() * 1000)
     run_set = content.run_set
     gains = {step.after.name: step.gain for step in content.steps}
@@ -47,7 +48,7 @@ def log_ladder(store: Store, run_id: str, content: Content) -> None:
             "deviation": system.deviation,
             "seeds": len(system.accuracies) or math.nan,
             "published": system.published if published else math.nan,
-            # rounded, so that equal gains are drawn equal
+            # rounded, so that MLflow draws equal gains at the same height
             "gain": round(gains.get(system.name, math.nan), 10),
         }
         rung = rung_number(system.name) or 0
@@ -60,7 +61,7 @@ def log_ladder(store: Store, run_id: str, content: Content) -> None:
 
 
 def restore(store: Store, found: dict[Path, Record]) -> int:
-    """Imports records into MLflow by :func:`resnet.records.restore`, and logs their ladder."""
+    """Imports records into MLflow, logs their ladder, and returns the number of new runs."""
     count = records.restore(store, found)
     shown = store.client.search_runs([store.experiment_id], "tags.ladder != ''")
     if count or not shown:

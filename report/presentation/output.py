@@ -1,4 +1,4 @@
-"""Writes a report's folder: the page, its figures and its tables."""
+"""Writes a report's folder: the page, the figures and the tables."""
 
 import json
 import tempfile
@@ -16,10 +16,10 @@ PAGE = "report.html"
 
 
 def write(content: Content, out: Path) -> Path:
-    """Writes a report's page, figures, tables and manifest into a folder, and returns it.
+    """Writes a report's page, figures, tables and manifest into ``out``, and returns the folder.
 
-    The report is made beside the folder and then moved, so that a reader sees the old or the new
-    one. An earlier report is replaced.
+    An earlier report is replaced. The new one is made in a temporary folder and then moved, so that
+    a reader never sees half a report.
 
     Raises:
         UserError: ``out`` cannot be written, or holds a file that is not part of a report.
@@ -47,7 +47,7 @@ def refuse_foreign(out: Path) -> None:
     own = json.loads(manifest.read_text(encoding="utf-8"))["files"] if manifest.is_file() else []
     for path in out.rglob("*"):
         name = path.relative_to(out).as_posix()
-        hidden = own and path.name.startswith(".")  # the system's: .DS_Store
+        hidden = own and path.name.startswith(".")  # macOS adds .DS_Store
         if not (path.is_dir() or hidden or name in (MANIFEST, *own)):
             raise UserError(
                 f"--out {out}: holds {name!r}, which is not part of a report; choose another folder"

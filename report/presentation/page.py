@@ -1,9 +1,8 @@
-"""Renders the HTML page: one file, nothing fetched, everything escaped."""
+"""Renders the report as one HTML file that loads nothing from elsewhere."""
 
 import base64
 import hashlib
 from datetime import UTC, datetime
-from functools import partial
 
 import jinja2
 from markupsafe import Markup
@@ -18,7 +17,7 @@ from report.presentation.tables.table import Table
 
 
 def render(content: Content, made: dict[str, Table], drawn: dict[str, str]) -> str:
-    """Returns the page as HTML, from its tables and the SVG of its figures, both by name."""
+    """Returns the page as HTML; ``made`` are the tables and ``drawn`` the SVG figures, by name."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
         autoescape=True,
@@ -31,20 +30,16 @@ def render(content: Content, made: dict[str, Table], drawn: dict[str, str]) -> s
     return environment.get_template("report.html.j2").render(
         content=content,
         run_set=content.run_set,
+        answer=message,
         message=message.message(content),
-        facts=message.facts(content),
         made=f"{datetime.now(UTC):%d %B %Y, %H:%M} UTC".lstrip("0"),
         begun=" to ".join(dict.fromkeys((days[0], days[-1]))) if days else "",
         tables=made,
         svg={name: Markup(figures.inline(text, name)) for name, text in drawn.items()},  # noqa: S704
         mistakes=base64.b64encode(content.mistakes or b"").decode(),
-        symbols=message.SYMBOLS,
-        missing=message.missing(content),
-        wrong=message.wrong(content),
-        ablate=partial(commands.ablate_command, content),
+        commands=commands,
         points=points,
         published=published_heading(content),
-        ladder=commands.ladder(),
         style=Markup((TEMPLATES / "report.css").read_text(encoding="utf-8")),  # noqa: S704
         script=Markup(script),  # noqa: S704
         digest=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),

@@ -1,4 +1,4 @@
-"""Writes the results into README.md and docs/ beside a folder of records."""
+"""Writes the results of a folder of records into README.md and docs/ beside the folder."""
 
 import os
 import shlex
@@ -12,10 +12,10 @@ from report.presentation import figures
 from report.presentation.formats import to_markdown
 from report.presentation.tables import all_tables, commands, results
 from report.presentation.tables.message import message, wrong
-from report.presentation.tables.numbers import seed_list, seeds
+from report.presentation.tables.numbers import rung, seed_list, seeds
 from report.presentation.tables.progression import progression
 from resnet import ROOT, UserError, records
-from resnet.study import Study, short
+from resnet.study import Study
 
 FIGURES = Path("docs/figures")
 WRITTEN = "<!-- written by  make readme ; changes by hand are lost -->\n"
@@ -23,19 +23,17 @@ END = "<!-- end of what is written -->\n"
 
 
 def update(study: Study, results: Path) -> None:
-    """Writes the documents and the figures that follow from a study's records.
-
-    ``README.md`` and ``docs/`` lie beside the folder ``results``.
+    """Writes the results in ``README.md`` and ``docs/``, which lie beside the folder ``results``.
 
     Raises:
-        UserError: there are no records, one is damaged, or the README lacks a marker.
+        UserError: the folder holds no records, a record is damaged, or the README lacks a marker.
     """
     root = results.resolve().parent
     found = records.load_all(results)
     if not found:
         raise UserError(f"{results}: holds no records; write some with  ladder record")
     content = of_records(study, found.values())
-    # each rung's own curves are on the page alone
+    # only the page shows the curves of each rung
     drawn = {k: v for k, v in figures.all_figures(content).items() if not k.startswith("curves_")}
     made = _documents(root, content, drawn)
     shutil.rmtree(root / FIGURES, ignore_errors=True)
@@ -48,7 +46,7 @@ def update(study: Study, results: Path) -> None:
 
 
 def _documents(root: Path, content: Content, drawn: Collection[str]) -> dict[str, str]:
-    """Makes the documents, by path below ``root``; ``drawn`` names the figures."""
+    """Returns the documents' texts by path below ``root``; ``drawn`` are the figures' names."""
     path = root / "README.md"
     picture = f"![Published and measured test accuracy, rung by rung]({FIGURES}/progression.svg)\n"
     made = {
@@ -67,7 +65,7 @@ def _documents(root: Path, content: Content, drawn: Collection[str]) -> dict[str
 
 
 def _filled(path: Path, begin: str, text: str) -> str:
-    """Returns a file's text, with ``text`` between the marker ``begin`` and the end after it."""
+    """Returns a file's content with ``text`` between the markers ``begin`` and ``END``."""
     old = path.read_text(encoding="utf-8") if path.is_file() else ""
     before, found, rest = old.partition(begin)
     _, found_end, after = rest.partition(END)
@@ -78,14 +76,13 @@ def _filled(path: Path, begin: str, text: str) -> str:
 
 
 def _section(content: Content, picture: str) -> str:
-    """Makes the text between the README's two markers."""
     caption = f"Test accuracy on {content.study.dataset_title}"
     table = to_markdown(replace(progression(content), caption=caption), "readme")
     return "\n".join([table, *filter(None, [picture]), f"{message(content).text}\n"])
 
 
 def _details(content: Content, drawn: Collection[str]) -> str:
-    """Makes ``docs/results.md``: rungs, steps, claims with evidence; hardware and commands."""
+    """Returns the text of ``docs/results.md``: the tables, the figures and the commands."""
     parts = [f"{WRITTEN}\n# Results\n"]
     for name, table in all_tables(content).items():
         if not (table.items and table.at("results")):
@@ -100,34 +97,34 @@ def _details(content: Content, drawn: Collection[str]) -> str:
     lines = [line for s in content.systems for line in _commands(s, content)]
     for step in content.ablations:
         lines.append(commands.ablate_command(content, step.step.after.short, step.seeds))
-    heading = "Each row again, recorded by `.venv/bin/ladder record` once it is finished:\n\n"
-    return "\n".join([*parts, heading + "".join(f"    {line}\n" for line in lines)])
+    again = "These commands train each row again; `.venv/bin/ladder record` records finished runs:"
+    return "\n".join([*parts, f"{again}\n", *(f"    {line}" for line in lines), ""])
 
 
 def _engines(content: Content) -> str:
-    """Lists the runs of each backend and device, and the runs whose bits cannot be repeated."""
+    """Lists the runs of each backend and device, and the runs that cannot be repeated exactly."""
 
     def rows(runs: Iterable[Run]) -> str:
         by_rung: dict[str, list[Run]] = {}
         for run in runs:
-            by_rung.setdefault(short(run.rung), []).append(run)
-        return ", ".join(f"{rung} {seeds(own)}" for rung, own in by_rung.items())
+            by_rung.setdefault(rung(run.rung), []).append(run)
+        return ", ".join(f"{name} ({seeds(own)})" for name, own in by_rung.items())
 
     engines: dict[str, list[Run]] = {}
     for run in content.runs:
         engines.setdefault(results.engine(run), []).append(run)
     lines = [f"* {name}: {rows(own)}" for name, own in engines.items()]
     if moved := [run for run in content.runs if "resumed_elsewhere" in run.tags]:
-        note = "changed processors on the way (tag `resumed_elsewhere`): neither bits nor times are"
-        lines.append(f"* {rows(moved)} {note} one machine's.")
+        note = "(tag `resumed_elsewhere`). No single machine repeats their exact results or times."
+        lines.append(f"* Resumed on other hardware: {rows(moved)} {note}")
     if free := [run for run in content.runs if not commands.repeatable(run)]:
-        note = "were run with XLA free to add in any order: nobody gets their bits again."
-        lines.append(f"* {rows(free)} {note}")
+        note = "XLA could add numbers in any order, so their exact results cannot be reproduced."
+        lines.append(f"* Trained without deterministic operations: {rows(free)}. {note}")
     return "\n".join(lines)
 
 
 def _commands(system: System, content: Content) -> list[str]:
-    """Makes the commands that train a row's runs, one per backend; its first seed without runs."""
+    """Returns commands that repeat a row's runs, one per backend; without runs, one for seed 0."""
     data = commands.data_option(content.study, content.runs[0])
     of_engine: dict[tuple[str, ...], list[Run]] = {} if system.runs else {(commands.ladder(),): []}
     for run in system.runs:

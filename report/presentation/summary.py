@@ -1,4 +1,4 @@
-"""Prints the progression and the claims in a terminal."""
+"""Prints the accuracies and the claims in a terminal."""
 
 from collections.abc import Collection, Sequence
 from functools import partial
@@ -11,6 +11,7 @@ from report.analysis import ASSUMED, Content, of_records
 from report.presentation.formats import to_terminal
 from report.presentation.tables import ablations, message, results
 from report.presentation.tables.compared import compared, sweep
+from report.presentation.tables.numbers import rung
 from report.presentation.tables.progression import progression as progression_table
 from resnet import records
 from resnet.host.messages import count
@@ -18,7 +19,7 @@ from resnet.study import Job, Study, short
 
 
 def show(content: Content, console: Console) -> None:
-    """Prints the progression, the claims, what steps are made of, and what is missing."""
+    """Prints accuracies, claims, ablations and comparisons, then reasons and the answer."""
     plain = partial(console.print, highlight=False, markup=False)
     dim = partial(plain, style="dim")
     console.print(progression(content))
@@ -32,14 +33,13 @@ def show(content: Content, console: Console) -> None:
     for i, other in enumerate(content.compared):
         against = compared(content, i)
         console.print(to_terminal(against))
-        settings = against.frame.groupby("different_settings", sort=False)["rung"]
-        for text, rungs in settings:
+        for text, rungs in against.frame.groupby("different_settings", sort=False)["rung"]:
             if text:
-                dim(f"{', '.join(map(short, rungs))}: {text}")
+                dim(f"different in {', '.join(map(short, rungs))}: {text}")
         for note in other.notes:
             dim(f"compared: {note}")
     reasons = [(s, message.why(content, s)) for s in content.systems]
-    notes = [f"{s.short} {s.verdict}: {reason}" for s, reason in reasons if reason]
+    notes = [f"{rung(s.name)} {s.verdict}: {reason}" for s, reason in reasons if reason]
     notes += message.missing(content)
     if ASSUMED in [*content.verdicts, *(j.verdict for j in content.claims)]:
         notes.append("* under our assumptions")
@@ -54,9 +54,10 @@ def show(content: Content, console: Console) -> None:
 
 
 def trained(content: Content, due: Sequence[Job], console: Console) -> None:
-    """Prints the results of trained jobs: the progression, or the values of a sweep.
+    """Prints the results of trained jobs.
 
-    In the ``content`` of a sweep, the runs of its further values are compared sets.
+    For a sweep, ``content`` shows the runs of the first value, and its compared sets are the runs
+    of the other values.
     """
     names = {job.experiment.name for job in due}
     if content.compared:
@@ -70,26 +71,28 @@ def trained(content: Content, due: Sequence[Job], console: Console) -> None:
 
 
 def progression(content: Content, named: Collection[str] = ()) -> Table:
-    """Makes the progression of the systems named and of those that have runs; by default of all."""
+    """Returns the accuracies of the ``named`` systems and of those with runs, by default of all."""
     systems = [s for s in content.systems if not named or s.name in named or s.runs]
     return to_terminal(progression_table(content), systems)
 
 
 def parts(content: Content, named: Collection[str]) -> list[Table]:
-    """Makes tables of the factors of the rungs named, and of alternatives to their assumptions."""
-    steps = content.ablations
+    """Returns tables of the changes and the alternatives of the ``named`` rungs."""
     tables = [
-        ablations.factors(step) for step in steps if step.seeds and step.step.after.name in named
+        to_terminal(ablations.factors(ablation))
+        for ablation in content.ablations
+        if ablation.seeds and ablation.step.after.name in named
     ]
     made = ablations.alternatives(content)
     varied = [row for row in made.items if row.step.before.name in named]
-    return [*map(to_terminal, tables), *([to_terminal(made, varied)] if varied else [])]
+    return [*tables, to_terminal(made, varied)] if varied else tables
 
 
 def decidable(study: Study, due: Sequence[Job]) -> Table | None:
-    """Makes the table of the seeds that planned jobs take, by the study's records.
+    """Returns a table of the number of seeds that planned jobs need for a verdict.
 
-    Returns None without records, for other profiles than the full one, and for changed settings.
+    The numbers are estimated from the study's records. Returns None without records, for profiles
+    other than the full one, and for modified settings.
     """
     if due[0].profile != "full" or due[0].modified:
         return None

@@ -1,4 +1,4 @@
-"""Starts MLflow's server on a store, and prints the addresses of the runs and of the ladder."""
+"""Starts MLflow's server on a store and prints the addresses of the runs and of the ladder."""
 
 import contextlib
 import json
@@ -21,14 +21,14 @@ from resnet.store import Store, connect, nothing_run
 from resnet.study import Study
 
 RUNGS = "tags.rung != ''"
-"""MLflow's filter for every run of a rung; the runs that show a ladder have no such tag."""
+"""MLflow's filter for the runs of rungs; runs that show a ladder lack the tag."""
 
 
 def prepare(uri: str | None, folder: Path | None) -> tuple[str, dict[str, str]]:
-    """Opens the store; without runs of a rung, the study's records are imported and shown.
+    """Opens the store; if it has no runs of rungs, imports the study's records to show them.
 
     Returns:
-        The store's full address, and by name the pages to open, without the server's address.
+        The store's full address, and the pages to open: by name, addresses below the server's.
     """
     store = connect(uri, Study.open(folder))
     if not store.client.search_runs([store.experiment_id], RUNGS, max_results=1):
@@ -41,10 +41,10 @@ def prepare(uri: str | None, folder: Path | None) -> tuple[str, dict[str, str]]:
 
 
 def _pages(store: Store) -> dict[str, str]:
-    """Returns pages whose whole state is in the address, so that a reload changes nothing.
+    """Returns the pages' addresses, which hold all settings, so that a reload changes nothing.
 
-    ``runs`` lists the runs in the order of the rungs. ``ladder`` shows the newest ladder, if there
-    is one: by rung, test accuracy with its interval and the published accuracy.
+    ``runs`` lists the runs in the order of the rungs. ``ladder`` is a chart of the newest ladder,
+    if one was logged: test accuracy with its interval, and published accuracy, by rung.
     """
     number = store.experiment_id
     runs = {
@@ -52,7 +52,7 @@ def _pages(store: Store) -> dict[str, str]:
         "orderByKey": "tags.`rung`",
         "orderByAsc": "true",
         "compareRunsMode": "CHART",
-        "workflowType": "machine_learning",  # else MLflow shows its pages for language models
+        "workflowType": "machine_learning",  # otherwise MLflow shows pages for language models
     }
     found = {"runs": f"#/experiments/{number}/runs?{urlencode(runs)}"}
     for newest in store.client.search_runs([number], "tags.ladder != ''", max_results=1):
@@ -70,19 +70,20 @@ def _pages(store: Store) -> dict[str, str]:
 
 @contextlib.contextmanager
 def served(uri: str, port: int = 0) -> Iterator[tuple[str, subprocess.Popen]]:
-    """Runs MLflow's server on a file or a database, for this machine only, until the block ends.
+    """Runs MLflow's server on a database until the block ends; only this machine can reach it.
 
-    Yields the server's address, once it answers, and its process. Port 0 is a free port.
+    Yields the server's address and process as soon as the server answers. Port 0 stands for any
+    free port.
 
     Raises:
-        UserError: the server ends by itself.
+        UserError: the server does not start.
     """
     with socket.create_server(("127.0.0.1", port)) as probe:
         port = probe.getsockname()[1]
-    # the user's own settings of MLflow are of other servers
+    # the user's own settings of MLflow may be for another server
     environment = {k: v for k, v in os.environ.items() if not k.startswith("MLFLOW_")} | {
-        "MLFLOW_BACKEND_STORE_URI": uri,  # not an argument: it may hold a password
-        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # ten processes for language models
+        "MLFLOW_BACKEND_STORE_URI": uri,  # as an argument, a password in it would be visible
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # saves ten processes for language models
     }
     command = [sys.executable, "-m", "mlflow", "server", "--host=127.0.0.1", "--workers=1"]
     with tempfile.TemporaryFile("w+") as log:
@@ -91,7 +92,7 @@ def served(uri: str, port: int = 0) -> Iterator[tuple[str, subprocess.Popen]]:
             env=environment,
             stdout=log,
             stderr=log,
-            start_new_session=True,  # the server has a child, which is to end with it
+            start_new_session=True,  # so that the server's child process can be ended too
         )
         try:
             while not _answers(port):
@@ -107,23 +108,23 @@ def served(uri: str, port: int = 0) -> Iterator[tuple[str, subprocess.Popen]]:
             server.wait()
 
 
-def _answers(port: int) -> bool:  # a request might go to a proxy
+def _answers(port: int) -> bool:  # by a connection, because a request might go to a proxy
     with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=5):
         return True
     return False
 
 
 def show(uri: str, pages: dict[str, str], in_browser: bool) -> None:
-    """Shows a store's pages, both from :func:`prepare`, in MLflow's UI until Ctrl-C."""
+    """Shows the ``uri`` and ``pages`` of :func:`prepare` in MLflow's UI until Ctrl-C."""
     if uri.startswith("http"):
         return _open(f"{uri.rstrip('/')}/", pages, in_browser)
-    for number in (signal.SIGTERM, signal.SIGHUP):  # end the server too, as Ctrl-C does
-        if signal.getsignal(number) != signal.SIG_IGN:  # as nohup has it
+    for number in (signal.SIGTERM, signal.SIGHUP):  # these end the server too, as Ctrl-C does
+        if signal.getsignal(number) != signal.SIG_IGN:  # nohup ignores SIGHUP
             signal.signal(number, signal.default_int_handler)
     print("starting MLflow ...", flush=True)
     with contextlib.suppress(KeyboardInterrupt), served(uri) as (address, server):
         _open(address, pages, in_browser)
-        print("Ctrl-C ends it", flush=True)
+        print("Press Ctrl-C to stop.", flush=True)
         server.wait()
 
 

@@ -343,15 +343,15 @@ def test_the_readme_follows_the_records(sample, tmp_path):
         readme.update(STUDY, results)
     shutil.copytree(sample, results)
     text = updated("README.md")
-    why = "too few seeds in all to know how much seeds vary"
+    why = "too few seeds in all rows to know how much accuracy varies"
     row = f"| 1 Template | 70.0 % | 72.3 % | -2.3 | undecided<br>{why} |"
     assert f"{row}\n" in text
     assert len(re.findall(not_run, text)) == 4
-    assert "of six published accuracies, two are undecided and four are not run." in text
+    assert "of the six published accuracies, two are undecided and four are not run." in text
     text = updated("docs/results.md")
     assert f"{row} - |\n" in text  # no interval
     assert ".venv/bin/ladder run 2 --seeds 3 --cpus-per-run 4\n" in text
-    assert "\n* tensorflow on A processor, 4 cores: 1 seed 0, 2 seed 3\n" in text
+    assert "\n* tensorflow on A processor, 4 cores: rung 1 (seed 0), rung 2 (seed 3)\n" in text
     assert "| 1 → 2 + augmentation | +10.6 | +10.0 | - | 1 seed; 1 seed |\n" in text
     names = sorted(path.name for path in folder.iterdir())
     assert names == ["gains.svg", "progression.svg", "validation.svg"]

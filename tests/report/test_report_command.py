@@ -12,7 +12,7 @@ from report import analysis
 from resnet import UserError
 
 
-def test_missing_and_empty_stores(tmp_path, empty):
+def test_a_store_that_is_missing_or_empty_is_reported_and_left_as_it_is(tmp_path, empty):
     database = tmp_path / "mlflow.db"
     uri = f"sqlite:///{database}"
     with pytest.raises(UserError, match=r"nothing was run yet: .*python runner\.py run "):
@@ -24,7 +24,7 @@ def test_missing_and_empty_stores(tmp_path, empty):
         "runner.py run all,vgg --profile quick",
     )
     assert database.stat().st_size == 0
-    assert [p.name for p in tmp_path.iterdir()] == ["mlflow.db"]  # and no mlruns/
+    assert [p.name for p in tmp_path.iterdir()] == ["mlflow.db"]  # MLflow makes no mlruns/
     store = Store.copy(empty, tmp_path)
     with pytest.raises(UserError, match="no experiment 'resnet-ladder'"):
         build(store, tmp_path / "out")
@@ -33,7 +33,7 @@ def test_missing_and_empty_stores(tmp_path, empty):
         build(store, tmp_path / "out")
 
 
-def test_command_line(two_seeds, tmp_path):
+def test_the_command_writes_the_page_and_imports_no_backend(two_seeds, tmp_path):
     uri = two_seeds[0].uri
     code = (
         "import sys, runner\n"
@@ -51,7 +51,7 @@ def test_command_line(two_seeds, tmp_path):
     assert str(tmp_path / "out" / "report.html") in result.stdout
 
 
-def test_the_summary_and_a_profile_without_runs(two_seeds):
+def test_the_command_prints_a_summary_and_refuses_a_profile_without_runs(two_seeds):
     uri = two_seeds[0].uri
     result = reported("--tracking-uri", uri, "--summary")
     assert result.returncode == 0

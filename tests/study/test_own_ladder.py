@@ -40,7 +40,7 @@ def test_its_commands_plan_run_judge_and_record_the_study(here, command, empty, 
     page = (folder / "reports" / "nielsen" / "report.html").read_text("utf-8")
     asked = re.search(r"^about: (.+)$", PAGE, re.MULTILINE)[1]
     assert f'<h1>nielsen</h1>\n<p class="question">{asked}</p>' in page
-    assert "of two published accuracies" in page
+    assert "of the two published accuracies" in page
     assert "the error falls by better than a third" in page
     assert "--experiments nielsen" in page  # commands that make it again
     claims = pd.read_csv(folder / "reports" / "nielsen" / "tables" / "claims.csv")

@@ -1,7 +1,7 @@
-"""The report's tables; a new column is a ``Field`` in the function that makes the table.
+"""The report's tables.
 
-``progression`` has the accuracies, ``results`` the steps, claims and classes, ``ablations`` the
-parts of steps, ``provenance`` runs and environment; ``numbers`` formats figures.
+``progression`` makes the table of accuracies, ``results`` those of steps, claims and classes,
+``ablations`` those of single changes, ``provenance`` those of runs and environment.
 """
 
 from report.analysis import Content
@@ -10,13 +10,11 @@ from report.presentation.tables.table import Table
 
 
 def all_tables(content: Content) -> dict[str, Table]:
-    """Makes every table of the report; by name."""
-    title = "Neighbouring rungs on the same test images"
-    rivals = "The last rung against the baselines"
+    """Returns every table of the report by name."""
     made = [
         progression.progression(content),
-        results.comparison("steps", title, content, content.steps),
-        results.comparison("rivals", rivals, content, content.rivals),
+        results.comparison("steps", "Gain of each rung over the one before", content),
+        results.comparison("rivals", "Gain of the last rung over the baselines", content),
         *map(ablations.factors, content.ablations),
         results.judged(content),
         progression.rows(content),

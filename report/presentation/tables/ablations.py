@@ -1,4 +1,4 @@
-"""Tables of the parts of steps, and of alternatives to assumptions."""
+"""Tables of single changes of a step, and of alternatives to assumptions."""
 
 from collections.abc import Callable
 
@@ -9,7 +9,7 @@ from resnet.study import short
 
 
 def factors(ablation: Ablation) -> Table:
-    """Lists the gain of each factor of a step, counted in three ways."""
+    """Lists the gain of each change that a step makes, computed in three ways."""
 
     def head(f: Factor) -> str:
         return f"{plain(f.key)}\n{f.key.partition('.')[0]}{', credited by the study' * f.credited}"
@@ -22,7 +22,7 @@ def factors(ablation: Ablation) -> Table:
 
     ways = ("leave_one_out", "add_one_in")
     fields = [
-        Field("", head, "factor", on=SHORT),
+        Field("", head, "change", on=SHORT),
         Field("", lambda f: lines(f.value, f.interval), "Shapley value", str, "lines", SHORT),
         *(Field("", gain(way), way.replace("_", "-"), str, "lines", SHORT) for way in ways),
         *raw("key", "credited", "interval", shapley="value", seeds=lambda f: len(f.shapley)),
@@ -31,19 +31,19 @@ def factors(ablation: Ablation) -> Table:
     ]
     before, after = ablation.step.before.short, ablation.step.after.short
     seeds = ", ".join(map(str, ablation.seeds))
-    caption = f"Factors of {before} → {after}, in points, with 95 % intervals; seeds: {seeds}"
+    caption = f"Gain of each change in {before} → {after} (points, 95 % intervals); seeds: {seeds}"
     return Table(f"factors_{ablation.step.after.slug}", caption, fields, ablation.factors)
 
 
 def alternatives(content: Content) -> Table:
-    """Lists each row's accuracy with one assumed value changed."""
+    """Lists the accuracy of rows with one assumed value changed."""
     fields = [
         Field("rung", "step.before.name", "rung", short, on=SHORT),
         Field("key", "", "setting", kind="mono", on=SHORT),
         Field("value", lambda a: setting(a.step.after.params, a.key), "value", on=SHORT),
-        Field("reason", "", "because"),
+        Field("reason", "", "reason"),
         Field("test_accuracy", "step.after.accuracy", "test accuracy", percent, "number", SHORT),
-        Field("difference", "step.gain", "to the row", points, "number", SHORT),
+        Field("difference", "step.gain", "difference", points, "number", SHORT),
         Field("interval", "step.interval", "95 % interval", lambda i: span(i, points), "number"),
         Field("evidence", "step.basis", "evidence"),
         *raw(run_ids=lambda a: " ".join(run.id for run in a.step.after.runs)),

@@ -1,4 +1,4 @@
-"""Commands that repeat runs or a report."""
+"""Commands that repeat runs and ablations."""
 
 import re
 import shlex
@@ -11,7 +11,7 @@ from resnet.study import Study, short
 
 
 def ablate_command(content: Content, rung: str, seeds: Iterable[int] = (0,)) -> str:
-    """Writes the command that runs the subsets of a rung's step."""
+    """Returns the command that runs every subset of a rung's changes."""
     run_set = content.run_set
     words = ["ablate", rung, "--seeds", ",".join(map(str, sorted({*seeds})))]
     words += ["--profile", run_set.profile] if run_set.profile != "full" else []
@@ -21,7 +21,7 @@ def ablate_command(content: Content, rung: str, seeds: Iterable[int] = (0,)) -> 
 
 
 def data_option(study: Study, run: Run) -> list[str]:
-    """Returns the option for a run's images; empty if they are the study's own."""
+    """Returns the option that names a run's images; empty if they are the study's own."""
     dataset = run.tags.get("dataset", "")
     full = run.tags.get("profile", "full") in ("full", "")
     if full and dataset == study.dataset and (study.data or dataset in NAMED):
@@ -30,7 +30,7 @@ def data_option(study: Study, run: Run) -> list[str]:
 
 
 def ladder(run: Run | None = None) -> str:
-    """Returns the beginning of a command: ``ladder`` in the environment of a run's backend."""
+    """Returns the start of a command: ``ladder`` in the environment of the run's backend."""
     name = run.tags.get("backend", "tensorflow") if run else "tensorflow"
     if run is None or name == "tensorflow":
         return ".venv/bin/ladder"
@@ -42,19 +42,19 @@ def ladder(run: Run | None = None) -> str:
 
 
 def repeatable(run: Run) -> bool:
-    """Whether XLA was deterministic, so that the run's device can repeat it bit for bit."""
+    """Whether XLA was deterministic, so that the run can be repeated bit for bit."""
     return f"{DETERMINISM}=false" not in run.tags.get("instruction_set", "").lower()
 
 
 def bits_options(run: Run) -> list[str]:
-    """Returns the options that a run's bits depend on: threads, or lanes."""
+    """Returns the option that a run's exact results depend on: the number of threads or lanes."""
     if run.tags.get("backend") == "tensorflow":
         return ["--cpus-per-run", run.tags["threads"]] if "threads" in run.tags else []
     return ["--lanes", run.tags["lanes"]] if run.tags.get("lanes", "1") != "1" else []
 
 
 def rerun_command(study: Study, run: Run) -> str:
-    """Writes the command that repeats a run, bit for bit on a like device."""
+    """Returns the command that repeats a run, bit for bit on a device of the same kind."""
     tags = run.tags
     words = ["run", short(run.rung), "--seed", str(run.seed)]
     profile = tags.get("profile", "full")

@@ -1,4 +1,4 @@
-"""Tables that compare another set of runs with the one shown."""
+"""Tables that compare sets of runs."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import replace
@@ -12,7 +12,7 @@ from resnet.study import differences
 
 
 def compared(content: Content, i: int) -> Table:
-    """Compares the set shown and the i-th compared set, rung by rung."""
+    """Compares the set shown with the i-th compared set, rung by rung."""
     other = content.compared[i]
     labels = [c.run_set.label for c in (content, other)]
     steps = content.compare(other)
@@ -42,10 +42,10 @@ def compared(content: Content, i: int) -> Table:
 
 
 def sweep(content: Content, varied: Mapping[str, str], named: Collection[str]) -> Table:
-    """Lists the values of a sweep with their accuracies, rung by rung.
+    """Lists the accuracies that each value of a sweep gives, rung by rung.
 
-    ``varied`` are the values in short, by ``modified``; rungs ``named`` are listed even without a
-    run.
+    ``varied`` are short texts of the values, by the runs' ``modified``. The rungs ``named`` are
+    listed even without a run.
     """
     rows = [
         replace(system, title=f"{system.title} · {varied[one.run_set.modified]}")

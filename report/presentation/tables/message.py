@@ -1,4 +1,4 @@
-"""The answer of a report in words: what was reproduced, what was not, what is missing."""
+"""The report's answer in words: what was reproduced, what was not, and what is missing."""
 
 import math
 from collections import Counter
@@ -18,12 +18,20 @@ SYMBOLS = {
     "not run": "·",
     "not comparable": "≠",
 }
-"""The verdicts in the order of every count."""
+"""The verdicts, in the order in which every text lists them."""
+_OUTCOMES = {
+    "holds": "reproduced",
+    "fails": "not reproduced",
+    ASSUMED: "not reproduced under our assumptions",
+    "undecided": "undecided",
+    "not run": "not run",
+}
+"""What a verdict on a published accuracy means."""
 _WORDS = ("none", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 
 
 class Line(NamedTuple):
-    """A part of the answer: a verdict, its heading, and the rows that it is about."""
+    """A line of the answer; ``verdict`` is "" if the line is about claims."""
 
     verdict: str
     heading: str
@@ -31,7 +39,7 @@ class Line(NamedTuple):
 
 
 class Message(NamedTuple):
-    """The answer in a sentence, its parts, and the commands that run what is missing."""
+    """The answer in a sentence, its details, and the commands that run the missing seeds."""
 
     lead: str
     lines: list[Line]
@@ -39,18 +47,14 @@ class Message(NamedTuple):
 
     @property
     def text(self) -> str:
-        """The lead and the lines that repeat no row of the table."""
+        """The lead and the lines about claims; the other lines would repeat the table's rows."""
         others = (line for line in self.lines if not line.verdict)
         return " ".join([self.lead, *(f"{line.heading}: {line.text}." for line in others)])
 
 
 def words(number: int) -> str:
-    """Writes ``three``, from eleven on ``11``."""
+    """Writes a number up to ten as a word."""
     return _WORDS[number] if number < len(_WORDS) else str(number)
-
-
-def _are(number: int, what: str) -> str:
-    return f"{words(number)} {'is' if number == 1 else 'are'} {what}"
 
 
 def listed(items: Sequence[str]) -> str:
@@ -74,20 +78,15 @@ def _titled(system: System) -> str:
 
 
 def message(content: Content) -> Message:
-    """Answers the study's question, as far as the runs do."""
+    """Returns the answer that the runs give to the study's question."""
     published = [s for s in content.systems if not math.isnan(s.published)]
     ran = [s for s in content.systems if s.runs]
     if not ran:
         return Message("Nothing has been run yet.", [], _go_on(content))
     if content.run_set.reservation:
-        top = content.best
-        best = f" The highest test accuracy is {percent(top.accuracy)}." if top else ""
-        lead = (
-            f"This is a check of the machinery: {len(ran)} of {count(len(content.systems), 'row')} "
-            f"ran.{best} The runs are {content.run_set.reservation}, so nothing is compared with "
-            "the study."
-        )
-        return Message(lead, [], [])
+        done = f"Rungs and baselines run: {len(ran)} of {len(content.systems)}."
+        why = f"The runs are {content.run_set.reservation}, so nothing is compared with the study."
+        return Message(f"{done} {_measured(content)} {why}", [], [])
     if not published:
         return Message(_measured(content), _claims(content), _go_on(content))
     lines = [*_by_verdict(content, published), *_claims(content)]
@@ -95,60 +94,65 @@ def message(content: Content) -> Message:
 
 
 def _reproduced(content: Content, published: list[System]) -> str:
-    """The first sentence: how many published accuracies are reproduced."""
     by, total = Counter[str](s.verdict for s in published), len(published)
-    failed = by["fails"] + by[ASSUMED]
-    accuracies = "published accuracy" if total == 1 else "published accuracies"
     reproduced = f"reproduced to within {100 * content.statements.tolerance:g} points"
+    if total == 1:
+        outcome = _OUTCOMES[published[0].verdict].replace("reproduced", reproduced)
+        return f"The published accuracy is {outcome}."
     if by["holds"] == total:
-        everything = "The" if total == 1 else "Both" if total == 2 else f"All {words(total)}"
-        return f"{everything} {accuracies} {'is' if total == 1 else 'are'} {reproduced}."
-    if total == failed == 1:
-        return f"The {accuracies} is not {reproduced}."
-    undecided = [_are(by[v], v) for v in ("undecided", "not run") if by[v]]
-    if not (by["holds"] or failed):
-        return f"Nothing is decided yet: of {words(total)} {accuracies}, {listed(undecided)}."
-    verb = "is" if by["holds"] == 1 else "are"
-    first = f"{words(by['holds'])} of {words(total)} {accuracies} {verb} {reproduced}"
-    not_ = [_are(failed, "not" if by["fails"] else "not under our assumptions")] * bool(failed)
-    lead = listed([first, *not_, *undecided])
-    return f"{lead[0].upper()}{lead[1:]}."
+        every = "Both" if total == 2 else f"All {words(total)}"
+        return f"{every} published accuracies are {reproduced}."
+    accuracies = f"the {words(total)} published accuracies"
+    failed = by["fails"] + by[ASSUMED]
+    if failed == total:
+        under = " under our assumptions" * (not by["fails"])
+        return f"None of {accuracies} is {reproduced}{under}."
+    others = [
+        f"{words(by[verdict])} {_be(by[verdict])} {outcome}"
+        for verdict, outcome in _OUTCOMES.items()
+        if by[verdict] and verdict != "holds"
+    ]
+    if by["holds"]:
+        first = f"{words(by['holds'])} of {accuracies} {_be(by['holds'])} {reproduced}"
+        return f"{listed([first.capitalize(), *others])}."
+    of = "Of" if failed else "Nothing is decided yet: of"
+    return f"{of} {accuracies}, {listed(others)}."
+
+
+def _be(number: int) -> str:
+    return "is" if number == 1 else "are"
 
 
 def _by_verdict(content: Content, published: list[System]) -> list[Line]:
-    by = {v: [s for s in published if s.verdict == v] for v in SYMBOLS}
-
-    def each(verdict: str) -> str:
+    def text(verdict: str, systems: list[System]) -> str:
+        if verdict == "not run":
+            return named(systems)
+        if verdict == "undecided":
+            seeds = least_to_most([len(s.runs) for s in systems])
+            more = f": {seeds} of {content.statements.seeds} planned seeds were run"
+            return named(systems) + more * content.interim
         return "; ".join(
             f"{_titled(s)}: {percent(s.accuracy, s.decimals)} here, "
             f"{percent(s.published, s.decimals)} published"
             f"{', but ' + s.assumed if verdict == ASSUMED else ''}"
-            for s in by[verdict]
+            for s in systems
         )
 
-    undecided = ""
-    if by["undecided"]:
-        seeds = least_to_most([len(s.runs) for s in by["undecided"]])
-        more = f": {seeds} of {content.statements.seeds} planned seeds were run"
-        undecided = named(by["undecided"]) + more * content.interim
-    lines = [
-        Line("holds", "Reproduced", each("holds")),
-        Line("fails", "Not reproduced", each("fails")),
-        Line(ASSUMED, "Not reproduced under our assumptions", each(ASSUMED)),
-        Line("undecided", "Undecided", undecided),
-        Line("not run", "Not run", named(by["not run"]) if by["not run"] else ""),
+    by = {v: [s for s in published if s.verdict == v] for v in _OUTCOMES}
+    return [
+        Line(verdict, _OUTCOMES[verdict].capitalize(), text(verdict, systems))
+        for verdict, systems in by.items()
+        if systems
     ]
-    return [line for line in lines if line.text]
 
 
 def _measured(content: Content) -> str:
-    """The answer of a study that publishes no accuracies."""
     best = content.best
     if best is None:
         return "No run has a test accuracy."
     interval = span(best.interval)
     accuracy = percent(best.accuracy) + f" (95 % interval {interval})" * (interval != NONE)
-    return f"The highest test accuracy is {accuracy}, of {_titled(best)}."
+    return f"The highest test accuracy is {accuracy}, reached by {_titled(best)}."
 
 
 def _claims(content: Content) -> list[Line]:
@@ -156,8 +160,9 @@ def _claims(content: Content) -> list[Line]:
         return []
     verdicts, total = count_verdicts(content.claims), len(content.claims)
     if total == 1:
-        return [Line("", "Claim", f"“{content.claims[0].claim.text}” {verdicts}")]
-    return [Line("", "Further claims", f"of {words(total)}, {verdicts}")]
+        text = f"“{content.claims[0].claim.text}” {verdicts.removeprefix('one ')}"
+        return [Line("", "Claim", text)]
+    return [Line("", f"{words(total).capitalize()} further claims", verdicts)]
 
 
 def count_verdicts(judged: Iterable[Judgement]) -> str:
@@ -165,20 +170,18 @@ def count_verdicts(judged: Iterable[Judgement]) -> str:
     verdicts = Counter[str](j.verdict for j in judged)
     phrases = []
     for verdict in (v for v in SYMBOLS if verdicts[v]):
-        head, _, rest = verdict.partition(" ")
-        verb = {"holds": ("holds", "hold"), "fails": ("fails", "fail")}.get(head)
-        one, several = verb or (f"is {head}", f"are {head}")
-        phrase = f"{one if verdicts[verdict] == 1 else several} {rest}".strip()
-        one_alone = verdicts.total() == 1
-        phrases.append(phrase if one_alone else f"{words(verdicts[verdict])} {phrase}")
+        number, phrase = verdicts[verdict], f"{_be(verdicts[verdict])} {verdict}"
+        if verdict.startswith(("holds", "fails")):
+            phrase = verdict if number == 1 else verdict.replace("s", "", 1)
+        phrases.append(f"{words(number)} {phrase}")
     return listed(phrases)
 
 
 def _go_on(content: Content) -> list[str]:
-    """The commands that run the planned seeds that are missing.
+    """Returns the commands that run the missing seeds.
 
-    ``ladder run`` skips finished own runs but not recorded ones. So for recorded runs the commands
-    name only the missing seeds, and record the new runs.
+    ``ladder run`` skips your own finished runs but not recorded ones. So for recorded runs, the
+    commands name only the missing seeds, and the last command records the new runs.
     """
     if content.run_set.reservation:
         return []
@@ -198,7 +201,7 @@ def _go_on(content: Content) -> list[str]:
 
 
 def facts(content: Content) -> str:
-    """Returns the number of seeds per rung and the training time, in words."""
+    """Returns a text with the number of seeds per rung and the training time."""
     if not content.runs:
         return ""
     seeds = least_to_most([len(s.runs) for s in content.systems if s.runs])
@@ -208,44 +211,43 @@ def facts(content: Content) -> str:
 
 
 def why(content: Content, system: System) -> str:
-    """Explains a row's verdict by its numbers, in a line; "" if there is nothing to explain."""
+    """Explains a row's verdict by its numbers, "" if there is nothing to explain."""
     s, tolerance = system, system.tolerance
     if not s.runs or math.isnan(s.published) or not s.comparable:
         return ""
     low, high = s.interval
     needed = prospect(content, s).seeds or 0
-    more = f"; {count(needed, 'seed')} should do" * (needed > len(s.runs))
+    more = f"; {count(needed, 'seed')} should be enough" * (needed > len(s.runs))
     if math.isnan(low):
-        return f"too few seeds in all to know how much seeds vary{more}"
+        return f"too few seeds in all rows to know how much accuracy varies{more}"
     if s.verdict == ASSUMED:
         return s.assumed
     half = (high - low) / 2
-    # with the digits that keep the width on its side of the tolerance
+    # enough digits show whether the interval is wider than the tolerance
     wide = f"±{100 * half:.{digits([100 * half], [100 * tolerance], s.decimals)}f}"
+    allowed = f"{100 * tolerance:g}"
+    beyond = f"more than {allowed} points from the published accuracy"
     if s.verdict != "undecided":
-        inside = "within" if s.verdict == "holds" else "beyond"
-        near = f"{inside} {100 * tolerance:g} points of the published accuracy"
-        return f"all of the interval, {wide}, lies {near}"
+        within = f"within {allowed} points of the published accuracy"
+        lies = within if s.verdict == "holds" else beyond
+        return f"the whole interval, {wide}, lies {lies}"
     if half > tolerance:
-        varies = f"seeds vary by {100 * s.deviation:.{s.decimals}f} points"
-        return (
-            f"{varies}; the interval, {wide}, is wider than the {100 * tolerance:g} allowed{more}"
-        )
-    beyond = f"lies partly beyond the {100 * tolerance:g} points allowed"
-    return f"the interval, {span(s.interval)}, {beyond}{more}"
+        varies = f"accuracy varies by {100 * s.deviation:.{s.decimals}f} points between seeds"
+        return f"{varies}; the interval, {wide}, is wider than the allowed ±{allowed}{more}"
+    return f"part of the interval, {span(s.interval)}, lies {beyond}{more}"
 
 
 def wrong(content: Content) -> str:
-    """Returns the number of verdicts that may be wrong by chance, in words."""
+    """Returns a text with the number of verdicts that may be wrong by chance."""
     verdicts = [*content.verdicts, *(j.verdict for j in content.claims)]
     decided = sum(v[:5] in ("holds", "fails") for v in verdicts)
     return (
-        f"Each of {len(verdicts)} verdicts may be wrong with a probability of at most 5 %. Of the "
-        f"{decided} decided here, up to {decided * statistics.ALPHA:.3g} may be wrong."
+        f"Each of the {len(verdicts)} verdicts is wrong with a probability of at most 5 %. Of the "
+        f"{decided} decided here, at most {decided * statistics.ALPHA:.3g} are wrong on average."
     )
 
 
 def missing(content: Content) -> list[str]:
-    """Lists what the report cannot show or leaves out, one line each."""
+    """Returns a line for each rung that is missing and for each run that is left out."""
     absent = [s for s in content.systems if not s.runs and s.waiting != "not run"]
     return [*(f"{s.name}: {s.waiting}" for s in absent), *content.notes]

@@ -1,4 +1,4 @@
-"""Numbers as a reader sees them, with enough digits to agree with their verdict."""
+"""Formats numbers for readers, with enough digits to agree with a verdict."""
 
 import math
 from collections.abc import Callable, Iterable, Sequence
@@ -27,12 +27,12 @@ def percent(value: float, decimals: int = 1) -> str:
 
 
 def points(value: float, decimals: int = 1) -> str:
-    """Writes 0.0051 as ``+0.5``: a difference of accuracies in points."""
+    """Writes a difference of accuracies in points: 0.0051 as ``+0.5``."""
     return NONE if math.isnan(value) else f"{100 * value:+z.{decimals}f}"
 
 
 def span(interval: tuple[float, float], form: Callable[[float], str] = percent) -> str:
-    """Writes ``71.4 to 73.2 %``; a dash for no interval, or if both ends are equal."""
+    """Writes ``71.4 to 73.2 %``; a dash if there is no interval, or if both ends are equal."""
     low, high = interval
     if math.isnan(low) or low == high:
         return NONE
@@ -43,12 +43,12 @@ def span(interval: tuple[float, float], form: Callable[[float], str] = percent) 
 
 
 def p_value(p: float) -> str:
-    """Writes two significant digits, ``< 0.0001`` below that."""
+    """Writes two significant digits, or ``< 0.0001``."""
     return NONE if math.isnan(p) else "< 0.0001" if p < 1e-4 else f"{p:.2g}"
 
 
 def measured(value: float, unit: str, decimals: int = 1) -> str:
-    """Writes a quantity with its unit; epoch 0 and infinity are "never"."""
+    """Writes a quantity with its unit; epoch 0 and infinity become "never"."""
     if math.isnan(value):
         return NONE
     if math.isinf(value) or (unit == "epoch" and value == 0):
@@ -69,7 +69,7 @@ def _scale(unit: str) -> int:
 
 
 def bound(limits: Bound, unit: str) -> str:
-    """Writes ``at least 80.0 %``, ``83.0 to 87.0 %``."""
+    """Writes ``at least 80.0 %`` or ``83.0 to 87.0 %``."""
 
     def end(value: float) -> str:
         return measured(value, unit, digits([_scale(unit) * value], [_scale(unit) * value]))
@@ -85,7 +85,7 @@ def bound(limits: Bound, unit: str) -> str:
 def to_limits(
     value: float, interval: tuple[float, float], limits: Bound, unit: str, least: int = 1
 ) -> list[str]:
-    """Writes a value and its interval with the digits that agree with their verdict."""
+    """Writes a value and its interval with enough digits to agree with the verdict."""
     scale = _scale(unit)
     ends = [None if end is None else scale * end for end in (limits.min, limits.max)]
     n = digits([scale * x for x in (value, *interval)], ends, 2 if unit == "ratio" else least)
@@ -93,7 +93,7 @@ def to_limits(
 
 
 def number(form: str = ",.0f", unit: str = "") -> Callable[[float | None], str]:
-    """Returns a function that formats numbers, with a dash for NaN and None."""
+    """Returns a function that formats numbers and writes NaN and None as a dash."""
 
     def text(value: float | None) -> str:
         return NONE if value is None or math.isnan(value) else format(value, form) + unit
@@ -102,7 +102,7 @@ def number(form: str = ",.0f", unit: str = "") -> Callable[[float | None], str]:
 
 
 def least_to_most(values: list[float]) -> str:
-    """Writes ``3``, or ``1 to 5`` for different values."""
+    """Writes ``1 to 5``, or ``3`` if all values are equal."""
     if not values:
         return NONE
     low, high = min(values), max(values)
@@ -110,17 +110,17 @@ def least_to_most(values: list[float]) -> str:
 
 
 def deviation(value: float) -> str:
-    """Writes 0.0021 as ``0.21``, in points."""
+    """Writes a deviation in points: 0.0021 as ``0.21``."""
     return number(".2f")(100 * value)
 
 
 def rung(name: str) -> str:
-    """Writes ``rung 3``, or a baseline's name."""
+    """Writes ``rung 3``, or the name of a baseline."""
     return name if rung_number(name) is None else f"rung {short(name)}"
 
 
 def seed_list(seeds: Iterable[int]) -> str:
-    """Writes ``0-4`` or ``0,2,5``, as the command line takes seeds."""
+    """Writes ``0-4`` or ``0,2,5``, in the form of the option ``--seeds``."""
     seeds = sorted(seeds)
     if len(seeds) > 1 and seeds == list(range(seeds[0], seeds[-1] + 1)):
         return f"{seeds[0]}-{seeds[-1]}"
@@ -128,12 +128,12 @@ def seed_list(seeds: Iterable[int]) -> str:
 
 
 def seeds(runs: Sequence[Run]) -> str:
-    """Writes ``seed 0``, ``seeds 1-4``."""
+    """Writes ``seed 0`` or ``seeds 1-4``."""
     return f"seed{'s' * (len(runs) > 1)} {seed_list(run.seed for run in runs)}"
 
 
 def setting(params: dict, key: str) -> str:
-    """Writes a value of an experiment, or a block of values, in one line."""
+    """Writes the value of a setting, or a block of values, in one line."""
     if (value := params.get(key)) is not None:
         return f"{value:g}" if isinstance(value, float) else str(value)
     block = [

@@ -1,48 +1,39 @@
-"""The table of accuracies, and the table of sizes, times and deviations, rung by rung."""
+"""The table of accuracies, and the table of deviations, sizes and times."""
 
 import math
-from collections.abc import Callable
-from operator import attrgetter
+from functools import partial
+from operator import attrgetter, methodcaller
 
 from report.analysis import Content, System
 from report.presentation.tables import numbers
 from report.presentation.tables.message import why
 from report.presentation.tables.numbers import NONE, deviation, percent, points, span
 from report.presentation.tables.results import as_list, engine, published_heading, starred
-from report.presentation.tables.table import Field, Table, raw
+from report.presentation.tables.table import LONG, Field, Table, raw
 from resnet.host.messages import duration
 
-
-def _mean(metric: str) -> Callable[[System], float]:
-    return lambda s: s.mean(metric)
+_mean = partial(methodcaller, "mean")
 
 
 def progression(content: Content) -> Table:
-    """Lists each rung's published and measured accuracy, its verdict, and what the rung changes."""
+    """Lists the measured and published accuracy of each row, the verdict and the changes."""
     gains = {step.after.name: step.gain for step in content.steps}
     heading = published_heading(content)
     published = any(not math.isnan(s.published) for s in content.systems)
     verdicts = "page readme results" if published and not content.run_set.reservation else ""
     everywhere = "page terminal readme results"
+    shown = everywhere if published else ""
+    differs = "page readme results" if published else ""
 
     def verdict(s: System) -> str:
         return f"{s.verdict}\n{why(content, s)}".removesuffix("\n")
-
-    def here(places: str) -> str:
-        return places if published else ""
-
-    def as_published(s: System) -> str:
-        return percent(s.published, s.decimals)
-
-    def difference(s: System) -> str:
-        return points(s.difference, s.decimals)
 
     fields = [
         Field("", "heading", "rung", on=everywhere),
         Field("", lambda s: _accuracy(s)[0], "here", str, "number", everywhere),
         *raw("published", "difference"),
-        Field("", as_published, heading, str, "number", here(everywhere)),
-        Field("", difference, "difference", str, "number", here("page readme results")),
+        Field("", lambda s: percent(s.published, s.decimals), heading, str, "number", shown),
+        Field("", lambda s: points(s.difference, s.decimals), "difference", str, "number", differs),
         Field("", verdict, "verdict", str, "verdict", verdicts),
         Field("verdict", "", "verdict", starred, "verdict", "terminal" if verdicts else ""),
         Field("step_gain", lambda s: gains.get(s.name, math.nan), "gain", points, "number",
@@ -60,24 +51,20 @@ def progression(content: Content) -> Table:
 
 
 def rows(content: Content) -> Table:
-    """Lists each row's deviation between seeds, its size and its training time."""
-
-    def epochs(s: System) -> str:
-        return numbers.least_to_most(s.values("epochs_run"))
-
-    places = "page results"
+    """Lists the deviation between seeds, the size and the training time of each row."""
+    epochs, to = methodcaller("values", "epochs_run"), numbers.least_to_most
     fields = [
         Field("rung", "name"),
-        Field("", "heading", "rung", on=places),
-        Field("deviation", "", "deviation", deviation, "number", places),
-        Field("own_deviation", "", "of its own seeds", deviation, "number"),
+        Field("", "heading", "rung", on=LONG),
+        Field("deviation", "", "deviation", deviation, "number", LONG),
+        Field("own_deviation", "", "own deviation", deviation, "number"),
         Field("floor", "", "floor", deviation, "number"),
-        Field("", epochs, "epochs", str, "number", places),
-        Field("", _time, "training time", str, "lines", places),
+        Field("", epochs, "epochs", to, "number", LONG),
+        Field("", _time, "training time", str, "lines", LONG),
         Field("parameters", _mean("parameters"), "parameters", numbers.number(), "number"),
         Field("multiply_adds", _mean("multiply_adds"), "multiply-adds", _millions, "number"),
     ]
-    caption = "The rows: deviation between seeds in points, size, time"
+    caption = "Deviation between seeds in points, size and training time"
     return Table("rows", caption, fields, [s for s in content.systems if s.runs])
 
 
@@ -86,14 +73,14 @@ def _millions(value: float) -> str:
 
 
 def _accuracy(s: System) -> list[str]:
-    """The accuracy and its interval, or the state of the row's runs."""
+    """Returns a row's accuracy and interval; without a finished run, the state of the row."""
     if not s.runs or math.isnan(s.published):
         return [percent(s.accuracy) if s.runs else s.waiting, span(s.interval)]
     return numbers.to_limits(s.accuracy, s.interval, s.band, "accuracy", s.decimals)
 
 
 def _time(s: System) -> str:
-    """The mean training time by device; without the device's name if there is one."""
+    """Returns the mean training time, by device if there are several."""
     of_device: dict[str, list[float]] = {}
     for run in s.runs:
         if not math.isnan(seconds := run.metric("train_seconds")):

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from functools import partial
-from operator import itemgetter
+from operator import itemgetter, methodcaller
 
 import numpy as np
 
@@ -15,25 +15,23 @@ from resnet.study import short
 
 
 def assumptions(content: Content) -> Table:
-    """Lists the assumptions of each experiment; an assumption of several rungs is one row."""
+    """Lists the assumptions, with the rungs that make them."""
     found: dict[tuple[str, str, str], list[str]] = {}
-    for s in content.systems:
-        for run in s.runs[:1]:
-            for key, reason in run.assumed.items():
-                value = setting(run.params, key)
-                found.setdefault((key, value, str(reason)), []).append(short(s.name))
-    columns = {"setting": "setting", "value": "value", "why": "assumed because", "rungs": "in"}
+    for run in (run for s in content.systems for run in s.runs[:1]):
+        for key, reason in run.assumed.items():
+            value = setting(run.params, key)
+            found.setdefault((key, value, str(reason)), []).append(short(run.rung))
+    columns = {"setting": "setting", "value": "value", "why": "assumed because", "rungs": "rungs"}
     rows = [(*key, ", ".join(names)) for key, names in found.items()]
     return plain_table("assumptions", "Values the study does not state", columns, rows)
 
 
 def contradictions(content: Content) -> Table:
-    """Lists the points that the study contradicts itself on or leaves open."""
-    columns = {"topic": "topic", "study": "the study", "where": "section", "settled": "settled"}
-    rows = [
-        (c.topic, c.study, c.where or NONE, c.settled) for c in content.statements.contradictions
-    ]
-    return plain_table("contradictions", "Left open or contradictory in the study", columns, rows)
+    """Lists where the study contradicts itself or leaves something open."""
+    columns = {"topic": "topic", "study": "the study", "where": "section", "settled": "choice here"}
+    found = content.statements.contradictions
+    rows = [(c.topic, c.study, c.where or NONE, c.settled) for c in found]
+    return plain_table("contradictions", "Contradictions and gaps in the study", columns, rows)
 
 
 def _code(run: Run) -> str:
@@ -42,15 +40,13 @@ def _code(run: Run) -> str:
 
 
 def runs(content: Content) -> Table:
-    """Lists the runs with their measurements, code and commands."""
+    """Lists the runs with their measurements, their code and the commands that repeat them."""
     published = {s.name: s.published for s in content.systems}
 
     def tag(name: str) -> Callable[[Run], str]:
         return lambda run: run.tags.get(name, "")
 
-    def metric(name: str) -> Callable[[Run], float]:
-        return lambda run: run.metric(name)
-
+    metric = partial(methodcaller, "metric")
     metrics = sorted({key for run in content.runs for key in run.metrics if "/" not in key})
     tags = ("dataset", "dataset_fingerprint", "profile", "modified", "git_commit", "git_dirty")
     fields = [
@@ -58,13 +54,13 @@ def runs(content: Content) -> Table:
         Field("rung", "", "rung", short),
         Field("seed", "", "seed", kind="number"),
         Field("", metric("test_accuracy"), "test accuracy", percent, "number"),
-        Field("images_interval", "interval", "by the images", span, "number"),
+        Field("images_interval", "interval", "interval (images)", span, "number"),
         Field("seed_floor", "floor", "floor", deviation, "number"),
         Field("", metric("train_seconds"), "training time", duration, "number"),
         Field("begun", "", "begun (UTC)", lambda t: f"{t:%Y-%m-%d %H:%M}", "lines"),
         Field("config_hash", tag("config_hash"), "configuration", lambda text: text[:12], "mono"),
         Field("", _code, "code (git commit)", kind="mono"),
-        Field("again_with", partial(rerun_command, content.study), "again with", kind="copy"),
+        Field("again_with", partial(rerun_command, content.study), "repeat with", kind="copy"),
         *raw("title", published=lambda run: published[run.rung]),
         *raw(**{name: tag(name) for name in tags}, **{name: metric(name) for name in metrics}),
     ]
@@ -72,24 +68,24 @@ def runs(content: Content) -> Table:
 
 
 def cost(content: Content) -> Table:
-    """Lists the device hours of each row; an epoch that several runs share counts once."""
+    """Lists the device hours of each row."""
     groups = {s.heading: list(s.runs) for s in content.systems}
-    groups["parts of steps, alternatives"] = list(content.derived_runs)
+    groups["ablations, alternatives"] = list(content.derived_runs)
     rows = [
         (name, len(made), float(np.nansum([run.device_seconds for run in made])) / 3600)
         for name, made in groups.items()
         if made
     ]
     fields = [
-        Field("what", itemgetter(0), "what", on=LONG),
+        Field("what", itemgetter(0), "row", on=LONG),
         Field("runs", itemgetter(1), "runs", number("d"), "number", LONG),
         Field("device_hours", itemgetter(2), "device hours", number(",.1f"), "number", LONG),
     ]
-    return Table("cost", "What it cost; shared epochs are trained once", fields, rows)
+    return Table("cost", "Device hours; an epoch that several runs share counts once", fields, rows)
 
 
 def curves(content: Content) -> Table:
-    """Lists every run's curves, one row per epoch; for machines."""
+    """Lists every run's curves, one row per epoch, for the CSV file alone."""
     rows = [
         (run.rung, run.seed, run.id, epoch, *values)
         for run in content.runs
@@ -100,7 +96,7 @@ def curves(content: Content) -> Table:
 
 
 def environment(content: Content) -> Table:
-    """Lists data, software and hardware; each value is listed once."""
+    """Lists the data, software and hardware of the runs."""
     run_set = content.run_set
 
     def each(values: Iterable[str | None]) -> str:
@@ -121,11 +117,11 @@ def environment(content: Content) -> Table:
         "profile": run_set.profile,
         "modified settings": run_set.modified or "none",
         "seeds": ", ".join(map(str, sorted({run.seed for run in content.runs}))),
-        "training time in all": duration(content.seconds),
+        "total training time": duration(content.seconds),
         **{name.replace("_", " "): tag(name) for name in hardware},
         **{name.removeprefix("version."): tag(name) for name in versions},
         "code (git commit)": each(map(_code, content.runs)),
-        "SHA-256 of claims.yaml as a run began": tag("claims_sha256"),
+        "SHA-256 of claims.yaml when a run began": tag("claims_sha256"),
         "MLflow experiment": content.study.name,
     }
     rows = [fact for fact in facts.items() if fact[1]]

@@ -16,18 +16,18 @@ from resnet.study import short
 
 
 def published_heading(content: Content) -> str:
-    """Returns the published column's heading, marked if the runs differ from the study."""
+    """Returns the heading of published values, marked if the runs are not comparable with them."""
     marked = f" ({content.study.dataset_title}) †" * bool(content.run_set.reservation)
     return f"published{marked}"
 
 
 def as_list(text: str) -> str:
-    """Puts each item of a semicolon-separated list on its own line."""
+    """Puts each item of a list with semicolons on its own line."""
     return text.replace("; ", "\n") or NONE
 
 
 def _measured(j: Judgement) -> list[str]:
-    """A claim's measured value, or the epochs by seed, and its interval."""
+    """Returns a claim's measured value, or all measured epochs, and the interval."""
     if j.unit != "epoch" or not j.values:
         return numbers.to_limits(j.value, j.interval, j.claim.bound, j.unit)
     each = dict.fromkeys(numbers.measured(value, j.unit) for value in sorted(j.values))
@@ -39,7 +39,7 @@ def _basis(j: Judgement) -> str:
 
 
 def starred(verdict: str) -> str:
-    """Shortens a verdict for a terminal; another line explains the star."""
+    """Shortens a verdict for a terminal, where a note explains the star."""
     return verdict.replace(" (under our assumptions)", " *")
 
 
@@ -48,7 +48,7 @@ def _signs(text: str) -> str:
 
 
 def judged(content: Content) -> Table:
-    """Lists the claims with verdict, value, bound and evidence."""
+    """Lists the claims with verdict, measured value, bound and evidence."""
 
     def claim_text(j: Judgement) -> str:
         where = f" · section {j.claim.where}" if j.claim.where else ""
@@ -75,23 +75,24 @@ def judged(content: Content) -> Table:
         *raw(where="claim.where"),
     ]
     anchor = attrgetter("claim.id")
-    return Table("claims", "The claims, judged", fields, content.claims, anchor)
+    return Table("claims", "Verdicts on the claims", fields, content.claims, anchor)
 
 
-def comparison(name: str, caption: str, content: Content, steps: tuple[Step, ...]) -> Table:
-    """Compares pairs of systems by their means and by image."""
+def comparison(name: str, caption: str, content: Content) -> Table:
+    """Lists the ``steps`` or ``rivals`` of the content, with tests of the means and by image."""
+    steps = getattr(content, name)
     heading = published_heading(content).replace("published", "published gain")
     fields = [
         Field("", "title", "step", on=LONG),
         *raw(**{"from": "before.name", "to": "after.name"}),
         Field("published_gain", "published", heading, points, "number", LONG),
-        *paired_fields("gain", steps, steps is content.steps),
+        *paired_fields("gain", steps, name == "steps"),
     ]
     return Table(name, caption, fields, steps)
 
 
 def paired_fields(gain: str, steps: Sequence[Step], together: bool = True) -> list[Field]:
-    """Makes the columns of a comparison; ``together`` corrects the p of all steps by Holm."""
+    """Returns the columns of a comparison; ``together`` adds p values corrected by Holm."""
     corrected = analysis.holm(steps) if together else {}
     count = numbers.number(",.4g")
     return [
@@ -110,7 +111,7 @@ def paired_fields(gain: str, steps: Sequence[Step], together: bool = True) -> li
 
 
 def seeds(content: Content) -> Table:
-    """Lists the number of seeds per row that decides each accuracy and claim."""
+    """Lists the number of seeds per row that a verdict on each accuracy and claim needs."""
 
     def half(value: float) -> str:
         return points(value).lstrip("+") if value > 0 else NONE
@@ -119,15 +120,15 @@ def seeds(content: Content) -> Table:
     fields = [
         Field("claim", "name", "accuracy or claim", on=places),
         Field("half_width", "half", "interval at most ±", half, "number", places),
-        Field("seeds_needed", "seeds", "seeds it takes", numbers.number("d"), "number", places),
-        Field("evidence", "basis", "by", on="page"),
+        Field("seeds_needed", "seeds", "seeds needed", numbers.number("d"), "number", places),
+        Field("evidence", "basis", "estimated from", on="page"),
     ]
-    caption = "Seeds a row that it takes to decide, if it is as published"
+    caption = "Seeds per row needed for a verdict, if the published value is true"
     return Table("seeds", caption, fields, analysis.prospects(content) if content.runs else [])
 
 
 def backends(content: Content) -> Table:
-    """Compares each backend and device of a row with the row's others."""
+    """Compares the runs of each backend and device with the row's other runs."""
     found = []
     for s in content.systems:
         names = dict.fromkeys(map(engine, s.runs))
@@ -149,20 +150,20 @@ def backends(content: Content) -> Table:
             "seeds", lambda s: numbers.seed_list(run.seed for run in s.after.runs), "seeds", on=LONG
         ),
         Field("accuracy", "after.accuracy", "test accuracy", percent, "number", LONG),
-        Field("difference", "gain", "to the others", points, "number", LONG),
+        Field("difference", "gain", "difference", points, "number", LONG),
         Field("interval", "", "95 % interval", lambda i: span(i, points), "number", LONG),
-        Field("expected", expected, "is", on=LONG),
+        Field("expected", expected, "result", on=LONG),
     ]
-    return Table("backends", "Rows of several backends: each against its others", fields, found)
+    return Table("backends", "Each backend compared with the row's other runs", fields, found)
 
 
 def engine(run: Run) -> str:
-    """Writes ``tensorflow on AMD EPYC, 2 cores``."""
+    """Returns a run's backend and device, as in ``tensorflow on AMD EPYC, 2 cores``."""
     return f"{run.tags.get('backend', 'tensorflow')} on {run.tags.get('device', 'unknown')}"
 
 
 def per_class(content: Content) -> Table:
-    """Lists accuracy by run and class, one row each; for machines."""
+    """Lists accuracy by run and class, for the CSV file alone."""
     rows = []
     for run in (run for run in content.runs if run.n_test):
         counts = analysis.confusion(run).to_numpy()
@@ -175,7 +176,7 @@ def per_class(content: Content) -> Table:
 
 
 def classes(content: Content) -> Table:
-    """Makes the heat map of accuracies: classes down, rungs across, means over seeds."""
+    """Makes a heat map of mean accuracies: one row per class, one column per rung."""
     tidy = per_class(content).frame
     mean = {"index": "class", "columns": "rung", "values": "accuracy", "sort": False}
     wide = tidy.pivot_table(**mean) if len(tidy) else tidy
@@ -192,10 +193,10 @@ def classes(content: Content) -> Table:
 
 
 def confusion_matrix(content: Content) -> Table:
-    """Counts the pictured run's test images: true classes down, predicted classes across."""
+    """Counts the pictured run's test images: one row per true class, one column per predicted."""
     run = content.pictured
     counts = analysis.confusion(run) if run else pd.DataFrame()
-    small = len(counts) <= 30  # more are for machines only
+    small = len(counts) <= 30  # the page does not show a larger matrix
     fields = [Field("true class", itemgetter(0), "true \\ predicted" * small)]
     fields += [Field(k, itemgetter(i), k * small, str, "cell") for i, k in enumerate(counts, 1)]
     return Table(
@@ -203,6 +204,6 @@ def confusion_matrix(content: Content) -> Table:
         f"Test images by class, {numbers.rung(run.rung)}, seed {run.seed}" if run else "",
         fields,
         [*counts.itertuples(name=None)],
-        # by the root, because the diagonal holds nearly everything
+        # the root makes small counts visible beside the diagonal
         shade=lambda row, value: math.sqrt(value / max(sum(row[1:]), 1)),
     )

@@ -1,7 +1,6 @@
-"""A table and its fields, each with a raw value and a form for readers.
+"""A table, and its fields, which hold a raw value for CSV and a text for readers.
 
-The raw values become CSV. Page, Markdown, LaTeX, terminal and README show the fields whose ``on``
-names them.
+Page, Markdown, LaTeX, terminal and README show the fields that name them in ``on``.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,21 +12,21 @@ import pandas as pd
 
 LONG = "page results"
 SHORT = "page results terminal"
-"""Places of fields with long cells, and of fields with short cells."""
+"""Where fields with long and with short cells are shown."""
 
 
 class Field(NamedTuple):
     """One column.
 
     Attributes:
-        key: name of the CSV column; "" for readers only.
-        of: function that takes the value from a row's item, or the name of an attribute; by
+        key: name of the CSV column; "" if the CSV file lacks the field.
+        of: function that returns the value of a row's item, or the name of the item's attribute; by
             default ``key``.
-        heading: heading for readers; "" for machines only.
-        form: function that writes the value for readers.
-        kind: layout on the page: number, lines, verdict, mono, fold, id, copy, heat, cell; a
-            ``below`` field has a line of its own under the row.
-        on: the field's places: page (with its files), terminal, readme, results (of docs/).
+        heading: heading for readers; "" if only the CSV file has the field.
+        form: function that returns the value as a text for readers.
+        kind: layout on the page: number, lines, verdict, mono, fold, id, copy, heat, cell; or
+            ``below`` for a line of its own under the row.
+        on: where the field is shown: page (with its files), terminal, readme, results (of docs/).
     """
 
     key: str
@@ -38,16 +37,16 @@ class Field(NamedTuple):
     on: str = "page"
 
     def value(self, item: Any) -> Any:
-        """Returns an item's raw value; a pair of numbers becomes two columns of CSV."""
+        """Returns an item's raw value; a pair of numbers becomes two CSV columns."""
         return (self.of if callable(self.of) else attrgetter(self.of or self.key))(item)
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table; ``name`` is the name of its files.
+    """A table with one row per item; ``name`` is the stem of its file names.
 
-    ``anchor`` returns a row's address in the page, ``shade`` a heat map cell's depth (0 to 1) by
-    item and value.
+    ``anchor`` returns the address of an item's row on the page. ``shade`` takes an item and a value
+    and returns the colour depth of the cell in a heat map, from 0 to 1.
     """
 
     name: str
@@ -61,14 +60,14 @@ class Table:
         return [f for f in self.fields if f.heading and place in f.on.split()]
 
     def texts(self, place: str = "page") -> list[list[str]]:
-        """Returns headings and rows as readers see them."""
+        """Returns the headings and the rows as readers see them."""
         fields = self.at(place)
         rows = [[f.form(f.value(item)) for f in fields] for item in self.items]
         return [[f.heading for f in fields], *rows]
 
     @property
     def frame(self) -> pd.DataFrame:
-        """The raw values by CSV column."""
+        """The raw values, with the columns of the CSV file."""
         frame: dict[str, list] = {}
         for f in self.fields:
             values = [f.value(item) for item in self.items]
@@ -82,11 +81,11 @@ class Table:
 
 
 def raw(*keys: str, **named: Any) -> list[Field]:
-    """Makes fields for machines only: attributes by ``keys``, other values by name."""
+    """Returns fields for the CSV file alone: attributes (``keys``) or other values (``named``)."""
     return [Field(key) for key in keys] + [Field(key, of) for key, of in named.items()]
 
 
 def plain_table(name: str, caption: str, columns: dict[str, str], rows: Sequence) -> Table:
-    """Makes a table of tuples; ``columns`` are headings by CSV key."""
+    """Returns a table of tuples; ``columns`` are the headings by CSV column."""
     fields = [Field(k, itemgetter(i), heading) for i, (k, heading) in enumerate(columns.items())]
     return Table(name, caption, fields, rows)

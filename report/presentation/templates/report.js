@@ -1,7 +1,7 @@
 "use strict";
 const make = (tag, properties, parent) => parent.appendChild(Object.assign(document.createElement(tag), properties));
 
-// columns sort by their raw values; cells without a raw value by their text
+// a click on a heading sorts the rows by raw values, or by text where a cell has no raw value
 for (const table of document.querySelectorAll("table.sorts")) {
   table.querySelectorAll("thead th").forEach((th, column) => {
     const text = th.textContent;
@@ -14,7 +14,7 @@ for (const table of document.querySelectorAll("table.sorts")) {
       const empty = (value) => value === "" || value === "-" || value === "nan";
       const rows = [...table.tBodies[0].rows].sort((a, b) => {
         const [x, y] = [key(a), key(b)];
-        if (empty(x) || empty(y)) return empty(x) - empty(y); // last, either way
+        if (empty(x) || empty(y)) return empty(x) - empty(y); // empty cells come last in both directions
         const order = isNaN(x) || isNaN(y) ? x.localeCompare(y, undefined, { numeric: true }) : x - y;
         return down ? -order : order;
       });
@@ -29,13 +29,13 @@ for (const button of document.querySelectorAll("[data-copy]")) {
       await navigator.clipboard.writeText(button.dataset.copy);
       button.classList.add("done");
       setTimeout(() => button.classList.remove("done"), 1500);
-    } catch { // where the browser does not allow it, the text is selected instead
+    } catch { // if the browser forbids copying, select the text
       getSelection().selectAllChildren(button);
     }
   });
 }
 
-// a cell of the confusion matrix shows its surest mistakes, cut out of one image
+// a click on a cell of the confusion matrix shows that part of the sheet of mistakes
 const sheet = document.getElementById("sheet"), dialog = document.getElementById("images");
 for (const button of sheet ? document.querySelectorAll("td.cell button") : []) {
   button.addEventListener("click", () => {
@@ -50,7 +50,7 @@ for (const button of sheet ? document.querySelectorAll("td.cell button") : []) {
   });
 }
 
-// an address inside a folded part opens that part
+// an address inside a closed part opens the part
 const unfold = () => {
   const part = document.getElementById(location.hash.slice(1))?.closest("details");
   if (part) part.open = true;

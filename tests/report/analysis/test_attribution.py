@@ -264,7 +264,7 @@ def test_parts_are_no_systems(store, tmp_path, capsys):
     assert message.message(after) == message.message(before)
     assert message.facts(after) == message.facts(before)
     (step,) = summary.parts(after, [LADDER[1]])
-    assert step.title == "\nFactors of 1 → 2, in points, with 95 % intervals; seeds: 0"
+    assert step.title == "\nGain of each change in 1 → 2 (points, 95 % intervals); seeds: 0"
     (row,) = summary.parts(after, [LADDER[0]])
     assert row.title == "\nWith one assumed value changed"
     place = SimpleNamespace(uri=store.uri, study=STUDY, checkpoints=tmp_path / "checkpoints")
@@ -272,7 +272,7 @@ def test_parts_are_no_systems(store, tmp_path, capsys):
     capsys.readouterr()
     for experiment, times in ((KNOWN[LADDER[1]], 0), (augmentation, 1)):
         runner._conclude(place, {"": ""}, images, [Job(experiment, 0)])
-        assert capsys.readouterr().out.count("Factors of 1 → 2") == times
+        assert capsys.readouterr().out.count("each change in 1 → 2") == times
     folder = build(store)
     raw = csv(folder, "factors_02_augmentation", "key")
     assert raw["shapley"].to_dict() == pytest.approx(
@@ -284,7 +284,7 @@ def test_parts_are_no_systems(store, tmp_path, capsys):
     assert not cells.problems
     assert not [name for name in cells.files if not (folder / name).is_file()]
     shown = cells.records("factors_02_augmentation")["augmentation"]
-    assert shown["factor"] == "augmentation\ndata, credited by the study"
+    assert shown["change"] == "augmentation\ndata, credited by the study"
     assert shown["Shapley value"] == "+1.7\n-"
     text = (folder / output.PAGE).read_text()
     assert "The whole step: +0.0 points, published +10.6." in text

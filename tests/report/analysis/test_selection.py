@@ -58,7 +58,7 @@ def test_what_is_not_the_study_is_not_held_against_it(store, made, told):
         0.429
     )  # what was measured is shown all the same
     lead = message.message(content).lead
-    assert "2 of 6 rows ran. The highest test accuracy is 82.9 %. The runs are " in lead
+    assert "run: 2 of 6. The highest test accuracy is 82.9 %, reached by rung 2" in lead
     assert told in lead
     text = (build(store) / output.PAGE).read_text()
     assert told in text
@@ -73,7 +73,7 @@ def test_a_rung_of_ones_own_is_none_of_those_published(store):
     store.add("02_mine", right(N, 900), like=LADDER[1])  # beside the study's of that number
     content = analysis.load(store.uri)
     assert [step.after.name for step in content.steps] == [*LADDER[1:], "06_mine"]
-    lead = "Nothing is decided yet: of six published accuracies, one is undecided"
+    lead = "Nothing is decided yet: of the six published accuracies, one is undecided"
     assert message.message(content).lead == f"{lead} and five are not run."
 
 

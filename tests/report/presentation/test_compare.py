@@ -1,4 +1,4 @@
-"""Another set of runs beside the ladder: on purpose, in one place, and never paired wrongly."""
+"""The report's comparison of the ladder with other sets of runs."""
 
 import math
 import re
@@ -8,14 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import ROOT
-from report_known import (
-    N,
-    build,
-    csv,
-    fails_in_one_line,
-    read,
-    reported,
-)
+from report_known import N, build, csv, fails_in_one_line, read, reported
 from report_store import FINGERPRINT, LADDER, STUDY, Store, right
 from rich.console import Console
 
@@ -31,35 +24,31 @@ MINE = f"{SHOWN}, modified: {EPOCHS}"
 RECORDED = f"{SHOWN}, recorded runs"
 DIGITS = "digits (cdcdcdcdcdcd), quick profile"
 COUNTS = {0: (720, 725, 730), 1: (830, 829, 845), 2: (834, 840, 838)}
-"""By rung, of seeds 0, 1 and 2."""
+"""Correctly classified images by rung, for seeds 0, 1 and 2."""
 OTHERS = {1: (800, 790, 795), 2: (750,)}
-"""With two epochs: of seeds 1, 2 and 3, and of seed 0."""
-
-
-def changed(rung, tree):
-    return change(STUDY.experiment(rung), tree, "--set")
+"""The same with two epochs, for seeds 1, 2 and 3 of rung 2 and for seed 0 of rung 3."""
 
 
 @pytest.fixture(scope="session")
 def sets(empty, tmp_path_factory):
-    """A ladder of three rungs and, beside it, modified and other data's runs."""
+    """A store with three rungs, and the same rungs with modified settings and on other data."""
     store = Store.copy(empty, tmp_path_factory.mktemp("sets"))
     for i, counts in COUNTS.items():
         for seed, count in enumerate(counts):
             store.add(LADDER[i], right(N, count, seed), seed=seed)
         digits = {"dataset": "digits", "fingerprint": "cd" * 32, "profile": "quick"}
         store.add(LADDER[i], right(N, 900), **digits)
-    two = {"training": {"epochs": 2}}
     for i, counts in OTHERS.items():
+        two = change(STUDY.experiment(LADDER[i]), {"training": {"epochs": 2}}, "--set")
         for seed, count in enumerate(counts, start=int(len(counts) > 1)):
-            store.add(changed(LADDER[i], two), right(N, count, seed), seed=seed, modified=EPOCHS)
+            store.add(two, right(N, count, seed), seed=seed, modified=EPOCHS)
     store.add("06_mine", right(N, 700), like=LADDER[4], title="Mine", modified=EPOCHS)
     return store
 
 
 @pytest.fixture(scope="session")
 def study(empty, tmp_path_factory):
-    """The study with a record of the ladder's first run, of another device."""
+    """A study with a record of the first rung, trained on another device."""
     store = Store.copy(empty, tmp_path_factory.mktemp("recorded"))
     store.add(LADDER[0], right(N, 720), tags={"device": "Another processor"})
     return store.recorded(store.folder / "results")
@@ -67,17 +56,16 @@ def study(empty, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def folder(sets, study, tmp_path_factory):
-    """The report with three sets beside."""
+    """A report that compares the ladder with three other sets of runs."""
     out = tmp_path_factory.mktemp("compared") / "out"
     return build(sets, out, study=study, compare=[EPOCHS, "recorded", "digits"])
 
 
-def test_rung_by_rung(folder, sets):
+def test_two_sets_are_compared_rung_by_rung(folder, sets):
     raw, cells = csv(folder, "compared_1", "rung"), read(folder).records("compared_1")
     row = raw.loc[LADDER[1]]
-    mine, theirs = analysis.load(sets.uri, compare=[EPOCHS]), None
-    theirs = mine.compared[0]
-    assert math.isnan(theirs.systems[1].interval[0])  # of two degrees of freedom
+    (other,) = analysis.load(sets.uri, compare=[EPOCHS]).compared
+    assert math.isnan(other.systems[1].interval[0])  # two degrees of freedom are too few
     assert row["difference"] == pytest.approx(np.mean(OTHERS[1]) / N - np.mean(COUNTS[1]) / N)
     assert row[["interval_low", "p", "p_holm"]].isna().all()
     assert (row["shown"], row["compared"]) == pytest.approx(
@@ -93,7 +81,7 @@ def test_rung_by_rung(folder, sets):
     assert set(raw["compared_set"]) == {MINE}
 
 
-def test_a_rung_that_one_of_the_two_lacks(folder):
+def test_a_rung_that_only_one_set_has_is_listed_without_a_difference(folder):
     cells = read(folder).records("compared_1")
     assert set(cells) == {
         "1 Template", "2 + augmentation", "3 + deeper + early stopping", "6 Mine",
@@ -107,8 +95,8 @@ def test_a_rung_that_one_of_the_two_lacks(folder):
         assert {row[heading] for heading in nothing} == {"-"}
 
 
-def test_other_images_are_never_paired(folder, sets):
-    """Their labels and predictions are there, and equal: only the fingerprint tells."""
+def test_networks_are_not_compared_by_image_if_the_fingerprints_differ(folder, sets):
+    """The labels of the two datasets are equal, so only the fingerprint shows that they differ."""
     raw = csv(folder, "compared_3", "rung")
     assert raw.loc[LADDER[0], "difference"] == pytest.approx(0.9 - np.mean(COUNTS[0]) / N)
     empty = ["interval_low", "p", "mcnemar_p", "agreement", "newly_right", "newly_wrong"]
@@ -119,19 +107,19 @@ def test_other_images_are_never_paired(folder, sets):
     assert text.index(f"Compared: {DIGITS}") < text.index("The images differ")
 
 
-def test_the_same_images_agree(folder):
+def test_equal_runs_of_two_sets_agree_on_every_image(folder):
     raw = csv(folder, "compared_2", "rung").loc[LADDER[0]]
     assert raw["difference"] == pytest.approx(0.72 - np.mean(COUNTS[0]) / N)
     assert (raw["pairs"], raw["agreement"]) == (1, 1)
 
 
 def labels(frame, *names, **chosen):
-    """Of the set shown, and of those beside."""
+    """The labels of the set shown and of the sets compared with it."""
     found = selection.select(frame, STUDY, compare=names, **chosen)
     return [each.run_set.label for each in (found, *found.compared)]
 
 
-def test_names(sets, study):
+def test_a_set_is_found_by_its_properties_and_by_its_label(sets, study):
     (record,) = map(runs.of_record, records.load_all(study.results).values())
     row = runs.row(record.id, "FINISHED", record.begun, record.tags)
     frame = pd.concat([runs.search(sets.uri, STUDY), pd.DataFrame([row])])
@@ -143,8 +131,8 @@ def test_names(sets, study):
     ):
         assert labels(frame, name) == labels(frame, label, name) == [SHOWN, label]
     assert labels(frame, DIGITS, EPOCHS) == [SHOWN, DIGITS, MINE]
-    assert labels(frame, "", modified=EPOCHS) == [MINE, SHOWN]  # the ladder beside a trial
-    # not a part of a text, and nothing that is so of the set shown as well
+    assert labels(frame, "", modified=EPOCHS) == [MINE, SHOWN]  # the unmodified ladder
+    # a part of a name finds nothing, nor does a property that the set shown has too
     for name in ("training.epochs=", "training.epochs=20", "full", "own", "cifar10", ""):
         with pytest.raises(UserError, match="names no other set of runs") as error:
             labels(frame, name)
@@ -153,7 +141,7 @@ def test_names(sets, study):
         labels(frame[frame["role"] == "recorded"], "own")
 
 
-def test_of_several_sets_the_one_most_like_the_shown(store):
+def test_if_several_sets_match_the_one_most_like_the_set_shown_is_compared(store):
     other = {"dataset": "pets", "fingerprint": "cd" * 32}
     store.add(LADDER[0], right(N, 700))
     store.add(LADDER[0], right(N, 600), modified=EPOCHS)
@@ -168,7 +156,7 @@ def test_of_several_sets_the_one_most_like_the_shown(store):
     assert "full profile" not in str(error.value)
 
 
-def test_in_the_terminal(sets):
+def test_the_terminal_adds_comparisons_to_the_summary(sets):
     plain, text = "", ""
     for names in ((), (EPOCHS, "digits")):
         console = Console(record=True, width=80)
@@ -183,8 +171,7 @@ def test_in_the_terminal(sets):
     assert set(plain.splitlines()) <= set(text.splitlines())
 
 
-def test_command_line(sets, tmp_path):
-    """With the words of the document, whose runs are those of the fixture."""
+def test_the_command_in_own_rung_md_compares_two_sets(sets, tmp_path):
     text = (ROOT / "docs" / "own-rung.md").read_text("utf-8")
     assert re.search(r"ladder run \d --set (\S+)", text)[1] == EPOCHS
     words = shlex.split(re.search(r"ladder report (--own --compare .*)", text)[1])

@@ -1,4 +1,4 @@
-"""The report's figures, and a run's own."""
+"""The report's figures, and the sheet of a run's misclassified images."""
 
 import re
 
@@ -13,7 +13,7 @@ from resnet.data import Dataset
 from resnet.records import figures as run_figures
 
 
-def test_a_step_between_runs_of_other_seeds_was_run(store):
+def test_a_step_between_runs_of_different_seeds_counts_as_run(store):
     store.add(LADDER[0], right(N, 700))
     store.add(LADDER[1], right(N, 800), seed=1)
     figure = figures.all_figures(analysis.load(store.uri))["gains"]
@@ -21,8 +21,7 @@ def test_a_step_between_runs_of_other_seeds_was_run(store):
     assert texts.count("not run") == len(LADDER) - 1
 
 
-def test_figures(full):
-    """Text stays text under a name; in the page every colour is the page's, to follow dark mode."""
+def test_figures_have_a_title_and_text_and_use_only_colours_of_the_page(full):
     for path in (full[1] / "figures").glob("*.svg"):
         svg = path.read_text()
         assert "<title>" in svg
@@ -38,11 +37,11 @@ def test_figures(full):
         if name.startswith("curves_")
         for i, axes in enumerate(figure.axes)
     }
-    assert len(limits) == 2  # accuracy and loss, whatever the rung
+    assert len(limits) == 2  # all rungs share those of accuracy and those of loss
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_mistakes_are_arranged_by_class(channels, tmp_path, monkeypatch):
+def test_mistakes_are_arranged_by_true_and_predicted_class(channels, tmp_path, monkeypatch):
     generator = np.random.default_rng(0)
     n, path = 200, tmp_path / "mistakes.png"
     x = generator.integers(0, 256, (n, 4, 6, channels), "uint8")
@@ -51,21 +50,18 @@ def test_mistakes_are_arranged_by_class(channels, tmp_path, monkeypatch):
     dataset = Dataset("squares", ("a", "b", "c"), x, y, x, y, "here")
     monkeypatch.setattr(run_figures.Image, "MAX_IMAGE_PIXELS", 4 * 3**2 * 4 * 6 - 1)
     run_figures.mistakes(dataset, probabilities, path)
-    assert not path.exists()  # the report would be refused it
+    assert not path.exists()  # Pillow would refuse to open a larger image
     monkeypatch.undo()
     run_figures.mistakes(dataset, probabilities, path)
     with run_figures.Image.open(path) as image:
         assert image.info["cells"] == "3"
         sheet = np.asarray(image)
     predicted = probabilities.argmax(axis=1)
-    for true in range(3):
-        for told in range(3):
-            cell = sheet[true * 8 : true * 8 + 8, told * 12 : told * 12 + 12]
-            found = np.flatnonzero((y == true) & (predicted == told) & (true != told))
-            surest = found[np.argsort(-probabilities[found, told])][:4]
-            for place in range(4):
-                down, across = divmod(place, 2)
-                tile = cell[down * 4 : down * 4 + 4, across * 6 : across * 6 + 6]
-                if place < len(surest):
-                    assert (tile[..., :3] == x[surest[place]]).all()  # grey stays grey
-                assert (tile[..., 3] == 255 * (place < len(surest))).all()
+    # three by three cells of two by two images of 4 by 6 pixels, in colour with transparency
+    cells = sheet.reshape(3, 2, 4, 3, 2, 6, 4).transpose(0, 3, 1, 4, 2, 5, 6)
+    for true, told in np.ndindex(3, 3):
+        images = cells[true, told].reshape(4, 4, 6, 4)
+        found = np.flatnonzero((y == true) & (predicted == told) & (true != told))
+        surest = found[np.argsort(-probabilities[found, told])][:4]
+        assert (images[: len(surest), ..., :3] == x[surest]).all()  # grey stays grey
+        assert (images[..., 3] == 255 * (np.arange(4) < len(surest))[:, None, None]).all()

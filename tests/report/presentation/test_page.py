@@ -1,4 +1,4 @@
-"""The page: what it says at the top, that it stands alone, and how a browser shows it."""
+"""The page: its head, its links, special characters, and its scripts in a browser."""
 
 import re
 
@@ -12,7 +12,7 @@ from report.presentation.tables import message
 from resnet.host.messages import duration
 
 
-def test_what_the_answer_rests_on(two_seeds, full):
+def test_the_head_has_the_question_the_answer_and_the_number_of_seeds(two_seeds, full):
     seconds = 6 * 25 * 61
     assert message.facts(analysis.load(two_seeds[0].uri)) == (
         f"Seeds per rung: 3, of 5 planned. Training time: {duration(seconds)}."
@@ -26,8 +26,8 @@ def test_what_the_answer_rests_on(two_seeds, full):
 HOSTILE = ("<script>alert(1)</script>", "100%_a&b", "$x^2$ {\\frac", "a|b`c`[d](e)*f*", "[z]")
 
 
-def test_hostile_names_break_nothing(store):
-    twins = ("\u00b5", "\u03bc")  # one identifier to Python
+def test_special_characters_in_names_are_escaped_in_every_format(store):
+    twins = ("\u00b5", "\u03bc")  # Python treats these two as the same identifier
     classes = (*HOSTILE, *twins, "true", "1e3", *CLASSES[len(HOSTILE) + 4 :])
     for seed, name in enumerate(HOSTILE):
         store.add(
@@ -61,8 +61,7 @@ def test_hostile_names_break_nothing(store):
     assert len(list((folder / "figures").glob("curves_*.svg"))) == len(HOSTILE)
 
 
-def test_page_stands_alone(full):
-    """Nothing fetched, every address there, every file that a table or figure links as well."""
+def test_the_page_loads_nothing_and_every_link_has_a_target(full):
     cells = read(full[1])
     assert not cells.problems
     assert cells.scripts == 1
@@ -85,8 +84,8 @@ def test_page_stands_alone(full):
         assert f"figures/{name.name}" in cells.files
 
 
-@pytest.mark.skipif(not CHROMIUM, reason="there is no chromium")
-def test_in_a_browser(full, tmp_path):
+@pytest.mark.skipif(not CHROMIUM, reason="Chromium is not installed")
+def test_a_browser_sorts_opens_parts_and_shows_no_table_cut_off(full, tmp_path):
     script = """async () => {
       location.hash = "#curves";
       await new Promise((done) => setTimeout(done, 100));

@@ -1,4 +1,4 @@
-"""The report in a terminal."""
+"""The report's summary in a terminal."""
 
 import re
 
@@ -14,7 +14,7 @@ from report.presentation.tables.message import ASSUMED
 from resnet.study import short
 
 
-def test_the_runner_s_table(two_seeds):
+def test_the_progression_lists_named_rungs_and_rungs_with_runs(two_seeds):
     store, counts = two_seeds
     console = Console(record=True, width=120)
     console.print(summary.progression(analysis.load(store.uri), named=LADDER[:3]))
@@ -22,14 +22,14 @@ def test_the_runner_s_table(two_seeds):
     means = [np.mean(counts[name]) / N for name in LADDER[:2]]
     assert f"{100 * means[0]:.1f} %" in text
     assert f"{100 * (means[1] - means[0]):+.1f}" in text
-    assert "not run" in text  # rung 3 was asked for; rungs 4 and 5 were not
+    assert "not run" in text  # rung 3 is named; rungs 4 and 5 are not
     assert "5 + deeper" not in text
 
 
 @pytest.mark.parametrize(
     ("profile", "counts"), [("full", (700,)), ("quick", (700,)), ("full", (699, 700, 701))]
 )
-def test_eighty_columns_cut_nothing(store, profile, counts):
+def test_the_summary_fits_into_eighty_columns(store, profile, counts):
     for rung in LADDER[:-1]:
         for seed, count in enumerate(counts):
             store.add(rung, right(N, count), profile=profile, seed=seed)
@@ -41,7 +41,7 @@ def test_eighty_columns_cut_nothing(store, profile, counts):
     summary.show(content, console)
     text = console.export_text()
     assert "…" not in text
-    assert f"{short(LADDER[2])} + deeper" in text  # at least two words a line
+    assert f"{short(LADDER[2])} + deeper" in text  # at least two words per line
     for c in content.claims:
         if c.verdict != "not run":
             assert f"{c.claim.id} " in text

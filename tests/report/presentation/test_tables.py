@@ -1,4 +1,4 @@
-"""Every number of a table against its own computation, as readers and as machines get it."""
+"""The numbers of the tables, compared with an independent computation."""
 
 import math
 import re
@@ -21,7 +21,7 @@ from resnet.host.messages import duration
 from resnet.study import short
 
 
-def test_one_seed_decides_nothing_about_an_accuracy(full):
+def test_with_one_seed_per_row_every_accuracy_is_undecided(full):
     _, folder = full
     page = read(folder)
     shown, raw = page.records("progression"), csv(folder, "progression", "rung")
@@ -34,7 +34,7 @@ def test_one_seed_decides_nothing_about_an_accuracy(full):
         assert row[["interval_low", "deviation"]].isna().all()
         assert row["verdict"] == "undecided"
         assert cells["published"] == cells["here"] == f"{100 * accuracy:.1f} %"
-        assert cells["verdict"].startswith("? undecided\ntoo few seeds in all")
+        assert cells["verdict"].startswith("? undecided\ntoo few seeds in all rows")
         assert (cells["95 % interval"], cells["seeds"]) == ("-", "1")
         size = sizes[f"{short(name)} {KNOWN[name].title}"]
         assert (size["parameters"], size["multiply-adds"]) == ("316,394", "53.98 M")
@@ -50,7 +50,7 @@ def test_one_seed_decides_nothing_about_an_accuracy(full):
     assert "changed" not in shown["1 Template"]
 
 
-def test_several_seeds_progression(two_seeds):
+def test_accuracies_intervals_and_deviations_of_several_seeds(two_seeds):
     store, counts = two_seeds
     content = analysis.load(store.uri)
     table = progression.progression(content).frame.set_index("rung")
@@ -60,15 +60,13 @@ def test_several_seeds_progression(two_seeds):
         row, mean = table.loc[name], known.mean(name)
         half = known.half(**{name: 1 / 3})
         assert row["reproduced"] == pytest.approx(mean)
-        assert (row["interval_low"], row["interval_high"]) == pytest.approx(
-            (mean - half, mean + half)
-        )
+        interval = row[["interval_low", "interval_high"]].tolist()
+        assert interval == pytest.approx([mean - half, mean + half])
         assert row["evidence"] == "3 seeds"
         assert row["deviation"] == pytest.approx(math.sqrt(known.factor) * known.scales[name])
         assert row["own_deviation"] == pytest.approx(np.std(np.array(count) / N, ddof=1))
-        assert row["seed_floor"] == pytest.approx(
-            math.sqrt(np.mean([floor(k, N) ** 2 for k in count]))
-        )
+        floors = [floor(k, N) for k in count]
+        assert row["seed_floor"] == pytest.approx(np.sqrt(np.mean(np.square(floors))))
         _, *shown = progression.rows(content).texts()
         apart = f"{100 * row['deviation']:.2f}", f"{100 * row['own_deviation']:.2f}"
         size = ["25", duration(25 * 61), "316,394", "53.98 M"]
@@ -79,7 +77,7 @@ def test_several_seeds_progression(two_seeds):
     assert [s.waiting for s in content.systems[2:]] == ["not run"] * 4
 
 
-def test_times_of_two_devices_have_no_mean(store):
+def test_training_times_of_two_devices_are_listed_separately(store):
     for seed, (device, epochs) in enumerate((("A", 10), ("A", 20), ("B", 40))):
         history = curve(epochs, 0.9, 0.8)
         store.add(LADDER[0], right(N, 700), seed=seed, history=history, tags={"device": device})
@@ -92,7 +90,7 @@ def test_times_of_two_devices_have_no_mean(store):
     ]
 
 
-def test_confusion_and_accuracy_by_class(full):
+def test_accuracy_by_class_and_the_confusion_matrix_count_test_images(full):
     _, folder = full
     truth, published = labels(10_000), SAID.published
     tidy = csv(folder, "per_class", ["rung", "class"])
@@ -105,19 +103,16 @@ def test_confusion_and_accuracy_by_class(full):
             assert tidy.loc[(name, label), "images"] == (truth == k).sum()
             assert heat.loc[label, name] == pytest.approx(expected)
     counts = csv(folder, "confusion_matrix", "true class")
-    correct = right(10_000, 8920)  # of the best rung
+    correct = right(10_000, 8920)  # the best rung
     assert counts.loc["cat", "cat"] == (correct & (truth == 3)).sum()
     assert counts.loc["cat", "deer"] == (~correct & (truth == 3)).sum()
     assert counts.to_numpy().sum() == 10_000
     text = (folder / output.PAGE).read_text()
-    wrong = counts.loc["cat", "deer"]
-    assert (
-        f'data-row="3" data-column="4" data-size="10" data-told="true cat, predicted deer: {wrong}'
-        in text
-    )
+    wrong = f"true cat, predicted deer: {counts.loc['cat', 'deer']}"
+    assert f'data-row="3" data-column="4" data-size="10" data-told="{wrong}' in text
 
 
-def test_numbers_for_others(full, two_seeds):
+def test_csv_files_and_data_frames_have_the_raw_values(full, two_seeds):
     _, folder = full
     tidy = csv(folder, "curves", ["rung", "epoch"])
     expected = curve(50, 0.92, 0.90, drops=(23, 40))
@@ -125,7 +120,7 @@ def test_numbers_for_others(full, two_seeds):
         assert tidy.loc[LADDER[3], key].to_numpy() == pytest.approx(expected[key].to_numpy())
     for path in (folder / "tables").glob("*.csv"):
         keys = pd.read_csv(path).columns
-        if path.stem not in ("confusion_matrix", "classes"):  # which name classes, rungs
+        if path.stem not in ("confusion_matrix", "classes"):  # their columns are classes and rungs
             assert all(re.fullmatch(r"[a-z][a-z0-9_]*", key) for key in keys), path
     ran = csv(folder, "runs", "rung")
     assert ran["train_seconds"].to_dict() == {
@@ -133,10 +128,8 @@ def test_numbers_for_others(full, two_seeds):
     }
     assert ran["test_accuracy"].to_dict() == pytest.approx(SAID.published)
     frames = notebook.tables(two_seeds[0].uri)
-    results = frames["runs"]
-    assert sorted(results["test_accuracy"]) == sorted(
-        count / N for counts in two_seeds[1].values() for count in counts
-    )
+    counts = sorted(count for counts in two_seeds[1].values() for count in counts)
+    assert sorted(N * frames["runs"]["test_accuracy"]) == pytest.approx(counts)
     assert frames["curves"].groupby(["rung", "seed"]).size().tolist() == [25] * 6
 
 
@@ -145,8 +138,7 @@ def test_numbers_for_others(full, two_seeds):
     st.floats(-1, 1).map(lambda x: round(x, 3)),
     st.sampled_from(["accuracy", "points", "ratio"]),
 )
-def test_values_are_shown_as_they_are_judged(values, limit, unit):
-    """On the side of the bound where they lie, whatever the digits that takes."""
+def test_a_rounded_value_stays_on_its_side_of_the_bound(values, limit, unit):
     interval = (min(values), max(values))
     for end, bound in (("min", Bound(min=limit)), ("max", Bound(max=limit))):
         scale = 1 if unit == "ratio" else 100

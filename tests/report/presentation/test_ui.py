@@ -1,4 +1,4 @@
-"""What a reader finds in MLflow: ladders, models under names, and the UI in a real browser."""
+"""The ladder, the registered models and the pages in MLflow's UI."""
 
 import re
 import signal
@@ -23,7 +23,7 @@ from resnet.study import Key, Study, ablation
 
 
 def ladder(empty, folder):
-    """A ladder, two seeds of its first rung."""
+    """A store with every rung, the first one with two seeds."""
     folder.mkdir(exist_ok=True)
     made = Store.copy(empty, folder)
     for number, rung in enumerate(LADDER):
@@ -34,26 +34,21 @@ def ladder(empty, folder):
 
 @pytest.fixture
 def store(empty, tmp_path):
-    """A ladder and the run that shows it, another set's run and a part of a step."""
+    """A ladder and the run that shows it, a run on other data and a run of an ablation."""
     made = ladder(empty, tmp_path)
     store = connect(made.uri)
     parent = store.client.create_run(store.experiment_id, run_name="ladder all").info.run_id
     mlflow_ladder.log_ladder(store, parent, analysis.load(store.uri))
     digits = {"profile": "quick", "dataset": "digits", "fingerprint": "cd" * 32}
     made.add(LADDER[0], right(N, 300), **digits)
-    made.add(subset(), right(N, 600))
+    before, after = (STUDY.experiment(name) for name in LADDER[2:4])
+    made.add(ablation.subset(before, after, ["training.epochs"]), right(N, 600))
     for run in store.search(role="rung"):
         made.tag(run.info.run_id, **Key.read(run.data.tags).series())
     return store
 
 
-def subset():
-    """A part of the fourth rung's step."""
-    before, after = (STUDY.experiment(name) for name in LADDER[2:4])
-    return ablation.subset(before, after, ["training.epochs"])
-
-
-def test_a_store_without_runs_shows_the_records(empty, tmp_path, monkeypatch):
+def test_the_ui_shows_the_records_if_the_store_has_no_runs(empty, tmp_path, monkeypatch):
     study = ladder(empty, tmp_path / "first").recorded(tmp_path / "results")
     uri = Store.copy(empty, tmp_path).uri
     monkeypatch.setattr(Study, "open", lambda folder: study)
@@ -65,13 +60,13 @@ def test_a_store_without_runs_shows_the_records(empty, tmp_path, monkeypatch):
     held = ladder_of(store.client, shown.info.run_id)
     assert held["test_accuracy"] == pytest.approx({n: 0.65 + 0.05 * n for n in range(1, 6)})
     assert held["seeds"] == {1: 2, 2: 1, 3: 1, 4: 1, 5: 1}
-    # one series a rung: its seeds, and nobody else's runs
+    # each rung has a series of its own, which holds all of its seeds
     tags = [run.data.tags for run in store.search() if "record_sha256" in run.data.tags]
     series = {(tag["series"], tag["rung"]) for tag in tags}
     assert len({name for name, _ in series}) == len(series) == len(LADDER)
 
 
-def test_models_have_names_that_no_other_set_takes(empty, tmp_path):
+def test_each_set_of_runs_registers_models_under_its_own_name(empty, tmp_path):
     made = Store.copy(empty, tmp_path)
     store = connect(made.uri)
 
@@ -103,15 +98,12 @@ def test_models_have_names_that_no_other_set_takes(empty, tmp_path):
     add(LADDER[0], 0, 1.0, profile="quick", **of)
     tracking.register(store, dataset, "quick")
     assert store.client.get_registered_model("resnet-ladder").aliases == aliases
-    assert sorted(store.client.get_registered_model("resnet-ladder-quick").aliases) == [
-        "best",
-        "rung-1",
-    ]
+    quick = store.client.get_registered_model("resnet-ladder-quick").aliases
+    assert sorted(quick) == ["best", "rung-1"]
 
 
-@pytest.mark.skipif(not CHROMIUM, reason="there is no Chromium")
-def test_the_ui_in_a_browser(store, capsys):
-    """The addresses that are printed show what they should, and Ctrl-C leaves nothing behind."""
+@pytest.mark.skipif(not CHROMIUM, reason="Chromium is not installed")
+def test_the_printed_addresses_show_runs_and_ladder_and_ctrl_c_ends_the_server(store, capsys):
     command = [sys.executable, "runner.py", "ui", "--no-open", "--tracking-uri"]
     process = subprocess.Popen([*command, store.uri], cwd=ROOT, stdout=subprocess.PIPE, text=True)
     try:
@@ -123,7 +115,7 @@ def test_the_ui_in_a_browser(store, capsys):
         at_work = psutil.Process(process.pid).children(recursive=True)
         of_server = [c for c in at_work if {"mlflow", "uvicorn"} & {*c.cmdline()}]
         assert len(of_server) == 2
-        ui.show(*ui.prepare(server, None), in_browser=False)  # a server has addresses of its own
+        ui.show(*ui.prepare(server, None), in_browser=False)  # a server's address may be given too
         assert capsys.readouterr().out == "".join(lines)
 
         page = screenshots.browse(by_rung, "--dump-dom")
