@@ -73,8 +73,8 @@ def read(folder: Path, progress: Progress, note: Note, test_fraction: float | No
         taken, count = test[y == label].sum(), (y == label).sum()
         if not 0 < taken < count:
             raise UserError(
-                f"{name!r} has {count - taken} training and {taken} test images, but needs both; "
-                f"{'add images' if split else 'choose another test_fraction'}"
+                f"the class {name!r} has {count - taken} training and {taken} test images, but "
+                f"needs both; {'add images' if split else 'choose another test_fraction'}"
             )
     train_paths, test_paths = (list(compress(paths, part)) for part in (~test, test))
     x = _decoded(folder, train_paths + test_paths, progress, note)
@@ -170,7 +170,7 @@ def _decode(folder: Path, path: Path) -> Image.Image:
             # checked before decoding, because a small file can contain a huge image
             if max(image.size) > MAX_SIDE:
                 raise ValueError("{} x {} pixels; the limit is {}".format(*image.size, MAX_SIDE))
-            # Pillow would silently reduce such PNG and PPM images to 8 bits
+            # Pillow would silently reduce PNG and PPM images with more bits to 8 bits
             if image.mode.startswith(("I", "F")) or any(
                 ";16B" in str(tile.args)
                 or (tile.codec_name.startswith("ppm") and tile.args[1] > 255)

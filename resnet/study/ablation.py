@@ -44,7 +44,7 @@ def subset(before: Experiment, after: Experiment, chosen: Iterable[str]) -> Expe
         tree[section] = tree[section] | {name: values[key]} if name else values[key]
     assumed = {
         key: reason
-        for experiment in (before, after)  # each reason belongs to one of their values
+        for experiment in (before, after)  # each reason stays with its value
         for key, reason in experiment.assumed.items()
         if any(f"{key}.".startswith(f"{factor}.") for factor in chosen) == (experiment is after)
     }
@@ -67,7 +67,7 @@ def subsets(before: Experiment, after: Experiment) -> dict[frozenset[str], Exper
 def alternatives(experiment: Experiment) -> dict[tuple[str, str], Experiment]:
     """Returns one experiment per alternative to an assumed value, by (key, reason).
 
-    Its name is like ``01_template~epochs=50``. A value that is not allowed raises a UserError.
+    Each name is like ``01_template~epochs=50``. A value that is not allowed raises a UserError.
     """
     found = {}
     for key, values in experiment.alternatives.items():

@@ -97,7 +97,7 @@ class Key:
 
 
 def group(dataset: str, profile: str, modified: str) -> str:
-    """Returns what comparable runs share, such as ``digits · quick``, without the full profile."""
+    """Returns a name for comparable runs, such as ``digits · quick``; ``full`` is left out."""
     return " · ".join(filter(None, (dataset, profile if profile != "full" else "", modified)))
 
 

@@ -137,7 +137,7 @@ def explain(
     If only a block of the source was validated, ``above`` is the block's key.
     """
     root = model.model_json_schema()
-    # unknown keys come first, because a misspelled key is also why another key is missing
+    # a misspelled key gives two errors, an unknown and a missing key; the first helps more
     first = min(error.errors(), key=lambda error: error["type"] != "extra_forbidden")
     kind, value = first["type"], short_repr(first["input"])
     path, node = _place(first["loc"], root)

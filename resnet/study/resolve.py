@@ -58,12 +58,12 @@ def _checked(
         )
     given = {k: v for k, v in block.items() if k != named}
     settings = validate(schemas[name], given, source, key).model_dump()
-    # Keras does not use a setting that is None, so it is left out
+    # a setting that is None has no effect in Keras, so the setting is left out
     return {named: name} | {k: v for k, v in settings.items() if v is not None}
 
 
 def _within(key: str, keys: Iterable[str]) -> bool:
-    """Checks whether a key is in ``keys``, or is a block that contains one of them."""
+    """Checks whether a key is in ``keys``, or is a block that contains one of these keys."""
     return any(f"{k}.".startswith(f"{key}.") for k in keys)
 
 

@@ -19,7 +19,7 @@ Rate = Annotated[float, Field(gt=0, le=10, allow_inf_nan=False)]
 
 
 def _printable(text: str) -> str:
-    # other characters could control the terminal, or are not allowed in an SVG
+    # control characters can change the terminal, and some are not allowed in an SVG
     if odd := [c for c in text if not c.isprintable() and unicodedata.category(c) != "Zs"]:
         raise ValueError(f"the character {odd[0]!a} cannot be printed; leave it out")
     if not text.strip():
@@ -63,7 +63,7 @@ class Model(_WithSettings):
 
     architecture: Name
     """Name of a network function, in the study's ``networks.py`` or in the project."""
-    code_sha256: str = ""  # of the study's networks.py, if the architecture is in this file
+    code_sha256: str = ""  # hash of the study's networks.py, if it defines the architecture
 
 
 _AFFINE = "rotation_range", "width_shift_range", "height_shift_range", "zoom_range"
@@ -211,7 +211,7 @@ class Experiment(Strict):
     training: Training
     assumed: dict[str, Text] = {}  # the reason for each value that the study does not state
     alternatives: dict[str, list[Alternative]] = {}  # other possible values of assumed keys
-    code: str = ""  # the study's networks.py, if the architecture is in this file
+    code: str = ""  # text of the study's networks.py, if it defines the architecture
 
     @property
     def label(self) -> str:
@@ -235,7 +235,7 @@ class Experiment(Strict):
 
     def _hashed(self) -> dict[str, Any]:
         flat = self.flat(exclude_defaults=True)
-        if augmentation := self.data.augmentation:  # these keys had no defaults at first
+        if augmentation := self.data.augmentation:  # the keys in _HASHED once had no defaults
             flat |= {f"data.augmentation.{key}": getattr(augmentation, key) for key in _HASHED}
         return flat
 
@@ -262,7 +262,7 @@ class Experiment(Strict):
         return _digest(shape | {"augmented": a and (a.fill_mode, a.affine, a.boxed, a.copies)})
 
     def to_yaml(self) -> str:
-        """Writes the resolved experiment as YAML, every value explicit."""
+        """Returns the experiment as YAML text in which every value is explicit."""
         tree = self.model_dump(exclude={"alternatives", "code"})
         if not self.model.code_sha256:
             del tree["model"]["code_sha256"]

@@ -104,7 +104,7 @@ class Study(_About):
     ) -> Experiment:
         """Resolves an experiment and applies the changes of a profile, then of each ``--set``.
 
-        If a block is null in the experiment, such as early_stopping, a profile does not change it.
+        A profile does not change a block that is null in the experiment, such as early_stopping.
         """
         experiment = load(self.files[name])
         if profile != "full":
@@ -155,7 +155,7 @@ def select(text: str, names: Iterable[str]) -> list[str]:
     """Returns the names that an option's value selects, in the order of ``names``.
 
     ``text`` is a comma-separated list of ``all`` (every rung), numbers, ranges (``1-3``) and names.
-    If a part selects no experiment, or two rungs have the same number, a UserError says so.
+    If a part selects no experiment, or two rungs have the same number, a UserError is raised.
     """
     names = list(names)
     numbers = {name: number for name in names if (number := rung_number(name)) is not None}
