@@ -689,3 +689,4 @@ def test_the_real_images_are_those_of_the_fingerprint(name, corner, first, first
     assert real.x_train[0, 0, 0].tolist() == corner
     assert real.classes[real.y_train[0]] == first
     assert real.classes[real.y_test[0]] == first_test
+    assert name != "digits" or real.source == "sklearn.datasets.load_digits"
