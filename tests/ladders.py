@@ -1,4 +1,4 @@
-"""Ladders in processes of their own, their runs in MLflow, and the comparison of two of them."""
+"""Commands in separate processes, their runs in MLflow, and the comparison of two runs."""
 
 import os
 import re
@@ -13,7 +13,7 @@ from mlflow.tracking import MlflowClient
 
 KILLED_AT = str(ROOT / "tests" / "killed_at.py")
 EPOCHS = 10
-# batch normalisation and dropout, small enough to be killed often
+# a network with batch normalisation and dropout, so small that tests can train it many times
 TINY = (
     "--set=model={architecture: vgg, filters: [4], convolutions: 1, dense: [], dropout: 0.5, "
     "batch_norm_momentum: 0.9}"
@@ -23,9 +23,9 @@ TIMING = {"images_per_second", "epoch_seconds", "train_seconds"}
 
 
 def written(page, folder, shorter):
-    """Writes a page's blocks of code as files; the first line of each is the file's path.
+    """Writes each code block of a page to the file that the block's first line names.
 
-    ``shorter`` replaces texts of the page, so that nothing trains for hours.
+    ``shorter`` has texts of the page and their replacements, which shorten the trainings.
     """
     for block in re.findall(r"```\w+\n(.*?)```", page, re.DOTALL):
         first, text = block.split("\n", 1)
@@ -36,6 +36,15 @@ def written(page, folder, shorter):
         path.write_text(text, encoding="utf-8")
 
 
+def all_printed(here, commands):
+    """Runs all commands, and returns their finished processes by the first two words."""
+    processes = {}
+    for words in commands:
+        processes[" ".join(words[:2])] = process = here(*words)
+        assert process.returncode == 0, (words, process.out, process.err)
+    return processes
+
+
 def runs_of(uri, role="rung", study="resnet-ladder"):
     mlflow.set_tracking_uri(uri)
     client = MlflowClient(uri)
@@ -44,7 +53,7 @@ def runs_of(uri, role="rung", study="resnet-ladder"):
 
 
 def in_a_fresh_shell(line, folder):
-    """Runs a printed command as pasted into a fresh shell, with nothing activated."""
+    """Runs a printed command in a new shell in which no environment is activated."""
     environment = {"PATH": "/usr/bin:/bin", "HOME": str(folder), "COLUMNS": "200"}
     return subprocess.run(
         ["sh", "-c", line], cwd=folder, env=environment, capture_output=True, text=True
@@ -52,19 +61,19 @@ def in_a_fresh_shell(line, folder):
 
 
 def printed(text, after):
-    """Returns the command that a line of the output ends with."""
+    """Returns the command at the end of the output's line that contains the text ``after``."""
     return re.search(rf"{after}  ?(.+?)(?:  \(|$)", text, re.MULTILINE)[1]
 
 
 def record(uri, run, folder):
-    """Returns everything of a run that must not depend on interruptions."""
+    """Returns the curves, weights and predictions of a run, which must survive interruptions."""
     client = MlflowClient(uri)
     histories = {}
     for key in run.data.metrics:
         if key.startswith("system/") or key in TIMING:
             continue
         metrics = client.get_metric_history(run.info.run_id, key)
-        assert len({metric.step for metric in metrics}) == len(metrics), f"{key} is doubled"
+        assert len({metric.step for metric in metrics}) == len(metrics), f"{key} is logged twice"
         histories[key] = sorted((metric.step, metric.value) for metric in metrics)
     model = mlflow.keras.load_model(model_of(run))
     probabilities = mlflow.artifacts.download_artifacts(
@@ -87,7 +96,7 @@ def assert_identical(a, b):
 
 
 def left_alone(arguments, empty, tmp_path_factory):
-    """Returns the store of a command that nothing interrupts."""
+    """Runs a command without interruptions, and returns the address of its store."""
     folder = tmp_path_factory.mktemp("undisturbed")
     shutil.copyfile(empty, folder / "mlflow.db")
     uri = f"sqlite:///{folder / 'mlflow.db'}"
@@ -109,7 +118,7 @@ def records_of(uri, tmp_path_factory):
 
 
 def ladder_arguments(image_folder):
-    # one without augmentation, one with; the rate drops and early stopping may trigger
+    # rung 1 has no augmentation and rung 2 has; the rate drops, and training may stop early
     return [
         "--ladder=1,2",
         f"--data={image_folder}",

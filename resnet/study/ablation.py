@@ -1,4 +1,4 @@
-"""Derives experiments from those in files: subsets of a step's changes, other assumed values."""
+"""Derives the experiments of ``ladder ablate`` from the experiments in a study's files."""
 
 from collections.abc import Callable, Iterable
 from itertools import chain, combinations, pairwise
@@ -11,28 +11,26 @@ from resnet.study.study import select
 
 
 def factors(before: Experiment, after: Experiment) -> dict[str, Any]:
-    """Returns what a step changes: the rung's value of each factor that differs.
+    """Returns the factors that a step from one rung to the next changes, with their new values.
 
-    A factor is a key of two parts, such as ``training.epochs``, or all of
-    ``training.reduce_lr_on_plateau``; of another architecture, it is all of ``model``.
+    A factor is a key of two parts, such as ``training.epochs``. If the step changes the
+    architecture, the whole block ``model`` is one factor.
     """
     old, new = (e.model_dump(include={"model", "data", "training"}) for e in (before, after))
     found: dict[str, Any] = {}
     for section, settings in new.items():
         if settings.get("architecture") != old[section].get("architecture"):
             found[section] = settings
-            continue
-        for key, value in settings.items():
-            if old[section].get(key) != value:
-                found[f"{section}.{key}"] = value
+        else:
+            found |= {f"{section}.{k}": v for k, v in settings.items() if old[section].get(k) != v}
     return found
 
 
 def subset(before: Experiment, after: Experiment, chosen: Iterable[str]) -> Experiment:
-    """Makes the rung before with the chosen factors of the step.
+    """Returns the experiment that changes only the chosen factors of a step.
 
-    With no factor it is the rung before and with all of them the rung, so that their runs are found
-    and not made again. Any other is named like ``04_lr_schedule~epochs+early_stopping``.
+    No factor gives ``before`` and all factors give ``after``, so that existing runs are used again.
+    Any other experiment has a name like ``04_lr_schedule~epochs+early_stopping``.
     """
     values = factors(before, after)
     chosen = [key for key in values if key in set(chosen)]
@@ -46,7 +44,7 @@ def subset(before: Experiment, after: Experiment, chosen: Iterable[str]) -> Expe
         tree[section] = tree[section] | {name: values[key]} if name else values[key]
     assumed = {
         key: reason
-        for experiment in (before, after)  # whichever the value of the key is from
+        for experiment in (before, after)  # each reason stays with its value
         for key, reason in experiment.assumed.items()
         if any(f"{key}.".startswith(f"{factor}.") for factor in chosen) == (experiment is after)
     }
@@ -57,7 +55,7 @@ def subset(before: Experiment, after: Experiment, chosen: Iterable[str]) -> Expe
 
 
 def subsets(before: Experiment, after: Experiment) -> dict[frozenset[str], Experiment]:
-    """Makes every subset of a step's factors, the empty one first, as :func:`subset` does."""
+    """Returns the experiments of all subsets of a step's factors, beginning with the empty set."""
     keys = list(factors(before, after))
     return {
         frozenset(chosen): subset(before, after, chosen)
@@ -67,9 +65,9 @@ def subsets(before: Experiment, after: Experiment) -> dict[frozenset[str], Exper
 
 
 def alternatives(experiment: Experiment) -> dict[tuple[str, str], Experiment]:
-    """Makes the experiment with each alternative to an assumed value, by (key, reason).
+    """Returns one experiment per alternative to an assumed value, by (key, reason).
 
-    It is named like ``01_template~epochs=50``. A UserError names a value that is not allowed.
+    Each name is like ``01_template~epochs=50``. A value that is not allowed raises a UserError.
     """
     found = {}
     for key, values in experiment.alternatives.items():
@@ -80,24 +78,18 @@ def alternatives(experiment: Experiment) -> dict[tuple[str, str], Experiment]:
             value = str(alternative.value)
             name = f"{experiment.name}~{leaf}={value.replace(' ', '')}"
             title = f"{short(experiment.name)} with {leaf} {value}"[:80]
-            named = changed.model_copy(update={"name": name, "title": title})
-            found[key, alternative.reason] = named
+            update = {"name": name, "title": title}
+            found[key, alternative.reason] = changed.model_copy(update=update)
     return found
 
 
 def derived(text: str, names: list[str], load: Callable[[str], Experiment]) -> list[Experiment]:
-    """Returns the experiments that ``ablate`` trains, each once.
+    """Returns the experiments that ``ladder ablate`` trains, without duplicates.
 
-    Experiments with a file of their own come first, so that an interrupted ablation has the ladder.
-
-    Args:
-        text: ``all`` or numbers of rungs, for all subsets of the steps to them; or ``assumed``, for
-            every experiment that has alternatives, with them.
-        names: names of all experiments, the rungs in order.
-        load: resolves an experiment by its name.
-
-    Raises:
-        UserError: the text names no experiment, or one to which no step leads.
+    ``text`` selects the rungs whose steps are taken apart, among the ``names`` of all experiments.
+    For ``assumed``, all experiments with alternatives are varied. ``load`` resolves a name.
+    Experiments that have a file come first, so the ladder is trained before its parts.
+    If no step leads to a selected rung, a UserError names the rung.
     """
     if text == "assumed":
         groups = [[e, *alternatives(e).values()] for e in map(load, names) if e.alternatives]
@@ -107,7 +99,7 @@ def derived(text: str, names: list[str], load: Callable[[str], Experiment]) -> l
         if text == "all":
             chosen = chosen[1:]
         if first_rung := [name for name in chosen if name not in before]:
-            raise UserError(f"rungs {text}: no step leads to {first_rung[0]}")
+            raise UserError(f"rungs {text}: no step leads to {first_rung[0]}; choose later rungs")
         groups = [[*subsets(load(before[name]), load(name)).values()] for name in chosen]
     found: dict[str, Experiment] = {}
     for experiment in sorted(chain(*groups), key=lambda e: "~" in e.name):

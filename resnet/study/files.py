@@ -1,4 +1,4 @@
-"""Reads YAML files: the safe loader, the core schema of YAML 1.2, neither aliases nor tags."""
+"""Reads YAML safely, with the core schema of YAML 1.2 and without aliases or tags."""
 
 import re
 from pathlib import Path
@@ -9,12 +9,12 @@ import yaml
 from resnet import UserError
 from resnet.host.messages import one_line
 
-_LONGEST, _DEEPEST = 64_000, 20
-"""Characters of a YAML text, and nested blocks in it: any such text is read within a second."""
+# Any text within these limits is read in less than a second.
+_LONGEST, _DEEPEST = 64_000, 20  # characters, and levels of nested blocks
 _CORE_SCHEMA = {
     "null": "~|null|Null|NULL|",
     "bool": "true|True|TRUE|false|False|FALSE",
-    # a float holds 200 digits too, so that pydantic can compare any of these with its bounds
+    # with at most 200 digits, pydantic can convert the number to a float and check its bounds
     "int": "[-+]?[0-9]{1,200}|0o[0-7]{1,200}|0x[0-9a-fA-F]{1,200}",
     "float": r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)"
     r"|\.(nan|NaN|NAN)",
@@ -22,21 +22,21 @@ _CORE_SCHEMA = {
 
 
 class _Loader(yaml.SafeLoader):
-    """Reads YAML 1.2; in YAML 1.1, 010 is 8, 1:30 is 90, no is false, and 1e-4 is text."""
+    """Reads YAML 1.2, because in YAML 1.1 010 is 8, 1:30 is 90, no is false and 1e-4 is text."""
 
-    yaml_implicit_resolvers: dict = {}  # noqa: RUF012 - PyYAML's own way
+    yaml_implicit_resolvers: dict = {}  # noqa: RUF012 - as PyYAML declares it
     depth = 0
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         event = self.peek_event()
-        if isinstance(event, yaml.AliasEvent):  # a few lines of aliases can stand for billions
-            _refuse(f"the alias *{event.anchor} is not read: write out what it stands for", event)
+        if isinstance(event, yaml.AliasEvent):  # a few aliases can expand to billions of nodes
+            _refuse(f"the alias *{event.anchor} is not supported; write out its value", event)
         if tag := getattr(event, "tag", None):
             name = tag.replace("tag:yaml.org,2002:", "!!")
-            _refuse(f"the tag {name} is not read: leave it out, and put text in quotes", event)
+            _refuse(f"the tag {name} is not supported; remove it and put text in quotes", event)
         self.depth += 1
         if self.depth > _DEEPEST:
-            _refuse(f"nested more than {_DEEPEST} deep", event)
+            _refuse(f"blocks are nested more than {_DEEPEST} levels deep", event)
         node = super().compose_node(parent, index)
         self.depth -= 1
         return node
@@ -46,9 +46,9 @@ class _Loader(yaml.SafeLoader):
         for key, _ in node.value:
             name = self.construct_object(key, deep=True)
             if not isinstance(name, str):
-                _refuse(f"the key {short_repr(name)} is not text", key)
+                _refuse(f"the key {short_repr(name)} is not text; put it in quotes", key)
             if name in seen:
-                _refuse(f"the key {short_repr(name)} stands there twice", key)
+                _refuse(f"the key {short_repr(name)} is given twice; remove one", key)
             seen.add(name)
         return super().construct_mapping(node, deep)
 
@@ -57,7 +57,7 @@ class _Loader(yaml.SafeLoader):
 
 
 class Dumper(yaml.SafeDumper):
-    """Puts text in quotes if either version of YAML would read it as anything else."""
+    """Writes text in quotes if YAML 1.1 or 1.2 would otherwise not read it as text."""
 
 
 _Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
@@ -72,13 +72,13 @@ def _refuse(problem: str, at: Any) -> NoReturn:
 
 
 def short_repr(value: object) -> str:
-    """Writes a value in at most 60 characters of one line."""
+    """Returns a value's ``repr`` on one line of at most 60 characters."""
     text = one_line(repr(value))
     return text if len(text) <= 60 else text[:57] + "..."
 
 
 def read_text(path: Path) -> str:
-    """Reads a file in UTF-8; a UserError names a file that cannot be read."""
+    """Reads a text file in UTF-8; if this fails, a UserError names the file."""
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -86,17 +86,17 @@ def read_text(path: Path) -> str:
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """Reads a YAML mapping from a file; a UserError names the mistake in the file."""
+    """Reads a mapping from a YAML file; a UserError describes any mistake in the file."""
     tree = parse(read_text(path), str(path))
     if not isinstance(tree, dict):
-        raise UserError(f"{path}: holds {short_repr(tree)} where 'key: value' lines are expected")
+        raise UserError(f"{path}: contains {short_repr(tree)}; write lines like 'key: value'")
     return tree
 
 
 def sweep(text: str) -> list[str]:
-    """Splits a ``--set`` with a list of values, ``key=4, "a, b"``, into one ``--set`` per value.
+    """Splits a ``--set`` override such as ``key=4,8`` into ``key=4`` and ``key=8``.
 
-    Values stay as they are written. A text without a YAML list of two or more stays whole.
+    The spelling of values is kept. A text without a YAML list of two or more values is not split.
     """
     key, _, values = text.partition("=")
     within = f"[{values}]"
@@ -106,7 +106,7 @@ def sweep(text: str) -> list[str]:
         return [text]
     nodes = node.value if isinstance(node, yaml.SequenceNode) else []
     found = [within[inner.start_mark.index : inner.end_mark.index] for inner in nodes]
-    # "a: 1, b: 2" is a mapping without its braces
+    # "a: 1, b: 2" is a mapping that lacks its braces, not a list
     bare = any(isinstance(n, yaml.MappingNode) and within[n.start_mark.index] != "{" for n in nodes)
     if bare or len(found) < 2:
         return [text]
@@ -114,13 +114,13 @@ def sweep(text: str) -> list[str]:
 
 
 def parse(text: str, source: str) -> Any:
-    """Reads a YAML text; a UserError names the source and the line of a mistake."""
+    """Reads a YAML text; if it has a mistake, a UserError names the source and the line."""
     if len(text) > _LONGEST:
-        raise UserError(f"{source}: is longer than {_LONGEST} characters")
+        raise UserError(f"{source}: is longer than {_LONGEST} characters; shorten it")
     try:
         return yaml.load(text, Loader=_Loader)  # noqa: S506 - _Loader is a SafeLoader
     except (yaml.YAMLError, ValueError, OverflowError) as error:
-        # PyYAML lets e.g. "\\UFFFFFFFF", which is no character, through to Python
+        # for an invalid character such as "\\UFFFFFFFF", Python raises an error that has no line
         mark = getattr(error, "problem_mark", None)
         where = f"line {mark.line + 1}: " if mark else ""
         problem = one_line(getattr(error, "problem", None) or error)

@@ -1,4 +1,4 @@
-"""A job to train, and the key by which its run is found again, averaged, and named as a record."""
+"""Jobs to train, and the keys that identify the runs of jobs."""
 
 import hashlib
 import re
@@ -15,13 +15,11 @@ class Job:
     experiment: Experiment
     seed: int
     profile: str = "full"
-    modified: str = ""
-    """The ``--set`` overrides."""
-    varied: str = field(default="", compare=False)
-    """The overrides in which the jobs of a sweep differ: ``batch_size=16``."""
+    modified: str = ""  # the --set overrides
+    varied: str = field(default="", compare=False)  # overrides that differ within a sweep
 
     @property
-    def row(self) -> str:  # what the seeds of an experiment share in a command
+    def row(self) -> str:  # the same for all seeds of an experiment
         return f"{self.experiment.name} {self.varied}".rstrip()
 
     @property
@@ -33,19 +31,17 @@ class Job:
         return " · ".join(filter(None, (self.experiment.label, self.varied)))
 
     def trajectory(self) -> tuple[str, int]:
-        # jobs that share it share checkpoints, and no two of them train at a time
         return self.experiment.trajectory(), self.seed
 
 
 @dataclass(frozen=True)
 class Key:
-    """The tags that say what a run is; the fields are the tags' names."""
+    """The tags that identify a run; each field has the name of its tag."""
 
     rung: str
     title: str
     seed: str
-    config_hash: str
-    """:meth:`resnet.study.Experiment.hash`."""
+    config_hash: str  # from Experiment.hash
     dataset: str
     dataset_fingerprint: str
     profile: str
@@ -68,14 +64,14 @@ class Key:
 
     @property
     def same(self) -> dict[str, str]:
-        """The tags by which a run is found again."""
-        # without profile and name: a rung in a profile that changes nothing is the same run
+        """The tags by which an existing run of the same job is found."""
+        # A profile that changes nothing gives the same run, so profile and name are left out.
         names = ("config_hash", "dataset_fingerprint", "seed", "backend", "modified")
         return {name: getattr(self, name) for name in names}
 
     @property
     def digest(self) -> str:
-        """A short hash (8 hex digits) of configuration and data."""
+        """A short hash (8 hex digits) of the settings and the images."""
         both = self.config_hash + self.dataset_fingerprint
         return hashlib.sha256(both.encode()).hexdigest()[:8]
 
@@ -84,10 +80,10 @@ class Key:
         return group(self.dataset, self.profile, self.modified)
 
     def series(self) -> dict[str, str]:
-        """Returns the tags by which MLflow's UI groups runs that may be averaged.
+        """Returns the tags by which MLflow's UI groups runs whose results may be averaged.
 
-        ``series`` is ``02_augmentation · digits · quick · 1a2b3c4d``; ``part_of`` is the rung of an
-        experiment that ``ablate`` makes.
+        ``series`` is like ``02_augmentation · digits · quick · 1a2b3c4d``. ``part_of`` names the
+        rung from which ``ladder ablate`` derived the experiment.
         """
         rung, part, _ = self.rung.partition("~")
         name = " · ".join((self.rung, self.group, self.digest))
@@ -95,16 +91,15 @@ class Key:
 
     @property
     def file(self) -> str:
-        """A record's file name: ``01_template-seed0-cifar10-tensorflow-1a2b3c4d.json``."""
+        """The record's file name, such as ``01_template-seed0-mnist-tensorflow-1a2b3c4d.json``."""
         words = self.rung, f"seed{self.seed}", self.dataset, self.backend, self.digest
         return re.sub(r"[^\w.-]", "_", "-".join(words)) + ".json"
 
 
 def group(dataset: str, profile: str, modified: str) -> str:
-    """Writes what comparable runs share: ``digits · quick``; the full profile is left out."""
+    """Returns a name for comparable runs, such as ``digits · quick``; ``full`` is left out."""
     return " · ".join(filter(None, (dataset, profile if profile != "full" else "", modified)))
 
 
 KEYS = tuple(field.name for field in fields(Key))
-GROUP = ("dataset_fingerprint", "profile", "modified")
-"""The tags that runs of one table share."""
+GROUP = ("dataset_fingerprint", "profile", "modified")  # tags that all runs in a table share

@@ -1,4 +1,4 @@
-"""The keys of experiments: type, default and meaning of each, and errors in the same words."""
+"""Describes the keys that experiments may set, and reports errors in the same words."""
 
 import difflib
 import json
@@ -25,7 +25,7 @@ _BOUNDS = {
     **{"maximum": "at most", "exclusiveMaximum": "below"},
     **{"minLength": "of at least", "maxLength": "of at most"},
 }
-# Sentences of Keras's docstrings that give the type or the default.
+# Sentences in Keras's docstrings that only repeat the type or the default.
 _TYPED = re.compile(
     r"(an? )?(python|float|bool|boolean|int)[^.]{0,30}\.$|.*\b(callable|defaults)\b|when none",
     re.IGNORECASE,
@@ -33,7 +33,7 @@ _TYPED = re.compile(
 
 
 class Setting(NamedTuple):
-    """A key that an experiment may set, in words; ``of`` is the network or class that takes it."""
+    """A key that experiments may set; ``of`` names the network or Keras class that has the key."""
 
     key: str
     of: str
@@ -43,7 +43,7 @@ class Setting(NamedTuple):
 
 
 def settings(networks: str = "") -> Iterator[Setting]:
-    """Yields every key of experiments, and of the text of a study's ``networks.py``."""
+    """Yields every key of experiments. ``networks`` is the text of a study's ``networks.py``."""
     shipped = signatures.architectures(signatures.SHIPPED.read_text("utf-8"), "")
     named = {
         "model.architecture": shipped | signatures.architectures(networks, signatures.OWN),
@@ -78,7 +78,7 @@ def _settings(node: JsonSchema, root: JsonSchema, prefix: str, of: str = "") -> 
 
 
 def _branches(node: JsonSchema, root: JsonSchema) -> Iterator[JsonSchema]:
-    """Yields the schemas that a value may fit: a union's members, a reference's target."""
+    """Yields the schemas that a value may match, after resolving unions and references."""
     if reference := node.get("$ref"):
         yield from _branches(root["$defs"][reference.rpartition("/")[2]], root)
     elif "anyOf" in node:
@@ -89,7 +89,7 @@ def _branches(node: JsonSchema, root: JsonSchema) -> Iterator[JsonSchema]:
 
 
 def words(node: JsonSchema, root: JsonSchema | None = None) -> str:
-    """Writes what a schema allows: ``a whole number, at least 1``; references lead into root."""
+    """Describes what a schema allows, such as ``a whole number``. ``root`` resolves references."""
     if "$ref" in node or "anyOf" in node:
         allowed = dict.fromkeys(words(branch, root) for branch in _branches(node, root or node))
         return " or ".join(allowed).replace("a whole number or a number", "a number")
@@ -105,9 +105,9 @@ def words(node: JsonSchema, root: JsonSchema | None = None) -> str:
 
 
 def _place(location: tuple, root: JsonSchema) -> tuple[list[str], JsonSchema]:
-    """Returns the keys on the way to a location of pydantic's, and the schema of the value there.
+    """Returns the keys that lead to the location of a pydantic error, and the schema found there.
 
-    The location also names members of unions, which are no keys.
+    Parts of the location that name members of unions are not keys and are left out.
     """
     path, node = [], root
     for part in location:
@@ -122,7 +122,7 @@ def _place(location: tuple, root: JsonSchema) -> tuple[list[str], JsonSchema]:
 
 
 def validate(model: type[M], tree: Any, source: str, above: str = "") -> M:
-    """Makes a model of a tree; raises what :func:`explain` writes."""
+    """Makes a model from a tree; if the tree is invalid, raises the error of :func:`explain`."""
     try:
         return model.model_validate(tree)
     except ValidationError as error:
@@ -132,12 +132,12 @@ def validate(model: type[M], tree: Any, source: str, above: str = "") -> M:
 def explain(
     source: str, error: ValidationError, model: type[BaseModel], above: str = ""
 ) -> UserError:
-    """Writes the first error of pydantic in a line: source, key, value, what is allowed.
+    """Describes pydantic's first error in one line with source, key, value and allowed values.
 
-    ``above`` is the key of the block that was validated, if it is not the whole.
+    If only a block of the source was validated, ``above`` is the block's key.
     """
     root = model.model_json_schema()
-    # a mistyped key is also missing
+    # a misspelled key gives two errors, an unknown and a missing key; the first helps more
     first = min(error.errors(), key=lambda error: error["type"] != "extra_forbidden")
     kind, value = first["type"], short_repr(first["input"])
     path, node = _place(first["loc"], root)
@@ -148,7 +148,7 @@ def explain(
         problem = f"unknown key{nearest(unknown, allowed)}; allowed: {', '.join(allowed)}"
     elif kind == "missing":
         problem = "is missing"
-    elif kind in ("value_error", "json_invalid"):  # the message says what is wrong
+    elif kind in ("value_error", "json_invalid"):
         problem = one_line(first["msg"].removeprefix("Value error, "))
         problem = f"{value} is not allowed: {problem}" if path else problem
     else:
@@ -158,6 +158,6 @@ def explain(
 
 
 def nearest(name: str, allowed: list[str]) -> str:
-    """Returns a hint at the nearest of some names, or nothing."""
+    """Returns ``(did you mean ...?)`` for the most similar allowed name, or an empty text."""
     close = difflib.get_close_matches(name, allowed, n=1)
     return f" (did you mean {close[0]!r}?)" if close else ""

@@ -1,6 +1,6 @@
 """Resolves files and ``--set`` into experiments in which every value is explicit.
 
-An experiment is a YAML file that states only what it changes against the one it ``extends``.
+A file states only the differences from the experiment that it ``extends``.
 """
 
 import hashlib
@@ -18,18 +18,18 @@ from resnet.study.schema import Experiment, Strict, flatten
 
 
 def _merge(base: Any, change: Any) -> Any:
-    """Lays a change over a block, key by key; over anything else, it replaces it."""
+    """Merges a change into a block key by key; any other value is replaced by the change."""
     if not isinstance(base, dict) or not isinstance(change, dict):
         return change
     for name in ("architecture", "name"):
-        # another network, or optimizer, shares no settings with the one before
+        # the settings of one network or optimizer have no meaning for another
         if change.get(name, base.get(name)) != base.get(name):
             return change
     return base | {key: _merge(base.get(key), value) for key, value in change.items()}
 
 
 def _complete(tree: dict[str, Any], source: str) -> None:
-    """Checks the settings of network, optimizer and schedule, and makes their defaults explicit."""
+    """Checks the settings of network, optimizer and schedule, and adds their defaults."""
     model, training = tree.get("model"), tree.get("training")
     if isinstance(model, dict) and "architecture" in model:
         own = signatures.architectures(tree.get("code", ""), signatures.OWN)
@@ -58,37 +58,37 @@ def _checked(
         )
     given = {k: v for k, v in block.items() if k != named}
     settings = validate(schemas[name], given, source, key).model_dump()
-    # Keras's "none" is left out: it means that the setting is not used
+    # a setting that is None has no effect in Keras, so the setting is left out
     return {named: name} | {k: v for k, v in settings.items() if v is not None}
 
 
 def _within(key: str, keys: Iterable[str]) -> bool:
-    """Whether a key is one of some keys, or a block of some of them."""
+    """Checks whether a key is in ``keys``, or is a block that contains one of these keys."""
     return any(f"{k}.".startswith(f"{key}.") for k in keys)
 
 
 def change(experiment: Experiment, changes: dict[str, Any], source: str) -> Experiment:
-    """Lays changes, as a file has them, over an experiment; a changed value loses its assumption.
+    """Applies changes, in the form of a rung's file, to an experiment.
 
-    If the result is not a valid experiment, a UserError names the source.
+    A changed value loses its assumption. If the result is invalid, a UserError names the source.
     """
     return _resolve(source, experiment.model_dump(), changes)
 
 
 def _resolve(source: str, base: dict[str, Any], changes: dict[str, Any]) -> Experiment:
-    source = one_line(source)  # what a user typed
+    source = one_line(source)  # a user may have typed control characters
     tree = base | {key: _merge(base.get(key), value) for key, value in changes.items()}
     _complete(tree, source)
     reasons = changes.get("assumed")
     if isinstance(reasons, dict):
-        # null withdraws an assumption: the value is stated after all
+        # null removes an assumption of the experiment that is extended
         tree["assumed"] = {k: v for k, v in tree["assumed"].items() if v is not None}
     experiment = validate(Experiment, tree, source)
     known, old = experiment.flat(), dict(flatten(base))
     for key, reason in (reasons or {}).items():
         if reason is not None and not _within(key, known):
             raise UserError(f"{source}: assumed: {short_repr(key)} is not a key of this experiment")
-    # a reason goes with the block or the value that it was for, unless it is given again
+    # a changed value or block loses its reason, unless the file gives a reason again
     changed = [key for key, value in known.items() if key not in old or old[key] != value]
     kept = {
         key
@@ -108,15 +108,15 @@ def _resolve(source: str, base: dict[str, Any], changes: dict[str, Any]) -> Expe
 
 
 def load(path: Path, _children: tuple[Path, ...] = ()) -> Experiment:
-    """Resolves one experiment file; its name is the file's stem.
+    """Resolves an experiment's file; the experiment has the name of the file without ``.yaml``.
 
-    The file that it extends, by name without ``.yaml``, lies beside it or in its parent folder.
-    A UserError names the file in which something is wrong.
+    The file that ``extends`` names is in the same folder or in the folder above.
+    A UserError names the file that contains a mistake.
     """
     path = path.resolve()
     if path in _children:
         circle = " -> ".join(p.stem for p in (*_children, path))
-        raise UserError(f"{path}: extends: goes round in a circle: {circle}")
+        raise UserError(f"{path}: extends: the files extend each other in a circle: {circle}")
     folders = path.parent, path.parent.parent
     tree = read_yaml(path)
     base: dict[str, Any] = {}
@@ -132,23 +132,23 @@ def load(path: Path, _children: tuple[Path, ...] = ()) -> Experiment:
     for folder in folders:
         base["code"] = base.get("code") or own_networks(folder)
     if given := {"name", "code"} & {*tree}:
-        raise UserError(f"{path}: {given.pop()}: is taken from a file and cannot be set")
+        raise UserError(f"{path}: {given.pop()}: is taken from a file and cannot be set; remove it")
     return _resolve(str(path), base, tree | {"name": path.stem})
 
 
 def own_networks(folder: Path) -> str:
-    """Returns the text of a study's ``networks.py``, "" if the folder holds none."""
+    """Returns the text of a study's ``networks.py``, or "" if the file does not exist."""
     path = folder / signatures.OWN
     return read_text(path) if path.is_file() else ""
 
 
 def from_yaml(text: str, source: str) -> Experiment:
-    """Reads what :meth:`Experiment.to_yaml` wrote; errors name the source."""
+    """Reads an experiment from the text of :meth:`Experiment.to_yaml`; errors name the source."""
     return validate(Experiment, parse(text, source), source)
 
 
 def parse_override(text: str) -> dict[str, Any]:
-    """Reads one ``--set``: ``training.epochs=2`` is ``{"training": {"epochs": 2}}``."""
+    """Parses a ``--set`` override: ``training.epochs=2`` gives ``{"training": {"epochs": 2}}``."""
     key, equals, value = text.partition("=")
     path = key.strip().split(".")
     if not equals or not all(path) or path[0] not in ("model", "data", "training"):

@@ -1,4 +1,4 @@
-"""The schema of an experiment, and the hashes of what shapes its result."""
+"""The schema of experiments, and hashes of the settings that affect results."""
 
 import hashlib
 import json
@@ -19,11 +19,11 @@ Rate = Annotated[float, Field(gt=0, le=10, allow_inf_nan=False)]
 
 
 def _printable(text: str) -> str:
-    # other characters steer the terminal, or are not allowed in an SVG
+    # control characters can change the terminal, and some are not allowed in an SVG
     if odd := [c for c in text if not c.isprintable() and unicodedata.category(c) != "Zs"]:
         raise ValueError(f"the character {odd[0]!a} cannot be printed; leave it out")
     if not text.strip():
-        raise ValueError("it is blank")
+        raise ValueError("it must not be blank")
     return text
 
 
@@ -32,19 +32,18 @@ def _joined(text: str) -> str:
 
 
 Name = Annotated[str, AfterValidator(_printable)]
-Text = Annotated[str, AfterValidator(_joined)]
-"""Printable text; its lines in a file become one."""
+Text = Annotated[str, AfterValidator(_joined)]  # printable text on one line
 
 
 class Strict(BaseModel):
-    """Refuses unknown keys and silent conversions (``"25"`` or ``true`` is not 25)."""
+    """Rejects unknown keys and values of another type, such as ``"25"`` or ``true`` for 25."""
 
     model_config = ConfigDict(
         extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True
     )
 
 
-class _WithSettings(Strict):  # of its own, which resnet.study.signatures checks
+class _WithSettings(Strict):  # resnet.study.signatures checks the settings
     model_config = ConfigDict(extra="allow")
 
     @property
@@ -53,19 +52,18 @@ class _WithSettings(Strict):  # of its own, which resnet.study.signatures checks
 
 
 class Named(_WithSettings):
-    """A class of Keras's with its settings, the constructor's arguments."""
+    """A class of Keras with its settings, which are arguments of its constructor."""
 
     name: Name
     """Keras's identifier of the class."""
 
 
 class Model(_WithSettings):
-    """An architecture with its settings, the arguments of the function of that name."""
+    """An architecture with its settings, which are arguments of its function."""
 
     architecture: Name
-    """A function of ``networks.py`` in the study's folder, or of the project."""
-    code_sha256: str = ""
-    """Hash of the study's ``networks.py``, if the architecture is one of its own."""
+    """Name of a network function, in the study's ``networks.py`` or in the project."""
+    code_sha256: str = ""  # hash of the study's networks.py, if it defines the architecture
 
 
 _AFFINE = "rotation_range", "width_shift_range", "height_shift_range", "zoom_range"
@@ -73,189 +71,186 @@ _HASHED = *_AFFINE, "horizontal_flip"
 
 
 class Augmentation(Strict):
-    """The random affine transform, named as in Keras's ``ImageDataGenerator``."""
+    """Random changes of images; most keys are named as in Keras's ``ImageDataGenerator``."""
 
     rotation_range: Annotated[float, Field(ge=0, le=180, allow_inf_nan=False)] = 0.0
-    """Degrees; the angle is uniform in [-rotation_range, rotation_range]."""
+    """Largest rotation in degrees; angles are uniform in [-rotation_range, rotation_range]."""
     width_shift_range: Fraction = 0.0
-    """Fraction of the width."""
+    """Largest shift, as a fraction of the width."""
     height_shift_range: Fraction = 0.0
-    """Fraction of the height."""
+    """Largest shift, as a fraction of the height."""
     zoom_range: Fraction = 0.0
-    """Each axis is zoomed by its own factor in [1 - zoom_range, 1 + zoom_range]."""
+    """Each axis has its own zoom factor in [1 - zoom_range, 1 + zoom_range]."""
     horizontal_flip: bool = False
-    """Mirrors half of the images, left and right."""
+    """Mirrors half of the images from left to right."""
     vertical_flip: bool = False
-    """Mirrors half of the images, top and bottom."""
+    """Mirrors half of the images from top to bottom."""
     fill_mode: Literal["nearest", "constant", "reflect"] = "nearest"
-    """What the transform shows outside of an image; constant is zero."""
+    """How a transform fills pixels outside the image; constant fills them with zeros."""
     crop_padding: Annotated[int, Field(ge=0, le=1024)] = 0
-    """Pads with so many zeros on each side, and crops the image's size at a random place."""
+    """Pads each side with this many zeros, then crops the original size at a random place."""
     cutout: Annotated[int, Field(ge=0, le=1024)] = 0
-    """Side of a square of zeros at a random place, in pixels; parts of it may lie outside."""
+    """Side in pixels of a square of zeros at a random place, which may extend beyond the image."""
     expand_shifts: Annotated[int, Field(ge=0, le=1024)] = 0
-    """An epoch holds each image and its copies moved by so many pixels in four directions."""
+    """Adds four copies of each image to an epoch, moved by this many pixels in four directions."""
 
     @property
-    def affine(self) -> bool:  # images are turned, shifted, zoomed or mirrored
+    def affine(self) -> bool:  # whether images are rotated, shifted, zoomed or mirrored
         return any(getattr(self, key) for key in (*_HASHED, "vertical_flip"))
 
     @property
-    def boxed(self) -> bool:  # images are moved by whole pixels, or cut
+    def boxed(self) -> bool:  # whether images are moved by whole pixels, or cut
         return bool(self.crop_padding or self.cutout or self.expand_shifts)
 
     @property
-    def copies(self) -> int:  # of each image in an epoch
+    def copies(self) -> int:  # number of times that an epoch shows each image
         return 5 if self.expand_shifts else 1
 
 
 class Validation(Strict):
-    """Which training images are held out, and how they are looked at."""
+    """Which training images are used for validation, and how."""
 
     fraction: Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)]
-    """Share of the training images that validate."""
+    """Share of the training images that are used for validation."""
     subset: Literal["first", "last", "random"]
-    """Random takes the same share of each class, by seed 0 whatever a run's seed is."""
+    """Random takes the same share of each class, drawn with seed 0 in every run."""
     augmented: bool
-    """Augments the validation images too, as the study's generator does."""
+    """Whether validation images are augmented too, as in the study."""
     drop_remainder: bool
-    """Leaves out the last, incomplete batch, of training too (the study's ``n // 32`` steps)."""
+    """Leaves out the last, incomplete batch in training and validation, as the study does."""
 
 
 class Data(Strict):
-    """How images become batches."""
+    """How images are scaled, divided and augmented."""
 
     pixel_scale: Annotated[float, Field(gt=0, allow_inf_nan=False)]
-    """Pixels (0..255) are divided by this."""
+    """Number by which pixels (0..255) are divided."""
     validation: Validation
     augmentation: Augmentation | None
     standardize: Literal["channel", "pixel"] | None = None
     """Subtracts the training images' mean and divides by their deviation, after augmentation."""
 
     @property
-    def fill_mode(self) -> str:  # the augmentation's, or its default
+    def fill_mode(self) -> str:  # of the augmentation, or the default
         return self.augmentation.fill_mode if self.augmentation else "nearest"
 
 
 class EarlyStopping(Strict):
-    """Keras's callback of that name."""
+    """Settings of Keras's ``EarlyStopping``."""
 
     monitor: Monitor
     """The curve that should improve."""
     patience: Count
     """Epochs without improvement after which training stops."""
     min_delta: Delta
-    """A smaller change is no improvement."""
+    """A smaller change does not count as an improvement."""
     restore_best_weights: Literal["always", "when_stopped", "never"]
-    """``always`` is Keras 3's rule, ``when_stopped`` Keras 2's (only if stopping triggered)."""
+    """Restores the best epoch's weights always (Keras 3) or only when_stopped early (Keras 2)."""
     ties: Literal["first", "last"] = "first"
-    """Which of equally good epochs is the best: Keras takes the first."""
+    """Which of several equally good epochs counts as the best; Keras takes the first."""
 
 
 class ReduceLROnPlateau(Strict):
-    """Keras's callback of that name, without cooldown."""
+    """Settings of Keras's ``ReduceLROnPlateau``, without ``cooldown``."""
 
     monitor: Monitor
     """The curve that should improve."""
     factor: Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)]
-    """The learning rate is multiplied by it."""
+    """Number by which the learning rate is multiplied."""
     patience: Count
     """Epochs without improvement after which the rate drops."""
     min_delta: Delta
-    """A smaller change is no improvement."""
+    """A smaller change does not count as an improvement."""
     min_lr: Delta
-    """The rate drops no lower."""
+    """Lowest learning rate."""
 
 
 class Training(Strict):
-    """An optimizer on the categorical cross-entropy."""
+    """How the network is trained on the categorical cross-entropy."""
 
     epochs: Count
-    """Most epochs that are trained."""
+    """Largest number of epochs."""
     batch_size: Count
-    """Images of a training step."""
+    """Images per training step."""
     learning_rate: Rate
-    """At the start; a schedule or plateau changes it between epochs."""
+    """Rate at the start; a schedule or plateau changes the rate between epochs."""
     early_stopping: EarlyStopping | None
     reduce_lr_on_plateau: ReduceLROnPlateau | None
     optimizer: Named | None = None
-    """One of Keras's by its identifier, with its settings; Adam if there is none."""
+    """An optimizer of Keras with its settings; null means Adam."""
     schedule: Named | None = None
-    """One of Keras's learning-rate schedules, in epochs, set as each epoch starts."""
+    """A learning-rate schedule of Keras, whose steps are epochs."""
     l2: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     """Adds l2 times the sum of all kernels' squared weights to the loss."""
     label_smoothing: Fraction = 0.0
-    """Share of a label's probability that is spread over all classes."""
+    """Share of a label's probability that is divided among all classes."""
     shuffle: Literal["epoch", "once", "never"] = "epoch"
-    """Whether each epoch has an order of its own, all have one, or that of the images."""
+    """When images are shuffled: before each epoch, once for all epochs, or never."""
 
     @model_validator(mode="after")
     def _one_schedule(self) -> "Training":
         if self.schedule and self.reduce_lr_on_plateau:
-            raise ValueError("training.schedule and reduce_lr_on_plateau: give one of them")
+            raise ValueError("training.schedule and reduce_lr_on_plateau: give only one of them")
         return self
 
 
 class Alternative(Strict):
-    """Another value that an assumption could have had."""
+    """Another possible value of an assumed key."""
 
     value: Any
     reason: Text
 
 
 class Experiment(Strict):
-    """One fully explicit experiment."""
+    """An experiment in which every value is explicit."""
 
     name: Name
     title: Annotated[str, Field(max_length=80), AfterValidator(_joined)]
     model: Model
     data: Data
     training: Training
-    assumed: dict[str, Text] = {}
-    """Of each key (``training.epochs``) whose value the study does not state, the reason."""
-    alternatives: dict[str, list[Alternative]] = {}
-    """Other values of these keys, see :mod:`resnet.study.ablation`."""
-    code: str = ""
-    """The text of the study's ``networks.py``, if the architecture is one of its own."""
+    assumed: dict[str, Text] = {}  # the reason for each value that the study does not state
+    alternatives: dict[str, list[Alternative]] = {}  # other possible values of assumed keys
+    code: str = ""  # text of the study's networks.py, if it defines the architecture
 
     @property
     def label(self) -> str:
-        # an experiment without a file has the title alone
+        # the title of a derived experiment already names its rung
         return self.title if "~" in self.name else f"{short(self.name)} {self.title}"
 
     def flat(self, **options: Any) -> dict[str, Any]:
-        """Returns everything that shapes the result as ``{"training.epochs": 25, ...}``."""
+        """Returns the settings that affect the result, as ``{"training.epochs": 25, ...}``."""
         tree = self.model_dump(include={"model", "data", "training"}, **options)
         if not self.model.code_sha256:
             tree["model"].pop("code_sha256", None)
         return dict(flatten(tree))
 
     def hash(self) -> str:
-        """Returns SHA-256 (hex) of what shapes the result; title and assumptions do not.
+        """Returns SHA-256 (hex) of the settings that affect the result.
 
-        Defaults do not enter the hash. So a key that the schema gets later, with a default that
-        means "as before", leaves the hashes of runs, records and checkpoints as they are.
+        Defaults do not enter the hash. So if the schema gets a new key whose default means "as
+        before", existing runs, records and checkpoints keep their hashes.
         """
         return _digest(self._hashed())
 
     def _hashed(self) -> dict[str, Any]:
         flat = self.flat(exclude_defaults=True)
-        if augmentation := self.data.augmentation:  # of these there were no defaults at first
+        if augmentation := self.data.augmentation:  # the keys in _HASHED once had no defaults
             flat |= {f"data.augmentation.{key}": getattr(augmentation, key) for key in _HASHED}
         return flat
 
     def trajectory(self) -> str:
-        """Returns SHA-256 (hex) of what shapes the weights after each epoch."""
-        # The number of epochs and early stopping decide only which of these weights are tested.
-        # A schedule counts only after it first changes the rate: rung 4 shares rung 3's training
-        # until then, because a checkpoint's name has the rates so far.
+        """Returns SHA-256 (hex) of the settings that affect the weights after each epoch."""
+        # The number of epochs and early stopping only decide which of these weights are tested.
+        # Learning rates are in the names of checkpoints, so rung 4 shares rung 3's checkpoints
+        # until rung 4's rate first changes.
         left_out = ("epochs", "early_stopping", "reduce_lr_on_plateau", "schedule")
         return _digest({k: v for k, v in self._hashed().items() if k.split(".")[1] not in left_out})
 
     def program(self) -> str:
-        """Returns SHA-256 (hex) of what shapes the compiled training step, and the number of steps.
+        """Returns SHA-256 (hex) of the settings that jobs in one compiled program must share.
 
-        The images held out, the angles, and the learning rate of each epoch are inputs of a step.
+        Settings that only change a step's inputs are left out, such as angles and learning rates.
         """
         inputs = (
             *("training.epochs", "training.early_stopping", "training.reduce_lr_on_plateau"),
@@ -267,7 +262,7 @@ class Experiment(Strict):
         return _digest(shape | {"augmented": a and (a.fill_mode, a.affine, a.boxed, a.copies)})
 
     def to_yaml(self) -> str:
-        """Writes the resolved experiment as YAML, every value explicit."""
+        """Returns the experiment as YAML text in which every value is explicit."""
         tree = self.model_dump(exclude={"alternatives", "code"})
         if not self.model.code_sha256:
             del tree["model"]["code_sha256"]
@@ -275,7 +270,7 @@ class Experiment(Strict):
 
 
 class Profile(Strict):
-    """A named variation of every rung, for trying the machinery."""
+    """Changes that apply to every experiment, for example for a quick trial."""
 
     description: Text
     data: Name
@@ -288,7 +283,7 @@ def _digest(settings: dict[str, Any]) -> str:
 
 
 def flatten(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yields a tree's leaves by their dotted keys."""
+    """Yields the dotted key and the value of each leaf in a tree."""
     for key, value in tree.items():
         if isinstance(value, dict):
             yield from flatten(value, f"{prefix}{key}.")
@@ -297,19 +292,19 @@ def flatten(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]
 
 
 def rung_number(name: str) -> int | None:
-    """Returns 5 for ``05_deeper_dropout``, None for a baseline and for a part of a step."""
+    """Returns 5 for ``05_deeper_dropout``, and None for a baseline or a derived experiment."""
     number, underscore, rest = name.partition("_")
     return int(number) if underscore and number.isdecimal() and "~" not in rest else None
 
 
 def short(name: str) -> str:
-    """Returns ``3`` for a rung, the name of anything else."""
+    """Returns a rung's number as text, or the name of any other experiment."""
     number = rung_number(name)
     return name if number is None else str(number)
 
 
 def rungs(names: Iterable[str]) -> list[str]:
-    """Picks the numbered ones among experiments, in the ladder's order."""
+    """Returns the rungs among the names of experiments, in the ladder's order."""
     numbers = {name: number for name in names if (number := rung_number(name)) is not None}
     return sorted(numbers, key=numbers.__getitem__)
 
@@ -321,7 +316,7 @@ _BLOCKS: dict[str, type[Strict]] = {
 
 
 def differences(before: dict[str, Any], after: dict[str, Any]) -> tuple[str, ...]:
-    """Writes the difference of two flat configurations, one line per setting or new block."""
+    """Describes how two flat configurations differ, with a line per setting or new block."""
     lines: list[str] = []
     blocks: dict[str, list[str]] = {}
     for key in dict.fromkeys([*after, *before]):
@@ -341,8 +336,6 @@ def differences(before: dict[str, Any], after: dict[str, Any]) -> tuple[str, ...
 
 
 def _text(value: Any) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, float):
-        return f"{value:g}"
-    return "none" if value is None else str(value)
+    if value is None or isinstance(value, bool):
+        return {None: "none", False: "no", True: "yes"}[value]
+    return f"{value:g}" if isinstance(value, float) else str(value)

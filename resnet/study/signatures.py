@@ -1,7 +1,7 @@
-"""Reads the settings that a function takes from its source, without importing or running it.
+"""Reads from source code which settings a function takes, without running the code.
 
-An architecture, and Keras's optimizers and schedules, say by their parameters what an experiment
-may set. So commands that train nothing need neither Keras nor a study's code.
+The parameters of network functions and of Keras's optimizers and schedules are keys of experiments.
+So commands that train nothing need neither to import Keras nor to run a study's code.
 """
 
 import ast
@@ -17,23 +17,21 @@ from pydantic import Field, create_model
 from resnet import ROOT, UserError
 from resnet.study.schema import Strict
 
-SHIPPED = ROOT / "resnet" / "network" / "models.py"
-"""The architectures that come with the project."""
-OWN = "networks.py"
-"""The file of a study's own architectures, beside its rungs."""
+SHIPPED = ROOT / "resnet" / "network" / "models.py"  # the project's architectures
+OWN = "networks.py"  # a study's own architectures, in the folder of its rungs
 
 _ANNOTATIONS: dict[str, Any] = {
     **{"Annotated": Annotated, "Any": Any, "Field": Field, "Literal": Literal},
     **{"Optional": Optional, "Union": Union, "Sequence": list, "bool": bool, "dict": dict},
     **{"float": float, "int": int, "list": list, "str": str, "tuple": list},
 }
-# These have keys of their own in an experiment, or need more than an argument of a constructor.
+# These parameters have their own keys in an experiment, or cannot be set by an argument alone.
 _NO_SETTINGS = re.compile(
     "self|input_shape|classes|name|dtype|(initial_)?learning_rate|(use_)?ema.*|loss_scale.*"
     "|exclude_.*|kwargs"
 )
 _NO_CLASSES = {
-    *("Optimizer", "LearningRateSchedule"),  # bases
+    *("Optimizer", "LearningRateSchedule"),  # base classes
     *("LegacyOptimizerWarning", "LossScaleOptimizer", "MultiOptimizer", "OptimizerMap"),
     "ScheduleFreeAdamW",  # tests other weights than the weights that it trains
 }
@@ -41,7 +39,7 @@ _NO_CLASSES = {
 
 @functools.cache
 def architectures(source: str, file: str) -> dict[str, type[Strict]]:
-    """Reads the architectures of a file: the schemas of their settings, by name.
+    """Returns the schema of each architecture's settings in a source text, by name.
 
     An architecture is a public function whose first parameters are ``input_shape`` and ``classes``.
     If the source is not Python, or a setting's type cannot be read, a UserError names the place.
@@ -50,11 +48,11 @@ def architectures(source: str, file: str) -> dict[str, type[Strict]]:
         tree = ast.parse(source)
     except (SyntaxError, ValueError) as error:
         line = getattr(error, "lineno", None) or 1
-        raise UserError(f"{file}, line {line}: is not Python: {error.args[0]}") from None
+        raise UserError(f"{file}, line {line}: is not valid Python: {error.args[0]}") from None
     known = dict(_ANNOTATIONS)
-    for node in tree.body:  # names of types, such as Count = Annotated[int, Field(ge=1)]
+    for node in tree.body:  # type aliases such as Count = Annotated[int, Field(ge=1)]
         if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
-            with contextlib.suppress(Exception):  # any other assignment may raise anything
+            with contextlib.suppress(Exception):  # other assignments may raise any error
                 known[node.targets[0].id] = _value(node.value, known)
     found = {}
     for node in tree.body:
@@ -67,11 +65,11 @@ def architectures(source: str, file: str) -> dict[str, type[Strict]]:
 
 @functools.cache
 def of_keras(kind: str) -> dict[str, type[Strict]]:
-    """Reads the settings of Keras's ``optimizers`` or ``schedules`` by identifier."""
+    """Returns the schemas of Keras's ``optimizers`` or ``schedules``, by identifier."""
     spec = importlib.util.find_spec("keras")
     (package,) = (spec and spec.submodule_search_locations) or ("",)
     folder = Path(package) / "src" / "optimizers"
-    # a string in this file is part of the docstrings of all optimizers
+    # the docstrings of all optimizers contain a text from this file
     common = (folder / "base_optimizer.py").read_text(encoding="utf-8")
     found = {}
     for path in sorted((folder / "schedules" if kind == "schedules" else folder).glob("*.py")):
@@ -88,7 +86,7 @@ def of_keras(kind: str) -> dict[str, type[Strict]]:
 
 
 def keras_class(module: Any, name: str) -> Any:
-    """Returns the class of an identifier in Keras's module of optimizers or schedules."""
+    """Returns the class that an identifier names in a Keras module of optimizers or schedules."""
     return next(getattr(module, kind) for kind in dir(module) if _identifier(kind) == name)
 
 
@@ -101,11 +99,11 @@ def _identifier(name: str) -> str:
 
 def _value(node: ast.expr, known: dict[str, Any]) -> Any:
     code = compile(ast.Expression(node), "<signature>", "eval")
-    return eval(code, {"__builtins__": {}}, known)  # noqa: S307 - of the known names alone
+    return eval(code, {"__builtins__": {}}, known)  # noqa: S307 - only known names are available
 
 
 def _schema(node: ast.FunctionDef, known: dict[str, Any], file: str, about: str) -> type[Strict]:
-    """Makes the schema of a function's settings; ``about`` is the text that describes them."""
+    """Makes the schema of a function's settings, which the text ``about`` describes."""
     plain = [*node.args.posonlyargs, *node.args.args]
     defaults = [None] * (len(plain) - len(node.args.defaults)) + node.args.defaults
     fields: dict[str, Any] = {}
@@ -119,9 +117,9 @@ def _schema(node: ast.FunctionDef, known: dict[str, Any], file: str, about: str)
             default = _value(expression, known) if expression else ...
             typed = parameter.annotation
             kind = _value(typed, known) if typed else _kind(default)
-        except Exception:  # whatever the expression raises
+        except Exception:  # the expression may raise any error
             raise UserError(
-                f"{file}: {node.name}: {name}: its type or default cannot be read; write int, "
+                f"{file}: {node.name}: {name}: the type or default cannot be read; use int, "
                 "float, bool, str, list[...], Literal[...] or Annotated[..., Field(...)]"
             ) from None
         if isinstance(default, tuple):
@@ -132,7 +130,7 @@ def _schema(node: ast.FunctionDef, known: dict[str, Any], file: str, about: str)
 
 
 def _kind(default: Any) -> Any:
-    """Returns the type of a parameter of Keras's, which has no annotation, by its default."""
+    """Infers the type of a Keras parameter from its default, because Keras has no annotations."""
     number = Annotated[float, Field(allow_inf_nan=False)]
     if default is ...:
         return number | list[number]

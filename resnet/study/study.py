@@ -1,4 +1,4 @@
-"""A study: a folder of rungs, baselines, profiles, and claims."""
+"""Reads a study, which is a folder of rungs, baselines, profiles and claims."""
 
 import hashlib
 import re
@@ -17,44 +17,34 @@ from resnet.study.keys import validate
 from resnet.study.resolve import change, load, parse_override
 from resnet.study.schema import Experiment, Name, Profile, Strict, Text, rung_number, rungs
 
-SHIPPED = ROOT / "experiments"
-"""The study that comes with the project."""
-TEMPLATE = Path(__file__).parent / "template"
-"""The files of the study that ``ladder init`` writes."""
+SHIPPED = ROOT / "experiments"  # the study that comes with the project
+TEMPLATE = Path(__file__).parent / "template"  # the files that ladder init copies
 
 
 class _About(Strict):
-    name: Annotated[str, Field(pattern=r"^[a-zA-Z0-9][\w.-]{0,60}$")]
-    """Name of the MLflow experiment and of the registered models."""
-    about: Text
-    """The study in a sentence."""
-    dataset: Name
-    """The images that the published accuracies are of."""
-    data: Name | None = None
-    """Where these images are, if the study says so."""
+    name: Annotated[str, Field(pattern=r"^[a-zA-Z0-9][\w.-]{0,60}$")]  # of the study in MLflow
+    about: Text  # the study's question in a sentence
+    dataset: Name  # name of the images to which the published accuracies apply
+    data: Name | None = None  # path or name of the images, by default the dataset
     test_fraction: Annotated[float, Field(gt=0, lt=1)] | None = None
-    """Share of the images that are test images, where a folder does not say which."""
-    results: Name = "results"
-    """Folder of the recorded runs."""
+    """Share of the test images, if the folder of images is not divided into train and test."""
+    results: Name = "results"  # folder of records
 
 
 class Study(_About):
-    """The contents of ``study.yaml`` in a folder, and the files beside it."""
+    """The contents of a folder's ``study.yaml``, and the folder's other files."""
 
     folder: Path
-    results: Path  # type: ignore[assignment]  # with the folder
+    results: Path  # type: ignore[assignment]  # absolute
     claims_sha256: str
 
     @classmethod
     def open(cls, folder: Path | None = None) -> "Study":
-        """Opens the study of a folder, by default the one that comes with the project."""
+        """Opens the study in a folder, by default the study that comes with the project."""
         folder = (folder or SHIPPED).resolve()
         for name in ("study.yaml", "claims.yaml"):
             if not (folder / name).is_file():
-                raise UserError(
-                    f"--experiments {folder}: holds no {name}; docs/own-ladder.md shows how to "
-                    "make a study"
-                )
+                raise UserError(f"--experiments {folder}: holds no {name}; see docs/own-ladder.md")
         path, claims = folder / "study.yaml", folder / "claims.yaml"
         about = validate(_About, read_yaml(path), str(path))
         return cls(
@@ -70,7 +60,7 @@ class Study(_About):
 
     @cached_property
     def bounds(self) -> dict[str, Any]:
-        """The figures and bounds in ``claims.yaml`` that decide verdicts, without their texts."""
+        """The values in ``claims.yaml`` that decide verdicts, without the texts of claims."""
         tree = read_yaml(self.claims)
         deciding = ("rung", "against", "quantity", "voters", "bound")
         claims = {
@@ -87,7 +77,7 @@ class Study(_About):
 
     @property
     def images(self) -> str:
-        """The default of ``--data``: a dataset's name, or a path to a folder or archive."""
+        """The default of ``--data``, which is a dataset's name or the path of its images."""
         from resnet.data import NAMED
 
         if self.data is None or self.data in NAMED:
@@ -99,12 +89,12 @@ class Study(_About):
         return [] if self.folder == SHIPPED else ["--experiments", command_lines.typed(self.folder)]
 
     def command(self, *words: str, uri: str | None = None) -> str:
-        """Writes a command of ``ladder`` for this study."""
+        """Returns a ``ladder`` command line for this study."""
         return command_lines.command("ladder", *words, *self.options, uri=uri)
 
     @cached_property
     def files(self) -> dict[str, Path]:
-        """Every experiment file by name, the numbered rungs first, in order."""
+        """The files of all experiments by name, with the rungs first and in order."""
         paths = {path.stem: path for path in _files(self.folder)}
         baselines = {path.stem: path for path in _files(self.folder / "baselines")}
         return {name: paths[name] for name in rungs(paths)} | baselines
@@ -112,9 +102,9 @@ class Study(_About):
     def experiment(
         self, name: str, profile: str = "full", overrides: Sequence[str] = ()
     ) -> Experiment:
-        """Resolves an experiment with the changes of a profile, then of each ``--set``.
+        """Resolves an experiment and applies the changes of a profile, then of each ``--set``.
 
-        A profile changes no block that the experiment has set to null, such as early_stopping.
+        A profile does not change a block that is null in the experiment, such as early_stopping.
         """
         experiment = load(self.files[name])
         if profile != "full":
@@ -130,11 +120,11 @@ class Study(_About):
         known = {path.stem: path for path in _files(self.folder / "profiles")}
         if name not in known:
             allowed = ", ".join(["full", *known])
-            raise UserError(f"--profile {short_repr(name)}: allowed: {allowed}")
+            raise UserError(f"--profile {short_repr(name)} is unknown; allowed: {allowed}")
         return validate(Profile, read_yaml(known[name]), str(known[name]))
 
     def check_names(self) -> None:
-        """Refuses a file that looks like an experiment or a profile, but is not named like one."""
+        """Raises a UserError if a file that looks like an experiment or profile is not used."""
         found = {*self.files.values(), *_files(self.folder / "profiles")}
         for pattern in ("[0-9]*", "baselines/*", "profiles/*"):
             for path in self.folder.glob(pattern):
@@ -142,13 +132,13 @@ class Study(_About):
                 if yaml and path not in found:
                     example = "06_mine.yaml" if path.parent == self.folder else "mine.yaml"
                     raise UserError(
-                        f"{messages.one_line(path)}: is left out; give it a name like {example} "
-                        "that no other file has, or put it elsewhere"
+                        f"{messages.one_line(path)}: the file is not used because of its name; "
+                        f"give it a name like {example} that no other file has, or move it"
                     )
 
 
 def _files(folder: Path) -> list[Path]:
-    return sorted(folder.glob("[!.]*.yaml"))  # hidden ones are such as ._quick.yaml of macOS
+    return sorted(folder.glob("[!.]*.yaml"))  # macOS writes hidden files such as ._quick.yaml
 
 
 def _where_present(tree: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
@@ -162,14 +152,10 @@ def _where_present(tree: dict[str, Any], changes: dict[str, Any]) -> dict[str, A
 
 
 def select(text: str, names: Iterable[str]) -> list[str]:
-    """Resolves an option's value to experiments.
+    """Returns the names that an option's value selects, in the order of ``names``.
 
-    Args:
-        text: comma-separated: ``all`` (the numbered rungs), numbers, ranges ``1-3``, names.
-        names: names of all experiments, in the ladder's order.
-
-    Raises:
-        UserError: a part names no experiment, or two rungs have one number.
+    ``text`` is a comma-separated list of ``all`` (every rung), numbers, ranges (``1-3``) and names.
+    If a part selects no experiment, or two rungs have the same number, a UserError is raised.
     """
     names = list(names)
     numbers = {name: number for name in names if (number := rung_number(name)) is not None}
@@ -187,10 +173,10 @@ def select(text: str, names: Iterable[str]) -> list[str]:
             chosen.update(name for name, number in numbers.items() if number in wanted)
         else:
             raise UserError(
-                f"rungs {short_repr(part)}: allowed: all, numbers such as 2,5 or 1-3, "
+                f"rungs {short_repr(part)}: unknown; allowed: all, numbers such as 2,5 or 1-3, "
                 f"or a name: {', '.join(names)}"
             )
     for one, other in pairwise(rungs(names)):
         if numbers[one] == numbers[other]:
-            raise UserError(f"rungs {one}, {other}: give one of them another number")
+            raise UserError(f"rungs {one}, {other} have the same number; change one of them")
     return [name for name in names if name in chosen]

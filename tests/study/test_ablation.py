@@ -1,4 +1,4 @@
-"""A step taken apart: which experiments there are, and that each is what its name says."""
+"""``ladder ablate`` derives the right experiments from steps and from assumed values."""
 
 import pytest
 import yaml
@@ -9,6 +9,7 @@ from resnet.study import Study, ablation, from_yaml, load, rung_number
 from resnet.terminal import Options
 
 KNOWN = {name: load(path) for name, path in Study.open().files.items()}
+SCHEDULE = ("epochs", "early_stopping", "reduce_lr_on_plateau")
 RUNGS = [name for name in KNOWN if rung_number(name) is not None]
 
 
@@ -16,26 +17,28 @@ def parts(text):
     return ablation.derived(text, list(KNOWN), KNOWN.__getitem__)
 
 
-def step(number):
-    return KNOWN[RUNGS[number - 2]], KNOWN[RUNGS[number - 1]]
+def step(rung):
+    before, after = (RUNGS[-1], rung) if rung in KNOWN else RUNGS[rung - 2 : rung]
+    return KNOWN[before], KNOWN[after]
 
 
 @pytest.mark.parametrize(
-    ("number", "expected"),
+    ("rung", "expected"),
     [
         (2, ["data.validation", "data.augmentation"]),
         (3, ["model.identity_blocks", "training.early_stopping"]),
-        (4, ["training.epochs", "training.early_stopping", "training.reduce_lr_on_plateau"]),
+        (4, [f"training.{key}" for key in SCHEDULE]),
         (5, ["model.identity_blocks", "model.dropout", "training.epochs"]),
+        ("vgg", ["model", *(f"training.{key}" for key in SCHEDULE)]),  # another architecture
     ],
 )
-def test_the_factors_of_the_study_s_steps(number, expected):
-    assert list(ablation.factors(*step(number))) == expected
+def test_a_step_has_the_factors_that_the_study_changes(rung, expected):
+    assert list(ablation.factors(*step(rung))) == expected
 
 
-@pytest.mark.parametrize("number", [2, 3, 4, 5])
-def test_subsets_lie_between_the_two_rungs(number):
-    before, after = step(number)
+@pytest.mark.parametrize("rung", [2, 3, 4, 5, "vgg"])
+def test_a_subset_differs_from_each_rung_in_the_expected_factors(rung):
+    before, after = step(rung)
     found = ablation.subsets(before, after)
     keys = list(ablation.factors(before, after))
     assert len(found) == 2 ** len(keys)
@@ -51,27 +54,19 @@ def test_subsets_lie_between_the_two_rungs(number):
             assert rung_number(e.name) is None
 
 
-def test_another_architecture_is_one_factor():
-    before, after = KNOWN["05_deeper_dropout"], KNOWN["vgg"]
-    keys = ["model", "training.epochs", "training.early_stopping", "training.reduce_lr_on_plateau"]
-    assert list(ablation.factors(before, after)) == keys
-    assert len(ablation.subsets(before, after)) == 16
-
-
-def test_a_subset_takes_its_assumptions_from_where_its_values_are():
+def test_a_subset_takes_each_assumption_from_the_rung_that_sets_the_value():
     before, after = step(4)
     key = "training.reduce_lr_on_plateau.min_delta"
     for chosen, e in ablation.subsets(before, after).items():
         assert (key in e.assumed) == ("training.reduce_lr_on_plateau" in chosen)
 
 
-def test_how_many_trainings_the_steps_take():
-    """Rung 4's eight subsets are one trajectory until the rate drops, rung 5's are four."""
+def test_subsets_that_differ_only_in_when_they_stop_share_a_trajectory():
     of = {n: {e.trajectory() for e in ablation.subsets(*step(n)).values()} for n in (2, 3, 4, 5)}
     assert {n: len(found) for n, found in of.items()} == {2: 4, 3: 2, 4: 1, 5: 4}
 
 
-def test_what_is_selected():
+def test_rungs_are_selected_by_number_and_each_experiment_is_derived_once():
     assert [e.name for e in parts("3")] == [
         "02_augmentation",
         "03_deeper_early_stopping",
@@ -82,13 +77,13 @@ def test_what_is_selected():
     assert both[:3] == ["02_augmentation", "03_deeper_early_stopping", "04_lr_schedule"]
     assert both.count("03_deeper_early_stopping") == 1
     assert len(parts("all")) == 5 + 2 + 2 + 6 + 6
-    with pytest.raises(UserError, match="rungs 1: no step leads to 01_template"):
+    with pytest.raises(UserError, match="rungs 1: no step leads to 01_template; choose"):
         parts("1")
     with pytest.raises(UserError, match="rungs 9: there is no rung 9"):
         parts("9")
 
 
-def test_alternatives_change_one_assumed_value_each():
+def test_an_alternative_changes_one_assumed_value():
     names = [e.name for e in parts("assumed")]
     assert len(names) == len(set(names))
     for e in KNOWN.values():
@@ -101,7 +96,7 @@ def test_alternatives_change_one_assumed_value_each():
             assert not other.alternatives.get(key)
 
 
-def test_alternatives_are_for_assumed_keys_alone_and_go_with_them(tmp_path):
+def test_only_assumed_keys_can_have_alternatives(tmp_path):
     base = KNOWN["01_template"].model_dump(exclude={"name", "code"})
     (tmp_path / "01_a.yaml").write_text(yaml.safe_dump(base))
     (tmp_path / "02_b.yaml").write_text("extends: 01_a\nassumed: {training.epochs: null}\n")
@@ -113,7 +108,7 @@ def test_alternatives_are_for_assumed_keys_alone_and_go_with_them(tmp_path):
         load(tmp_path / "02_b.yaml")
 
 
-def test_parts_that_set_makes_equal_are_one():
+def test_parts_that_an_override_makes_equal_are_trained_once():
     due = Options("4", set_=["training.epochs=30"], ablate=True).due()
     chosen = [job.experiment for job in due]
     assert len(chosen) == len({e.hash() for e in chosen}) == 4

@@ -1,20 +1,20 @@
-"""A network, an optimizer and a schedule of a study's own: said in its files, and nowhere else."""
+"""A study's own network, and optimizers and schedules of Keras, need only the study's files."""
 
 import hashlib
+import inspect
 import shutil
 
 import keras
 import numpy as np
 import pytest
-import yaml
 from conftest import assert_interrupted, assert_same_outcome, bars
-from test_own_studies import RUNG
+from test_own_studies import RUNG, changed, study_of
 
 from resnet import UserError, records
 from resnet.engines import run_jobs
 from resnet.network import build, building, layers
 from resnet.store import connect, download
-from resnet.study import Job, Study, signatures
+from resnet.study import Job, signatures
 from resnet.training import train
 
 NETWORKS = '''
@@ -53,24 +53,17 @@ TRAINING = {
 }
 
 
-def written(folder, networks=NETWORKS, **model):
+def written(folder, networks=NETWORKS):
     folder.mkdir()
     (folder / "networks.py").write_text(networks)
-    first = RUNG | {"title": "Basic", "model": {"architecture": "basic"} | model}
-    first["training"] = RUNG["training"] | TRAINING
-    (folder / "01_basic.yaml").write_text(yaml.safe_dump(first))
-    (folder / "02_wider.yaml").write_text("extends: 01_basic\ntitle: Wider\nmodel: {width: 12}\n")
-    claims = {
-        "published": {},
-        "tolerance": 0.05,
-        "seeds": 1,
-        "credited": {"02_wider": ["model.width"]},
+    first = RUNG | {"title": "Basic", "model": {"architecture": "basic"}}
+    files = {
+        "01_basic": first | {"training": RUNG["training"] | TRAINING},
+        "02_wider": {"extends": "01_basic", "title": "Wider", "model": {"width": 12}},
+        "claims": {"seeds": 1, "credited": {"02_wider": ["model.width"]}},
+        "study": {"name": "mine", "about": "my network", "dataset": "bars"},
     }
-    (folder / "claims.yaml").write_text(
-        yaml.safe_dump(claims | {"claims": [], "contradictions": []})
-    )
-    (folder / "study.yaml").write_text("name: mine\nabout: my network\ndataset: bars\n")
-    return Study.open(folder)
+    return study_of(folder, files)
 
 
 @pytest.fixture
@@ -78,47 +71,39 @@ def study(tmp_path):
     return written(tmp_path / "mine")
 
 
-def test_its_settings_are_the_function_s_parameters(study):
+def test_the_parameters_of_the_network_function_are_the_settings(study):
     e = study.experiment("01_basic")
     assert e.model.settings == {"width": 8, "blocks": 1, "final": "softmax"}
     assert e.model.code_sha256 == hashlib.sha256(NETWORKS.encode()).hexdigest()
     assert study.experiment("01_basic", overrides=["model.width=9"]).model.settings["width"] == 9
-    path = study.folder / "01_basic.yaml"
-    whole = path.read_text()
+    whole_number = "it must be a whole number, at least 1 and at most 512"
     for changes, told in (
-        (
-            {"width": 0},
-            "model.width: 0 is not allowed; it must be a whole number, at least 1 and at most 512",
-        ),
+        ({"width": 0}, f"model.width: 0 is not allowed; {whole_number}"),
         ({"widht": 3}, "model.widht: unknown key (did you mean 'width'?); allowed: width"),
         ({"architecture": "basi"}, "(did you mean 'basic'?); allowed: residual, vgg, basic"),
     ):
-        tree = yaml.safe_load(whole)
-        tree["model"] |= changes
-        path.write_text(yaml.safe_dump(tree))
+        changed(study, "01_basic", model={"architecture": "basic"} | changes)
         with pytest.raises(UserError) as error:
             study.experiment("01_basic")
         assert told in str(error.value)
 
 
-def test_whatever_the_file_says_is_part_of_what_a_run_is(study):
+def test_the_network_file_is_part_of_the_hashes_of_experiments_that_use_it(study):
     before = study.experiment("01_basic")
     (study.folder / "networks.py").write_text(NETWORKS.replace("ReLU", "ELU"))
     after = study.experiment("01_basic")
     for of in ("hash", "trajectory", "program"):
         assert getattr(before, of)() != getattr(after, of)()
-    tree = yaml.safe_load((study.folder / "01_basic.yaml").read_text())
-    tree["model"] = {"architecture": "vgg"}
-    (study.folder / "03_shipped.yaml").write_text(yaml.safe_dump(tree))
-    shipped = Study.open(study.folder).experiment("03_shipped")
+    vgg = {"architecture": "vgg"}
+    shipped = changed(study, "01_basic", model=vgg).experiment("01_basic")
     assert shipped.code == "" and "code_sha256" not in shipped.to_yaml()
 
 
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        (("def basic", "def basic(: "), "networks.py, line 11: is not Python"),
-        (("width: Width", "width: Widths"), "networks.py: basic: width: its type or default"),
+        (("def basic", "def basic(: "), "networks.py, line 11: is not valid Python"),
+        (("width: Width", "width: Widths"), "networks.py: basic: width: the type or default"),
         (("layers.Dense(classes", "layers.Dense(7"), "returns (None, 7) where probabilities"),
         (("layers.Add(", "layers.Ad("), "networks.py, line 19: basic: AttributeError"),
         (
@@ -128,14 +113,14 @@ def test_whatever_the_file_says_is_part_of_what_a_run_is(study):
         (("le=512)]", "le=512)]\nimport nothing"), "networks.py, line 9: basic: ModuleNotFound"),
     ],
 )
-def test_a_mistake_in_it_is_a_line(tmp_path, change, told):
+def test_a_mistake_in_the_network_file_is_reported_with_its_place(tmp_path, change, told):
     study = written(tmp_path / "mine", NETWORKS.replace(*change))
     with pytest.raises(UserError) as error:
         build(study.experiment("01_basic"), (8, 8, 3), 4, 0)
     assert told in str(error.value)
 
 
-def test_it_gets_our_layers_where_they_equal_keras_s(study):
+def test_layers_of_keras_are_replaced_by_equal_layers_of_the_project(study):
     network = build(study.experiment("01_basic"), (8, 8, 3), 4, 0)
     assert sum(type(layer) is layers.Conv2D for layer in network.layers) == 3
     assert all(
@@ -145,7 +130,7 @@ def test_it_gets_our_layers_where_they_equal_keras_s(study):
     assert np.std(kernel) == pytest.approx(np.sqrt(2 / 27), rel=0.2)  # He's
 
 
-def test_networks_within_a_network_are_regularised_and_made_faster_too(tmp_path):
+def test_layers_of_nested_networks_are_regularised_and_replaced_too(tmp_path):
     inner = """x = keras.Sequential(
         [layers.Conv2D(4, 1, padding="same", name="deep"), layers.BatchNormalization()], name="in"
     )(x)
@@ -179,15 +164,16 @@ def test_images_are_standardized_as_keras_s_layer_does(study, kind):
     assert building.multiply_adds(network) == building.multiply_adds(plain) > 0
 
 
-def test_it_is_trained_killed_gone_on_recorded_and_restored(study, empty, tmp_path):
+def test_its_runs_resume_exactly_and_can_be_recorded_and_restored(study, empty, tmp_path):
     dataset, e = bars(), study.experiment("01_basic")
     whole = train(e, dataset, 0, str(tmp_path / "whole"))
     assert [round(r["learning_rate"], 6) for r in whole.history] == [0.1, 0.1, 0.01, 0.001]
     assert_interrupted(37, e, dataset, 0, str(tmp_path / "parts"))
     assert_same_outcome(whole, train(e, dataset, 0, str(tmp_path / "parts")))
 
-    (tmp_path / "a").mkdir()
-    shutil.copyfile(empty, tmp_path / "a" / "mlflow.db")
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        shutil.copyfile(empty, tmp_path / name / "mlflow.db")
     store = connect(f"sqlite:///{tmp_path / 'a' / 'mlflow.db'}", study)
     assert run_jobs([Job(e, 0)], dataset, store, lambda event: None, name="x")[0] == 0
     (run,) = store.search(role="rung")
@@ -195,8 +181,6 @@ def test_it_is_trained_killed_gone_on_recorded_and_restored(study, empty, tmp_pa
     record = records.to_record(store, run)
     path = records.save(record, tmp_path / "results")
     assert "\n".join(records.load(path).networks) == NETWORKS
-    (tmp_path / "b").mkdir()
-    shutil.copyfile(empty, tmp_path / "b" / "mlflow.db")
     other = records.connect_recorded(f"sqlite:///{tmp_path / 'b' / 'mlflow.db'}", study)
     records.restore(other, {path: record})
     (back,) = other.search()
@@ -205,10 +189,7 @@ def test_it_is_trained_killed_gone_on_recorded_and_restored(study, empty, tmp_pa
     assert model.name in ("mine-bars", "mine")
 
 
-def test_keras_s_optimizers_and_schedules_are_those_of_its_constructors():
-    """Their settings are read off Keras's source, so that no command imports it for them."""
-    import inspect
-
+def test_settings_of_optimizers_read_from_the_source_are_those_of_keras_s_constructors():
     for name, schema in signatures.of_keras("optimizers").items():
         kind = signatures.keras_class(keras.optimizers, name)
         theirs = inspect.signature(kind.__init__).parameters

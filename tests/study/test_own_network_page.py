@@ -1,4 +1,4 @@
-"""docs/own-network.md to the letter: He's networks, trained, reported, recorded and served."""
+"""The networks and commands of docs/own-network.md work as the page says."""
 
 import shlex
 
@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import ROOT
-from ladders import runs_of, written
+from ladders import all_printed, runs_of, written
 
 from resnet.data import load
 from resnet.network import build
@@ -20,14 +20,13 @@ COMMANDS = [
     if line.startswith("    ") and (".venv" in line or "KERAS" in line)
 ]
 LADDER = [words[1:] for words in COMMANDS if words[0].endswith("ladder")]
-PAPER = {3: 0.27, 5: 0.46, 7: 0.66}
-"""Blocks of a stage, and millions of parameters by table 6 of the paper."""
-# what would take hours otherwise
+PAPER = {3: 0.27, 5: 0.46, 7: 0.66}  # millions of parameters by blocks per stage, from table 6
+# replacements without which training takes hours
 SHORT = {"epochs: 182": "epochs: 1", "[91, 136]": "[1, 2]"}
 SHORT |= {"blocks: 3}": "blocks: 1}", "blocks: 5}": "blocks: 2}"}
 
 
-def test_its_networks_have_the_paper_s_parameters(tmp_path):
+def test_the_networks_have_as_many_parameters_as_in_the_paper(tmp_path):
     written(PAGE, tmp_path, SHORT)
     study = Study.open(tmp_path / "he")
     for blocks, millions in PAPER.items():
@@ -39,17 +38,14 @@ def test_its_networks_have_the_paper_s_parameters(tmp_path):
         assert count / 1e6 == pytest.approx(millions, abs=0.005)
 
 
-def test_its_commands_work_and_its_model_answers_raw_images_as_it_was_tested(
+def test_the_commands_work_and_the_served_model_predicts_as_the_tested_model(
     here, command, image_folder
 ):
     images = {"cifar10\n": f"squares\ndata: {image_folder}\n"}
     written(PAGE, command.folder, SHORT | images | {"((16, 32, 64), 1)": "((16, 32), 1)"})
     shown = {word for words in COMMANDS for word in words}
     assert shown >= {"keys", "plan", "run", "report", "record", "restore", "serve"}
-    printed = {}
-    for words in LADDER:  # the others are of a GPU, and a server
-        printed[" ".join(words[:2])] = process = here(*words)
-        assert process.returncode == 0, (words, process.out, process.err)
+    printed = all_printed(here, LADDER)  # the other commands need a GPU or start a server
     assert "model.blocks (basic_blocks): a whole number, at least 1" in printed["keys model"].out
     assert "basic blocks in each of the three stages" in printed["keys model"].out.lower()
     assert "model.blocks: 1 -> 2" in printed["plan all"].out

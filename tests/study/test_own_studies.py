@@ -1,6 +1,6 @@
-"""Unusual studies of someone's own: from the plan to the page, and every printed command.
+"""A user's own studies, also unusual ones: plan, report, error messages and printed commands.
 
-Runs are made up, except where training is what is tested.
+Most runs are made up, because training is not what is tested.
 """
 
 import html
@@ -36,129 +36,84 @@ RUNG = SMALL | {
     "assumed": {},
 }
 CLAIM = {"id": "gain", "rung": "02_b", "against": "01_a", "text": "it gains"}
-CLAIM |= {"quantity": "test_gain"}
-LEAD = {"id": "lead", "rung": "02_b", "text": "it brings the most", "quantity": "gain_lead"}
+CLAIM |= {"quantity": "test_gain", "bound": {"min": 0.0}}
+LEAD = {"id": "lead", "rung": "02_b", "text": "it brings the most"}
+LEAD |= {"quantity": "gain_lead", "bound": {"min": 0.0}}
 
 
-def one_rung(study):
-    study["rungs"] = {"01_a": study["rungs"]["01_a"]}
-    published = {"01_a": 0.5, "net": 0.7}
-    study["claims"] |= {"published": published, "claims": [], "credited": {}}
+def study_of(folder, files):
+    """Writes each tree as a YAML file, and opens the study."""
+    for name, tree in files.items():
+        path = folder / f"{name}.yaml"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(yaml.safe_dump(tree, sort_keys=False))
+    return Study.open(folder)
 
 
-def one_epoch(study):
-    study["epochs"] = 1
-
-
-def no_claims(study):
-    study["claims"]["claims"] = []
-
-
-def nothing_published(study):
-    study["claims"]["published"] = {}
-
-
-def only_a_baseline_published(study):
-    study["claims"]["published"] = {"net": 0.7}
-
-
-def a_lead(study):
-    if len(study["rungs"]) > 1:
-        study["claims"]["claims"].append(LEAD | {"bound": {"min": 0.0}})
-
-
-def other_images(study):
-    study["dataset"] = "others"
-
-
-SITUATIONS = (
-    # the order is that in which two of them are made
-    one_rung,
-    one_epoch,
-    no_claims,
-    nothing_published,
-    only_a_baseline_published,
-    a_lead,
-    other_images,
-)
-
-
-def written(folder, *situations):
-    """The study of a baseline and three rungs, as the situations have it."""
-    study = {
-        "rungs": {
-            "01_a": RUNG | {"title": "First"},
-            "02_b": {"extends": "01_a", "title": "+ no dropout", "model": {"dropout": 0.0}},
-            "03_c": {"extends": "02_b", "title": "+ rate", "training": {"learning_rate": 0.01}},
-        },
+def written(folder, rungs=3, epochs=2, dataset="tiny", **claims):
+    """Writes a study of a baseline and up to three rungs; ``claims`` go into its claims.yaml."""
+    training = RUNG["training"] | {"epochs": epochs}
+    ladder = {
+        "01_a": RUNG | {"title": "First", "training": training},
+        "02_b": {"extends": "01_a", "title": "+ no dropout", "model": {"dropout": 0.0}},
+        "03_c": {"extends": "02_b", "title": "+ rate", "training": {"learning_rate": 0.01}},
+    }
+    files = {
+        "baselines/net": {"extends": "01_a", "title": "A net", "model": {"filters": [8]}},
         "claims": {
             "published": {"01_a": 0.5, "02_b": 0.55, "03_c": 0.6, "net": 0.7},
             "tolerance": 0.05,
             "seeds": 2,
             "credited": {"02_b": ["model.dropout"]},
-            "claims": [CLAIM | {"bound": {"min": 0.0}}],
+            "claims": [CLAIM],
             "contradictions": [],
-        },
-        "dataset": "tiny",
-        "epochs": 2,
+        }
+        | claims,
+        "study": {"name": "mine", "about": "what is asked", "dataset": dataset},
     }
-    for situation in sorted(situations, key=SITUATIONS.index):
-        situation(study)
-    study["rungs"]["01_a"]["training"] = RUNG["training"] | {"epochs": study["epochs"]}
-    (folder / "baselines").mkdir(parents=True)
-    files = {"baselines/net": {"extends": "01_a", "title": "A net", "model": {"filters": [8]}}}
-    for name, tree in (study["rungs"] | files | {"claims": study["claims"]}).items():
-        (folder / f"{name}.yaml").write_text(yaml.safe_dump(tree, sort_keys=False))
-    about = {"name": "mine", "about": "what is asked", "dataset": study["dataset"]}
-    (folder / "study.yaml").write_text(yaml.safe_dump(about))
-    return Study.open(folder)
+    return study_of(folder, dict([*ladder.items()][:rungs]) | files)
 
 
-def says(study, **changes):
-    """The study with some changes to its ``study.yaml``."""
-    path = study.folder / "study.yaml"
-    path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | changes))
-    return Study.open(study.folder)
+def changed(study, name="study", **changes):
+    """Changes keys of a YAML file in the study's folder, and opens the study again."""
+    tree = yaml.safe_load((study.folder / f"{name}.yaml").read_text())
+    return study_of(study.folder, {name: tree | changes})
 
 
-def made_up(study, folder, seeds=2):
-    """A store with runs of everything, on images called tiny."""
+def make_up_runs(study, folder):
+    """Stores made-up runs of all experiments with two seeds, on images named tiny."""
     store = Store(folder, study.name)
-    (folder / "path" / "of" / "tiny").mkdir(parents=True)  # where it says that images came from
-    names = [*study.files]
-    for number, name in enumerate(names):
+    (folder / "path" / "of" / "tiny").mkdir(parents=True)  # the path of the images in the runs
+    for number, name in enumerate(study.files):
         experiment = study.experiment(name)
         history = curve(experiment.training.epochs, 0.6, 0.55 + 0.01 * number)
-        for seed in range(seeds):
+        for seed in range(2):
             correct = right(200, 100 + 10 * number + seed, seed)
             store.add(experiment, correct, seed=seed, history=history, dataset="tiny")
-    return store
 
 
-TOGETHER = [
-    (one_rung,),
-    (nothing_published,),
-    (a_lead, other_images),
-    (one_rung, nothing_published, one_epoch),
-    (one_rung, only_a_baseline_published),
-    (no_claims, nothing_published, other_images),
-    (one_epoch, only_a_baseline_published, a_lead),
-]
-
-
-def named(situations):
-    return "-".join(situation.__name__ for situation in situations)
+ONE_RUNG = {"rungs": 1, "published": {"01_a": 0.5, "net": 0.7}, "claims": [], "credited": {}}
+BASELINE_PUBLISHED = {"published": {"net": 0.7}}
+STUDIES = {
+    "one rung": ONE_RUNG,
+    "nothing published": {"published": {}},
+    "lead, other images": {"claims": [CLAIM, LEAD], "dataset": "others"},
+    "one rung, nothing published, one epoch": ONE_RUNG | {"published": {}, "epochs": 1},
+    "one rung, only a baseline published": ONE_RUNG | BASELINE_PUBLISHED,
+    "no claims, other images": {"claims": [], "published": {}, "dataset": "others"},
+    "lead, one epoch": BASELINE_PUBLISHED | {"claims": [CLAIM, LEAD], "epochs": 1},
+}
 
 
 @pytest.mark.filterwarnings("error::UserWarning")
-@pytest.mark.parametrize("situations", TOGETHER, ids=named)
-def test_every_study_is_planned_and_reported(here, command, tmp_path, situations):
-    study = written(tmp_path / "mine", *situations)
+@pytest.mark.parametrize("changes", STUDIES.values(), ids=STUDIES)
+def test_unusual_studies_can_be_planned_and_reported(here, command, tmp_path, changes):
+    study = written(tmp_path / "mine", **changes)
     what = ["--experiments", study.folder]
     plan = here("plan", "all", "--profile", "full", "--data", "digits", *what)
     assert (plan.returncode, plan.err) == (0, "")
     assert "nothing was trained" in plan.out
-    made_up(study, tmp_path)
+    make_up_runs(study, tmp_path)
     summary = here("report", "--summary", *what)
     assert (summary.returncode, summary.err) == (0, "")
     report = here("report", "--out", "page", *what)
@@ -175,19 +130,14 @@ def test_every_study_is_planned_and_reported(here, command, tmp_path, situations
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
-        (
-            {"claims": [CLAIM | {"quantity": "test_gian", "bound": {"min": 0}}]},
-            "no quantity 'test_gian'",
-        ),
+        ({"claims": [CLAIM | {"quantity": "test_gian"}]}, "no quantity 'test_gian'"),
         ({"published": None}, "published: None is not allowed"),
-        ({"claims": [CLAIM | {"rung": "04_d", "bound": {"min": 0}}]}, "no experiment '04_d'"),
+        ({"claims": [CLAIM | {"rung": "04_d"}]}, "no experiment '04_d'"),
         ({"seeds": 0}, "seeds: 0 is not allowed"),
     ],
 )
-def test_a_mistake_in_the_claims_is_told_before_anything_is_trained(here, tmp_path, changes, told):
-    study = written(tmp_path / "mine")
-    claims = yaml.safe_load(study.claims.read_text()) | changes
-    study.claims.write_text(yaml.safe_dump(claims))
+def test_mistakes_in_the_claims_are_reported_before_training(here, tmp_path, changes, told):
+    study = written(tmp_path / "mine", **changes)
     for words in (["plan", "2", "--ablate"], ["run", "1"]):
         process = here(*words, "--experiments", study.folder, "--data", "digits")
         assert process.returncode == 2
@@ -196,7 +146,7 @@ def test_a_mistake_in_the_claims_is_told_before_anything_is_trained(here, tmp_pa
     assert not (tmp_path / "checkpoints").exists()
 
 
-def test_claims_need_only_what_the_study_says(here, tmp_path):
+def test_the_claims_file_needs_no_more_than_the_number_of_seeds(here, tmp_path):
     study = written(tmp_path / "mine")
     study.claims.write_text("seeds: 2\n")
     statements = analysis.load_statements(Study.open(study.folder))
@@ -206,33 +156,25 @@ def test_claims_need_only_what_the_study_says(here, tmp_path):
     assert process.returncode == 2 and "tolerance: is missing" in process.err
 
 
-def test_a_lead_takes_another_step(here, tmp_path):
-    study = written(tmp_path / "mine", a_lead)
-    (study.folder / "03_c.yaml").unlink()
-    claims = yaml.safe_load(study.claims.read_text())
-    del claims["published"]["03_c"]
-    study.claims.write_text(yaml.safe_dump(claims))
+def test_a_lead_needs_another_step_to_compare_with(here, tmp_path):
+    study = written(tmp_path / "mine", rungs=2, published={}, claims=[LEAD])
     process = here("plan", "all", "--experiments", study.folder, "--data", "digits")
     assert process.returncode == 2
     assert "claim lead: there is no other step to compare with" in process.err
 
 
-def test_an_alternative_that_is_not_allowed_is_told_before_anything_is_trained(here, tmp_path):
+def test_an_alternative_that_is_not_allowed_is_reported_before_training(here, tmp_path):
+    alternatives = {"training.epochs": [{"value": -1, "reason": "none"}]}
+    assumed = {"training.epochs": "not stated"}
     study = written(tmp_path / "mine")
-    path = study.folder / "01_a.yaml"
-    tree = yaml.safe_load(path.read_text()) | {
-        "assumed": {"training.epochs": "not stated"},
-        "alternatives": {"training.epochs": [{"value": -1, "reason": "none"}]},
-    }
-    path.write_text(yaml.safe_dump(tree))
+    changed(study, "01_a", assumed=assumed, alternatives=alternatives)
     process = here("run", "1", "--experiments", study.folder, "--data", "digits")
     assert process.returncode == 2
     assert "01_a: alternatives: training.epochs" in process.err
 
 
-def test_every_command_that_is_printed_works(here, command, image_folder, tmp_path):
-    """Of a study with its own images: on the terminal, the page, and in the documents."""
-    study = written(tmp_path / "my study", nothing_published)
+def test_every_command_in_output_and_reports_is_valid(here, command, image_folder, tmp_path):
+    study = written(tmp_path / "my study", published={})
     name = "it's wide"
     (study.folder / "baselines" / "net.yaml").rename(study.folder / "baselines" / f"{name}.yaml")
     what = ["--experiments", study.folder, "--data", image_folder]
@@ -260,8 +202,8 @@ def test_every_command_that_is_printed_works(here, command, image_folder, tmp_pa
         parsed(line, tmp_path)
     again = [line for line in commands(page=page) if "--fresh" in line]
     assert again
-    for line in again:  # on the images that it was run on, wherever the study's are said to be
-        assert str(image_folder) in line
+    for line in again:
+        assert str(image_folder) in line  # the images of the run, not those of the study
 
 
 @pytest.mark.parametrize(
@@ -273,33 +215,32 @@ def test_every_command_that_is_printed_works(here, command, image_folder, tmp_pa
         ({"data": "/images/tiny"}, "/images/tiny"),
     ],
 )
-def test_a_study_says_where_its_images_are(tmp_path, data, images):
-    study = says(written(tmp_path / "mine"), **data)
-    (study.folder / "profiles").mkdir()
+def test_images_come_from_the_study_unless_profile_or_option_name_others(tmp_path, data, images):
+    study = changed(written(tmp_path / "mine"), **data)
     profile = {"description": "few images", "data": "digits", "changes": {}}
-    (study.folder / "profiles" / "quick.yaml").write_text(yaml.safe_dump(profile))
+    study_of(study.folder, {"profiles/quick": profile})
     assert Options("all", experiments=study.folder).dataset == images.format(folder=study.folder)
     assert Options("all", experiments=study.folder, profile="quick").dataset == "digits"
     assert Options("all", experiments=study.folder, data="cifar10").dataset == "cifar10"
 
 
 @pytest.mark.parametrize("data", ["", 3, "a\x1b[31m"])
-def test_where_no_images_can_be_is_refused_in_one_line(tmp_path, data):
+def test_a_study_with_an_invalid_path_of_images_is_refused_in_one_line(tmp_path, data):
     study = written(tmp_path / "mine")
     with pytest.raises(UserError, match=r"study\.yaml: data: ") as caught:
-        says(study, data=data)
+        changed(study, data=data)
     assert str(caught.value).isprintable()
 
 
-def test_nobody_repeats_what_the_study_says_of_its_images_and_their_split(here, tmp_path):
-    study = written(tmp_path / "mine", nothing_published)
+def test_commands_need_no_data_option_if_the_study_names_images_and_split(here, tmp_path):
+    study = written(tmp_path / "mine", published={})
     squares(tmp_path / "squares")
-    (tmp_path / "squares" / "train").rename(study.folder / "tiny")  # which holds the classes
-    study = says(study, data="tiny")
+    (tmp_path / "squares" / "train").rename(study.folder / "tiny")  # a folder of classes
+    study = changed(study, data="tiny")
     refused = here("plan", "1", "--experiments", study.folder)
     assert refused.returncode == 2
     assert "needs test_fraction in study.yaml" in refused.err and refused.err.count("\n") == 1
-    study = says(study, test_fraction=0.2)
+    study = changed(study, test_fraction=0.2)
     for word in ("plan", "run"):
         process = here(word, "1", "--experiments", study.folder)
         assert process.returncode == 0, process.err
@@ -310,11 +251,11 @@ def test_nobody_repeats_what_the_study_says_of_its_images_and_their_split(here, 
     again = [line for line in commands(page=page) if "--fresh" in line]
     assert again and not any("--data" in line for line in again)
     with pytest.raises(UserError, match=r"study\.yaml: test_fraction: 1\.5 is not allowed"):
-        says(study, test_fraction=1.5)
+        changed(study, test_fraction=1.5)
 
 
 def commands(*texts, page=""):
-    """Every command of the project's in some outputs, as it stands there."""
+    """Returns every command of the project in texts and in a page, as it is shown there."""
     lines = [line for text in texts for line in text.splitlines()]
     shown = re.findall(r'data-copy="([^"]+)"|<code>(.+?)</code>', page)
     lines += [html.unescape(copied or code) for copied, code in shown]
@@ -326,7 +267,7 @@ def commands(*texts, page=""):
 
 
 def parsed(line, folder):
-    """A command is one that the program takes, and names files that are there."""
+    """Checks that the program accepts a command, and that the files in the command exist."""
     words = shlex.split(line)
     start = next(i for i, word in enumerate(words) if Path(word).name in ("ladder", "runner.py"))
     name, *rest = runner._as_command(words[start + 1 :])
@@ -334,6 +275,6 @@ def parsed(line, folder):
     context = group.commands[name].make_context(name, rest, resilient_parsing=False)
     for option in ("experiments", "data"):
         value = context.params.get(option)
-        # the words before a path of a record, whose images are not in git
+        # records are without images, so their commands contain a placeholder of the path
         if value and value != "digits" and not str(value).startswith("PATH-OF-"):
             assert (folder / value).exists(), line

@@ -25,7 +25,7 @@ def study_in(folder):
 
 @pytest.fixture
 def written(tmp_path):
-    """``written(text)`` is a file of that text, beside the shipped rungs."""
+    """``written(text)`` writes a file with this text beside the rungs of the project."""
     for name in NAMES[:5]:
         (tmp_path / f"{name}.yaml").write_text(PATHS[name].read_text())
 
@@ -64,7 +64,7 @@ def written(tmp_path):
         ("data.augmentation.cutout", [None] + [0] * 4),
     ],
 )
-def test_the_ladder_is_what_the_study_states(key, values):
+def test_the_rungs_have_the_values_that_the_study_states(key, values):
     assert [RUNGS[name].flat().get(key) for name in NAMES[:5]] == values
 
 
@@ -79,7 +79,7 @@ def test_resolved_yaml_loads_to_the_same_experiment(tmp_path):
         assert again.hash() == experiment.hash()
 
 
-def test_hash_depends_on_what_shapes_the_result_alone():
+def test_the_hash_depends_only_on_settings_that_affect_the_result():
     experiment = RUNGS["01_template"]
     assert experiment.model_copy(update={"title": "x", "assumed": {}}).hash() == experiment.hash()
     assert len({e.hash() for e in RUNGS.values()}) == len(NAMES)
@@ -89,12 +89,12 @@ def test_hash_depends_on_what_shapes_the_result_alone():
             assert study.change(experiment, changes, "test").hash() != experiment.hash()
 
 
-def test_a_key_that_comes_later_leaves_runs_and_checkpoints_what_they_are():
+def test_a_new_key_with_a_default_does_not_change_existing_hashes():
     make = pydantic.create_model
     later = make("Later", __base__=study.Training, momentum=(float | None, None))
     schema = make("Schema", __base__=study.Experiment, training=(later, ...))
     before = RUNGS["01_template"]
-    # as which there are runs and checkpoints
+    # existing runs and checkpoints have these hashes
     assert before.hash().startswith("731afc16e5990f21")
     assert before.trajectory().startswith("1e4eb8e0ee457e3a")
     tree = before.model_dump()
@@ -117,18 +117,18 @@ def test_a_key_that_comes_later_leaves_runs_and_checkpoints_what_they_are():
         ("all,vgg,1", NAMES),
     ],
 )
-def test_select(text, expected):
+def test_select_accepts_numbers_ranges_and_names(text, expected):
     assert study.select(text, NAMES) == expected
 
 
 @pytest.mark.parametrize("text", ["", "6", "3-1", "0-2", "x", "1-", "-", "all,", "99999", "١"])
-def test_select_refuses(text):
+def test_select_refuses_invalid_selections(text):
     with pytest.raises(UserError, match=r"^rungs "):
         study.select(text, NAMES)
 
 
-def test_two_rungs_of_one_number_are_refused():
-    with pytest.raises(UserError, match="rungs 06_mine, 06_other: give one of them another"):
+def test_two_rungs_with_the_same_number_are_refused():
+    with pytest.raises(UserError, match="rungs 06_mine, 06_other have the same number"):
         study.select("1", [*NAMES, "06_mine", "06_other"])
 
 
@@ -157,7 +157,7 @@ WHOLE = "a whole number, at least 1"
         (
             "training: {reduce_lr_on_plateau: {monitor: loss, factor: 0.5, patience: 1, "
             "min_delta: 0, min_lr: 0}, schedule: {name: cosine, decay_steps: 9}}",
-            ["training.schedule and reduce_lr_on_plateau: give one of them"],
+            ["training.schedule and reduce_lr_on_plateau: give only one of them"],
         ),
         ("data: {validation: {augmented: no}}", ["'no'", "true or false"]),
         ("model: {architecture: vgg, filters: [0]}", ["model.filters.0: 0 is not allowed", WHOLE]),
@@ -174,7 +174,7 @@ WHOLE = "a whole number, at least 1"
         ("name: other", ["name: is taken from a file"]),
     ],
 )
-def test_a_mistake_in_a_rung_is_one_line_that_names_it(written, content, words):
+def test_the_error_for_a_mistake_in_a_rung_names_it_in_one_line(written, content, words):
     refused(written(f"extends: 01_template\n{content}"), words)
 
 
@@ -201,25 +201,25 @@ ALIASES = "a: &a [x, x]\n" + "".join(
         ("extends: x", ["circle: x -> x"]),
         ("extends: y", ["circle: x -> y -> x"]),
         ("title: only", ["model: is missing"]),
-        ("", ["'key: value' lines are expected"]),
+        ("", ["contains None; write lines like 'key: value'"]),
         ("a: [1", ["line 1", "not valid YAML"]),
-        ("a: 1\na: 2", ["line 2", "the key 'a' stands there twice"]),
+        ("a: 1\na: 2", ["line 2", "the key 'a' is given twice"]),
         ("a: 1\n01: 2", ["line 2", "the key 1 is not text"]),
         (
             "!!python/object/apply:os.system [id]",
             ["line 1", "the tag !!python/object/apply:os.sys"],
         ),
-        ("a: 1\nb: !!str 010", ["line 2", "the tag !!str is not read", "in quotes"]),
+        ("a: 1\nb: !!str 010", ["line 2", "the tag !!str is not supported", "in quotes"]),
         ("title: &a x\nbase:\n  <<: *a", ["line 3", "the alias *a", "write out"]),
         (ALIASES, ["line 2", "alias"]),
         ("".join(f"k{i}: 1\n" for i in range(20_000)), ["longer than 64000 characters"]),
         ("".join(f"k{i}: 1\n" for i in range(6_000)), ["unknown key"]),
-        ("[" * 60_000, ["nested more than 20 deep"]),
-        ('"' + r"\x41" * 15_000 + '"', ["key: value"]),
+        ("[" * 60_000, ["nested more than 20 levels deep"]),
+        ('"' + r"\x41" * 15_000 + '"', ["contains", "key: value"]),
         ('a: "\\UFFFFFFFF"', ["not valid YAML"]),
     ],
 )
-def test_a_file_that_is_no_rung_is_refused_in_one_line_within_two_seconds(written, content, words):
+def test_a_file_that_is_not_a_rung_is_refused_within_two_seconds(written, content, words):
     written("extends: x", "y")
     path = written(content)
     start = time.process_time()
@@ -241,7 +241,7 @@ def test_a_file_that_is_no_rung_is_refused_in_one_line_within_two_seconds(writte
 )
 def test_scalars_are_those_of_yaml_1_2(text, value):
     read = parse_override(f"model.x={text}")["model"]["x"]
-    assert repr(read) == repr(value)  # which tells 1 from 1.0 and True
+    assert repr(read) == repr(value)  # 1, 1.0 and True are equal, but their texts differ
 
 
 RUNG_5 = RUNGS["05_deeper_dropout"]
@@ -254,7 +254,7 @@ RUNG_5 = RUNGS["05_deeper_dropout"]
 )
 @example("0o7")
 @example("no")
-def test_text_is_written_so_that_it_is_read_again(text):
+def test_any_text_is_the_same_after_writing_and_reading(text):
     experiment = RUNG_5.model_copy(update={"assumed": {"training.epochs": text}})
     try:
         checked = study.Experiment.model_validate(experiment.model_dump())
@@ -262,7 +262,7 @@ def test_text_is_written_so_that_it_is_read_again(text):
         return
     again = study.from_yaml(checked.to_yaml(), "test")
     assert again == checked.model_copy(update={"alternatives": {}})
-    assert yaml.safe_load(checked.to_yaml())["assumed"] == checked.assumed  # of YAML 1.1
+    assert yaml.safe_load(checked.to_yaml())["assumed"] == checked.assumed  # in YAML 1.1
 
 
 @pytest.mark.parametrize(
@@ -272,18 +272,18 @@ def test_text_is_written_so_that_it_is_read_again(text):
         ("|\n  two\n  lines\n", "two lines"),
     ],
 )
-def test_titles_of_all_languages_and_of_several_lines(written, text, title):
+def test_a_title_may_have_any_language_and_several_lines(written, text, title):
     assert study.load(written(f"extends: 01_template\ntitle: {text}\n")).title == title
 
 
-def test_a_profile_s_mistake_names_a_profile_s_keys(tmp_path):
+def test_the_error_for_an_unknown_key_of_a_profile_names_the_allowed_keys(tmp_path):
     (tmp_path / "profiles").mkdir()
     (tmp_path / "profiles" / "mine.yaml").write_text("description: x\ndata: digits\nchange: {}")
     with pytest.raises(UserError, match=r"did you mean 'changes'.*allowed: descr"):
         study_in(tmp_path).profile("mine")
 
 
-def test_files_that_cannot_be_read(tmp_path):
+def test_the_error_for_an_unreadable_file_gives_the_reason(tmp_path):
     with pytest.raises(UserError, match=r"none\.yaml: cannot be read: .*No such file"):
         study.load(tmp_path / "none.yaml")
     (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00\x01")
@@ -291,7 +291,7 @@ def test_files_that_cannot_be_read(tmp_path):
         study.load(tmp_path / "binary.yaml")
 
 
-# tmp_path is overwritten by each example; first examples import slowly on a busy machine
+# Each example overwrites the files of the last; imports make the first examples slow.
 RELAXED = settings(
     max_examples=100,
     deadline=None,
@@ -317,7 +317,7 @@ syntax = st.lists(st.sampled_from([*marks, *words]), max_size=25).map("".join)
 
 
 def one_line_or_valid(function):
-    """Runs it: either it works or it is a UserError of one printable line."""
+    """Calls a function that may only fail with a UserError of one printable line."""
     try:
         return function()
     except UserError as error:
@@ -354,7 +354,7 @@ def test_any_override_works_or_is_refused_in_one_line(key, value):
         ("null,{name: adamw, weight_decay: 0.1}", ["null", "{name: adamw, weight_decay: 0.1}"]),
         ('"a,b"', ['"a,b"']),
         ("'a,b',c", ["'a,b'", "c"]),
-        # what is no list is left to be refused as it stands
+        # a text that is not a list stays as it is, and is refused later
         ("", [""]),
         ("16,", ["16,"]),
         ("[4,8", ["[4,8"]),
@@ -366,7 +366,7 @@ def test_a_list_without_brackets_is_a_sweep(value, values):
     assert study.sweep(f"a.b={value}") == [f"a.b={one}" for one in values]
 
 
-def test_a_profile_varies_only_the_blocks_that_a_rung_has(monkeypatch):
+def test_a_profile_changes_only_blocks_that_are_not_null_in_a_rung(monkeypatch):
     changes = {"training": {"epochs": 10, "early_stopping": {"patience": 2}}}
     profile = Profile(description="x", data="digits", changes=changes)
     monkeypatch.setattr(Study, "profile", lambda self, name: profile)
@@ -382,7 +382,7 @@ def test_a_profile_varies_only_the_blocks_that_a_rung_has(monkeypatch):
     assert ladder.experiment("04_lr_schedule", "quick").training.early_stopping is None
 
 
-def test_a_reason_goes_with_the_value_that_it_was_for(written):
+def test_a_changed_value_loses_its_reason_unless_a_new_one_is_given(written):
     text = "extends: 02_augmentation\ntraining: {learning_rate: 0.01}\n"
     before, mine = RUNGS["02_augmentation"].assumed, study.load(written(text)).assumed
     assert before.keys() - mine.keys() == {"training.learning_rate"}
@@ -390,7 +390,7 @@ def test_a_reason_goes_with_the_value_that_it_was_for(written):
     assert mine == before | {"training.learning_rate": "a guess"}
 
 
-def test_rungs_stand_in_the_order_of_their_numbers_and_hidden_files_are_nobodys(tmp_path):
+def test_rungs_are_ordered_by_their_numbers_and_hidden_files_are_ignored(tmp_path):
     for name in ("10_x", "6_y", "07_z"):
         (tmp_path / f"{name}.yaml").touch()
     for folder in ("", "baselines", "profiles"):
@@ -415,7 +415,7 @@ def test_rungs_stand_in_the_order_of_their_numbers_and_hidden_files_are_nobodys(
         ("profiles/6-fast.Yaml", "mine.yaml"),
     ],
 )
-def test_a_file_that_looks_like_an_experiment_is_refused_with_an_example(tmp_path, file, name):
+def test_the_error_for_a_misnamed_file_suggests_a_name(tmp_path, file, name):
     for folder in ("baselines", "profiles"):
         (tmp_path / folder).mkdir()
     for other in ("01_x.yaml", "claims.yaml", "base.yml", "01_x.yaml~", "2024 notes.md"):
@@ -429,5 +429,5 @@ def test_a_file_that_looks_like_an_experiment_is_refused_with_an_example(tmp_pat
     (tmp_path / file).rename((tmp_path / file).with_name(name))
     study_in(tmp_path).check_names()
     (tmp_path / "baselines" / "01_x.yaml").touch()
-    with pytest.raises(UserError, match=r"01_x\.yaml: is left out; give it a name .* no other"):
+    with pytest.raises(UserError, match=r"01_x\.yaml: the file is not used .* no other"):
         study_in(tmp_path).check_names()

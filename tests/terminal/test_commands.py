@@ -55,7 +55,7 @@ def test_keys_are_listed_with_type_default_and_meaning(here):
     batch = here("keys", "training.batch_size").out.splitlines()
     assert batch == [
         "training.batch_size: a whole number, at least 1 and at most 100000",
-        "    Images of a training step.",
+        "    Images per training step.",
     ]
     sgd = here("keys", "training.optimizer").out
     assert "training.optimizer.momentum (sgd): a number = 0.0\n    Float hyperparameter >= 0" in sgd
