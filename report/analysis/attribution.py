@@ -187,14 +187,12 @@ def varied(
     """Returns the rows with alternatives; ``known`` maps names to the study's experiments."""
     found = []
     for system in systems:
-        if not (plan := known.get(system.name)):
-            continue
-        row = _system(system, plan, _runs(runs, plan).values())
-        alternatives = [
-            Alternative(*why, compare(row, _system(system, e, _runs(runs, e).values())))
-            for why, e in ablation.alternatives(plan).items()
-        ]
-        if alternatives:
+        if (plan := known.get(system.name)) and plan.alternatives:
+            row = _system(system, plan, _runs(runs, plan).values())
+            alternatives = [
+                Alternative(*why, compare(row, _system(system, e, _runs(runs, e).values())))
+                for why, e in ablation.alternatives(plan).items()
+            ]
             found.append(Varied(row, alternatives))
     return found
 

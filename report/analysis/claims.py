@@ -194,8 +194,7 @@ def _by_accuracies(claim: Claim, systems: Sequence[System], found: list[Contrast
         evidence = "the seeds are paired, because their accuracies are correlated"
     else:
         evidence = "the interval uses the deviation between seeds that all rows share"
-    seeds = ", ".join(str(len(s.runs)) for s in systems)
-    evidence = f"{seeds} seed{'s' * (seeds != '1')}; {evidence}"
+    evidence = f"seeds per row: {', '.join(str(len(s.runs)) for s in systems)}; {evidence}"
     used = tuple(run for s in systems for run in s.runs)
     return Judgement(claim, claim.bound.judge(*interval), evidence, used, least.value, interval)
 

@@ -87,7 +87,6 @@ class Content:
 
     @property
     def verdicts(self) -> list[Verdict]:
-        """The verdicts on the published accuracies."""
         return [s.verdict for s in self.systems if not math.isnan(s.published)]
 
     @property
@@ -154,23 +153,14 @@ def load(
         raise nothing_run(study, f"there is no record in {study.results}", uri)
     chosen |= {"recorded": recorded, "compare": compare, "uri": uri}
     shown = selection.select(pd.concat(frames, ignore_index=True), study, **chosen)
-
-    def content(each: Selection) -> Content:
-        if each.run_set.recorded:
-            measured = [of_record[run_id] for run_id in each.finished["run_id"]]
-        else:
-            measured = runs.load(uri, each.finished)
-        return _content(uri, study, each, measured)
-
-    first, *others = map(content, (shown, *shown.compared))
+    first, *others = (_content(uri, study, each, of_record) for each in (shown, *shown.compared))
     return replace(first, compared=tuple(others))
 
 
 def of_records(study: Study, found: Iterable[Record], **chosen: Any) -> Content:
     """Computes a report's content from one or more records, without a store."""
     of_record, frame = _recorded(found)
-    shown = selection.select(frame, study, **chosen)
-    return _content("", study, shown, [of_record[run_id] for run_id in shown.finished["run_id"]])
+    return _content("", study, selection.select(frame, study, **chosen), of_record)
 
 
 def _recorded(found: Iterable[Record]) -> tuple[dict[str, Run], pd.DataFrame]:
@@ -180,9 +170,13 @@ def _recorded(found: Iterable[Record]) -> tuple[dict[str, Run], pd.DataFrame]:
     return made, pd.DataFrame(rows)
 
 
-def _content(uri: str, study: Study, chosen: Selection, measured: list[Run]) -> Content:
+def _content(uri: str, study: Study, chosen: Selection, of_record: Mapping[str, Run]) -> Content:
     statements = claims.load_statements(study)
     known = {name: study.experiment(name, chosen.run_set.profile) for name in study.files}
+    if chosen.run_set.recorded:
+        measured = [of_record[run_id] for run_id in chosen.finished["run_id"]]
+    else:
+        measured = runs.load(uri, chosen.finished)
     measured = _renamed(measured, known)
     whole = [run for run in measured if "~" not in run.rung]
     systems, ladder = _systems(statements, chosen, known, whole)

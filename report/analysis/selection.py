@@ -36,9 +36,9 @@ class RunSet:
     def label(self) -> str:
         """``cifar10 (9acbe397eb29), full profile, recorded runs``."""
         known = f" ({self.fingerprint[:12]})" * bool(self.fingerprint)
-        label = f"{self.dataset}{known}, {self.profile} profile"
-        label = f"{label}, modified: {self.modified}" if self.modified else label
-        return f"{label}, recorded runs" if self.recorded else label
+        modified = f", modified: {self.modified}" * bool(self.modified)
+        recorded = ", recorded runs" * self.recorded
+        return f"{self.dataset}{known}, {self.profile} profile{modified}{recorded}"
 
     def matches(self, text: str) -> bool:
         """Whether a text is the label or one of the properties by which sets differ."""
@@ -49,14 +49,13 @@ class RunSet:
     @property
     def reservation(self) -> str:
         """Why the runs are not comparable with the study; "" if they are."""
-        reasons = []
-        if self.dataset != self.study.dataset:
-            reasons.append(f"on another dataset ({self.dataset}, not {self.study.dataset_title})")
-        if self.profile != "full":
-            reasons.append(f"in the {self.profile} profile")
-        if self.modified:
-            reasons.append(f"with modified settings ({self.modified})")
-        return " and ".join(reasons)
+        other = f"on another dataset ({self.dataset}, not {self.study.dataset_title})"
+        reasons = [
+            other * (self.dataset != self.study.dataset),
+            f"in the {self.profile} profile" * (self.profile != "full"),
+            f"with modified settings ({self.modified})" * bool(self.modified),
+        ]
+        return " and ".join(filter(None, reasons))
 
 
 @dataclass(frozen=True, eq=False)
@@ -162,8 +161,8 @@ def _selection(run_set: RunSet, everything: list[RunSet]) -> Selection:
     same = done["config_hash"] == done["rung"].map(chosen_hash)
     newest = done[same].drop_duplicates(["rung", "seed"]).sort_values(["rung", "seed"])
     notes = tuple(
-        f"{rung}: {count(len(older), 'older run')} of the same seed or of another configuration "
-        f"left out; configuration {chosen_hash[rung][:12]} is shown"
+        f"{rung}: the report shows configuration {chosen_hash[rung][:12]} and leaves out "
+        f"{count(len(older), 'older run')} of the same seed or of another configuration"
         for rung, older in done[~done["run_id"].isin(newest["run_id"])].groupby("rung")
     )
     return Selection(run_set, newest, runs[~finished], notes, others)

@@ -15,7 +15,7 @@ ALPHA = 0.05
 LEAST = 4
 """The fewest degrees of freedom that a deviation needs to decide anything."""
 GUESS = 6
-"""Degrees of freedom of a system's scale, which is a guess: 1 / (2 * 0.29 ** 2), if 29 % off.
+"""Degrees of freedom of a system's scale, which is a guess; six stands for an error of 29 %.
 
 With six, at least 93.9 % of intervals contain the truth in each case of docs/evidence.md. With
 eight, 92.8 % do in the worst case; with exact scales, 89.5 % (``python -m docs.coverage --worth``).

@@ -168,8 +168,8 @@ def compare(before: System, after: System) -> Step:
     )
     pairs = [(run, later[seed]) for seed, run in earlier.items() if seed in later]
     gains = [b.metric("test_accuracy") - a.metric("test_accuracy") for a, b in pairs]
-    used = [*before.runs, *after.runs]
-    same_images = len({run.tags.get("dataset_fingerprint") for run in used}) < 2
+    sets = {run.tags.get("dataset_fingerprint") for run in (*before.runs, *after.runs)}
+    same_images = len(sets) < 2
     by_image = [found for a, b in pairs if same_images and (found := _by_image(a, b))]
     median = np.median(by_image, axis=0)[0] if by_image else math.nan
     means = np.mean(by_image, axis=0)[1:] if by_image else [math.nan] * 3
