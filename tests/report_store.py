@@ -117,7 +117,6 @@ class Store:
         metrics: dict[str, float] | None = None,
         like: str | None = None,
         classes: tuple[str, ...] = CLASSES,
-        n_train: int = 50_000,
         start: int | None = None,
     ) -> str:
         """Adds a run of an experiment, or of the file that ``rung`` names.
@@ -182,7 +181,7 @@ class Store:
             client.log_batch(run_id, points[at : at + 1000])
         flat = experiment.flat()
         client.log_batch(run_id, params=[Param(k, json.dumps(v)) for k, v in flat.items()])
-        profiled = json.dumps({"features_shape": [n_train, 32, 32, 3]})
+        profiled = json.dumps({"features_shape": [50_000, 32, 32, 3]})
         source = json.dumps({"tags": {"source": f"path/of/{dataset}"}})
         data = Dataset(dataset, fingerprint[:32], "code", source, profile=profiled)
         context = [InputTag("mlflow.data.context", "training")]

@@ -1,4 +1,4 @@
-"""Measures what each change of a step adds, and what a row reaches with other assumptions.
+"""Computes how much each change of a step adds, and what rows reach with other assumptions.
 
 The runs are of experiments that ``resnet.study.ablation`` derives from the study's files.
 """
@@ -24,7 +24,7 @@ Subset = frozenset[str]
 def shapley(worth: dict[Subset, float]) -> dict[str, float]:
     """Averages each factor's gain over all orders in which the factors can be added.
 
-    ``worth`` has the value of every subset. The averages add up to the gain of all factors.
+    ``worth`` maps every subset of factors to a value. The results add up to the whole gain.
     """
     factors = [factor for subset in worth if len(subset) == 1 for factor in subset]
     n = len(factors)
@@ -41,8 +41,8 @@ def shapley(worth: dict[Subset, float]) -> dict[str, float]:
 class Factor(NamedTuple):
     """What one factor of a step adds; ``shapley`` has one value per seed.
 
-    ``leave_one_out`` leads from the rung without the factor to the rung. ``add_one_in`` leads from
-    the rung before to the rung before with the factor.
+    ``leave_one_out`` is the step to the rung from the rung without the factor. ``add_one_in`` is
+    the step from the previous rung to the previous rung with the factor.
     """
 
     key: str
@@ -63,7 +63,7 @@ class Factor(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Ablation:
-    """A step with runs of subsets of its changes.
+    """A step, with the runs of every subset of its changes.
 
     ``systems`` has every subset, the empty one first. ``seeds`` are the seeds that all subsets
     have. ``missing`` maps an experiment's name to the seeds that the experiment lacks.
@@ -82,7 +82,7 @@ class Ablation:
 
     @cached_property
     def factors(self) -> list[Factor]:
-        """The factors in the schema's order; empty if no seed has all subsets."""
+        """The factors in the schema's order; empty if no seed was run with all subsets."""
         by_seed = [
             shapley({s: system.accuracies[i] for s, system in self.systems.items()})
             for i in range(len(self.seeds))
@@ -106,7 +106,7 @@ def ablations(
     runs: Sequence[Run],
     credited: Mapping[str, list[str]],
 ) -> list[Ablation]:
-    """Returns the steps of which a subset other than the two rungs was run.
+    """Returns the steps with a run of some, but not all, of their changes.
 
     ``known`` maps names to the experiments in the study's files. ``credited`` maps rungs to the
     factors that the study credits.
@@ -120,7 +120,7 @@ def ablations(
         made = {s: (e, _runs(runs, e)) for s, e in ablation.subsets(before, after).items()}
         between = [by_seed for _, by_seed in made.values()][1:-1]
         seeds = sorted({seed for by_seed in between for seed in by_seed})
-        if not seeds:  # the runs are of an earlier version of the file
+        if not seeds:  # the runs belong to an earlier version of the file
             continue
         complete = [s for s in seeds if all(s in by_seed for _, by_seed in made.values())]
         systems = {
@@ -142,7 +142,7 @@ class Alternative(NamedTuple):
 
 
 class Varied(NamedTuple):
-    """A row, and the alternatives to its assumptions with or without runs."""
+    """A row and the alternatives to its assumptions, whether run or not."""
 
     system: System
     alternatives: list[Alternative]
@@ -153,7 +153,7 @@ class Varied(NamedTuple):
 
     @property
     def doubt(self) -> str:
-        """Names the assumptions that may be why the row fails, in a clause; "" if none may be."""
+        """The assumptions that may be why the row fails, as a clause; "" if there are none."""
 
         def named(some: Iterable[Alternative]) -> str:
             return " or ".join(dict.fromkeys(_setting(a.key) for a in some))
@@ -198,7 +198,7 @@ def varied(
 
 
 def _runs(runs: Sequence[Run], experiment: Experiment) -> dict[int, Run]:
-    """Maps seeds to runs of an experiment; a run with a file's name replaces a derived one."""
+    """Maps each seed to its run; a rung's own run is preferred to a run of ``ladder ablate``."""
     config_hash = experiment.hash()
     return {
         run.seed: run

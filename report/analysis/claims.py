@@ -2,7 +2,6 @@
 
 import json
 import math
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
@@ -86,15 +85,16 @@ class Statements(Strict):
                     raise ValueError(f"claim {claim.id}: there is no experiment {name!r}")
             if QUANTITIES[claim.quantity].whole_ladder:
                 if claim.rung not in self.ladder[1:]:
-                    raise ValueError(f"claim {claim.id}: no step leads to {claim.rung!r}")
+                    raise ValueError(
+                        f"claim {claim.id}: no step of the ladder leads to {claim.rung!r}"
+                    )
                 if len(self.ladder) < 3:
                     raise ValueError(f"claim {claim.id}: there is no other step to compare with")
-        repeated = [i for i, n in Counter(claim.id for claim in self.claims).items() if n > 1]
-        if repeated:
+        ids = [claim.id for claim in self.claims]
+        if repeated := [name for name in ids if ids.count(name) > 1]:
             raise ValueError(f"several claims have the id {repeated[0]!r}; rename all but one")
-        for rung in self.credited:
-            if rung not in self.ladder[1:]:
-                raise ValueError(f"credited: no step leads to {rung!r}")
+        if strange := [rung for rung in self.credited if rung not in self.ladder[1:]]:
+            raise ValueError(f"credited: no step of the ladder leads to {strange[0]!r}")
         return self
 
     @property
@@ -175,7 +175,7 @@ def judge(claim: Claim, systems: Mapping[str, System], ladder: list[str]) -> Jud
 
 
 def _changed(claim: Claim, runs: Sequence[Run]) -> list[str]:
-    """Notes if the claim differs from the claim that runs kept when they began."""
+    """Returns a note if runs began with another version of the claim."""
     now = claim.model_dump(exclude={"id", "text", "where"}, exclude_none=True)
     then = [run.bounds.get(claim.id) for run in runs if run.bounds]
     if not (other := [bound for bound in then if bound != now]):

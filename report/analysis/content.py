@@ -30,7 +30,7 @@ class Content:
 
     ``rivals`` compares each baseline with the last rung. ``derived_runs`` has the runs of
     experiments that ``resnet.study.ablation`` derived from files. ``ablations`` and ``varied`` are
-    computed from these runs, and are empty for modified settings.
+    computed from these runs, and are empty if settings were modified.
     """
 
     uri: str
@@ -66,7 +66,7 @@ class Content:
 
     @property
     def seconds(self) -> float:
-        """The training time of all runs shown; an epoch that runs share counts once."""
+        """The training time of all runs shown; an epoch shared by several runs counts once."""
         return float(np.nansum([run.device_seconds for run in self.runs]))
 
     @property
@@ -105,7 +105,7 @@ class Content:
 
     @property
     def pictured(self) -> Run | None:
-        """The run whose confusion matrix is shown: the best system's first with predictions."""
+        """The run for the confusion matrix: the best system's first run with predictions."""
         return next((run for s in self._best_first for run in s.runs if run.n_test), None)
 
     @cached_property
@@ -224,7 +224,7 @@ def _systems(
 ) -> tuple[dict[str, System], list[str]]:
     """Returns every row by name, still without the shared deviation, and the names of the ladder.
 
-    The ladder comes first. It has no user's own rung with the number of a published rung.
+    The ladder comes first. A user's rung with the number of a published rung is not part of it.
     """
     waiting = _waiting(chosen)
     ran = (run.rung for run in whole)
@@ -263,7 +263,7 @@ def _shared(systems: Mapping[str, System]) -> tuple[Shared, list[str]]:
     why = "All accuracies and gains share one deviation between seeds, so none of them is decided"
     lacking = [
         f"{run.rung}, seed {run.seed} (run {run.id[:8]}): {run.lacks}. {why}. Delete the run in "
-        "MLflow to report without it."
+        "MLflow to leave it out."
         for system in systems.values()
         for run in system.runs
         if run.lacks

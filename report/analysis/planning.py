@@ -46,7 +46,7 @@ def prospect(content: Content, row: System) -> Prospect:
 
 def _of_claim(claim: Claim, content: Content) -> Prospect:
     quantity, published = QUANTITIES[claim.quantity], content.statements.published
-    if quantity.weights:  # the sum that takes most seeds counts
+    if quantity.weights:  # the claim needs the seeds of its most demanding sum
         sums = quantity.weights(claim.rung, claim.against or "", content.statements.ladder)
         weighed = [
             _of_accuracies(
@@ -95,7 +95,7 @@ def _of_accuracies(
 
 
 def _half(bound: Bound, expected: float) -> float:
-    """Returns the distance from an expected value (NaN: the middle) to a bound's nearer end."""
+    """Returns a value's distance from the nearer end of a bound; for NaN, half the bound's width."""
     low, high = bound.ends
     if math.isnan(expected):
         return (high - low) / 2 if math.isfinite(high - low) else math.nan

@@ -13,7 +13,7 @@ from report.analysis.runs import Run
 Unit = Literal["accuracy", "points", "epoch", "ratio", "images", "number"]
 
 GAP_EPOCHS = 3
-"""Number of last epochs over which the gap between two curves is averaged."""
+"""Number of final epochs over which the gap between two curves is averaged."""
 SLOPE_EPOCHS = 10
 """Number of epochs on each side of a learning-rate drop to which slopes are fitted."""
 
@@ -22,11 +22,9 @@ class Quantity(NamedTuple):
     """A quantity that a claim can be about; the epochs 0 and infinity mean "never".
 
     Attributes:
-        unit: unit of the values.
-        meaning: description for readers.
-        measure: function of a run and the run compared with it; NaN if a run lacks the data.
-        weights: function of the rung, the rung compared with it and the ladder, which returns
-            weights of accuracies; the claim is about the least weighted sum.
+        measure: function that returns the value for a run and the run compared with it, or NaN.
+        weights: function that returns weights of accuracies for a rung, the rung compared with it
+            and the ladder. The claim is about the least weighted sum.
         vote: weights of the accuracies of a vote and of a single network.
         needs: key that a claim must have in addition to ``rung``.
         whole_ladder: whether all rungs are needed.
@@ -120,7 +118,7 @@ QUANTITIES: dict[str, Quantity] = {
     ),
     "vote_errors": Quantity(
         "images",
-        "test images that a vote of networks misclassifies, mean over all choices of voters",
+        "number of test images that a vote misclassifies, mean over all choices of voters",
         vote=(-1, 0),
         needs="voters",
     ),
@@ -151,7 +149,7 @@ QUANTITIES: dict[str, Quantity] = {
     ),
     "gap_ratio": Quantity(
         "ratio",
-        "the final gap divided by the final gap of the row named by 'against', if above zero",
+        "final gap divided by the final gap (if above zero) of the row named by 'against'",
         lambda run, against: _ratio(gap(run), gap(against)),
         needs="against",
     ),

@@ -64,7 +64,7 @@ class Run:
 
     @cached_property
     def bounds(self) -> dict[str, Any]:
-        """:attr:`resnet.study.Study.bounds` when the run began; empty if not tagged."""
+        """:attr:`resnet.study.Study.bounds` when the run began; empty if unknown."""
         bounds = _decode(self.tags.get("bounds", ""))
         return bounds if isinstance(bounds, dict) else {}
 
@@ -73,9 +73,8 @@ class Run:
         """Device time of the epochs that no other run trained, divided by the number of lanes."""
         shared = self.history["epoch_seconds"].iloc[: int(self.metrics.get("shared_epochs", 0))]
         lanes = self.tags.get("lanes", "")  # a record may hold any text
-        known = re.fullmatch("[1-9][0-9]{0,3}", lanes)
         own = self.metric("train_seconds") - float(shared.sum())
-        return own / (int(lanes) if known else 1)
+        return own / (int(lanes) if re.fullmatch("[1-9][0-9]{0,3}", lanes) else 1)
 
     @property
     def n_test(self) -> int:
@@ -106,7 +105,7 @@ class Run:
         """Half the mean square of the change in validation accuracy from epoch to epoch.
 
         This estimates the variance of one epoch. The last ``SETTLED`` epochs at the tested learning
-        rate count, or at any rate if fewer than three had that rate. NaN for one epoch or gaps.
+        rate count, or at any rate if fewer than three had that rate. NaN if epochs are missing.
         """
         curve, rate = self.curve("val_accuracy"), self.curve("learning_rate")
         tested = self.metric("tested_epoch")
@@ -118,8 +117,7 @@ class Run:
 
     @property
     def diverged(self) -> int:
-        whole = len(self.curve("val_accuracy"))
-        return diverged(self.history["loss"]) if whole else 0
+        return diverged(self.history["loss"]) if len(self.curve("val_accuracy")) else 0
 
     @property
     def lacks(self) -> str:

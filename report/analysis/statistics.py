@@ -18,7 +18,8 @@ GUESS = 6
 """Degrees of freedom of a system's scale, which is a guess; six stands for an error of 29 %.
 
 With six, at least 93.9 % of intervals contain the truth in each case of docs/evidence.md. With
-eight, 92.8 % do in the worst case; with exact scales, 89.5 % (``python -m docs.coverage --worth``).
+eight, 92.8 % do in the worst case. If scales count as exact, 89.5 % do (``python -m docs.coverage
+--worth``).
 """
 CONTRADICTED = 0.01
 """The p value of the F test below which a system's seeds contradict the shared deviation."""
@@ -46,7 +47,7 @@ class Estimate(NamedTuple):
     """A system's accuracies by seed, and the variance of one run.
 
     ``freedom`` is the variance's number of degrees of freedom. Estimates with the same ``source``
-    share the variance's error.
+    rest on the same estimated deviation.
     """
 
     values: Mapping[int, float]

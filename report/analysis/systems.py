@@ -79,7 +79,7 @@ class System:
 
     @cached_property
     def sample(self) -> Sample:
-        """The accuracies by seed, and their scale, from the jumps and floors of the runs."""
+        """The accuracies by seed, and the scale computed from the runs' jumps and floors."""
         found = {r.seed: v for r in self.runs if not math.isnan(v := r.metric("test_accuracy"))}
         of_runs = [run.jumps + run.floor**2 for run in self.runs]
         return Sample(found, math.sqrt(np.mean(of_runs)) if of_runs else math.nan)
@@ -134,9 +134,10 @@ class Step:
     """A comparison of two systems; unknown numbers are NaN.
 
     ``gain`` is the difference of the means, with its 95 % ``interval`` and the two-sided ``p`` of
-    no difference. ``gains`` has the difference for each common seed. ``mcnemar_p`` is the median of
-    these seeds. The mean of these seeds is given for ``agreement`` (the share of images put into
-    the same class), ``newly_right`` and ``newly_wrong`` (images that only one network gets right).
+    no difference. ``gains`` has the difference for each common seed. ``mcnemar_p`` is the median
+    over these seeds. Means over these seeds are ``agreement`` (the share of images put into the
+    same class), ``newly_right`` and ``newly_wrong`` (images that only ``after`` or only ``before``
+    gets right).
     """
 
     before: System
@@ -177,7 +178,7 @@ def compare(before: System, after: System) -> Step:
     if missing := [f"{s.name}: {s.waiting}" for s in (before, after) if not s.runs]:
         basis = ", ".join(missing)
     elif contrast.paired:
-        basis = f"{len(pairs)} seeds, paired because they are correlated"
+        basis = f"{len(pairs)} seeds, paired because their accuracies are correlated"
     else:
         basis = f"{before.basis}; {after.basis}"
     basis += "; other images" * (not same_images)
@@ -199,7 +200,7 @@ def _by_image(a: Run, b: Run) -> tuple[float, float, float, float] | None:
 
 
 def holm(steps: Sequence[Step]) -> dict[str, float]:
-    """Returns the p values with Holm's correction by the later system's name, leaving out NaN."""
+    """Maps later systems' names to the steps' p values with Holm's correction, leaving out NaN."""
     ordered = sorted((step for step in steps if not math.isnan(step.p)), key=lambda step: step.p)
     corrected, highest = {}, 0.0
     for i, step in enumerate(ordered):

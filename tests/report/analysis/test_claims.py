@@ -221,7 +221,7 @@ def test_a_claim_may_be_about_a_rung_without_a_published_accuracy(full, tmp_path
         ("id: deeper-gain", "id: early-stop-idle", "several claims have the id 'early-stop-idle'"),
         ("    against: vgg\n", "", "needs 'against'"),
         ("tolerance: 0.015", "tolerance: lots", "tolerance"),
-        ("  02_augmentation: [", "  01_template: [", "no step leads to '01_template'"),
+        ("  02_augmentation: [", "  01_template: [", "no step of the ladder leads to"),
         ("credited:", "credits:", "credits: unknown key (did you mean 'credited'?)"),
         ("seeds: 5", "seeds: 0", "0 is not allowed; it must be a whole number, at least 1"),
     ],
