@@ -95,7 +95,7 @@ def _of_accuracies(
 
 
 def _half(bound: Bound, expected: float) -> float:
-    """Returns a value's distance from the nearer end of a bound; for NaN, half the bound's width."""
+    """Returns a value's distance from the nearer end of a bound; for NaN, half the width."""
     low, high = bound.ends
     if math.isnan(expected):
         return (high - low) / 2 if math.isfinite(high - low) else math.nan
