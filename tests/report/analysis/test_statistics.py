@@ -37,20 +37,22 @@ def test_the_shared_deviation_agrees_with_weighted_least_squares():
     assert math.sqrt(alone.variance) == pytest.approx(0.03 * math.sqrt(squares / 6))
 
 
-def mean(samples, name):
-    """The contrast of one system's mean."""
-    return statistics.contrast([(1, statistics.Shared.of(samples).estimate(name, samples[name]))])
+def means(samples):
+    """The contrast of each system's mean, by name."""
+    shared = statistics.Shared.of(samples)
+    estimates = {name: shared.estimate(name, sample) for name, sample in samples.items()}
+    return {name: statistics.contrast([(1, e)]) for name, e in estimates.items()}
 
 
 def test_below_four_degrees_of_freedom_there_is_no_interval():
     close = (0.8, 0.801)
     for rows, known in (([close] * 3, False), ([close] * 4, True), ([close] * 3 + [(0.8,)], False)):
         found = samples(*((values, 0.01) for values in rows))
-        assert math.isnan(mean(found, "s0").interval()[0]) is not known
+        assert math.isnan(means(found)["s0"].interval()[0]) is not known
 
 
 def test_without_any_difference_between_seeds_there_is_no_interval():
-    same = mean(samples(*[((0.8, 0.8), 0.01)] * 6), "s0")
+    same = means(samples(*[((0.8, 0.8), 0.01)] * 6))["s0"]
     assert np.isnan([*same.interval(), same.p]).all()
 
 
@@ -62,7 +64,7 @@ def test_a_row_that_contradicts_the_others_uses_the_deviation_of_its_own_seeds()
     assert shared.own == {"s4"}
     assert shared.freedom == 8
     assert shared.factor == pytest.approx(1)
-    assert mean(found, "s4").interval() == pytest.approx(t_interval(wild))
+    assert means(found)["s4"].interval() == pytest.approx(t_interval(wild))
     # a gain over another row has Satterthwaite's degrees of freedom
     gain = statistics.gain(shared.estimate("s0", found["s0"]), shared.estimate("s4", found["s4"]))
     own, other = np.var(wild, ddof=1) / 5, 0.01**2 / 3
@@ -98,9 +100,7 @@ ROWS = st.lists(st.tuples(ACCURACIES, st.floats(0.002, 0.02)), min_size=2, max_s
 @given(ROWS, st.floats(-0.2, 0.2))
 def test_the_interval_and_the_test_never_contradict_each_other(rows, zero):
     """The p value is below 5 % exactly if the interval does not contain zero."""
-    found = samples(*rows)
-    for name in found:
-        known = mean(found, name)
+    for known in means(samples(*rows)).values():
         off = known._replace(value=known.value - 0.8 - zero)
         low, high = off.interval()
         if not math.isnan(low) and min(abs(low), abs(high)) > 1e-9:
@@ -135,7 +135,7 @@ def test_a_further_run_at_the_mean_never_makes_a_verdict_less_firm(rows, at, mid
     after = before | {name: before[name]._replace(values=values | {len(values): mean})}
     bound = Bound(min=middle - room, max=middle + room)
     old, new = (
-        {name: bound.judge(*mean(found, name).interval()) for name in found}
+        {name: bound.judge(*contrast.interval()) for name, contrast in means(found).items()}
         for found in (before, after)
     )
     was, now = (statistics.Shared.of(found).own for found in (before, after))
