@@ -1,5 +1,6 @@
-"""Known runs, what a report makes of them, and how a reader, a machine or a browser takes it."""
+"""Makes runs with known results, expected values, and readers of reports for tests."""
 
+import html
 import io
 import json
 import math
@@ -14,7 +15,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pandas as pd
 import pytest
-from report_store import LADDER, STUDY, TRUTH, Store, curve, labels, right
+from report_store import LADDER, STUDY, TRUTH, Store, curve, predictions, right
 from scipy import stats
 
 import runner
@@ -34,7 +35,7 @@ CHROMIUM = screenshots.CHROMIUM
 
 
 def copied(folder):
-    """A copy of the study that comes with the project."""
+    """A copy of the project's study."""
     return Study.open(shutil.copytree(SHIPPED, folder / "study"))
 
 
@@ -71,13 +72,11 @@ def build(store, out=None, **chosen):
     return output.write(analysis.load(store.uri, **chosen), out or store.folder / "out")
 
 
-# --- runs without one --------------------------------------------------------------------------
+# --- runs without a store ----------------------------------------------------------------------
 
 
 def made_run(rung, seed, percent, drop):
-    correct = right(200, 2 * percent, seed)
-    history = curve(30, percent / 100 + 0.04, percent / 100, drops=(drop,))
-    truth = labels(200)
+    """A run of a rung's file with 200 test images."""
     return analysis.Run(
         id=f"{rung}{seed}",
         rung=rung,
@@ -92,21 +91,15 @@ def made_run(rung, seed, percent, drop):
             "stopped_epoch": 0.0,
             "tested_epoch": 30.0,
         },
-        history=history.astype(float),
+        history=curve(30, percent / 100 + 0.04, percent / 100, drops=(drop,)).astype(float),
         n_train=50_000,
         source="",
-        predictions=pd.DataFrame(
-            {
-                "label": truth,
-                "predicted": np.where(correct, truth, (truth + 1) % 10),
-                "truth_probability": np.where(correct, *TRUTH),
-            }
-        ),
+        predictions=predictions(right(200, 2 * percent, seed)),
     )
 
 
 def rows(runs):
-    """The ladder's rows that runs make, by name, with the deviation that they share."""
+    """The ladder's rows of these runs by name, with the deviation that the rows share."""
     found = {
         rung: analysis.System(
             name=rung,
@@ -123,35 +116,31 @@ def rows(runs):
 
 
 def measured(store, assumed=None):
-    """A store's rows by name, of which nothing was assumed but what is said here."""
-    told = assumed or {}
+    """A store's rows by name, with only these assumptions."""
     systems = analysis.load(store.uri).systems
-    return {s.name: replace(s, assumed=told.get(s.name, "")) for s in systems}
+    return {s.name: replace(s, assumed=(assumed or {}).get(s.name, "")) for s in systems}
 
 
-# --- what is expected of them ------------------------------------------------------------------
+# --- expected values ---------------------------------------------------------------------------
 
 
 def floor(right, n):
-    return (
-        math.sqrt(right * TRUTH[0] * (1 - TRUTH[0]) + (n - right) * TRUTH[1] * (1 - TRUTH[1])) / n
-    )
-
-
-def scale(counts, n, histories):
-    """How far a system's own epochs say that its seeds lie apart, up to the shared factor."""
-    jumps = [np.mean(np.diff(h["val_accuracy"].to_numpy()[-10:]) ** 2) / 2 for h in histories]
-    floors = [floor(count, n) ** 2 for count in counts]
-    return math.sqrt(np.mean(np.add(jumps, floors)))
+    of_right, of_wrong = (p * (1 - p) for p in TRUTH)
+    return math.sqrt(right * of_right + (n - right) * of_wrong) / n
 
 
 class Pooled:
-    """The shared deviation, computed for itself, of counts of ``N`` and scales by name."""
+    """The shared deviation of :func:`two_seeds`, computed independently."""
 
-    def __init__(self, counts, scales):
-        self.counts, self.scales = counts, scales
+    def __init__(self, counts):
+        jump = np.mean(np.diff(curve(25, 0.95, 0.80)["val_accuracy"].tail(10)) ** 2) / 2
+        self.counts = counts
+        self.scales = {
+            name: math.sqrt(jump + np.mean([floor(count, N) ** 2 for count in k]))
+            for name, k in counts.items()
+        }
         squares = [
-            ((np.array(k) - np.mean(k)) ** 2).sum() / N**2 / scales[name] ** 2
+            ((np.array(k) - np.mean(k)) ** 2).sum() / N**2 / self.scales[name] ** 2
             for name, k in counts.items()
         ]
         self.freedom = sum(len(k) - 1 for k in counts.values())
@@ -161,22 +150,18 @@ class Pooled:
         return np.mean(self.counts[name]) / N
 
     def half(self, **terms):
-        """Of an interval; ``terms`` are the sums of 1/n by name."""
+        """The half width of an interval; ``terms`` has the sum of 1/n for each name."""
         variance = sum(self.factor * self.scales[name] ** 2 * n for name, n in terms.items())
         t = stats.t.ppf(0.975, 1 / (1 / self.freedom + 1 / statistics.GUESS))
         return t * math.sqrt(variance)
 
 
+pooled = Pooled
+
+
 def t_interval(values):
     """Student's interval of a mean at 95 %."""
-    half = stats.t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / math.sqrt(len(values))
-    return np.mean(values) - half, np.mean(values) + half
-
-
-def pooled(counts):
-    """Of :func:`two_seeds`."""
-    histories = [curve(25, 0.95, 0.80)] * 3
-    return Pooled(counts, {name: scale(k, N, histories) for name, k in counts.items()})
+    return stats.t.interval(0.95, len(values) - 1, np.mean(values), stats.sem(values))
 
 
 # --- claims and verdicts -----------------------------------------------------------------------
@@ -198,7 +183,7 @@ def judge(said, systems):
 
 
 def firmer(with_gap, without):
-    """Pairs of verdicts of which the one with the gap says more."""
+    """The verdicts that a gap in the data makes firmer."""
     return [
         (name, verdict, without[name])
         for name, verdict in with_gap.items()
@@ -207,11 +192,11 @@ def firmer(with_gap, without):
     ]
 
 
-# --- what is there to be seen ------------------------------------------------------------------
+# --- the page, its files and MLflow ------------------------------------------------------------
 
 
 class Row(list):
-    """A row's cells as text, and by heading what stands in lines of its own below it."""
+    """A row's cells as text, and the lines below the row by heading."""
 
     def __init__(self):
         super().__init__()
@@ -238,7 +223,7 @@ class Cells(HTMLParser):
         elif tag in ("td", "th"):
             self.cell = ""
         elif tag == "span" and attrs.get("class") == "small" and self.cell:
-            self.cell += "\n"  # where the page begins a line
+            self.cell += "\n"  # the page begins a new line here
         elif tag == "script":
             self.scripts += 1
         elif tag in ("iframe", "object") or any(a.startswith("on") for a in attrs):
@@ -273,14 +258,12 @@ class Cells(HTMLParser):
 
 
 def ladder_of(client, run_id):
-    """A run's metrics by rung; each is there once."""
-    histories = {
-        key: client.get_metric_history(run_id, key) for key in client.get_run(run_id).data.metrics
-    }
-    found = {key: {metric.step: metric.value for metric in h} for key, h in histories.items()}
-    assert {key: len(by_rung) for key, by_rung in found.items()} == {
-        key: len(history) for key, history in histories.items()
-    }
+    """A run's metrics by rung; each metric must have one value per rung."""
+    found = {}
+    for key in client.get_run(run_id).data.metrics:
+        history = client.get_metric_history(run_id, key)
+        found[key] = {metric.step: metric.value for metric in history}
+        assert len(found[key]) == len(history)
     return found
 
 
@@ -293,23 +276,20 @@ def csv(folder, name, index):
 
 
 def browsed(folder, tmp_path, script, width=1280):
-    """What a script makes of the page in a real browser, as JSON."""
-    text = (folder / output.PAGE).read_text()
-    text = re.sub(r"<meta http-equiv=.*?>", "", text)
+    """The JSON that a script returns for the page in a real browser."""
+    text = re.sub(r"<meta http-equiv=.*?>", "", (folder / output.PAGE).read_text())
     text += f"<script>({script})().then((x) => {{ document.title = JSON.stringify(x); }})</script>"
     copy = tmp_path / "copy.html"
     copy.write_text(text)
-    size = f"--window-size={width},900"
-    dom = screenshots.browse(copy.as_uri(), size, "--dump-dom")
-    title = re.search(r"<title>(.*?)</title>", dom, re.DOTALL)[1]
-    return json.loads(title.replace("&quot;", '"').replace("&lt;", "<").replace("&amp;", "&"))
+    dom = screenshots.browse(copy.as_uri(), f"--window-size={width},900", "--dump-dom")
+    return json.loads(html.unescape(re.search(r"<title>(.*?)</title>", dom, re.DOTALL)[1]))
 
 
 # --- the command line --------------------------------------------------------------------------
 
 
 def reported(*arguments):
-    """``ladder report``, within this process."""
+    """Runs ``ladder report`` within this process."""
     out, err = io.StringIO(), io.StringIO()
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
         patch.setattr(sys, "argv", ["runner.py", "report", *map(str, arguments)])

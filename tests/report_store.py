@@ -1,4 +1,4 @@
-"""Makes known runs in a real MLflow store, as the runner would have left them."""
+"""Makes runs with known results in a real MLflow store, as ``ladder run`` would."""
 
 import json
 import shutil
@@ -19,7 +19,7 @@ STUDY = Study.open()
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 FINGERPRINT = "ab" * 32
 TRUTH = (0.9, 0.05)
-"""Probability given to the true class where the network is right, and where it is wrong."""
+"""Probability of the true class if the network is right, and if it is wrong."""
 LADDER = (
     "01_template",
     "02_augmentation",
@@ -34,15 +34,23 @@ def labels(n: int) -> np.ndarray:
 
 
 def right(n: int, count: int, seed: int = 0) -> np.ndarray:
-    """Which of n images are told right: ``count`` of them, the same ones for the same seed.
+    """Which of ``n`` images are classified correctly: ``count`` images, drawn by the seed.
 
-    Those of a smaller count are among those of a larger one.
+    A larger count adds images to those of a smaller count.
     """
     return np.argsort(np.argsort(np.random.default_rng([1, seed]).random(n))) < count
 
 
+def predictions(correct: np.ndarray, classes: int = len(CLASSES)) -> pd.DataFrame:
+    """The test predictions of a network; a wrong one is the class after the true class."""
+    truth = labels(len(correct))
+    predicted = np.where(correct, truth, (truth + 1) % classes)
+    frame = {"label": truth, "predicted": predicted, "truth_probability": np.where(correct, *TRUTH)}
+    return pd.DataFrame(frame)
+
+
 def curve(epochs: int, train: float, val: float, drops: tuple[int, ...] = ()) -> pd.DataFrame:
-    """Curves that rise towards their last values; the learning rate is a fifth from each drop."""
+    """Curves that rise to their last values; each drop divides the learning rate by five."""
     epoch = np.arange(1, epochs + 1)
     rise = (1 - np.exp(-4 * epoch / epochs)) / (1 - np.exp(-4))
     rate = 0.001 * 0.2 ** np.sum([epoch >= drop for drop in drops], axis=0)
@@ -62,7 +70,7 @@ def curve(epochs: int, train: float, val: float, drops: tuple[int, ...] = ()) ->
 
 @dataclass
 class Store:
-    """A copy of an empty store, and how to add runs to it."""
+    """A store in a folder, to which tests add runs."""
 
     folder: Path
     experiment: str = STUDY.name
@@ -109,16 +117,15 @@ class Store:
         metrics: dict[str, float] | None = None,
         like: str | None = None,
         classes: tuple[str, ...] = CLASSES,
-        n_train: int = 50_000,
         start: int | None = None,
     ) -> str:
-        """Adds a run, of a file's experiment by name or of any.
+        """Adds a run of an experiment, or of the file that ``rung`` names.
 
-        ``like`` names the experiment file of a rung that has none of its own.
+        ``like`` names the file whose settings a rung without a file takes.
         """
         if isinstance(rung, str):
             experiment = STUDY.experiment(like or rung)
-            if like:  # not the same, or it would be that file's under another name
+            if like:  # a run with the same settings would count as a run of that file
                 experiment = change(experiment, {"training": {"learning_rate": 0.0011}}, "like")
         else:
             experiment, rung = rung, rung.name
@@ -174,7 +181,7 @@ class Store:
             client.log_batch(run_id, points[at : at + 1000])
         flat = experiment.flat()
         client.log_batch(run_id, params=[Param(k, json.dumps(v)) for k, v in flat.items()])
-        profiled = json.dumps({"features_shape": [n_train, 32, 32, 3]})
+        profiled = json.dumps({"features_shape": [50_000, 32, 32, 3]})
         source = json.dumps({"tags": {"source": f"path/of/{dataset}"}})
         data = Dataset(dataset, fingerprint[:32], "code", source, profile=profiled)
         context = [InputTag("mlflow.data.context", "training")]
@@ -188,14 +195,11 @@ class Store:
     def _artifacts(self, run_id, experiment, correct, classes) -> None:
         folder = self.artifact(run_id, "")
         folder.mkdir(parents=True, exist_ok=True)
-        truth = labels(len(correct))
-        predicted = np.where(correct, truth, (truth + 1) % len(classes))
-        probability = np.where(correct, *TRUTH)
-        frame = {"label": truth, "predicted": predicted, "truth_probability": probability}
-        pd.DataFrame(frame).to_csv(folder / "test_predictions.csv", index=False)
+        frame = predictions(correct, len(classes))
+        frame.to_csv(folder / "test_predictions.csv", index=False)
         pd.crosstab(
-            pd.Categorical.from_codes(truth, classes),
-            pd.Categorical.from_codes(predicted, classes),
+            pd.Categorical.from_codes(frame["label"], classes),
+            pd.Categorical.from_codes(frame["predicted"], classes),
             rownames=["true"],
             colnames=["predicted"],
             dropna=False,
@@ -205,7 +209,7 @@ class Store:
         Image.new("RGB", (8 * len(classes),) * 2, "teal").save(folder / "mistakes.png")
 
     def recorded(self, folder: Path) -> Study:
-        """The shipped study, with records of this store's runs in a folder."""
+        """The project's study, with the records of this store's runs in a folder."""
         store = connect(self.uri)
         for run in records.recordable(store):
             records.save(records.to_record(store, run), folder)

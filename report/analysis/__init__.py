@@ -1,7 +1,7 @@
-"""Reads runs from MLflow, selects those of one report, and judges every claim with its evidence.
+"""Reads runs from MLflow, selects the runs of one report, and judges every claim.
 
-:func:`load` makes the :class:`Content` of a report. A new quantity for claims is an entry of
-``QUANTITIES``. Intervals and tests are in ``statistics`` alone.
+:func:`load` returns the :class:`Content` of a report. To add a quantity for claims, add an entry to
+``QUANTITIES``. All intervals and tests are in ``statistics``.
 """
 
 from report.analysis import statistics

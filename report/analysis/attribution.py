@@ -1,6 +1,6 @@
-"""What each change of a step adds, and what a row reaches with other values than those assumed.
+"""Computes how much each change of a step adds, and what rows reach with other assumptions.
 
-Both rest on runs of the experiments that ``resnet.study.ablation`` derives from the files.
+The runs are of experiments that ``resnet.study.ablation`` derives from the study's files.
 """
 
 import math
@@ -22,9 +22,9 @@ Subset = frozenset[str]
 
 
 def shapley(worth: dict[Subset, float]) -> dict[str, float]:
-    """Averages each factor's gain over all orders in which the factors may be added.
+    """Averages each factor's gain over all orders in which the factors can be added.
 
-    ``worth`` is the value of every subset. The shares add up to the gain of all factors over none.
+    ``worth`` maps every subset of factors to a value. The results add up to the whole gain.
     """
     factors = [factor for subset in worth if len(subset) == 1 for factor in subset]
     n = len(factors)
@@ -41,8 +41,8 @@ def shapley(worth: dict[Subset, float]) -> dict[str, float]:
 class Factor(NamedTuple):
     """What one factor of a step adds; ``shapley`` has one value per seed.
 
-    ``leave_one_out`` compares the rung without the factor and the rung, ``add_one_in`` the rung
-    before and that rung with the factor.
+    ``leave_one_out`` is the step to the rung from the rung without the factor. ``add_one_in`` is
+    the step from the previous rung to the previous rung with the factor.
     """
 
     key: str
@@ -57,15 +57,16 @@ class Factor(NamedTuple):
 
     @property
     def interval(self) -> Interval:
-        return statistics.student([round(value, 12) for value in self.shapley])  # equal ones are
+        # rounded, because equal gains may differ in their last digits
+        return statistics.student([round(value, 12) for value in self.shapley])
 
 
 @dataclass(frozen=True, eq=False)
 class Ablation:
-    """A step of which some subsets of its changes were run.
+    """A step, with the runs of every subset of its changes.
 
-    ``systems`` are all subsets, the empty one first, with the runs of ``seeds``: the seeds that
-    every subset has. ``missing`` are the seeds that an experiment lacks, by its name.
+    ``systems`` has every subset, the empty one first. ``seeds`` are the seeds that all subsets
+    have. ``missing`` maps an experiment's name to the seeds that the experiment lacks.
     """
 
     step: Step
@@ -81,7 +82,7 @@ class Ablation:
 
     @cached_property
     def factors(self) -> list[Factor]:
-        """In the order of the schema; empty if no seed is complete."""
+        """The factors in the schema's order; empty if no seed was run with all subsets."""
         by_seed = [
             shapley({s: system.accuracies[i] for s, system in self.systems.items()})
             for i in range(len(self.seeds))
@@ -105,9 +106,9 @@ def ablations(
     runs: Sequence[Run],
     credited: Mapping[str, list[str]],
 ) -> list[Ablation]:
-    """Returns the steps of which a subset was run that is no rung.
+    """Returns the steps with a run of some, but not all, of their changes.
 
-    ``known`` are experiments by name, as their files describe them; ``credited`` are, by rung, the
+    ``known`` maps names to the experiments in the study's files. ``credited`` maps rungs to the
     factors that the study credits.
     """
     begun = {run.rung.partition("~")[0] for run in runs if "~" in run.rung and "=" not in run.rung}
@@ -119,7 +120,7 @@ def ablations(
         made = {s: (e, _runs(runs, e)) for s, e in ablation.subsets(before, after).items()}
         between = [by_seed for _, by_seed in made.values()][1:-1]
         seeds = sorted({seed for by_seed in between for seed in by_seed})
-        if not seeds:  # the rung was edited: runs are found by the hash of its present file
+        if not seeds:  # the runs belong to an earlier version of the file
             continue
         complete = [s for s in seeds if all(s in by_seed for _, by_seed in made.values())]
         systems = {
@@ -133,7 +134,7 @@ def ablations(
 
 
 class Alternative(NamedTuple):
-    """One other value of an assumed setting; ``step`` compares it with the row as assumed."""
+    """Another value for an assumed setting, compared with the row by ``step``."""
 
     key: str
     reason: str
@@ -141,7 +142,7 @@ class Alternative(NamedTuple):
 
 
 class Varied(NamedTuple):
-    """A row and the alternatives to its assumptions, run or not."""
+    """A row and the alternatives to its assumptions, whether run or not."""
 
     system: System
     alternatives: list[Alternative]
@@ -151,53 +152,53 @@ class Varied(NamedTuple):
         return [a for a in self.alternatives if a.step.after.runs]
 
     @property
-    def untried(self) -> list[Alternative]:
-        return [a for a in self.alternatives if not a.step.after.runs]
-
-    @property
     def doubt(self) -> str:
-        """Which assumption may be why the row fails, or ""."""
+        """The assumptions that may be why the row fails, as a clause; "" if there are none."""
 
         def named(some: Iterable[Alternative]) -> str:
-            words = (re.sub(r"[._]", " ", a.key.partition(".")[2]) for a in some)
-            return " and ".join(dict.fromkeys(words))
+            return " or ".join(dict.fromkeys(_setting(a.key) for a in some))
 
         if holding := [a for a in self.run if a.step.after.verdict == "holds"]:
-            return f"reproduced with another value of {named(holding)}"
-        if self.untried:
+            return f"another value of {named(holding)} reproduces the published accuracy"
+        if untried := [a for a in self.alternatives if not a.step.after.runs]:
             return (
-                f"the study does not state {named(self.untried)}, and other values may give the "
+                f"the study does not state {named(untried)}, and other values may give the "
                 "published accuracy"
             )
-        undecided = [a for a in self.run if a.step.after.verdict != "fails"]
-        return f"undecided with another value of {named(undecided)}" if undecided else ""
+        if undecided := [a for a in self.run if a.step.after.verdict != "fails"]:
+            return f"with another value of {named(undecided)}, the row is undecided"
+        return ""
+
+
+def _setting(key: str) -> str:
+    """Writes ``training.early_stopping.patience`` as ```patience` (early stopping)``."""
+    block, _, name = key.partition(".")[2].rpartition(".")
+    return f"`{name}`" + f" ({block.replace('_', ' ')})" * bool(block)
 
 
 def plain(factor: str) -> str:
-    """Writes ``training.reduce_lr_on_plateau``, or several such, as ``reduce lr on plateau``."""
+    """Writes ``training.reduce_lr_on_plateau`` as ``reduce lr on plateau``."""
     return re.sub(r"\w+\.", "", factor).replace("_", " ")
 
 
 def varied(
     systems: Iterable[System], known: Mapping[str, Experiment], runs: Sequence[Run]
 ) -> list[Varied]:
-    """Returns the rows that have alternatives; ``known`` as of :func:`ablations`."""
+    """Returns the rows with alternatives; ``known`` maps names to the study's experiments."""
     found = []
     for system in systems:
-        if not (plan := known.get(system.name)):
-            continue
-        row = _system(system, plan, _runs(runs, plan).values())
-        alternatives = [
-            Alternative(*why, compare(row, _system(system, e, _runs(runs, e).values())))
-            for why, e in ablation.alternatives(plan).items()
-        ]
-        if alternatives:
+        if (plan := known.get(system.name)) and plan.alternatives:
+            row = _system(system, plan, _runs(runs, plan).values())
+            alternatives = [
+                Alternative(*why, compare(row, _system(system, e, _runs(runs, e).values())))
+                for why, e in ablation.alternatives(plan).items()
+            ]
             found.append(Varied(row, alternatives))
     return found
 
 
 def _runs(runs: Sequence[Run], experiment: Experiment) -> dict[int, Run]:
-    """Maps seeds to runs; of several runs of a seed, the one with the rung's own name counts."""
+    """Maps each seed to its run; a rung's own run is preferred to a run of ``ladder ablate``."""
     config_hash = experiment.hash()
     return {
         run.seed: run

@@ -1,11 +1,7 @@
-"""The study's statements as data, and their judgement by measurements.
-
-A claim of ``claims.yaml`` names a bound and one of the quantities in ``quantities``.
-"""
+"""Reads a study's statements from ``claims.yaml`` and judges its claims by measurements."""
 
 import json
 import math
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
@@ -25,9 +21,9 @@ from resnet.study import Name, Strict, Study, Text, explain, read_yaml, rungs
 
 
 class Claim(Strict):
-    """One statement of the study; ``against`` is the system that ``rung`` is compared with.
+    """One statement of the study; ``against`` names the system that ``rung`` is compared with.
 
-    ``voters`` is the number of networks in a vote, ``where`` the section of the study.
+    ``voters`` is the number of networks in a vote, and ``where`` the section of the study.
     """
 
     id: Annotated[str, Field(pattern=r"^[\w-]+$")]
@@ -42,7 +38,8 @@ class Claim(Strict):
     @model_validator(mode="after")
     def _quantity_is_known(self) -> "Claim":
         if self.quantity not in QUANTITIES:
-            raise ValueError(f"there is no quantity {self.quantity!r}: {', '.join(QUANTITIES)}")
+            allowed = ", ".join(QUANTITIES)
+            raise ValueError(f"there is no quantity {self.quantity!r}; use one of: {allowed}")
         for name, value in {"against": self.against, "voters": self.voters}.items():
             if (name == QUANTITIES[self.quantity].needs) != (value is not None):
                 verb = "needs" if value is None else "takes no"
@@ -51,7 +48,7 @@ class Claim(Strict):
 
 
 class Contradiction(Strict):
-    """A point that the study leaves open or contradicts itself on, and this project's choice."""
+    """A point on which the study is silent or contradicts itself, and this project's choice."""
 
     topic: Text
     study: Text
@@ -60,7 +57,7 @@ class Contradiction(Strict):
 
 
 class Statements(Strict):
-    """``claims.yaml``; accuracies within ``tolerance`` of the published ones are reproduced."""
+    """``claims.yaml``; an accuracy within ``tolerance`` of the published one is reproduced."""
 
     published: dict[Name, Annotated[float, Field(gt=0, lt=1)]] = Field(default_factory=dict)
     tolerance: Annotated[float, Field(gt=0, lt=1)] = 0.01
@@ -73,10 +70,13 @@ class Statements(Strict):
     @model_validator(mode="after")
     def _names_agree(self, info: ValidationInfo) -> "Statements":
         known = {*(info.context or ())}
-        # a user's own rung beside a published ladder is no step of that ladder
+        # a user's own rung is not a step of a published ladder
         self._ladder = rungs(self.published) or rungs(known)
         if self.published and "tolerance" not in self.model_fields_set:
-            raise ValueError("tolerance: is missing: how near to a published accuracy is enough?")
+            raise ValueError(
+                "tolerance: is missing. Add how far a reproduced accuracy may lie from the "
+                "published one, such as 0.01 for one point."
+            )
         if strange := [name for name in self.published if name not in known]:
             raise ValueError(f"published: there is no experiment {strange[0]!r}")
         for claim in self.claims:
@@ -85,20 +85,21 @@ class Statements(Strict):
                     raise ValueError(f"claim {claim.id}: there is no experiment {name!r}")
             if QUANTITIES[claim.quantity].whole_ladder:
                 if claim.rung not in self.ladder[1:]:
-                    raise ValueError(f"claim {claim.id}: {claim.rung!r} is no step of the ladder")
+                    raise ValueError(
+                        f"claim {claim.id}: no step of the ladder leads to {claim.rung!r}"
+                    )
                 if len(self.ladder) < 3:
                     raise ValueError(f"claim {claim.id}: there is no other step to compare with")
-        repeated = [i for i, n in Counter(claim.id for claim in self.claims).items() if n > 1]
-        if repeated:
-            raise ValueError(f"the claim {repeated[0]!r} stands there twice")
-        for rung in self.credited:
-            if rung not in self.ladder[1:]:
-                raise ValueError(f"credited: {rung!r} is no step of the ladder")
+        ids = [claim.id for claim in self.claims]
+        if repeated := [name for name in ids if ids.count(name) > 1]:
+            raise ValueError(f"several claims have the id {repeated[0]!r}; rename all but one")
+        if strange := [rung for rung in self.credited if rung not in self.ladder[1:]]:
+            raise ValueError(f"credited: no step of the ladder leads to {strange[0]!r}")
         return self
 
     @property
     def ladder(self) -> list[str]:
-        """The published rungs in order; all rungs of a study that publishes no accuracy."""
+        """The published rungs in order; all rungs if the study publishes no accuracy."""
         return self._ladder
 
 
@@ -118,7 +119,7 @@ def load_statements(study: Study) -> Statements:
 class Judgement:
     """A claim's verdict and its evidence; ``value`` is NaN if nothing was measured.
 
-    ``values`` are by seed; there are none if accuracies are compared.
+    ``values`` has one value per seed. It is empty if the claim is about accuracies or votes.
     """
 
     claim: Claim
@@ -137,21 +138,19 @@ class Judgement:
 def judge(claim: Claim, systems: Mapping[str, System], ladder: list[str]) -> Judgement:
     """Judges one claim.
 
-    Accuracies and gains are judged by the deviation that all systems share, epochs by the share of
-    runs inside the bound, other quantities by Student's interval over three or more seeds. A run
-    whose evidence is incomplete leaves the claim undecided: without it, the other runs might look
-    firmer than all of them are.
+    Accuracies, gains and votes are judged with the deviation that all systems share. Epochs are
+    judged by the share of runs inside the bound, other quantities by Student's interval. If a run
+    lacks data, the claim is undecided, because the other runs alone could look more certain.
     """
     quantity = QUANTITIES[claim.quantity]
-    names = [claim.rung, *([claim.against] if claim.against else [])]
-    names = list(dict.fromkeys([*names, *(ladder if quantity.whole_ladder else ())]))
-    waiting = {
-        name: systems[name].waiting if name in systems else "not run"
+    others = ladder if quantity.whole_ladder else ()
+    names = list(dict.fromkeys(filter(None, (claim.rung, claim.against, *others))))
+    if waiting := [
+        f"{name}: {system.waiting if system else 'not run'}"
         for name in names
-        if name not in systems or not systems[name].runs
-    }
-    if waiting:
-        return Judgement(claim, "not run", ", ".join(f"{n}: {why}" for n, why in waiting.items()))
+        if not ((system := systems.get(name)) and system.runs)
+    ]:
+        return Judgement(claim, "not run", ", ".join(waiting))
     used = [systems[name] for name in names]
     if quantity.weights:
         in_order = [system for name, system in systems.items() if name in names]
@@ -163,25 +162,28 @@ def judge(claim: Claim, systems: Mapping[str, System], ladder: list[str]) -> Jud
         found = _by_vote(claim, used[0], *quantity.vote)
     else:
         found = _by_seeds(claim, used)
-    evidence = found.evidence
+    evidence = [found.evidence]
     assumed = "; ".join(f"{s.name}: {s.assumed}" for s in used if s.assumed)
     verdict = qualified(found.verdict, all(s.comparable for s in used), assumed)
     if verdict == ASSUMED:
-        evidence = f"{evidence}; {assumed}"
+        evidence.append(assumed)
     if verdict == "undecided" and not math.isnan(found.value):
         inside = claim.bound.judge(found.value, found.value) == "holds"
-        evidence = f"{evidence}; the value is {'inside' if inside else 'outside'} the bound"
-    return replace(found, verdict=verdict, evidence=evidence + _changed(claim, found.runs))
+        evidence.append(f"the value is {'inside' if inside else 'outside'} the bound")
+    evidence += _changed(claim, found.runs)
+    return replace(found, verdict=verdict, evidence="; ".join(evidence))
 
 
-def _changed(claim: Claim, runs: Sequence[Run]) -> str:
-    """Reports that a claim was changed after runs began, by the bounds that the runs keep."""
+def _changed(claim: Claim, runs: Sequence[Run]) -> list[str]:
+    """Returns a note if runs began with another version of the claim."""
     now = claim.model_dump(exclude={"id", "text", "where"}, exclude_none=True)
     then = [run.bounds.get(claim.id) for run in runs if run.bounds]
     if not (other := [bound for bound in then if bound != now]):
-        return ""
-    before = f"it was {json.dumps(other[0])}" if other[0] else "it was not there"
-    return f"; the claim was changed after {count(len(other), 'run')} began: {before}"
+        return []
+    began = f"after {count(len(other), 'run')} began"
+    if not other[0]:
+        return [f"the claim was added {began}"]
+    return [f"the claim was changed {began}; before, it was {json.dumps(other[0])}"]
 
 
 def _by_accuracies(claim: Claim, systems: Sequence[System], found: list[Contrast]) -> Judgement:
@@ -189,39 +191,39 @@ def _by_accuracies(claim: Claim, systems: Sequence[System], found: list[Contrast
     if math.isnan(interval[0]):
         evidence = "the deviation between seeds is not known"
     elif least.paired:
-        evidence = "paired by seed, since correlated"
+        evidence = "the seeds are paired, because their accuracies are correlated"
     else:
-        evidence = "by the deviation between seeds that all rows share"
-    seeds = ", ".join(str(len(s.runs)) for s in systems)
-    evidence = f"{seeds} seed{'s' * (seeds != '1')}: {evidence}"
+        evidence = "the interval uses the deviation between seeds that all rows share"
+    evidence = f"seeds per row: {', '.join(str(len(s.runs)) for s in systems)}; {evidence}"
     used = tuple(run for s in systems for run in s.runs)
     return Judgement(claim, claim.bound.judge(*interval), evidence, used, least.value, interval)
 
 
 def _by_vote(claim: Claim, system: System, of_vote: float, of_one: float) -> Judgement:
-    """Judges a vote by the deviation of single networks, which is at least that of a vote.
+    """Judges a vote with the deviation of single networks, which is not less than a vote's.
 
-    If single networks classify an image correctly with probability p, a vote does so with a
-    probability no nearer to one half, and so varies less.
+    If a network classifies an image correctly with probability p, a vote does so with a probability
+    at least as far from one half. So a vote varies no more than a network.
     """
     runs, voters = system.runs, claim.voters or 0
     if len(runs) < voters:
-        return Judgement(claim, "undecided", f"{len(runs)} of {voters} voters", runs)
+        return Judgement(claim, "undecided", f"only {len(runs)} of {voters} voters were run", runs)
     labels = runs[0].predictions["label"]
     if not len(labels) or not all(labels.equals(run.predictions["label"]) for run in runs):
-        return Judgement(claim, "undecided", "a run lacks its predictions", runs)
+        evidence = "not every run has predictions of the same images"
+        return Judgement(claim, "undecided", evidence, runs)
     predicted = np.array([run.predictions["predicted"] for run in runs])
     choices = [list(choice) for choice in combinations(range(len(runs)), voters)]
     votes = [vote(predicted[choice], labels.to_numpy()) for choice in choices]
     value = of_vote * float(np.mean(votes)) + of_one * system.accuracy
-    independent = len(runs) // voters  # choices without a common network
+    independent = len(runs) // voters  # choices that share no network
     share = of_vote**2 / independent + of_one**2 / len(runs)
     error, scale = math.sqrt(share * system.estimate.variance), 1
     if QUANTITIES[claim.quantity].unit == "images":
         value, scale = len(labels) * (1 + value), len(labels)
     interval = Contrast(value, scale * error, system.estimate.freedom).interval()
-    evidence = f"{count(len(choices), 'vote')} of {voters} of {len(runs)} seeds: "
-    known = "by the deviation of one network, which a vote's does not exceed"
+    evidence = f"{count(len(choices), 'vote')} of {voters} networks from {len(runs)} seeds; "
+    known = "the interval uses the deviation of one network, because a vote varies no more"
     evidence += "the deviation between seeds is not known" if math.isnan(error) else known
     return Judgement(claim, claim.bound.judge(*interval), evidence, runs, value, interval)
 
@@ -229,7 +231,7 @@ def _by_vote(claim: Claim, system: System, of_vote: float, of_one: float) -> Jud
 def vote(predicted: np.ndarray, labels: np.ndarray) -> float:
     """Returns the accuracy of a vote; a tie of c classes counts 1 / c if one is the true class.
 
-    ``predicted`` are class indices, shape (networks, images); ``labels`` the true ones, (images,).
+    ``predicted`` has class indices, shape (networks, images), ``labels`` the true ones, (images,).
     """
     classes = np.arange(1 + max(predicted.max(), labels.max()))
     ballots = (predicted[..., None] == classes).sum(axis=0)
@@ -245,22 +247,23 @@ def _by_seeds(claim: Claim, systems: Sequence[System]) -> Judgement:
     mine, theirs = runs[claim.rung], runs[claim.against or claim.rung]
     values = tuple(quantity.measure(mine[seed], theirs[seed]) for seed in common)
     if not values:
-        return Judgement(claim, "undecided", "no seed in common")
+        return Judgement(claim, "undecided", "the rows have no seed in common")
     gone = [str(seed) for seed, v in zip(common, values, strict=True) if math.isnan(v)]
     if gone:
-        evidence = f"cannot be measured from what seed {', '.join(gone)} left"
+        evidence = f"seeds without a value: {', '.join(gone)}"
         return Judgement(claim, "undecided", evidence, used, values=values)
     seeds = count(len(values), "seed")
     if quantity.unit == "epoch":
-        # An epoch has no useful mean, because it may be "never". The test is whether more than half
-        # of all runs lie inside the bound.
+        # Epochs have no useful mean, because one may be "never". So the test asks whether more than
+        # half of all runs lie inside the bound.
         inside = sum(bound.judge(value, value) == "holds" for value in values)
         most, least = statistics.majority(inside, len(values))
         verdict: Verdict = "holds" if most <= ALPHA else "fails" if least <= ALPHA else "undecided"
-        evidence = f"{inside} of {seeds} inside the bound, p {min(most, least):.2g} (binomial)"
+        p = f"p = {min(most, least):.2g}"
+        evidence = f"{inside} of {seeds} inside the bound (binomial test, {p})"
         return Judgement(claim, verdict, evidence, used, float(np.median(values)), values=values)
     interval = statistics.student(values)
-    evidence = f"{seeds}: {'no interval' if math.isnan(interval[0]) else 't interval'}"
-    evidence += ", which takes three" * (len(values) < 3)
+    how = "no interval, because all values are equal" if math.isnan(interval[0]) else "t interval"
+    evidence = f"{seeds}; {'an interval takes three' if len(values) < 3 else how}"
     value = float(np.mean(values))
     return Judgement(claim, bound.judge(*interval), evidence, used, value, interval, values)

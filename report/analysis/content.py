@@ -1,7 +1,7 @@
-"""Everything a report says, computed from the runs of one selection."""
+"""Computes the content of a report from selected runs."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
@@ -28,9 +28,9 @@ from resnet.study import Experiment, Study, differences, rung_number, rungs, sho
 class Content:
     """A report's content.
 
-    ``rivals`` compare each baseline with the last rung. ``derived_runs`` are runs of experiments
-    that ``resnet.study.ablation`` derived from the ladder; ``ablations`` and ``varied`` are their
-    results, empty if runs were modified. ``compared`` are the contents of other sets.
+    ``rivals`` compares each baseline with the last rung. ``derived_runs`` has the runs of
+    experiments that ``resnet.study.ablation`` derived from files. ``ablations`` and ``varied`` are
+    computed from these runs, and are empty if settings were modified.
     """
 
     uri: str
@@ -52,7 +52,7 @@ class Content:
         return self.selection.run_set
 
     def compare(self, other: "Content") -> list[Step]:
-        """Compares every system with the same one of another set, if either was run."""
+        """Compares each system with the same system of another set, if either was run."""
         mine, theirs = ({s.name: s for s in content.systems} for content in (self, other))
         pairs = [
             [systems.get(name, replace(s, runs=())) for systems in (mine, theirs)]
@@ -66,7 +66,7 @@ class Content:
 
     @property
     def seconds(self) -> float:
-        """Training time of all runs shown; epochs that runs share count once."""
+        """The training time of all runs shown; an epoch shared by several runs counts once."""
         return float(np.nansum([run.device_seconds for run in self.runs]))
 
     @property
@@ -75,19 +75,18 @@ class Content:
         shared = next((s.shared for s in self.systems), Shared())
         if math.isnan(shared.factor):
             return "not known"
-        own = f"; by their own {', '.join(map(short, shared.own))}" if shared.own else ""
+        own = f"; not used for {', '.join(map(short, sorted(shared.own)))}" if shared.own else ""
         known = f"from {shared.freedom} seeds beyond the first of each row"
         return f"{math.sqrt(shared.factor):.2f}, {known}{own}"
 
     @property
     def interim(self) -> bool:
-        """Whether a published row has fewer seeds than are planned."""
+        """Whether a published row has fewer seeds than planned."""
         published = [s for s in self.systems if s.name in self.statements.published]
         return any(len(s.runs) < self.statements.seeds for s in published)
 
     @property
     def verdicts(self) -> list[Verdict]:
-        """The verdict on each published accuracy."""
         return [s.verdict for s in self.systems if not math.isnan(s.published)]
 
     @property
@@ -101,24 +100,24 @@ class Content:
 
     @property
     def best(self) -> System | None:
-        """The rung with the highest measured accuracy, a baseline if no rung was run."""
+        """The rung with the highest measured accuracy; a baseline if no rung was run."""
         return next(iter(self._best_first), None)
 
     @property
     def pictured(self) -> Run | None:
-        """The run of the confusion matrix: the best system's first run with predictions."""
+        """The run for the confusion matrix: the best system's first run with predictions."""
         return next((run for s in self._best_first for run in s.runs if run.n_test), None)
 
     @cached_property
     def mistakes(self) -> bytes | None:
-        """The pictured run's sheet of misclassified images as PNG, None if there is none."""
-        if not self.pictured or self.run_set.recorded:  # a record holds no images
+        """A PNG of images that the pictured run misclassified; None if missing."""
+        if not self.pictured or self.run_set.recorded:  # records hold no images
             return None
         return runs.mistakes(self.uri, self.pictured)
 
 
 def confusion(run: Run) -> pd.DataFrame:
-    """Counts test images by true (rows) and predicted (columns) class."""
+    """Counts test images by true class (rows) and predicted class (columns)."""
     counts = np.zeros((len(run.classes),) * 2, int)
     np.add.at(counts, (run.predictions["label"], run.predictions["predicted"]), 1)
     return pd.DataFrame(counts, list(run.classes), list(run.classes))
@@ -132,14 +131,14 @@ def load(
     compare: Iterable[str] = (),
     **chosen: Any,
 ) -> Content:
-    """Reads runs out of a store or the study's records, and computes a report's content.
+    """Reads runs from a store or from the study's records, and computes a report's content.
 
     Args:
-        uri: MLflow tracking URI, by default the project's own.
-        study: the study of the runs, by default the one that comes with the project.
-        recorded: whether the report is about the records, which are read without a store.
-        compare: names of sets to compare with, out of the store or the records.
-        **chosen: ``dataset``, ``profile``, ``modified``, as of :func:`.selection.select`.
+        uri: MLflow tracking URI; by default the project's own.
+        study: study of the runs; by default the one that comes with the project.
+        recorded: whether to report on the records instead of the store's runs.
+        compare: names of sets of runs, in the store or the records, to compare with.
+        **chosen: ``dataset``, ``profile`` and ``modified`` for :func:`.selection.select`.
 
     Raises:
         UserError: the store or a record cannot be read, or no runs match.
@@ -154,58 +153,42 @@ def load(
         raise nothing_run(study, f"there is no record in {study.results}", uri)
     chosen |= {"recorded": recorded, "compare": compare, "uri": uri}
     shown = selection.select(pd.concat(frames, ignore_index=True), study, **chosen)
-
-    def content(each: Selection) -> Content:
-        if each.run_set.recorded:
-            measured = [of_record[run_id] for run_id in each.finished["run_id"]]
-        else:
-            measured = runs.load(uri, each.finished)
-        return _content(uri, study, each, measured)
-
-    first, *others = map(content, (shown, *shown.compared))
+    first, *others = (_content(uri, study, each, of_record) for each in (shown, *shown.compared))
     return replace(first, compared=tuple(others))
 
 
 def of_records(study: Study, found: Iterable[Record], **chosen: Any) -> Content:
     """Computes a report's content from one or more records, without a store."""
     of_record, frame = _recorded(found)
-    shown = selection.select(frame, study, **chosen)
-    return _content("", study, shown, [of_record[run_id] for run_id in shown.finished["run_id"]])
+    return _content("", study, selection.select(frame, study, **chosen), of_record)
 
 
 def _recorded(found: Iterable[Record]) -> tuple[dict[str, Run], pd.DataFrame]:
-    """The runs of records by id, and their rows for :func:`report.analysis.selection.select`."""
+    """Returns the runs of records by id, and the frame for :func:`.selection.select`."""
     made = {record.run_id: runs.of_record(record) for record in found}
     rows = [runs.row(run.id, "FINISHED", run.begun, run.tags) for run in made.values()]
     return made, pd.DataFrame(rows)
 
 
-def _content(uri: str, study: Study, chosen: Selection, measured: list[Run]) -> Content:
+def _content(uri: str, study: Study, chosen: Selection, of_record: Mapping[str, Run]) -> Content:
     statements = claims.load_statements(study)
-    waiting = _waiting(chosen)
     known = {name: study.experiment(name, chosen.run_set.profile) for name in study.files}
+    if chosen.run_set.recorded:
+        measured = [of_record[run_id] for run_id in chosen.finished["run_id"]]
+    else:
+        measured = runs.load(uri, chosen.finished)
     measured = _renamed(measured, known)
-    whole = tuple(run for run in measured if "~" not in run.rung)
-    published = statements.published
-    ran = (run.rung for run in whole)
-    names = list(dict.fromkeys([*statements.ladder, *published, *ran, *waiting]))
-    numbers = {rung_number(name) for name in statements.ladder}
-    ladder = [  # a user's own rung with a number of the study's is no step of the ladder
-        name
-        for name in rungs(names)
-        if name in statements.ladder or rung_number(name) not in numbers
-    ]
-    systems = _systems(statements, chosen, known, whole, waiting, ladder, names)
-    # the deviation needs all rows, and each row's verdict the deviation: hence two passes
+    whole = [run for run in measured if "~" not in run.rung]
+    systems, ladder = _systems(statements, chosen, known, whole)
+    # two passes, because the deviation needs all rows, and the verdicts need the deviation
     shared, lacking = _shared(systems)
-    # the files do not describe modified runs
     known = {} if chosen.run_set.modified else known
     systems = {name: replace(s, shared=shared) for name, s in systems.items()}
     varied = attribution.varied(systems.values(), known, measured)
     assumed = {row.system.name: row.doubt for row in varied}
     systems = {name: replace(s, assumed=assumed.get(name, "")) for name, s in systems.items()}
     steps = tuple(compare(systems[a], systems[b]) for a, b in pairwise(ladder))
-    rivals = [n for n in published or systems if rung_number(n) is None]
+    rivals = [n for n in statements.published or systems if rung_number(n) is None]
     return Content(
         uri=uri,
         study=study,
@@ -225,7 +208,7 @@ def _content(uri: str, study: Study, chosen: Selection, measured: list[Run]) -> 
 
 
 def _renamed(measured: list[Run], known: Mapping[str, Experiment]) -> list[Run]:
-    """The runs; those of a renamed file have its new name."""
+    """Gives the runs of a renamed file the new name and title."""
     ran = {run.rung for run in measured}
     new = {plan.hash(): plan for name, plan in known.items() if name not in ran}
     found = []
@@ -237,47 +220,50 @@ def _renamed(measured: list[Run], known: Mapping[str, Experiment]) -> list[Run]:
 
 
 def _systems(
-    statements: Statements,
-    chosen: Selection,
-    known: Mapping[str, Experiment],
-    whole: Sequence[Run],
-    waiting: Mapping[str, str],
-    ladder: list[str],
-    names: list[str],
-) -> dict[str, System]:
-    """Every row by name, the ladder first; without the shared deviation."""
+    statements: Statements, chosen: Selection, known: Mapping[str, Experiment], whole: list[Run]
+) -> tuple[dict[str, System], list[str]]:
+    """Returns every row by name, still without the shared deviation, and the names of the ladder.
+
+    The ladder comes first. A user's rung with the number of a published rung is not part of it.
+    """
+    waiting = _waiting(chosen)
+    ran = (run.rung for run in whole)
+    names = list(dict.fromkeys([*statements.ladder, *statements.published, *ran, *waiting]))
+    taken = {rung_number(name) for name in statements.ladder}
+    own = [name for name in rungs(names) if rung_number(name) not in taken]
+    ladder = rungs([*statements.ladder, *own])
     systems: dict[str, System] = {}
-    before: dict[str, Any] | None = None
-    for name in [*ladder, *(n for n in names if n not in ladder)]:
-        own, plan = [run for run in whole if run.rung == name], known.get(name)
+    before: dict[str, Any] = {}
+    for name in dict.fromkeys([*ladder, *names]):
+        runs, plan = tuple(run for run in whole if run.rung == name), known.get(name)
         # the files do not describe modified runs
         files = plan.flat() if plan and not chosen.run_set.modified else {}
-        params = own[0].params if own else files
+        params = runs[0].params if runs else files
         is_step = before and params and name in ladder
         systems[name] = System(
             name=name,
-            title=own[0].title if own else plan.title if plan else name,
+            title=runs[0].title if runs else plan.title if plan else name,
             published=statements.published.get(name, math.nan),
             tolerance=statements.tolerance,
             params=params,
-            runs=tuple(own),
+            runs=runs,
             waiting=waiting.get(name, "not run"),
-            changes=differences(before, params) if before and is_step else (),
+            changes=differences(before, params) if is_step else (),
             comparable=not chosen.run_set.reservation,
         )
         before = params
-    return systems
+    return systems, ladder
 
 
 def _shared(systems: Mapping[str, System]) -> tuple[Shared, list[str]]:
-    """The deviation of all systems; none, and the reasons, if a run's evidence is incomplete.
+    """Returns the deviation of all systems, or no deviation and the reasons if a run lacks data.
 
-    Without an incomplete run, which may be the one that varies most, every row would look firmer.
+    A run that lacks data may vary most. Without that run, every row could look more certain.
     """
-    why = "nothing is decided about accuracies and gains, which share one deviation between seeds"
+    why = "All accuracies and gains share one deviation between seeds, so none of them is decided"
     lacking = [
-        f"{run.rung}, seed {run.seed} (run {run.id[:8]}): {run.lacks}. So {why}. A run that is "
-        "deleted in MLflow no longer counts."
+        f"{run.rung}, seed {run.seed} (run {run.id[:8]}): {run.lacks}. {why}. Delete the run in "
+        "MLflow to leave it out."
         for system in systems.values()
         for run in system.runs
         if run.lacks
@@ -288,20 +274,20 @@ def _shared(systems: Mapping[str, System]) -> tuple[Shared, list[str]]:
 
 
 def _waiting(chosen: Selection) -> dict[str, str]:
-    """The state of the newest attempt of each rung without a finished run."""
+    """Returns the state of the newest run of each rung that has no finished run."""
     attempts = chosen.unfinished.drop_duplicates("rung")
     attempts = attempts[~attempts["rung"].isin(chosen.finished["rung"])]
     return {
-        row.rung: "still going" if row.status == "RUNNING" else row.status.lower()
+        row.rung: "still running" if row.status == "RUNNING" else row.status.lower()
         for row in attempts.itertuples(index=False)
         if "~" not in row.rung
     }
 
 
 def _outdated(chosen: Selection, known: dict[str, Experiment]) -> list[str]:
-    why = "was run in a configuration that its experiment file no longer describes"
     return [
-        f"{row.rung}: {why} ({row.config_hash[:12]})"
+        f"{row.rung}: the experiment file has changed since the runs shown, which have "
+        f"configuration {row.config_hash[:12]}"
         for row in chosen.finished.drop_duplicates("rung").itertuples()
         if row.rung in known and known[row.rung].hash() != row.config_hash
     ]
@@ -311,5 +297,5 @@ def _gaps(measured: list[Run]) -> list[str]:
     return [
         f"{r.rung}, seed {r.seed} (run {r.id[:8]}): {gap}"
         for r in measured
-        for gap in (*r.gaps, *["diverged: its loss is not finite any more"] * bool(r.diverged))
+        for gap in (*r.gaps, *["diverged; its loss is not finite any more"] * bool(r.diverged))
     ]

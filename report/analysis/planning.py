@@ -1,4 +1,4 @@
-"""How many seeds decide an accuracy or a claim, estimated from the deviations of recorded runs."""
+"""Estimates how many seeds decide an accuracy or a claim, from the deviations of finished runs."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -16,15 +16,14 @@ from report.analysis.systems import System
 from report.analysis.verdicts import Bound
 
 MOST = 100
-"""The largest number of seeds per row that is considered."""
+"""The largest number of seeds per row that is tried."""
 
 
 class Prospect(NamedTuple):
     """The number of seeds per row that decides a statement, if it is as published.
 
-    ``half`` is the largest half width of an interval that still decides, not above zero if the
-    measured value lies outside the bound. ``seeds`` is None if ``MOST`` seeds do not suffice, or if
-    the deviation is not known.
+    ``half`` is the half width below which an interval decides. It is zero or less if the value lies
+    outside the bound. ``seeds`` is None if ``MOST`` seeds are too few or the deviation is unknown.
     """
 
     name: str
@@ -35,7 +34,7 @@ class Prospect(NamedTuple):
 
 
 def prospects(content: Content) -> list[Prospect]:
-    """Returns the prospect of every published accuracy, then of every claim."""
+    """Returns the prospects of all published accuracies, then of all claims."""
     rows = [prospect(content, s) for s in content.systems if not math.isnan(s.published)]
     return rows + [_of_claim(claim, content) for claim in content.statements.claims]
 
@@ -47,7 +46,7 @@ def prospect(content: Content, row: System) -> Prospect:
 
 def _of_claim(claim: Claim, content: Content) -> Prospect:
     quantity, published = QUANTITIES[claim.quantity], content.statements.published
-    if quantity.weights:  # the claim is about the least sum, so each must be known
+    if quantity.weights:  # the claim needs the seeds of its most demanding sum
         sums = quantity.weights(claim.rung, claim.against or "", content.statements.ladder)
         weighed = [
             _of_accuracies(
@@ -61,25 +60,25 @@ def _of_claim(claim: Claim, content: Content) -> Prospect:
         ]
         return max(weighed, key=lambda p: (p.seeds or math.inf, -p.half))
     names = tuple(dict.fromkeys(filter(None, (claim.rung, claim.against))))
-    if quantity.unit == "epoch":  # the fewest runs whose binomial p is small if all are inside
+    if quantity.unit == "epoch":
         least = next(n for n in range(1, MOST) if 0.5**n <= ALPHA)
-        return Prospect(claim.id, names, math.nan, least, "all of them inside, exact binomial")
+        return Prospect(claim.id, names, math.nan, least, "binomial test, if all runs are inside")
     judged = next(j for j in content.claims if j.claim is claim)
     values = [value for value in judged.values if not math.isnan(value)]
     half = _half(claim.bound, float(np.mean(values)) if values else math.nan)
     if half <= 0:
-        return Prospect(claim.id, names, half, None, "what was measured lies outside the bound")
+        return Prospect(claim.id, names, half, None, "the measured value is outside the bound")
     if len(values) < 2:
-        return Prospect(claim.id, names, half, None, "its deviation is not known")
+        return Prospect(claim.id, names, half, None, "the deviation is not known")
     error = float(np.std(values, ddof=1))
     needed = _fewest(half, error, lambda n: n - 1 if n > 2 else 0)
-    return Prospect(claim.id, names, half, needed, f"{len(values)} seeds' own deviation")
+    return Prospect(claim.id, names, half, needed, f"deviation of {len(values)} seeds")
 
 
 def _of_accuracies(
     name: str, weights: Mapping[str, float], bound: Bound, expected: float, content: Content
 ) -> Prospect:
-    """Returns the prospect of a weighted sum of accuracies, by the shared deviation."""
+    """Returns the prospect of a weighted sum of accuracies, using the shared deviation."""
     systems, half = {s.name: s for s in content.systems}, _half(bound, expected)
     known = [(w, systems[rung]) for rung, w in weights.items() if rung in systems]
     variance = sum(w**2 * s.estimate.variance for w, s in known if s.runs)
@@ -96,7 +95,7 @@ def _of_accuracies(
 
 
 def _half(bound: Bound, expected: float) -> float:
-    """The distance from an expected value to the nearer end of a bound; NaN expects its middle."""
+    """Returns a value's distance from the nearer end of a bound; for NaN, half the width."""
     low, high = bound.ends
     if math.isnan(expected):
         return (high - low) / 2 if math.isfinite(high - low) else math.nan
@@ -104,7 +103,10 @@ def _half(bound: Bound, expected: float) -> float:
 
 
 def _fewest(half: float, deviation: float, freedom: Callable[[int], float]) -> int | None:
-    """The fewest seeds with a t interval narrower than ``half``; ``freedom`` is 0 if too few."""
+    """Returns the fewest seeds whose t interval has a half width below ``half``.
+
+    ``freedom`` returns the degrees of freedom for a number of seeds, 0 if these are too few.
+    """
     for n in range(1, MOST + 1):
         if (of := freedom(n)) and stats.t.isf(ALPHA / 2, of) * deviation / math.sqrt(n) < half:
             return n

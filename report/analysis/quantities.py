@@ -1,4 +1,4 @@
-"""The quantities that a claim can be about, and how each is measured."""
+"""Defines the quantities that a claim can be about, and measures them."""
 
 import math
 from collections import defaultdict
@@ -13,19 +13,21 @@ from report.analysis.runs import Run
 Unit = Literal["accuracy", "points", "epoch", "ratio", "images", "number"]
 
 GAP_EPOCHS = 3
-"""Number of last epochs over which a gap of curves is averaged."""
+"""Number of final epochs over which the gap between two curves is averaged."""
 SLOPE_EPOCHS = 10
-"""Epochs before and after a drop of the learning rate over which slopes are fitted."""
+"""Number of epochs on each side of a learning-rate drop to which slopes are fitted."""
 
 
 class Quantity(NamedTuple):
-    """A quantity: its unit, its meaning in words, and how it is measured.
+    """A quantity that a claim can be about; the epochs 0 and infinity mean "never".
 
-    ``measure`` takes a run and the run that it is compared with, and returns a value, NaN if the
-    runs lack it. ``weights`` takes the rung, the rung that it is compared with and the ladder, and
-    returns weights of accuracies; the claim is about the least weighted sum. ``vote`` holds the
-    weights of the accuracies of a vote and of one network. ``needs`` is the key that a claim must
-    have beside ``rung``. Epochs 0 and infinity mean "never".
+    Attributes:
+        measure: function that returns the value for a run and the run compared with it, or NaN.
+        weights: function that returns weights of accuracies for a rung, the rung compared with it
+            and the ladder. The claim is about the least weighted sum.
+        vote: weights of the accuracies of a vote and of a single network.
+        needs: key that a claim must have in addition to ``rung``.
+        whole_ladder: whether all rungs are needed.
     """
 
     unit: Unit
@@ -43,8 +45,8 @@ def gap(run: Run) -> float:
 
 
 def drops(rate: pd.Series) -> list[int]:
-    """Finds the first epoch at each lower learning rate."""
-    # single-precision rates: a change is at least a factor, not the last bit
+    """Returns the first epoch at each lower learning rate."""
+    # single-precision rates may differ in their last bit without a drop
     return [int(epoch) for epoch in rate.index[rate < rate.shift() * 0.999]]
 
 
@@ -61,7 +63,7 @@ def _metric(key: str) -> Callable[[Run, Run], float]:
 
 
 def leads(rung: str, against: str, ladder: list[str]) -> list[dict[str, float]]:
-    """Returns the weights of a rung's gain less the gain of each other step of the ladder."""
+    """Returns the weights of a rung's gain minus another step's gain, for each other step."""
     found = []
     for rival in (name for name in ladder[1:] if name != rung):
         weights: dict[str, float] = defaultdict(float)
@@ -86,7 +88,7 @@ def _slope_ratio(run: Run, _: Run) -> float:
     drop, *later = found
     curve = (run.curve("accuracy") + run.curve("val_accuracy")) / 2
     before = curve.loc[drop - SLOPE_EPOCHS : drop - 1]
-    # the jump at a drop is no slope
+    # without the epoch of the drop, at which accuracy jumps
     after = curve.loc[drop + 1 : min([drop + SLOPE_EPOCHS, *(epoch - 1 for epoch in later)])]
     if curve.isna().any() or min(len(before), len(after)) < 3:
         return math.nan
@@ -98,31 +100,31 @@ QUANTITIES: dict[str, Quantity] = {
     "test_accuracy": Quantity("accuracy", "test accuracy", weights=lambda rung, *_: [{rung: 1.0}]),
     "test_gain": Quantity(
         "points",
-        "test accuracy less that of the system named by 'against'",
+        "test accuracy minus the test accuracy of the row named by 'against'",
         weights=lambda rung, against, _: [{rung: 1.0, against: -1.0}],
         needs="against",
     ),
     "gain_lead": Quantity(
         "points",
-        "the rung's gain in test accuracy less the largest gain of another step",
+        "the rung's gain in test accuracy minus the largest gain of another step",
         weights=leads,
         whole_ladder=True,
     ),
     "error_ratio": Quantity(
         "ratio",
-        "test errors as a share of those of the system named by 'against'",
+        "test errors divided by the test errors of the row named by 'against'",
         lambda a, b: _ratio(1 - a.metric("test_accuracy"), 1 - b.metric("test_accuracy")),
         needs="against",
     ),
     "vote_errors": Quantity(
         "images",
-        "test images that a vote of seeds gets wrong, mean over every choice of as many seeds",
+        "number of test images that a vote misclassifies, mean over all choices of voters",
         vote=(-1, 0),
         needs="voters",
     ),
     "vote_gain": Quantity(
         "points",
-        "test accuracy of a vote of seeds less the accuracy of one network, mean over every choice",
+        "test accuracy of a vote minus that of one network, mean over all choices of voters",
         vote=(1, -1),
         needs="voters",
     ),
@@ -130,34 +132,34 @@ QUANTITIES: dict[str, Quantity] = {
         "accuracy", "training accuracy of the last epoch", _curve("accuracy", _last)
     ),
     "max_train_accuracy": Quantity(
-        "accuracy", "largest training accuracy of any epoch", _curve("accuracy", pd.Series.max)
+        "accuracy", "highest training accuracy of any epoch", _curve("accuracy", pd.Series.max)
     ),
     "final_val_accuracy": Quantity(
         "accuracy", "validation accuracy of the last epoch", _curve("val_accuracy", _last)
     ),
     "max_val_accuracy": Quantity(
         "accuracy",
-        "largest validation accuracy of any epoch",
+        "highest validation accuracy of any epoch",
         _curve("val_accuracy", pd.Series.max),
     ),
     "final_gap": Quantity(
         "points",
-        f"training less validation accuracy, mean of the last {GAP_EPOCHS} epochs",
+        f"training minus validation accuracy, mean of the last {GAP_EPOCHS} epochs",
         lambda run, _: gap(run),
     ),
     "gap_ratio": Quantity(
         "ratio",
-        "the final gap as a share of that of the system named by 'against', if that one has any",
+        "final gap divided by the final gap (if above zero) of the row named by 'against'",
         lambda run, against: _ratio(gap(run), gap(against)),
         needs="against",
     ),
-    "test_loss": Quantity("number", "test loss, a mean cross-entropy", _metric("test_loss")),
+    "test_loss": Quantity("number", "test loss (mean cross-entropy)", _metric("test_loss")),
     "best_epoch": Quantity(
         "epoch", "the best epoch by the metric that early stopping monitors", _metric("best_epoch")
     ),
     "stopped_epoch": Quantity(
         "epoch",
-        "the epoch after which early stopping ended the run, 0 if it did not",
+        "the epoch after which early stopping ended the run, or 0 if it did not",
         _metric("stopped_epoch"),
     ),
     "epochs_run": Quantity("epoch", "epochs trained", _metric("epochs_run")),
@@ -166,9 +168,9 @@ QUANTITIES: dict[str, Quantity] = {
     ),
     "slope_ratio_after_drop": Quantity(
         "ratio",
-        f"slope of the accuracy curves (mean of training and validation) in the {SLOPE_EPOCHS} "
-        "epochs after the first learning-rate drop, or until the next, as a share of the slope "
-        "before it; takes a drop with three epochs on either side and a rise before it",
+        "slope of accuracy (mean of training and validation) after the first learning-rate drop, "
+        "divided by the slope before. Each slope is fitted to at least three and at most "
+        f"{SLOPE_EPOCHS} epochs, without another drop. Accuracy must rise before the drop",
         _slope_ratio,
     ),
 }

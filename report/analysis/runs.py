@@ -1,7 +1,7 @@
-"""Reads runs from MLflow into pandas; nothing here trains or writes.
+"""Reads runs from MLflow into pandas.
 
-Every failure of the store becomes a :class:`resnet.UserError` of one line; an artifact that is
-gone is noted in :attr:`Run.gaps`, because the rest of the run can still be reported.
+If the store fails, a :class:`resnet.UserError` of one line is raised. A missing artifact is only
+noted in :attr:`Run.gaps`, because the report can use the rest of the run.
 """
 
 import json
@@ -28,9 +28,9 @@ from resnet.store import connect, data_of, download, explained
 from resnet.study import KEYS, Study, read_yaml
 
 IDENTITY = [key for key in KEYS if key not in ("title", "backend")]
-"""The tags that say which rung, settings, images and seed a run is evidence of."""
+"""The tags that name a run's rung, settings, images and seed."""
 SETTLED = 10
-"""Number of epochs from which a run's jumps are taken."""
+"""Number of last epochs from which a run's jumps are computed."""
 PREDICTIONS = {"label": "int64", "predicted": "int64", "truth_probability": "float64"}
 NO_PREDICTIONS = pd.DataFrame(columns=[*PREDICTIONS])
 
@@ -39,8 +39,8 @@ NO_PREDICTIONS = pd.DataFrame(columns=[*PREDICTIONS])
 class Run:
     """One finished run: its experiment and its measurements.
 
-    ``history`` is indexed by epoch (from 1) with the columns ``CURVES``. ``predictions`` has one
-    row per test image with the columns ``PREDICTIONS``, no row if the artifact is gone.
+    ``history`` is indexed by epoch (from 1) and has the columns ``CURVES``. ``predictions`` has one
+    row per test image and the columns ``PREDICTIONS``. It is empty if the artifact is missing.
     """
 
     id: str
@@ -64,18 +64,17 @@ class Run:
 
     @cached_property
     def bounds(self) -> dict[str, Any]:
-        """:attr:`resnet.study.Study.bounds` as the run began, empty if the run kept none."""
+        """:attr:`resnet.study.Study.bounds` when the run began; empty if unknown."""
         bounds = _decode(self.tags.get("bounds", ""))
         return bounds if isinstance(bounds, dict) else {}
 
     @property
     def device_seconds(self) -> float:
-        """Device time of the epochs that no other run trained; a lane counts for its share."""
+        """Device time of the epochs that no other run trained, divided by the number of lanes."""
         shared = self.history["epoch_seconds"].iloc[: int(self.metrics.get("shared_epochs", 0))]
         lanes = self.tags.get("lanes", "")  # a record may hold any text
-        known = re.fullmatch("[1-9][0-9]{0,3}", lanes)
         own = self.metric("train_seconds") - float(shared.sum())
-        return own / (int(lanes) if known else 1)
+        return own / (int(lanes) if re.fullmatch("[1-9][0-9]{0,3}", lanes) else 1)
 
     @property
     def n_test(self) -> int:
@@ -83,12 +82,12 @@ class Run:
 
     @cached_property
     def correct(self) -> np.ndarray:
-        """The test images that were classified correctly: bool, shape (images,)."""
+        """Whether each test image was classified correctly: bool, shape (images,)."""
         return (self.predictions["label"] == self.predictions["predicted"]).to_numpy()
 
     @property
     def interval(self) -> statistics.Interval:
-        """Wilson's interval of this network's accuracy, by the size of the test set."""
+        """Wilson's interval of this network's accuracy, from the number of test images."""
         if not self.n_test:
             return statistics.NO_INTERVAL
         test = stats.binomtest(int(self.correct.sum()), self.n_test)
@@ -97,17 +96,16 @@ class Run:
 
     @cached_property
     def floor(self) -> float:
-        """:func:`report.analysis.statistics.seed_floor`, NaN without predictions."""
+        """The run's :func:`.statistics.seed_floor`; NaN without predictions."""
         truth = self.predictions["truth_probability"].to_numpy()
         return statistics.seed_floor(truth) if len(truth) else np.nan
 
     @cached_property
     def jumps(self) -> float:
-        """Half the mean square of the changes of validation accuracy between epochs.
+        """Half the mean square of the change in validation accuracy from epoch to epoch.
 
-        It is the variance of one epoch, over the last ``SETTLED`` epochs at the learning rate that
-        was tested, or at any rate if fewer than three were. NaN for one epoch, or if curves have
-        gaps.
+        This estimates the variance of one epoch. The last ``SETTLED`` epochs at the tested learning
+        rate count, or at any rate if fewer than three had that rate. NaN if epochs are missing.
         """
         curve, rate = self.curve("val_accuracy"), self.curve("learning_rate")
         tested = self.metric("tested_epoch")
@@ -119,51 +117,49 @@ class Run:
 
     @property
     def diverged(self) -> int:
-        whole = len(self.curve("val_accuracy"))
-        return diverged(self.history["loss"]) if whole else 0
+        return diverged(self.history["loss"]) if len(self.curve("val_accuracy")) else 0
 
     @property
     def lacks(self) -> str:
-        """Why the run adds nothing to the deviation between seeds, or ""."""
+        """Why the deviation between seeds cannot be estimated with this run; "" if it can."""
         if self.metric("epochs_run") == 1 == len(self.curve("val_accuracy")):
-            return "one epoch does not tell how far validation accuracy jumps"
+            return "one epoch does not show how much validation accuracy varies"
         known = {
             "test accuracy": self.metric("test_accuracy"),
             "predictions": self.floor,
             "curve of validation accuracy": self.jumps,
         }
-        gone = ", ".join(what for what, value in known.items() if math.isnan(value))
-        return f"lacks its {gone}" * bool(gone)
+        gone = " and its ".join(what for what, value in known.items() if math.isnan(value))
+        return f"the run lacks its {gone}" * bool(gone)
 
     def curve(self, name: str) -> pd.Series:
-        """Returns a metric by epoch; empty if any epoch is missing."""
+        """Returns a curve by epoch; empty if any epoch is missing."""
         values = self.history[name].dropna()
         whole = list(values.index) == list(range(1, int(self.metrics.get("epochs_run", -1)) + 1))
         return values if whole else values.iloc[:0]
 
 
 def search(uri: str, study: Study) -> pd.DataFrame:
-    """Finds every run of a rung in a store, whatever its status.
+    """Finds all training runs of a study in a store, whatever their status.
 
     Returns:
-        One row per run, see :func:`row`, newest first; may be empty.
+        One :func:`row` per run, newest first; may be empty.
 
     Raises:
-        UserError: the store or the experiment does not exist, or cannot be read, or a run lacks a
-            tag.
+        UserError: the store or experiment does not exist or cannot be read, or a run lacks a tag.
     """
     store = connect(uri, study, create=False)
     with explained(uri):
         found = [(run.info, run.data.tags) for run in store.search()]
     rows = []
     for info, tags in found:
-        # a run that lost its role may be one of a rung
+        # a run without a role may be the run of a rung
         if tags.get("role", "rung") != "rung" or not any(map(tags.get, IDENTITY)):
             continue
         if lost := [name for name in ("role", *IDENTITY) if name not in tags]:
             raise UserError(
-                f"run {info.run_id[:8]} lacks the tag {lost[0]!r}, which says what the run is "
-                "evidence of; set the tag or delete the run in MLflow"
+                f"run {info.run_id[:8]} lacks the tag {lost[0]!r}, without which the report cannot "
+                "tell what was run. Set the tag or delete the run in MLflow."
             )
         begun = pd.Timestamp(info.start_time, unit="ms")
         rows.append(row(info.run_id, info.status, begun, tags))
@@ -171,10 +167,10 @@ def search(uri: str, study: Study) -> pd.DataFrame:
 
 
 def row(run_id: str, status: str, begun: pd.Timestamp, tags: Mapping[str, str]) -> dict[str, Any]:
-    """Makes a row of the frame that :func:`report.analysis.selection.select` takes.
+    """Makes a row of the frame for :func:`.selection.select`.
 
-    Its columns are ``run_id``, ``status``, ``start_time``, ``role`` (``rung``, or ``recorded`` of a
-    record) and those of ``KEYS``; ``seed`` is a number.
+    Its columns are ``run_id``, ``status``, ``start_time``, ``role`` (``rung``, or ``recorded`` for
+    records) and ``KEYS``. ``seed`` is a number.
     """
     named = {name: tags.get(name, "") for name in ("role", *KEYS)}
     about = {"run_id": run_id, "status": status, "start_time": begun}
@@ -182,7 +178,7 @@ def row(run_id: str, status: str, begun: pd.Timestamp, tags: Mapping[str, str]) 
 
 
 def load(uri: str, frame: pd.DataFrame) -> list[Run]:
-    """Loads curves and artifacts of the runs in a frame of :func:`search`, in its order.
+    """Loads the curves and artifacts of the runs in a frame from :func:`search`.
 
     Raises:
         UserError: the store cannot be read.
@@ -196,7 +192,7 @@ def load(uri: str, frame: pd.DataFrame) -> list[Run]:
 
 
 def of_record(record: Record) -> Run:
-    """Returns a record's run, without a store."""
+    """Makes a run from its record."""
     profiles = [json.loads(d.profile or "null") for d in record.inputs if d.context == "training"]
     shapes = [profile["features_shape"] for profile in profiles if profile]
     history = pd.DataFrame(record.curves, columns=list(CURVES))
@@ -220,7 +216,7 @@ def of_record(record: Record) -> Run:
 
 
 def mistakes(uri: str, run: Run) -> bytes | None:
-    """Reads the PNG of ``resnet.records.figures.mistakes``; None where there is none."""
+    """Reads the PNG that ``resnet.records.figures.mistakes`` drew; None if it is missing."""
     with tempfile.TemporaryDirectory() as folder:
         try:
             run_of_store = MlflowClient(uri).get_run(run.id)
@@ -235,18 +231,18 @@ def _load(client: MlflowClient, uri: str, row: Any, folder: Path) -> Run:
     folder.mkdir()
 
     def artifact(name: str, read: Callable[[Path], Any]) -> Any:
-        """Reads an artifact by ``read``; None, and a line in ``gaps``, if that cannot be."""
+        """Reads an artifact with ``read``; if this fails, notes a gap and returns None."""
         try:
             return read(download(uri, run, name, folder))
         except (MlflowException, OSError, ValueError, UserError) as error:
             reason = " ".join(str(error).split())[:100]
-            gaps.append(f"{name} is gone or damaged ({reason})")
+            gaps.append(f"{name} is missing or damaged ({reason})")
         return None
 
     accuracy = run.data.metrics.get("test_accuracy", np.nan)
     predictions = artifact("test_predictions.csv", lambda path: _predictions(path, accuracy))
     classes = artifact(
-        "confusion_matrix.csv",  # read as it stands: a class may be called true, or 1e3
+        "confusion_matrix.csv",  # as text, because a class may be called "true" or "1e3"
         lambda path: tuple(
             pd.read_csv(path, header=None, nrows=1, dtype=str, keep_default_na=False)
             .iloc[0, 1:]
@@ -283,10 +279,10 @@ def _load(client: MlflowClient, uri: str, row: Any, folder: Path) -> Run:
 
 def _predictions(path: Path, accuracy: float) -> pd.DataFrame:
     frame = pd.read_csv(path, usecols=list(PREDICTIONS), dtype=PREDICTIONS)[list(PREDICTIONS)]
-    frame = frame.fillna({"truth_probability": 0.0})  # of a network that diverged
+    frame = frame.fillna({"truth_probability": 0.0})  # NaN if the network diverged
     found = (frame["label"] == frame["predicted"]).mean()
     if not abs(found - accuracy) * len(frame) < 0.5:
-        raise ValueError(f"an accuracy of {found:.4f} where the run says {accuracy:.4f}")
+        raise ValueError(f"it gives an accuracy of {found:.4f}, but the run says {accuracy:.4f}")
     return frame
 
 
@@ -294,11 +290,11 @@ def _decode(value: str) -> Any:
     try:
         return json.loads(value)
     except ValueError:
-        return value  # logged by something else than the runner
+        return value  # not logged by the runner
 
 
 def _training_data(run: mlflow.entities.Run) -> tuple[int, str]:
-    """How many training images there were, and where they came from; (0, "") if not logged."""
+    """Returns the number of training images and their source; (0, "") if not logged."""
     for logged in data_of(run):
         if any(tag.value == "training" for tag in logged.tags):
             profile = json.loads(logged.dataset.profile or "{}")

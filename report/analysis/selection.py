@@ -1,6 +1,6 @@
-"""Chooses the runs of one report: of one dataset, one profile and one set of modifications.
+"""Chooses the runs of one report, all of one dataset, one profile and one set of modifications.
 
-Recorded runs and a store's own runs are never in one report either.
+A report shows either recorded runs or a store's own runs, never both in one table.
 """
 
 from collections.abc import Iterable
@@ -9,13 +9,14 @@ from dataclasses import dataclass, replace
 import pandas as pd
 
 from resnet import UserError
+from resnet.host.messages import count
 from resnet.store import nothing_run
 from resnet.study import GROUP, Study
 
 
 @dataclass(frozen=True, eq=False)
 class RunSet:
-    """Runs that may be in one table; ``runs`` is a frame of ``report.analysis.runs.search``."""
+    """Runs that one table may show; ``runs`` is a frame from ``report.analysis.runs.search``."""
 
     study: Study
     dataset: str
@@ -27,7 +28,7 @@ class RunSet:
 
     @property
     def rungs(self) -> int:
-        """Number of rungs with a finished run; runs of ``ladder ablate`` do not count."""
+        """Number of rungs with a finished run, not counting runs of ``ladder ablate``."""
         names = self.runs.loc[self.runs["status"] == "FINISHED", "rung"].unique()
         return sum("~" not in name for name in names)
 
@@ -35,35 +36,31 @@ class RunSet:
     def label(self) -> str:
         """``cifar10 (9acbe397eb29), full profile, recorded runs``."""
         known = f" ({self.fingerprint[:12]})" * bool(self.fingerprint)
-        label = f"{self.dataset}{known}, {self.profile} profile"
-        label = f"{label}, modified: {self.modified}" if self.modified else label
-        return f"{label}, recorded runs" if self.recorded else label
+        modified = f", modified: {self.modified}" * bool(self.modified)
+        recorded = ", recorded runs" * self.recorded
+        return f"{self.dataset}{known}, {self.profile} profile{modified}{recorded}"
 
     def matches(self, text: str) -> bool:
-        """Whether a text is the label, or a property in which sets differ."""
+        """Whether a text is the label or one of the properties by which sets differ."""
         role = "recorded" if self.recorded else "own"
         known = bool(text) and self.fingerprint.startswith(text.lower())
         return known or text in (self.label, self.dataset, self.profile, self.modified, role)
 
     @property
     def reservation(self) -> str:
-        """Why the runs are not comparable with the study, or ""."""
-        reasons = []
-        if self.dataset != self.study.dataset:
-            reasons.append(f"on another dataset ({self.dataset}, not {self.study.dataset_title})")
-        if self.profile != "full":
-            reasons.append(f"in the {self.profile} profile")
-        if self.modified:
-            reasons.append(f"with modified settings ({self.modified})")
-        return " and ".join(reasons)
+        """Why the runs are not comparable with the study; "" if they are."""
+        other = f"on another dataset ({self.dataset}, not {self.study.dataset_title})"
+        reasons = [
+            other * (self.dataset != self.study.dataset),
+            f"in the {self.profile} profile" * (self.profile != "full"),
+            f"with modified settings ({self.modified})" * bool(self.modified),
+        ]
+        return " and ".join(filter(None, reasons))
 
 
 @dataclass(frozen=True, eq=False)
 class Selection:
-    """The newest finished run of each (rung, seed) of a set; ``notes`` say what was left out.
-
-    ``compared`` are selections of other sets.
-    """
+    """The newest finished run of each rung and seed of a set; ``notes`` says what was left out."""
 
     run_set: RunSet
     finished: pd.DataFrame
@@ -76,15 +73,13 @@ class Selection:
 def run_sets(frame: pd.DataFrame, study: Study) -> list[RunSet]:
     """Splits runs into sets; the first is shown by default.
 
-    Unmodified sets come before modified ones, the full profile before others. Then the number of
-    finished rungs counts, then own before recorded runs, then the newest run.
+    Unmodified sets come before modified sets, and the full profile before others. Ties are broken
+    by most finished rungs, then own before recorded runs, then the newest run.
     """
     found = []
     for (fingerprint, profile, modified, role), runs in frame.groupby([*GROUP, "role"], sort=False):
-        dataset = runs["dataset"].iloc[0]
-        found.append(
-            RunSet(study, dataset, fingerprint, profile, modified, role == "recorded", runs)
-        )
+        recorded, dataset = role == "recorded", runs["dataset"].iloc[0]
+        found.append(RunSet(study, dataset, fingerprint, profile, modified, recorded, runs))
     found.sort(key=lambda s: s.runs["start_time"].max(), reverse=True)
     found.sort(key=lambda s: (bool(s.modified), s.profile != "full", -s.rungs, s.recorded))
     return found
@@ -102,21 +97,21 @@ def select(
 ) -> Selection:
     """Chooses the set to show, and its runs.
 
-    If a rung was run in several configurations, that of its newest finished run counts.
+    If a rung was run in several configurations, the newest finished run's configuration counts.
 
     Args:
-        frame: rows of :func:`report.analysis.runs.row`.
-        study: the study of the runs.
-        dataset: a dataset's name or the beginning of its fingerprint.
+        frame: rows from :func:`report.analysis.runs.row`.
+        study: study of the runs.
+        dataset: name of a dataset, or the beginning of its fingerprint.
         profile: ``full``, ``quick``, ...
-        modified: the ``--set`` overrides, separated by blanks; "" for none.
+        modified: ``--set`` overrides, separated by blanks; "" for none.
         recorded: whether to show records or own runs.
-        compare: names of other sets, as of :meth:`RunSet.matches`. If several sets match, the one
-            most like the set shown counts.
-        uri: the store's address, for the error message.
+        compare: names of other sets; see :meth:`RunSet.matches`. If several sets match, the set
+            most similar to the set shown is taken.
+        uri: address of the store, for the error message.
 
     Raises:
-        UserError: there is no such set, or a name in ``compare`` fits none or several.
+        UserError: no set matches, or a name in ``compare`` matches no set or several.
     """
     if frame.empty:
         raise nothing_run(study, "the experiment has no runs", uri)
@@ -133,7 +128,7 @@ def select(
         labels = "; ".join(s.label for s in everything[:10])
         raise UserError(
             "no runs match --dataset, --profile, --modified and --recorded or --own; "
-            f"there are: {labels}"
+            f"these sets of runs exist: {labels}"
         )
     run_set = wanted[0]
     compared = dict.fromkeys(_compared(text, run_set, everything) for text in compare)
@@ -158,20 +153,16 @@ def _compared(text: str, run_set: RunSet, everything: list[RunSet]) -> RunSet:
 
 
 def _selection(run_set: RunSet, everything: list[RunSet]) -> Selection:
-    finished, unfinished, notes = _newest(run_set.runs)
     others = tuple(s for s in everything if s is not run_set and s.recorded == run_set.recorded)
-    return Selection(run_set, finished, unfinished, tuple(notes), others)
-
-
-def _newest(runs: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame, list[str]]:
-    runs = runs.sort_values("start_time", ascending=False, kind="stable")
-    done, notes = runs[runs["status"] == "FINISHED"], []
+    runs = run_set.runs.sort_values("start_time", ascending=False, kind="stable")
+    finished = runs["status"] == "FINISHED"
+    done = runs[finished]
     chosen_hash = done.drop_duplicates("rung").set_index("rung")["config_hash"]
     same = done["config_hash"] == done["rung"].map(chosen_hash)
-    newest = done[same].drop_duplicates(["rung", "seed"])
-    for rung, others in done[~done["run_id"].isin(newest["run_id"])].groupby("rung"):
-        notes.append(
-            f"{rung}: {len(others)} older run(s) of the same seed or of another configuration left "
-            f"out; configuration {chosen_hash[rung][:12]} is shown"
-        )
-    return newest.sort_values(["rung", "seed"]), runs[runs["status"] != "FINISHED"], notes
+    newest = done[same].drop_duplicates(["rung", "seed"]).sort_values(["rung", "seed"])
+    notes = tuple(
+        f"{rung}: the report shows configuration {chosen_hash[rung][:12]} and leaves out "
+        f"{count(len(older), 'older run')} of the same seed or of another configuration"
+        for rung, older in done[~done["run_id"].isin(newest["run_id"])].groupby("rung")
+    )
+    return Selection(run_set, newest, runs[~finished], notes, others)

@@ -1,6 +1,6 @@
-"""One deviation between seeds, shared by all systems; intervals and tests from it.
+"""Estimates the deviation between seeds that all systems share, and intervals and tests from it.
 
-Accuracies are fractions of 1; every interval is two-sided at 95 % and returned as (low, high).
+Accuracies are fractions of 1. Every interval is two-sided at 95 % and returned as (low, high).
 """
 
 import math
@@ -13,22 +13,23 @@ from scipy import stats
 
 ALPHA = 0.05
 LEAST = 4
-"""The fewest degrees of freedom with which a deviation decides anything."""
+"""The fewest degrees of freedom that a deviation needs to decide anything."""
 GUESS = 6
-"""Degrees of freedom of a system's scale, which is a guess: 1 / (2 * 0.29 ** 2), or 29 % off.
+"""Degrees of freedom of a system's scale, which is a guess; six stands for an error of 29 %.
 
-Six covers at least 93.9 % in every case of docs/evidence.md. Eight covers 92.8 % in the worst case,
-a scale that counts as known 89.5 % (``python -m docs.coverage --worth``).
+With six, at least 93.9 % of intervals contain the truth in each case of docs/evidence.md. With
+eight, 92.8 % do in the worst case. If scales count as exact, 89.5 % do (``python -m docs.coverage
+--worth``).
 """
 CONTRADICTED = 0.01
-"""If the F test's p is below this, a system's seeds contradict the shared deviation."""
+"""The p value of the F test below which a system's seeds contradict the shared deviation."""
 
 Interval = tuple[float, float]
 NO_INTERVAL = (math.nan, math.nan)
 
 
 class Sample(NamedTuple):
-    """One system: accuracies by seed, and the deviation between seeds that its epochs suggest."""
+    """A system's accuracies by seed, and the deviation between seeds that its epochs suggest."""
 
     values: Mapping[int, float]
     scale: float
@@ -45,7 +46,8 @@ class Sample(NamedTuple):
 class Estimate(NamedTuple):
     """A system's accuracies by seed, and the variance of one run.
 
-    ``freedom`` are the variance's degrees of freedom; estimates of one ``source`` share them.
+    ``freedom`` is the variance's number of degrees of freedom. Estimates with the same ``source``
+    rest on the same estimated deviation.
     """
 
     values: Mapping[int, float]
@@ -55,7 +57,7 @@ class Estimate(NamedTuple):
 
 
 class Contrast(NamedTuple):
-    """A weighted sum of means and its standard error; NaN if a system's deviation is unknown."""
+    """A weighted sum of means and its standard error (NaN if a deviation is unknown)."""
 
     value: float
     error: float
@@ -63,7 +65,7 @@ class Contrast(NamedTuple):
     paired: bool = False
 
     def interval(self, tests: int = 1) -> Interval:
-        """Returns the 95 % interval; of several ``tests`` together, Bonferroni's."""
+        """Returns the 95 % interval, with Bonferroni's correction for several ``tests``."""
         if not self.error > 0:
             return NO_INTERVAL
         half = float(stats.t.isf(ALPHA / 2 / tests, self.freedom)) * self.error
@@ -71,7 +73,7 @@ class Contrast(NamedTuple):
 
     @property
     def p(self) -> float:
-        """Two-sided, of the hypothesis that the sum is zero."""
+        """The two-sided p value of the hypothesis that the sum is zero."""
         if not self.error:
             return math.nan
         above = float(stats.t.cdf(self.value / self.error, self.freedom))
@@ -80,11 +82,11 @@ class Contrast(NamedTuple):
 
 @dataclass(frozen=True)
 class Shared:
-    """The deviation between seeds that all systems share, each in its own scale.
+    """The deviation between seeds that all systems share, relative to each system's scale.
 
-    The variance of a run is ``factor`` times the squared scale of its system. ``freedom`` are the
-    factor's degrees of freedom. ``own`` are the systems that use the deviation of their own seeds,
-    because these contradict the factor.
+    The variance of a run is ``factor`` times the squared scale of the run's system. ``freedom`` is
+    the factor's number of degrees of freedom. The systems in ``own`` use the deviation of their own
+    seeds, because these seeds contradict the factor.
     """
 
     factor: float = math.nan
@@ -93,13 +95,13 @@ class Shared:
 
     @classmethod
     def of(cls, samples: Mapping[str, Sample]) -> "Shared":
-        """Pools the deviation of all systems by name.
+        """Pools the deviations of all systems.
 
-        A system whose seeds vary more than the others allow (F test at 1 %) is left out, the worst
-        first. A system that varies less stays: two seeds may agree by chance.
+        A system whose seeds vary significantly more than the others (F test at 1 %) is left out. A
+        system that varies less stays, because two seeds may agree by chance.
         """
         # Half of all deviations estimated from two seeds are off by more than half. All rows
-        # together have as many degrees of freedom as there are seeds beyond the first of each.
+        # together have one degree of freedom for each seed beyond the first of a row.
         pool = {name: s for name, s in samples.items() if s.freedom}
         own = {name for name, s in pool.items() if not s.scale > 0}
 
@@ -110,12 +112,12 @@ class Shared:
 
         def p(name: str) -> float:
             (mine, freedom), (others, of) = ratio([name]), ratio(pool.keys() - own - {name})
-            # with fewer, a row of two equal seeds made a row of five seeds contradict it
+            # with fewer, two seeds that agree by chance would exclude a row of five seeds
             if of < LEAST or not others:
                 return 1.0
             return float(stats.f.sf(mine / others, freedom, of))
 
-        # one at a time, because a diverged run widens the deviation of every other system's pool
+        # one at a time, because the worst system hides others that vary too much
         while left := sorted(pool.keys() - own):
             worst = min(left, key=p)
             if p(worst) >= CONTRADICTED:
@@ -124,32 +126,31 @@ class Shared:
         return cls(*ratio(pool.keys() - own), frozenset(own))
 
     def estimate(self, name: str, sample: Sample) -> Estimate:
-        """Returns a system's estimate by the shared deviation, or by that of its own seeds."""
+        """Returns a system's estimate with the shared deviation, or with its own if in ``own``."""
         own = name in self.own
-        scale = sample.scale or math.nan  # zero if the run diverged
+        scale = sample.scale or math.nan  # zero if the runs diverged
         variance = sample.squares / sample.freedom if own else self.factor * scale**2
         freedom = float(sample.freedom) if own else scaled(self.freedom)
-        # with fewer than four degrees of freedom Student's quantile is above 3
+        # with fewer than four degrees of freedom, Student's quantile is above 3
         enough = (sample.freedom if own else self.freedom) >= LEAST
         source = (self, name if own else "")
         return Estimate(sample.values, variance if enough else math.nan, freedom, source)
 
 
 def scaled(seeds: float) -> float:
-    """Returns the degrees of freedom of a variance in a scale that is a guess."""
+    """Returns the degrees of freedom of a variance whose scale is a guess."""
     return 1 / (1 / seeds + 1 / GUESS) if seeds else 0.0
 
 
 def contrast(terms: Iterable[tuple[float, Estimate]]) -> Contrast:
     """Estimates a weighted sum of systems' means from pairs of a weight and an estimate.
 
-    If deviations of several sources meet, the degrees of freedom are Satterthwaite's.
+    If the estimates have several sources, the degrees of freedom are Satterthwaite's.
     """
     terms = list(terms)
     if not all(e.values for _, e in terms):
         return Contrast(math.nan, math.nan, math.nan)
-    # Estimates of one source share their error, so their variances are added before the degrees of
-    # freedom are weighed.
+    # estimates of one source share an error, so their variances are added first
     variances: dict[Hashable, float] = {}
     for weight, e in terms:
         one = weight**2 * e.variance / len(e.values)
@@ -165,13 +166,13 @@ def gain(before: Estimate, after: Estimate) -> Contrast:
     """Estimates the difference of two systems' means.
 
     The two variances are added. If the accuracies of five or more common seeds are correlated (at
-    5 %), the interval is Student's over the pairs instead.
+    5 %), Student's interval of the pairs is used instead.
     """
     whole = contrast([(1, after), (-1, before)])
     seeds = sorted(before.values.keys() & after.values.keys())
     a, b = ([e.values[seed] for seed in seeds] for e in (before, after))
-    # One seed gives two rungs the same initial weights and order of images, which need not
-    # correlate their accuracies. Pairing costs degrees of freedom, so it takes a correlation.
+    # Pairing costs degrees of freedom. The same seed gives two rungs the same order of images, but
+    # their accuracies need not be correlated.
     if len(seeds) <= LEAST or math.isnan(whole.error) or not (np.ptp(a) and np.ptp(b)):
         return whole
     if stats.pearsonr(a, b, alternative="greater").pvalue >= ALPHA:
@@ -182,7 +183,7 @@ def gain(before: Estimate, after: Estimate) -> Contrast:
 
 
 def weighted(weights: Mapping[str, float], estimates: Mapping[str, Estimate]) -> Contrast:
-    """Estimates a weighted sum of named systems' means; a difference of two by :func:`gain`."""
+    """Estimates a weighted sum of named systems' means; a plain difference with :func:`gain`."""
     if sorted(weights.values()) == [-1, 1]:
         before, after = sorted(weights, key=weights.__getitem__)
         return gain(estimates[before], estimates[after])
@@ -190,11 +191,11 @@ def weighted(weights: Mapping[str, float], estimates: Mapping[str, Estimate]) ->
 
 
 def least(found: Sequence[Contrast]) -> tuple[Contrast, Interval]:
-    """Estimates the least of some contrasts, with the interval of the true least.
+    """Returns the least of several contrasts, and the interval of the true least.
 
-    All lie above a bound if each does, at 95 % each: an intersection-union test. One lies below a
-    bound if one does, at 95 % of all together: Holm's first step. The interval of the smallest
-    contrast alone would be too narrow, because the same runs chose which is smallest.
+    The lower end is the least lower end at 95 % each (an intersection-union test). The upper end is
+    the least upper end at 95 % for all together (Holm's first step). The interval of the least
+    contrast alone would be too narrow, because the same runs decide which contrast is the least.
     """
     low = min(contrast.interval()[0] for contrast in found)
     high = min(contrast.interval(len(found))[1] for contrast in found)
@@ -202,10 +203,7 @@ def least(found: Sequence[Contrast]) -> tuple[Contrast, Interval]:
 
 
 def student(values: Sequence[float]) -> Interval:
-    """Returns Student's interval of a mean; none below three values, or if all are equal.
-
-    Equal values are copies, or leave nothing to chance.
-    """
+    """Returns Student's interval of a mean; no interval if values are equal or fewer than three."""
     if len(values) < 3 or np.ptp(values) == 0:
         return NO_INTERVAL
     half = float(stats.t.isf(ALPHA / 2, len(values) - 1) * stats.sem(values))
@@ -213,7 +211,7 @@ def student(values: Sequence[float]) -> Interval:
 
 
 def majority(inside: int, runs: int) -> tuple[float, float]:
-    """Returns p of "at most half of all runs lie inside" and of "at least half" (binomial)."""
+    """Returns the p values of "at most half of all runs are inside" and of "at least half"."""
     at_most, at_least = (
         stats.binomtest(inside, runs, 0.5, alternative=side).pvalue for side in ("greater", "less")
     )
@@ -223,8 +221,8 @@ def majority(inside: int, runs: int) -> tuple[float, float]:
 def seed_floor(truth: np.ndarray) -> float:
     """Returns the deviation between seeds if errors are independent: sqrt(sum p (1 - p)) / n.
 
-    Given the image, the errors of two runs are nearly independent (Jordan, arXiv 2304.01910): each
-    image adds a Bernoulli variance. The floor is too high if networks are less sure than right.
-    ``truth`` is the probability given to each image's true class, shape (images,).
+    Two runs err almost independently on an image (Jordan, arXiv 2304.01910), so each image adds a
+    Bernoulli variance. The floor is too high for underconfident networks. ``truth`` has the
+    probability of each image's true class, shape (images,).
     """
     return float(np.sqrt((truth * (1 - truth)).sum()) / len(truth))

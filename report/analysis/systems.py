@@ -1,4 +1,4 @@
-"""Rungs and baselines, and the steps between them: what was published and what was measured."""
+"""Compares rungs and baselines with the published accuracies and with each other."""
 
 import math
 import re
@@ -22,9 +22,9 @@ from resnet.study import short
 class System:
     """A rung or a baseline with its published accuracy (NaN if there is none) and its runs.
 
-    ``params`` are those of the first run, or of the experiment file if nothing was run. ``waiting``
-    says why there is no finished run. ``shared`` is the deviation of all systems. ``assumed`` names
-    the assumptions that may be why the system fails.
+    ``params`` has the settings of the first run, or of the experiment file if nothing was run.
+    ``waiting`` says why no run is finished. ``shared`` is the deviation of all systems. ``assumed``
+    names the assumptions that may be why the system fails.
     """
 
     name: str
@@ -41,7 +41,7 @@ class System:
 
     @property
     def slug(self) -> str:
-        """Part of a file name or an address."""
+        """The name as part of a file name or an address."""
         return re.sub(r"\W", "_", self.name)
 
     @property
@@ -79,7 +79,7 @@ class System:
 
     @cached_property
     def sample(self) -> Sample:
-        """The accuracies, and their scale from the jumps and floors of the runs."""
+        """The accuracies by seed, and the scale computed from the runs' jumps and floors."""
         found = {r.seed: v for r in self.runs if not math.isnan(v := r.metric("test_accuracy"))}
         of_runs = [run.jumps + run.floor**2 for run in self.runs]
         return Sample(found, math.sqrt(np.mean(of_runs)) if of_runs else math.nan)
@@ -90,17 +90,17 @@ class System:
 
     @property
     def deviation(self) -> float:
-        """Between runs, by the shared deviation or by the system's own seeds."""
+        """The deviation between runs, from the shared deviation or from the system's own seeds."""
         return math.sqrt(self.estimate.variance)
 
     @property
     def own_deviation(self) -> float:
-        """Between the system's own seeds; NaN for a single seed."""
+        """The deviation between the system's own seeds; NaN for a single seed."""
         return float(np.std(self.accuracies, ddof=1)) if len(self.accuracies) > 1 else math.nan
 
     @cached_property
     def interval(self) -> Interval:
-        """Of the mean accuracy, at 95 %, and at most 1."""
+        """The 95 % interval of the mean accuracy, cut off at 1."""
         low, high = statistics.contrast([(1, self.estimate)]).interval()
         return low, min(high, 1.0)
 
@@ -110,7 +110,7 @@ class System:
 
     @property
     def decimals(self) -> int:
-        """The decimals of a percentage that a small tolerance needs."""
+        """The number of decimals of percentages; a small tolerance needs two."""
         return 2 if self.tolerance < 0.005 and not math.isnan(self.published) else 1
 
     @property
@@ -131,13 +131,13 @@ class System:
 
 @dataclass(frozen=True, eq=False)
 class Step:
-    """A comparison of two systems; NaN stands for an unknown figure.
+    """A comparison of two systems; unknown numbers are NaN.
 
-    ``gain`` is the difference of the means, with its 95 % ``interval`` and the two-sided ``p`` that
-    it is zero. ``gains`` are the differences of the common seeds. Over these seeds,
-    ``mcnemar_p`` is a median; ``agreement`` (share of images put into the same class),
-    ``newly_right`` and ``newly_wrong`` (images that only the later or the earlier network gets
-    right) are means.
+    ``gain`` is the difference of the means, with its 95 % ``interval`` and the two-sided ``p`` of
+    no difference. ``gains`` has the difference for each common seed. ``mcnemar_p`` is the median
+    over these seeds. Means over these seeds are ``agreement`` (the share of images put into the
+    same class), ``newly_right`` and ``newly_wrong`` (images that only ``after`` or only ``before``
+    gets right).
     """
 
     before: System
@@ -162,15 +162,15 @@ class Step:
 
 
 def compare(before: System, after: System) -> Step:
-    """Compares two systems by their means and, if their test sets are the same, by image."""
+    """Compares two systems by their means and, if their test images are the same, by image."""
     earlier, later = (
         {run.seed: run for run in s.runs if not math.isnan(run.metric("test_accuracy"))}
         for s in (before, after)
     )
     pairs = [(run, later[seed]) for seed, run in earlier.items() if seed in later]
     gains = [b.metric("test_accuracy") - a.metric("test_accuracy") for a, b in pairs]
-    used = [*before.runs, *after.runs]
-    same_images = len({run.tags.get("dataset_fingerprint") for run in used}) < 2
+    sets = {run.tags.get("dataset_fingerprint") for run in (*before.runs, *after.runs)}
+    same_images = len(sets) < 2
     by_image = [found for a, b in pairs if same_images and (found := _by_image(a, b))]
     median = np.median(by_image, axis=0)[0] if by_image else math.nan
     means = np.mean(by_image, axis=0)[1:] if by_image else [math.nan] * 3
@@ -178,19 +178,19 @@ def compare(before: System, after: System) -> Step:
     if missing := [f"{s.name}: {s.waiting}" for s in (before, after) if not s.runs]:
         basis = ", ".join(missing)
     elif contrast.paired:
-        basis = f"{len(pairs)} seeds, paired: they are correlated"
+        basis = f"{len(pairs)} seeds, paired because their accuracies are correlated"
     else:
         basis = f"{before.basis}; {after.basis}"
     basis += "; other images" * (not same_images)
     numbers = contrast.value, contrast.interval(), contrast.p
-    same_networks = {agreement for _, agreement, *_ in by_image} == {1}  # of one training
+    same_networks = {agreement for _, agreement, *_ in by_image} == {1}  # of one trajectory
     if same_networks and len(by_image) == len(before.runs) == len(after.runs):
-        numbers, basis = (contrast.value, NO_INTERVAL, math.nan), "the same networks: not by chance"
+        numbers, basis = (contrast.value, NO_INTERVAL, math.nan), "the networks are the same"
     return Step(before, after, gains, *numbers, basis, median, *means)
 
 
 def _by_image(a: Run, b: Run) -> tuple[float, float, float, float] | None:
-    """McNemar's exact p, agreement, newly right and newly wrong images of two networks."""
+    """Returns McNemar's exact p, agreement, newly right and newly wrong images; None if unknown."""
     if not (a.n_test and b.n_test and a.predictions["label"].equals(b.predictions["label"])):
         return None
     agreement = (a.predictions["predicted"] == b.predictions["predicted"]).mean()
@@ -200,7 +200,7 @@ def _by_image(a: Run, b: Run) -> tuple[float, float, float, float] | None:
 
 
 def holm(steps: Sequence[Step]) -> dict[str, float]:
-    """Corrects the steps' p values by Holm; by the later system's name, without steps of no p."""
+    """Maps later systems' names to the steps' p values with Holm's correction, leaving out NaN."""
     ordered = sorted((step for step in steps if not math.isnan(step.p)), key=lambda step: step.p)
     corrected, highest = {}, 0.0
     for i, step in enumerate(ordered):

@@ -1,4 +1,4 @@
-"""A bound, and the verdict that an interval gives on it."""
+"""Defines bounds, and the verdicts that follow from an interval and a bound."""
 
 import math
 from typing import Annotated, Final, Literal
@@ -15,14 +15,14 @@ Verdict = Literal[
     "undecided",
     "not run",
     "not comparable",
-]  # fmt: skip
+]
 ASSUMED: Final = "fails (under our assumptions)"
-"""The verdict if a value that the study leaves open may be why a statement fails."""
+"""The verdict on a failed statement if a value that the study leaves open may be the reason."""
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 
 class Bound(Strict):
-    """The range in which a quantity must lie, ends included."""
+    """The range in which a quantity must lie, including its ends."""
 
     min: Finite | None = None
     max: Finite | None = None
@@ -32,7 +32,7 @@ class Bound(Strict):
         if self.min is None and self.max is None:
             raise ValueError("a bound needs min, max or both")
         if self.min is not None and self.max is not None and self.min > self.max:
-            raise ValueError(f"min {self.min} is over max {self.max}")
+            raise ValueError(f"min {self.min} is greater than max {self.max}")
         return self
 
     @property
@@ -41,7 +41,7 @@ class Bound(Strict):
         return bottom, math.inf if self.max is None else self.max
 
     def judge(self, low: float, high: float) -> Verdict:
-        """Holds if the whole interval lies inside, fails if all of it lies outside."""
+        """Returns "holds" if the whole interval lies inside, "fails" if all of it lies outside."""
         bottom, top = self.ends
         if bottom <= low and high <= top:
             return "holds"
@@ -49,7 +49,7 @@ class Bound(Strict):
 
 
 def qualified(verdict: Verdict, comparable: bool, assumed: str) -> Verdict:
-    """Weakens a verdict if runs are not comparable, or fail under assumptions."""
+    """Weakens a verdict if the runs are not comparable, or if assumptions may be the reason."""
     if not comparable:
         return "not comparable"
     return ASSUMED if verdict == "fails" and assumed else verdict

@@ -1,4 +1,4 @@
-"""Steps taken apart and assumptions varied: on random games, and on known runs in a real store."""
+"""What the changes of a step add, and what a row reaches with other assumptions."""
 
 import math
 from dataclasses import replace
@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from report_known import KNOWN, SAID, N, build, csv, read
-from report_store import LADDER, STUDY, curve, labels, right
+from report_known import KNOWN, SAID, N, build, csv, made_run, read
+from report_store import LADDER, STUDY, curve, predictions, right
 from scipy import stats
 
 import runner
@@ -27,7 +27,7 @@ EFFECTS = {
     "training.early_stopping": -4,
     "training.reduce_lr_on_plateau": 30,
 }
-"""Of rung 4's factors, in test images of a thousand."""
+"""The effects of rung 4's factors, in test images out of 1,000."""
 
 
 # --- Shapley values -------------------------------------------------------------------------------
@@ -46,7 +46,7 @@ def games(n):
 @given(st.integers(2, 4).flatmap(games))
 @settings(deadline=None)
 def test_a_shapley_value_is_the_mean_gain_over_all_orders(worth):
-    """And the values of all factors share out the whole gain."""
+    """Also tests that the values of all factors add up to the whole gain."""
     value = attribution.shapley(worth)
     orders = list(permutations(value))
     for factor in value:
@@ -64,68 +64,56 @@ def plans(rung=4):
     return ablation.subsets(KNOWN[LADDER[rung - 2]], KNOWN[LADDER[rung - 1]])
 
 
-def made(plan, count, seed=0, **metrics):
-    """A run of an experiment with ``count`` of a thousand images right."""
-    truth, correct = labels(N), right(N, count, seed)
-    predicted = np.where(correct, truth, (truth + 1) % 10)
-    columns = {"label": truth, "predicted": predicted, "truth_probability": 0.5}
-    measured = {
-        "test_accuracy": count / N,
-        "epochs_run": 25.0,
-        "tested_epoch": 25.0,
-        "train_seconds": 250.0,
-    }
-    return analysis.Run(
+def made(plan, count, seed=0):
+    """A run of an experiment that classifies ``count`` of ``N`` images correctly."""
+    run = made_run(LADDER[0], seed, 80, 20)
+    return replace(
+        run,
         id=f"{plan.hash()[:8]}{seed}",
         rung=plan.name,
         title=plan.title,
-        seed=seed,
-        begun=pd.Timestamp(0),
         tags={"config_hash": plan.hash()},
         params=plan.flat(),
-        metrics=measured | metrics,
-        history=curve(25, 0.9, 0.8),
-        n_train=50_000,
-        source="",
-        predictions=pd.DataFrame(columns),
+        metrics=run.metrics | {"test_accuracy": count / N},
+        predictions=predictions(right(N, count, seed)),
     )
 
 
 def content_of(runs, study=STUDY, **shown):
     """A report's content from these runs, without a store."""
-    none = pd.DataFrame(columns=["rung", "config_hash"])
     shown = {"dataset": "cifar10", "profile": "full", "modified": ""} | shown
-    chosen = selection.RunSet(study, fingerprint="", recorded=False, runs=none, **shown)
-    return _content("", study, selection.Selection(chosen, none, none, (), ()), list(runs))
+    rows = [(run.id, run.rung, run.tags["config_hash"]) for run in runs]
+    finished = pd.DataFrame(rows, columns=["run_id", "rung", "config_hash"])
+    chosen = selection.RunSet(study, fingerprint="", recorded=True, runs=finished, **shown)
+    chosen = selection.Selection(chosen, finished, finished.iloc[:0], (), ())
+    return _content("", study, chosen, {run.id: run for run in runs})
 
 
 def additive(subset, seed):
     return 800 + 7 * seed + sum(EFFECTS[key] for key in subset)
 
 
-def step_of(count, seeds=1, rung=4):
-    """The step to a rung, taken apart by runs with ``count(subset, seed)`` images right."""
-    seeds = range(seeds)
-    runs = [made(e, count(s, seed), seed) for s, e in plans(rung).items() for seed in seeds]
+def step_of(count, seeds=1):
+    """Rung 4's step, from runs that classify ``count(subset, seed)`` images correctly."""
+    runs = [made(e, count(s, seed), seed) for s, e in plans().items() for seed in range(seeds)]
     (apart,) = content_of(runs).ablations
-    assert apart.seeds == list(seeds)
+    assert apart.seeds == list(range(seeds))
     assert not apart.missing
     return apart
 
 
-def test_known_effects_from_one_seed():
+def test_one_seed_gives_the_known_effects_without_intervals():
     apart = step_of(additive)
     for factor in apart.factors:
         effect = EFFECTS[factor.key] / N
         assert factor.shapley == pytest.approx([effect])
         assert factor.leave_one_out.gain == factor.add_one_in.gain == pytest.approx(effect)
-        # one seed says nothing about recipes
         assert np.isnan([*factor.interval, *factor.leave_one_out.interval]).all()
     assert [f.key for f in apart.factors if f.credited] == ["training.reduce_lr_on_plateau"]
     assert apart.whole.gain == pytest.approx(sum(EFFECTS.values()) / N)
 
 
-def test_three_seeds_give_intervals():
+def test_three_seeds_give_the_known_intervals():
     noise = {(k, seed): (seed - 1) * (2 + i) for i, k in enumerate(EFFECTS) for seed in range(3)}
     apart = step_of(lambda s, seed: additive(s, seed) + sum(noise[k, seed] for k in s), seeds=3)
     for factor in apart.factors:
@@ -133,7 +121,7 @@ def test_three_seeds_give_intervals():
         assert factor.shapley == pytest.approx(values)
         half = stats.t.ppf(0.975, 2) * np.std(values, ddof=1) / np.sqrt(3)
         assert factor.interval == pytest.approx((factor.value - half, factor.value + half))
-        # by the deviation of the ladder's rows, whose runs these are not
+        # an interval of subsets uses the deviation of the ladder's rows
         gain, shared = factor.add_one_in, apart.step.after.shared
         assert shared.freedom == 4
         samples = gain.before.sample, gain.after.sample
@@ -142,29 +130,29 @@ def test_three_seeds_give_intervals():
         assert gain.interval == pytest.approx((gain.gain - t * error, gain.gain + t * error))
 
 
-def test_what_is_the_same_network_differs_by_nothing_and_not_by_chance():
-    """A monitor that never triggered, say: runs of one trajectory."""
+def test_a_factor_without_effect_has_no_interval():
+    """Such as early stopping that never triggers: both runs are of one trajectory."""
     apart = step_of(lambda s, seed: 800 + 9 * seed + 30 * ("training.epochs" in s), seeds=3)
     epochs, stopping, _ = apart.factors
     assert stopping.add_one_in.gain == 0
     assert np.isnan([*stopping.add_one_in.interval, stopping.add_one_in.p]).all()
-    assert stopping.add_one_in.basis == "the same networks: not by chance"
+    assert stopping.add_one_in.basis == "the networks are the same"
     low, high = epochs.add_one_in.interval
     assert low < epochs.add_one_in.gain < high
 
 
-def test_what_is_missing_is_told():
+def test_an_ablation_uses_complete_seeds_and_names_missing_ones():
     lacking = [("04_lr_schedule~epochs", 1), ("04_lr_schedule", 2)]
     runs = [made(e, 800, seed) for e in plans().values() for seed in range(3)]
     runs = [run for run in runs if (run.rung, run.seed) not in lacking]
-    runs.append(made(KNOWN[LADDER[3]], 840, seed=7))  # which nobody took apart
+    runs.append(made(KNOWN[LADDER[3]], 840, seed=7))  # a seed without subsets
     (apart,) = content_of(runs).ablations
     assert apart.seeds == [0]
     assert apart.missing == {name: [seed] for name, seed in lacking}
 
 
-def test_runs_are_found_by_what_they_are():
-    """A subset may have been run as another experiment; one without accuracy is none."""
+def test_a_subset_s_runs_are_found_by_their_settings():
+    """The name of the run does not count, and neither does a run without an accuracy."""
     runs = [made(e, 800) for e in plans().values()]
     other, named = runs[1], runs[2]
     runs[1] = replace(other, rung="01_template~other")
@@ -175,7 +163,7 @@ def test_runs_are_found_by_what_they_are():
     assert apart.missing == {named.rung: [0]}
 
 
-def test_what_the_files_no_longer_say_is_not_taken_apart():
+def test_runs_with_settings_that_no_file_has_are_not_taken_apart():
     runs = [made(e, 800) for e in plans().values()]
     assert not content_of(runs, modified="model.dropout=0.1").ablations
     old = [replace(run, tags={"config_hash": "0" * 64}) for run in runs]
@@ -189,57 +177,52 @@ def seeds_of(plan, count, n=3):
     return [made(plan, count + seed - 1, seed) for seed in range(n)]
 
 
-def varied(runs, name, **shown):
+def varied(runs, **shown):
+    """Rung 1's alternatives and its row."""
     content = content_of(runs, **shown)
-    row = next(row for row in content.varied if row.system.name == name)
-    return row, next(s for s in content.systems if s.name == name)
+    return content.varied[0], content.systems[0]
 
 
-def test_what_was_assumed_may_be_why_a_row_fails():
-    """72.3 % was published of the template: it fails plainly once every alternative does."""
-    template = KNOWN[LADDER[0]]
+def test_a_row_fails_under_assumptions_until_every_alternative_fails():
+    """The study publishes 72.3 % for the template."""
+    template, other = KNOWN[LADDER[0]], "fails (under our assumptions)"
     ten, fifty, first = ablation.alternatives(template).values()
     others = [run for name in LADDER[1:4] for run in seeds_of(KNOWN[name], 800)]
     runs = [*others, *seeds_of(template, 790)]
-    row, system = varied(runs, LADDER[0])
-    assert row.doubt == (
-        "the study does not state epochs and validation subset, and other values may give the "
-        "published accuracy"
-    )
-    assert system.verdict == "fails (under our assumptions)"
+    row, system = varied(runs)
+    open_ = "the study does not state `epochs` or `subset` (validation), and other values may give"
+    assert row.doubt == f"{open_} the published accuracy"
+    assert system.verdict == other
     runs += seeds_of(ten, 760)
-    row, system = varied(runs, LADDER[0])
+    row, _ = varied(runs)
     assert [a.step.gain for a in row.run] == pytest.approx([-0.03])
     assert [a.step.after.verdict for a in row.run] == ["fails"]
-    assert row.doubt.startswith("the study does not state epochs and validation subset,")
-    failing = [*runs, *seeds_of(fifty, 820), *seeds_of(first, 795)]
-    row, system = varied(failing, LADDER[0])
-    assert (row.doubt, system.verdict) == ("", "fails")
-    reaching = [*runs, *seeds_of(fifty, 820), *seeds_of(first, 723)]
-    row, system = varied(reaching, LADDER[0])
-    told = "reproduced with another value of validation subset"
-    assert row.doubt == told
-    assert system.verdict == "fails (under our assumptions)"
-    between = [*runs, *seeds_of(fifty, 820), *seeds_of(first, 738)]
-    row, system = varied(between, LADDER[0])
-    told = "undecided with another value of validation subset"
-    assert row.doubt == told
-    assert system.verdict == "fails (under our assumptions)"
-    stray = [replace(r, metrics={}) if r.rung == first.name else r for r in failing]
-    # one that lacks its accuracy
-    assert varied(stray, LADDER[0])[1].verdict == "fails (under our assumptions)"
-    shaky = [replace(r, metrics={}) if r.rung == LADDER[1] else r for r in failing]
-    row, system = varied(shaky, LADDER[0])
-    assert system.verdict == "undecided"
-    row, system = varied(failing, LADDER[0], dataset="pets")
-    assert system.verdict == "not comparable"
+    assert row.doubt.startswith(open_)
+    runs += seeds_of(fifty, 820)
+    row, _ = varied(runs)
+    only = "the study does not state `subset` (validation), and other values may give the published"
+    assert row.doubt == f"{only} accuracy"
+    holds = "another value of `subset` (validation) reproduces the published accuracy"
+    undecided = "with another value of `subset` (validation), the row is undecided"
+    for count, doubt, verdict in ((795, "", "fails"), (723, holds, other), (738, undecided, other)):
+        row, system = varied([*runs, *seeds_of(first, count)])
+        assert (row.doubt, system.verdict) == (doubt, verdict)
+    failing = [*runs, *seeds_of(first, 795)]
+
+    def without_accuracy(name):
+        gapped = [replace(r, metrics={}) if r.rung == name else r for r in failing]
+        return varied(gapped)[1].verdict
+
+    assert without_accuracy(first.name) == other
+    assert without_accuracy(LADDER[1]) == "undecided"
+    assert varied(failing, dataset="pets")[1].verdict == "not comparable"
 
 
-# --- the page, and the ladder as it was --------------------------------------------------------
+# --- the report --------------------------------------------------------------------------------
 
 
-def test_parts_are_no_systems(store, tmp_path, capsys):
-    """With subsets and alternatives in the store, the ladder's own tables are what they were."""
+def test_derived_runs_change_only_their_own_tables(store, tmp_path, capsys):
+    """Subsets and alternatives in the store leave the ladder's own tables as they were."""
     short = {"history": curve(4, 0.9, 0.8)}
     for name in LADDER[:2]:
         store.add(name, right(N, 800), start=1, **short)
@@ -292,10 +275,7 @@ def test_parts_are_no_systems(store, tmp_path, capsys):
     assert (folder / "figures" / "factors_02_augmentation.svg").read_text().count("◆") == 1
 
 
-# --- what the study credits --------------------------------------------------------------------
-
-
-def test_what_is_credited_is_among_the_changes():
+def test_the_study_credits_only_changes_of_a_step():
     credited = SAID.credited
     assert list(credited) == list(LADDER[1:])
     for before, after in pairwise(LADDER):

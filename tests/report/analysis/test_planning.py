@@ -1,4 +1,4 @@
-"""What planned seeds can decide, by recorded runs."""
+"""How many seeds decide, estimated from the recorded runs."""
 
 import math
 
@@ -13,24 +13,23 @@ from resnet.study import Study
 
 
 @pytest.fixture(scope="module")
-def found():
-    return records.load_all(ROOT / "results")
+def content():
+    return analysis.of_records(Study.open(), records.load_all(ROOT / "results").values())
 
 
 @pytest.fixture(scope="module")
-def content(found):
-    return analysis.of_records(Study.open(), found.values())
+def by_name(content):
+    return {p.name: p for p in analysis.prospects(content)}
 
 
-def test_every_accuracy_and_claim_is_weighed_once(content):
+def test_every_accuracy_and_claim_has_one_prospect(content):
     prospects = analysis.prospects(content)
     names = [s.name for s in content.systems if not math.isnan(s.published)]
     assert [p.name for p in prospects] == [*names, *(j.claim.id for j in content.claims)]
 
 
-def test_the_seeds_it_takes_are_those_that_make_the_interval_narrow_enough(content):
-    """With so many seeds rung 2's interval fits the tolerance, with one less it does not."""
-    prospect = next(p for p in analysis.prospects(content) if p.name == "02_augmentation")
+def test_one_seed_less_would_leave_the_interval_too_wide(content, by_name):
+    prospect = by_name["02_augmentation"]
     system = next(s for s in content.systems if s.name == prospect.name)
     assert prospect.half == pytest.approx(content.statements.tolerance)
     widths = {}
@@ -44,11 +43,10 @@ def test_the_seeds_it_takes_are_those_that_make_the_interval_narrow_enough(conte
     assert widths[prospect.seeds] < prospect.half <= widths[prospect.seeds - 1]
 
 
-def test_epochs_take_five_and_what_nobody_measured_is_not_known(content):
-    by_name = {p.name: p for p in analysis.prospects(content)}
+def test_epochs_need_five_seeds_and_too_few_data_give_no_number(by_name):
     assert by_name["schedule-drop"].seeds == 5
-    assert by_name["schedule-train"].basis == "its deviation is not known"  # of one recorded run
-    assert by_name["schedule-val"].basis == "what was measured lies outside the bound"
+    assert by_name["schedule-train"].basis == "the deviation is not known"  # one recorded run
+    assert by_name["schedule-val"].basis == "the measured value is outside the bound"
     assert by_name["schedule-train"].seeds is by_name["schedule-val"].seeds is None
     assert by_name["deeper-gain"].seeds > 5  # half a point is less than the deviation
 
@@ -62,14 +60,14 @@ def test_epochs_take_five_and_what_nobody_measured_is_not_known(content):
         (Bound(min=0.1, max=0.2), math.nan, 0.05),
     ],
 )
-def test_how_narrow_it_must_be(bound, expected, half):
+def test_the_half_width_is_the_distance_to_the_nearer_end(bound, expected, half):
     assert planning._half(bound, expected) == pytest.approx(half)
     assert math.isnan(planning._half(Bound(min=0.1), math.nan))
 
 
-def test_a_lead_is_weighed_against_every_rival(content):
-    """Of rung 2's lead the closest rival by the published figures is rung 4's step."""
-    prospect = next(p for p in analysis.prospects(content) if p.name == "augmentation-largest")
+def test_a_lead_needs_the_seeds_for_the_closest_step(content, by_name):
+    """By the published accuracies, rung 4 gains most after rung 2."""
+    prospect = by_name["augmentation-largest"]
     published = content.statements.published
     mine = published["02_augmentation"] - published["01_template"]
     closest = published["04_lr_schedule"] - published["03_deeper_early_stopping"]

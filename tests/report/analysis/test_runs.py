@@ -1,4 +1,4 @@
-"""Runs as MLflow holds them: whole, unfinished, damaged, or none."""
+"""Complete, unfinished, damaged and missing runs in MLflow."""
 
 import math
 from dataclasses import replace
@@ -15,12 +15,12 @@ from report.presentation.tables.progression import progression
 from resnet import UserError
 
 
-def test_epochs_tell_how_far_a_network_jumps_about(two_seeds):
+def test_the_last_epochs_at_the_tested_rate_give_the_variance_of_an_epoch():
     run = made_run(LADDER[1], 0, 80, 20)
     val = run.history["val_accuracy"].to_numpy()
     assert run.jumps == pytest.approx(np.mean(np.diff(val[-10:]) ** 2) / 2)
-    late = replace(run, metrics=run.metrics | {"tested_epoch": 4.0})  # before the drop
-    assert late.jumps == pytest.approx(np.mean(np.diff(val[9:19]) ** 2) / 2)
+    early = replace(run, metrics=run.metrics | {"tested_epoch": 4.0})  # before the drop
+    assert early.jumps == pytest.approx(np.mean(np.diff(val[9:19]) ** 2) / 2)
     few = replace(run, history=curve(30, 0.8, 0.7, drops=(29,)))  # two epochs at that rate
     last = few.history["val_accuracy"].to_numpy()[-10:]
     assert few.jumps == pytest.approx(np.mean(np.diff(last) ** 2) / 2)
@@ -28,16 +28,16 @@ def test_epochs_tell_how_far_a_network_jumps_about(two_seeds):
     once = replace(run, history=run.history[:1], metrics={"epochs_run": 1.0, "tested_epoch": 1.0})
     assert math.isnan(once.jumps)
     assert run.lacks == ""
-    assert once.lacks == "one epoch does not tell how far validation accuracy jumps"
+    assert once.lacks == "one epoch does not show how much validation accuracy varies"
     gone = replace(run, metrics={"epochs_run": 30.0})
-    assert gone.lacks == "lacks its test accuracy, curve of validation accuracy"
+    assert gone.lacks == "the run lacks its test accuracy and its curve of validation accuracy"
 
 
 @pytest.mark.parametrize(
     ("status", "told"),
-    [("RUNNING", "still going"), ("FAILED", "failed"), ("KILLED", "killed")],
+    [("RUNNING", "still running"), ("FAILED", "failed"), ("KILLED", "killed")],
 )
-def test_unfinished_runs_are_said(store, status, told):
+def test_a_rung_without_a_finished_run_shows_the_state_of_the_newest(store, status, told):
     store.add(LADDER[0], right(N, 700))
     store.add(LADDER[1], right(N, 800), history=curve(7, 0.5, 0.4), status=status)
     content = analysis.load(store.uri)
@@ -51,7 +51,7 @@ def test_unfinished_runs_are_said(store, status, told):
     assert told in judged["augmentation-train"].evidence
 
 
-def test_deleted_and_damaged_artifacts_are_told(store):
+def test_the_report_names_missing_and_damaged_artifacts(store):
     ids = [store.add(LADDER[i], right(N, 700 + 50 * i)) for i in range(4)]
     for name in ("mistakes.png", "confusion_matrix.csv", "experiment.yaml"):
         store.artifact(ids[3], name).unlink()
@@ -63,45 +63,43 @@ def test_deleted_and_damaged_artifacts_are_told(store):
     content = analysis.load(store.uri)
     assert [s.verdict for s in content.systems[:3]] == ["undecided"] * 3
     told = " ".join(content.notes)
-    assert told.count("test_predictions.csv is gone or damaged") == 3
-    assert "where the run says 0.8" in told  # its images no longer give its accuracy
-    assert content.pictured.classes == tuple(map(str, range(10)))  # their names were in the matrix
+    assert told.count("test_predictions.csv is missing or damaged") == 3
+    assert "but the run says 0.8" in told  # 300 images are missing
+    assert content.pictured.classes == tuple("0123456789")  # without the names in the matrix
     text = (output.write(content, store.folder / "out") / output.PAGE).read_text()
     assert "Of its mistakes there are no images." in text
-    vgg = store.add("vgg", right(N, 600))  # the rungs' best was 3 of 4, whose predictions are gone
+    vgg = store.add("vgg", right(N, 600))  # the only run with predictions after the next line
     store.artifact(ids[3], "test_predictions.csv").unlink()
     assert analysis.load(store.uri).pictured.id == vgg
     store.client.delete_run(vgg)
     store.client.delete_run(ids[3])
     text = (build(store) / output.PAGE).read_text()
     assert 'href="#mistakes"' not in text
-    assert "test_predictions.csv is gone" in text  # which is why
+    assert "test_predictions.csv is missing" in text
 
 
-def test_a_run_without_curves_or_figures_of_its_own(store):
+def test_rungs_without_curves_are_named(store):
     store.add(LADDER[0], right(N, 700), history=curve(25, 0.9, 0.8).iloc[:0])
     assert 'href="#curves"' not in (build(store) / output.PAGE).read_text()
-    store.add(LADDER[1], right(N, 710))  # whose curves are there
+    store.add(LADDER[1], right(N, 710))  # with curves
     text = (build(store) / output.PAGE).read_text()
     assert 'href="#curves"' in text
     assert text.count("the runs recorded no curves.") == 1
     assert f"{LADDER[0]}: the runs recorded no curves." in text
-    store.add(LADDER[0], right(N, 710), seed=1)  # and of this rung
+    store.add(LADDER[0], right(N, 710), seed=1)  # with curves
     assert "the runs recorded no curves." not in (build(store) / output.PAGE).read_text()
 
 
-def test_corrupt_stores(tmp_path, two_seeds):
+def test_an_unreadable_store_is_reported_without_its_password(tmp_path, two_seeds):
     database = tmp_path / "mlflow.db"
     database.write_bytes(b"this is no database " * 100)
     uri = f"sqlite:///{database}"
     fails_in_one_line(reported("--tracking-uri", uri), "is not a whole database of MLflow")
     good = (two_seeds[0].folder / "mlflow.db").read_bytes()
-    database.write_bytes(good[: len(good) // 2])
-    with pytest.raises(UserError):
-        analysis.load(uri)
-    database.write_bytes(good[:8192] + b"\xff" * (len(good) - 8192))
-    with pytest.raises(UserError):
-        analysis.load(uri)
+    for damaged in (good[: len(good) // 2], good[:8192] + b"\xff" * (len(good) - 8192)):
+        database.write_bytes(damaged)
+        with pytest.raises(UserError):
+            analysis.load(uri)
     with pytest.raises(UserError):
         analysis.load("gopher://host")
     secret = "postgresql+psycopg2://me:s3cret@127.0.0.1:1/x"

@@ -1,4 +1,4 @@
-"""Which runs stand in one report."""
+"""Which runs one report shows."""
 
 import re
 
@@ -27,11 +27,11 @@ def test_sets_are_never_mixed(store):
     assert accuracies(dataset="digits") == accuracies(dataset="CDCD") == [0.1]
     assert accuracies(profile="quick") == [0.2]
     assert accuracies(modified="training.epochs=2") == [0.3]
-    with pytest.raises(UserError, match=r"there are: cifar10 \(abababababab\), full profile; "):
+    with pytest.raises(UserError, match=r"exist: cifar10 \(abababababab\), full profile; "):
         analysis.load(store.uri, dataset="imagenet")
 
 
-def test_most_rungs_are_preferred_then_the_newest(store):
+def test_the_set_with_most_rungs_is_shown_then_the_newest(store):
     store.add(LADDER[0], right(N, 700), start=1)
     store.add(LADDER[1], right(N, 700), start=2)
     store.add(LADDER[0], right(N, 600), dataset="other", fingerprint="cd" * 32, start=3)
@@ -48,15 +48,13 @@ def test_most_rungs_are_preferred_then_the_newest(store):
         ({"modified": "training.epochs=2"}, "with modified settings"),
     ],
 )
-def test_what_is_not_the_study_is_not_held_against_it(store, made, told):
+def test_runs_unlike_the_study_s_give_no_verdicts(store, made, told):
     for i, count in ((0, 400), (1, 829)):
         store.add(LADDER[i], right(N, count), **made)
     content = analysis.load(store.uri)
     assert {s.verdict for s in content.systems} == {"not comparable", "not run"}
     assert {j.verdict for j in content.claims} == {"not comparable", "not run"}
-    assert content.claims[4].value == pytest.approx(
-        0.429
-    )  # what was measured is shown all the same
+    assert content.claims[4].value == pytest.approx(0.429)
     lead = message.message(content).lead
     assert "run: 2 of 6. The highest test accuracy is 82.9 %, reached by rung 2" in lead
     assert told in lead
@@ -67,25 +65,25 @@ def test_what_is_not_the_study_is_not_held_against_it(store, made, told):
     assert ("--data path/of/pets" in text) == ("dataset" in made)
 
 
-def test_a_rung_of_ones_own_is_none_of_those_published(store):
+def test_a_user_s_own_rung_is_not_counted_with_the_published_rungs(store):
     store.add(LADDER[0], right(N, 720))
     store.add("06_mine", right(N, 900), like=LADDER[4])
-    store.add("02_mine", right(N, 900), like=LADDER[1])  # beside the study's of that number
+    store.add("02_mine", right(N, 900), like=LADDER[1])  # with the number of a published rung
     content = analysis.load(store.uri)
     assert [step.after.name for step in content.steps] == [*LADDER[1:], "06_mine"]
     lead = "Nothing is decided yet: of the six published accuracies, one is undecided"
     assert message.message(content).lead == f"{lead} and five are not run."
 
 
-def test_the_newest_configuration_and_run_count(store):
+def test_the_newest_configuration_and_its_newest_run_count(store):
     old = {"config_hash": "0" * 64}
     store.add(LADDER[0], right(N, 100), tags=old, start=1)
     store.add(LADDER[0], right(N, 200), start=2)
     store.add(LADDER[0], right(N, 300), start=3)
     content = analysis.load(store.uri)
     assert content.systems[0].accuracies == [0.3]
-    assert "2 older run(s) of the same seed or of another" in " ".join(content.notes)
+    assert "leaves out 2 older runs of the same seed or of another" in " ".join(content.notes)
     store.add(LADDER[0], right(N, 400), tags=old, start=4)
     content = analysis.load(store.uri)
     assert content.systems[0].accuracies == [0.4]
-    assert "no longer describes" in " ".join(content.notes)
+    assert "the experiment file has changed since the runs shown" in " ".join(content.notes)

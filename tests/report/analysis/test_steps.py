@@ -1,4 +1,4 @@
-"""What a step brought: gains over seeds, and the same images before and after."""
+"""The gain of a step, over seeds and on the same images."""
 
 import math
 from dataclasses import replace
@@ -14,26 +14,22 @@ from report import analysis
 from report.analysis import statistics
 
 
-def test_mcnemar_agreement_and_holm(full):
-    _, folder = full
-    raw = csv(folder, "steps", "to")
-    published = SAID.published
-    p_values = []
+def test_steps_of_one_seed_are_compared_image_by_image(full):
+    raw, published = csv(full[1], "steps", "to"), SAID.published
     for before, after in pairwise(LADDER):
         a, b = (right(10_000, round(10_000 * published[n])) for n in (before, after))
         lost, gained = (a & ~b).sum(), (b & ~a).sum()
         p = stats.binomtest(int(gained), int(gained + lost)).pvalue
-        p_values.append(p)
         row = raw.loc[after]
         assert row["mcnemar_p"] == pytest.approx(p)
         assert (row["newly_right"], row["newly_wrong"]) == (gained, lost)
-        assert row["agreement"] == pytest.approx((a == b).mean())  # a miss is always the next class
+        # both are wrong in the same way, because a wrong prediction is always the next class
+        assert row["agreement"] == pytest.approx((a == b).mean())
         assert row["gain"] == pytest.approx(published[after] - published[before])
-        # of recipes one seed says nothing
         assert row[["interval_low", "p", "p_holm"]].isna().all()
 
 
-def test_steps_over_seeds(two_seeds):
+def test_a_step_over_seeds_has_an_interval_and_tests(two_seeds):
     store, counts = two_seeds
     step, known = analysis.load(store.uri).steps[0], pooled(counts)
     gains = (np.array(counts[LADDER[1]]) - counts[LADDER[0]]) / N
@@ -52,7 +48,7 @@ def test_steps_over_seeds(two_seeds):
     assert step.mcnemar_p == pytest.approx(np.median(per_seed))
 
 
-def test_holm_is_over_the_steps(two_seeds):
+def test_holm_corrects_the_p_values_of_all_steps(two_seeds):
     content = analysis.load(two_seeds[0].uri)
     p = 0.01, 0.2, 0.03
     steps = [
@@ -62,7 +58,7 @@ def test_holm_is_over_the_steps(two_seeds):
     assert analysis.holm(steps) == pytest.approx({"0": 3 * p[0], "2": 2 * p[2], "1": p[1]})
 
 
-def test_a_seed_without_its_accuracy_is_not_the_pair_that_is_compared(store):
+def test_a_seed_without_an_accuracy_is_not_paired(store):
     for rung, seed, count in ((0, 0, 700), (0, 1, 700), (1, 0, 800), (1, 1, 820)):
         gone = {"test_accuracy": math.nan} if (rung, seed) == (0, 0) else {}
         store.add(LADDER[rung], right(N, count), seed=seed, metrics=gone)

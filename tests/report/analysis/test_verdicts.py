@@ -26,7 +26,7 @@ from report.presentation import output
 from resnet import UserError
 
 
-def test_the_tolerances_are_where_the_verdict_turns(two_seeds):
+def test_the_verdict_changes_where_the_interval_touches_the_tolerance(two_seeds):
     store, counts = two_seeds
     for system in analysis.load(store.uri).systems[:2]:
         off = abs(np.mean(counts[system.name]) / N - SAID.published[system.name])
@@ -41,8 +41,8 @@ def test_the_tolerances_are_where_the_verdict_turns(two_seeds):
                 assert replace(system, tolerance=tolerance).verdict == verdict
 
 
-def test_without_its_predictions_one_run_leaves_every_accuracy_undecided(store):
-    """All rows share one deviation: whoever is left out could have been the one that jumps."""
+def test_a_run_without_predictions_leaves_every_accuracy_undecided(store):
+    """All rows share one deviation, and the run left out may vary most."""
     for i, counts in enumerate(((700, 701), (830, 831), (835, 836), (870, 873))):
         ids = [store.add(LADDER[i], right(N, k), seed=seed) for seed, k in enumerate(counts)]
     gain = claim(quantity="test_gain", against=LADDER[0], bound={"min": 0.05})
@@ -56,10 +56,10 @@ def test_without_its_predictions_one_run_leaves_every_accuracy_undecided(store):
     assert "the deviation between seeds is not known" in judged.evidence
     assert all(math.isnan(step.p) for step in content.steps)
     (told,) = (note for note in content.notes if "one deviation" in note)
-    assert told.startswith(f"{LADDER[3]}, seed 0 (run {ids[0][:8]}): lacks its predictions. So no")
+    assert told.startswith(f"{LADDER[3]}, seed 0 (run {ids[0][:8]}): the run lacks its predictions")
     assert told in (build(store) / output.PAGE).read_text()
-    store.client.delete_run(ids[0])  # the way out
-    assert analysis.load(store.uri).systems[1].verdict == "undecided"  # of three degrees of freedom
+    store.client.delete_run(ids[0])
+    assert analysis.load(store.uri).systems[1].verdict == "undecided"  # three degrees of freedom
     store.add(LADDER[3], right(N, 874), seed=2)
     assert analysis.load(store.uri).systems[1].verdict == "holds"
 
@@ -67,15 +67,13 @@ def test_without_its_predictions_one_run_leaves_every_accuracy_undecided(store):
 SEEDS = st.integers(60, 90).flatmap(
     lambda middle: st.lists(st.integers(middle, middle + 5), min_size=1, max_size=6)
 )
-
-
 KEYS = ("accuracy", "val_accuracy", "learning_rate")
 
 
 @given(st.data(), st.lists(SEEDS, min_size=5, max_size=5), st.integers(3, 28))
 @settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 def test_no_gap_in_a_run_makes_any_verdict_firmer(data, accuracies, drop):
-    """Over arbitrary accuracies and seeds, with arbitrary parts of arbitrary runs gone."""
+    """For arbitrary accuracies and seeds, with arbitrary parts of arbitrary runs missing."""
     whole = []
     for rung, values in zip(LADDER, accuracies, strict=True):
         whole += [made_run(rung, seed, v, drop + seed) for seed, v in enumerate(values)]
@@ -109,7 +107,7 @@ def test_no_gap_in_a_run_makes_any_verdict_firmer(data, accuracies, drop):
 
 @pytest.mark.parametrize("tag", ["seed", "role"])
 def test_a_run_that_lost_a_tag_is_refused(store, tag):
-    """It may be of any row, and be the one that jumps about."""
+    """The run may belong to any row and vary most."""
     run = store.add(LADDER[0], right(N, 828))
     store.client.delete_tag(run, tag)
     with pytest.raises(UserError, match=f"run {run[:8]} lacks the tag '{tag}'"):
