@@ -171,9 +171,9 @@ class Varied(NamedTuple):
 
 
 def _setting(key: str) -> str:
-    """Writes ``training.early_stopping.patience`` as ```patience` (early stopping)``."""
+    """Writes ``training.early_stopping.patience`` as ``patience (early stopping)``."""
     block, _, name = key.partition(".")[2].rpartition(".")
-    return f"`{name}`" + f" ({block.replace('_', ' ')})" * bool(block)
+    return name + f" ({block.replace('_', ' ')})" * bool(block)
 
 
 def plain(factor: str) -> str:

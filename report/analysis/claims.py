@@ -194,6 +194,8 @@ def _by_accuracies(claim: Claim, systems: Sequence[System], found: list[Contrast
         evidence = "the seeds are paired, because their accuracies are correlated"
     else:
         evidence = "the interval uses the deviation between seeds that all rows share"
+        if own := ", ".join(s.name for s in systems if s.name in s.shared.own):
+            evidence += f", but its own for {own}"
     evidence = f"seeds per row: {', '.join(str(len(s.runs)) for s in systems)}; {evidence}"
     used = tuple(run for s in systems for run in s.runs)
     return Judgement(claim, claim.bound.judge(*interval), evidence, used, least.value, interval)

@@ -106,7 +106,8 @@ class Shared:
         own = {name for name, s in pool.items() if not s.scale > 0}
 
         def ratio(names: Iterable[str]) -> tuple[float, int]:
-            squares = [(pool[n].squares / pool[n].scale ** 2, pool[n].freedom) for n in names]
+            rows = [pool[name] for name in sorted(names)]  # sums depend on the order
+            squares = [(row.squares / row.scale**2, row.freedom) for row in rows]
             total, freedom = map(sum, zip(*squares, strict=True)) if squares else (0.0, 0)
             return total / freedom if freedom else math.nan, freedom
 
