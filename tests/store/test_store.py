@@ -187,7 +187,7 @@ def test_a_database_that_is_not_this_mlflow_s_is_left_alone(empty, tmp_path, kin
     before, uri = path.read_bytes(), addresses.address(path)
     calls = (store.connect, lambda uri: store.connect(uri, create=False), analysis.load)
     for line in {told(call, uri) for call in calls}:
-        assert "is not a whole database of MLflow" in line
+        assert "is not a complete database of MLflow" in line
         assert line.endswith(f"-m mlflow db upgrade {uri}")
     assert path.read_bytes() == before
     path.unlink()

@@ -94,7 +94,7 @@ def test_corrupt_stores(tmp_path, two_seeds):
     database = tmp_path / "mlflow.db"
     database.write_bytes(b"this is no database " * 100)
     uri = f"sqlite:///{database}"
-    fails_in_one_line(reported("--tracking-uri", uri), "is not a whole database of MLflow")
+    fails_in_one_line(reported("--tracking-uri", uri), "is not a complete database of MLflow")
     good = (two_seeds[0].folder / "mlflow.db").read_bytes()
     database.write_bytes(good[: len(good) // 2])
     with pytest.raises(UserError):
