@@ -22,7 +22,7 @@ CURVES = (
     "epoch_seconds",
 )
 """Metrics with one value per epoch."""
-# tags that MLflow defines
+# MLflow defines these names of tags.
 DESCRIPTION, PARENT, CONTEXT = "mlflow.note.content", "mlflow.parentRunId", "mlflow.data.context"
 # A spreadsheet may compute a cell that starts with one of these characters.
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
@@ -51,7 +51,7 @@ def describe(experiment: Experiment, dataset: str, fingerprint: str) -> str:
 
 
 def predictions(labels: np.ndarray, probabilities: np.ndarray) -> pd.DataFrame:
-    """Makes a frame with one row per image of ``labels`` (n,), ``probabilities`` (n, classes).
+    """Makes a frame of ``labels`` (n,) and ``probabilities`` (n, classes), with one row per image.
 
     The columns are ``label`` and ``predicted`` (class indices), and ``truth_probability``: the
     probability of the true class, rounded to four decimals, with 0 for NaN.

@@ -42,7 +42,7 @@ def confusion(table: pd.DataFrame) -> Figure:
     axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
     axes.set(xlabel="predicted", ylabel="true")
     if len(table) > 30:
-        return figure  # the texts would be too small
+        return figure  # texts would be too small to read
     for row in range(len(table)):
         for column in range(len(table.columns)):
             colour = "white" if share.iat[row, column] > 0.5 else "black"
@@ -58,8 +58,8 @@ def mistakes(dataset: Dataset, probabilities: np.ndarray, path: Path) -> None:
 
     The PNG is a table of true classes (rows) and predicted classes (columns). A cell shows up to
     four images, two by two, in their own size. The text chunk ``cells`` is the number of classes.
-    More than 30 classes, or more pixels than Pillow opens without a warning, are not drawn.
-    ``probabilities`` is (n, classes).
+    Nothing is written if there are more than 30 classes, or more pixels than Pillow opens without
+    a warning. ``probabilities`` is (n, classes).
     """
     (n, height, width, _), classes = dataset.x_test.shape, len(dataset.classes)
     if classes > 30 or 4 * classes**2 * height * width > Image.MAX_IMAGE_PIXELS:
@@ -83,5 +83,5 @@ def mistakes(dataset: Dataset, probabilities: np.ndarray, path: Path) -> None:
 def save(figure: Figure, path: Path, dpi: int = 120) -> None:
     """Writes a figure in the format of the path's suffix."""
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing from")  # a box is drawn instead
+        warnings.filterwarnings("ignore", "Glyph .* missing from")  # Matplotlib draws a box
         figure.savefig(path, dpi=dpi)

@@ -19,7 +19,7 @@ from resnet.store import Store, data_of, download
 from resnet.study import Key, explain, from_yaml, signatures
 
 _OF_THIS_STORE = ("role", "owner", "lease", "host", "series", "part_of")
-"""Tags that make sense in one store only; records leave them out."""
+"""Tags that are left out of records because they make sense in one store only."""
 
 
 def recordable(store: Store) -> list[Run]:
@@ -41,7 +41,7 @@ def key_of(run: Run) -> Key:
 
 
 def to_record(store: Store, run: Run) -> Record:
-    """Makes the record of a finished run; raises UserError if artifacts are missing or differ."""
+    """Makes the record of a finished run; raises UserError if artifacts are missing or disagree."""
     source = f"run {run.info.run_id} ({run.info.run_name})"
     try:
         with tempfile.TemporaryDirectory() as folder:

@@ -1,8 +1,8 @@
 """Reads and writes the JSON records of finished runs in ``results/``.
 
 A record of at most 60 KB holds a run's settings, provenance, exact curves, and the label and
-prediction of each test image. Git protects the files, so loading a record only checks that its
-parts agree.
+prediction of each test image. Git protects the files from changes, so loading a record only checks
+that its parts agree.
 """
 
 import base64
@@ -20,7 +20,7 @@ from resnet.host import disk
 from resnet.records.artifacts import CURVES
 from resnet.study import KEYS, Experiment, Key, Strict, explain, from_yaml
 
-PRECISION = 10_000  # number of steps into which a record divides a probability
+PRECISION = 10_000  # a record rounds probabilities to multiples of 1 / PRECISION
 _DTYPES = {"label": "uint8", "predicted": "uint8", "truth_probability": "<u2"}
 Moment = Annotated[int, Field(ge=0, lt=2**53)]  # Unix time in milliseconds
 
@@ -31,7 +31,7 @@ def pack(numbers: np.ndarray) -> str:
 
 
 def unpack(text: str, dtype: str, count: int) -> np.ndarray:
-    """Returns the array of a text from :func:`pack`; raises ValueError if the text is damaged."""
+    """Returns the array that was packed into a text; raises ValueError if the text is damaged."""
     try:
         content = zlib.decompress(base64.b64decode(text, validate=True))
     except (zlib.error, ValueError) as error:
@@ -47,14 +47,14 @@ class DataInput(Strict):
     name: str
     digest: str
     source_type: str
-    source: str  # JSON; a local path without its folders
+    source: str  # JSON, in which a local path has no folders
     schema_: str | None = Field(alias="schema")
     profile: str | None
     context: str
 
 
 class Predictions(Strict):
-    """Label and prediction of each test image, packed by :func:`pack`."""
+    """Labels and predictions of the test images, packed by :func:`pack`."""
 
     images: Annotated[int, Field(ge=1, le=10_000_000)]
     label: str  # index of the true class
@@ -78,7 +78,7 @@ class Record(Strict):
     """A finished run.
 
     ``curves`` maps each name of ``CURVES`` to one value per epoch. ``time`` has the end of each
-    epoch, ``final`` the metrics with one value, and ``experiment`` the lines of the resolved YAML.
+    epoch. ``final`` has the metrics with one value, and ``experiment`` has lines of resolved YAML.
     """
 
     # by default, pydantic writes a loss of NaN as null
@@ -123,7 +123,8 @@ class Record(Strict):
 
     @model_validator(mode="after")
     def _agrees_with_itself(self) -> "Record":
-        if missing := [tag for tag in KEYS if tag not in self.tags]:
+        tags = self.tags
+        if missing := [tag for tag in KEYS if tag not in tags]:
             raise ValueError(f"the tag {missing[0]} is missing")
         try:
             experiment = self.resolved
@@ -137,10 +138,10 @@ class Record(Strict):
         lengths = {len(values) for values in self.curves.values()}
         highest = frame[["label", "predicted"]].to_numpy().max()
         checks = {
-            "config_hash is not the experiment's": experiment.hash() == self.tags["config_hash"],
-            "rung is not the experiment's name": experiment.name == self.tags["rung"],
-            "networks is not the code that the experiment names": same_code,
-            "the tag seed has other characters than digits": self.tags["seed"].isdecimal(),
+            "config_hash does not match the experiment": experiment.hash() == tags["config_hash"],
+            "rung does not match the experiment": experiment.name == tags["rung"],
+            "networks does not match the experiment's code_sha256": same_code,
+            "the tag seed must consist of digits": tags["seed"].isdecimal(),
             f"the curves are not {', '.join(CURVES)}": sorted(self.curves) == sorted(CURVES),
             "a curve does not have one value per epoch": lengths == {len(self.time)},
             "two classes have the same name": len(set(self.classes)) == len(self.classes),
@@ -153,7 +154,7 @@ class Record(Strict):
 
 
 def load(path: Path) -> Record:
-    """Reads a record; raises UserError if it is damaged or its file has a wrong name."""
+    """Reads a record; raises UserError if the file is damaged or has a wrong name."""
     try:
         record = Record.model_validate_json(path.read_bytes())
     except ValidationError as error:

@@ -12,7 +12,7 @@ from resnet.store import Store, connect
 from resnet.study import Study, signatures
 
 SHA256 = "record_sha256"
-"""Tag of an imported run that holds the SHA-256 of its record."""
+"""Tag with the SHA-256 of the record that a run was imported from."""
 
 
 def connect_recorded(uri: str | None, study: Study) -> Store:
@@ -21,7 +21,7 @@ def connect_recorded(uri: str | None, study: Study) -> Store:
 
 
 def restore(store: Store, found: dict[Path, Record]) -> int:
-    """Imports records that have no finished run yet, and returns their number.
+    """Imports the records that have no finished run yet, and returns the number of imports.
 
     Runs of other records, and incomplete runs of killed processes, are removed first.
     """

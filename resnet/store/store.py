@@ -46,7 +46,7 @@ for name in ("mlflow", "alembic"):
     logging.getLogger(name).setLevel(logging.WARNING)
 for name in ("urllib3", "mlflow.system_metrics"):
     logging.getLogger(name).setLevel(logging.ERROR)  # ``patiently`` reports these errors
-# This logger writes a traceback of each exception, and MLflow raises the exception as well.
+# This logger prints the tracebacks of exceptions that MLflow also raises.
 logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
 
 
@@ -106,7 +106,7 @@ class Store:
         tests = [
             f"attributes.status = '{value}'" if key == "status" else f"tags.{key} = '{value}'"
             for key, value in conditions.items()
-            if "'" not in value  # a filter allows no quotes; the last line compares the value
+            if "'" not in value  # filters allow no quotes; the last line compares such values
         ]
         found = self.client.search_runs(
             [self.experiment_id],
@@ -130,7 +130,7 @@ class Store:
                 patience.before()
                 result = function(*arguments, **options)
             except FAILURES as error:
-                # MLflow adds a dataset only if it is missing, but another run may add it meanwhile
+                # MLflow fails if another run adds the same dataset at the same time
                 if collisions < 5 and re.search("IntegrityError|UniqueViolation", str(error)):
                     collisions += 1
                     continue
@@ -144,7 +144,7 @@ class Store:
                 if waiting:
                     patience.tell("the tracking store answers again")
                 return result
-            for _ in range(10):  # two seconds in small steps, so that Ctrl-C acts at once
+            for _ in range(10):  # wait two seconds, in small steps so that Ctrl-C acts at once
                 if patience.should_stop():
                     raise Interrupted
                 time.sleep(0.2)
@@ -188,8 +188,8 @@ def connect(
     """Opens a study's tracking store, and makes it MLflow's current store.
 
     Args:
-        uri: tracking URI, by default of ``mlflow.db`` in the project's folder. Artifacts are stored
-            beside an SQLite file, by a server, or for other databases in the project's folder.
+        uri: MLflow tracking URI, by default of ``mlflow.db`` in the project's folder. Artifacts are
+            stored beside an SQLite file, or in the project's folder for other databases.
         study: the study, by default the one in ``experiments/``.
         create: whether to make a missing file and experiment; otherwise nothing is written.
         experiment: name of the MLflow experiment, by default the name of the study.
@@ -214,7 +214,7 @@ def connect(
                 try:
                     client.create_experiment(name, artifacts, {"mlflow.note.content": study.about})
                 except MlflowException:
-                    if not client.get_experiment_by_name(name):  # else another machine was first
+                    if not client.get_experiment_by_name(name):  # else another machine made it
                         raise
                 found = client.get_experiment_by_name(name)
     if found is None:
@@ -224,7 +224,7 @@ def connect(
 
 
 def _artifacts(uri: str) -> str | None:
-    """Returns the URI for a store's artifacts; None for a server, which chooses its own."""
+    """Returns the URI of a store's artifact folder; None for a server, which chooses its own."""
     scheme = uri.partition(":")[0].lower()
     if file := file_of(uri):
         if not os.path.isdir(file.parent):  # noqa: PTH112 - Path.is_dir may raise

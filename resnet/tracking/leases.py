@@ -1,8 +1,8 @@
 """Decides which process may train a run if several machines share a store.
 
-A process claims a run by a tag, the lease. After ``SETTLE`` seconds it reads the tag again, then it
-holds and renews the lease. Clocks need not agree, because other processes count a lease as over
-only after they have watched it for ``SECONDS`` without a change.
+A process claims a run by a tag, the lease. After ``SETTLE`` seconds, the process reads the tag
+again. If the claim has won, the process holds and renews the lease. Clocks need not agree, because
+a lease is over only after another process has watched it for ``SECONDS`` without a change.
 """
 
 import contextlib
@@ -18,7 +18,7 @@ from mlflow.entities import Run
 
 from resnet.store import FAILURES, Store
 
-SECONDS, SETTLE = 60.0, 2.0  # length of a lease; delay after which all have seen a claim
+SECONDS, SETTLE = 60.0, 2.0  # length of a lease; delay before a claim is checked
 TAG, ABANDONED = "lease", "abandoned"
 # This clock also counts while the machine sleeps. A laptop that was closed for an hour must know
 # that its lease of one minute is over.
@@ -30,7 +30,7 @@ class Lost(Exception):  # noqa: N818 - not an error
 
 
 def machine() -> str:
-    """Returns a name for this machine or container that changes with each restart."""
+    """Returns a name for this machine or container; each restart changes the name."""
     boot, space = Path("/proc/sys/kernel/random/boot_id"), Path("/proc/self/ns/mnt")
     own = boot.read_text().strip() if boot.exists() else uuid.getnode()
     # containers on one host share its boot id, but not its files and processes
@@ -38,7 +38,7 @@ def machine() -> str:
 
 
 def read(run: Run) -> dict[str, str]:
-    """Returns the ``state``, ``token``, ``until`` and ``place`` of a run's lease, else {}."""
+    """Returns a lease's ``state``, ``token``, ``until`` and ``place``; {} if a run has no lease."""
     words = run.data.tags.get(TAG, "").split(" ", 3)
     whole = len(words) == 4
     return dict(zip(("state", "token", "until", "place"), words, strict=True)) if whole else {}
@@ -47,12 +47,13 @@ def read(run: Run) -> dict[str, str]:
 class Lease:
     """This process's lease of a run; the object also watches the leases of other processes.
 
-    The process must hold the file ``lock``. So earlier processes of this machine that held ``lock``
-    have ended.
+    The process must hold the file lock ``lock``. So any other lease with the same ``place`` belongs
+    to a process that has ended.
     """
 
     def __init__(self, store: Store, lock: Path):
-        self.store = store.impatient  # no wait: the lease is safe if the store is down
+        # renewals need not wait, because no process can take the run while the store is down
+        self.store = store.impatient
         self.place, self.token = f"{machine()}:{lock}", uuid.uuid4().hex
         self.lost, self._renewed = False, time.clock_gettime(_CLOCK)
         self._seen: dict[str, tuple[dict, float, float]] = {}
@@ -61,16 +62,16 @@ class Lease:
         return f"{state} {self.token} {time.time() + SECONDS:.3f} {self.place}"
 
     def alive(self, run: Run) -> bool:
-        """Returns whether another process may be training the run, by the changes of its lease."""
+        """Returns whether another process may be training the run, judged by the run's lease."""
         lease = read(run)
         if not self.store.shared or run.info.status != "RUNNING" or not lease:
             return False
         if lease["place"] == self.place or lease["token"] == self.token:
             return False
-        # ``until`` is only for people to read, because clocks may differ by minutes
+        # ``until`` is not used, because two machines' clocks may differ by minutes
         now = time.clock_gettime(_CLOCK)
         before, since, last = self._seen.get(run.info.run_id, (None, now, now))
-        if before != lease or now - last > SECONDS / 4:  # a change, or a gap in watching
+        if before != lease or now - last > SECONDS / 4:  # changed, or not watched for a while
             since = now
         self._seen[run.info.run_id] = (lease, since, now)
         return now - since < SECONDS
@@ -78,7 +79,7 @@ class Lease:
     def ours(self, run_id: str, contenders: list[Run]) -> bool:
         """Returns whether this process may train the run.
 
-        All processes follow one rule: a held lease beats a claim, then the lowest run id wins.
+        A held lease wins over a claim. Between two claims, the lower run id wins.
         """
 
         def rank(run: Run) -> tuple[bool, str]:
@@ -91,7 +92,7 @@ class Lease:
 
     @contextlib.contextmanager
     def kept(self, run_id: str, still_ours: Callable[[], bool]) -> Iterator[None]:
-        """Renews the lease in a thread during the block, while ``still_ours`` returns True."""
+        """Renews the lease in a thread until the block ends or ``still_ours`` returns False."""
         ended = threading.Event()
 
         def renew() -> None:
@@ -101,7 +102,7 @@ class Lease:
                 self.store.client.set_tag(run_id, TAG, self.tag("held"))
                 self._renewed = time.clock_gettime(_CLOCK)
 
-        def keep_renewing() -> None:  # three renewals may fail before the lease is over
+        def keep_renewing() -> None:  # three renewals may fail before the lease ends
             while not (self.lost or ended.wait(SECONDS / 4)):
                 with contextlib.suppress(*FAILURES):
                     renew()
@@ -118,7 +119,7 @@ class Lease:
                 thread.join(timeout=5)
 
     def confirm(self) -> None:
-        """Raises ``Lost`` if another process has the run; renews the lease first if it is over."""
+        """Renews an overdue lease, then raises ``Lost`` if another process has the run."""
         if self.store.shared and time.clock_gettime(_CLOCK) - self._renewed > SECONDS:
             self._renew()
         self.raise_if_lost()

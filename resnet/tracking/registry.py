@@ -21,7 +21,7 @@ from resnet.training import Outcome
 def log_model(store: Store, run_id: str, job: Job, dataset: Dataset, outcome: Outcome) -> str:
     """Logs a run's network as a model that takes raw images, and returns the model's id.
 
-    A second call changes nothing, but replaces a model that a killed process left incomplete.
+    A complete model is not logged again. An incomplete model of a killed process is replaced.
     """
     client = store.client
     run = client.get_run(run_id)
@@ -36,7 +36,7 @@ def log_model(store: Store, run_id: str, job: Job, dataset: Dataset, outcome: Ou
         params=run.data.params,
         tags={"dataset": dataset.name, "dataset_fingerprint": dataset.fingerprint},
     )
-    # mlflow.keras.log_model needs the fluent API, and cannot resume after it was killed
+    # mlflow.keras.log_model needs the fluent API, and cannot continue after a kill
     backend = keras.backend.backend()
     with tempfile.TemporaryDirectory() as temporary:
         folder = f"{temporary}/model"
@@ -65,18 +65,17 @@ def _models_of(store: Store, run_id: str) -> list:
 
 
 def _plain(name: str) -> str:
-    """Replaces the characters that MLflow does not allow in the names of models."""
+    """Replaces the characters that MLflow does not allow in names of models and aliases."""
     return re.sub(r"[^\w-]", "_", name)
 
 
 def register(store: Store, dataset: Dataset, profile: str) -> None:
-    """Registers one model per rung: the run whose accuracy is nearest to the mean of its seeds.
+    """Registers one model per rung, from the run nearest to the mean accuracy of the rung's seeds.
 
     The alias ``rung-5`` is the model of rung 5, and ``best`` is the model of the rung with the
     highest mean. Only validation accuracies count, because the test set must not choose a model.
     Runs with ``--set`` and runs of a rung's older configurations are left out.
     """
-    study = store.study
     same = {"profile": profile, "dataset_fingerprint": dataset.fingerprint}
     newest: dict[str, dict[str, Run]] = {}  # by rung and seed
     for run in store.search(role="rung", status="FINISHED", **same):
@@ -87,13 +86,14 @@ def register(store: Store, dataset: Dataset, profile: str) -> None:
         hashes = {other.data.tags["config_hash"] for other in seeds.values()}
         if hashes <= {tags["config_hash"]}:
             seeds.setdefault(tags["seed"], run)
-    special = [part for part in (dataset.name, profile) if part not in (study.dataset, "full")]
-    name = _plain("-".join([study.name, *special]))  # such as resnet-ladder-digits-quick
+    usual = (store.study.dataset, "full")
+    special = [part for part in (dataset.name, profile) if part not in usual]
+    name = _plain("-".join([store.study.name, *special]))  # such as resnet-ladder-digits-quick
     means, versions = {}, {}
     for rung, seeds in sorted(newest.items()):
         validated = {seed: run.data.metrics["best_val_accuracy"] for seed, run in seeds.items()}
         means[rung] = fmean(validated.values())
-        # another training would not repeat the luck of the best run
+        # not the best run, because other trainings would not repeat its luck
         distances = {seed: (abs(validated[seed] - means[rung]), seed) for seed in seeds}
         nearest = seeds[min(seeds, key=distances.__getitem__)]
         if version := _version(store, name, nearest.info.run_id):
@@ -122,6 +122,5 @@ def _version(store: Store, name: str, run_id: str) -> str | None:
         if error.error_code != ErrorCode.Name(RESOURCE_ALREADY_EXISTS):
             raise
     model_id = logged[0].model_id
-    return store.client.create_model_version(
-        name, f"models:/{model_id}", run_id, model_id=model_id
-    ).version
+    source = f"models:/{model_id}"
+    return store.client.create_model_version(name, source, run_id, model_id=model_id).version

@@ -35,8 +35,8 @@ _DRAWING = threading.Lock()  # lanes are threads, and Matplotlib is not safe for
 def parent_run(store: Store, name: str, job: Job, dataset: Dataset) -> Iterator[str]:
     """Opens a command's own run, yields the run's id, and ends the run.
 
-    Parent runs of killed processes are ended too. ``job`` is any job of the run, because all its
-    jobs have the same profile and overrides.
+    Parent runs of killed processes are ended too. ``job`` may be any of the run's jobs, which all
+    have the same profile and overrides.
     """
     process = psutil.Process()
     for run in store.search(role="ladder", status="RUNNING"):
@@ -94,7 +94,7 @@ class RunWriter:
         }
 
     def log_history(self, history: events.History) -> None:
-        """Logs the epochs that MLflow does not have; the epoch (from 1) is the metric's step."""
+        """Logs the epochs that MLflow lacks; the epoch (from 1) is the metric's step."""
         metrics = [
             Metric(key, record[key], int(record["time"] * 1000), int(record["epoch"]))
             for record in history
@@ -109,7 +109,7 @@ class RunWriter:
     def log_differences(self, differs: dict[str, tuple[str, str]]) -> None:
         """Tags a run that resumed with other hardware, threads or versions than before."""
         tags = self.store.client.get_run(self.run_id).data.tags
-        lines = dict.fromkeys(tags.get(RESUMED, "").split("; "))  # of earlier resumes
+        lines = dict.fromkeys(tags.get(RESUMED, "").split("; "))
         lines |= dict.fromkeys(f"{key}: {then} -> {now}" for key, (then, now) in differs.items())
         text = "; ".join(filter(None, lines))[:5000]
         self.store.client.set_tag(self.run_id, RESUMED, text)
@@ -133,7 +133,7 @@ class RunWriter:
             tags["diverged"] = f"the loss of epoch {epoch}"
         for key, value in tags.items():
             self.store.client.set_tag(self.run_id, key, value[:5000])
-        # test metrics come last: without them, a run that resumes repeats this method
+        # Final metrics come last, because a run that is killed before them is recorded again.
         model_id = log_model(self.store, self.run_id, job, dataset, outcome)
         tested_on = (dataset.name, _digest(dataset, "testing"))
         known = self.store.client.get_run(self.run_id).data.metrics
@@ -141,7 +141,7 @@ class RunWriter:
         self.store.client.log_batch(
             self.run_id,
             [
-                # the Models page ranks models by linked metrics, and links tests to their images
+                # the Models page ranks models by metrics that are linked to a model and a dataset
                 Metric(key, value, moment, 0, model_id, *(tested_on * key.startswith("test_")))
                 for key, value in outcome.summary().items()
                 if key not in known
@@ -168,7 +168,7 @@ def child_run(
         return lease.ours(run_id, unfinished(store.impatient, key.same))
 
     with _ending(store, run_id), lease.kept(run_id, still_ours):
-        # a resumed run may have a new name, so the file is written again
+        # the rung of a resumed run may have a new name, so the file is written again
         ours.client.log_text(run_id, job.experiment.to_yaml(), "experiment.yaml")
         if job.experiment.code:
             ours.client.log_text(run_id, job.experiment.code, signatures.OWN)
@@ -176,7 +176,7 @@ def child_run(
             params = [Param(*item) for item in artifacts.settings(job.experiment).items()]
             ours.client.log_batch(run_id, params=params)
             ours.client.log_inputs(run_id, inputs_of(dataset))
-        # MLflow starts its own monitor only in the fluent API, which this project does not use
+        # MLflow starts this monitor itself only in the fluent API, which this project does not use
         monitor = SystemMetricsMonitor(run_id, resume_logging=True)
         monitor.start()
         try:

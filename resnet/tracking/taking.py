@@ -39,7 +39,7 @@ def take(
     fresh: bool,
     folder: str,
 ) -> Run | None:
-    """Returns the run of a job to train, with this process's lease, or its FINISHED run.
+    """Returns the run to train for a job, leased by this process, or the job's FINISHED run.
 
     Returns None if another process works on the run. The caller must hold this machine's lock for
     the checkpoints in ``folder``. If ``folder`` does not exist, unfinished runs that have epochs
@@ -77,7 +77,7 @@ def take(
 def _clear(store: Store, same: dict[str, str], parent_id: str, lease: Lease, folder: str) -> bool:
     """Removes the checkpoints of earlier commands; returns False if another process uses them."""
     if store.search(**same, **{PARENT: parent_id}):
-        return True  # this command has removed them already, and made its own
+        return True  # this command has already replaced the old checkpoints
     others = unfinished(store, same)
     if any(lease.alive(run) for run in others):
         return False
@@ -90,7 +90,7 @@ def _clear(store: Store, same: dict[str, str], parent_id: str, lease: Lease, fol
 def _claim(
     store: Store, job: Job, tags: dict[str, str], lease: Lease, going_on: str | None
 ) -> Run | None:
-    """Takes the lease of the run ``going_on``, or of a new run; None if another process did."""
+    """Takes the lease of run ``going_on`` or of a new run; returns None if another process won."""
     if going_on:
         # keep the bounds from the run's start, and a description that a user may have changed
         for key in ("claims_sha256", "bounds", DESCRIPTION):
@@ -112,11 +112,11 @@ def _claim(
 
 def create(store: Store, name: str, tags: dict[str, str], lease: Lease) -> str:
     """Creates exactly one run with a lease, and returns the run's id."""
-    # MLflow's git context records the commit of any repository around the script
+    # GitRunContext would record the commit of any repository around the script
     tags |= {leases.TAG: lease.tag("claimed")}
-    tags = resolve_tags(tags, ignore=[GitRunContext])  # type: ignore[list-item] # its class
-    # If the store fails before it answers, the repeated call creates a second run. Both runs have
-    # this lease's token.
+    tags = resolve_tags(tags, ignore=[GitRunContext])  # type: ignore[list-item] # takes classes
+    # If the store fails before it answers, the repeated call creates a second run with the same
+    # token.
     run = store.client.create_run(store.experiment_id, _now(store, tags["role"]), tags, name)
     if store.shared:
         same = f"tags.{leases.TAG} LIKE '%{lease.token}%'"
@@ -127,7 +127,7 @@ def create(store: Store, name: str, tags: dict[str, str], lease: Lease) -> str:
 
 
 def _now(store: Store, role: str) -> int:
-    """Returns Unix time in ms, or more if the clock was set back: later than every run's start."""
+    """Returns Unix time in ms, or 1 ms after the newest run's start if the clock was set back."""
     newest = store.client.search_runs(
         [store.experiment_id], f"tags.role = '{role}'", max_results=1, order_by=["start_time DESC"]
     )

@@ -187,7 +187,7 @@ def test_a_record_whose_parts_disagree_is_refused(refused, text):
     refused(predictions(label=numbers(0, count=N + 1)), "does not hold 1000 numbers")
     refused(predictions(label="AAAA"), "cannot be unpacked")
     edited = [line.replace("epochs: 25", "epochs: 26") for line in tree["experiment"]]
-    refused(tree | {"experiment": edited}, "config_hash is not the experiment's")
+    refused(tree | {"experiment": edited}, "config_hash does not match the experiment")
     refused(tree | {"experiment": ["!!python/object:os.system x"]}, "experiment")
     refused(tree | {"tags": tree["tags"] | {"seed": "-1"}}, "seed")
     refused(tree | {"tags": {}}, "the tag rung is missing")
@@ -257,7 +257,7 @@ def test_a_later_run_does_not_replace_a_record(run, empty, tmp_path):
     run(own, "record")
     before = {path: path.read_bytes() for path in run.results.iterdir()}
     assert len(before) == 2
-    Store(tmp_path).add(LADDER[0], right(N, 990))
+    own.add(LADDER[0], right(N, 990))
     assert "kept" in run(own, "record").output
     assert {path: path.read_bytes() for path in run.results.iterdir()} == before
 

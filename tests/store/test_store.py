@@ -328,7 +328,7 @@ def test_another_machine_may_make_the_experiment_first(tmp_path, monkeypatch):
     make = MlflowClient.create_experiment
 
     def beaten(client, *arguments):
-        make(client, *arguments)  # the other machine's
+        make(client, *arguments)  # as the other machine does
         return make(client, *arguments)
 
     monkeypatch.setattr(MlflowClient, "create_experiment", beaten)

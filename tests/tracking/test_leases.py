@@ -39,7 +39,7 @@ def shared(own, monkeypatch):
 
 @pytest.fixture
 def lease(own, tmp_path):
-    """``lease(name)`` makes a lease of another process, or of the same one for the same name."""
+    """``lease(name)`` makes the lease of a process that holds the file lock ``name``."""
     return lambda name="lock": Lease(own, tmp_path / name)
 
 
@@ -104,7 +104,7 @@ def test_a_process_that_lost_its_run_writes_no_more(shared, dataset, lease, take
 def test_a_run_with_epochs_is_abandoned_if_its_checkpoints_are_missing(
     shared, lease, take, tmp_path
 ):
-    """Otherwise a new training would continue the curves of an old one."""
+    """Otherwise a new training would continue the curves of an old training."""
     run = take(lease())
     shared.client.log_metric(run.info.run_id, "loss", 1.0, step=1)
     checkpoints.save(f"{tmp_path}/there/0001-x.npz", {}, {})
