@@ -1,8 +1,7 @@
-"""A finished run: what it leaves in MLflow, and its record, a JSON file in git.
+"""Converts finished MLflow runs to records and back, without Keras.
 
-``artifacts`` and ``figures`` are what a run leaves, ``json_format`` is the record, ``from_mlflow``
-and ``to_mlflow`` are the ways between both, ``course`` compares a run under way with records.
-Nothing here imports Keras.
+``artifacts`` and ``figures`` make the files that a run leaves in MLflow. ``course`` compares a run
+during training with records.
 """
 
 from resnet.records import artifacts, figures

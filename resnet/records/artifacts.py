@@ -1,4 +1,4 @@
-"""What a finished run leaves in MLflow: names of metrics and tags, params, description, files."""
+"""Makes the params, description and artifacts of a finished run in MLflow."""
 
 import json
 import math
@@ -22,39 +22,39 @@ CURVES = (
     "epoch_seconds",
 )
 """Metrics with one value per epoch."""
-# MLflow's own tags
+# MLflow defines these names of tags.
 DESCRIPTION, PARENT, CONTEXT = "mlflow.note.content", "mlflow.parentRunId", "mlflow.data.context"
-# beginnings of a cell that a spreadsheet may take for a formula
+# A spreadsheet may compute a cell that starts with one of these characters.
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 def guarded(value: Any) -> Any:
-    """Guards a cell of CSV, so that a spreadsheet does not compute it, as OWASP advises."""
+    """Quotes a CSV cell that a spreadsheet may compute as a formula, as OWASP advises."""
     return f"'{value}" if isinstance(value, str) and value.startswith((*FORMULA, "'")) else value
 
 
 def unguarded(text: str) -> str:
-    """Returns the text that :func:`guarded` was given."""
+    """Removes the quote that :func:`guarded` adds."""
     return text[1:] if text[:1] == "'" and text[1:].startswith((*FORMULA, "'")) else text
 
 
 def settings(experiment: Experiment) -> dict[str, str]:
-    """Returns an experiment's values as params, each in JSON."""
+    """Returns an experiment's settings as MLflow params, with values in JSON."""
     return {key: json.dumps(value) for key, value in experiment.flat().items()}
 
 
 def describe(experiment: Experiment, dataset: str, fingerprint: str) -> str:
-    """Describes a run in Markdown: its experiment, its dataset and what was assumed."""
+    """Describes a run's experiment, dataset and assumptions in Markdown."""
     lines = [f"**{experiment.title}** on {dataset} ({fingerprint[:12]})"]
     lines += [f"- assumed `{key}`: {reason}" for key, reason in experiment.assumed.items()]
     return "\n".join(lines)
 
 
 def predictions(labels: np.ndarray, probabilities: np.ndarray) -> pd.DataFrame:
-    """Reduces ``labels`` (n,) and ``probabilities`` (n, classes) to a frame of one row per image.
+    """Makes a frame of ``labels`` (n,) and ``probabilities`` (n, classes), with one row per image.
 
-    Its columns are ``label`` and ``predicted`` (class indices) and ``truth_probability``, that of
-    the true class to four decimals, 0 where it is NaN.
+    The columns are ``label`` and ``predicted`` (class indices), and ``truth_probability``: the
+    probability of the true class, rounded to four decimals, with 0 for NaN.
     """
     of_truth = np.nan_to_num(probabilities[np.arange(len(labels)), labels])
     classes = {"label": labels, "predicted": probabilities.argmax(axis=1)}
@@ -62,7 +62,7 @@ def predictions(labels: np.ndarray, probabilities: np.ndarray) -> pd.DataFrame:
 
 
 def diverged(losses: Iterable[float]) -> int:
-    """Returns the first epoch, from 1, whose training loss is not finite; 0 if all are."""
+    """Returns the first epoch (from 1) whose loss is not finite; 0 if all losses are finite."""
     return next((epoch for epoch, loss in enumerate(losses, 1) if not math.isfinite(loss)), 0)
 
 
@@ -73,7 +73,7 @@ def save_results(
     history: list[dict[str, float]],
     title: str,
 ) -> None:
-    """Writes the artifacts that need neither images nor the model, for any finished run."""
+    """Writes predictions, confusion matrix and figures of a finished run into a folder."""
     predicted.to_csv(folder / "test_predictions.csv", index=False)
     confusion = pd.crosstab(
         pd.Categorical.from_codes(predicted["label"], classes),

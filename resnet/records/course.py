@@ -1,4 +1,4 @@
-"""Compares a run while it trains with recorded runs of the same settings: is it on course?"""
+"""Compares a run during training with recorded runs of the same settings."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -10,39 +10,34 @@ import pandas as pd
 from resnet.records.json_format import Record, load_all
 from resnet.study import Job, Key
 
-WINDOW = 7  # epochs, around an epoch, whose curves tell the deviation there
-DEVIATIONS = 3.0  # half width of the expected band; tests/records/test_course.py tries it
-PATIENCE = 3  # epochs in a row outside of the band before a run is off course
+WINDOW = 7  # number of epochs over which the deviation is averaged
+DEVIATIONS = 3.0  # half width of the expected band, in standard deviations
+PATIENCE = 3  # number of epochs in a row outside the band that make a run off course
 
 
 @dataclass(frozen=True)
 class Course:
     """Validation accuracies of recorded runs of one configuration on one dataset.
 
-    ``epochs`` has one row per epoch, from 1, with the columns ``lowest`` and ``highest`` (recorded
-    accuracies; see ``recorded``), ``low`` and ``high`` (the band in which another seed is expected;
-    see ``expected``).
+    ``epochs`` has one row per epoch, from 1. The columns ``lowest`` and ``highest`` are recorded
+    accuracies; ``low`` and ``high`` are the band in which another seed is expected.
     """
 
     epochs: pd.DataFrame
 
     @classmethod
     def of(cls, records: Iterable[Record]) -> "Course":
-        """Makes the course of at least one record of one configuration."""
         first, *others = records
         runs = [pd.Series(record.curves["val_accuracy"]) for record in (first, *others)]
         curves = pd.concat(runs, axis=1).rename(index=lambda row: row + 1)
         mean, jumps = curves.mean(axis=1), curves.diff().pow(2) / 2
-
-        def around(values: pd.Series) -> pd.Series:
-            return values.rolling(WINDOW, center=True, min_periods=1).mean()
-
-        # Few seeds may lie together by chance. A deviation is never taken to be less than the
-        # binomial one of so many test images, about as many as validate.
+        variances = pd.concat([curves.var(axis=1), jumps.mean(axis=1)], axis=1)
+        around = variances.rolling(WINDOW, center=True, min_periods=1).mean()
+        # A few seeds may agree by chance. So the variance is at least the binomial variance of the
+        # test set, which has about as many images as the validation set.
         binomial = mean * (1 - mean) / first.predictions.images
-        variances = [around(curves.var(axis=1)), around(jumps.mean(axis=1)), binomial]
-        variance = pd.concat(variances, axis=1).max(axis=1) * (1 + 1 / curves.count(axis=1))
-        half = DEVIATIONS * np.sqrt(variance)
+        variance = pd.concat([around, binomial], axis=1).max(axis=1)
+        half = DEVIATIONS * np.sqrt(variance * (1 + 1 / curves.count(axis=1)))
         spans = {"lowest": curves.min(axis=1), "highest": curves.max(axis=1)}
         return cls(pd.DataFrame(spans | {"low": mean - half, "high": mean + half}))
 
@@ -57,9 +52,9 @@ class Course:
         return tuple(self.epochs.loc[epoch, [*names]]) if known else None
 
     def off(self, accuracies: list[float]) -> bool:
-        """Returns whether the last ``PATIENCE`` epochs lie outside of the band, all on one side.
+        """Returns whether the last ``PATIENCE`` epochs are all above or all below the band.
 
-        ``accuracies`` are those of validation, of every epoch so far; NaN counts as too low.
+        ``accuracies`` are the validation accuracies of all epochs so far; NaN counts as too low.
         """
         last = pd.Series(accuracies, range(1, len(accuracies) + 1)).tail(PATIENCE)
         band = self.epochs.reindex(last.index)
@@ -69,7 +64,7 @@ class Course:
 
 
 def courses(folder: Path, jobs: Iterable[Job], fingerprint: str) -> dict[str, Course]:
-    """Returns the course of each experiment that has records on a dataset, by its hash."""
+    """Returns courses by the experiment's hash, for experiments with records on the dataset."""
     digests = {job.experiment.hash(): Key.of(job, "", fingerprint, "").digest for job in jobs}
     found = {name: load_all(folder, digest).values() for name, digest in digests.items()}
     return {name: Course.of(records) for name, records in found.items() if records}

@@ -1,4 +1,4 @@
-"""Figures that a run leaves: curves, confusion matrix, wrongly classified images."""
+"""Draws a run's curves, confusion matrix and wrongly classified images."""
 
 import warnings
 from collections import Counter
@@ -14,7 +14,7 @@ from resnet.data import Dataset
 
 
 def curves(history: list[dict[str, float]], title: str) -> Figure:
-    """Draws training and validation accuracy and loss by epoch, drops of the rate as dashed lines.
+    """Draws accuracy and loss per epoch, with a dashed line where the learning rate drops.
 
     ``history`` has one dictionary per epoch, as in :class:`resnet.training.Outcome`.
     """
@@ -35,14 +35,14 @@ def curves(history: list[dict[str, float]], title: str) -> Figure:
 
 
 def confusion(table: pd.DataFrame) -> Figure:
-    """Draws a table of counts, true classes by predicted ones, each row shaded by its share."""
+    """Draws counts of images per true class (row) and predicted class (column)."""
     figure = Figure(figsize=(7, 6), layout="constrained")
     axes = figure.subplots()
     share = table.div(table.sum(axis=1).clip(lower=1), axis=0)
     axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
     axes.set(xlabel="predicted", ylabel="true")
     if len(table) > 30:
-        return figure  # too many to be read
+        return figure  # texts would be too small to read
     for row in range(len(table)):
         for column in range(len(table.columns)):
             colour = "white" if share.iat[row, column] > 0.5 else "black"
@@ -54,16 +54,16 @@ def confusion(table: pd.DataFrame) -> Figure:
 
 
 def mistakes(dataset: Dataset, probabilities: np.ndarray, path: Path) -> None:
-    """Writes a PNG of the wrongly classified test images of which the network was surest.
+    """Writes a PNG of the test images that the network misclassified with the most confidence.
 
-    Rows of cells are true classes, columns predicted ones. A cell holds its four surest mistakes,
-    two by two, in the images' own size, transparent where there are fewer. The text chunk
-    ``cells`` is the number of classes. Nothing is written for more than 30 classes or more pixels
-    than Pillow opens without a warning. ``probabilities`` is (n, classes).
+    The PNG is a table of true classes (rows) and predicted classes (columns). A cell shows up to
+    four images, two by two, in their own size. The text chunk ``cells`` is the number of classes.
+    Nothing is written if there are more than 30 classes, or more pixels than Pillow opens without
+    a warning. ``probabilities`` is (n, classes).
     """
     (n, height, width, _), classes = dataset.x_test.shape, len(dataset.classes)
     if classes > 30 or 4 * classes**2 * height * width > Image.MAX_IMAGE_PIXELS:
-        return  # the sheet grows with their square
+        return
     predicted = probabilities.argmax(axis=1)
     sheet = np.zeros((classes, 2, height, classes, 2, width, 4), "uint8")
     taken: Counter = Counter()
@@ -81,7 +81,7 @@ def mistakes(dataset: Dataset, probabilities: np.ndarray, path: Path) -> None:
 
 
 def save(figure: Figure, path: Path, dpi: int = 120) -> None:
-    """Writes a figure; the suffix chooses the format."""
+    """Writes a figure in the format of the path's suffix."""
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing from")  # the figure shows a box
+        warnings.filterwarnings("ignore", "Glyph .* missing from")  # Matplotlib draws a box
         figure.savefig(path, dpi=dpi)

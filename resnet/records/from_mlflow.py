@@ -1,4 +1,4 @@
-"""Reads finished runs out of MLflow, as records."""
+"""Makes records of finished MLflow runs."""
 
 import csv
 import json
@@ -19,7 +19,7 @@ from resnet.store import Store, data_of, download
 from resnet.study import Key, explain, from_yaml, signatures
 
 _OF_THIS_STORE = ("role", "owner", "lease", "host", "series", "part_of")
-"""Tags that say where a run lies rather than what it is; MLflow's own are left out with them."""
+"""Tags that are left out of records because they make sense in one store only."""
 
 
 def recordable(store: Store) -> list[Run]:
@@ -32,16 +32,16 @@ def recordable(store: Store) -> list[Run]:
 
 
 def key_of(run: Run) -> Key:
-    """Reads the key of a finished run; UserError if somebody deleted one of its tags."""
+    """Returns the key of a finished run; raises UserError if one of its tags was deleted."""
     try:
         return Key.read(run.data.tags)
     except KeyError as gone:
-        line = f"run {run.info.run_id} ({run.info.run_name}): somebody deleted its tag {gone}"
+        line = f"run {run.info.run_id} ({run.info.run_name}): somebody deleted the tag {gone}"
         raise UserError(line) from None
 
 
 def to_record(store: Store, run: Run) -> Record:
-    """Makes the record of a finished run; UserError if an artifact is gone or they disagree."""
+    """Makes the record of a finished run; raises UserError if artifacts are missing or disagree."""
     source = f"run {run.info.run_id} ({run.info.run_name})"
     try:
         with tempfile.TemporaryDirectory() as folder:
@@ -92,13 +92,10 @@ def _inputs(run: Run) -> list[DataInput]:
     found = []
     for logged in data_of(run):
         source = json.loads(logged.dataset.source)
-        path = source.get("tags", {}).get("source")
-        if path:  # this machine's folders mean nothing elsewhere; the digest says what was there
+        if path := source.get("tags", {}).get("source"):
+            # folders of this machine mean nothing elsewhere; the digest identifies the data
             source["tags"]["source"] = PurePath(path).name
-        found.append(
-            DataInput(
-                **logged.dataset.to_dictionary() | {"source": json.dumps(source)},
-                context=next(tag.value for tag in logged.tags if tag.key == CONTEXT),
-            )
-        )
+        fields = logged.dataset.to_dictionary() | {"source": json.dumps(source)}
+        context = next(tag.value for tag in logged.tags if tag.key == CONTEXT)
+        found.append(DataInput(**fields, context=context))
     return sorted(found, key=lambda data: (data.context, data.digest))

@@ -1,12 +1,11 @@
-"""The record of a finished run: the JSON format of ``results/`` and its checks, without MLflow.
+"""Reads and writes the JSON records of finished runs in ``results/``.
 
-One file per run, at most 60 KB: settings, provenance, every curve to the last bit, and the label
-and prediction of each test image. It holds no image, no model, and nothing that can be computed
-from the rest. Git guards the files; a record is only checked for agreeing with itself.
+A record of at most 60 KB holds a run's settings, provenance, exact curves, and the label and
+prediction of each test image. Git protects the files from changes, so loading a record only checks
+that its parts agree.
 """
 
 import base64
-import binascii
 import hashlib
 import zlib
 from pathlib import Path
@@ -21,20 +20,21 @@ from resnet.host import disk
 from resnet.records.artifacts import CURVES
 from resnet.study import KEYS, Experiment, Key, Strict, explain, from_yaml
 
-PRECISION = 10_000  # steps of the probability that a record gives the true class
+PRECISION = 10_000  # a record rounds probabilities to multiples of 1 / PRECISION
+_DTYPES = {"label": "uint8", "predicted": "uint8", "truth_probability": "<u2"}
 Moment = Annotated[int, Field(ge=0, lt=2**53)]  # Unix time in milliseconds
 
 
 def pack(numbers: np.ndarray) -> str:
-    """Packs an array: base64 of its zlib-compressed little-endian bytes."""
+    """Returns the bytes of a little-endian array, compressed with zlib, in base64."""
     return base64.b64encode(zlib.compress(numbers.tobytes(), 9)).decode("ascii")
 
 
 def unpack(text: str, dtype: str, count: int) -> np.ndarray:
-    """Returns the array that :func:`pack` was given; ValueError if it has another length."""
+    """Returns the array that was packed into a text; raises ValueError if the text is damaged."""
     try:
         content = zlib.decompress(base64.b64decode(text, validate=True))
-    except (zlib.error, binascii.Error) as error:
+    except (zlib.error, ValueError) as error:
         raise ValueError(f"an array cannot be unpacked: {error}") from None
     if len(content) != count * np.dtype(dtype).itemsize:
         raise ValueError(f"an array does not hold {count} numbers of {dtype}")
@@ -42,56 +42,46 @@ def unpack(text: str, dtype: str, count: int) -> np.ndarray:
 
 
 class DataInput(Strict):
-    """A dataset as MLflow keeps it with the run."""
+    """A dataset as MLflow stores it with a run."""
 
     name: str
     digest: str
     source_type: str
-    source: str  # JSON; a local file without its folders, which mean nothing elsewhere
+    source: str  # JSON, in which a local path has no folders
     schema_: str | None = Field(alias="schema")
     profile: str | None
     context: str
 
 
 class Predictions(Strict):
-    """Label and prediction of each test image, packed by :func:`pack`."""
+    """Labels and predictions of the test images, packed by :func:`pack`."""
 
     images: Annotated[int, Field(ge=1, le=10_000_000)]
-    label: str  # uint8 indices of the true classes
-    predicted: str  # uint8 indices of the most probable classes
-    truth_probability: str  # uint16 multiples of 0.0001: the probability of the true class
+    label: str  # index of the true class
+    predicted: str  # index of the most probable class
+    truth_probability: str  # probability of the true class, in multiples of 0.0001
 
     @classmethod
     def of(cls, frame: pd.DataFrame) -> "Predictions":
-        """Packs the columns ``label``, ``predicted`` and ``truth_probability``."""
         steps = (frame["truth_probability"].fillna(0) * PRECISION).round()
-        return cls(
-            images=len(frame),
-            label=pack(frame["label"].to_numpy("uint8")),
-            predicted=pack(frame["predicted"].to_numpy("uint8")),
-            truth_probability=pack(steps.to_numpy("<u2")),
-        )
+        columns = frame.assign(truth_probability=steps)
+        packed = {name: pack(columns[name].to_numpy(dtype)) for name, dtype in _DTYPES.items()}
+        return cls(images=len(frame), **packed)
 
     def frame(self) -> pd.DataFrame:
-        """Returns the columns that :meth:`of` was given."""
-        steps = unpack(self.truth_probability, "<u2", self.images)
-        return pd.DataFrame(
-            {
-                "label": unpack(self.label, "uint8", self.images),
-                "predicted": unpack(self.predicted, "uint8", self.images),
-                "truth_probability": steps / PRECISION,
-            }
-        )
+        columns = {k: unpack(getattr(self, k), dtype, self.images) for k, dtype in _DTYPES.items()}
+        steps = columns["truth_probability"]
+        return pd.DataFrame(columns | {"truth_probability": steps / PRECISION})
 
 
 class Record(Strict):
-    """One finished run.
+    """A finished run.
 
-    ``curves`` maps each of ``CURVES`` to one value per epoch, ``time`` holds the end of each epoch,
-    ``final`` the metrics with a single value, ``experiment`` the lines of the resolved YAML.
+    ``curves`` maps each name of ``CURVES`` to one value per epoch. ``time`` has the end of each
+    epoch. ``final`` has the metrics with one value, and ``experiment`` has lines of resolved YAML.
     """
 
-    # a loss may have become NaN, which would be written null
+    # by default, pydantic writes a loss of NaN as null
     model_config = ConfigDict(ser_json_inf_nan="constants")
 
     format: Literal[2] = 2
@@ -115,7 +105,6 @@ class Record(Strict):
 
     @property
     def resolved(self) -> Experiment:
-        """The parsed ``experiment``."""
         return from_yaml("\n".join(self.experiment), "experiment")
 
     @property
@@ -134,34 +123,30 @@ class Record(Strict):
 
     @model_validator(mode="after")
     def _agrees_with_itself(self) -> "Record":
-        if missing := [tag for tag in KEYS if tag not in self.tags]:
-            raise ValueError(f"it lacks the tag {missing[0]}")
+        tags = self.tags
+        if missing := [tag for tag in KEYS if tag not in tags]:
+            raise ValueError(f"the tag {missing[0]} is missing")
         try:
             experiment = self.resolved
         except UserError as error:
             raise ValueError(str(error)) from None
         own = hashlib.sha256("\n".join(self.networks or []).encode()).hexdigest()
+        same_code = not self.networks or own == experiment.model.code_sha256
         frame = self.predictions.frame()
         accuracy = float((frame["predicted"] == frame["label"]).mean())
         stated = self.final.get("test_accuracy")
         lengths = {len(values) for values in self.curves.values()}
         highest = frame[["label", "predicted"]].to_numpy().max()
         checks = {
-            "its experiment is not that of its tags": (
-                (experiment.hash(), experiment.name)
-                == (self.tags["config_hash"], self.tags["rung"])
-            ),
-            "its networks are not those of its experiment": (
-                not self.networks or own == experiment.model.code_sha256
-            ),
-            "its tag seed is no seed": self.tags["seed"].isdecimal(),
-            f"its curves are not {', '.join(CURVES)}": sorted(self.curves) == sorted(CURVES),
+            "config_hash does not match the experiment": experiment.hash() == tags["config_hash"],
+            "rung does not match the experiment": experiment.name == tags["rung"],
+            "networks does not match the experiment's code_sha256": same_code,
+            "the tag seed must consist of digits": tags["seed"].isdecimal(),
+            f"the curves are not {', '.join(CURVES)}": sorted(self.curves) == sorted(CURVES),
             "a curve does not have one value per epoch": lengths == {len(self.time)},
-            "two of its classes have one name": len(set(self.classes)) == len(self.classes),
-            "a label or prediction is none of its classes": highest < len(self.classes),
-            f"its predictions have an accuracy of {accuracy}, but it says {stated}": (
-                accuracy == stated
-            ),
+            "two classes have the same name": len(set(self.classes)) == len(self.classes),
+            "a label or prediction is not one of the classes": highest < len(self.classes),
+            f"test_accuracy is {stated}, but the predictions have {accuracy}": accuracy == stated,
         }
         if wrong := [line for line, holds in checks.items() if not holds]:
             raise ValueError(wrong[0])
@@ -169,32 +154,28 @@ class Record(Strict):
 
 
 def load(path: Path) -> Record:
-    """Reads one record.
-
-    Raises:
-        UserError: the record is damaged, or its file's name is that of another run.
-    """
+    """Reads a record; raises UserError if the file is damaged or has a wrong name."""
     try:
         record = Record.model_validate_json(path.read_bytes())
     except ValidationError as error:
         raise explain(str(path), error, Record) from None
     if path.name != record.key.file:
-        raise UserError(f"{path}: holds a run whose record is called {record.key.file}")
+        raise UserError(f"{path}: has a wrong name. Rename the file to {record.key.file}")
     return record
 
 
 def files(folder: Path, digest: str = "") -> list[Path]:
-    """Lists a folder's records in the names' order; only those of a ``Key.digest`` if given."""
-    return sorted(folder.glob(f"[!.]*{digest and f'-{digest}'}.json"))  # macOS leaves ._x.json
+    """Lists a folder's record files by name; with ``digest``, only those of a ``Key.digest``."""
+    return sorted(folder.glob(f"[!.]*{digest and f'-{digest}'}.json"))  # macOS adds ._x.json
 
 
 def load_all(folder: Path, digest: str = "") -> dict[Path, Record]:
-    """Reads the records that :func:`files` lists, by file; UserError if one is damaged."""
+    """Returns the records of :func:`files` by path; raises UserError if one is damaged."""
     return {path: load(path) for path in files(folder, digest)}
 
 
 def save(record: Record, folder: Path) -> Path:
-    """Writes a record and returns its file."""
+    """Writes a record into a folder and returns the file's path."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / record.key.file
     text = record._json(indent=1, by_alias=True)

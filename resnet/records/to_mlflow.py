@@ -1,7 +1,4 @@
-"""Imports records into an MLflow experiment of their own, for MLflow's UI.
-
-The report does not need it: it reads the records themselves.
-"""
+"""Imports records into a separate MLflow experiment, so that MLflow's UI can show them."""
 
 import tempfile
 from pathlib import Path
@@ -15,21 +12,18 @@ from resnet.store import Store, connect
 from resnet.study import Study, signatures
 
 SHA256 = "record_sha256"
-"""Tag of an imported run: the SHA-256 of its record."""
+"""Tag with the SHA-256 of the record that a run was imported from."""
 
 
 def connect_recorded(uri: str | None, study: Study) -> Store:
-    """Opens the MLflow experiment of a study's records, ``resnet-ladder-recorded``."""
+    """Opens the MLflow experiment for a study's records, such as ``resnet-ladder-recorded``."""
     return connect(uri, study, experiment=f"{study.name}-recorded")
 
 
 def restore(store: Store, found: dict[Path, Record]) -> int:
-    """Makes the experiment of :func:`connect_recorded` hold exactly these records, as runs.
+    """Imports the records that have no finished run yet, and returns the number of imports.
 
-    Runs of these records stay; others are removed, as is what a killed process left.
-
-    Returns:
-        The number of imported runs.
+    Runs of other records, and incomplete runs of killed processes, are removed first.
     """
     missing = {record.sha256: path for path, record in found.items()}
     for run in store.search():
@@ -56,7 +50,7 @@ def _import(store: Store, record: Record) -> None:
         for key, values in record.curves.items()
         for epoch, (moment, value) in enumerate(zip(record.time, values, strict=True), 1)
     ] + [Metric(key, value, record.time[-1], 0) for key, value in record.final.items()]
-    for start in range(0, len(points), 1000):  # MLflow's limit a call
+    for start in range(0, len(points), 1000):  # MLflow's limit per call
         client.log_batch(run_id, points[start : start + 1000])
     inputs = [
         DatasetInput(
@@ -71,7 +65,7 @@ def _import(store: Store, record: Record) -> None:
         (folder / "experiment.yaml").write_text("\n".join([*record.experiment, ""]), "utf-8")
         if record.networks:
             (folder / signatures.OWN).write_text("\n".join(record.networks), "utf-8")
-        of_images = record.predictions.frame(), record.classes
-        save_results(folder, *of_images, record.history, experiment.title)
+        predicted = record.predictions.frame()
+        save_results(folder, predicted, record.classes, record.history, experiment.title)
         client.log_artifacts(run_id, temporary)
-    client.set_terminated(run_id, end_time=record.end_time)  # last: the run is whole
+    client.set_terminated(run_id, end_time=record.end_time)  # marks the run as complete

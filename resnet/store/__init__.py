@@ -1,7 +1,6 @@
-"""The one way to MLflow: :func:`connect` opens a :class:`Store`, which is waited for if need be.
+"""Opens a study's tracking store, which is an MLflow database or server.
 
-It imports no Keras, so that the report and a cluster's nodes may use it at little cost. Another
-kind of store is an address that :func:`connect` takes.
+The package does not import Keras, so commands that train nothing start quickly.
 """
 
 from resnet.store.database import FAILURES, download, explained, nothing_run

@@ -1,4 +1,4 @@
-"""The database behind a store: checked before MLflow opens it, and its errors in plain words."""
+"""Checks a store's database before MLflow uses it, and explains MLflow's errors to the user."""
 
 import contextlib
 import os
@@ -25,47 +25,35 @@ from resnet.host.messages import mask
 from resnet.study import Study, rung_number
 
 FAILURES = (MlflowException, SQLAlchemyError, CommandError, OSError)
-"""The errors that a store raises."""
+"""Exceptions that MLflow raises if a store fails."""
 
 
 def nothing_run(study: Study, why: str, uri: str | None = None) -> UserError:
-    """Makes the error for a store without runs; its line says how to start."""
+    """Returns the error for a store without runs; its message says how to start."""
     quick = (study.folder / "profiles" / "quick.yaml").is_file()
     rungs = ",".join(["all", *(name for name in study.files if rung_number(name) is None)])
     words = ["run", rungs, *["--profile", "quick"] * quick]
-    aside = f"  (minutes), or without --profile for {study.dataset_title}" * quick
+    aside = f"  (minutes; without --profile quick it trains on {study.dataset_title})" * quick
     start = study.command(*words, uri=uri)
-    return UserError(f"nothing was run yet: {why}; start with  {start}{aside}")
-
-
-def deleted(uri: str, experiment: Experiment) -> str:
-    """Returns the message for an experiment in MLflow's trash, "" for others."""
-    if experiment.lifecycle_stage == "active":
-        return ""
-    back = command("-m", "mlflow", "experiments", "restore", "-x", experiment.experiment_id)
-    return (
-        f"the experiment {experiment.name} is in MLflow's trash; bring it back with  "
-        f"MLFLOW_TRACKING_URI={mask(shlex.quote(uri))} {back}"
-    )
+    return UserError(f"nothing was run yet: {why}. Start with:  {start}{aside}")
 
 
 @contextlib.contextmanager
 def explained(uri: str) -> Iterator[None]:
-    """Turns a store's errors into a :class:`resnet.UserError` of one line."""
+    """Turns the exceptions of a store into a :class:`resnet.UserError` of one line."""
     try:
         yield
-    except (*FAILURES, ImportError, ValueError) as error:  # a driver is missing, an address is none
+    except (*FAILURES, ImportError, ValueError) as error:  # no driver, or a malformed address
         reason = mask(error)[:300]
         if "database is locked" in reason:
-            reason = "another process holds it locked; end that one, or wait for it, and try again"
+            reason = "another process has locked the database. End it or wait, then try again."
         raise UserError(f"{mask(uri)}: cannot be used as a tracking store: {reason}") from None
 
 
 def check(uri: str, study: Study, *, create: bool) -> None:
-    """Refuses an SQLite file that MLflow would create or fill with tables when it opens it.
+    """Raises a UserError if an SQLite file is not a database of the installed MLflow.
 
-    Raises:
-        UserError: it is no database of this MLflow; or, unless ``create``, missing or empty.
+    A missing or empty file is an error only without ``create``.
     """
     path = file_of(uri)
     if not path or (create and not _has_content(path)):
@@ -83,25 +71,26 @@ def check(uri: str, study: Study, *, create: bool) -> None:
     newest = ScriptDirectory(f"{Path(mlflow.__file__).parent}/store/db_migrations")
     if found == newest.get_current_head():
         return
-    # MLflow would go on with the migrations, and so write, even where it is only asked to read
+    # MLflow would migrate the file as soon as it opens the file, even if only to read it
     upgrade = command("-m", "mlflow", "db", "upgrade", uri)
     raise UserError(
-        f"{path}: is not a whole database of MLflow {mlflow.__version__} (its version: {found}). "
-        "If it holds no run of yours, delete it or name another with --tracking-uri. If a newer "
-        f"MLflow made it, install that one. If an older one made it, keep a copy, then  {upgrade}"
+        f"{path}: is not a complete database of MLflow {mlflow.__version__} (version: {found}). If "
+        "it holds none of your runs, delete it or name another with --tracking-uri. If a newer "
+        "MLflow made it, install that version. If an older MLflow made it, copy it, then run:  "
+        f"{upgrade}"
     )
 
 
 def _has_content(path: Path) -> bool:
-    there = os.path.exists(path)  # noqa: PTH110 - where it is forbidden, too
+    there = os.path.exists(path)  # noqa: PTH110 - Path.exists may raise
     return there and not (path.is_file() and path.stat().st_size == 0)
 
 
 def make(path: Path) -> None:
-    """Makes MLflow's tables in an SQLite file that is missing or empty; the caller holds its lock.
+    """Makes MLflow's tables in a missing or empty SQLite file; the caller must hold its lock.
 
-    A killed MLflow does not finish its migrations later (MLflow issue 23721). So the tables are
-    made in a temporary file, which then replaces the file.
+    If MLflow is killed while it makes tables, it never completes them (MLflow issue 23721). So the
+    tables are made in a temporary file, which then replaces the given file.
     """
     if _has_content(path):
         return
@@ -111,24 +100,29 @@ def make(path: Path) -> None:
         disk.write(path, elsewhere.read_bytes())
 
 
-def moved(uri: str, experiment: Experiment) -> str:
-    """Returns the message for a local store that was moved, "" for others.
-
-    MLflow keeps absolute addresses: it reads and writes files where the store was.
-    """
+def check_experiment(uri: str, experiment: Experiment) -> None:
+    """Raises a UserError if an experiment is in MLflow's trash, or its local files were moved."""
+    if experiment.lifecycle_stage != "active":
+        restore = command("-m", "mlflow", "experiments", "restore", "-x", experiment.experiment_id)
+        raise UserError(
+            f"{mask(uri)}: the experiment {experiment.name} is in MLflow's trash. Restore it with:"
+            f"  MLFLOW_TRACKING_URI={mask(shlex.quote(uri))} {restore}"
+        )
     file, location = file_of(uri), experiment.artifact_location or ""
     if not file or not location.startswith("file:") or Path(location).name != "mlartifacts":
-        return ""
+        return
+    # MLflow stores absolute paths, so it would read and write the files in their old folder
     there, here = Path(local_file_uri_to_path(location)), file.parent / "mlartifacts"
-    if there.is_dir() or not here.is_dir():
-        return ""
-    folder, link = ["mkdir", "-p", str(there.parent)], ["ln", "-s", str(here), str(there)]
-    lead = f"{shlex.join(folder)} && {shlex.join(link)}"
-    return f"was moved from {there.parent}; move it back, or link its files:  {lead}"
+    if here.is_dir() and not there.is_dir():
+        folder, link = ["mkdir", "-p", str(there.parent)], ["ln", "-s", str(here), str(there)]
+        raise UserError(
+            f"{mask(uri)}: the store was moved from {there.parent}. Move it back, or link its "
+            f"files:  {shlex.join(folder)} && {shlex.join(link)}"
+        )
 
 
 def download(uri: str, run: Run, name: str, folder: str | Path) -> Path:
-    """Fetches one of a run's artifacts into a folder; MlflowException, OSError if there is none."""
-    # by its address, because MLflow would first ask whether a run's id is a model's
+    """Downloads an artifact of a run; raises MlflowException or OSError if it does not exist."""
+    # given a run id, MLflow would first query whether the id belongs to a model
     where = {"artifact_uri": f"{run.info.artifact_uri}/{name}", "dst_path": str(folder)}
     return Path(mlflow.artifacts.download_artifacts(**where, tracking_uri=uri))

@@ -1,4 +1,4 @@
-"""A tracking store: how it is opened, searched, and waited for while it is away."""
+"""Opens and searches a tracking store, and waits for a store that does not answer."""
 
 import contextlib
 import functools
@@ -11,9 +11,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
-os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # read when imported
+# MLflow reads these variables when it is imported.
+os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
-# one more try and then ``patiently``, which says what it waits for and lets itself be stopped
+# MLflow retries once. Then ``patiently`` retries, because it tells the user and can be stopped.
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
 os.environ.setdefault("PGCONNECT_TIMEOUT", "5")
@@ -37,21 +38,21 @@ from resnet.store.database import FAILURES
 from resnet.study import Study
 
 PATIENCE = 3600.0
-"""Seconds for which a store that went away is waited for."""
+"""Seconds to wait for a store that does not answer."""
 
-utils.MAX_RETRY_COUNT = 1  # of MLflow's ten attempts to connect, the last begins after 100 s
+utils.MAX_RETRY_COUNT = 1  # MLflow's default is ten attempts, which take more than 100 s
 
 for name in ("mlflow", "alembic"):
     logging.getLogger(name).setLevel(logging.WARNING)
 for name in ("urllib3", "mlflow.system_metrics"):
-    logging.getLogger(name).setLevel(logging.ERROR)  # ``patiently`` says it
-# it logs what it then raises, with a traceback; the error's own line says as much
+    logging.getLogger(name).setLevel(logging.ERROR)  # ``patiently`` reports these errors
+# This logger prints the tracebacks of exceptions that MLflow also raises.
 logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
 
 
 @dataclass(frozen=True)
 class _Patience:
-    """How a store is waited for; ``before`` is called before each attempt, and may refuse it."""
+    """Callbacks of a store that waits; ``before`` runs before each attempt and may raise."""
 
     tell: Callable[[str], None]
     should_stop: Callable[[], bool]
@@ -60,7 +61,7 @@ class _Patience:
 
 @dataclass(frozen=True)
 class Store:
-    """A study's runs in a tracking store, and the folder where this machine keeps the rest."""
+    """A study's experiment in an MLflow tracking store."""
 
     uri: str
     experiment_id: str
@@ -69,18 +70,17 @@ class Store:
 
     @property
     def client(self) -> MlflowClient:
-        """MLflow's client; each of its calls waits as this store does."""
         client = MlflowClient(self.uri)
         return cast(MlflowClient, _PatientClient(self, client)) if self.patience else client
 
     @property
     def shared(self) -> bool:
-        """Whether other machines may use the store too."""
+        """Whether other machines may use this store too."""
         return file_of(self.uri) is None
 
     @property
     def checkpoints(self) -> Path:
-        """The folder for locks and, by default, checkpoints: beside the file, or at the top."""
+        """Folder for locks and, by default, checkpoints: beside an SQLite file or in ``ROOT``."""
         file = file_of(self.uri)
         return (file.parent if file else ROOT) / "checkpoints"
 
@@ -89,24 +89,24 @@ class Store:
         return replace(self, patience=None)
 
     def waiting(self, tell: Callable[[str], None], should_stop: Callable[[], bool]) -> "Store":
-        """Returns the same store, whose calls are repeated while it is away.
+        """Returns a copy of this store that repeats a call until the store answers.
 
-        ``tell`` gets a line when the store goes and when it is back. ``should_stop`` is called
-        while waiting; True raises ``Interrupted``.
+        ``tell`` gets a message when the store stops answering and when it answers again. If
+        ``should_stop`` returns True during a wait, ``Interrupted`` is raised.
         """
         return replace(self, patience=_Patience(tell, should_stop))
 
     def confirming(self, before: Callable[[], None]) -> "Store":
-        """Returns the same store, which calls ``before`` before each call and each repetition."""
+        """Returns a copy of this store that runs ``before`` before each attempt of each call."""
         patience = self.patience or _Patience(lambda text: None, lambda: False)
         return replace(self, patience=replace(patience, before=before))
 
     def search(self, **conditions: str) -> list[Run]:
-        """Returns the runs whose tags (and ``status``) equal the conditions, newest first."""
+        """Returns the runs whose tags and ``status`` equal the conditions, newest first."""
         tests = [
             f"attributes.status = '{value}'" if key == "status" else f"tags.{key} = '{value}'"
             for key, value in conditions.items()
-            if "'" not in value  # MLflow's filters take no quote: the last line compares it
+            if "'" not in value  # filters allow no quotes; the last line compares such values
         ]
         found = self.client.search_runs(
             [self.experiment_id],
@@ -118,9 +118,9 @@ class Store:
         return [run for run in found if tags.items() <= run.data.tags.items()]
 
     def patiently(self, function: Callable, *arguments: Any, **options: Any) -> Any:
-        """Calls a function that may fail because the store is away, or others call it too.
+        """Calls a function, and repeats the call while the store does not answer.
 
-        The function must do no harm if called twice: a store may go away before it answers.
+        A store may fail after it has done the work, so the function must be safe to call twice.
         """
         if not (patience := self.patience):
             return function(*arguments, **options)
@@ -130,7 +130,7 @@ class Store:
                 patience.before()
                 result = function(*arguments, **options)
             except FAILURES as error:
-                # MLflow looks for a dataset, then makes it, and so did another run meanwhile
+                # MLflow fails if another run adds the same dataset at the same time
                 if collisions < 5 and re.search("IntegrityError|UniqueViolation", str(error)):
                     collisions += 1
                     continue
@@ -138,13 +138,13 @@ class Store:
                     raise
                 if not waiting:
                     reason = mask(error)[:150]
-                    patience.tell(f"the tracking store does not answer ({reason}); waiting")
+                    patience.tell(f"the tracking store does not answer ({reason}); waiting for it")
                 waiting = True
             else:
                 if waiting:
                     patience.tell("the tracking store answers again")
                 return result
-            for _ in range(10):  # two seconds in small steps, so that Ctrl-C is heard at once
+            for _ in range(10):  # wait two seconds, in small steps so that Ctrl-C acts at once
                 if patience.should_stop():
                     raise Interrupted
                 time.sleep(0.2)
@@ -156,7 +156,7 @@ class Store:
             return "database is locked" in text
         if isinstance(error, RestException):
             return error.get_http_status_code() >= 500
-        if isinstance(error, MlflowException):  # from a database, or without any answer
+        if isinstance(error, MlflowException):  # a database failed, or a server did not answer
             unavailable = error.error_code == ErrorCode.Name(TEMPORARILY_UNAVAILABLE)
             return unavailable or "API request to" in text
         status = getattr(getattr(error, "response", None), "status_code", 0)
@@ -164,7 +164,7 @@ class Store:
 
 
 class _PatientClient:
-    """MLflow's client, whose calls wait for the store."""
+    """An MLflow client whose calls go through :meth:`Store.patiently`."""
 
     def __init__(self, store: Store, client: MlflowClient):
         self._store, self._client = store, client
@@ -185,22 +185,21 @@ def connect(
     create: bool = True,
     experiment: str | None = None,
 ) -> Store:
-    """Opens a study's tracking store (default: ``mlflow.db``), and makes it MLflow's current one.
+    """Opens a study's tracking store, and makes it MLflow's current store.
 
     Args:
-        uri: MLflow tracking URI. Beside an SQLite file lie its ``mlartifacts/`` and
-            ``checkpoints/``. A server keeps its artifacts itself; those of another database lie
-            at the project's top.
-        study: by default the one that comes with the project.
-        create: whether a missing file and experiment are made; if not, nothing is written.
-        experiment: name of the experiment in MLflow, by default the study's.
+        uri: MLflow tracking URI, by default of ``mlflow.db`` in the project's folder. Artifacts are
+            stored beside an SQLite file, or in the project's folder for other databases.
+        study: the study, by default the one in ``experiments/``.
+        create: whether to make a missing file and experiment; otherwise nothing is written.
+        experiment: name of the MLflow experiment, by default the name of the study.
 
     Raises:
-        UserError: the store cannot be opened, or does not exist and must not be made.
+        UserError: the store cannot be opened, or it does not exist and ``create`` is False.
     """
     uri, study = full(uri), study or Study.open()
     name, artifacts, file = experiment or study.name, _artifacts(uri), file_of(uri)
-    # two runners that start on one fresh file must not both make its tables
+    # two commands that start at the same time must not both make the tables of a new file
     lock = FileLock(f"{file}.lock") if file and create else contextlib.nullcontext()
     with database.explained(uri):
         database.check(uri, study, create=create)
@@ -215,29 +214,27 @@ def connect(
                 try:
                     client.create_experiment(name, artifacts, {"mlflow.note.content": study.about})
                 except MlflowException:
-                    if not client.get_experiment_by_name(name):  # else another machine was first
+                    if not client.get_experiment_by_name(name):  # else another machine made it
                         raise
                 found = client.get_experiment_by_name(name)
     if found is None:
         raise database.nothing_run(study, f"{mask(uri)} holds no experiment {name!r}", uri)
-    if wrong := database.deleted(uri, found) or database.moved(uri, found):
-        raise UserError(f"{mask(uri)}: {wrong}")
-
+    database.check_experiment(uri, found)
     return Store(uri, found.experiment_id, study)
 
 
 def _artifacts(uri: str) -> str | None:
-    """Where a store's artifacts go; None for a server, which decides itself."""
+    """Returns the URI of a store's artifact folder; None for a server, which chooses its own."""
     scheme = uri.partition(":")[0].lower()
     if file := file_of(uri):
-        if not os.path.isdir(file.parent):  # noqa: PTH112 - where it is forbidden, too
+        if not os.path.isdir(file.parent):  # noqa: PTH112 - Path.is_dir may raise
             raise UserError(f"--tracking-uri {mask(uri)}: there is no folder {file.parent}")
         return (file.parent / "mlartifacts").as_uri()
     if scheme.partition("+")[0] in DATABASE_ENGINES:
         return (ROOT / "mlartifacts").as_uri()
     if scheme not in ("http", "https"):
         raise UserError(
-            f"--tracking-uri {mask(uri)}: write sqlite:///FILE.db, the http(s) address of a "
-            f"server, or that of a database ({', '.join(DATABASE_ENGINES)})"
+            f"--tracking-uri {mask(uri)}: is not the address of a store. Write sqlite:///FILE.db "
+            f"or the address of a server (http, https) or database ({', '.join(DATABASE_ENGINES)})."
         )
     return None

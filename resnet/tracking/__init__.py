@@ -1,8 +1,4 @@
-"""What a training leaves in MLflow: runs taken, written and ended, exactly one per job.
-
-A job's run is found again by its :class:`resnet.study.Key`; a lease says who may work on it, where
-several machines share a store.
-"""
+"""Writes one MLflow run per job, whose lease keeps other processes from training the run."""
 
 from resnet.tracking.leases import Lease, Lost
 from resnet.tracking.registry import register

@@ -1,4 +1,4 @@
-"""Tags that say what produced a run: code, claims, versions, hardware."""
+"""Tags about what produced a run: code, claims, versions and hardware."""
 
 import functools
 import json
@@ -13,8 +13,8 @@ from resnet.training import numerics
 
 
 def environment(study: Study) -> dict[str, str]:
-    """Returns the tags for a run of a study."""
-    # a reader sees which bounds there were before the result
+    """Returns tags about the code, claims, versions and hardware of a new run."""
+    # the tag shows that nobody changed the bounds of claims after the result
     bounds = json.dumps(study.bounds, separators=(",", ":"))
     kept = {"bounds": bounds} if len(bounds) <= MAX_TAG_VAL_LENGTH else {}
     return _here() | {"claims_sha256": study.claims_sha256} | kept

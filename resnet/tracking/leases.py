@@ -1,8 +1,8 @@
-"""Who may work on a run, where several machines share one store.
+"""Decides which process may train a run if several machines share a store.
 
-A lease is a tag of the run: state, random token, end, and place of its holder. It is claimed, read
-back after a while, then held and renewed. Clocks need not agree: a lease counts as abandoned when
-whoever waits has watched it for its whole length without a change.
+A process claims a run by a tag, the lease. After ``SETTLE`` seconds, the process reads the tag
+again. If the claim has won, the process holds and renews the lease. Clocks need not agree, because
+a lease is over only after another process has watched it for ``SECONDS`` without a change.
 """
 
 import contextlib
@@ -18,40 +18,42 @@ from mlflow.entities import Run
 
 from resnet.store import FAILURES, Store
 
-SECONDS, SETTLE = 60.0, 2.0  # a lease's length; how long after a claim everyone has seen it
+SECONDS, SETTLE = 60.0, 2.0  # length of a lease; delay before a claim is checked
 TAG, ABANDONED = "lease", "abandoned"
-# The clock goes on while a machine sleeps: a laptop that was closed for an hour must not believe
-# that its lease of a minute still holds.
+# This clock also counts while the machine sleeps. A laptop that was closed for an hour must know
+# that its lease of one minute is over.
 _CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
 
 class Lost(Exception):  # noqa: N818 - not an error
-    """Another process has taken the run over: nothing more may be written to it."""
+    """Another process has taken over the run, so this process must not write to the run."""
 
 
 def machine() -> str:
-    """Returns a name of this machine or container, another one after each restart."""
+    """Returns a name for this machine or container; each restart changes the name."""
     boot, space = Path("/proc/sys/kernel/random/boot_id"), Path("/proc/self/ns/mnt")
     own = boot.read_text().strip() if boot.exists() else uuid.getnode()
-    # of two containers on one host each has its own files and processes
+    # containers on one host share its boot id, but not its files and processes
     return f"{socket.gethostname()}:{own}:{space.readlink() if space.is_symlink() else ''}"
 
 
 def read(run: Run) -> dict[str, str]:
-    """Reads a run's lease: ``state``, ``token``, ``until`` and ``place``; empty if abandoned."""
+    """Returns a lease's ``state``, ``token``, ``until`` and ``place``; {} if a run has no lease."""
     words = run.data.tags.get(TAG, "").split(" ", 3)
     whole = len(words) == 4
     return dict(zip(("state", "token", "until", "place"), words, strict=True)) if whole else {}
 
 
 class Lease:
-    """This process's lease on a run, and what it has seen of other processes' leases.
+    """This process's lease of a run; the object also watches the leases of other processes.
 
-    The process holds the file ``lock``, so that earlier holders of it on this machine are dead.
+    The process must hold the file lock ``lock``. So any other lease with the same ``place`` belongs
+    to a process that has ended.
     """
 
     def __init__(self, store: Store, lock: Path):
-        self.store = store.impatient  # while the store is away, nobody takes the run
+        # renewals need not wait, because no process can take the run while the store is down
+        self.store = store.impatient
         self.place, self.token = f"{machine()}:{lock}", uuid.uuid4().hex
         self.lost, self._renewed = False, time.clock_gettime(_CLOCK)
         self._seen: dict[str, tuple[dict, float, float]] = {}
@@ -60,24 +62,24 @@ class Lease:
         return f"{state} {self.token} {time.time() + SECONDS:.3f} {self.place}"
 
     def alive(self, run: Run) -> bool:
-        """Returns whether another process works on the run, as far as this one has watched."""
+        """Returns whether another process may be training the run, judged by the run's lease."""
         lease = read(run)
         if not self.store.shared or run.info.status != "RUNNING" or not lease:
             return False
         if lease["place"] == self.place or lease["token"] == self.token:
             return False
-        # the end in the lease is for people: two machines' clocks may differ by minutes
+        # ``until`` is not used, because two machines' clocks may differ by minutes
         now = time.clock_gettime(_CLOCK)
         before, since, last = self._seen.get(run.info.run_id, (None, now, now))
-        if before != lease or now - last > SECONDS / 4:  # it changed, or nobody looked for a while
+        if before != lease or now - last > SECONDS / 4:  # changed, or not watched for a while
             since = now
         self._seen[run.info.run_id] = (lease, since, now)
         return now - since < SECONDS
 
     def ours(self, run_id: str, contenders: list[Run]) -> bool:
-        """Returns whether this process may train the run, by a rule on which all agree.
+        """Returns whether this process may train the run.
 
-        A held lease goes before a claimed one, and of two claims the lower run id.
+        A held lease wins over a claim. Between two claims, the lower run id wins.
         """
 
         def rank(run: Run) -> tuple[bool, str]:
@@ -90,17 +92,17 @@ class Lease:
 
     @contextlib.contextmanager
     def kept(self, run_id: str, still_ours: Callable[[], bool]) -> Iterator[None]:
-        """Renews the lease in a thread until the end, as long as ``still_ours`` returns True."""
+        """Renews the lease in a thread until the block ends or ``still_ours`` returns False."""
         ended = threading.Event()
 
         def renew() -> None:
-            # read before it is written: a lease that another took must not be written over
+            # the lease of another process must not be overwritten
             self.lost = self.lost or not still_ours()
             if not self.lost:
                 self.store.client.set_tag(run_id, TAG, self.tag("held"))
                 self._renewed = time.clock_gettime(_CLOCK)
 
-        def keep_renewing() -> None:  # three renewals may fail before anyone takes the run
+        def keep_renewing() -> None:  # three renewals may fail before the lease ends
             while not (self.lost or ended.wait(SECONDS / 4)):
                 with contextlib.suppress(*FAILURES):
                     renew()
@@ -117,7 +119,7 @@ class Lease:
                 thread.join(timeout=5)
 
     def confirm(self) -> None:
-        """Raises ``Lost`` if another process has the run; asks the store if renewing is overdue."""
+        """Renews an overdue lease, then raises ``Lost`` if another process has the run."""
         if self.store.shared and time.clock_gettime(_CLOCK) - self._renewed > SECONDS:
             self._renew()
         self.raise_if_lost()

@@ -1,4 +1,4 @@
-"""Models in MLflow: logged with their test images, registered under names that last."""
+"""Logs networks as MLflow models, and registers one model per rung."""
 
 import re
 import tempfile
@@ -14,14 +14,14 @@ from mlflow.protos.databricks_pb2 import RESOURCE_ALREADY_EXISTS, ErrorCode
 from resnet.data import Dataset
 from resnet.network import keras, served
 from resnet.store import Store
-from resnet.study import Job, Study, rung_number, short
+from resnet.study import Job, rung_number, short
 from resnet.training import Outcome
 
 
 def log_model(store: Store, run_id: str, job: Job, dataset: Dataset, outcome: Outcome) -> str:
-    """Logs a run's network as a model that answers raw images, and returns the model's id.
+    """Logs a run's network as a model that takes raw images, and returns the model's id.
 
-    A second call changes nothing; a model that a killed process left half written is replaced.
+    A complete model is not logged again. An incomplete model of a killed process is replaced.
     """
     client = store.client
     run = client.get_run(run_id)
@@ -36,7 +36,7 @@ def log_model(store: Store, run_id: str, job: Job, dataset: Dataset, outcome: Ou
         params=run.data.params,
         tags={"dataset": dataset.name, "dataset_fingerprint": dataset.fingerprint},
     )
-    # mlflow.keras.log_model is of the fluent API too, and could not go on where it was killed
+    # mlflow.keras.log_model needs the fluent API, and cannot continue after a kill
     backend = keras.backend.backend()
     with tempfile.TemporaryDirectory() as temporary:
         folder = f"{temporary}/model"
@@ -50,7 +50,7 @@ def log_model(store: Store, run_id: str, job: Job, dataset: Dataset, outcome: Ou
                 run_id=run_id,
             ),
             signature=infer_signature(dataset.x_test[:1], outcome.probabilities[:1]),
-            # stated, because finding them out would load the model in another process
+            # to find these requirements, MLflow would load the model in another process
             pip_requirements=[f"{p}=={metadata.version(p)}" for p in ("keras", "numpy", backend)],
         )
         client.log_model_artifacts(model.model_id, folder)
@@ -65,22 +65,16 @@ def _models_of(store: Store, run_id: str) -> list:
 
 
 def _plain(name: str) -> str:
-    """The name without the characters that MLflow keeps for its addresses."""
+    """Replaces the characters that MLflow does not allow in names of models and aliases."""
     return re.sub(r"[^\w-]", "_", name)
 
 
-def registered_name(study: Study, dataset: str, profile: str) -> str:
-    """Returns the name of a study's models: ``resnet-ladder``, ``resnet-ladder-digits-quick``."""
-    special = [name for name in (dataset, profile) if name not in (study.dataset, "full")]
-    return _plain("-".join([study.name, *special]))
-
-
 def register(store: Store, dataset: Dataset, profile: str) -> None:
-    """Registers the run of each rung nearest its seeds' mean, as ``models:/NAME@rung-5``.
+    """Registers one model per rung, from the run nearest to the mean accuracy of the rung's seeds.
 
-    ``best`` is an alias of the rung with the highest mean. Both go by validation accuracy: the
-    test set is there to test, not to choose. Only runs without ``--set`` count, and of each rung
-    those of its newest configuration.
+    The alias ``rung-5`` is the model of rung 5, and ``best`` is the model of the rung with the
+    highest mean. Only validation accuracies count, because the test set must not choose a model.
+    Runs with ``--set`` and runs of a rung's older configurations are left out.
     """
     same = {"profile": profile, "dataset_fingerprint": dataset.fingerprint}
     newest: dict[str, dict[str, Run]] = {}  # by rung and seed
@@ -92,12 +86,14 @@ def register(store: Store, dataset: Dataset, profile: str) -> None:
         hashes = {other.data.tags["config_hash"] for other in seeds.values()}
         if hashes <= {tags["config_hash"]}:
             seeds.setdefault(tags["seed"], run)
-    name = registered_name(store.study, dataset.name, profile)
+    usual = (store.study.dataset, "full")
+    special = [part for part in (dataset.name, profile) if part not in usual]
+    name = _plain("-".join([store.study.name, *special]))  # such as resnet-ladder-digits-quick
     means, versions = {}, {}
     for rung, seeds in sorted(newest.items()):
         validated = {seed: run.data.metrics["best_val_accuracy"] for seed, run in seeds.items()}
         means[rung] = fmean(validated.values())
-        # not the best run: its luck is nothing that another training would have
+        # not the best run, because other trainings would not repeat its luck
         distances = {seed: (abs(validated[seed] - means[rung]), seed) for seed in seeds}
         nearest = seeds[min(seeds, key=distances.__getitem__)]
         if version := _version(store, name, nearest.info.run_id):
@@ -110,11 +106,10 @@ def register(store: Store, dataset: Dataset, profile: str) -> None:
 
 
 def _version(store: Store, name: str, run_id: str) -> str | None:
-    """Finds or makes the version of a run's model under a name; None without a model."""
+    """Returns the version of a run's model under a name, and registers the model if needed."""
     for version in store.client.search_model_versions(f"name = '{name}' and run_id = '{run_id}'"):
         return version.version
-    logged = _models_of(store, run_id)
-    if not logged:  # somebody deleted it
+    if not (logged := _models_of(store, run_id)):  # somebody deleted the model
         return None
     try:
         store.client.create_registered_model(
@@ -127,6 +122,5 @@ def _version(store: Store, name: str, run_id: str) -> str | None:
         if error.error_code != ErrorCode.Name(RESOURCE_ALREADY_EXISTS):
             raise
     model_id = logged[0].model_id
-    return store.client.create_model_version(
-        name, f"models:/{model_id}", run_id, model_id=model_id
-    ).version
+    source = f"models:/{model_id}"
+    return store.client.create_model_version(name, source, run_id, model_id=model_id).version

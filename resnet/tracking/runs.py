@@ -1,4 +1,4 @@
-"""Runs in MLflow while they are trained: an invocation's own, and below it one per job."""
+"""Writes MLflow runs during training: a parent run per command, and a child run per job."""
 
 import contextlib
 import tempfile
@@ -33,10 +33,10 @@ _DRAWING = threading.Lock()  # lanes are threads, and Matplotlib is not safe for
 
 @contextlib.contextmanager
 def parent_run(store: Store, name: str, job: Job, dataset: Dataset) -> Iterator[str]:
-    """Opens the invocation's own run, yields its id, and ends it.
+    """Opens a command's own run, yields the run's id, and ends the run.
 
-    It also ends earlier parents whose process is gone (a ``kill -9``). ``job`` is one of the
-    invocation's; all have the same profile and modifications.
+    Parent runs of killed processes are ended too. ``job`` may be any of the run's jobs, which all
+    have the same profile and overrides.
     """
     process = psutil.Process()
     for run in store.search(role="ladder", status="RUNNING"):
@@ -61,7 +61,7 @@ def parent_run(store: Store, name: str, job: Job, dataset: Dataset) -> Iterator[
 def _alive(store: Store, run: Run) -> bool:
     tags = run.data.tags
     if store.shared and tags.get("owner") != leases.machine():
-        # an hour, because two machines' clocks may differ
+        # one hour is added because the clocks of machines may differ
         return float(leases.read(run).get("until", 0)) > time.time() - 3600
     try:
         return str(psutil.Process(int(tags["pid"])).create_time()) == tags["pid_started"]
@@ -74,17 +74,17 @@ def _ending(store: Store, run_id: str) -> Iterator[None]:
     try:
         yield
     except Lost:
-        raise  # it is another process's now
+        raise  # the run belongs to another process now
     except BaseException as error:
         stopped = isinstance(error, Interrupted | KeyboardInterrupt)
-        with contextlib.suppress(*FAILURES):  # the first error matters more
+        with contextlib.suppress(*FAILURES):  # report the first error, not one of the store
             end(store.impatient, run_id, RunStatus.KILLED if stopped else RunStatus.FAILED)
         raise
     end(store, run_id)
 
 
 class RunWriter:
-    """Writes one job's run to a store that confirms the run's lease before each call."""
+    """Writes one job's run; ``store`` must confirm the run's lease before each call."""
 
     def __init__(self, store: Store, run_id: str, lease: Lease):
         self.store, self.run_id, self.lease = store, run_id, lease
@@ -94,22 +94,22 @@ class RunWriter:
         }
 
     def log_history(self, history: events.History) -> None:
-        """Logs the epochs that MLflow does not have yet, with the epoch (from 1) as step."""
+        """Logs the epochs that MLflow lacks; the epoch (from 1) is the metric's step."""
         metrics = [
             Metric(key, record[key], int(record["time"] * 1000), int(record["epoch"]))
             for record in history
             for key in CURVES
             if record["epoch"] not in self._logged[key]
         ]
-        for start in range(0, len(metrics), 1000):  # MLflow's limit a call
+        for start in range(0, len(metrics), 1000):  # MLflow's limit per call
             self.store.client.log_batch(self.run_id, metrics[start : start + 1000])
         for metric in metrics:
             self._logged[metric.key].add(metric.step)
 
     def log_differences(self, differs: dict[str, tuple[str, str]]) -> None:
-        """Tags a run that went on under other conditions, on which its bits depend."""
+        """Tags a run that resumed with other hardware, threads or versions than before."""
         tags = self.store.client.get_run(self.run_id).data.tags
-        lines = dict.fromkeys(tags.get(RESUMED, "").split("; "))  # each stop sees the earlier ones
+        lines = dict.fromkeys(tags.get(RESUMED, "").split("; "))
         lines |= dict.fromkeys(f"{key}: {then} -> {now}" for key, (then, now) in differs.items())
         text = "; ".join(filter(None, lines))[:5000]
         self.store.client.set_tag(self.run_id, RESUMED, text)
@@ -133,7 +133,7 @@ class RunWriter:
             tags["diverged"] = f"the loss of epoch {epoch}"
         for key, value in tags.items():
             self.store.client.set_tag(self.run_id, key, value[:5000])
-        # the metrics last: a run that was killed before them is recorded once more, whole
+        # Final metrics come last, because a run that is killed before them is recorded again.
         model_id = log_model(self.store, self.run_id, job, dataset, outcome)
         tested_on = (dataset.name, _digest(dataset, "testing"))
         known = self.store.client.get_run(self.run_id).data.metrics
@@ -141,7 +141,7 @@ class RunWriter:
         self.store.client.log_batch(
             self.run_id,
             [
-                # the Models page ranks by what is linked to a model, the tests with their images
+                # the Models page ranks models by metrics that are linked to a model and a dataset
                 Metric(key, value, moment, 0, model_id, *(tested_on * key.startswith("test_")))
                 for key, value in outcome.summary().items()
                 if key not in known
@@ -149,7 +149,6 @@ class RunWriter:
         )
 
     def log_failure(self, traceback: str) -> None:
-        """Logs a failed run's traceback, if the store takes it."""
         with contextlib.suppress(*FAILURES):
             self.store.impatient.client.log_text(self.run_id, traceback, "traceback.txt")
 
@@ -158,9 +157,9 @@ class RunWriter:
 def child_run(
     store: Store, run: Run, job: Job, dataset: Dataset, lease: Lease
 ) -> Iterator[RunWriter]:
-    """Opens a run from :func:`take`, keeps its lease, and ends it as FINISHED, FAILED or KILLED.
+    """Opens a run that :func:`take` returned, renews its lease, and sets its final status.
 
-    Once the lease is lost, every call raises ``Lost``.
+    Once the lease is lost, every call to the store raises ``Lost``.
     """
     run_id, key = run.info.run_id, key_of(job, dataset)
     ours = store.confirming(lease.confirm)
@@ -169,7 +168,7 @@ def child_run(
         return lease.ours(run_id, unfinished(store.impatient, key.same))
 
     with _ending(store, run_id), lease.kept(run_id, still_ours):
-        # again when it goes on: its name may be another by now
+        # the rung of a resumed run may have a new name, so the file is written again
         ours.client.log_text(run_id, job.experiment.to_yaml(), "experiment.yaml")
         if job.experiment.code:
             ours.client.log_text(run_id, job.experiment.code, signatures.OWN)
@@ -177,7 +176,7 @@ def child_run(
             params = [Param(*item) for item in artifacts.settings(job.experiment).items()]
             ours.client.log_batch(run_id, params=params)
             ours.client.log_inputs(run_id, inputs_of(dataset))
-        # MLflow's own switch acts in its fluent start_run, and these runs are made by the client
+        # MLflow starts this monitor itself only in the fluent API, which this project does not use
         monitor = SystemMetricsMonitor(run_id, resume_logging=True)
         monitor.start()
         try:
@@ -187,12 +186,12 @@ def child_run(
 
 
 def _digest(dataset: Dataset, context: str) -> str:
-    # MLflow keeps one dataset per name and digest
+    # MLflow stores only one dataset per name and digest
     return f"{dataset.fingerprint[:24]}-{context}"
 
 
 def inputs_of(dataset: Dataset) -> list[DatasetInput]:
-    """Returns a dataset's training and test images as MLflow's inputs of a run."""
+    """Returns a dataset's training and test images as inputs of an MLflow run."""
 
     def logged(context: str, x: np.ndarray, y: np.ndarray) -> DatasetInput:
         source, digest = CodeDatasetSource({"source": dataset.source}), _digest(dataset, context)

@@ -1,4 +1,4 @@
-"""Finds or makes the one run of a job."""
+"""Finds or creates the run of a job."""
 
 import time
 
@@ -18,7 +18,7 @@ from resnet.training import checkpoints
 
 
 def key_of(job: Job, dataset: Dataset) -> Key:
-    """Makes the key of a job's run."""
+    """Returns the key of a job's run."""
     return Key.of(job, dataset.name, dataset.fingerprint, keras.backend.backend())
 
 
@@ -39,24 +39,23 @@ def take(
     fresh: bool,
     folder: str,
 ) -> Run | None:
-    """Finds the run of a job, wherever it was begun, or makes it, and takes its lease.
+    """Returns the run to train for a job, leased by this process, or the job's FINISHED run.
 
-    The caller holds this machine's lock of the trajectory's checkpoints, which lie in ``folder``;
-    without any, a run that has epochs is given up. ``fresh`` gives up runs of earlier invocations.
-
-    Returns:
-        The run to train, or a FINISHED one; None if another process works on it.
+    Returns None if another process works on the run. The caller must hold this machine's lock for
+    the checkpoints in ``folder``. If ``folder`` does not exist, unfinished runs that have epochs
+    are abandoned. With ``fresh``, unfinished runs of earlier commands are abandoned, and their
+    finished runs are ignored.
     """
     key = key_of(job, dataset)
     begun = unfinished(store, key.same)
-    alive = [lease.alive(run) for run in begun]  # each is watched
+    alive = [lease.alive(run) for run in begun]  # a list, to watch every lease
     if any(alive):
         return None
 
     def earlier(run: Run) -> bool:
         return fresh and run.data.tags.get(PARENT) != parent_id
 
-    # several runs of one key may be begun: the newest goes on, the others are given up
+    # if several runs of this key are unfinished, only the newest continues
     going_on, resumable = None, checkpoints.visible(folder)
     for run in begun:
         if going_on or earlier(run) or not (resumable or "loss" not in run.data.metrics):
@@ -76,13 +75,13 @@ def take(
 
 
 def _clear(store: Store, same: dict[str, str], parent_id: str, lease: Lease, folder: str) -> bool:
-    """Removes the checkpoints of earlier invocations; returns False if somebody uses them."""
+    """Removes the checkpoints of earlier commands; returns False if another process uses them."""
     if store.search(**same, **{PARENT: parent_id}):
-        return True  # an earlier run of this invocation has removed them, and shares its own
+        return True  # this command has already replaced the old checkpoints
     others = unfinished(store, same)
     if any(lease.alive(run) for run in others):
         return False
-    for run in others:  # it would go on without its checkpoints
+    for run in others:  # without checkpoints, these runs cannot continue
         _abandon(store, run)
     checkpoints.remove(folder)
     return True
@@ -91,18 +90,17 @@ def _clear(store: Store, same: dict[str, str], parent_id: str, lease: Lease, fol
 def _claim(
     store: Store, job: Job, tags: dict[str, str], lease: Lease, going_on: str | None
 ) -> Run | None:
-    """Takes the lease of a run that goes on, or of a new one; None if another was faster."""
+    """Takes the lease of run ``going_on`` or of a new run; returns None if another process won."""
     if going_on:
-        # the bounds are those of its beginning, and a user may have changed the description
+        # keep the bounds from the run's start, and a description that a user may have changed
         for key in ("claims_sha256", "bounds", DESCRIPTION):
             tags.pop(key, None)
-        run_id = going_on
         tags[leases.TAG] = lease.tag("claimed")
-        store.client.log_batch(run_id, tags=[RunTag(k, v) for k, v in tags.items()])
-        store.client.update_run(run_id, "RUNNING")
-    else:
-        run_id = create(store, f"{job.experiment.name} · seed {job.seed}", tags, lease)
-    if store.shared:  # two machines may claim at once; all decide by the rule of Lease.ours
+        store.client.log_batch(going_on, tags=[RunTag(k, v) for k, v in tags.items()])
+        store.client.update_run(going_on, "RUNNING")
+    name = f"{job.experiment.name} · seed {job.seed}"
+    run_id = going_on or create(store, name, tags, lease)
+    if store.shared:  # if two machines claim at once, Lease.ours decides
         time.sleep(leases.SETTLE)
         if not lease.ours(run_id, unfinished(store, Key.read(tags).same)):
             if not going_on:
@@ -113,12 +111,12 @@ def _claim(
 
 
 def create(store: Store, name: str, tags: dict[str, str], lease: Lease) -> str:
-    """Makes exactly one run with a lease on it, and returns its id."""
-    # MLflow's git context records the commit of any checkout around the script
+    """Creates exactly one run with a lease, and returns the run's id."""
+    # GitRunContext would record the commit of any repository around the script
     tags |= {leases.TAG: lease.tag("claimed")}
-    tags = resolve_tags(tags, ignore=[GitRunContext])  # type: ignore[list-item] # its class
-    # If a store goes away before it answers, the call is repeated and makes two runs; the token
-    # tells them from other processes' runs.
+    tags = resolve_tags(tags, ignore=[GitRunContext])  # type: ignore[list-item] # takes classes
+    # If the store fails before it answers, the repeated call creates a second run with the same
+    # token.
     run = store.client.create_run(store.experiment_id, _now(store, tags["role"]), tags, name)
     if store.shared:
         same = f"tags.{leases.TAG} LIKE '%{lease.token}%'"
@@ -129,7 +127,7 @@ def create(store: Store, name: str, tags: dict[str, str], lease: Lease) -> str:
 
 
 def _now(store: Store, role: str) -> int:
-    """Unix time in milliseconds, but later than every run's, as the clock may be set back."""
+    """Returns Unix time in ms, or 1 ms after the newest run's start if the clock was set back."""
     newest = store.client.search_runs(
         [store.experiment_id], f"tags.role = '{role}'", max_results=1, order_by=["start_time DESC"]
     )
@@ -142,7 +140,7 @@ def end(store: Store, run_id: str, status: int = RunStatus.FINISHED) -> None:
 
 
 def unfinished(store: Store, same: dict[str, str]) -> list[Run]:
-    """Returns the runs with these tags that were begun, neither finished nor given up."""
+    """Returns the runs with these tags that are neither finished nor abandoned."""
     return [
         run
         for run in store.search(**same, role="rung")

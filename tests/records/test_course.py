@@ -1,4 +1,4 @@
-"""Runs compared with recorded ones of the same settings."""
+"""Runs are compared with recorded runs of the same settings."""
 
 import io
 import re
@@ -17,7 +17,7 @@ from resnet.terminal.display import Display
 
 @pytest.fixture(scope="module")
 def rows():
-    """The recorded runs of both studies by rung, of those that have several."""
+    """Returns the recorded runs of both studies by rung, if the rung has several runs."""
     found = {}
     for folder in (ROOT / "results", ROOT / "studies" / "nielsen2015" / "results"):
         for record in records.load_all(folder).values():
@@ -30,8 +30,7 @@ def warned(course, curve):
     return any(course.off(curve[:n]) for n in range(1, len(curve) + 1))
 
 
-def test_no_recorded_run_is_off_the_course_of_some_of_the_others(rows):
-    """However few they are."""
+def test_no_recorded_run_is_off_the_course_of_any_other_recorded_runs(rows):
     epochs = outside = 0
     for runs in rows.values():
         for run in runs:
@@ -47,8 +46,7 @@ def test_no_recorded_run_is_off_the_course_of_some_of_the_others(rows):
     assert outside / epochs < 0.02
 
 
-def test_two_seeds_that_lie_together_by_chance_warn_of_no_third(rows):
-    """Of two at 97.84 % at epoch 43, the third at 97.72 % was called off course."""
+def test_two_seeds_that_agree_by_chance_do_not_put_a_third_off_course(rows):
     (run, *_) = rows["01_shallow"]
 
     def seed(accuracy):
@@ -59,21 +57,16 @@ def test_two_seeds_that_lie_together_by_chance_warn_of_no_third(rows):
     assert warned(course, [0.97] * 3)
 
 
-@pytest.mark.parametrize("broken", ["half", "other", "nan"])
-def test_a_run_of_something_else_is_off_course(rows, broken):
-    runs = rows["02_augmentation"]
-    curve = list(runs[0].curves["val_accuracy"])
-    if broken == "half":  # as with half of the learning done
-        curve = [value * 0.9 for value in curve]
-    elif broken == "nan":
-        curve[5:] = [float("nan")] * len(curve[5:])
-    else:
-        curve = rows["01_template"][0].curves["val_accuracy"]  # without augmentation it is better
-        curve = [value + 0.1 for value in curve]
-    assert warned(Course.of(runs), curve)
+def test_a_run_that_learns_something_else_is_off_course(rows):
+    runs, others = rows["02_augmentation"], rows["01_template"]
+    curve = runs[0].curves["val_accuracy"]
+    course = Course.of(runs)
+    assert warned(course, [0.9 * value for value in curve])
+    assert warned(course, curve[:5] + [float("nan")] * len(curve[5:]))
+    assert warned(course, [value + 0.1 for value in others[0].curves["val_accuracy"]])
 
 
-def test_courses_go_by_settings_and_images():
+def test_a_course_is_found_by_settings_and_images():
     study = Study.open()
     jobs = [Job(study.experiment(name), 7) for name in ("01_template", "02_augmentation")]
     changed = Job(study.experiment("02_augmentation", overrides=["training.batch_size=64"]), 0)
@@ -94,7 +87,7 @@ def history(values):
 
 
 @pytest.mark.parametrize("terminal", [True, False])
-def test_the_display_says_what_was_recorded_and_warns_once(rows, terminal):
+def test_the_display_shows_recorded_accuracies_and_warns_once(rows, terminal):
     job = Job(Study.open().experiment("02_augmentation"), 9)
     course = Course.of(rows["02_augmentation"])
     out = io.StringIO()

@@ -1,4 +1,4 @@
-"""Runs out of MLflow into text and back, on real MLflow stores; and the shipped records."""
+"""Runs in real MLflow stores are recorded and restored; shipped records are sound."""
 
 import json
 import math
@@ -32,27 +32,25 @@ N = 1000
 
 @pytest.fixture
 def recorded(empty, tmp_path):
-    """The experiment of the study's records in a store of its own."""
-    (tmp_path / "recorded").mkdir()
-    path = shutil.copyfile(empty, tmp_path / "recorded" / "mlflow.db")
-    return records.connect_recorded(f"sqlite:///{path}", STUDY)
+    """Opens the experiment for records in a new store."""
+    folder = tmp_path / "recorded"
+    folder.mkdir()
+    return records.connect_recorded(Store.copy(empty, folder).uri, STUDY)
 
 
 def made_store(empty, folder):
-    """Two rungs of known runs, and the store as the library sees it."""
+    """Makes a store with a run of rung 1 and a run of rung 2."""
     made = Store.copy(empty, folder)
     made.add(LADDER[0], right(N, 700), start=1_700_000_000_000)
     made.add(LADDER[1], right(N, 800), start=1_700_000_000_001, seed=3)
-    return connect_to(made.uri)
+    return made
 
 
 @pytest.fixture(scope="session")
 def sample(empty, tmp_path_factory):
-    """Two records in a folder."""
-    store = made_store(empty, tmp_path_factory.mktemp("sample"))
+    """Makes a folder with two records."""
     folder = tmp_path_factory.mktemp("results")
-    for run in records.recordable(store):
-        records.save(records.to_record(store, run), folder)
+    made_store(empty, tmp_path_factory.mktemp("sample")).recorded(folder)
     return folder
 
 
@@ -63,12 +61,11 @@ def text(sample):
 
 @pytest.fixture
 def refused(tmp_path, text):
-    """``refused(changed)``: such a record, a file's text or a tree, is refused in one line."""
+    """``refused(tree, message)`` checks that the error for a changed record has the message."""
     path = tmp_path / Key.read(json.loads(text)["tags"]).file
 
-    def refused(changed, told=""):
-        changed = changed if isinstance(changed, str) else json.dumps(changed)
-        path.write_text(changed, encoding="utf-8", errors="surrogatepass")
+    def refused(changed, told):
+        path.write_text(json.dumps(changed), encoding="utf-8")
         with pytest.raises(UserError) as error:
             records.load(path)
         line = str(error.value)
@@ -79,7 +76,7 @@ def refused(tmp_path, text):
     return refused
 
 
-# --- out and back in ---------------------------------------------------------------------------
+# --- recording and restoring -------------------------------------------------------------------
 
 
 def artifact(store, run, name):
@@ -87,7 +84,9 @@ def artifact(store, run, name):
     return Path(mlflow.artifacts.download_artifacts(uri, tracking_uri=store.uri)).read_bytes()
 
 
-def test_a_real_run_out_and_back_in_loses_nothing(command, here, image_folder, tmp_path, request):
+def test_a_real_run_that_is_recorded_and_restored_loses_nothing(
+    command, here, image_folder, tmp_path, request
+):
     process = here("--ladder=2", f"--data={image_folder}", "--seed=7", *FAST)
     assert process.returncode == 0, process.err
     own = connect_to(command.uri)
@@ -119,7 +118,7 @@ def test_a_real_run_out_and_back_in_loses_nothing(command, here, image_folder, t
     assert {file.path for file in recorded.client.list_artifacts(back.info.run_id)} == kept
     for name in kept:
         assert artifact(recorded, back, name) == artifact(own, run, name), name
-    # it is no run of the study's own experiment: the runner would take it for its job
+    # the runner must not find the imported run as a job's own run
     assert not connect_to(recorded.uri).search()
 
 
@@ -137,7 +136,7 @@ def test_a_run_whose_loss_became_nan_is_recorded_and_restored(recorded, text, tm
 
 
 @pytest.mark.parametrize("point", ["log_batch", "set_terminated"])
-def test_killed_while_restoring_and_repeated(recorded, sample, monkeypatch, point):
+def test_restoring_again_after_a_kill_completes_the_import(recorded, sample, monkeypatch, point):
     class Killed(BaseException):
         pass
 
@@ -151,12 +150,12 @@ def test_killed_while_restoring_and_repeated(recorded, sample, monkeypatch, poin
             records.restore(recorded, found)
     assert mlflow_ladder.restore(recorded, found) == 2
     held = {run.info.run_id: run.to_dictionary() for run in recorded.search()}
-    assert len(held) == 3  # two, and the run that shows their ladder
+    assert len(held) == 3  # two imported runs, and the run that shows their ladder
     assert mlflow_ladder.restore(recorded, found) == 0
     assert {run.info.run_id: run.to_dictionary() for run in recorded.search()} == held
 
 
-def test_a_changed_record_takes_the_place_of_its_old_version(recorded, sample):
+def test_the_run_of_a_changed_record_replaces_its_old_run(recorded, sample):
     found = records.load_all(sample)
     records.restore(recorded, found)
     path, record = next(iter(found.items()))
@@ -169,10 +168,10 @@ def test_a_changed_record_takes_the_place_of_its_old_version(recorded, sample):
     assert len(recorded.search()) == 1
 
 
-# --- broken, edited, hostile -------------------------------------------------------------------
+# --- damaged and edited records ----------------------------------------------------------------
 
 
-def test_what_disagrees_is_refused(refused, text):
+def test_a_record_whose_parts_disagree_is_refused(refused, text):
     tree = json.loads(text)
 
     def predictions(**packed):
@@ -181,30 +180,27 @@ def test_what_disagrees_is_refused(refused, text):
     def numbers(value, count=N):
         return pack(np.full(count, value, "uint8"))
 
-    refused(
-        tree | {"final": tree["final"] | {"test_accuracy": 0.9}},
-        "an accuracy of 0.7, but it says 0.9",
-    )
-
-    refused(predictions(predicted=numbers(3)), "predictions have an accuracy")
-    refused(predictions(label=numbers(10)), "none of its classes")
+    final = tree["final"] | {"test_accuracy": 0.9}
+    refused(tree | {"final": final}, "test_accuracy is 0.9, but the predictions have 0.7")
+    refused(predictions(predicted=numbers(3)), "but the predictions have")
+    refused(predictions(label=numbers(10)), "not one of the classes")
     refused(predictions(label=numbers(0, count=N + 1)), "does not hold 1000 numbers")
     refused(predictions(label="AAAA"), "cannot be unpacked")
     edited = [line.replace("epochs: 25", "epochs: 26") for line in tree["experiment"]]
-    refused(tree | {"experiment": edited}, "its experiment is not that of its tags")
+    refused(tree | {"experiment": edited}, "config_hash does not match the experiment")
     refused(tree | {"experiment": ["!!python/object:os.system x"]}, "experiment")
     refused(tree | {"tags": tree["tags"] | {"seed": "-1"}}, "seed")
-    refused(tree | {"tags": {}}, "lacks the tag rung")
-    refused(tree | {"classes": [*tree["classes"][:-1], tree["classes"][0]]}, "have one name")
+    refused(tree | {"tags": {}}, "the tag rung is missing")
+    refused(tree | {"classes": [*tree["classes"][:-1], tree["classes"][0]]}, "the same name")
     curves = tree["curves"]
     refused(tree | {"curves": curves | {"loss": curves["loss"][1:]}}, "one value per epoch")
-    refused(tree | {"curves": {"loss": curves["loss"]}}, "its curves are not loss, accuracy")
+    refused(tree | {"curves": {"loss": curves["loss"]}}, "the curves are not loss, accuracy")
     refused(tree | {"format": 1}, "format")
 
 
-def test_a_file_under_another_name_is_refused(sample, tmp_path):
+def test_a_record_in_a_misnamed_file_is_refused(sample, tmp_path):
     path = shutil.copy(min(sample.iterdir()), tmp_path / "other.json")
-    with pytest.raises(UserError, match=r"other\.json: holds a run whose record is called 01_"):
+    with pytest.raises(UserError, match=r"other\.json: has a wrong name. Rename the file to 01_"):
         records.load_all(tmp_path)
     path.write_bytes(b"\xff\x00")
     with pytest.raises(UserError, match=r"other\.json: Invalid JSON"):
@@ -216,7 +212,7 @@ def test_a_file_under_another_name_is_refused(sample, tmp_path):
 
 @pytest.fixture
 def run(tmp_path):
-    """``run(store, "record")``: the command line in this process, with ``results/`` elsewhere."""
+    """``run(store, "record")`` runs a command in this process with a new folder of results."""
     folder = shutil.copytree(SHIPPED, tmp_path / "experiments")
 
     def run(store, *arguments):
@@ -227,12 +223,12 @@ def run(tmp_path):
     return run
 
 
-def test_record_and_restore(run, empty, recorded, tmp_path):
+def test_the_commands_record_and_restore_say_what_they_did(run, empty, recorded, tmp_path):
     (tmp_path / "own").mkdir()
     own = made_store(empty, tmp_path / "own")
     assert "holds no such run" in str(run(connect_to(recorded.uri), "record").exception)
     nothing = str(run(recorded, "restore").exception)
-    assert re.search(r"no record in .*start with .*runner\.py run", nothing)
+    assert re.search(r"no record in .*Start with: .*runner\.py run", nothing)
     assert f"--experiments {command_lines.typed(run.folder)}" in nothing
     assert str(run(recorded, "report", "--recorded").exception) == nothing
     assert run(own, "record").exit_code == 0
@@ -256,12 +252,12 @@ def test_record_and_restore(run, empty, recorded, tmp_path):
         assert path.name in str(run(recorded, *command).exception)
 
 
-def test_a_recorded_run_is_not_replaced_by_a_later_one(run, empty, tmp_path):
+def test_a_later_run_does_not_replace_a_record(run, empty, tmp_path):
     own = made_store(empty, tmp_path)
     run(own, "record")
     before = {path: path.read_bytes() for path in run.results.iterdir()}
     assert len(before) == 2
-    Store(tmp_path).add(LADDER[0], right(N, 990))
+    own.add(LADDER[0], right(N, 990))
     assert "kept" in run(own, "record").output
     assert {path: path.read_bytes() for path in run.results.iterdir()} == before
 
@@ -271,14 +267,14 @@ def test_only_full_unmodified_finished_runs_are_recorded(run, empty, tmp_path):
     own.add(LADDER[0], right(N, 700), profile="quick")
     own.add(LADDER[0], right(N, 700), modified="training.epochs=25")
     own.add(LADDER[0], right(N, 700), status="KILLED")
-    result = run(connect_to(own.uri), "record")
+    result = run(own, "record")
     assert isinstance(result.exception, UserError)
 
 
 # --- the report --------------------------------------------------------------------------------
 
 
-def test_recorded_and_own_runs_stay_apart(run, empty, sample, tmp_path):
+def test_a_report_has_either_recorded_runs_or_own_runs(run, empty, sample, tmp_path):
     shutil.copytree(sample, run.results)
     study = Study.open(run.folder)
     none = f"sqlite:///{tmp_path / 'none.db'}"
@@ -286,7 +282,7 @@ def test_recorded_and_own_runs_stay_apart(run, empty, sample, tmp_path):
     assert not (tmp_path / "none.db").exists()
     assert recorded.run_set.label.endswith("full profile, recorded runs")
     assert recorded.systems[0].accuracies == [0.7]
-    assert recorded.mistakes is None  # a record holds no images: nothing is gone
+    assert recorded.mistakes is None  # records have no images
     assert not recorded.notes
     with pytest.raises(UserError, match="nothing was run yet"):
         analysis.load(none, study)
@@ -308,7 +304,6 @@ SHIPPED_RECORDS = [*STUDY.results.glob("*.json"), *ROOT.glob("studies/*/results/
 
 @pytest.mark.parametrize("path", sorted(SHIPPED_RECORDS), ids=lambda path: path.stem)
 def test_shipped_records_are_sound(path, tmp_path):
-    """The loader computes each test accuracy anew from the predictions."""
     assert path.stat().st_size <= 60_000
     record = records.load(path)
     named = data.NAMED[record.tags["dataset"]]
@@ -318,7 +313,7 @@ def test_shipped_records_are_sound(path, tmp_path):
     assert records.save(record, tmp_path).read_bytes() == path.read_bytes()
 
 
-def test_one_recorded_seed_a_row_decides_nothing_about_accuracies():
+def test_one_recorded_seed_per_rung_leaves_all_accuracies_undecided():
     every = records.load_all(STUDY.results).values()
     found = [record for record in every if record.tags["seed"] == "0"]
     content = analysis.of_records(STUDY, found)
@@ -329,7 +324,7 @@ def test_one_recorded_seed_a_row_decides_nothing_about_accuracies():
     assert {j.verdict for j in of_accuracies} == {"undecided"}
 
 
-def test_the_readme_follows_the_records(sample, tmp_path):
+def test_the_readme_shows_what_the_records_say(sample, tmp_path):
     shutil.copy(ROOT / "README.md", tmp_path)
     shutil.copytree(ROOT / "benchmarks", tmp_path / "benchmarks")
     results, folder = tmp_path / "results", tmp_path / readme.FIGURES
@@ -358,7 +353,7 @@ def test_the_readme_follows_the_records(sample, tmp_path):
     assert "](figures/gains.svg)" in text and "](figures/validation.svg)" in text
     written = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     (folder / "another.svg").write_text("<svg/>", encoding="utf-8")
-    readme.update(STUDY, results)  # to the same bytes, which is what CI asks of git
+    readme.update(STUDY, results)  # must write the same bytes, as CI checks
     again = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     assert again == written
     (tmp_path / "README.md").write_text(text, encoding="utf-8")  # without its last mark
@@ -366,7 +361,7 @@ def test_the_readme_follows_the_records(sample, tmp_path):
         readme.update(STUDY, results)
 
 
-def test_what_macos_leaves_beside_records_is_no_record(sample, tmp_path):
+def test_files_that_macos_adds_are_not_taken_for_records(sample, tmp_path):
     folder = shutil.copytree(sample, tmp_path / "results")
     for path in [*folder.iterdir()]:
         (folder / f"._{path.name}").write_bytes(b"\0\5\x16\7")
@@ -377,29 +372,28 @@ def test_what_macos_leaves_beside_records_is_no_record(sample, tmp_path):
     assert found == job.experiment.hash()
 
 
-def test_a_run_without_a_tag_or_its_files_keeps_no_other_from_being_recorded(run, empty, tmp_path):
+def test_a_run_that_lacks_a_tag_or_files_does_not_stop_other_records(run, empty, tmp_path):
     made = Store.copy(empty, tmp_path)
     lost, gone, _ = (made.add(LADDER[0], right(N, 700), seed=seed) for seed in range(3))
     made.client.delete_tag(lost, "config_hash")
     shutil.rmtree(tmp_path / "mlartifacts" / gone)
-    result = run(connect_to(made.uri), "record")
+    result = run(made, "record")
     assert result.exit_code == 1
     text = " ".join(result.output.split())
-    assert f"run {lost} (01_template · seed 0): somebody deleted its tag 'config_hash'" in text
+    assert f"run {lost} (01_template · seed 0): somebody deleted the tag 'config_hash'" in text
     assert f"run {gone} (01_template · seed 1): cannot be recorded" in text
     assert text.count("not recorded: ") == 2
     assert len([*run.results.iterdir()]) == 1
 
 
-def test_a_diverged_run_is_a_result_and_the_same_everywhere(empty, tmp_path):
-    """In its own store it lacked its predictions."""
+def test_a_diverged_run_has_the_same_results_in_its_store_and_as_a_record(empty, tmp_path):
     made = Store.copy(empty, tmp_path)
     history = curve(3, 0.1, 0.1)
     history.loc[2:, ["loss", "val_loss"]] = math.nan
     run_id = made.add(LADDER[1], right(N, 100), history=history)
     path = made.artifact(run_id, "test_predictions.csv")
     frame = pd.read_csv(path)
-    frame["truth_probability"] = math.nan  # as runs left it
+    frame["truth_probability"] = math.nan  # as older runs have it
     frame.to_csv(path, index=False)
     for seed in range(6):
         made.add(LADDER[0], right(N, 720 + seed, seed), seed=seed)

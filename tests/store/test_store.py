@@ -1,4 +1,4 @@
-"""Which file a store is, whose commit a run has, and what an unusual store is told as."""
+"""Addresses and errors of stores, and what commands write to them."""
 
 import contextlib
 import io
@@ -31,10 +31,8 @@ JOB = Job(experiment("01_template", **SMALL, training={"epochs": 3}), 0)
 
 
 @pytest.fixture
-def own(empty, tmp_path):
-    """A store of the test's own."""
-    shutil.copyfile(empty, tmp_path / "mlflow.db")
-    return store.connect(addresses.address(tmp_path / "mlflow.db"))
+def own(command):
+    return store.connect(command.uri)
 
 
 def runs_in(database):
@@ -43,20 +41,20 @@ def runs_in(database):
 
 
 def told(call, *arguments, **options):
-    """The one line that a mistake is told in."""
+    """Returns the message of the UserError that the call raises."""
     with pytest.raises(UserError) as error:
         call(*arguments, **options)
     assert str(error.value).isprintable()
     return str(error.value)
 
 
-# -- the address --------------------------------------------------------------------------------
+# -- addresses ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("quoted", [True, False])
 @pytest.mark.parametrize("name", ["a%20b", "a?b", "100%", "a#b\n", "\udcff"])
-def test_mlflow_writes_the_file_that_is_said_or_none(empty, name, quoted):
-    """As the project writes an address, and as a user who knows of no quoting does."""
+def test_mlflow_writes_only_beside_the_file_that_the_address_names(empty, name, quoted):
+    """The project quotes special characters in addresses, but users may not."""
     with tempfile.TemporaryDirectory() as made:
         top = Path(made).resolve()
         for each in {name, name.replace("%20", " "), name.partition("?")[0].strip() or "x"}:
@@ -70,32 +68,32 @@ def test_mlflow_writes_the_file_that_is_said_or_none(empty, name, quoted):
         except UserError as error:
             assert str(error).isprintable()
             assert {*top.rglob("*")} == before
-            assert not quoted or "\udcff" in name  # of a file system that is not UTF-8
+            assert not quoted or "\udcff" in name  # a name that is not UTF-8
             return
-        said = addresses.file_of(opened.uri)
-        assert said == file or not quoted
-        assert said.parent == opened.checkpoints.parent
+        file_of_uri = addresses.file_of(opened.uri)
+        assert file_of_uri == file or not quoted
+        assert file_of_uri.parent == opened.checkpoints.parent
         run = opened.client.create_run(opened.experiment_id)
         opened.client.log_text(run.info.run_id, "here", "a.txt")
         path = opened.client.download_artifacts(run.info.run_id, "a.txt", made)
         assert Path(path).read_text() == "here"
-        assert runs_in(said) == {run.info.run_id}
+        assert runs_in(file_of_uri) == {run.info.run_id}
         new = {*top.rglob("*")} - before - {top / "a.txt"}
-        assert all(path.is_relative_to(said.parent) for path in new)
+        assert all(path.is_relative_to(file_of_uri.parent) for path in new)
 
 
 @pytest.mark.parametrize(
     "uri",
     ["x.db?timeout=60", "x.db?", ":memory:", "", "%00", "file:x.db?uri=true&mode=rwc"],
 )
-def test_what_is_more_or_less_than_a_file_s_name_is_refused(tmp_path, monkeypatch, uri):
+def test_an_sqlite_address_that_is_not_the_name_of_a_file_is_refused(tmp_path, monkeypatch, uri):
     monkeypatch.chdir(tmp_path)
     for start in ("sqlite:///", "sqlite://host/", "sqlite+pysqlite:///"):
         assert "write sqlite:///FILE.db" in told(store.connect, start + uri)
     assert not [*tmp_path.iterdir()]
 
 
-def test_one_file_is_one_store_however_it_is_written(own, tmp_path, monkeypatch):
+def test_every_spelling_of_a_file_opens_the_same_store(own, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "link").symlink_to(tmp_path)
     for uri in ("sqlite:///mlflow.db", "sqlite+pysqlite:///mlflow.db", "sqlite:///link/mlflow.db"):
@@ -103,7 +101,7 @@ def test_one_file_is_one_store_however_it_is_written(own, tmp_path, monkeypatch)
     assert not own.shared
 
 
-def test_a_moved_store_is_refused_with_a_line_that_links_its_files(empty, tmp_path):
+def test_the_error_for_a_moved_store_has_a_command_that_links_its_files(empty, tmp_path):
     old, new = tmp_path / "old", tmp_path / "new % folder"
     old.mkdir()
     shutil.copyfile(empty, old / "mlflow.db")
@@ -123,31 +121,21 @@ def test_a_moved_store_is_refused_with_a_line_that_links_its_files(empty, tmp_pa
     assert (new / "mlartifacts" / run.info.run_id / "artifacts" / "b.txt").read_text() == "too"
 
 
-# -- a store that is made -----------------------------------------------------------------------
-
-MAKING = "import sys; from resnet import store; store.connect(sys.argv[1])"
-
-
-def kill_while_it_is_made(folder, seconds):
-    """SIGKILL so long after the first file appeared; whether it was in time."""
-    uri = addresses.address(folder / "mlflow.db")
-    process = subprocess.Popen(
-        [sys.executable, "-c", MAKING, uri], cwd=ROOT, env=os.environ | {"TMPDIR": str(folder)}
-    )
-    while process.poll() is None and not [*folder.glob("tmp*/*")]:
-        time.sleep(0.002)
-    time.sleep(seconds)
-    in_time = process.poll() is None
-    process.kill()
-    process.wait()
-    return in_time
+# -- new and foreign databases ------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("seconds", [0.05, 1.0])
 def test_a_process_killed_while_it_makes_a_store_leaves_nothing_to_repair(tmp_path, seconds):
-    in_time = kill_while_it_is_made(tmp_path, seconds)
-    assert in_time or seconds > 0.5  # a fast machine may have made it by then
     uri = addresses.address(tmp_path / "mlflow.db")
+    code = "import sys; from resnet import store; store.connect(sys.argv[1])"
+    environment = os.environ | {"TMPDIR": str(tmp_path)}
+    process = subprocess.Popen([sys.executable, "-c", code, uri], cwd=ROOT, env=environment)
+    while process.poll() is None and not [*tmp_path.glob("tmp*/*")]:
+        time.sleep(0.002)
+    time.sleep(seconds)
+    assert process.poll() is None or seconds > 0.5  # a fast machine may have made the store by then
+    process.kill()
+    process.wait()
     with pytest.raises(UserError, match="nothing was run yet: "):
         analysis.load(uri)
     run = store.connect(uri).client.create_run(store.connect(uri).experiment_id)
@@ -178,8 +166,7 @@ FOREIGN = {
 
 
 @pytest.mark.parametrize("kind", FOREIGN)
-def test_a_database_that_is_not_this_mlflow_s_is_left_alone(empty, tmp_path, kind):
-    """MLflow would fill it, or go on with the migrations, even where it is only to read."""
+def test_a_database_of_another_program_or_mlflow_version_is_not_changed(empty, tmp_path, kind):
     path = tmp_path / "mlflow.db"
     if "newer" in kind:
         shutil.copyfile(empty, path)
@@ -187,14 +174,14 @@ def test_a_database_that_is_not_this_mlflow_s_is_left_alone(empty, tmp_path, kin
     before, uri = path.read_bytes(), addresses.address(path)
     calls = (store.connect, lambda uri: store.connect(uri, create=False), analysis.load)
     for line in {told(call, uri) for call in calls}:
-        assert "is not a whole database of MLflow" in line
+        assert "is not a complete database of MLflow" in line
         assert line.endswith(f"-m mlflow db upgrade {uri}")
     assert path.read_bytes() == before
     path.unlink()
     assert store.connect(uri).search() == []
 
 
-def test_the_newest_run_is_the_last_made_though_the_clock_was_set_back(own, dataset, monkeypatch):
+def test_the_last_run_is_the_newest_even_if_the_clock_was_set_back(own, dataset, monkeypatch):
     clock = time.time
     with tracking.parent_run(own, "first", JOB, dataset) as first:
         pass
@@ -204,47 +191,37 @@ def test_the_newest_run_is_the_last_made_though_the_clock_was_set_back(own, data
     assert [run.info.run_id for run in own.search(role="ladder")] == [second, first]
 
 
-# -- whose commit -------------------------------------------------------------------------------
+# -- the recorded commit ------------------------------------------------------------------------
 
 
-def git(folder, *words):
-    options = ("-c", "user.name=a", "-c", "user.email=a@b")
-    return subprocess.run(
-        ["git", *options, *words], cwd=folder, check=True, capture_output=True, text=True
-    ).stdout.strip()
-
-
-def committed(folder):
-    folder.mkdir(parents=True, exist_ok=True)
-    git(folder, "init", "-q")
-    (folder / "a.txt").write_text("a")
-    git(folder, "add", "a.txt")
-    git(folder, "commit", "-q", "-m", str(folder))
-    return git(folder, "rev-parse", "HEAD")
-
-
-def version(folder, monkeypatch):
-    monkeypatch.setitem(host.version.__globals__, "ROOT", folder.resolve())
-    tags = host.version()
-    return tags["git_commit"], tags["git_dirty"]
-
-
-def test_a_checkout_s_own_commit_is_recorded(tmp_path, monkeypatch):
-    """A worktree's too, but not that of a repository around a copy."""
+def test_the_commit_of_a_checkout_or_worktree_is_recorded_but_not_of_one_around_a_copy(
+    tmp_path, monkeypatch
+):
     main, tree = tmp_path / "main", tmp_path / "tree"
-    commit = committed(main)
-    git(main, "worktree", "add", "-q", "--detach", str(tree))
+    (main / "copy").mkdir(parents=True)
+
+    def git(*words):
+        command = ["git", "-c", "user.name=a", "-c", "user.email=a@b", *words]
+        return subprocess.run(command, cwd=main, check=True, capture_output=True, text=True).stdout
+
+    def version(folder):
+        monkeypatch.setitem(host.version.__globals__, "ROOT", folder.resolve())
+        tags = host.version()
+        return tags["git_commit"], tags["git_dirty"]
+
+    git("init", "-q")
+    git("commit", "-q", "--allow-empty", "-m", "first")
+    commit = git("rev-parse", "HEAD").strip()
+    git("worktree", "add", "-q", "--detach", str(tree))
     for folder in (main, tree):
-        assert version(folder, monkeypatch) == (commit, "false")
-    (main / "copy").mkdir()
+        assert version(folder) == (commit, "false")
     (main / "copy" / "b.txt").write_text("new")
-    assert version(main, monkeypatch) == (commit, "true")
+    assert version(main) == (commit, "true")
     for folder in (main / "copy", tmp_path):
-        assert version(folder, monkeypatch) == ("unknown", "unknown")
+        assert version(folder) == ("unknown", "unknown")
 
 
-def test_mlflow_adds_no_commit_of_its_own(own, dataset, monkeypatch):
-    """It takes that of whatever checkout the script lies in."""
+def test_mlflow_adds_no_commit_of_a_repository_around_the_script(own, dataset, monkeypatch):
     unknown = environment.environment(STUDY) | {"git_commit": "unknown"}
     unknown.pop("mlflow.source.git.commit", None)
     monkeypatch.setattr(runs, "environment", lambda study: unknown)
@@ -254,57 +231,32 @@ def test_mlflow_adds_no_commit_of_its_own(own, dataset, monkeypatch):
     assert not [key for key in tags if key.startswith("mlflow.source.git")]
 
 
-# -- unusual stores -----------------------------------------------------------------------------
+# -- unusable experiments -----------------------------------------------------------------------
 
 
-def test_an_experiment_in_the_trash_is_told_with_the_way_back(own, tmp_path):
+def test_the_error_for_an_experiment_in_the_trash_has_a_command_that_restores_it(own):
     run_id = own.client.create_run(own.experiment_id).info.run_id
     own.client.delete_experiment(own.experiment_id)
     for create in (True, False):
         line = told(store.connect, own.uri, create=create)
         assert "is in MLflow's trash" in line
-    way = line.partition("bring it back with  ")[2]
-    subprocess.run(["sh", "-c", way], check=True, capture_output=True)
+    command = line.partition("Restore it with:  ")[2]
+    subprocess.run(["sh", "-c", command], check=True, capture_output=True)
     assert store.connect(own.uri, create=False) == own
     assert [run.info.run_id for run in own.search()] == [run_id]
 
 
-def test_a_locked_database_is_told_as_locked(own, tmp_path):
+def test_the_error_for_a_locked_database_says_that_it_is_locked(own, tmp_path):
     with contextlib.closing(sqlite3.connect(tmp_path / "mlflow.db")) as other:
         other.execute("BEGIN EXCLUSIVE")
-        assert "another process holds it locked" in told(store.connect, own.uri, create=False)
+        assert "process has locked the database" in told(store.connect, own.uri, create=False)
     assert store.connect(own.uri, create=False) == own
 
 
-# -- what happens to a store in mid-training ----------------------------------------------------
+# -- the runs of commands -----------------------------------------------------------------------
 
 
-def climb(where, dataset, at_epoch=lambda: None):
-    """Trains the job; returns what was told."""
-    heard = []
-
-    def listener(event):
-        heard.append(event)
-        if isinstance(event, events.Epoch) and len(event.history) == 2:
-            at_epoch()
-
-    engines.run_jobs([JOB], dataset, where, listener, name="x")
-    assert not [event for event in heard if isinstance(event, events.Failed)]
-    return heard
-
-
-def epochs_of(where):
-    (run,) = where.search(role="rung", status="FINISHED")
-    history = where.client.get_metric_history(run.info.run_id, "loss")
-    return run.info.run_id, sorted(metric.step for metric in history)
-
-
-def assert_trained_on(heard):
-    (resumed,) = [event for event in heard if isinstance(event, events.Resumed)]
-    assert len(resumed.history) >= 2
-
-
-def test_a_killed_ladder_s_parent_is_ended_by_the_next(own, dataset):
+def test_the_next_command_ends_the_run_of_a_killed_command(own, dataset):
     code = (
         "import os, signal, sys\n"
         "from conftest import bars, experiment\n"
@@ -326,20 +278,25 @@ def test_a_killed_ladder_s_parent_is_ended_by_the_next(own, dataset):
     assert own.client.get_run(killed.info.run_id).info.status == "KILLED"
 
 
-def test_a_description_written_in_the_ui_stays(own, dataset):
-    def write_and_stop():
-        (begun,) = own.search(role="rung")
-        own.client.set_tag(begun.info.run_id, "mlflow.note.content", "compare with Tuesday")
-        raise KeyboardInterrupt
+def test_a_resumed_run_keeps_the_description_that_a_user_wrote(own, dataset):
+    heard = []
+
+    def describe_and_stop(event):
+        if isinstance(event, events.Epoch) and len(event.history) == 2:
+            (begun,) = own.search(role="rung")
+            own.client.set_tag(begun.info.run_id, "mlflow.note.content", "compare with Tuesday")
+            raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        climb(own, dataset, write_and_stop)
-    assert_trained_on(climb(own, dataset))
+        engines.run_jobs([JOB], dataset, own, describe_and_stop, name="x")
+    assert engines.run_jobs([JOB], dataset, own, heard.append, name="x")[0] == 0
+    (resumed,) = [event for event in heard if isinstance(event, events.Resumed)]
+    assert len(resumed.history) >= 2
     (run,) = own.search(role="rung")
     assert run.data.tags["mlflow.note.content"] == "compare with Tuesday"
 
 
-def test_what_kept_a_ladder_from_its_models_and_report_is_made_up_for(own, dataset, monkeypatch):
+def test_the_next_command_makes_up_for_missing_models_and_reports(own, dataset, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(tracking, "register", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
@@ -354,7 +311,7 @@ def test_what_kept_a_ladder_from_its_models_and_report_is_made_up_for(own, datas
     assert len(own.search(role="ladder")) == 1
 
 
-def test_a_diverged_run_says_so(own, dataset):
+def test_a_diverged_run_is_shown_tagged_and_noted(own, dataset):
     job = Job(change(JOB.experiment, {"data": {"pixel_scale": 1e-38}}, "test"), 0)
     console = Console(file=io.StringIO(), width=200)
     with Display(console, [job]) as display:
@@ -371,7 +328,7 @@ def test_another_machine_may_make_the_experiment_first(tmp_path, monkeypatch):
     make = MlflowClient.create_experiment
 
     def beaten(client, *arguments):
-        make(client, *arguments)  # the other machine's
+        make(client, *arguments)  # as the other machine does
         return make(client, *arguments)
 
     monkeypatch.setattr(MlflowClient, "create_experiment", beaten)

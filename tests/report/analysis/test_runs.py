@@ -94,7 +94,7 @@ def test_an_unreadable_store_is_reported_without_its_password(tmp_path, two_seed
     database = tmp_path / "mlflow.db"
     database.write_bytes(b"this is no database " * 100)
     uri = f"sqlite:///{database}"
-    fails_in_one_line(reported("--tracking-uri", uri), "is not a whole database of MLflow")
+    fails_in_one_line(reported("--tracking-uri", uri), "is not a complete database of MLflow")
     good = (two_seeds[0].folder / "mlflow.db").read_bytes()
     for damaged in (good[: len(good) // 2], good[:8192] + b"\xff" * (len(good) - 8192)):
         database.write_bytes(damaged)
