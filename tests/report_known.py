@@ -1,4 +1,4 @@
-"""Makes runs with known results, expected values, and readers of reports for tests."""
+"""Helpers for tests: runs with known results, expected values, and readers of reports."""
 
 import html
 import io
@@ -99,7 +99,7 @@ def made_run(rung, seed, percent, drop):
 
 
 def rows(runs):
-    """The ladder's rows of these runs by name, with the deviation that the rows share."""
+    """The ladder's rows by name, with these runs and the deviation that they share."""
     found = {
         rung: analysis.System(
             name=rung,
@@ -150,7 +150,7 @@ class Pooled:
         return np.mean(self.counts[name]) / N
 
     def half(self, **terms):
-        """The half width of an interval; ``terms`` has the sum of 1/n for each name."""
+        """The half width of an interval; ``terms`` has 1 / seeds for each name."""
         variance = sum(self.factor * self.scales[name] ** 2 * n for name, n in terms.items())
         t = stats.t.ppf(0.975, 1 / (1 / self.freedom + 1 / statistics.GUESS))
         return t * math.sqrt(variance)

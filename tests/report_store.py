@@ -34,7 +34,7 @@ def labels(n: int) -> np.ndarray:
 
 
 def right(n: int, count: int, seed: int = 0) -> np.ndarray:
-    """Which of ``n`` images are classified correctly: ``count`` images, drawn by the seed.
+    """Which of ``n`` images are classified correctly; the seed draws ``count`` of them.
 
     A larger count adds images to those of a smaller count.
     """
@@ -121,7 +121,7 @@ class Store:
     ) -> str:
         """Adds a run of an experiment, or of the file that ``rung`` names.
 
-        ``like`` names the file whose settings a rung without a file takes.
+        A rung without a file takes its settings from the file ``like``.
         """
         if isinstance(rung, str):
             experiment = STUDY.experiment(like or rung)

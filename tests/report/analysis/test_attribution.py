@@ -121,7 +121,7 @@ def test_three_seeds_give_the_known_intervals():
         assert factor.shapley == pytest.approx(values)
         half = stats.t.ppf(0.975, 2) * np.std(values, ddof=1) / np.sqrt(3)
         assert factor.interval == pytest.approx((factor.value - half, factor.value + half))
-        # an interval of subsets uses the deviation of the ladder's rows
+        # the interval of a gain between subsets uses the deviation of the ladder's rows
         gain, shared = factor.add_one_in, apart.step.after.shared
         assert shared.freedom == 4
         samples = gain.before.sample, gain.after.sample
@@ -131,7 +131,7 @@ def test_three_seeds_give_the_known_intervals():
 
 
 def test_a_factor_without_effect_has_no_interval():
-    """Such as early stopping that never triggers: both runs are of one trajectory."""
+    """For example, early stopping never triggers, so both runs are of one trajectory."""
     apart = step_of(lambda s, seed: 800 + 9 * seed + 30 * ("training.epochs" in s), seeds=3)
     epochs, stopping, _ = apart.factors
     assert stopping.add_one_in.gain == 0
@@ -152,7 +152,7 @@ def test_an_ablation_uses_complete_seeds_and_names_missing_ones():
 
 
 def test_a_subset_s_runs_are_found_by_their_settings():
-    """The name of the run does not count, and neither does a run without an accuracy."""
+    """A run's name does not matter, and a run without an accuracy counts as missing."""
     runs = [made(e, 800) for e in plans().values()]
     other, named = runs[1], runs[2]
     runs[1] = replace(other, rung="01_template~other")

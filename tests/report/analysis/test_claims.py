@@ -1,4 +1,4 @@
-"""Claims as data, and their verdicts by measurements."""
+"""Reads claims, and judges them by measurements."""
 
 import math
 from dataclasses import replace
@@ -100,18 +100,28 @@ def lead_of(accuracies):
     return judge(claim(quantity="gain_lead", bound={"min": 0.0}), rows(made))
 
 
-def test_a_lead_is_compared_with_every_other_step():
+def test_a_lead_is_measured_over_every_other_step():
     clear = lead_of((0.70, 0.80, 0.81, 0.84, 0.85))
     assert (clear.verdict, clear.value) == ("holds", pytest.approx(0.07))
     # the least lead over another step decides whether the claim holds
     t = stats.t.ppf([0.975, 1 - 0.025 / 3], 1 / (1 / 10 + 1 / statistics.GUESS))
-    errors = 0.004 * np.sqrt(np.array([6, 4, 4]) / 3)  # the next step counts the rung twice
+    errors = 0.004 * np.sqrt(np.array([6, 4, 4]) / 3)  # rung 2 begins the next step too
     leads = np.array([0.10 - 0.01, 0.10 - 0.03, 0.10 - 0.01])
     assert clear.interval == pytest.approx((min(leads - t[0] * errors), min(leads + t[1] * errors)))
     assert lead_of((0.70, 0.72, 0.80, 0.81, 0.82)).verdict == "fails"
     assert lead_of((0.70, 0.74, 0.75, 0.79, 0.80)).verdict == "undecided"
     # gains of about the same size decide nothing
     assert lead_of((0.70, 0.74, 0.78, 0.82, 0.86)).verdict == "undecided"
+
+
+def test_the_evidence_names_a_row_that_uses_its_own_deviation():
+    percents = dict.fromkeys(LADDER, (79, 80, 81)) | {LADDER[0]: (10, 70, 75, 80, 90)}
+    made = [made_run(name, i, p, 20) for name, ps in percents.items() for i, p in enumerate(ps)]
+    systems = rows(made)
+    assert systems[LADDER[0]].shared.own == {LADDER[0]}
+    gain = claim(quantity="test_gain", against=LADDER[0], bound={"min": 0})
+    for said, own in ((gain, f", but its own for {LADDER[0]}"), (claim(), "")):
+        assert f"that all rows share{own}; " in judge(said, systems).evidence
 
 
 def test_an_interval_decides_only_if_it_lies_wholly_inside_or_outside_the_bound():
@@ -128,7 +138,7 @@ def test_an_interval_decides_only_if_it_lies_wholly_inside_or_outside_the_bound(
      (5, 1, "undecided"), (5, 0, "fails"), (8, 7, "holds"), (8, 6, "undecided"), (8, 1, "fails")],
 )  # fmt: skip
 def test_epochs_are_judged_by_the_share_of_runs(runs, inside, verdict):
-    """The exact binomial test against one half at 5 % per side also counts "never"."""
+    """The exact binomial test against one half at 5 % per side counts "never" too."""
     within = curve(30, 0.9, 0.8, drops=(20,))
     outside = [curve(30, 0.9, 0.8), curve(30, 0.9, 0.8, drops=(29,))]  # never, and too late
     made = [
@@ -162,7 +172,7 @@ def test_epochs_are_judged_by_the_share_of_runs(runs, inside, verdict):
         ((0.03, 0.03, 0.03), "undecided", "3 seeds; no interval, because all values are equal"),
     ],
 )
-def test_other_quantities_need_three_different_seeds(gains, verdict, told):
+def test_other_quantities_need_three_seeds_with_different_values(gains, verdict, told):
     gap = claim(rung=LADDER[0], quantity="final_gap", bound={"min": 0.01})
     made = [
         replace(made_run(LADDER[0], seed, 80, 20), history=curve(30, 0.8 + gain, 0.8, drops=(20,)))
@@ -250,7 +260,7 @@ def voters(predicted, labels):
     return {LADDER[1]: row}
 
 
-def test_a_vote_elects_the_class_of_most_networks_and_ties_share():
+def test_a_vote_elects_the_most_frequent_class_and_a_tie_counts_in_part():
     labels = np.array([0, 1, 2, 3])
     predicted = np.array([[0, 1, 2, 0], [0, 1, 1, 3], [0, 0, 0, 1]])  # two right, two ties
     assert claims.vote(predicted, labels) == pytest.approx((1 + 1 + 1 / 3 + 1 / 3) / 4)

@@ -1,4 +1,4 @@
-"""How many seeds decide, estimated from the recorded runs."""
+"""How many seeds a verdict needs, estimated from the recorded runs."""
 
 import math
 
@@ -43,7 +43,7 @@ def test_one_seed_less_would_leave_the_interval_too_wide(content, by_name):
     assert widths[prospect.seeds] < prospect.half <= widths[prospect.seeds - 1]
 
 
-def test_epochs_need_five_seeds_and_too_few_data_give_no_number(by_name):
+def test_epochs_need_five_seeds_and_too_little_data_gives_no_number(by_name):
     assert by_name["schedule-drop"].seeds == 5
     assert by_name["schedule-train"].basis == "the deviation is not known"  # one recorded run
     assert by_name["schedule-val"].basis == "the measured value is outside the bound"
@@ -66,7 +66,7 @@ def test_the_half_width_is_the_distance_to_the_nearer_end(bound, expected, half)
 
 
 def test_a_lead_needs_the_seeds_for_the_closest_step(content, by_name):
-    """By the published accuracies, rung 4 gains most after rung 2."""
+    """By the published accuracies, only rung 2 gains more than rung 4."""
     prospect = by_name["augmentation-largest"]
     published = content.statements.published
     mine = published["02_augmentation"] - published["01_template"]

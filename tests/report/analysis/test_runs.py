@@ -65,10 +65,10 @@ def test_the_report_names_missing_and_damaged_artifacts(store):
     told = " ".join(content.notes)
     assert told.count("test_predictions.csv is missing or damaged") == 3
     assert "but the run says 0.8" in told  # 300 images are missing
-    assert content.pictured.classes == tuple("0123456789")  # without the names in the matrix
+    assert content.pictured.classes == tuple("0123456789")  # the names were in the matrix
     text = (output.write(content, store.folder / "out") / output.PAGE).read_text()
     assert "Of its mistakes there are no images." in text
-    vgg = store.add("vgg", right(N, 600))  # the only run with predictions after the next line
+    vgg = store.add("vgg", right(N, 600))  # after the next line, only this run has predictions
     store.artifact(ids[3], "test_predictions.csv").unlink()
     assert analysis.load(store.uri).pictured.id == vgg
     store.client.delete_run(vgg)

@@ -75,7 +75,7 @@ def test_a_user_s_own_rung_is_not_counted_with_the_published_rungs(store):
     assert message.message(content).lead == f"{lead} and five are not run."
 
 
-def test_the_newest_configuration_and_its_newest_run_count(store):
+def test_the_newest_run_of_the_newest_configuration_is_shown(store):
     old = {"config_hash": "0" * 64}
     store.add(LADDER[0], right(N, 100), tags=old, start=1)
     store.add(LADDER[0], right(N, 200), start=2)

@@ -99,7 +99,7 @@ ROWS = st.lists(st.tuples(ACCURACIES, st.floats(0.002, 0.02)), min_size=2, max_s
 
 @given(ROWS, st.floats(-0.2, 0.2))
 def test_the_interval_and_the_test_never_contradict_each_other(rows, zero):
-    """The p value is below 5 % exactly if the interval does not contain zero."""
+    """The p value is below 5 % exactly when the interval does not contain zero."""
     for known in means(samples(*rows)).values():
         off = known._replace(value=known.value - 0.8 - zero)
         low, high = off.interval()
@@ -125,8 +125,8 @@ MASKED = [
 def test_a_further_run_at_the_mean_never_makes_a_verdict_less_firm(rows, at, middle, room):
     """Other systems' verdicts stay as firm too, unless a system begins to use its own deviation.
 
-    The run's own system begins to do so only together with another system. Before, the two hid each
-    other, and the shared deviation was too wide for all.
+    The further run's system never does so alone. If another system does so too, each had hidden
+    the other from the F test, and the shared deviation was too wide.
     """
     name = f"s{at % len(rows)}"
     before = samples(*rows)

@@ -96,7 +96,7 @@ def test_a_rung_that_only_one_set_has_is_listed_without_a_difference(folder):
 
 
 def test_networks_are_not_compared_by_image_if_the_fingerprints_differ(folder, sets):
-    """The labels of the two datasets are equal, so only the fingerprint shows that they differ."""
+    """The two datasets have equal labels, so only the fingerprint tells them apart."""
     raw = csv(folder, "compared_3", "rung")
     assert raw.loc[LADDER[0], "difference"] == pytest.approx(0.9 - np.mean(COUNTS[0]) / N)
     empty = ["interval_low", "p", "mcnemar_p", "agreement", "newly_right", "newly_wrong"]
@@ -132,7 +132,7 @@ def test_a_set_is_found_by_its_properties_and_by_its_label(sets, study):
         assert labels(frame, name) == labels(frame, label, name) == [SHOWN, label]
     assert labels(frame, DIGITS, EPOCHS) == [SHOWN, DIGITS, MINE]
     assert labels(frame, "", modified=EPOCHS) == [MINE, SHOWN]  # the unmodified ladder
-    # a part of a name finds nothing, nor does a property that the set shown has too
+    # part of a name finds nothing, and neither does a property of the set shown
     for name in ("training.epochs=", "training.epochs=20", "full", "own", "cifar10", ""):
         with pytest.raises(UserError, match="names no other set of runs") as error:
             labels(frame, name)
@@ -141,7 +141,7 @@ def test_a_set_is_found_by_its_properties_and_by_its_label(sets, study):
         labels(frame[frame["role"] == "recorded"], "own")
 
 
-def test_if_several_sets_match_the_one_most_like_the_set_shown_is_compared(store):
+def test_of_several_matching_sets_the_one_most_like_the_set_shown_is_compared(store):
     other = {"dataset": "pets", "fingerprint": "cd" * 32}
     store.add(LADDER[0], right(N, 700))
     store.add(LADDER[0], right(N, 600), modified=EPOCHS)

@@ -37,7 +37,7 @@ def test_figures_have_a_title_and_text_and_use_only_colours_of_the_page(full):
         if name.startswith("curves_")
         for i, axes in enumerate(figure.axes)
     }
-    assert len(limits) == 2  # all rungs share those of accuracy and those of loss
+    assert len(limits) == 2  # all rungs share the limits of accuracy and of loss
 
 
 @pytest.mark.parametrize("channels", [1, 3])

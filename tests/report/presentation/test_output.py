@@ -35,7 +35,7 @@ def new_run(store):
 
 
 def logged(store):
-    """The metrics and tags of a new run to which the store's ladder was logged, and the content."""
+    """Logs the store's ladder to a new run; returns its metrics, its tags and the content."""
     content, parent = analysis.load(store.uri), new_run(store)
     mlflow_ladder.log_ladder(connect(store.uri), parent, content)
     return ladder_of(store.client, parent), store.client.get_run(parent).data.tags, content

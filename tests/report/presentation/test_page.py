@@ -85,7 +85,7 @@ def test_the_page_loads_nothing_and_every_link_has_a_target(full):
 
 
 @pytest.mark.skipif(not CHROMIUM, reason="Chromium is not installed")
-def test_a_browser_sorts_opens_parts_and_shows_no_table_cut_off(full, tmp_path):
+def test_a_browser_sorts_tables_and_opens_parts_and_cuts_off_no_table(full, tmp_path):
     script = """async () => {
       location.hash = "#curves";
       await new Promise((done) => setTimeout(done, 100));

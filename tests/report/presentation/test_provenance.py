@@ -45,7 +45,7 @@ def test_a_run_that_was_resumed_on_other_hardware_is_marked(store):
     assert shown["resumed elsewhere"] == "avx2 instead of avx512"
 
 
-def test_only_a_changed_value_is_no_longer_listed_as_assumed():
+def test_a_value_is_listed_as_assumed_until_it_is_changed():
     experiment = STUDY.experiment(LADDER[0])
     assert "model.batch_norm_momentum" in experiment.assumed
     changed = change(experiment, {"model": {"batch_norm_momentum": 0.9}}, "--set")

@@ -34,7 +34,7 @@ def ladder(empty, folder):
 
 @pytest.fixture
 def store(empty, tmp_path):
-    """A ladder and the run that shows it, a run on other data and a run of an ablation."""
+    """A ladder, the run that shows it, a run on other data and a run of an ablation."""
     made = ladder(empty, tmp_path)
     store = connect(made.uri)
     parent = store.client.create_run(store.experiment_id, run_name="ladder all").info.run_id
