@@ -15,7 +15,7 @@ from benchmarks.sides import Side, Turn, compare, report
 from resnet.study import Job
 
 RUNG = subjects.experiment("2", ["training.epochs=2"])
-IMAGES = 6_400  # only whole batches, because Keras 3 counts an incomplete one as an epoch
+IMAGES = 6_400  # only whole batches, because Keras 3 counts an incomplete batch as an epoch
 
 
 def plain_script(n: int) -> Turn:

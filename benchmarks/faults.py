@@ -157,7 +157,7 @@ def digest(run: Any) -> str:
 
 
 def outcome(ladder: Ladder) -> Counter[tuple[str, ...]]:
-    """Counts finished runs by rung, seed and digest, and runs left running by id; deletes all."""
+    """Counts finished runs by rung, seed and digest, and still running ones by id; deletes all."""
     mlflow.set_tracking_uri(ladder.uri)
     found = Counter[tuple[str, ...]]()
     for run in mlflow.search_runs(experiment_names=["resnet-ladder"], output_format="list"):

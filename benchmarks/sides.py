@@ -34,7 +34,7 @@ _turn: Turn
 
 
 def rate(images: float, work: Callable[[], object]) -> float:
-    """Calls ``work``, which trains on so many images; returns images per second."""
+    """Times ``work``, which trains on this number of images; returns images per second."""
     began = time.perf_counter()
     work()
     return images / (time.perf_counter() - began)

@@ -25,7 +25,7 @@ TIMING = {"images_per_second", "epoch_seconds", "train_seconds"}
 def written(page, folder, shorter):
     """Writes each code block of a page to the file that the block's first line names.
 
-    ``shorter`` has texts of the page and their replacements, which shorten the trainings.
+    ``shorter`` maps texts of the page to replacements that shorten training.
     """
     for block in re.findall(r"```\w+\n(.*?)```", page, re.DOTALL):
         first, text = block.split("\n", 1)
@@ -37,7 +37,7 @@ def written(page, folder, shorter):
 
 
 def all_printed(here, commands):
-    """Runs all commands, and returns their finished processes by the first two words."""
+    """Runs all commands; returns the finished processes by each command's first two words."""
     processes = {}
     for words in commands:
         processes[" ".join(words[:2])] = process = here(*words)

@@ -95,7 +95,7 @@ def documented_coverage():
     return [[float(text.removesuffix(" %")) for text in row[2:]] for row in cells[2:]]
 
 
-def test_intervals_contain_the_truth_in_93_percent_of_every_documented_case():
+def test_in_every_documented_case_at_least_93_percent_of_intervals_contain_the_truth():
     documented = documented_coverage()
     assert len(documented) == len(coverage.CASES)
     assert min(map(min, documented)) >= 93

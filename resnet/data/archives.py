@@ -27,7 +27,7 @@ Arrays = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]  # those in ARRAY
 
 
 def unpack(path: Path, folder: str) -> None:
-    """Unpacks a tar or zip archive into an empty folder; a UserError says why it is refused."""
+    """Unpacks a tar or zip archive into an empty folder; a UserError says why this fails."""
     with path.open("rb") as file:
         is_zip = file.read(2) == b"PK"
     try:
@@ -43,7 +43,7 @@ def _unpack_tar(path: Path, folder: str) -> None:
         if sum(member.size for member in archive) > MAX_TOTAL_BYTES:
             raise ValueError(TOO_LARGE)
         archive.extractall(folder, filter="data")
-        # tarfile takes a truncated or damaged header for the end, so images could be missing.
+        # tarfile treats a truncated or damaged header as the end, so images could be missing.
         # Reading to the end also verifies the checksum of the compression.
         stream = cast(BinaryIO, archive.fileobj)
         stream.seek(archive.offset)

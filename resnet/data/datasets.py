@@ -29,7 +29,7 @@ TIMEOUT = 15  # seconds without an answer
 PACKAGE_TIMEOUT = 900  # seconds for a whole package of up to 139 MB
 
 Fetch = Callable[[Path, Progress], Path]
-"""Takes an empty folder for a download, and returns the path of a file, which may not exist."""
+"""Takes an empty folder for a download, and returns the path of a file that might not exist."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,7 +85,7 @@ def load(
 ) -> Dataset:
     """Loads a dataset by name or from a path.
 
-    ``data`` is a name in ``NAMED``, or the path of an image folder, of an archive of one, or of a
+    ``data`` is a name in ``NAMED``, or the path of an image folder, of its archive, or of a
     file in ``archives.PUBLISHED``. A folder named cifar10 needs the path ``./cifar10``.
     ``folders.read`` describes ``note`` and ``test_fraction``. A UserError says why data is refused.
     """
@@ -131,7 +131,7 @@ def _digits() -> Arrays:
     digits = load_digits()
     x = np.rint(digits.images * (255 / 16)).astype(np.uint8)[..., None].repeat(3, axis=-1)
     y = digits.target.astype(np.uint8)
-    # every fifth image is a test image, so both parts cover the whole dataset in any order
+    # every fifth image is a test image, so both parts span the dataset, whatever its order
     test = np.arange(len(y)) % 5 == 4
     return x[~test], y[~test], x[test], y[test]
 

@@ -128,7 +128,7 @@ def _files(folder: Path) -> Iterator[Path]:
 
 
 def _is_image(folder: Path, path: Path) -> bool:
-    """Checks by its ending or, without an ending, by its content whether a file is an image."""
+    """Checks whether a file is an image by its ending, or by its content if it has no ending."""
     if path.suffix:
         return bool(PICTURE.fullmatch(path.suffix))
     with suppress(UserError):

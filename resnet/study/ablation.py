@@ -29,7 +29,7 @@ def factors(before: Experiment, after: Experiment) -> dict[str, Any]:
 def subset(before: Experiment, after: Experiment, chosen: Iterable[str]) -> Experiment:
     """Returns the experiment that changes only the chosen factors of a step.
 
-    No factor gives ``before`` and all factors give ``after``, so that existing runs are used again.
+    An empty choice gives ``before`` and all factors give ``after``, so existing runs are reused.
     Any other experiment has a name like ``04_lr_schedule~epochs+early_stopping``.
     """
     values = factors(before, after)
@@ -86,8 +86,8 @@ def alternatives(experiment: Experiment) -> dict[tuple[str, str], Experiment]:
 def derived(text: str, names: list[str], load: Callable[[str], Experiment]) -> list[Experiment]:
     """Returns the experiments that ``ladder ablate`` trains, without duplicates.
 
-    ``text`` selects the rungs whose steps are taken apart, among the ``names`` of all experiments.
-    For ``assumed``, all experiments with alternatives are varied. ``load`` resolves a name.
+    ``text`` selects, among the ``names`` of all experiments, the rungs whose steps are taken apart.
+    If it is ``assumed``, all experiments with alternatives are varied. ``load`` resolves a name.
     Experiments that have a file come first, so the ladder is trained before its parts.
     If no step leads to a selected rung, a UserError names the rung.
     """

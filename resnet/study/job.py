@@ -65,7 +65,7 @@ class Key:
     @property
     def same(self) -> dict[str, str]:
         """The tags by which an existing run of the same job is found."""
-        # A profile that changes nothing gives the same run, so profile and name are left out.
+        # Equal settings give the same run, so the names of rung and profile are left out.
         names = ("config_hash", "dataset_fingerprint", "seed", "backend", "modified")
         return {name: getattr(self, name) for name in names}
 

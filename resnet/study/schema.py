@@ -36,7 +36,7 @@ Text = Annotated[str, AfterValidator(_joined)]  # printable text on one line
 
 
 class Strict(BaseModel):
-    """Rejects unknown keys and values of another type, such as ``"25"`` or ``true`` for 25."""
+    """Rejects unknown keys, and values of the wrong type, such as ``"25"`` or ``true`` for 25."""
 
     model_config = ConfigDict(
         extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True
@@ -90,7 +90,7 @@ class Augmentation(Strict):
     crop_padding: Annotated[int, Field(ge=0, le=1024)] = 0
     """Pads each side with this many zeros, then crops the original size at a random place."""
     cutout: Annotated[int, Field(ge=0, le=1024)] = 0
-    """Side in pixels of a square of zeros at a random place, which may extend beyond the image."""
+    """Side in pixels of a randomly placed square of zeros, which may extend beyond the image."""
     expand_shifts: Annotated[int, Field(ge=0, le=1024)] = 0
     """Adds four copies of each image to an epoch, moved by this many pixels in four directions."""
 
@@ -145,7 +145,7 @@ class EarlyStopping(Strict):
     min_delta: Delta
     """A smaller change does not count as an improvement."""
     restore_best_weights: Literal["always", "when_stopped", "never"]
-    """Restores the best epoch's weights always (Keras 3) or only when_stopped early (Keras 2)."""
+    """When to restore the best epoch's weights (Keras 3: always; Keras 2: when_stopped early)."""
     ties: Literal["first", "last"] = "first"
     """Which of several equally good epochs counts as the best; Keras takes the first."""
 
@@ -250,7 +250,7 @@ class Experiment(Strict):
     def program(self) -> str:
         """Returns SHA-256 (hex) of the settings that jobs in one compiled program must share.
 
-        Settings that only change a step's inputs are left out, such as angles and learning rates.
+        Settings that only change a step's inputs, such as angles and learning rates, are left out.
         """
         inputs = (
             *("training.epochs", "training.early_stopping", "training.reduce_lr_on_plateau"),

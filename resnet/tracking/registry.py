@@ -114,9 +114,9 @@ def _version(store: Store, name: str, run_id: str) -> str | None:
     try:
         store.client.create_registered_model(
             name,
-            description="Networks from raw images (uint8, 0..255) to probabilities. `rung-5` is of "
-            "the run nearest the mean of its seeds, `best` of the best rung, both by validation "
-            "accuracy; the test set has chosen nothing.",
+            description="Networks that map raw images (uint8, 0..255) to probabilities. `rung-5` is "
+            "the run of rung 5 nearest to the mean over seeds, and `best` that of the best rung. Both "
+            "are chosen by validation accuracy and never by the test set.",
         )
     except MlflowException as error:
         if error.error_code != ErrorCode.Name(RESOURCE_ALREADY_EXISTS):

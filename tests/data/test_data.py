@@ -110,7 +110,7 @@ def changed(monkeypatch, name, **changes):
 
 
 def known_by(monkeypatch, name, arrays):
-    """Makes the project take these arrays for the dataset of that name."""
+    """Makes the project accept these arrays as the dataset of that name."""
     whole = datasets.Dataset("", (), *arrays, "")
     changed(monkeypatch, name, fingerprint=whole.fingerprint, shape=whole.shape)
 
@@ -125,14 +125,14 @@ def moved(monkeypatch, name, function, place):
 
 
 def published(monkeypatch, content, read):
-    """Makes the project take a file of this content for a published file."""
+    """Makes the project accept a file of this content as a published file."""
     sha256 = archives.hashlib.sha256(content).hexdigest()
     monkeypatch.setitem(archives.PUBLISHED, sha256, read)
 
 
 @pytest.fixture
 def small_cifar10(monkeypatch, tmp_path):
-    """An archive of 15 + 3 images that the project takes for the official archive."""
+    """An archive of 15 + 3 images that the project accepts as the official archive."""
     files, arrays = cifar10_files()
     known_by(monkeypatch, "cifar10", arrays)
     archive = write_tar(tmp_path / "official.tgz", files, "w:gz")
@@ -207,7 +207,7 @@ def test_a_download_with_another_sha256_or_other_images_is_refused(home, monkeyp
     assert "has a different SHA-256" in refusal("cifar10")
 
 
-def test_only_the_official_archive_is_unpickled_under_any_file_name(small_cifar10, tmp_path):
+def test_the_official_archive_is_unpickled_under_any_name_and_no_other_is(small_cifar10, tmp_path):
     archive = small_cifar10.rename(tmp_path / "c.tgz")
     dataset = datasets.load(str(archive))
     assert (dataset.name, dataset.classes) == ("cifar10", CIFAR10_CLASSES)
@@ -487,7 +487,7 @@ def test_transparent_images_are_put_on_white_and_reported(tmp_path):
 
 
 HEADER = b"IHDR" + struct.pack(">IIBBBBB", 4, 4, 16, 2, 0, 0, 0)
-# Pillow cannot write RGB images of 16 bits per channel, so this one has only the header of one.
+# Pillow cannot write RGB images of 16 bits per channel, so only the header of this one says 16.
 RGB16 = IMAGE[:12] + HEADER + struct.pack(">I", zlib.crc32(HEADER)) + IMAGE[33:]
 
 

@@ -164,7 +164,7 @@ def test_images_are_standardized_as_keras_s_layer_does(study, kind):
     assert building.multiply_adds(network) == building.multiply_adds(plain) > 0
 
 
-def test_its_runs_resume_exactly_and_can_be_recorded_and_restored(study, empty, tmp_path):
+def test_runs_of_an_own_network_resume_exactly_and_can_be_restored(study, empty, tmp_path):
     dataset, e = bars(), study.experiment("01_basic")
     whole = train(e, dataset, 0, str(tmp_path / "whole"))
     assert [round(r["learning_rate"], 6) for r in whole.history] == [0.1, 0.1, 0.01, 0.001]
@@ -189,7 +189,7 @@ def test_its_runs_resume_exactly_and_can_be_recorded_and_restored(study, empty, 
     assert model.name in ("mine-bars", "mine")
 
 
-def test_settings_of_optimizers_read_from_the_source_are_those_of_keras_s_constructors():
+def test_the_settings_read_from_keras_s_source_match_the_optimizers_constructors():
     for name, schema in signatures.of_keras("optimizers").items():
         kind = signatures.keras_class(keras.optimizers, name)
         theirs = inspect.signature(kind.__init__).parameters

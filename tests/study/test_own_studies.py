@@ -1,4 +1,4 @@
-"""A user's own studies, also unusual ones: plan, report, error messages and printed commands.
+"""Plans, reports, error messages and printed commands of own studies, even of unusual ones.
 
 Most runs are made up, because training is not what is tested.
 """
@@ -275,6 +275,6 @@ def parsed(line, folder):
     context = group.commands[name].make_context(name, rest, resilient_parsing=False)
     for option in ("experiments", "data"):
         value = context.params.get(option)
-        # records are without images, so their commands contain a placeholder of the path
+        # records contain no images, so their commands contain a placeholder for the path
         if value and value != "digits" and not str(value).startswith("PATH-OF-"):
             assert (folder / value).exists(), line

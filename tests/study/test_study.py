@@ -174,7 +174,7 @@ WHOLE = "a whole number, at least 1"
         ("name: other", ["name: is taken from a file"]),
     ],
 )
-def test_the_error_for_a_mistake_in_a_rung_names_it_in_one_line(written, content, words):
+def test_a_mistake_in_a_rung_is_described_in_one_line(written, content, words):
     refused(written(f"extends: 01_template\n{content}"), words)
 
 
@@ -272,7 +272,7 @@ def test_any_text_is_the_same_after_writing_and_reading(text):
         ("|\n  two\n  lines\n", "two lines"),
     ],
 )
-def test_a_title_may_have_any_language_and_several_lines(written, text, title):
+def test_a_title_may_be_in_any_language_and_on_several_lines(written, text, title):
     assert study.load(written(f"extends: 01_template\ntitle: {text}\n")).title == title
 
 
@@ -291,7 +291,7 @@ def test_the_error_for_an_unreadable_file_gives_the_reason(tmp_path):
         study.load(tmp_path / "binary.yaml")
 
 
-# Each example overwrites the files of the last; imports make the first examples slow.
+# Each example overwrites the files of the previous one; imports make the first examples slow.
 RELAXED = settings(
     max_examples=100,
     deadline=None,
@@ -317,7 +317,7 @@ syntax = st.lists(st.sampled_from([*marks, *words]), max_size=25).map("".join)
 
 
 def one_line_or_valid(function):
-    """Calls a function that may only fail with a UserError of one printable line."""
+    """Calls a function that may fail only with a UserError of one printable line."""
     try:
         return function()
     except UserError as error:
