@@ -16,8 +16,8 @@ if TYPE_CHECKING:  # pandas takes a second to import
 def tables(uri: str | None = None, **chosen: Any) -> dict[str, pd.DataFrame]:
     """Returns the report's tables for the runs of a store, by name: ``progression``, ``runs``, ...
 
-    Accuracies are fractions of 1, times are in seconds. The arguments are those of
-    :func:`report.analysis.load`; a UserError says that no runs match.
+    Accuracies are fractions of 1, and times are in seconds. The arguments are those of
+    :func:`report.analysis.load`. Raises UserError if no runs match.
     """
     from report import analysis
 

@@ -34,8 +34,8 @@ Compare = Annotated[
     list[str] | None,
     value(
         "SET",
-        "Compare with another set of runs, given by its --set overrides, profile, dataset, "
-        "recorded, own, or the full name that the page lists. May be repeated.",
+        "Another set of runs to compare with: its --set overrides, profile, dataset, "
+        "'recorded', 'own', or its full name on the page. May be repeated.",
     ),
 ]
 Readme = Annotated[

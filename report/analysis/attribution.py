@@ -1,4 +1,4 @@
-"""Computes how much each change of a step adds, and what rows reach with other assumptions.
+"""Computes the gain of each change of a step, and rows' accuracies with other assumptions.
 
 The runs are of experiments that ``resnet.study.ablation`` derives from the study's files.
 """
@@ -41,7 +41,7 @@ def shapley(worth: dict[Subset, float]) -> dict[str, float]:
 class Factor(NamedTuple):
     """What one factor of a step adds; ``shapley`` has one value per seed.
 
-    ``leave_one_out`` is the step to the rung from the rung without the factor. ``add_one_in`` is
+    ``leave_one_out`` is the step from the rung without the factor to the rung. ``add_one_in`` is
     the step from the previous rung to the previous rung with the factor.
     """
 
@@ -106,7 +106,7 @@ def ablations(
     runs: Sequence[Run],
     credited: Mapping[str, list[str]],
 ) -> list[Ablation]:
-    """Returns the steps with a run of some, but not all, of their changes.
+    """Returns an ablation of each step that has runs with only some of its changes.
 
     ``known`` maps names to the experiments in the study's files. ``credited`` maps rungs to the
     factors that the study credits.

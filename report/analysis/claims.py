@@ -140,7 +140,7 @@ def judge(claim: Claim, systems: Mapping[str, System], ladder: list[str]) -> Jud
 
     Accuracies, gains and votes are judged with the deviation that all systems share. Epochs are
     judged by the share of runs inside the bound, other quantities by Student's interval. If a run
-    lacks data, the claim is undecided, because the other runs alone could look more certain.
+    lacks data, the claim is undecided, because the other runs alone could look too certain.
     """
     quantity = QUANTITIES[claim.quantity]
     others = ladder if quantity.whole_ladder else ()
@@ -195,7 +195,7 @@ def _by_accuracies(claim: Claim, systems: Sequence[System], found: list[Contrast
     else:
         evidence = "the interval uses the deviation between seeds that all rows share"
         if own := ", ".join(s.name for s in systems if s.name in s.shared.own):
-            evidence += f", but its own for {own}"
+            evidence += f", but the row's own for {own}"
     evidence = f"seeds per row: {', '.join(str(len(s.runs)) for s in systems)}; {evidence}"
     used = tuple(run for s in systems for run in s.runs)
     return Judgement(claim, claim.bound.judge(*interval), evidence, used, least.value, interval)
@@ -233,7 +233,7 @@ def _by_vote(claim: Claim, system: System, of_vote: float, of_one: float) -> Jud
 def vote(predicted: np.ndarray, labels: np.ndarray) -> float:
     """Returns the accuracy of a vote; a tie of c classes counts 1 / c if one is the true class.
 
-    ``predicted`` has class indices, shape (networks, images), ``labels`` the true ones, (images,).
+    Both hold class indices: ``predicted`` of shape (networks, images), ``labels`` of (images,).
     """
     classes = np.arange(1 + max(predicted.max(), labels.max()))
     ballots = (predicted[..., None] == classes).sum(axis=0)

@@ -71,7 +71,7 @@ class Content:
 
     @property
     def deviation(self) -> str:
-        """The shared factor and its basis, in words."""
+        """The factor that all systems share, and its basis, in words."""
         shared = next((s.shared for s in self.systems), Shared())
         if math.isnan(shared.factor):
             return "not known"
@@ -258,7 +258,7 @@ def _systems(
 def _shared(systems: Mapping[str, System]) -> tuple[Shared, list[str]]:
     """Returns the deviation of all systems, or no deviation and the reasons if a run lacks data.
 
-    A run that lacks data may vary most. Without that run, every row could look more certain.
+    A run that lacks data may vary most. Without that run, every row could look too certain.
     """
     why = "All accuracies and gains share one deviation between seeds, so none of them is decided"
     lacking = [

@@ -20,7 +20,7 @@ MOST = 100
 
 
 class Prospect(NamedTuple):
-    """The number of seeds per row that decides a statement, if it is as published.
+    """The number of seeds per row that decides a statement if the published value is true.
 
     ``half`` is the half width below which an interval decides. It is zero or less if the value lies
     outside the bound. ``seeds`` is None if ``MOST`` seeds are too few or the deviation is unknown.

@@ -104,8 +104,8 @@ class Run:
     def jumps(self) -> float:
         """Half the mean square of the change in validation accuracy from epoch to epoch.
 
-        This estimates the variance of one epoch. The last ``SETTLED`` epochs at the tested learning
-        rate count, or at any rate if fewer than three had that rate. NaN if epochs are missing.
+        This estimates the variance of one epoch. It uses the last ``SETTLED`` epochs that have the
+        tested epoch's learning rate, or any rate if fewer than three do. NaN if epochs are missing.
         """
         curve, rate = self.curve("val_accuracy"), self.curve("learning_rate")
         tested = self.metric("tested_epoch")

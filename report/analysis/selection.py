@@ -73,8 +73,8 @@ class Selection:
 def run_sets(frame: pd.DataFrame, study: Study) -> list[RunSet]:
     """Splits runs into sets; the first is shown by default.
 
-    Unmodified sets come before modified sets, and the full profile before others. Ties are broken
-    by most finished rungs, then own before recorded runs, then the newest run.
+    Unmodified sets come before modified sets, and the full profile before others. Ties go to
+    the set with more finished rungs, then to own before recorded runs, then to the newest run.
     """
     found = []
     for (fingerprint, profile, modified, role), runs in frame.groupby([*GROUP, "role"], sort=False):

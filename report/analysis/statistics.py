@@ -113,7 +113,7 @@ class Shared:
 
         def p(name: str) -> float:
             (mine, freedom), (others, of) = ratio([name]), ratio(pool.keys() - own - {name})
-            # with fewer, two seeds that agree by chance would exclude a row of five seeds
+            # below LEAST, two seeds that agree by chance would exclude a row of five seeds
             if of < LEAST or not others:
                 return 1.0
             return float(stats.f.sf(mine / others, freedom, of))
@@ -192,7 +192,7 @@ def weighted(weights: Mapping[str, float], estimates: Mapping[str, Estimate]) ->
 
 
 def least(found: Sequence[Contrast]) -> tuple[Contrast, Interval]:
-    """Returns the least of several contrasts, and the interval of the true least.
+    """Returns the least of several contrasts, and the interval of the least true value.
 
     The lower end is the least lower end at 95 % each (an intersection-union test). The upper end is
     the least upper end at 95 % for all together (Holm's first step). The interval of the least

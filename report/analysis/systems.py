@@ -135,9 +135,9 @@ class Step:
 
     ``gain`` is the difference of the means, with its 95 % ``interval`` and the two-sided ``p`` of
     no difference. ``gains`` has the difference for each common seed. ``mcnemar_p`` is the median
-    over these seeds. Means over these seeds are ``agreement`` (the share of images put into the
-    same class), ``newly_right`` and ``newly_wrong`` (images that only ``after`` or only ``before``
-    gets right).
+    over these seeds. Three fields are means over these seeds: ``agreement`` (the share of images
+    put into the same class), ``newly_right`` (images that only ``after`` gets right), and
+    ``newly_wrong`` (images that only ``before`` gets right).
     """
 
     before: System
@@ -183,7 +183,7 @@ def compare(before: System, after: System) -> Step:
         basis = f"{before.basis}; {after.basis}"
     basis += "; other images" * (not same_images)
     numbers = contrast.value, contrast.interval(), contrast.p
-    same_networks = {agreement for _, agreement, *_ in by_image} == {1}  # of one trajectory
+    same_networks = {agreement for _, agreement, *_ in by_image} == {1}  # runs of one trajectory
     if same_networks and len(by_image) == len(before.runs) == len(after.runs):
         numbers, basis = (contrast.value, NO_INTERVAL, math.nan), "the networks are the same"
     return Step(before, after, gains, *numbers, basis, median, *means)

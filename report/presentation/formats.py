@@ -30,7 +30,7 @@ def to_markdown(table: Table, place: str = "page") -> str:
 def to_latex(table: Table) -> str:
     """Returns the table as a LaTeX tabular; it needs the packages booktabs and fontenc (T1)."""
     heading, *rows = table.texts()
-    # without the blank, pandas would use names as identifiers, and Python equates some of them
+    # with a blank, pandas does not use names as identifiers, which Python would normalise
     frame = pd.DataFrame(rows, columns=[f"{name} " for name in heading])
     text = frame.replace("\n", "; ", regex=True).to_latex(index=False, escape=True)
     # LaTeX would read a bracket at the start of a row as an argument of the line break before it

@@ -29,7 +29,7 @@ def attach(store: Store, run_id: str, content: Content, folder: Path) -> None:
 def log_ladder(store: Store, run_id: str, content: Content) -> None:
     """Logs a ladder to a run: its table as the run's description, and metrics by rung.
 
-    The step of a metric is the rung's number. ``test_accuracy`` is the mean over the seeds, ``low``
+    The step of a metric is the rung's number. ``test_accuracy`` is the mean over the seeds. ``low``
     and ``high`` are its 95 % interval. ``deviation`` is the deviation between seeds, ``gain`` the
     gain over the previous rung. ``published`` is logged only if the runs use the study's images and
     settings.

@@ -97,7 +97,7 @@ def decidable(study: Study, due: Sequence[Job]) -> Table | None:
     if due[0].profile != "full" or due[0].modified:
         return None
     names = {job.experiment.name for job in due}
-    # records on other images say nothing about these
+    # records on other images say nothing about these jobs
     own = [r for r in records.load_all(study.results).values() if r.key.group == study.dataset]
     if not own:
         return None

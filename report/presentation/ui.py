@@ -28,7 +28,7 @@ def prepare(uri: str | None, folder: Path | None) -> tuple[str, dict[str, str]]:
     """Opens the store; if it has no runs of rungs, imports the study's records to show them.
 
     Returns:
-        The store's full address, and the pages to open: by name, addresses below the server's.
+        The store's full address, and the pages to open: addresses relative to the server, by name.
     """
     store = connect(uri, Study.open(folder))
     if not store.client.search_runs([store.experiment_id], RUNGS, max_results=1):
@@ -70,7 +70,7 @@ def _pages(store: Store) -> dict[str, str]:
 
 @contextlib.contextmanager
 def served(uri: str, port: int = 0) -> Iterator[tuple[str, subprocess.Popen]]:
-    """Runs MLflow's server on a database until the block ends; only this machine can reach it.
+    """Runs MLflow's server, for this machine only, on a database until the block ends.
 
     Yields the server's address and process as soon as the server answers. Port 0 stands for any
     free port.

@@ -44,7 +44,7 @@ def compared(content: Content, i: int) -> Table:
 def sweep(content: Content, varied: Mapping[str, str], named: Collection[str]) -> Table:
     """Lists the accuracies that each value of a sweep gives, rung by rung.
 
-    ``varied`` are short texts of the values, by the runs' ``modified``. The rungs ``named`` are
+    ``varied`` maps the runs' ``modified`` to short texts of the values. Rungs in ``named`` are
     listed even without a run.
     """
     rows = [

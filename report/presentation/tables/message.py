@@ -211,7 +211,7 @@ def facts(content: Content) -> str:
 
 
 def why(content: Content, system: System) -> str:
-    """Explains a row's verdict by its numbers, "" if there is nothing to explain."""
+    """Explains a row's verdict by its numbers; "" if there is nothing to explain."""
     s, tolerance = system, system.tolerance
     if not s.runs or math.isnan(s.published) or not s.comparable:
         return ""
@@ -223,7 +223,7 @@ def why(content: Content, system: System) -> str:
     if s.verdict == ASSUMED:
         return s.assumed
     half = (high - low) / 2
-    # enough digits show whether the interval is wider than the tolerance
+    # enough digits to show whether the interval is wider than the tolerance
     wide = f"±{100 * half:.{digits([100 * half], [100 * tolerance], s.decimals)}f}"
     allowed = f"{100 * tolerance:g}"
     beyond = f"more than {allowed} points from the published accuracy"

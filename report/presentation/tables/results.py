@@ -79,7 +79,7 @@ def judged(content: Content) -> Table:
 
 
 def comparison(name: str, caption: str, content: Content) -> Table:
-    """Lists the ``steps`` or ``rivals`` of the content, with tests of the means and by image."""
+    """Lists the ``steps`` or ``rivals`` of the content, with tests of means and tests by image."""
     steps = getattr(content, name)
     heading = published_heading(content).replace("published", "published gain")
     fields = [

@@ -12,7 +12,7 @@ import pandas as pd
 
 LONG = "page results"
 SHORT = "page results terminal"
-"""Where fields with long and with short cells are shown."""
+"""Where fields with long cells and fields with short cells are shown."""
 
 
 class Field(NamedTuple):

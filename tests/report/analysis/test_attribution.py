@@ -271,7 +271,7 @@ def test_derived_runs_change_only_their_own_tables(store, tmp_path, capsys):
     assert shown["Shapley value"] == "+1.7\n-"
     text = (folder / output.PAGE).read_text()
     assert "The whole step: +0.0 points, published +10.6." in text
-    assert "none is adopted because it comes closer" in text
+    assert "is no reason to adopt one" in text
     assert (folder / "figures" / "factors_02_augmentation.svg").read_text().count("◆") == 1
 
 

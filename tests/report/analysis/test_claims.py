@@ -120,7 +120,7 @@ def test_the_evidence_names_a_row_that_uses_its_own_deviation():
     systems = rows(made)
     assert systems[LADDER[0]].shared.own == {LADDER[0]}
     gain = claim(quantity="test_gain", against=LADDER[0], bound={"min": 0})
-    for said, own in ((gain, f", but its own for {LADDER[0]}"), (claim(), "")):
+    for said, own in ((gain, f", but the row's own for {LADDER[0]}"), (claim(), "")):
         assert f"that all rows share{own}; " in judge(said, systems).evidence
 
 
