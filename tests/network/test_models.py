@@ -50,7 +50,7 @@ def test_the_bottleneck_is_conv_bn_relu_thrice_then_add_then_relu():
 
 def test_images_too_small_for_the_network_are_said_in_one_line():
     assert build("vgg", shape=(9, 8, 3)).output_shape == (None, 10)
-    with pytest.raises(UserError, match="of images of 9 x 7 3 poolings leave none"):
+    with pytest.raises(UserError, match="3 groups are too many for images of 9 x 7"):
         build("vgg", shape=(9, 7, 3))
 
 
