@@ -81,8 +81,8 @@ def test_augmentation_is_drawn_per_epoch_and_validation_is_augmented_too():
     ("n", "fraction", "message"),
     [
         (30, 0.2, "batch_size: 32 is too large for 24 training"),
-        (100, 0.001, "data.validation.fraction: 0.001 of 100 images is none"),
-        (100, 0.005, "data.validation.fraction: 0.005 of 100 images is none"),
+        (100, 0.001, "data.validation.fraction: 0.001 is too small for 100 images"),
+        (100, 0.005, "data.validation.fraction: 0.005 is too small for 100 images"),
     ],
 )
 def test_too_few_images_is_one_line(n, fraction, message):
@@ -378,7 +378,7 @@ def test_a_state_of_another_network_is_a_line(dataset, tmp_path, how):
     else:
         arrays["variable_3"] = np.zeros((7, 7))
     checkpoints.save(str(path), arrays, meta)
-    with pytest.raises(UserError, match=r"is of another network than .* --fresh"):
+    with pytest.raises(UserError, match="belongs to a network that .* --fresh"):
         train(e, dataset, 0, tmp_path)
 
 
