@@ -11,13 +11,13 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 """The project's folder."""
 
-# By default, TensorFlow uses oneDNN's kernels only on processors with AVX-512. On AVX2, oneDNN
-# raises the speed of rung 1's training step from 131 to 181 images/s. TensorFlow reads the variable
-# when it is imported. A run's bits depend on the variable.
+# By default, TensorFlow uses oneDNN's kernels only on processors with AVX-512. With AVX2, oneDNN
+# trains rung 1 at 181 instead of 131 images/s. A run's bits depend on the variable, which
+# TensorFlow reads when it is imported.
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
 # On a GPU, JAX may choose kernels that add numbers in any order, which makes exact resume
-# impossible. XLA reads the variable when it first computes. If the user sets the flag, it stays.
+# impossible. XLA reads the variable when it first computes. A flag that the user has set stays.
 DETERMINISM = "--xla_gpu_deterministic_ops"
 if DETERMINISM not in os.environ.get("XLA_FLAGS", ""):
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {DETERMINISM}=true".strip()

@@ -1,7 +1,4 @@
-"""Builds networks, draws their initial weights, and replaces Keras's layers by faster ones.
-
-An architecture uses Keras's own layers only. Its author never sees the faster ones.
-"""
+"""Builds networks, draws their initial weights, and replaces some layers with faster layers."""
 
 import functools
 import hashlib
@@ -30,9 +27,9 @@ def build(
 ) -> keras.Model:
     """Builds an experiment's uncompiled network for images (height, width, channels).
 
-    Where this project's layers equal Keras's, they replace Keras's. Equal seeds give equal weights
-    on every backend. ``images``, the training images as uint8 (n, *input_shape), are only needed
-    for ``standardize``.
+    The layers of :mod:`resnet.network.layers` replace Keras's layers where their results are equal.
+    Equal seeds give equal weights on every backend. Only ``standardize`` needs the training
+    ``images``, uint8 (n, *input_shape).
 
     Raises:
         UserError: the architecture fails, does not accept the image size, or has a weight with a
@@ -57,7 +54,7 @@ def build(
 def _standardized(
     network: keras.Model, kind: str, images: np.ndarray, pixel_scale: float
 ) -> keras.Model:
-    """Puts a ``keras.layers.Normalization`` with the statistics of images before a network."""
+    """Puts a ``keras.layers.Normalization`` with the statistics of images in front of a network."""
     if not _clonable(network):
         raise UserError(f"data.standardize: the network is a subclass of keras.Model. {_PLAIN}")
     n, axis = len(images), () if kind == "pixel" else (0, 1)
@@ -114,8 +111,8 @@ def _call(experiment: Experiment, shape: tuple[int, ...], classes: int) -> keras
 def initialize(network: keras.Model, seed: int, again: Callable[[], keras.Model]) -> None:
     """Draws every layer's weights and dropout states from ``seed`` and the layer's name.
 
-    So if a rung adds a layer, all other layers start from the same weights as without it.
-    ``again`` builds the network again, to find random values that no seed sets.
+    If a rung adds a layer, the initial weights of all other layers stay the same. ``again`` builds
+    the network a second time, to find random values that no seed sets.
 
     Raises:
         UserError: a weight's random value cannot be drawn from a seed.
@@ -157,7 +154,7 @@ def notes(network: keras.Model) -> dict[str, str]:
     """Returns tags for the run of a network that :func:`build` made.
 
     ``drawn_by_keras`` names layers whose initial weights depend on the backend. ``standardize`` has
-    the mean and deviation of scaled pixels. If these differ by pixel, it has their digest.
+    the mean and deviation of scaled pixels, or a digest if each pixel has its own.
     """
     found, drawn = {}, []
     for name, layer in leaves(network):
@@ -272,7 +269,7 @@ def _clonable(network: keras.Model) -> bool:
 
 
 def _cloned(network: keras.Model, **options: Any) -> keras.Model:
-    """Clones a network with its weights and states, or returns it if Keras cannot clone it."""
+    """Clones a network and its weights. Returns the network itself if Keras cannot clone it."""
     if not _clonable(network):
         return network
     clone = keras.models.clone_model(network, **options)

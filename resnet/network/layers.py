@@ -66,9 +66,9 @@ class Conv2D(keras.layers.Conv2D):
     """``keras.layers.Conv2D`` for a convolution that batch normalisation follows directly.
 
     Batch normalisation subtracts the bias again, so the bias's gradient is zero in exact
-    arithmetic. The stock layer spends a fifth of a training step on a CPU to compute this gradient,
-    and Adam turns its rounding errors into steps of full size. This layer sets the gradient to zero
-    (398 images/s instead of 336, see docs/log.md).
+    arithmetic. The stock layer spends a fifth of a training step on a CPU to compute this gradient.
+    Adam then turns rounding errors of the gradient into steps of full size. This layer sets the
+    gradient to zero (398 images/s instead of 336, see docs/log.md).
 
     A 1x1 convolution without strides is a matrix product, whose gradients are faster on a CPU (436
     images/s instead of 403). With strides, slicing the inputs would cost more than it saves. Within
@@ -112,8 +112,7 @@ class Conv2D(keras.layers.Conv2D):
 def _normalize(inputs: Any, gamma: Any, beta: Any, epsilon: Any) -> Any:
     """Returns the inputs normalised by the batch, and the batch's mean and variance (channels,).
 
-    If a channel's mean is at most 100 times its deviation, the variance has an error of at most
-    2 %.
+    The variance is accurate to 2 % if a channel's mean is at most 100 times its deviation.
     """
     # Memory limits the speed of a step, so one pass computes both sums. The stock layer needs one
     # pass for the mean and another for the variance, and its gradient has a dozen operations.
@@ -157,7 +156,7 @@ class BatchNormalization(keras.layers.BatchNormalization):
 
 
 def _fused(inputs: Any, gamma: Any, beta: Any, epsilon: float) -> tuple[Any, Any, Any]:
-    """Does the same as :func:`_normalize` in one TensorFlow kernel, where Keras needs a dozen."""
+    """Computes :func:`_normalize` in one TensorFlow kernel. Keras needs a dozen kernels."""
     import tensorflow as tf  # JAX's environments do not have it
 
     # oneDNN fuses this kernel with the ReLU that follows.
@@ -198,11 +197,11 @@ FASTER: dict[type, type] = {
     keras.layers.BatchNormalization: BatchNormalization,
     keras.layers.MaxPooling2D: MaxPooling2D,
 }
-"""This project's replacement of each Keras layer."""
+"""Maps each of these Keras layers to its faster replacement."""
 
 
 def fits(layer: keras.layers.Layer) -> bool:
-    """Checks whether a stock layer of a network can be replaced, with the same results."""
+    """Checks whether a layer of ``FASTER`` can replace a stock layer without changing results."""
     if len(layer._inbound_nodes) != 1 or layer.compute_dtype not in ("float32", "float64"):
         return False
     plain = len(layer.input.shape) == 4 and getattr(layer, "data_format", "") != "channels_first"

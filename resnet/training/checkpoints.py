@@ -27,7 +27,7 @@ def name(rates: list[float]) -> str:
 
 
 def save(url: str, arrays: dict[str, np.ndarray], meta: dict[str, Any]) -> None:
-    """Writes a checkpoint, or replaces it.
+    """Writes or replaces a checkpoint.
 
     Args:
         url: URL or path of the file, whose folder is made if necessary.
@@ -42,7 +42,7 @@ def save(url: str, arrays: dict[str, np.ndarray], meta: dict[str, Any]) -> None:
 
 
 def write(url: str, content: bytes) -> None:
-    """Writes a complete file or none."""
+    """Writes a file completely or not at all."""
     system, path = url_to_fs(url)
     system.makedirs(system._parent(path), exist_ok=True)
     if isinstance(system, LocalFileSystem):
@@ -52,7 +52,7 @@ def write(url: str, content: bytes) -> None:
 
 
 def prepare(folder: str) -> str:
-    """Checks before training that checkpoints can be written; returns the URL of an empty file.
+    """Writes an empty file, to check that checkpoints can be written, and returns its URL.
 
     Raises:
         UserError: the file cannot be written.
@@ -72,7 +72,7 @@ def visible(url: str) -> bool:
 
 
 def load(url: str) -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:
-    """Reads a checkpoint, if it exists, and never unpickles anything in it.
+    """Reads a checkpoint without unpickling anything, or returns None if it does not exist.
 
     Raises:
         UserError: the file is damaged or cannot be read.

@@ -88,7 +88,7 @@ class Epochs:
 
     @property
     def training_images(self) -> int:
-        """Number of images that an epoch trains on, copies included."""
+        """Number of training images per epoch, copies included."""
         size, count = self.experiment.training.batch_size, len(self.train) * self.copies
         return min(self.steps * size, count)
 
@@ -101,7 +101,7 @@ class Epochs:
 
     @property
     def validation_images(self) -> int:
-        """Number of images that an epoch validates (312 x 32 of 10,000 in the study)."""
+        """Number of validation images per epoch (312 x 32 of 10,000 in the study)."""
         count, batch = len(self.validation), self.experiment.training.batch_size
         return count // batch * batch if self.experiment.data.validation.drop_remainder else count
 
@@ -128,16 +128,13 @@ class Epochs:
         ``ImageDataGenerator.flow`` shuffles validation images too. So if ``drop_remainder`` is set,
         each epoch leaves out other images.
         """
-        validation = self.experiment.data.validation
-        order = self.validation
+        validation, order, transforms = self.experiment.data.validation, self.validation, None
         if validation.drop_remainder:
             order = self._generator(epoch, _VALIDATION_SHUFFLE).permutation(order)
         order = order[: self.validation_images]
-        transforms = (
-            self._transforms(epoch, _VALIDATION_AUGMENT, np.zeros((len(order), 2), int))
-            if validation.augmented
-            else None
-        )
+        if validation.augmented:
+            moves = np.zeros((len(order), 2), int)
+            transforms = self._transforms(epoch, _VALIDATION_AUGMENT, moves)
         return _slices(order, transforms, EVALUATION_BATCH)
 
     def _generator(self, epoch: int, stream: int) -> np.random.Generator:

@@ -2,7 +2,8 @@
 
 If a run is killed at any instant and started again on the same machine, it ends with the same bits
 as a run that was never killed: weights, curves, learning rates and test accuracy. Every random
-draw comes from (seed, epoch, position) or from the checkpoint. The callbacks see every epoch again.
+draw comes from (seed, epoch, position) or from the checkpoint. After a resume, the callbacks get
+the figures of every epoch again.
 """
 
 import contextlib
@@ -28,7 +29,7 @@ from resnet.training.steps import EVALUATION_BATCH, Steps, groups
 CHECKPOINT_SECONDS = 60.0
 """Time between two checkpoints within an epoch."""
 EVENT_SECONDS = 0.2
-"""Least time between two events of progress."""
+"""Shortest time between two events of progress."""
 
 
 @dataclass(frozen=True)
@@ -36,10 +37,10 @@ class Outcome:
     """A finished training.
 
     ``history`` has one dictionary per epoch: epoch (from 1), loss, accuracy, val_loss,
-    val_accuracy, learning_rate, images_per_second, epoch_seconds, and time (Unix, s), when the
-    epoch ended. ``best_epoch`` has the best value of early stopping's monitor or, without early
-    stopping, of val_accuracy. The weights of ``tested_epoch`` were tested. ``stopped_epoch`` is 0
-    if early stopping did not trigger. Another run trained the first ``shared_epochs`` epochs.
+    val_accuracy, learning_rate, images_per_second, epoch_seconds, and time (Unix time of the
+    epoch's end). ``best_epoch`` has the best value of early stopping's monitor, or of val_accuracy
+    without early stopping. The weights of ``tested_epoch`` were tested. ``stopped_epoch`` is 0 if
+    early stopping did not trigger. Another run trained the first ``shared_epochs`` epochs.
     """
 
     network: keras.Model
@@ -70,11 +71,7 @@ class Outcome:
 
 
 def make_callbacks(training: Training, network: keras.Model) -> dict[str, Any]:
-    """Makes the callbacks that an experiment asks for and attaches them to the network.
-
-    Returns:
-        ``early_stopping`` and ``reduce_lr_on_plateau``, in the order in which they act.
-    """
+    """Makes the callbacks of an experiment for a network, in the order in which they act."""
     callbacks: dict[str, Any] = {}
     if stop := training.early_stopping:
         callbacks["early_stopping"] = callback = keras.callbacks.EarlyStopping(
@@ -117,10 +114,10 @@ def _mode(monitor: str) -> str:
 class _Trainer:
     """A training in progress.
 
-    After each epoch, it writes a checkpoint whose name has the epoch's number and a digest of all
-    learning rates so far. Runs of one trajectory share these checkpoints as long as their learning
-    rates are equal. So the same code resumes a run and reuses another run's training: it loads each
-    checkpoint that exists and shows the epoch's figures to the callbacks.
+    After each epoch, the trainer writes a checkpoint. The checkpoint's name has the epoch's number
+    and a digest of all learning rates so far. Runs of one trajectory share their checkpoints as
+    long as their learning rates are equal. So the same code resumes a run and reuses another run's
+    training. It loads each checkpoint that exists and passes the figures to the callbacks.
     """
 
     def __init__(
@@ -176,10 +173,10 @@ class _Trainer:
     def save(
         self, record: dict[str, float] | None = None, running: list[np.ndarray] | None = None
     ) -> None:
-        """Writes the checkpoint of a complete epoch with its ``record``, or of an incomplete epoch.
+        """Writes a checkpoint of a complete epoch with the figures ``record``, or within an epoch.
 
-        During validation, the network's running figures are those of validation. ``running`` then
-        has those of training after the last step.
+        ``running`` has the running figures after the last training step, if validation has replaced
+        them in the network.
         """
         self.steps.pull()
         if running:
@@ -217,12 +214,9 @@ class _Trainer:
         return meta
 
     def resume(self) -> dict[str, tuple[str, str]]:
-        """Loads every checkpoint of this trajectory and returns the changed ``numerics``.
-
-        Each fact that has changed since a checkpoint was written is a pair (then, now).
-        """
+        """Loads every checkpoint of this trajectory and returns :attr:`events.Resumed.differs`."""
         metas = []
-        # The callbacks see every epoch again, so that their counts are right. Keras's
+        # The callbacks get every epoch again, so that their counts are right. Keras's
         # BackupAndRestore would restore the weights, but not the counts.
         while meta := self._load(".npz"):
             metas.append(meta)
@@ -253,8 +247,8 @@ class _Trainer:
         """Trains the rest of an epoch, validates, and writes a checkpoint."""
         job, network, epoch, rate = self.job, self.network, len(self.history) + 1, self.rate
         logs = self._train()
-        # After a stop during validation, the run resumes at the end of the last training step. A
-        # checkpoint then needs the running figures of training, which validation replaces.
+        # After a stop during validation, the run resumes at the end of the last training step. So
+        # its checkpoint needs the running figures of training, which validation replaces.
         running = [np.asarray(variable) for variable in network.metrics_variables]
         began = time.monotonic()
         logs |= self._validate(running)
@@ -274,7 +268,7 @@ class _Trainer:
             self.listener(events.Stopped(job, epoch, stop.monitor, stop.best_epoch + 1))
 
     def _train(self) -> dict[str, float]:
-        """Makes the epoch's remaining steps and returns its loss and accuracy."""
+        """Makes the epoch's remaining steps and returns the epoch's loss and accuracy."""
         steps, epoch, total = self.steps, len(self.history), self.epochs.steps
         if self.step == 0:
             steps.reset()
@@ -285,14 +279,14 @@ class _Trainer:
             steps.train(batches, first)
             self.step += len(batches)
             if time.monotonic() - shown > EVENT_SECONDS or self.step == total:
-                logs = steps.logs() | {"learning_rate": rate}  # waits for the device
+                logs = steps.logs() | {"learning_rate": rate}  # logs() waits for the device
                 self.listener(events.Progress(self.job, epoch + 1, self.step, total, logs))
                 shown = time.monotonic()
             now = time.monotonic()
             self.seconds = now - began
             if now - self.saved_at > CHECKPOINT_SECONDS:
                 self.save()
-                began = time.monotonic() - self.seconds  # saving is not training
+                began = time.monotonic() - self.seconds  # so that saving does not count as training
         return steps.logs()
 
     def _validate(self, running: list[np.ndarray]) -> dict[str, float]:
@@ -307,7 +301,7 @@ class _Trainer:
         return {f"val_{name}": value for name, value in self.steps.logs().items()}
 
     def end_epoch(self, record: dict[str, float]) -> None:
-        """Shows a complete epoch's figures to the callbacks and starts the next epoch."""
+        """Passes a complete epoch's figures to the callbacks and starts the next epoch."""
         for callback in self.callbacks.values():
             callback.on_epoch_end(len(self.history), dict(record))
         self.history.append(record)

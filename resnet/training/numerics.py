@@ -21,9 +21,9 @@ def numerics(lanes: int = 1) -> dict[str, str]:
 
     For example, threads and instruction sets determine how sums are split. In rung 1's quick
     profile, the first epoch's loss is 1.569 with two threads and AVX-512, 1.604 with one thread,
-    and 1.527 with AVX2. ``threads`` is the number per operation. ``precision`` is the precision of
-    products. ``instruction_set`` names the processor's newest instruction set and the variables
-    that limit its use.
+    and 1.527 with AVX2. ``threads`` counts the threads per operation. ``precision`` is the
+    precision of products. ``instruction_set`` names the processor's newest instruction set and the
+    variables that limit the backend's use of it.
     """
     backend = keras.backend.backend()
     names = [name for name in _VARIABLES.get(backend, ()) if name in os.environ]
@@ -119,12 +119,12 @@ def device_warnings() -> list[str]:
     lines = []
     if gpu := _unused_gpu():
         lines.append(
-            f"{keras.backend.backend()} does not use this machine's GPU ({gpu}). To use it, type "
-            "make gpu, then KERAS_BACKEND=jax .venv-gpu/bin/python runner.py ... If you did, type  "
-            f"{command_lines.command('-c', 'import jax; jax.devices()')}  to see the reason"
+            f"{keras.backend.backend()} does not use this machine's GPU ({gpu}). To use it, type  "
+            "make gpu  and then  KERAS_BACKEND=jax .venv-gpu/bin/python runner.py ...  If you did, "
+            f" {command_lines.command('-c', 'import jax; jax.devices()')}  shows the reason"
         )
     if accelerator() and f"{DETERMINISM}=true" not in os.environ["XLA_FLAGS"].lower():
-        lines.append(f"runs here are not exact, because XLA_FLAGS turns {DETERMINISM} off")
+        lines.append(f"runs cannot be repeated exactly, because XLA_FLAGS turns {DETERMINISM} off")
     return lines
 
 

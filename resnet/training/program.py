@@ -23,12 +23,12 @@ from resnet.training.numerics import accelerator
 from resnet.training.steps import EVALUATION_BATCH, Batch, Steps, TensorFlowSteps, look_up
 
 STEPS = 50
-"""Steps per call on an accelerator. A GPU finishes one step before Python can call the next."""
+"""Steps per call on an accelerator, which finishes a step before Python can call the next step."""
 PATIENCE = 5.0
 """Seconds for which lanes wait for a missing lane."""
 
 Place = tuple[bool, int, int]
-"""A call's place in an epoch: validation or training, and its first batch's number and length."""
+"""A call's place in an epoch: whether it validates, and its first batch's number and length."""
 
 
 @dataclass
@@ -42,8 +42,8 @@ class Program:
     """A compiled training step and a compiled validation step for several networks.
 
     One call serves all lanes that are at the same place of their epochs. The other lanes keep their
-    state. If lanes are at several places, the place that follows the last call's comes first. So a
-    lane that joins waits until the others reach its place. The others do not wait longer than
+    state. If lanes are at several places, the place after the last call's place comes first. So a
+    lane that joins waits until the other lanes reach its place. The other lanes wait at most
     ``PATIENCE`` for a missing lane, for example if its store cannot be reached.
 
     Images are uint8 (n, height, width, channels), labels integer (n,). ``scale`` divides pixels.
@@ -70,7 +70,7 @@ class Program:
         data = ops.convert_to_tensor(images, "uint8"), ops.one_hot(labels, classes)
         self._data = jax.device_put(data, accelerator())
         self._meeting = threading.Condition()
-        self._state: list[Any] = []  # each variable's value, with an axis of lanes if several
+        self._state: list[Any] = []  # values of variables, with a leading axis if lanes > 1
         self._fetched: tuple[list[Any], list[np.ndarray]] = [], []
         self._calls: dict[int, _Call] = {}
         self._awaited: set[int] = set()  # lanes of the last call
@@ -104,7 +104,7 @@ class Program:
     def build(self, network: keras.Model, sizes: list[int]) -> None:
         """Compiles the steps of a network.
 
-        ``sizes`` counts its weights, other variables, optimizer variables and metric variables.
+        ``sizes`` counts weights, other variables, optimizer variables and metric variables.
         """
         import jax
         import jax.numpy as jnp
@@ -159,7 +159,7 @@ class Program:
         self._put, self.predict = put, predict
 
     def enter(self, lane: int, network: keras.Model, values: list[Any], sizes: list[int]) -> None:
-        """Sets a lane's first state. The first lane of all compiles the program."""
+        """Sets a lane's initial state. The first lane also compiles the program."""
         import jax
         import jax.numpy as jnp
 
@@ -183,7 +183,7 @@ class Program:
             self._state = state
 
     def get(self, lane: int) -> list[np.ndarray]:
-        """Copies a lane's state to the host. After a call, all lanes share one transfer."""
+        """Copies a lane's state to the host. All lanes share one transfer per call."""
         import jax
 
         with self._meeting:
@@ -247,7 +247,7 @@ class Program:
         shape = (1 if validates else self.per_call, self.lanes)
         mask = np.zeros(shape, bool)
         positions = np.zeros((*shape, length), "int32")
-        _, first = next(iter(calls.values())).batches[0]  # all batches have transforms, or none
+        _, first = next(iter(calls.values())).batches[0]  # all batches have transforms, or none has
         transforms = None if first is None else np.zeros((*shape, *first.shape), first.dtype)
         for lane, call in calls.items():
             for step, (those, how) in enumerate(call.batches):

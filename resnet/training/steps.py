@@ -33,7 +33,7 @@ class Steps:
     """Compiled steps of one network on one set of images.
 
     Args:
-        network: built network, which is compiled with the optimizer and the loss.
+        network: built network, which the constructor compiles.
         experiment: settings of optimizer, loss, pixel scale and fill mode.
     """
 
@@ -78,7 +78,7 @@ class Steps:
         raise NotImplementedError
 
     def test(self, batch: Batch, number: int) -> None:
-        """Adds a validation batch, which has this number in its epoch, to the running figures."""
+        """Adds the epoch's validation batch with this number to the running figures."""
         raise NotImplementedError
 
     def pull(self) -> None:
@@ -108,7 +108,7 @@ def _optimizer(training: Training) -> Any:
 
 
 class TensorFlowSteps(Steps):
-    """Steps of one network on TensorFlow; :func:`resnet.training.make_steps` has the shapes."""
+    """Steps of one network on TensorFlow. For arguments see :func:`resnet.training.make_steps`."""
 
     def __init__(
         self,

@@ -59,7 +59,7 @@ def test_a_gpu_that_is_not_used_is_told_in_a_line(nvidia_smi, monkeypatch):
     nvidia_smi("echo 'NVIDIA H200'; echo 'NVIDIA H200'")
     (line,) = numerics.device_warnings()
     assert "does not use this machine's GPU (NVIDIA H200)" in line
-    assert "make gpu" in line and "jax.devices()'  to see the reason" in line
+    assert "make gpu" in line and "jax.devices()'  shows the reason" in line
     assert "\n" not in line
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # by whoever does not want it
     assert numerics.device_warnings() == []
@@ -105,4 +105,4 @@ def test_determinism_that_a_user_gave_up_is_told(monkeypatch):
     assert numerics.device_warnings() == []  # of no consequence on a CPU
     gpu(monkeypatch, "9.0")
     (line,) = numerics.device_warnings()
-    assert "runs here are not exact" in line
+    assert "runs cannot be repeated exactly" in line

@@ -378,7 +378,7 @@ def test_a_state_of_another_network_is_a_line(dataset, tmp_path, how):
     else:
         arrays["variable_3"] = np.zeros((7, 7))
     checkpoints.save(str(path), arrays, meta)
-    with pytest.raises(UserError, match="belongs to a network that .* --fresh"):
+    with pytest.raises(UserError, match=r"belongs to a network that .* --fresh"):
         train(e, dataset, 0, tmp_path)
 
 
