@@ -1,4 +1,4 @@
-"""The events of runs that train, as plain data: they reach a listener from any machine."""
+"""The events of a run, as plain data that a worker can send to a listener on another machine."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -6,29 +6,29 @@ from dataclasses import dataclass
 from resnet.study import Job
 
 History = list[dict[str, float]]
-"""One dict per epoch, see :class:`resnet.training.Outcome`."""
+"""One dictionary per epoch, with the keys that :class:`resnet.training.Outcome` lists."""
 
 
 @dataclass(frozen=True)
 class Event:
-    """Something happened to a job's run."""
+    """An event of a job's run."""
 
     job: Job
 
 
 @dataclass(frozen=True)
 class Started(Event):
-    """The run is about to start or resume, in a program of ``lanes``."""
+    """The run is about to start or resume in a program with ``lanes`` lanes."""
 
     lanes: int = 1
 
 
 @dataclass(frozen=True)
 class Resumed(Event):
-    """The run resumes after the epochs of ``history``, ``step`` steps into the next.
+    """The run resumes after the epochs in ``history`` and ``step`` steps of the next epoch.
 
-    Another run trained ``shared`` of these epochs. ``differs`` maps each fact that bits depend on,
-    and that has changed, to its values (then, now). ``due`` is whether any step is left.
+    Another run trained ``shared`` of these epochs. ``differs`` has the facts that bits depend on
+    and that have changed, as pairs (then, now). ``due`` is True if any step is left.
     """
 
     step: int
@@ -40,7 +40,7 @@ class Resumed(Event):
 
 @dataclass(frozen=True)
 class Progress(Event):
-    """Several times a second: ``step`` of ``steps``; ``logs`` are loss, accuracy, learning_rate."""
+    """The epoch has made ``step`` of ``steps`` steps; ``logs``: loss, accuracy, learning_rate."""
 
     epoch: int
     step: int
@@ -50,9 +50,9 @@ class Progress(Event):
 
 @dataclass(frozen=True)
 class Phase(Event):
-    """The run is ``validating``, ``testing`` or ``recording``.
+    """The run is ``validating``, ``testing`` or ``recording``, as ``what`` states.
 
-    While it validates, several times a second: ``done`` of ``total`` batches; else both are 0.
+    During validation, ``done`` of ``total`` batches are done. Otherwise both numbers are 0.
     """
 
     what: str
@@ -62,7 +62,7 @@ class Phase(Event):
 
 @dataclass(frozen=True)
 class Epoch(Event):
-    """An epoch is complete and has its checkpoint; its figures are ``history[-1]``."""
+    """An epoch is complete and its checkpoint is written. Its figures are ``history[-1]``."""
 
     history: History
 
@@ -78,7 +78,7 @@ class RateDropped(Event):
 
 @dataclass(frozen=True)
 class Stopped(Event):
-    """Early stopping triggered at the end of ``epoch``."""
+    """Early stopping ended the training after ``epoch``."""
 
     epoch: int
     monitor: str
@@ -87,19 +87,19 @@ class Stopped(Event):
 
 @dataclass(frozen=True)
 class Notice(Event):
-    """A line for the user."""
+    """A one-line message for the user."""
 
     text: str
 
 
 @dataclass(frozen=True)
 class Ended(Event):
-    """The job is over."""
+    """The job has ended."""
 
 
 @dataclass(frozen=True)
 class Skipped(Ended):
-    """An earlier command finished the run."""
+    """The job was not trained again, because an earlier command finished its run."""
 
     run_id: str
     test_accuracy: float
@@ -114,7 +114,7 @@ class Finished(Ended):
 
 @dataclass(frozen=True)
 class Failed(Ended):
-    """The run failed; the other jobs go on."""
+    """The run failed. The other jobs continue."""
 
     reason: str
 

@@ -1,6 +1,6 @@
-"""The study's networks, their layers and their augmentation; they know neither files nor MLflow.
+"""Networks, their layers, and augmentation. This package uses neither files nor MLflow.
 
-Import ``keras`` from here: it then has the settings of every run.
+Import ``keras`` from this package, so that Keras has the settings that all runs share.
 """
 
 from resnet.network import augmentation

@@ -1,8 +1,8 @@
-"""Random transforms of a whole batch: affine ones, shifts by whole pixels, and squares cut out.
+"""Random transforms of a batch of images: affine transforms, shifts by whole pixels, and cutout.
 
-Distributions and geometry are those of Keras's ``ImageDataGenerator`` with rotation, shifts,
-independent zooms and flips (bilinear), which transforms one image and one channel at a time. Here
-an image's parameters become one projective transform, and one operation applies those of a batch.
+Affine transforms have the distributions and the geometry of Keras's ``ImageDataGenerator``.
+``ImageDataGenerator`` transforms one channel of one image at a time. Here, one operation transforms
+a whole batch.
 """
 
 from typing import Any
@@ -21,12 +21,13 @@ def draw(
     n: int,
     image_shape: tuple[int, int],
 ) -> dict[str, np.ndarray]:
-    """Draws the parameters of ``n`` images of some height and width in pixels.
+    """Draws the parameters of the affine transforms of ``n`` images.
 
     Returns:
-        Arrays of shape (n,), named as in ``ImageDataGenerator.get_random_transform``:
-        ``theta`` (degrees), ``tx`` and ``ty`` (pixels; drawn from the height's and the width's
-        range), ``zx`` and ``zy`` (factors), ``flip_horizontal`` and ``flip_vertical`` (bool).
+        Arrays of shape (n,), named as in ``ImageDataGenerator.get_random_transform``: ``theta``
+        (degrees), ``tx`` (pixels, within the range for the height), ``ty`` (pixels, within the
+        range for the width), ``zx`` and ``zy`` (factors), ``flip_horizontal`` and
+        ``flip_vertical`` (bool).
     """
     height, width = image_shape
 
@@ -48,22 +49,22 @@ def projective(parameters: dict[str, np.ndarray], image_shape: tuple[int, int]) 
     """Makes transforms for ``keras.ops.image.affine_transform`` from parameters of :func:`draw`.
 
     Returns:
-        float32 (n, 8): ``a0, a1, a2, b0, b1, b2, 0, 0``; the output pixel at column x and row y
-        shows the input at column ``a0 x + a1 y + a2`` and row ``b0 x + b1 y + b2``.
+        float32 (n, 8): ``a0, a1, a2, b0, b1, b2, 0, 0``. The output pixel at column x and row y
+        shows the input pixel at column ``a0 x + a1 y + a2`` and row ``b0 x + b1 y + b2``.
     """
     height, width = image_shape
     theta = np.deg2rad(parameters["theta"])
     cos, sin = np.cos(theta), np.sin(theta)
     tx, ty, zx, zy = (parameters[key] for key in ("tx", "ty", "zx", "zy"))
 
-    # rotation . shift . zoom, as ImageDataGenerator multiplies them
+    # ImageDataGenerator multiplies in this order: rotation, shift, zoom.
     a0, a1, a2 = cos * zx, -sin * zy, cos * tx - sin * ty
     b0, b1, b2 = sin * zx, cos * zy, sin * tx + cos * ty
-    # about the centre, whose first coordinate Keras takes from the height
+    # The transform is about the centre. Keras takes the first coordinate from the height.
     centre_x, centre_y = height / 2 - 0.5, width / 2 - 0.5
     a2 = a2 + centre_x - a0 * centre_x - a1 * centre_y
     b2 = b2 + centre_y - b0 * centre_x - b1 * centre_y
-    # the flip comes last: column x shows what column (width - 1 - x) would have shown
+    # The flip comes last. After it, column x shows what column (width - 1 - x) showed before.
     flip = parameters["flip_horizontal"]
     a2, b2 = np.where(flip, a2 + a0 * (width - 1), a2), np.where(flip, b2 + b0 * (width - 1), b2)
     a0, b0 = np.where(flip, -a0, a0), np.where(flip, -b0, b0)
@@ -86,28 +87,24 @@ def boxes(
     The random shifts are added to ``moves``, int (n, 2): rows and columns.
 
     Returns:
-        float32 (n, 6): the rows and columns that an image is moved by; top, bottom, left and right
+        float32 (n, 6): an image's shift in rows and columns, and the top, bottom, left and right
         of its box.
     """
-    n, side = len(moves), augmentation.cutout
+    shape, side = moves.shape, augmentation.cutout
     padding = augmentation.crop_padding
-    moves = moves + generator.integers(-padding, padding, (n, 2), endpoint=True)
-    corners = generator.integers(0, image_shape, (n, 2)) - side // 2
-    (top, left), down = corners.T, side
-    return np.column_stack([moves, top, top + down, left, left + down]).astype("float32")
+    moves = moves + generator.integers(-padding, padding, shape, endpoint=True)
+    top, left = (generator.integers(0, image_shape, shape) - side // 2).T
+    return np.column_stack([moves, top, top + side, left, left + side]).astype("float32")
 
 
 def apply(images: Any, transforms: Any, fill_mode: str = "nearest") -> Any:
-    """Applies one transform to each image.
+    """Applies one transform to each image and returns images of the same shape and type.
 
     Args:
-        images: float tensor (n, height, width, channels), any value range.
+        images: float tensor (n, height, width, channels) with any range of values.
         transforms: float32 (n, 8) from :func:`projective`, (n, 6) from :func:`boxes`, or (n, 14)
-            of both.
-        fill_mode: the pixels outside of an image: ``nearest``, ``reflect``, or ``constant`` (0).
-
-    Returns:
-        Tensor of the images' shape and type.
+            from both.
+        fill_mode: rule for pixels outside the image: ``nearest``, ``reflect`` or ``constant`` (0).
     """
     options = {"interpolation": "bilinear", "fill_mode": fill_mode}
     if transforms.shape[1] != 6:
@@ -116,12 +113,12 @@ def apply(images: Any, transforms: Any, fill_mode: str = "nearest") -> Any:
 
 
 def _move_and_cut(images: Any, boxed: Any) -> Any:
-    """Moves images by whole pixels and cuts boxes out, as :func:`boxes` says."""
+    """Moves images by whole pixels and sets boxes to zero; ``boxed`` comes from :func:`boxes`."""
     height, width, channels = images.shape[1:]
     rows = ops.arange(height, dtype="float32")[None, :, None]
     columns = ops.arange(width, dtype="float32")[None, None, :]
     down, right, top, bottom, left, end = (boxed[:, i, None, None] for i in range(6))
-    row, column = rows - down, columns - right  # where the pixels come from
+    row, column = rows - down, columns - right  # the source of each pixel
     inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
     place = ops.clip(row, 0, height - 1) * width + ops.clip(column, 0, width - 1)
     flat = ops.reshape(ops.cast(place, "int32"), (-1, height * width, 1))
@@ -132,11 +129,11 @@ def _move_and_cut(images: Any, boxed: Any) -> Any:
 
 
 def sample(images: Any, transforms: Any, fill_mode: str = "nearest") -> Any:
-    """Equals :func:`apply` within rounding, in a handful of kernels for an accelerator.
+    """Equals :func:`apply` within rounding, in fewer kernels on an accelerator.
 
-    Keras's operation on JAX sets columns of the transforms by scatters, which become loops if they
-    must be deterministic. It multiplies coordinates in products, which a GPU rounds to TF32, and
-    takes eight pixels where four are enough.
+    On JAX, Keras's operation needs scatters, which become loops if they must be deterministic. It
+    multiplies coordinates in matrix products, which a GPU rounds to TF32. For each pixel it reads
+    eight pixels where four are enough.
     """
     if transforms.shape[1] == 6:
         return _move_and_cut(images, transforms)
@@ -144,13 +141,13 @@ def sample(images: Any, transforms: Any, fill_mode: str = "nearest") -> Any:
     rows, columns = ops.meshgrid(ops.arange(height), ops.arange(width), indexing="ij")
     rows, columns = ops.cast(rows, "float32"), ops.cast(columns, "float32")
     a0, a1, a2, b0, b1, b2 = (transforms[:, i, None, None] for i in range(6))
-    # where the pixels of (n, height, width) come from
+    # x and y (n, height, width) are the source of each pixel
     x, y = a0 * columns + a1 * rows + a2, b0 * columns + b1 * rows + b2
     left, top = ops.floor(x), ops.floor(y)
     pixels = ops.reshape(images, (n, height * width, channels))
 
     def within(index: Any, size: int) -> Any:
-        if fill_mode == "reflect":  # the outermost pixel comes twice
+        if fill_mode == "reflect":  # the mirror is outside the image, so its border appears twice
             index = ops.floor(size - ops.abs(size - ops.mod(index, 2 * size) - 0.5))
         return ops.clip(index, 0, size - 1)
 

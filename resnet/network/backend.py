@@ -1,6 +1,6 @@
-"""Keras with the same settings in every run: of a user's ``keras.json`` only the backend counts.
+"""Keras with the same settings in every run; a user's ``keras.json`` only sets the backend.
 
-Half-precision weights or another order of axes would be another experiment under the same name.
+With half-precision weights or another order of axes, an experiment would have other results.
 """
 
 import keras

@@ -1,7 +1,4 @@
-"""From an experiment to a network that trains: built, seeded, with faster layers where they fit.
-
-Architectures are plain Keras: their authors meet no layer that is not Keras's.
-"""
+"""Builds networks, draws their initial weights, and replaces some layers with faster layers."""
 
 import functools
 import hashlib
@@ -28,14 +25,15 @@ def build(
     seed: int,
     images: np.ndarray | None = None,
 ) -> keras.Model:
-    """Builds the network of an experiment for images of a shape (height, width, channels).
+    """Builds an experiment's uncompiled network for images (height, width, channels).
 
-    It is uncompiled, with this project's layers where they equal Keras's. Equal seeds give equal
-    weights on every backend. ``standardize`` needs the training images, uint8 (n, *input_shape).
+    The layers of :mod:`resnet.network.layers` replace Keras's layers where their results are equal.
+    Equal seeds give equal weights on every backend. Only ``standardize`` needs the training
+    ``images``, uint8 (n, *input_shape).
 
     Raises:
-        UserError: the architecture refuses such images, a study's own architecture fails, or it has
-            a weight with a random value that no seed sets.
+        UserError: the architecture fails, does not accept the image size, or has a weight with a
+            random value that no seed sets.
     """
 
     def make() -> keras.Model:
@@ -44,8 +42,8 @@ def build(
     network = make()
     if network.output_shape != (None, classes):
         raise UserError(
-            f"model.architecture: {experiment.model.architecture} returns {network.output_shape} "
-            f"where probabilities of shape (None, {classes}) are expected"
+            f"model.architecture: {experiment.model.architecture} returns {network.output_shape}. "
+            f"Return probabilities of shape (None, {classes})."
         )
     initialize(network, seed, make)
     if (kind := experiment.data.standardize) and images is not None:
@@ -56,17 +54,16 @@ def build(
 def _standardized(
     network: keras.Model, kind: str, images: np.ndarray, pixel_scale: float
 ) -> keras.Model:
-    """Puts a ``keras.layers.Normalization`` of images in front of a network."""
+    """Puts a ``keras.layers.Normalization`` with the statistics of images in front of a network."""
     if not _clonable(network):
-        raise UserError(f"data.standardize: {_PLAIN}")
+        raise UserError(f"data.standardize: the network is a subclass of keras.Model. {_PLAIN}")
     n, axis = len(images), () if kind == "pixel" else (0, 1)
     mean, squares = (
         np.einsum(f"nhwc{other}->hwc", *[images] * copies, dtype="int64").mean(axis) / n
         for other, copies in (("", 1), (",nhwc", 2))
     )
     variance = squares - mean**2
-    # a pixel that is the same in all images is centred alone
-    variance[variance <= 0] = pixel_scale**2
+    variance[variance <= 0] = pixel_scale**2  # so that a constant pixel is divided by 1
     shape = network.input_shape[1:]
     image = keras.Input(shape, name="pixels")
     normalized = keras.layers.Normalization(
@@ -86,7 +83,7 @@ def _standardized(
 
 @functools.cache
 def _module(code: str) -> dict[str, Any]:
-    """The names of a study's ``networks.py``, which runs once."""
+    """Runs a study's ``networks.py`` and returns its names."""
     names: dict[str, Any] = {"__name__": "networks"}
     exec(compile(code, signatures.OWN, "exec"), names)  # noqa: S102 - the study's own code
     return names
@@ -100,7 +97,7 @@ def _call(experiment: Experiment, shape: tuple[int, ...], classes: int) -> keras
         return _module(experiment.code)[name](shape, classes, **settings)
     except UserError:
         raise
-    except Exception as error:  # of somebody's code, whatever it is
+    except Exception as error:  # a study's own code may raise anything
         where, reason = signatures.OWN, one_line(f"{type(error).__name__}: {error}")[:300]
         for frame in traceback.extract_tb(error.__traceback__):
             if frame.filename == signatures.OWN:
@@ -114,13 +111,13 @@ def _call(experiment: Experiment, shape: tuple[int, ...], classes: int) -> keras
 def initialize(network: keras.Model, seed: int, again: Callable[[], keras.Model]) -> None:
     """Draws every layer's weights and dropout states from ``seed`` and the layer's name.
 
-    So a rung that adds a layer starts all others from the same weights. ``again`` builds the same
-    network again, to find random values that were not drawn.
+    If a rung adds a layer, the initial weights of all other layers stay the same. ``again`` builds
+    the network a second time, to find random values that no seed sets.
 
     Raises:
         UserError: a weight's random value cannot be drawn from a seed.
     """
-    # by NumPy, because the bits of Keras's initialisers depend on the backend
+    # NumPy draws the values, because the bits of Keras's initialisers depend on the backend.
     unknown = []
     for name, layer in leaves(network):
         generator = np.random.default_rng([seed, *name.encode()])
@@ -130,25 +127,24 @@ def initialize(network: keras.Model, seed: int, again: Callable[[], keras.Model]
                 unknown.append((name, variable))
             elif _is_drawn(initializer):
                 variable.assign(draw(initializer, variable.shape, generator))
-            else:  # by Keras, with a seed from the same generator
+            else:  # Keras draws the values, with a seed from the same generator
                 settings = initializer.get_config()
                 settings["seed"] = int(generator.integers(0, 2**31))
                 variable.assign(type(initializer).from_config(settings)(variable.shape))
         for inner in getattr(layer, "_seed_generators", []):
             inner.state.assign(generator.integers(0, 2**31, 2))
-    others = (
-        {(name, v.name): v for name, own in leaves(again()) for v in _own(own)} if unknown else {}
-    )
+    built = leaves(again()) if unknown else ()
+    others = {(name, v.name): v for name, layer in built for v in _own(layer)}
     for name, variable in unknown:
         if not np.array_equal(variable, others[name, variable.name]):
             raise UserError(
                 f"{signatures.OWN}: the weight {variable.name!r} of the layer {name} has a random "
-                f"value that no seed sets: give the layer an attribute {variable.name}_initializer"
+                f"value that no seed sets. Give the layer an attribute {variable.name}_initializer."
             )
 
 
 def leaves(network: keras.Model) -> Iterator[tuple[str, Any]]:
-    """Yields every layer with its name; a layer within another as ``outer/inner``."""
+    """Yields every layer with its name. A layer within another is named ``outer/inner``."""
     for layer in network.layers:
         for inner in layer._flatten_layers():
             yield (layer.name if inner is layer else f"{layer.name}/{inner.name}"), inner
@@ -160,33 +156,28 @@ def notes(network: keras.Model) -> dict[str, str]:
     ``drawn_by_keras`` names layers whose initial weights depend on the backend. ``standardize`` has
     the mean and deviation of scaled pixels, or a digest if each pixel has its own.
     """
-    found = {}
-    drawn = [
-        name
-        for name, layer in leaves(network)
-        for i in [_initializer(layer, variable.name) for variable in _own(layer)]
-        if i and not _is_drawn(i)
-    ]
-    if drawn:
-        found["drawn_by_keras"] = ", ".join(dict.fromkeys(drawn))
-    for _, layer in leaves(network):
+    found, drawn = {}, []
+    for name, layer in leaves(network):
+        initializers = [_initializer(layer, variable.name) for variable in _own(layer)]
+        if any(i and not _is_drawn(i) for i in initializers):
+            drawn.append(name)
         if layer.name.startswith("standardize_"):
             mean, deviation = np.asarray(layer.input_mean), np.sqrt(layer.input_variance)
             text = f"mean {mean.tolist()}, deviation {deviation.tolist()}"
             if mean.ndim > 1:
                 text = f"SHA-256 {hashlib.sha256(mean.tobytes() + deviation.tobytes()).hexdigest()}"
             found["standardize"] = text
-    return found
+    return found | ({"drawn_by_keras": ", ".join(dict.fromkeys(drawn))} if drawn else {})
 
 
 def _own(layer: Any) -> list:
-    """A layer's weights, without those of layers within it."""
+    """Returns a layer's weights without the weights of layers within it."""
     return [*layer._trainable_variables, *layer._non_trainable_variables]
 
 
 def _initializer(layer: Any, weight: str) -> Any:
-    """The initialiser of a layer's weight, an attribute of Keras's layers."""
-    # a depthwise convolution calls its weight a kernel
+    """Returns the initialiser of a layer's weight, or None if the layer does not name one."""
+    # A depthwise convolution's weight is named kernel, its initialiser depthwise_initializer.
     for stem in (weight, weight.removesuffix("_kernel"), weight.replace("kernel", "depthwise")):
         if callable(found := getattr(layer, f"{stem}_initializer", None)):
             return found
@@ -201,12 +192,11 @@ _DRAWN = (
 
 
 def _is_drawn(initializer: Any) -> bool:
-    """Whether :func:`draw` takes this initialiser."""
     return isinstance(initializer, _DRAWN) and type(initializer).__module__.startswith("keras.")
 
 
 def draw(initializer: Any, shape: tuple[int, ...], generator: np.random.Generator) -> np.ndarray:
-    """Draws the values of one of Keras's usual initialisers from NumPy's generator."""
+    """Draws the values of a common Keras initialiser from NumPy's generator."""
     i = initializer
     if isinstance(i, _I.VarianceScaling):
         *window, inputs, outputs = shape if len(shape) > 1 else (*shape, *shape)
@@ -219,7 +209,7 @@ def draw(initializer: Any, shape: tuple[int, ...], generator: np.random.Generato
             return generator.uniform(-np.sqrt(3 * scale), np.sqrt(3 * scale), shape)
         if i.distribution == "untruncated_normal":
             return generator.normal(0, np.sqrt(scale), shape)
-        # the deviation of a standard normal between -2 and 2
+        # The divisor is the deviation of a standard normal that is cut off at -2 and 2.
         return _truncated(generator, shape) * np.sqrt(scale) / 0.87962566103423978
     if isinstance(i, _I.RandomUniform):
         return generator.uniform(i.minval, i.maxval, shape)
@@ -236,22 +226,22 @@ def draw(initializer: Any, shape: tuple[int, ...], generator: np.random.Generato
 
 
 def _truncated(generator: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
-    """Standard normal numbers between -2 and 2."""
-    tail = 0.022750131948179195  # of the distribution below -2
+    """Draws standard normal numbers between -2 and 2."""
+    tail = 0.022750131948179195  # the probability of a number below -2
     return ndtri(generator.uniform(tail, 1 - tail, shape))
 
 
-# -- faster layers, and stock ones --------------------------------------------------------------
+# -- faster and stock layers --------------------------------------------------------------------
 
 
 def faster(network: keras.Model, l2: float = 0.0) -> keras.Model:
-    """Clones a network with this project's layers where they equal the stock ones.
+    """Clones a network with this project's layers where they equal the stock layers.
 
-    All kernels get a regulariser of factor ``l2``. A network of a subclass of ``keras.Model`` is
-    returned as it is, because Keras cannot clone it layer by layer.
+    All kernels get an L2 regulariser with the factor ``l2``. If Keras cannot clone the network
+    layer by layer (a subclass of ``keras.Model``), the network is returned unchanged.
 
     Raises:
-        UserError: a kernel cannot get the regulariser.
+        UserError: a kernel cannot be regularised.
     """
 
     def replace(layer: Any) -> Any:
@@ -263,30 +253,25 @@ def faster(network: keras.Model, l2: float = 0.0) -> keras.Model:
             kind = layers.FASTER[kind]
         return kind.from_config(settings)
 
-    copy = _replaced(network, replace)
+    copy = _cloned(network, clone_function=replace, recursive=True)
     for name, layer in leaves(copy) if l2 else ():
         if any(_KERNELS.fullmatch(key) and value is None for key, value in vars(layer).items()):
-            raise UserError(f"training.l2: the kernels of {name} cannot be regularised; {_PLAIN}")
+            raise UserError(f"training.l2: the kernels of {name} cannot be regularised. {_PLAIN}")
     return copy
 
 
 _KERNELS = re.compile("(kernel|depthwise|pointwise|recurrent)_regularizer")
-_PLAIN = f"{signatures.OWN}: return keras.Model(inputs, outputs) or keras.Sequential"
+_PLAIN = f"In {signatures.OWN}, return keras.Model(inputs, outputs) or keras.Sequential."
 
 
 def _clonable(network: keras.Model) -> bool:
     return type(network).__name__ in ("Functional", "Sequential")
 
 
-def _replaced(network: keras.Model, replace: Callable[[Any], Any]) -> keras.Model:
-    """A clone with other layers; the network itself if Keras cannot clone it."""
+def _cloned(network: keras.Model, **options: Any) -> keras.Model:
+    """Clones a network and its weights. Returns the network itself if Keras cannot clone it."""
     if not _clonable(network):
         return network
-    return _cloned(network, clone_function=replace, recursive=True)
-
-
-def _cloned(network: keras.Model, **options: Any) -> keras.Model:
-    """A clone with the weights and dropout states of a network."""
     clone = keras.models.clone_model(network, **options)
     for new, old in zip(clone.variables, network.variables, strict=True):
         new.assign(old)
@@ -294,27 +279,27 @@ def _cloned(network: keras.Model, **options: Any) -> keras.Model:
 
 
 def stock(network: keras.Model) -> keras.Model:
-    """Returns a copy of a network of :func:`build` that loads in plain Keras."""
+    """Returns a copy of a network of :func:`build` that Keras loads without this project."""
     back = {ours: plain for plain, ours in layers.FASTER.items()}
 
     def replace(layer: Any) -> Any:
         settings = layer.get_config()
-        # a regulariser matters for training alone
+        # Only training needs a regulariser.
         settings |= dict.fromkeys({key for key in settings if key.endswith("_regularizer")})
         return cast(Any, back.get(type(layer), type(layer))).from_config(settings)
 
-    return _replaced(network, replace)
+    return _cloned(network, clone_function=replace, recursive=True)
 
 
 def served(network: keras.Model, pixel_scale: float) -> keras.Model:
-    """Returns :func:`stock` of a network for uint8 images (batch, height, width, channels)."""
+    """Returns a :func:`stock` network that takes uint8 images (batch, height, width, channels)."""
     image = keras.Input(network.input_shape[1:], dtype="uint8", name="pixels")
     scaled = keras.layers.Rescaling(1 / pixel_scale, name="rescaling")(image)
     return keras.Model(image, stock(network)(scaled), name="served")
 
 
 def multiply_adds(network: keras.Model) -> float:
-    """Counts the multiply-adds of one image without biases; NaN if a layer cannot be counted."""
+    """Counts a network's multiply-adds per image, without biases; NaN if a layer has no formula."""
     total = 0.0
     for _, layer in leaves(network):
         sizes = [math.prod(v.shape) for v in _own(layer) if len(v.shape) > 1]
@@ -323,13 +308,13 @@ def multiply_adds(network: keras.Model) -> float:
             total += sum(sizes) * math.prod(layer.output.shape[1:-1])
         elif once and isinstance(layer, _BY_INPUT):
             total += sum(sizes) * math.prod(layer.input.shape[1:-1])
-        elif sizes:  # of a product whose size is not known here
+        elif sizes:
             return math.nan
     return int(total)
 
 
 _KINDS = keras.layers
-# each pixel of the output, or of the input, takes as many as there are weights
+# These layers use each weight once for every pixel of their output, or of their input.
 _BY_OUTPUT = (
     *(_KINDS.Dense, _KINDS.Conv1D, _KINDS.Conv2D, _KINDS.Conv3D, _KINDS.DepthwiseConv1D),
     *(_KINDS.DepthwiseConv2D, _KINDS.SeparableConv1D, _KINDS.SeparableConv2D),

@@ -1,4 +1,4 @@
-"""Keras's layers with the same mathematics in faster code, under the same names."""
+"""Faster versions of some of Keras's layers, with the same mathematics and names."""
 
 import contextlib
 import functools
@@ -17,11 +17,11 @@ _PRODUCTS = ContextVar("products", default=False)
 
 @contextlib.contextmanager
 def products(wanted: bool = True) -> Iterator[None]:
-    """Within it, JAX traces layers as matrix products and operations that XLA fuses.
+    """Makes JAX trace layers as matrix products and as operations that XLA fuses.
 
-    ``jax.vmap`` turns one product per lane into one batched product, but convolutions into grouped
-    ones, whose gradients are slow (jax issue 13800). A product also keeps the order of the pixels,
-    which cuDNN's convolutions convert twice. On a CPU convolutions are faster.
+    ``jax.vmap`` turns a product per lane into one batched product. It turns convolutions into
+    grouped convolutions, whose gradients are slow (jax issue 13800). cuDNN's convolutions also
+    convert the order of the pixels twice. On a CPU, convolutions are faster than products.
     """
     token = _PRODUCTS.set(wanted)
     try:
@@ -44,16 +44,16 @@ def _add_inert_bias(outputs: Any, bias: Any) -> Any:
 
 
 PIXELS = 1024
-"""Pixels per product of a kernel's gradient, within :func:`products`."""
+"""Pixels per matrix product in a kernel's gradient, within :func:`products`."""
 
 
 @ops.custom_gradient
 def _product(pixels: Any, kernel: Any, bias: Any) -> Any:
-    """(pixels, channels) times (channels, filters), and an inert bias."""
+    """Multiplies (pixels, channels) by (channels, filters) and adds an inert bias."""
 
     def gradient(upstream: Any) -> tuple[Any, ...]:
-        # The kernel's gradient sums 32,768 pixels of a batch up into some thousand numbers: as one
-        # product it would keep a few of a card's hundred processors busy.
+        # The kernel's gradient reduces a batch's 32,768 pixels to about a thousand numbers. A
+        # single product would occupy only a few of a GPU's hundred processors.
         parts = len(pixels) // PIXELS if len(pixels) % PIXELS == 0 else 1
         x, y = (ops.reshape(v, (parts, -1, v.shape[-1])) for v in (pixels, upstream))
         of_kernel = ops.sum(ops.einsum("npc,npf->ncf", x, y), axis=0)
@@ -65,21 +65,20 @@ def _product(pixels: Any, kernel: Any, bias: Any) -> Any:
 class Conv2D(keras.layers.Conv2D):
     """``keras.layers.Conv2D`` for a convolution that batch normalisation follows directly.
 
-    Batch normalisation subtracts what the bias adds, so the bias's gradient is zero in exact
-    arithmetic. The stock layer computes it in a fifth of a training step on a CPU, and Adam makes
-    steps of full size out of its rounding. Here it is zero (398 images/s instead of 336, see
-    docs/log.md).
+    Batch normalisation subtracts the bias again, so the bias's gradient is zero in exact
+    arithmetic. The stock layer spends a fifth of a training step on a CPU to compute this gradient.
+    Adam then turns rounding errors of the gradient into steps of full size. This layer sets the
+    gradient to zero (398 images/s instead of 336, see docs/log.md).
 
-    A 1x1 convolution without strides is computed as a matrix product, whose gradients are faster on
-    a CPU (436 images/s instead of 403). With strides the slice before it would cost more. Within
-    :func:`products` every convolution is a product of patches: the pixels of each window.
+    A 1x1 convolution without strides is a matrix product, whose gradients are faster on a CPU (436
+    images/s instead of 403). With strides, slicing the inputs would cost more than it saves. Within
+    :func:`products`, every convolution is a product of the kernel and the windows' pixels.
 
     Input: float (batch, height, width, channels).
     """
 
     def call(self, inputs: Any) -> Any:
-        """Convolves the inputs and adds the bias."""
-        # a tensor, since a variable could not go through a custom gradient
+        # A custom gradient accepts tensors, but not variables.
         bias = ops.copy(self.bias) if self.use_bias else None
         batched = _PRODUCTS.get()
         if batched:
@@ -96,14 +95,14 @@ class Conv2D(keras.layers.Conv2D):
         return ops.reshape(outputs, (*places, self.filters))
 
     def _patches(self, inputs: Any) -> Any:
-        """The window of each output pixel: (batch, height, width, window's pixels * channels)."""
+        """Returns each pixel's window: (batch, height, width, pixels of a window * channels)."""
         pads, views = [], []
         for size, window, stride in zip(
             inputs.shape[1:3], self.kernel_size, self.strides, strict=True
         ):
-            last = (math.ceil(size / stride) - 1) * stride  # where the last window begins
+            last = (math.ceil(size / stride) - 1) * stride  # start of the last window
             missing = max(last + window - size, 0)
-            pads.append((missing // 2, missing - missing // 2))  # as padding="same" has it
+            pads.append((missing // 2, missing - missing // 2))  # equals padding="same"
             views.append([slice(first, first + last + 1, stride) for first in range(window)])
         padded = ops.pad(inputs, ((0, 0), *pads, (0, 0)))
         return ops.concatenate([padded[:, *view] for view in itertools.product(*views)], axis=-1)
@@ -111,19 +110,19 @@ class Conv2D(keras.layers.Conv2D):
 
 @ops.custom_gradient
 def _normalize(inputs: Any, gamma: Any, beta: Any, epsilon: Any) -> Any:
-    """``inputs`` normalised by their batch, and its mean and variance, (channels,) each.
+    """Returns the inputs normalised by the batch, and the batch's mean and variance (channels,).
 
-    The variance is right to 2 % where a channel's mean is at most 100 times its deviation.
+    The variance is accurate to 2 % if a channel's mean is at most 100 times its deviation.
     """
-    # One pass gives both sums, forward and backward, because memory limits a step. The stock
-    # layer's variance needs the mean first, and its gradient is that of a dozen operations.
+    # Memory limits the speed of a step, so one pass computes both sums. The stock layer needs one
+    # pass for the mean and another for the variance, and its gradient has a dozen operations.
     mean = ops.mean(inputs, axis=(0, 1, 2))
     variance = ops.maximum(ops.mean(inputs * inputs, axis=(0, 1, 2)) - mean * mean, 0.0)
     inverse = ops.rsqrt(variance + epsilon)
     scale = gamma * inverse
 
     def gradient(upstream: Any) -> tuple[Any, ...]:
-        upstream, *_ = upstream  # the statistics have none
+        upstream, *_ = upstream  # no gradient goes through the statistics
         normalized = (inputs - mean) * inverse
         of_beta = ops.sum(upstream, axis=(0, 1, 2))
         of_gamma = ops.sum(upstream * normalized, axis=(0, 1, 2))
@@ -135,17 +134,16 @@ def _normalize(inputs: Any, gamma: Any, beta: Any, epsilon: Any) -> Any:
 
 
 class BatchNormalization(keras.layers.BatchNormalization):
-    """``keras.layers.BatchNormalization`` of channels, trained in as few passes as possible.
+    """``keras.layers.BatchNormalization`` of channels, trained in fewer passes over memory.
 
-    Outputs, gradients and moving statistics equal the stock layer's within float32 rounding; the
-    biased variance enters the moving average, as in Keras. TensorFlow uses a fused kernel, JAX its
-    own gradient within :func:`products`. Inference and other precisions run the stock code.
+    Outputs, gradients and moving statistics equal the stock layer's within float32 rounding. The
+    moving average gets the biased variance, as in Keras. TensorFlow uses a fused kernel. Within
+    :func:`products`, JAX uses :func:`_normalize`. All other cases run the stock code.
 
     Input and output: float32 (batch, height, width, channels).
     """
 
     def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
-        """Normalises the inputs by the batch (training) or the moving statistics."""
         fused = keras.backend.backend() == "tensorflow" and self.compute_dtype == "float32"
         if not (training and self.trainable and (fused or _PRODUCTS.get())):
             return super().call(inputs, training=training, mask=mask)
@@ -158,10 +156,10 @@ class BatchNormalization(keras.layers.BatchNormalization):
 
 
 def _fused(inputs: Any, gamma: Any, beta: Any, epsilon: float) -> tuple[Any, Any, Any]:
-    """:func:`_normalize` by one kernel of TensorFlow, where Keras composes a dozen."""
-    import tensorflow as tf  # only where TensorFlow is the backend
+    """Computes :func:`_normalize` in one TensorFlow kernel. Keras needs a dozen kernels."""
+    import tensorflow as tf  # JAX's environments do not have it
 
-    # with oneDNN the ReLU that follows is part of it
+    # oneDNN fuses this kernel with the ReLU that follows.
     outputs, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
         x=inputs,
         scale=gamma,
@@ -171,23 +169,22 @@ def _fused(inputs: Any, gamma: Any, beta: Any, epsilon: float) -> tuple[Any, Any
         epsilon=epsilon,
         is_training=True,
     )
-    # the kernel returns n / (n - 1) times the variance that Keras averages
+    # The kernel returns n / (n - 1) times the variance that Keras uses.
     count = tf.cast(tf.size(inputs) // inputs.shape[-1], "float32")
     return outputs, mean, variance * ((count - 1) / count)
 
 
 class MaxPooling2D(keras.layers.MaxPooling2D):
-    """``keras.layers.MaxPooling2D``, 2x2 without overlap: within :func:`products` a maximum.
+    """``keras.layers.MaxPooling2D`` of 2x2 windows, computed as a maximum in :func:`products`.
 
-    XLA's gradient of the stock layer (a select and scatter) does not compile for a GPU with the
-    determinism that exact resume needs (flax issue 4233). If the largest of four values are equal,
-    they share the gradient here; in the stock layer the first one has it.
+    Exact resume needs deterministic operations. With them, XLA cannot compile the stock layer's
+    gradient for a GPU (flax issue 4233). If several values of a window are the largest, they share
+    the gradient. In the stock layer, the first of them gets all of it.
 
-    Input: float (batch, height, width, channels); an odd last row or column is left out.
+    Input: float (batch, height, width, channels). An odd last row or column is ignored.
     """
 
     def call(self, inputs: Any) -> Any:
-        """Takes the largest of each 2x2 window."""
         if not _PRODUCTS.get():
             return super().call(inputs)
         rows, columns = (size // 2 * 2 for size in inputs.shape[1:3])
@@ -200,11 +197,11 @@ FASTER: dict[type, type] = {
     keras.layers.BatchNormalization: BatchNormalization,
     keras.layers.MaxPooling2D: MaxPooling2D,
 }
-"""Maps each Keras layer to this project's replacement."""
+"""Maps each of these Keras layers to its faster replacement."""
 
 
 def fits(layer: keras.layers.Layer) -> bool:
-    """Checks whether this project's layer equals a stock layer of ``FASTER`` in its network."""
+    """Checks whether a layer of ``FASTER`` can replace a stock layer without changing results."""
     if len(layer._inbound_nodes) != 1 or layer.compute_dtype not in ("float32", "float64"):
         return False
     plain = len(layer.input.shape) == 4 and getattr(layer, "data_format", "") != "channels_first"

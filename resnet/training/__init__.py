@@ -1,7 +1,7 @@
-"""One experiment in, one trained and tested network out; exact resume.
+"""Trains and tests one experiment, with exact resume.
 
-:func:`train` is the one loop. Its compiled :class:`Steps` are for one network, or a :class:`Lane`
-of a :class:`Program` for many. :func:`numerics` collects the facts that bits depend on.
+:func:`train` is the loop. It trains one network, or one :class:`Lane` of a :class:`Program` that
+trains several networks. :func:`numerics` collects the facts that a run's bits depend on.
 """
 
 from resnet.training import checkpoints

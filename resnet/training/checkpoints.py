@@ -1,7 +1,7 @@
-"""Checkpoints at a URL: a folder of this machine, or another file system of fsspec (``s3://...``).
+"""Writes and reads checkpoints in a local folder or at a URL that fsspec supports (``s3://...``).
 
-A reader sees the old checkpoint or the new one, never a part. In a folder a checkpoint is written
-aside, flushed to the disk, then renamed; an object store makes each upload visible as a whole.
+A reader sees the old checkpoint or the new one, never a part of a checkpoint. In a folder, the file
+is renamed when it is complete. An object store shows an upload when it is complete.
 """
 
 import contextlib
@@ -22,19 +22,19 @@ from resnet.host.messages import one_line
 
 
 def name(rates: list[float]) -> str:
-    """Names a training's checkpoint by its epoch, from 1, and all learning rates so far."""
+    """Names a checkpoint with its epoch (from 1) and a digest of all learning rates so far."""
     return f"{len(rates):04d}-{hashlib.sha256(json.dumps(rates).encode()).hexdigest()[:16]}"
 
 
 def save(url: str, arrays: dict[str, np.ndarray], meta: dict[str, Any]) -> None:
-    """Writes a checkpoint in the place of the one before.
+    """Writes or replaces a checkpoint.
 
     Args:
-        url: URL or path of the file; its folder is made if missing.
-        arrays: the arrays by name.
-        meta: anything that JSON can hold; :func:`load` returns floats bit for bit.
+        url: URL or path of the file, whose folder is made if necessary.
+        arrays: arrays by name.
+        meta: any JSON value; :func:`load` returns floats bit for bit.
     """
-    # a checkpoint is some MB: it is made in memory and written in one piece, whatever the storage
+    # A checkpoint has a few MB. It is made in memory and written in one piece to any storage.
     buffer = io.BytesIO()
     members: dict[str, Any] = {"meta": np.frombuffer(json.dumps(meta).encode(), "uint8"), **arrays}
     np.savez(buffer, **members)
@@ -42,7 +42,7 @@ def save(url: str, arrays: dict[str, np.ndarray], meta: dict[str, Any]) -> None:
 
 
 def write(url: str, content: bytes) -> None:
-    """Writes a file at once or not at all."""
+    """Writes a file completely or not at all."""
     system, path = url_to_fs(url)
     system.makedirs(system._parent(path), exist_ok=True)
     if isinstance(system, LocalFileSystem):
@@ -52,7 +52,7 @@ def write(url: str, content: bytes) -> None:
 
 
 def prepare(folder: str) -> str:
-    """Writes an empty file and returns its URL, to check before training that files can be written.
+    """Writes an empty file, to check that checkpoints can be written, and returns its URL.
 
     Raises:
         UserError: the file cannot be written.
@@ -60,19 +60,19 @@ def prepare(folder: str) -> str:
     probe = f"{folder}/probe-{uuid.uuid4().hex}"
     try:
         write(probe, b"")
-    except Exception as error:  # each kind of storage has its own
+    except Exception as error:  # each kind of storage raises its own exceptions
         raise UserError(f"--checkpoints {folder}: cannot be written: {one_line(error)}") from None
     return probe
 
 
 def visible(url: str) -> bool:
-    """Checks whether this machine sees a file or folder."""
+    """Checks whether a file or folder exists for this machine."""
     system, path = url_to_fs(url)
     return system.exists(path)
 
 
 def load(url: str) -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:
-    """Reads a checkpoint, if it exists; nothing in it is ever unpickled.
+    """Reads a checkpoint without unpickling anything, or returns None if it does not exist.
 
     Raises:
         UserError: the file is damaged or cannot be read.
@@ -88,14 +88,15 @@ def load(url: str) -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:
         with np.load(io.BytesIO(content), allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
         return arrays, json.loads(arrays.pop("meta").tobytes())
-    except Exception as error:  # NumPy and zipfile raise many kinds
+    except Exception as error:  # NumPy and zipfile raise many kinds of exceptions
         raise UserError(
-            f"{path}: the checkpoint is damaged ({one_line(error)}); --fresh starts the run anew"
+            f"{path}: the checkpoint is damaged ({one_line(error)}). "
+            "Start the run again with --fresh."
         ) from None
 
 
 def remove(url: str) -> None:
-    """Removes a file, or a folder with all files in it, if it exists."""
+    """Removes a file or a folder with all its files, if it exists."""
     system, path = url_to_fs(url)
     with contextlib.suppress(FileNotFoundError):
         system.rm(path, recursive=True)

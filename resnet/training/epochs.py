@@ -1,4 +1,4 @@
-"""The order and the augmentation of images in each epoch, by (seed, epoch, position) alone."""
+"""Draws the order and the augmentation of an epoch's images from (seed, epoch, position) alone."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,23 +11,20 @@ from resnet.network import augmentation
 from resnet.study import Experiment, Validation
 from resnet.training.steps import EVALUATION_BATCH, Batch
 
-# Streams of random numbers; 0 is the weights' (see resnet.network.models).
+# Each stream of random numbers has its own generator.
 _SHUFFLE, _AUGMENT, _VALIDATION_SHUFFLE, _VALIDATION_AUGMENT = 1, 2, 3, 4
-# rows and columns: an image as it is, then its copies moved up, down, left and right
+# Shifts in rows and columns of an image and of its copies, moved up, down, left and right.
 _DIRECTIONS = np.array([(0, 0), (-1, 0), (1, 0), (0, -1), (0, 1)])
 
 
 def split(
     n: int, validation: Validation, labels: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Splits n images into those that train and those that validate.
+    """Splits n images into training and validation images and returns their positions, int32.
 
-    ``ImageDataGenerator(validation_split=f)`` holds out the first ``int(f n)`` images;
-    ``fit(validation_split=f)`` the last ``n - int(n (1 - f))``. A random subset takes the same
-    share of each class of ``labels``, (n,).
-
-    Returns:
-        int32 positions (training, validation).
+    ``ImageDataGenerator(validation_split=f)`` holds out the first ``int(f n)`` images for
+    validation. ``fit(validation_split=f)`` holds out the last ``n - int(n (1 - f))``. A random
+    subset has the same share of each class in ``labels`` (n,).
     """
     positions = np.arange(n, dtype="int32")
     if validation.subset == "first":
@@ -43,7 +40,7 @@ def split(
 
 @dataclass(frozen=True)
 class Epochs:
-    """The batches of each epoch of an experiment with a seed."""
+    """The batches of each epoch, for one experiment and one seed."""
 
     experiment: Experiment
     seed: int
@@ -60,38 +57,38 @@ class Epochs:
         seed: int,
         labels: np.ndarray | None = None,
     ) -> "Epochs":
-        """Plans the epochs of an experiment over ``n`` training images with labels (n,).
+        """Plans the epochs of an experiment on ``n`` images with labels (n,).
 
         Raises:
-            UserError: the images do not fill a training and a validation batch.
+            UserError: there are too few images for a training or a validation batch.
         """
         parts = split(n, experiment.data.validation, labels)
         epochs = cls(experiment, seed, image_shape, *parts)
         batch = experiment.training.batch_size
         if not len(epochs.validation):
             fraction = experiment.data.validation.fraction
-            raise UserError(f"data.validation.fraction: {fraction:g} of {n} images is none")
+            raise UserError(f"data.validation.fraction: {fraction:g} is too small for {n} images")
         if epochs.steps < 1 or epochs.validation_images < 1:
             raise UserError(
                 f"training.batch_size: {batch} is too large for {len(epochs.train)} training and "
-                f"{len(epochs.validation)} validation images; choose a smaller one, or more images"
+                f"{len(epochs.validation)} validation images. Use smaller batches or more images."
             )
         return epochs
 
     def same_classes(self, labels: np.ndarray) -> bool:
-        """Checks whether the images that train and those that validate have the same classes."""
+        """Checks whether training and validation images have the same classes."""
         train, validation = (np.unique(labels[part]) for part in (self.train, self.validation))
         return np.array_equal(train, validation)
 
     @property
     def copies(self) -> int:
-        """Number of times that an epoch shows each training image."""
+        """Number of times that each training image appears in an epoch."""
         ranges = self.experiment.data.augmentation
         return ranges.copies if ranges else 1
 
     @property
     def training_images(self) -> int:
-        """Number of images that an epoch trains on, copies included."""
+        """Number of training images per epoch, copies included."""
         size, count = self.experiment.training.batch_size, len(self.train) * self.copies
         return min(self.steps * size, count)
 
@@ -104,19 +101,18 @@ class Epochs:
 
     @property
     def validation_images(self) -> int:
-        """Number of images that an epoch validates (312 x 32 of 10,000 in the study)."""
+        """Number of validation images per epoch (312 x 32 of 10,000 in the study)."""
         count, batch = len(self.validation), self.experiment.training.batch_size
         return count // batch * batch if self.experiment.data.validation.drop_remainder else count
 
     def batches(self, epoch: int) -> list[Batch]:
-        """Makes the training batches of an epoch."""
         order, moves = self._order(epoch)
         transforms = self._transforms(epoch, _AUGMENT, moves)
         size = self.experiment.training.batch_size
         return list(_slices(order, transforms, size))[: self.steps]
 
     def _order(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
-        """The positions of an epoch's training images, in order, and their shifts (n, 2)."""
+        """Returns an epoch's training images in order: their positions (n,) and shifts (n, 2)."""
         shuffle, images = self.experiment.training.shuffle, np.tile(self.train, self.copies)
         order = np.arange(len(images))
         if shuffle != "never":
@@ -129,22 +125,20 @@ class Epochs:
     def validation_batches(self, epoch: int) -> Iterator[Batch]:
         """Makes the validation batches of an epoch.
 
-        ``ImageDataGenerator.flow`` shuffles validation images too: each epoch leaves out others.
+        ``ImageDataGenerator.flow`` shuffles validation images too. So if ``drop_remainder`` is set,
+        each epoch leaves out other images.
         """
-        validation = self.experiment.data.validation
-        order = self.validation
+        validation, order, transforms = self.experiment.data.validation, self.validation, None
         if validation.drop_remainder:
             order = self._generator(epoch, _VALIDATION_SHUFFLE).permutation(order)
         order = order[: self.validation_images]
-        transforms = (
-            self._transforms(epoch, _VALIDATION_AUGMENT, np.zeros((len(order), 2), int))
-            if validation.augmented
-            else None
-        )
+        if validation.augmented:
+            moves = np.zeros((len(order), 2), int)
+            transforms = self._transforms(epoch, _VALIDATION_AUGMENT, moves)
         return _slices(order, transforms, EVALUATION_BATCH)
 
     def _generator(self, epoch: int, stream: int) -> np.random.Generator:
-        # one generator per epoch and stream: no draw depends on the number of earlier draws
+        # With a generator per epoch and stream, no draw depends on the number of earlier draws.
         return np.random.default_rng([self.seed, epoch, stream])
 
     def _transforms(self, epoch: int, stream: int, moves: np.ndarray) -> np.ndarray | None:

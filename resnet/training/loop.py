@@ -1,11 +1,13 @@
-"""One experiment in, one trained and tested model out; exact resume.
+"""Trains and tests one experiment, with exact resume.
 
-A run killed at any instant and started again ends with the same weights, curves, learning-rate
-drops and test accuracy as one never killed, bit for bit on the same machine. Every random draw
-comes from (seed, epoch, position) or from the checkpoint, and the callbacks see every epoch again.
+If a run is killed at any instant and started again on the same machine, it ends with the same bits
+as a run that was never killed: weights, curves, learning rates and test accuracy. Every random
+draw comes from (seed, epoch, position) or from the checkpoint. After a resume, the callbacks get
+the figures of every epoch again.
 """
 
 import contextlib
+import itertools
 import math
 import time
 from collections.abc import Callable
@@ -25,20 +27,20 @@ from resnet.training.program import make_steps
 from resnet.training.steps import EVALUATION_BATCH, Steps, groups
 
 CHECKPOINT_SECONDS = 60.0
-"""A checkpoint is written after each epoch, and within an epoch that often."""
+"""Time between two checkpoints within an epoch."""
 EVENT_SECONDS = 0.2
-"""The least time between two events of progress."""
+"""Shortest time between two events of progress."""
 
 
 @dataclass(frozen=True)
 class Outcome:
     """A finished training.
 
-    ``history`` has one dict per epoch: epoch (from 1), loss, accuracy, val_loss, val_accuracy,
-    learning_rate, images_per_second, epoch_seconds, and ``time``, when it ended (Unix, s).
-    ``best_epoch`` is the best by early stopping's monitor, else by val_accuracy. The weights of
-    ``tested_epoch`` were tested. ``stopped_epoch`` is 0 if early stopping did not trigger. Another
-    run trained ``shared_epochs``.
+    ``history`` has one dictionary per epoch: epoch (from 1), loss, accuracy, val_loss,
+    val_accuracy, learning_rate, images_per_second, epoch_seconds, and time (Unix time of the
+    epoch's end). ``best_epoch`` has the best value of early stopping's monitor, or of val_accuracy
+    without early stopping. The weights of ``tested_epoch`` were tested. ``stopped_epoch`` is 0 if
+    early stopping did not trigger. Another run trained the first ``shared_epochs`` epochs.
     """
 
     network: keras.Model
@@ -52,7 +54,7 @@ class Outcome:
     test_accuracy: float
 
     def summary(self) -> dict[str, float]:
-        """Returns the figures a reader compares, each a metric of its own."""
+        """Returns the run's final figures, which become its metrics in MLflow."""
         return {
             "test_accuracy": self.test_accuracy,
             "test_loss": self.test_loss,
@@ -69,12 +71,7 @@ class Outcome:
 
 
 def make_callbacks(training: Training, network: keras.Model) -> dict[str, Any]:
-    """Makes Keras's callbacks by the experiment's settings, and attaches them to the network.
-
-    Returns:
-        ``early_stopping`` and ``reduce_lr_on_plateau``, if the experiment has them, in the order
-        in which they act.
-    """
+    """Makes the callbacks of an experiment for a network, in the order in which they act."""
     callbacks: dict[str, Any] = {}
     if stop := training.early_stopping:
         callbacks["early_stopping"] = callback = keras.callbacks.EarlyStopping(
@@ -85,7 +82,7 @@ def make_callbacks(training: Training, network: keras.Model) -> dict[str, Any]:
         if stop.ties == "last":
             higher = _mode(stop.monitor) == "max"
             callback.monitor_op = np.greater_equal if higher else np.less_equal
-            callback.min_delta *= 1 if higher else -1  # as Keras does when it chooses one
+            callback.min_delta *= 1 if higher else -1  # Keras expects this sign
     if reduce := training.reduce_lr_on_plateau:
         callbacks["reduce_lr_on_plateau"] = keras.callbacks.ReduceLROnPlateau(
             **reduce.model_dump(), mode=_mode(reduce.monitor)
@@ -98,12 +95,12 @@ def make_callbacks(training: Training, network: keras.Model) -> dict[str, Any]:
 
 
 def _schedule(training: Training) -> Any:
-    """The experiment's schedule of Keras, a function of the number of epochs done."""
+    """Returns the experiment's Keras schedule, a function of the number of epochs done."""
     if not (named := training.schedule):
         return None
     settings = named.settings
     if named.name == "piecewise_constant":
-        # epochs done, where Keras counts the step that it is at
+        # An experiment's value holds for epochs < boundary, Keras's value for steps <= boundary.
         settings["boundaries"] = [boundary - 1 for boundary in settings["boundaries"]]
     else:
         settings["initial_learning_rate"] = training.learning_rate
@@ -117,10 +114,10 @@ def _mode(monitor: str) -> str:
 class _Trainer:
     """A training in progress.
 
-    After every epoch a checkpoint is kept under the epoch's number and the learning rates so far.
-    Experiments that differ in nothing else that shapes the weights share their checkpoints as long
-    as their rates are equal. So resuming and sharing another run's training are the same: each
-    checkpoint that exists is loaded, and the callbacks see what they saw.
+    After each epoch, the trainer writes a checkpoint. The checkpoint's name has the epoch's number
+    and a digest of all learning rates so far. Runs of one trajectory share their checkpoints as
+    long as their learning rates are equal. So the same code resumes a run and reuses another run's
+    training. It loads each checkpoint that exists and passes the figures to the callbacks.
     """
 
     def __init__(
@@ -137,9 +134,9 @@ class _Trainer:
         self.listener, self.should_stop = listener, should_stop
         self.callbacks = make_callbacks(job.experiment.training, steps.network)
         self.history: events.History = []
-        self.step = 0  # done in the current epoch
-        self.seconds = 0.0  # spent on these steps
-        self.shared_epochs = 0  # which another run has trained
+        self.step = 0  # steps done in the current epoch
+        self.seconds = 0.0  # time spent on these steps
+        self.shared_epochs = 0  # epochs that another run trained
         self.saved_at = time.monotonic()
         self.numerics = numerics(steps.lanes)
         self._schedule = _schedule(job.experiment.training)
@@ -147,46 +144,45 @@ class _Trainer:
 
     @property
     def due(self) -> bool:
-        """Whether there is a further epoch."""
+        """Whether another epoch must be trained."""
         more = len(self.history) < self.job.experiment.training.epochs
         return more and not self.network.stop_training
 
     @property
     def rate(self) -> float:
-        """The learning rate at the moment."""
         return float(keras.ops.convert_to_numpy(self.network.optimizer.learning_rate))
 
     def _set_rate(self) -> None:
-        """Sets the learning rate of the epoch that begins, if there is a schedule."""
+        """Sets the learning rate of the next epoch if the experiment has a schedule."""
         if self._schedule:
             rate = self._schedule(np.float32(len(self.history)))
             self.network.optimizer.learning_rate.assign(rate)
 
-    # -- checkpoints ----------------------------------------------------------------------------
-
     @property
-    def _variables(self) -> list:
+    def _variables(self) -> dict[str, Any]:
         network = self.network
-        return [*network.variables, *network.optimizer.variables, *network.metrics_variables]
+        parts = network.variables, network.optimizer.variables, network.metrics_variables
+        return {f"variable_{i}": variable for i, variable in enumerate(itertools.chain(*parts))}
 
     @property
     def _checkpoint(self) -> str:
-        """The checkpoint of the current epoch, without its suffix."""
+        """The path or URL of the current epoch's checkpoint, without its suffix."""
         rates = [record["learning_rate"] for record in self.history]
         return f"{self.folder}/{checkpoints.name([*rates, self.rate])}"
 
     def save(
         self, record: dict[str, float] | None = None, running: list[np.ndarray] | None = None
     ) -> None:
-        """Writes a checkpoint: of the whole epoch with its ``record``, else of one in progress.
+        """Writes a checkpoint of a complete epoch with the figures ``record``, or within an epoch.
 
-        ``running`` are the running figures after the last step, if the network has others by now.
+        ``running`` has the running figures after the last training step, if validation has replaced
+        them in the network.
         """
         self.steps.pull()
         if running:
             for variable, value in zip(self.network.metrics_variables, running, strict=True):
                 variable.assign(value)
-        arrays = {f"variable_{i}": np.asarray(v) for i, v in enumerate(self._variables)}
+        arrays = {key: np.asarray(variable) for key, variable in self._variables.items()}
         meta = {
             "record": record,
             "step": self.step,
@@ -201,33 +197,27 @@ class _Trainer:
         self.saved_at = time.monotonic()
 
     def _load(self, suffix: str) -> dict[str, Any] | None:
-        """Loads the current epoch's checkpoint, if it exists; returns its ``meta``."""
-        path = self._checkpoint + suffix
+        """Loads the current epoch's checkpoint, if it exists, and returns its ``meta``."""
+        path, variables = self._checkpoint + suffix, self._variables
         found = checkpoints.load(path) if self.due else None
         if found is None:
             return None
         arrays, meta = found
-        try:
-            for i, variable in enumerate(self._variables):
-                variable.assign(arrays.pop(f"variable_{i}"))
-        except (KeyError, ValueError):
-            arrays = {"": np.empty(0)}
-        if arrays:
+        shapes = {key: array.shape for key, array in arrays.items()}
+        if shapes != {key: tuple(variable.shape) for key, variable in variables.items()}:
             raise UserError(
-                f"{path}: the checkpoint is of another network than the code builds now; go back "
-                "to that code, or --fresh starts the run anew"
+                f"{path}: the checkpoint belongs to a network that the code no longer builds. "
+                "Return to the earlier code, or start the run again with --fresh."
             )
+        for key, variable in variables.items():
+            variable.assign(arrays[key])
         return meta
 
     def resume(self) -> dict[str, tuple[str, str]]:
-        """Loads every checkpoint of this training, or of one that it shares.
-
-        Returns:
-            The facts in ``numerics`` that have changed since, as (then, now).
-        """
+        """Loads every checkpoint of this trajectory and returns :attr:`events.Resumed.differs`."""
         metas = []
-        # Keras's BackupAndRestore keeps weights and forgets what callbacks count. Here they see
-        # every epoch again, as long as its checkpoint exists, and count what they counted.
+        # The callbacks get every epoch again, so that their counts are right. Keras's
+        # BackupAndRestore would restore the weights, but not the counts.
         while meta := self._load(".npz"):
             metas.append(meta)
             self.shared_epochs += meta["trained_by"] != self.job.experiment.hash()
@@ -253,14 +243,12 @@ class _Trainer:
             self.save(running=running)
             raise Interrupted
 
-    # -- epochs ---------------------------------------------------------------------------------
-
     def train_epoch(self) -> None:
-        """Trains the rest of an epoch, validates it, and saves it."""
+        """Trains the rest of an epoch, validates, and writes a checkpoint."""
         job, network, epoch, rate = self.job, self.network, len(self.history) + 1, self.rate
         logs = self._train()
-        # A stop from here on goes back to the end of the last step, which the running figures of
-        # training belong to: they are kept while those of validation take their place.
+        # After a stop during validation, the run resumes at the end of the last training step. So
+        # its checkpoint needs the running figures of training, which validation replaces.
         running = [np.asarray(variable) for variable in network.metrics_variables]
         began = time.monotonic()
         logs |= self._validate(running)
@@ -280,7 +268,7 @@ class _Trainer:
             self.listener(events.Stopped(job, epoch, stop.monitor, stop.best_epoch + 1))
 
     def _train(self) -> dict[str, float]:
-        """Makes the epoch's steps that are left; returns its running figures at the end."""
+        """Makes the epoch's remaining steps and returns the epoch's loss and accuracy."""
         steps, epoch, total = self.steps, len(self.history), self.epochs.steps
         if self.step == 0:
             steps.reset()
@@ -291,18 +279,17 @@ class _Trainer:
             steps.train(batches, first)
             self.step += len(batches)
             if time.monotonic() - shown > EVENT_SECONDS or self.step == total:
-                logs = steps.logs() | {"learning_rate": rate}  # waits for the device
+                logs = steps.logs() | {"learning_rate": rate}  # logs() waits for the device
                 self.listener(events.Progress(self.job, epoch + 1, self.step, total, logs))
                 shown = time.monotonic()
             now = time.monotonic()
             self.seconds = now - began
             if now - self.saved_at > CHECKPOINT_SECONDS:
                 self.save()
-                began = time.monotonic() - self.seconds  # saving is not training
+                began = time.monotonic() - self.seconds  # so that saving does not count as training
         return steps.logs()
 
     def _validate(self, running: list[np.ndarray]) -> dict[str, float]:
-        """Returns ``val_loss`` and ``val_accuracy`` of the epoch."""
         shown, total = 0.0, math.ceil(self.epochs.validation_images / EVALUATION_BATCH)
         self.steps.reset()
         for done, batch in enumerate(self.epochs.validation_batches(len(self.history))):
@@ -314,7 +301,7 @@ class _Trainer:
         return {f"val_{name}": value for name, value in self.steps.logs().items()}
 
     def end_epoch(self, record: dict[str, float]) -> None:
-        """Lets the callbacks act on a whole epoch."""
+        """Passes a complete epoch's figures to the callbacks and starts the next epoch."""
         for callback in self.callbacks.values():
             callback.on_epoch_end(len(self.history), dict(record))
         self.history.append(record)
@@ -331,16 +318,15 @@ def train(
     should_stop: Callable[[], bool] = lambda: False,
     make: Callable[[keras.Model, Experiment], Steps] | None = None,
 ) -> Outcome:
-    """Trains one experiment, from its last checkpoint on, and tests it once at the end.
+    """Trains one experiment, starting from its last checkpoint, and tests it once at the end.
 
     ``folder`` is the path or URL of the checkpoints of this dataset, seed and
-    :meth:`resnet.study.Experiment.trajectory`. ``should_stop`` is called between steps; if it
-    returns True, a checkpoint is written. ``make``, by default :func:`make_steps`, makes the
-    compiled steps of the network.
+    :meth:`resnet.study.Experiment.trajectory`. ``should_stop`` is called between steps. ``make``
+    makes the compiled steps of the network, by default with :func:`make_steps`.
 
     Raises:
-        Interrupted: ``should_stop`` returned True.
-        UserError: the checkpoint is damaged, or the dataset too small for the batch size.
+        Interrupted: ``should_stop`` returned True; a checkpoint was written.
+        UserError: a checkpoint is damaged, or the dataset is too small for the batch size.
     """
     images, labels, classes = dataset.x_train, dataset.y_train, len(dataset.classes)
     epochs = Epochs.make(experiment, len(images), images.shape[1:3], seed, labels)
@@ -357,7 +343,7 @@ def train(
 
 
 def _tested(trainer: _Trainer, dataset: Dataset) -> Outcome:
-    """Restores the weights that the settings ask for, and tests them, once."""
+    """Restores the weights that the settings ask for, and tests them once."""
     network, history = trainer.network, trainer.history
     settings = trainer.job.experiment.training.early_stopping
     best_epoch = 1 + int(np.argmax([record["val_accuracy"] for record in history]))
@@ -366,9 +352,8 @@ def _tested(trainer: _Trainer, dataset: Dataset) -> Outcome:
         stop = trainer.callbacks["early_stopping"]
         best_epoch = stop.best_epoch + 1
         stopped_epoch = stop.stopped_epoch + 1 if network.stop_training else 0
-        if settings.restore_best_weights == "always" or (
-            settings.restore_best_weights == "when_stopped" and stopped_epoch
-        ):
+        restore = settings.restore_best_weights
+        if restore == "always" or (restore == "when_stopped" and stopped_epoch):
             stop.on_train_end()
             tested_epoch = best_epoch
     predicted = trainer.steps.probabilities(dataset.x_test)

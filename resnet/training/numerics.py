@@ -1,4 +1,4 @@
-"""What a run's bits depend on besides experiment, data and seed."""
+"""Collects the facts that a run's bits depend on besides experiment, data and seed."""
 
 import contextlib
 import functools
@@ -12,21 +12,18 @@ from resnet import DETERMINISM
 from resnet.host import command_lines, machine, version
 from resnet.network import keras
 
-# variables that withhold instructions from a backend, or set how it computes
+# These variables limit the instructions that a backend uses, or set how the backend computes.
 _VARIABLES = {"tensorflow": ("ONEDNN_MAX_CPU_ISA", "TF_ENABLE_ONEDNN_OPTS"), "jax": ("XLA_FLAGS",)}
 
 
 def numerics(lanes: int = 1) -> dict[str, str]:
-    """Collects the facts that bits depend on.
+    """Returns the facts that a run's bits depend on, by name.
 
-    The number of threads and the width of the vector registers set how sums are split. On rung 1's
-    quick profile one thread instead of two moved the first epoch's loss from 1.569 to 1.604, and
-    AVX2 instead of AVX-512 to 1.527.
-
-    Returns:
-        ``backend``, ``device``, ``threads`` (of one operation), ``lanes`` of the compiled program,
-        ``precision`` (of products), ``instruction_set`` (the processor's newest, with the variables
-        that withhold it from the backend), ``version.<package>``, ``git_commit``, ``git_dirty``.
+    For example, threads and instruction sets determine how sums are split. In rung 1's quick
+    profile, the first epoch's loss is 1.569 with two threads and AVX-512, 1.604 with one thread,
+    and 1.527 with AVX2. ``threads`` counts the threads per operation. ``precision`` is the
+    precision of products. ``instruction_set`` names the processor's newest instruction set and the
+    variables that limit the backend's use of it.
     """
     backend = keras.backend.backend()
     names = [name for name in _VARIABLES.get(backend, ()) if name in os.environ]
@@ -51,10 +48,10 @@ _code = functools.cache(version)
 
 @functools.cache
 def accelerator() -> Any:
-    """Returns JAX's device if it is not the CPU; None on a CPU or with another backend.
+    """Returns JAX's device, or None on a CPU or with another backend.
 
-    Arrays stay with the CPU unless they are put on the device: a network is hundreds of small
-    arrays, set and read one by one.
+    Arrays stay on the CPU unless they are put on the device, because Keras sets and reads a
+    network's hundreds of small arrays one by one.
     """
     if keras.backend.backend() != "jax":
         return None
@@ -63,7 +60,7 @@ def accelerator() -> Any:
     device = jax.devices()[0]
     if device.platform == "cpu":
         return None
-    with contextlib.suppress(RuntimeError):  # JAX_PLATFORMS may leave the CPU out
+    with contextlib.suppress(RuntimeError):  # JAX_PLATFORMS may exclude the CPU
         jax.config.update("jax_default_device", jax.devices("cpu")[0])
     return device
 
@@ -78,7 +75,7 @@ def _threads() -> int:
 
 
 def _tensorflow_gpu() -> dict[str, Any]:
-    """TensorFlow's details of its first GPU; empty without one, or with another backend."""
+    """Returns the details of TensorFlow's first GPU; empty without a GPU or on another backend."""
     if keras.backend.backend() != "tensorflow":
         return {}
     import tensorflow as tf
@@ -96,7 +93,7 @@ def _device() -> str:
 
 
 def _precision() -> str:
-    """The precision of float32 products; TF32 keeps 10 of a factor's 23 bits."""
+    """Returns the precision of float32 products. TF32 keeps 10 of the 23 bits of a mantissa."""
     if device := accelerator():
         import jax
 
@@ -112,7 +109,7 @@ def _precision() -> str:
         capability = float(".".join(map(str, gpu.get("compute_capability", (0,)))))
     else:
         return "float32"
-    # NVIDIA's libraries obey the variable, whatever a framework asks for
+    # NVIDIA's libraries obey this variable even if a framework asks for TF32.
     able = capability >= 8 and os.environ.get("NVIDIA_TF32_OVERRIDE") != "0"
     return "tf32" if rounded and able else "float32"
 
@@ -122,22 +119,22 @@ def device_warnings() -> list[str]:
     lines = []
     if gpu := _unused_gpu():
         lines.append(
-            f"this machine has a GPU ({gpu}), which {keras.backend.backend()} does not use: "
-            "make gpu, then KERAS_BACKEND=jax .venv-gpu/bin/python runner.py ...; if that is what "
-            f"you run,  {command_lines.command('-c', 'import jax; jax.devices()')}  tells why"
+            f"{keras.backend.backend()} does not use this machine's GPU ({gpu}). To use it, type  "
+            "make gpu  and then  KERAS_BACKEND=jax .venv-gpu/bin/python runner.py ...  If you did, "
+            f" {command_lines.command('-c', 'import jax; jax.devices()')}  shows the reason"
         )
     if accelerator() and f"{DETERMINISM}=true" not in os.environ["XLA_FLAGS"].lower():
-        lines.append(f"XLA_FLAGS sets {DETERMINISM}: no run here will have the same bits twice")
+        lines.append(f"runs cannot be repeated exactly, because XLA_FLAGS turns {DETERMINISM} off")
     return lines
 
 
 def _unused_gpu() -> str:
-    """The name of a GPU that is not used, unless the user hides it."""
+    """Returns the name of a GPU that the backend does not use, unless the user hides the GPU."""
     hidden = os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1")
     if hidden or os.environ.get("JAX_PLATFORMS") == "cpu" or accelerator() or _tensorflow_gpu():
         return ""
     query = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
-    with contextlib.suppress(OSError, subprocess.SubprocessError):  # no driver, or no device
+    with contextlib.suppress(OSError, subprocess.SubprocessError):  # without a driver or device
         output = subprocess.check_output(query, text=True, timeout=10, stderr=subprocess.DEVNULL)  # noqa: S603
         return output.partition("\n")[0]
     return ""

@@ -1,9 +1,9 @@
-"""Compiled steps on JAX: one program for several networks of one shape, side by side in lanes.
+"""Compiled steps on JAX: one program trains several networks of the same shape, one per lane.
 
-A training step of one of the study's networks is some hundred small kernels, far too small to fill
-a GPU. So weights, optimizers, metrics and dropout states have a leading axis of lanes
-(``jax.vmap``); the images exist once. Each lane is a :class:`Steps`, used by a thread of its own.
-Its bits depend on its own calls and on the number of lanes, never on the other lanes.
+A training step of the study's networks has hundreds of kernels, each too small to fill a GPU. So
+weights, optimizers, metrics and dropout states have a leading axis of lanes (``jax.vmap``). The
+images are stored once. Each lane has its own :class:`Steps` and thread. A run's bits depend on the
+number of lanes, but never on the other lanes.
 """
 
 import threading
@@ -23,12 +23,12 @@ from resnet.training.numerics import accelerator
 from resnet.training.steps import EVALUATION_BATCH, Batch, Steps, TensorFlowSteps, look_up
 
 STEPS = 50
-"""Steps per call on an accelerator: at batch 32 a GPU is done before Python calls again."""
+"""Steps per call on an accelerator, which finishes a step before Python can call the next step."""
 PATIENCE = 5.0
 """Seconds for which lanes wait for a missing lane."""
 
 Place = tuple[bool, int, int]
-"""A call's place in an epoch: whether it validates, the number and length of its first batch."""
+"""A call's place in an epoch: whether it validates, and its first batch's number and length."""
 
 
 @dataclass
@@ -39,14 +39,14 @@ class _Call:
 
 
 class Program:
-    """One compiled training step, and one validation step, for several networks.
+    """A compiled training step and a compiled validation step for several networks.
 
-    Lanes meet: one call serves all lanes that are at the same place of their epochs; the others
-    keep their state. If lanes are at several places, the next place after the last call's comes
-    first. So a lane that joins the others waits until they are at its place. A lane that is missing
-    for longer than ``PATIENCE``, for example because its store is away, is left behind.
+    One call serves all lanes that are at the same place of their epochs. The other lanes keep their
+    state. If lanes are at several places, the place after the last call's place comes first. So a
+    lane that joins waits until the other lanes reach its place. The other lanes wait at most
+    ``PATIENCE`` for a missing lane, for example if its store cannot be reached.
 
-    Images are uint8 (n, height, width, channels), labels integer (n,); ``scale`` divides pixels.
+    Images are uint8 (n, height, width, channels), labels integer (n,). ``scale`` divides pixels.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class Program:
         import jax
 
         self.lanes = lanes
-        # inside a loop XLA's convolutions on a CPU take five times as long
+        # On a CPU, XLA's convolutions take five times as long inside a loop.
         self.per_call = STEPS if accelerator() else 1
         self.products = lanes > 1 or accelerator() is not None
         self._scale = scale
@@ -70,11 +70,11 @@ class Program:
         data = ops.convert_to_tensor(images, "uint8"), ops.one_hot(labels, classes)
         self._data = jax.device_put(data, accelerator())
         self._meeting = threading.Condition()
-        self._state: list[Any] = []  # (lanes, ...) of each variable; for one lane (...)
+        self._state: list[Any] = []  # values of variables, with a leading axis if lanes > 1
         self._fetched: tuple[list[Any], list[np.ndarray]] = [], []
         self._calls: dict[int, _Call] = {}
         self._awaited: set[int] = set()  # lanes of the last call
-        self._coming: set[int] = set()  # lanes that were taken and made no call yet
+        self._coming: set[int] = set()  # taken lanes that have not made a call yet
         self._free = list(reversed(range(lanes)))
         self._last: Place | None = None
         self._since = 0.0
@@ -102,10 +102,9 @@ class Program:
             self._meeting.notify_all()
 
     def build(self, network: keras.Model, sizes: list[int]) -> None:
-        """Compiles the steps of a network, whose values do not matter.
+        """Compiles the steps of a network.
 
-        ``sizes`` has four counts: weights, other variables, optimizer variables and metric
-        variables.
+        ``sizes`` counts weights, other variables, optimizer variables and metric variables.
         """
         import jax
         import jax.numpy as jnp
@@ -125,7 +124,7 @@ class Program:
             return metrics
 
         def compiled(one: Callable[[list, tuple], list]) -> Callable:
-            """Compiles a step of one network; it returns a state, or the last arrays of one."""
+            """Compiles one network's step, which returns a state or the last arrays of a state."""
 
             def step(state: list, data: tuple[Any, Any], active: Any, at: Any, how: Any) -> list:
                 after = one(state, look_up(*data, at, how, self._scale, self._apply))
@@ -160,7 +159,7 @@ class Program:
         self._put, self.predict = put, predict
 
     def enter(self, lane: int, network: keras.Model, values: list[Any], sizes: list[int]) -> None:
-        """Sets a lane's first state; compiles the program if it is the first of all lanes."""
+        """Sets a lane's initial state. The first lane also compiles the program."""
         import jax
         import jax.numpy as jnp
 
@@ -172,7 +171,7 @@ class Program:
         self.put(lane, dict(enumerate(values)))
 
     def put(self, lane: int, values: dict[int, Any]) -> None:
-        """Replaces arrays of a lane's state; the keys of ``values`` are their positions."""
+        """Replaces arrays of a lane's state. ``values`` maps positions in the state to arrays."""
         import jax
 
         with self._meeting:
@@ -184,7 +183,7 @@ class Program:
             self._state = state
 
     def get(self, lane: int) -> list[np.ndarray]:
-        """Fetches a lane's state to the host; lanes that ask at once share the transfer."""
+        """Copies a lane's state to the host. All lanes share one transfer per call."""
         import jax
 
         with self._meeting:
@@ -193,7 +192,7 @@ class Program:
             return [self._of(lane, array) for array in self._fetched[1]]
 
     def last(self, lane: int, count: int) -> list[np.ndarray]:
-        """Returns the last arrays of a lane's state."""
+        """Returns the last ``count`` arrays of a lane's state."""
         import jax
 
         return [self._of(lane, array) for array in jax.device_get(self._state[-count:])]
@@ -202,13 +201,13 @@ class Program:
         return array[lane] if self.lanes > 1 else array
 
     def meet(self, lane: int, place: Place, batches: list[Batch]) -> None:
-        """Makes a lane's call together with all lanes that are at the same place."""
+        """Makes a lane's call together with the calls of all lanes at the same place."""
         with self._meeting:
             mine = self._calls[lane] = _Call(place, batches)
             self._coming.discard(lane)
             if not self._awaited and len(self._calls) == 1:
                 if self._last is None and self.lanes > 1:
-                    try:  # the first lane compiles while the others are built
+                    try:  # the first lane compiles while the other lanes' networks are built
                         self._make({lane: mine}, active=False)
                     except Exception:
                         del self._calls[lane]
@@ -226,7 +225,7 @@ class Program:
             raise mine.error
 
     def _next(self) -> None:
-        """Makes the next call for all lanes at its place."""
+        """Chooses the next place and makes the call for all lanes at this place."""
         places = sorted({call.place for call in self._calls.values()})
         place = next((p for p in places if self._last is None or p >= self._last), places[0])
         together = {n: call for n, call in self._calls.items() if call.place == place}
@@ -241,38 +240,36 @@ class Program:
         self._meeting.notify_all()
 
     def _make(self, calls: dict[int, _Call], *, active: bool = True) -> None:
-        """Makes a call for some lanes; the others keep their state."""
+        """Makes a call for some lanes. The other lanes keep their state."""
         import jax
 
         (validates, _, length), *_ = (call.place for call in calls.values())
         shape = (1 if validates else self.per_call, self.lanes)
         mask = np.zeros(shape, bool)
         positions = np.zeros((*shape, length), "int32")
-        transforms = None
+        _, first = next(iter(calls.values())).batches[0]  # all batches have transforms, or none has
+        transforms = None if first is None else np.zeros((*shape, *first.shape), first.dtype)
         for lane, call in calls.items():
             for step, (those, how) in enumerate(call.batches):
                 mask[step, lane], positions[step, lane] = active, those
-                if how is not None:
-                    if transforms is None:
-                        transforms = np.zeros((*shape, *how.shape), how.dtype)
+                if transforms is not None:
                     transforms[step, lane] = how
         compiled = self._test if validates else self._train
         new = compiled(self._state, self._data, (mask, positions, transforms))
         self._state = [*self._state[: len(self._state) - len(new)], *new]
-        if self.lanes > 1:  # or a lane that waits for the device seems to be missing
+        if self.lanes > 1:  # otherwise a lane that waits for the device would count as missing
             jax.block_until_ready(new)
 
 
 class Lane:
-    """A run's lane in a program; it makes the run's :class:`Steps`."""
+    """A run's lane in a program. Calling it makes the run's :class:`Steps`."""
 
     def __init__(self, program: Program):
         self.program = program
         self._number: int | None = program.take()
 
     def __call__(self, network: keras.Model, experiment: Experiment) -> Steps:
-        """Makes the steps of a built network."""
-        if self._number is None:  # given back, because another process had taken the run over
+        if self._number is None:  # the lane was given back when another process took the run
             self._number = self.program.take()
         return _JaxSteps(network, experiment, self, self._number)
 
@@ -284,7 +281,7 @@ class Lane:
 
 
 class _JaxSteps(Steps):
-    """Steps of a lane; variables are pushed into the program's state and pulled from it."""
+    """Steps of a lane, whose variables are pushed to the program's state and pulled from it."""
 
     def __init__(self, network: keras.Model, experiment: Experiment, place: Lane, lane: int):
         super().__init__(network, experiment)
@@ -350,9 +347,9 @@ class _JaxSteps(Steps):
 def make_steps(
     network: keras.Model, images: np.ndarray, labels: np.ndarray, experiment: Experiment
 ) -> Steps:
-    """Makes :class:`Steps` of one network for Keras's backend.
+    """Makes the :class:`Steps` of one network for the current backend.
 
-    Images are uint8 (n, height, width, channels), labels integer (n,) class indices.
+    Images are uint8 (n, height, width, channels), labels integer class indices (n,).
     """
     if keras.backend.backend() == "jax":
         classes = network.output.shape[-1]

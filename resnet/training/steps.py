@@ -1,8 +1,8 @@
-"""Compiled training and evaluation steps over images that stay where the network is.
+"""Compiled training and evaluation steps; :mod:`resnet.training.program` has them for JAX.
 
-The mathematics is Keras's own ``train_step`` and ``test_step``. The compiled program looks images
-up by their positions, scales and augments them, so that a call passes positions and transforms
-only. :mod:`resnet.training.program` has the steps on JAX.
+Steps use Keras's own ``train_step`` and ``test_step``. The images stay on the network's device. A
+call passes only positions and transforms, and the compiled program looks the images up, scales and
+augments them.
 """
 
 import functools
@@ -16,30 +16,31 @@ from keras import ops
 from resnet.network import augmentation, keras, multiply_adds
 from resnet.study import Experiment, Training, signatures
 
-EVALUATION_BATCH = 256  # larger than the training batch: inference does not depend on it
-
+EVALUATION_BATCH = 256
+"""Images per batch in validation and testing. The results do not depend on this number."""
 SMALL, STEPS = 50e6, 100
-"""Below 50e6 multiply-adds per batch, a call of TensorFlow makes 100 steps.
+"""A call makes 100 steps on TensorFlow if a batch needs fewer than 50e6 multiply-adds.
 
-A call takes some 0.4 ms, a step of the study's networks 50 ms and more, of a dense network 0.1 ms.
+A call takes 0.4 ms on top of its steps. A step takes at least 50 ms with the study's networks, but
+only 0.1 ms with a dense network.
 """
 
 Batch = tuple[np.ndarray, np.ndarray | None]
-"""int32 (n,) positions in the images; float32 (n, 6), (n, 8) or (n, 14) transforms, or None."""
+"""Positions of images, int32 (n,), and transforms: float32 (n, 6), (n, 8), (n, 14) or None."""
 
 
 class Steps:
-    """One network's compiled steps over one set of images.
+    """Compiled steps of one network on one set of images.
 
     Args:
-        network: a built network; it is compiled here.
-        experiment: gives optimizer, loss, pixel scale and fill mode.
+        network: built network, which the constructor compiles.
+        experiment: settings of optimizer, loss, pixel scale and fill mode.
     """
 
     lanes = 1
-    """Number of networks that the compiled program is for."""
+    """Number of networks that the compiled program trains side by side."""
     per_call = 1
-    """Number of steps for a call of :meth:`train`."""
+    """Largest number of steps per call of :meth:`train`."""
 
     def __init__(self, network: keras.Model, experiment: Experiment):
         self.network = network
@@ -52,7 +53,7 @@ class Steps:
             loss=smoothed if training.label_smoothing else "categorical_crossentropy",
             metrics=["accuracy"],
         )
-        # loss, metrics and optimizer make variables on first use, which must not be while tracing
+        # Loss, metrics and optimizer create variables on first use. Tracing must not create any.
         some = ops.one_hot([0], network.output.shape[-1])
         network.compute_loss(y=some, y_pred=some)
         network.compute_metrics(None, some, some)
@@ -60,11 +61,11 @@ class Steps:
         network.reset_metrics()
 
     def reset(self) -> None:
-        """Resets the running loss and accuracy; takes over the network's learning rate."""
+        """Resets the running loss and accuracy, and applies the network's learning rate."""
         self.network.reset_metrics()
 
     def logs(self) -> dict[str, float]:
-        """Returns running ``loss`` and ``accuracy`` since :meth:`reset`."""
+        """Returns the running ``loss`` and ``accuracy`` since :meth:`reset`."""
         return {k: float(v) for k, v in self.network.get_metrics_result().items()}
 
     def train(self, batches: list[Batch], step: int) -> None:
@@ -72,34 +73,34 @@ class Steps:
 
         Args:
             batches: up to ``per_call`` batches of one size, from :func:`groups`.
-            step: the number of the first one in its epoch.
+            step: number of the first batch in its epoch.
         """
         raise NotImplementedError
 
     def test(self, batch: Batch, number: int) -> None:
-        """Adds one batch, the epoch's ``number``-th of validation, to the running figures."""
+        """Adds the epoch's validation batch with this number to the running figures."""
         raise NotImplementedError
 
     def pull(self) -> None:
-        """Brings the network's variables up to date with the steps done."""
+        """Sets the network's variables to their values after the last step."""
 
     def push(self) -> None:
-        """Makes the next steps start from the network's variables as they are now."""
+        """Makes the next step start from the current values of the network's variables."""
 
     def close(self) -> None:
-        """Ends the training; the network stays."""
+        """Ends the training and keeps the network."""
 
     def probabilities(self, images: np.ndarray) -> np.ndarray:
-        """Predicts class probabilities (n, classes) of images, uint8 (n, height, width, channels).
+        """Predicts class probabilities (n, classes) with the network's variables.
 
-        It uses the network's variables as they are now, in inference mode.
+        Images are uint8 (n, height, width, channels).
         """
         scaled = images.astype("float32") / np.float32(self._pixel_scale)
         return self.network.predict(scaled, batch_size=EVALUATION_BATCH, verbose=0)
 
 
 def _optimizer(training: Training) -> Any:
-    """The experiment's optimizer of Keras, by default Adam."""
+    """Returns the experiment's Keras optimizer, by default Adam."""
     if not (named := training.optimizer):
         return keras.optimizers.Adam(training.learning_rate)
     kind = signatures.keras_class(keras.optimizers, named.name)
@@ -107,7 +108,7 @@ def _optimizer(training: Training) -> Any:
 
 
 class TensorFlowSteps(Steps):
-    """Steps of one network, made as :func:`resnet.training.make_steps` says."""
+    """Steps of one network on TensorFlow. For arguments see :func:`resnet.training.make_steps`."""
 
     def __init__(
         self,
@@ -118,11 +119,10 @@ class TensorFlowSteps(Steps):
     ):
         import tensorflow as tf
 
-        # the same program on the same machine then gives the same bits; it costs 4 % of a step on
-        # a CPU
+        # Exact resume needs determinism, which makes a step 4 % slower on a CPU.
         tf.config.experimental.enable_op_determinism()
         super().__init__(network, experiment)
-        # uint8 takes a quarter of float32's memory: all of CIFAR-10 is 154 MB on the device
+        # uint8 needs a quarter of float32's memory. CIFAR-10's training images take 154 MB.
         pixels = ops.convert_to_tensor(images, "uint8")
         truth = ops.one_hot(labels, network.output.shape[-1])
         apply = functools.partial(augmentation.apply, fill_mode=self._fill_mode)
@@ -137,7 +137,7 @@ class TensorFlowSteps(Steps):
                 with tf.control_dependencies([*network.train_step(data).values()]):
                     return i + 1
 
-            # one after the other, as the steps of single calls
+            # Like the steps of single calls, these steps run one after the other.
             count = positions.shape[0]
             tf.while_loop(lambda i: i < count, one, [tf.constant(0)], parallel_iterations=1)
 
@@ -168,11 +168,7 @@ def look_up(
     scale: float,
     apply: Callable[[Any, Any], Any] = augmentation.apply,
 ) -> tuple[Any, Any]:
-    """Makes a batch from positions and transforms.
-
-    Returns:
-        Tensors (batch, height, width, channels) in [0, 1] and (batch, classes).
-    """
+    """Makes a batch: images (batch, height, width, channels) in [0, 1], labels (batch, classes)."""
     x = ops.cast(ops.take(images, positions, axis=0), "float32") / scale
     if transforms is not None:
         x = apply(x, transforms)
@@ -180,12 +176,12 @@ def look_up(
 
 
 def groups(batches: list[Batch], size: int, start: int = 0) -> Iterator[tuple[int, list[Batch]]]:
-    """Groups an epoch's batches, from number ``start`` on, into calls of :meth:`Steps.train`.
+    """Groups an epoch's batches from number ``start`` into calls of :meth:`Steps.train`.
 
-    A call ends at each multiple of ``size``, and its batches have one length.
+    A call ends at each multiple of ``size``, and all its batches have the same length.
 
     Yields:
-        The number of a call's first batch, and its batches.
+        The number of a call's first batch, and the call's batches.
     """
     numbered = list(enumerate(batches))[start:]
     for _, call in groupby(numbered, key=lambda item: (item[0] // size, len(item[1][0]))):

@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import keras
 import numpy as np
 import pytest
@@ -22,7 +25,7 @@ def build(name, seed=0, shape=(32, 32, 3)):
         ("vgg", 763_530, 9, 67_224_832),
     ],
 )
-def test_the_study_s_networks_have_their_size(name, parameters, convolutions, multiply_adds):
+def test_the_study_s_networks_have_the_expected_size(name, parameters, convolutions, multiply_adds):
     network = build(name)
     assert network.count_params() == parameters
     found = [layer for layer in network.layers if isinstance(layer, keras.layers.Conv2D)]
@@ -33,54 +36,46 @@ def test_the_study_s_networks_have_their_size(name, parameters, convolutions, mu
     assert dropout == rates.get(name, [])
 
 
-def test_the_bottleneck_is_conv_bn_relu_thrice_then_add_then_relu():
+def test_a_bottleneck_block_has_three_convolutions_and_a_shortcut():
     image = keras.Input((8, 8, 64))
     network = keras.Model(image, models.identity_block(image, [16, 16, 64], "b"))
     kinds = [type(layer).__name__ for layer in network.layers[1:]]
     main = ["Conv2D", "BatchNormalization", "Activation"] * 3
     assert kinds == [*main[:-1], "Add", "Activation"]
-    assert [network.get_layer(f"b_conv{i}").kernel_size for i in (1, 2, 3)] == [
-        (1, 1),
-        (3, 3),
-        (1, 1),
-    ]
+    sizes = [network.get_layer(f"b_conv{i}").kernel_size for i in (1, 2, 3)]
+    assert sizes == [(1, 1), (3, 3), (1, 1)]
     shrunk = models.convolutional_block(image, [32, 32, 128], "c")
     assert shrunk.shape == (None, 4, 4, 128)
 
 
-def test_images_too_small_for_the_network_are_said_in_one_line():
+def test_images_too_small_for_the_network_are_a_user_error():
     assert build("vgg", shape=(9, 8, 3)).output_shape == (None, 10)
-    with pytest.raises(UserError, match="of images of 9 x 7 3 poolings leave none"):
+    with pytest.raises(UserError, match="3 groups are too many for images of 9 x 7"):
         build("vgg", shape=(9, 7, 3))
 
 
-def test_weights_follow_the_seed_alone():
+def test_initial_weights_depend_on_the_seed_alone():
     first, again, other = (build("05_deeper_dropout", seed) for seed in (0, 0, 1))
     for a, b in zip(first.variables, again.variables, strict=True):
         np.testing.assert_array_equal(a.numpy(), b.numpy())
     pairs = zip(first.variables, other.variables, strict=True)
     differing = [a.path for a, b in pairs if not np.array_equal(a.numpy(), b.numpy())]
-    assert len(differing) == 51 + 1 + 1  # kernels of the convolutions, the classifier; dropout
+    assert len(differing) == 51 + 1 + 1  # kernels of convolutions and classifier, dropout's state
     assert not any(layer.bias.numpy().any() for layer in first.layers if hasattr(layer, "kernel"))
 
 
-def test_a_deeper_rung_starts_its_other_layers_from_the_same_weights():
+def test_a_deeper_rung_keeps_the_initial_weights_of_the_layers_it_shares():
     shallow, deep = build("02_augmentation"), build("05_deeper_dropout")
     added = {layer.name for layer in deep.layers} - {layer.name for layer in shallow.layers}
-    assert {name.split("_conv")[0] for name in added if "_conv" in name} == {
-        "stage2_block6",
-        "stage2_block7",
-        "stage3_block5",
-        "stage3_block6",
-        "stage4_block3",
-    }
+    blocks = {f"stage{s}_block{b}" for s, b in ((2, 6), (2, 7), (3, 5), (3, 6), (4, 3))}
+    assert {name.split("_conv")[0] for name in added if "_conv" in name} == blocks
     for layer in shallow.layers:
         for a, b in zip(layer.variables, deep.get_layer(layer.name).variables, strict=True):
             np.testing.assert_array_equal(a.numpy(), b.numpy())
 
 
 def step(layer, x, weight):
-    """Output, gradients and moving statistics of one training call."""
+    """Returns output, gradients and moving statistics of one training call."""
     import tensorflow as tf
 
     x = tf.Variable(x)
@@ -88,12 +83,10 @@ def step(layer, x, weight):
         y = layer(x, training=True)
         loss = tf.reduce_sum(y * weight)
     gradients = tape.gradient(loss, [x, layer.gamma, layer.beta])
-    return [
-        np.asarray(value) for value in (y, *gradients, layer.moving_mean, layer.moving_variance)
-    ]
+    return [*map(np.asarray, (y, *gradients, layer.moving_mean, layer.moving_variance))]
 
 
-@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="a kernel of TensorFlow's")
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="uses a TensorFlow kernel")
 @pytest.mark.parametrize("shape", [(32, 16, 16, 8), (2, 1, 1, 3), (5, 7, 3, 1)])
 def test_fused_batch_normalization_equals_the_stock_layer(shape):
     generator = np.random.default_rng(0)
@@ -109,7 +102,7 @@ def test_fused_batch_normalization_equals_the_stock_layer(shape):
         x = generator.normal(0.5, 2, shape).astype("float32")
         weight = generator.normal(size=shape).astype("float32")
         for ours, theirs in zip(step(fused, x, weight), step(stock, x, weight), strict=True):
-            # sums over the batch carry rounding of the order of the summands' magnitude
+            # The rounding of a sum over the batch is in proportion to its summands.
             np.testing.assert_allclose(ours, theirs, rtol=2e-4, atol=2e-5 * np.sqrt(x.size))
     x = generator.normal(size=shape).astype("float32")
     np.testing.assert_allclose(
@@ -118,17 +111,13 @@ def test_fused_batch_normalization_equals_the_stock_layer(shape):
 
 
 def test_a_saved_model_loads_in_plain_keras(tmp_path):
-    import subprocess
-    import sys
-
-    e = change(
-        STUDY.experiment("05_deeper_dropout"), {"model": {"identity_blocks": [1, 0, 0]}}, "x"
-    )
+    small = {"model": {"identity_blocks": [1, 0, 0]}}
+    e = change(STUDY.experiment("05_deeper_dropout"), small, "x")
     network = building.build(e, (8, 8, 3), 10, 0)
     x = np.random.default_rng(0).integers(0, 256, (4, 8, 8, 3), "uint8")
     building.served(network, 255.0).save(tmp_path / "model.keras")
     np.save(tmp_path / "x.npy", x)
-    # in an empty folder and isolated mode, where this project cannot be imported by accident
+    # An empty folder and isolated mode make sure that this project is not imported by accident.
     script = (
         "import sys, keras, numpy as np; assert 'resnet' not in sys.modules;"
         "m = keras.models.load_model('model.keras');"
@@ -136,12 +125,8 @@ def test_a_saved_model_loads_in_plain_keras(tmp_path):
         "assert 'resnet' not in sys.modules"
     )
     subprocess.run([sys.executable, "-I", "-c", script], cwd=tmp_path, check=True)
-    np.testing.assert_allclose(
-        np.load(tmp_path / "y.npy"),
-        network.predict(x / np.float32(255), verbose=0),
-        rtol=1e-5,
-        atol=1e-6,
-    )
+    expected = network.predict(x / np.float32(255), verbose=0)
+    np.testing.assert_allclose(np.load(tmp_path / "y.npy"), expected, rtol=1e-5, atol=1e-6)
 
 
 K = keras.layers
@@ -168,8 +153,7 @@ def sequence(kinds):
 
 @pytest.mark.parametrize("why", ELSEWHERE)
 @pytest.mark.parametrize("products", [False, True])
-def test_our_layers_are_put_in_only_where_they_equal_keras_s(why, products):
-    """An activation was ignored, so that what was saved was not what was tested."""
+def test_faster_layers_replace_only_layers_whose_results_they_reproduce(why, products):
     x = np.random.default_rng(0).normal(size=(8, 7, 7, 4)).astype("float32")
     plain = sequence(ELSEWHERE[why])
     ours = building.faster(plain)
@@ -178,12 +162,12 @@ def test_our_layers_are_put_in_only_where_they_equal_keras_s(why, products):
             np.testing.assert_allclose(
                 ours(x, training=training), plain(x, training=training), atol=1e-5
             )
-    mine = {type(layer) for layer in ours.layers} & {*layers.FASTER.values()}
-    assert layers.Conv2D not in mine and layers.MaxPooling2D not in mine
+    kinds = {type(layer) for layer in ours.layers}
+    assert layers.Conv2D not in kinds and layers.MaxPooling2D not in kinds
 
 
 @pytest.mark.parametrize("name", ["02_augmentation", "vgg"])
-def test_our_layers_are_put_in_and_taken_out_again(name):
+def test_stock_replaces_all_faster_layers_and_keeps_the_outputs(name):
     network = build(name)
     kinds = {type(layer) for layer in network.layers}
     assert {layers.Conv2D, layers.BatchNormalization} <= kinds
@@ -212,9 +196,7 @@ def test_our_layers_are_put_in_and_taken_out_again(name):
         (K.BatchNormalization(), (6, 6, 4), 0),
     ],
 )
-def test_weights_follow_seed_and_name_and_operations_are_counted_or_not_at_all(
-    layer, shape, counted
-):
+def test_weights_depend_on_the_seed_and_multiply_adds_are_exact_or_nan(layer, shape, counted):
     def made():
         image = keras.Input(shape, name="image")
         fresh = type(layer).from_config(layer.get_config() | {"name": "layer"})
@@ -246,7 +228,7 @@ def test_weights_follow_seed_and_name_and_operations_are_counted_or_not_at_all(
     ],
 )
 @pytest.mark.parametrize("shape", [(3, 3, 40, 60), (500, 40)])
-def test_initial_values_are_distributed_as_keras_s(initializer, shape):
+def test_initial_values_have_the_distribution_of_keras_s_initializer(initializer, shape):
     initializer = keras.initializers.get(initializer)
     ours = building.draw(initializer, shape, np.random.default_rng(0))
     theirs = np.asarray(initializer(shape))
@@ -258,7 +240,7 @@ def test_initial_values_are_distributed_as_keras_s(initializer, shape):
         np.testing.assert_allclose(flat.T @ flat, np.eye(shape[-1]), atol=1e-6)
 
 
-def test_a_weight_that_no_seed_sets_is_refused():
+def test_a_weight_that_no_seed_sets_is_a_user_error():
     class Own(keras.layers.Layer):
         def build(self, shape):
             self.mine = self.add_weight(shape=(3,), initializer="random_normal", name="mine")
@@ -275,8 +257,8 @@ def test_a_weight_that_no_seed_sets_is_refused():
         building.initialize(made(), 0, made)
 
 
-def test_initializers_that_keras_draws_itself_are_seeded_and_named():
-    class Halved(keras.initializers.RandomNormal):  # draws other values than its base class
+def test_values_of_an_unknown_initializer_are_seeded_and_its_layer_is_noted():
+    class Halved(keras.initializers.RandomNormal):  # has other values than its base class
         def __call__(self, shape, dtype=None):
             return super().__call__(shape, dtype) / 2
 
@@ -294,7 +276,7 @@ def test_initializers_that_keras_draws_itself_are_seeded_and_named():
     assert building.notes(networks[0]) == {"drawn_by_keras": "own"}
 
 
-def test_the_variance_of_lanes_is_right_up_to_a_mean_of_a_hundred_deviations():
+def test_the_variance_in_lanes_is_accurate_if_the_mean_is_a_hundred_deviations():
     x = np.random.default_rng(0).normal(10, 0.1, (32, 16, 16, 8)).astype("float32")
     gamma, beta = np.ones(8, "float32"), np.zeros(8, "float32")
     _, _, variance = layers._normalize(x, gamma, beta, np.float32(1e-3))

@@ -104,11 +104,11 @@ def test_the_network_file_is_part_of_the_hashes_of_experiments_that_use_it(study
     [
         (("def basic", "def basic(: "), "networks.py, line 11: is not valid Python"),
         (("width: Width", "width: Widths"), "networks.py: basic: width: the type or default"),
-        (("layers.Dense(classes", "layers.Dense(7"), "returns (None, 7) where probabilities"),
+        (("layers.Dense(classes", "layers.Dense(7"), "returns (None, 7). Return probabilities"),
         (("layers.Add(", "layers.Ad("), "networks.py, line 19: basic: AttributeError"),
         (
             ("return keras.Model(", "return type('Net', (keras.Model,), {})("),
-            "training.l2: the kernels of stem cannot be regularised; networks.py: return",
+            "training.l2: the kernels of stem cannot be regularised. In networks.py, return",
         ),
         (("le=512)]", "le=512)]\nimport nothing"), "networks.py, line 9: basic: ModuleNotFound"),
     ],

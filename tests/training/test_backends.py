@@ -1,10 +1,10 @@
-"""TensorFlow and JAX compute the same: both are held against one file of reference values.
+"""Compares TensorFlow and JAX with reference values, which TensorFlow computed.
 
-The file was written with TensorFlow by
+This command writes the file of reference values:
 
     python tests/training/test_backends.py
 
-Weights, images and batches come from NumPy, so every backend starts from the same bits.
+NumPy draws weights, images and batches, so every backend starts from the same bits.
 """
 
 import sys
@@ -20,19 +20,19 @@ from resnet.study import Study, change
 from resnet.training import make_steps, program
 
 REFERENCE = Path(__file__).parent / "reference.npz"
-# What a training step changes is compared in networks of a depth at which float32 carries it: in
-# the template's 36 layers the gradient in float32 is 0.7 to 1.8 % off the one in float64 with
-# any of stock Keras on TensorFlow, this project's layers, and JAX.
+# Only shallow networks have comparable gradients. With the template's 36 layers, gradients in
+# float32 and float64 differ by 0.7 to 1.8 %. They do so in stock Keras on TensorFlow, with this
+# project's layers, and on JAX.
 CASES = {
     "template": ("02_augmentation", {}),
     "shallow": ("02_augmentation", {"identity_blocks": [1, 0, 0]}),
-    "vgg": ("vgg", {"dropout": 0.0}),  # masks are a backend's own
+    "vgg": ("vgg", {"dropout": 0.0}),  # dropout masks differ by backend
 }
 DEEP = {"template"}
 
 
 def values(case, make=make_steps):
-    """Probabilities of fixed weights, and what one training step changes."""
+    """Returns the network's probabilities and its values after one training step."""
     name, changes = CASES[case]
     experiment = change(Study.open().experiment(name), {"model": changes}, "test")
     network = build(experiment, (16, 16, 3), 10, seed=0)
@@ -49,7 +49,7 @@ def values(case, make=make_steps):
     steps.pull()
     result["moving"] = beginnings(network.non_trainable_variables)
     if case not in DEEP:
-        # Adam's first moment is a tenth of the gradient
+        # After one step, Adam's first moment is a tenth of the gradient.
         first = [v for v in network.optimizer.variables if v.path.endswith("_momentum")]
         assert len(first) == len(network.trainable_variables)
         result["gradients"] = 10 * beginnings(first)
@@ -58,11 +58,11 @@ def values(case, make=make_steps):
 
 
 def beginnings(variables):
-    """Up to 100 values of each variable: enough to tell, small enough for a repository."""
+    """Returns up to 100 values of each variable, so that the reference file stays small."""
     return np.concatenate([np.ravel(variable)[:100] for variable in variables])
 
 
-def assert_reference_s(case, make):
+def assert_equal_to_reference(case, make):
     with np.load(REFERENCE) as archive:
         expected = {
             key.removeprefix(f"{case}."): archive[key]
@@ -74,22 +74,22 @@ def assert_reference_s(case, make):
     for key in set(expected) - {"trained"}:
         np.testing.assert_allclose(got[key], expected[key], atol=1e-4, err_msg=key)
     if "trained" in expected:
-        # Adam's first step is its learning rate in the gradient's direction, however small that
-        # is: where the gradient is rounding, so is its sign
+        # Adam's first step only depends on the gradient's sign. The sign of a gradient that
+        # consists of rounding errors is not comparable.
         sure = np.abs(expected["gradients"]) > 1e-4
         assert sure.mean() > 0.5
         np.testing.assert_allclose(got["trained"][sure], expected["trained"][sure], atol=1e-4)
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_a_forward_pass_and_a_training_step_are_the_reference_s(case):
-    assert_reference_s(case, make_steps)
+def test_a_forward_pass_and_a_training_step_equal_the_reference(case):
+    assert_equal_to_reference(case, make_steps)
 
 
-@pytest.mark.skipif(keras.backend.backend() != "jax", reason="of JAX's")
+@pytest.mark.skipif(keras.backend.backend() != "jax", reason="JAX only")
 @pytest.mark.parametrize("case", CASES)
-def test_a_step_in_a_lane_is_the_reference_s(case, monkeypatch):
-    """Convolutions as products in single precision: TensorFlow's values, as without lanes."""
+def test_a_training_step_in_a_lane_equals_the_reference(case, monkeypatch):
+    """In lanes, convolutions are matrix products."""
 
     def in_a_lane(network, images, labels, experiment):
         shared = program.Program(images, labels, 10, experiment.data.pixel_scale, 2)
@@ -97,8 +97,8 @@ def test_a_step_in_a_lane_is_the_reference_s(case, monkeypatch):
         shared.lane()(other, experiment)
         return shared.lane()(network, experiment)
 
-    monkeypatch.setattr(program, "PATIENCE", 0)  # the other one never comes
-    assert_reference_s(case, in_a_lane)
+    monkeypatch.setattr(program, "PATIENCE", 0)  # the other lane never makes a call
+    assert_equal_to_reference(case, in_a_lane)
 
 
 if __name__ == "__main__":

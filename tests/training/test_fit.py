@@ -1,4 +1,4 @@
-"""Optimizers, schedules, label smoothing and l2 train as plain ``fit`` does with the same words."""
+"""Compares training with Keras's ``fit`` for optimizers, schedules, label smoothing and l2."""
 
 import re
 
@@ -28,7 +28,7 @@ CASES = {
     "label smoothing": (SGD | {"label_smoothing": 0.1}, lambda: keras.optimizers.SGD(0.05)),
     "l2": (SGD | {"l2": 0.01}, lambda: keras.optimizers.SGD(0.05)),
     "cosine with warm-up": (SGD | {"schedule": WARM}, lambda: keras.optimizers.SGD(0.05)),
-    "residual": (  # a larger rate blows rounding up
+    "residual": (  # a larger rate amplifies rounding errors
         SGD | {"learning_rate": 0.002, "model": {"identity_blocks": [1, 0, 0]}},
         lambda: keras.optimizers.SGD(0.002),
     ),
@@ -41,14 +41,14 @@ CASES = {
 
 
 def rate(epoch):
-    """Of a cosine with warm-up, from 0.05 to 0.1 in two epochs and to zero in four."""
+    """Returns a cosine's rate, from 0.05 to 0.1 in two epochs and then to 0 in four epochs."""
     if epoch < 2:
         return 0.05 + 0.05 * epoch / 2
     return 0.05 * (1 + np.cos(np.pi * (epoch - 2) / 4))
 
 
 def regularized(l2):
-    """Clones layers, their kernels with a regulariser."""
+    """Returns a function that clones a layer, with a regulariser for its kernel."""
 
     def clone(layer):
         config = layer.get_config()
@@ -60,7 +60,7 @@ def regularized(l2):
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_it_trains_as_plain_fit_does(case, tmp_path):
+def test_training_equals_keras_s_fit(case, tmp_path):
     settings, optimizer = CASES[case]
     vgg = {"architecture": "vgg", "filters": [4], "convolutions": 1, "dense": [8], "dropout": 0.0}
     training = {"epochs": 4, "batch_size": 16, "shuffle": "never"} | settings
@@ -99,18 +99,18 @@ def test_it_trains_as_plain_fit_does(case, tmp_path):
         np.testing.assert_allclose(ours.test_loss, loss, rtol=2e-3)
     for a, b in zip(ours.network.trainable_variables, theirs.trainable_variables, strict=True):
         if re.search("conv[0-9]?/bias", a.path):
-            assert not np.asarray(a).any()  # inert, see layers.Conv2D
+            assert not np.asarray(a).any()  # layers.Conv2D keeps this bias at zero
         else:
             np.testing.assert_allclose(a, b, rtol=0.01, atol=2e-3, err_msg=a.path)
 
 
 @pytest.mark.parametrize(("ties", "tested"), [("first", 1), ("last", 4)])
-def test_of_equally_good_epochs_the_first_or_the_last_is_tested(ties, tested, tmp_path):
+def test_ties_determines_which_of_equally_good_epochs_is_tested(ties, tested, tmp_path):
     still = {"learning_rate": 1e-12, "optimizer": {"name": "sgd"}, "epochs": 4}
     stop = {"monitor": "val_accuracy", "patience": 9, "min_delta": 0.0}
     stop |= {"restore_best_weights": "always", "ties": ties}
     vgg = {"architecture": "vgg", "filters": [4], "convolutions": 1, "dense": [], "dropout": 0.0}
-    # whose validation accuracy does not move, statistics of batch normalisation included
+    # Batch normalisation's statistics must not change either, so that all epochs are equal.
     vgg["batch_norm_momentum"] = 1 - 1e-9
     e = experiment("01_template", model=vgg, training=still | {"early_stopping": stop})
     outcome = train(e, bars(), 0, str(tmp_path))

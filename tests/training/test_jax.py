@@ -1,4 +1,4 @@
-"""The ladder on Keras's JAX backend, where TensorFlow is not installed."""
+"""Runs the ladder on JAX, in an environment without TensorFlow."""
 
 import importlib.util
 
@@ -8,16 +8,15 @@ from ladders import KILLED_AT, assert_identical, ladder_arguments, record, runs_
 
 pytestmark = pytest.mark.skipif(
     keras.backend.backend() != "jax",
-    reason="needs KERAS_BACKEND=jax and an environment with JAX:  make test-jax",
+    reason="needs KERAS_BACKEND=jax and an environment with JAX; type  make test-jax",
 )
 
 
-def test_tensorflow_is_not_here():
+def test_tensorflow_is_not_installed():
     assert importlib.util.find_spec("tensorflow") is None
 
 
-def test_rungs_of_the_quick_profile(command):
-    """Without and with augmentation, early stopping and schedule; all would take a CPU long."""
+def test_rungs_1_and_4_train_in_the_quick_profile(command):
     process = command("--ladder=1,4", "--profile=quick")
     assert process.returncode == 0, process.err
     runs = runs_of(command.uri)

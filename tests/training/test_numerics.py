@@ -1,4 +1,4 @@
-"""What bits depend on, and what is said of it before training."""
+"""Tests the facts that bits depend on, and the warnings about them before training."""
 
 import importlib.util
 import os
@@ -10,8 +10,10 @@ from types import SimpleNamespace
 import keras
 import pytest
 
-numerics = importlib.import_module("resnet.training.numerics")  # whose function has its name
-jax_only = pytest.mark.skipif(keras.backend.backend() != "jax", reason="of JAX's")
+numerics = importlib.import_module(
+    "resnet.training.numerics"
+)  # the package exports a function with this name
+jax_only = pytest.mark.skipif(keras.backend.backend() != "jax", reason="JAX only")
 
 
 @pytest.mark.parametrize(
@@ -22,7 +24,7 @@ jax_only = pytest.mark.skipif(keras.backend.backend() != "jax", reason="of JAX's
         ("--xla_gpu_deterministic_ops=false", "--xla_gpu_deterministic_ops=false"),
     ],
 )
-def test_a_user_s_flags_do_not_drop_determinism(given, set_):
+def test_determinism_is_added_to_a_user_s_flags_unless_they_set_it(given, set_):
     environment = {key: value for key, value in os.environ.items() if key != "XLA_FLAGS"}
     process = subprocess.run(
         [sys.executable, "-c", "import resnet, os; print(os.environ['XLA_FLAGS'])"],
@@ -34,7 +36,7 @@ def test_a_user_s_flags_do_not_drop_determinism(given, set_):
     assert process.stdout.strip() == set_
 
 
-def test_a_cpu_computes_in_single_precision():
+def test_the_precision_of_products_on_a_cpu_is_float32():
     facts = numerics.numerics(lanes=5)
     assert (facts["precision"], facts["lanes"]) == ("float32", "5")
     assert all(isinstance(value, str) for value in facts.values())
@@ -42,7 +44,7 @@ def test_a_cpu_computes_in_single_precision():
 
 @pytest.fixture
 def nvidia_smi(tmp_path, monkeypatch):
-    """Puts a program in the place of NVIDIA's."""
+    """Returns a function that replaces the program nvidia-smi by a script."""
 
     def put(script):
         path = tmp_path / "nvidia-smi"
@@ -55,17 +57,17 @@ def nvidia_smi(tmp_path, monkeypatch):
     return put
 
 
-def test_a_gpu_that_is_not_used_is_told_in_a_line(nvidia_smi, monkeypatch):
+def test_one_line_warns_of_a_gpu_that_is_not_used(nvidia_smi, monkeypatch):
     nvidia_smi("echo 'NVIDIA H200'; echo 'NVIDIA H200'")
     (line,) = numerics.device_warnings()
-    assert "this machine has a GPU (NVIDIA H200)" in line
-    assert "make gpu" in line and "jax.devices()'  tells why" in line
+    assert "does not use this machine's GPU (NVIDIA H200)" in line
+    assert "make gpu" in line and "jax.devices()'  shows the reason" in line
     assert "\n" not in line
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # by whoever does not want it
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # the user hides the GPU
     assert numerics.device_warnings() == []
 
 
-def test_a_driver_without_a_device_is_no_gpu(nvidia_smi):
+def test_a_driver_without_a_device_gives_no_warning(nvidia_smi):
     nvidia_smi("echo 'NVIDIA-SMI has failed'; exit 9")
     assert numerics.device_warnings() == []
 
@@ -85,10 +87,12 @@ def gpu(monkeypatch, capability):
         ("9.0", "float32", None, "float32"),
         ("9.0", "bfloat16", None, "bfloat16"),
         ("9.0", None, "0", "float32"),
-        ("7.0", None, None, "float32"),  # has no such units
+        ("7.0", None, None, "float32"),  # this GPU does not have TF32
     ],
 )
-def test_the_precision_of_products_on_a_gpu(monkeypatch, capability, chosen, override, told):
+def test_the_precision_of_products_on_a_gpu_follows_jax_and_nvidia_s_settings(
+    monkeypatch, capability, chosen, override, told
+):
     import jax
 
     gpu(monkeypatch, capability)
@@ -100,9 +104,9 @@ def test_the_precision_of_products_on_a_gpu(monkeypatch, capability, chosen, ove
 
 
 @jax_only
-def test_determinism_that_a_user_gave_up_is_told(monkeypatch):
+def test_a_warning_says_that_a_user_turned_determinism_off(monkeypatch):
     monkeypatch.setenv("XLA_FLAGS", "--xla_gpu_deterministic_ops=false")
-    assert numerics.device_warnings() == []  # of no consequence on a CPU
+    assert numerics.device_warnings() == []  # a CPU does not use the flag
     gpu(monkeypatch, "9.0")
     (line,) = numerics.device_warnings()
-    assert "no run here will have the same bits twice" in line
+    assert "runs cannot be repeated exactly" in line

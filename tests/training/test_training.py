@@ -1,4 +1,7 @@
+import contextlib
+import itertools
 import uuid
+from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -16,17 +19,17 @@ from resnet.training import Epochs, checkpoints, loop, make_steps, steps, train
 # -- the split and the batches ------------------------------------------------------------------
 
 
-def test_the_split_and_the_batch_counts_are_image_data_generator_s():
+def test_the_split_and_the_batch_counts_equal_those_of_image_data_generator():
     n = 50_000
     epochs = Epochs.make(experiment("02_augmentation"), n, (32, 32), seed=0)
     generator = ImageDataGenerator(validation_split=0.2)
-    ids = np.arange(n, dtype="float32").reshape(n, 1, 1, 1)  # an image's one pixel is its number
-    # shuffling is off so that one pass tells which images a subset holds
+    # Each image has one pixel, whose value is the image's number.
+    ids = np.arange(n, dtype="float32").reshape(n, 1, 1, 1)
     for subset, ours in (("training", epochs.train), ("validation", epochs.validation)):
         flow = generator.flow(ids, batch_size=32, subset=subset, shuffle=False)
         held = np.concatenate([flow[i].ravel() for i in range(len(flow))])
         np.testing.assert_array_equal(held, ours)
-    # the study's steps_per_epoch and validation_steps, n // 32
+    # The study sets steps_per_epoch and validation_steps to n // 32.
     assert epochs.steps == len(epochs.batches(0)) == 40_000 // 32 == 1250
     assert epochs.validation_images == 10_000 // 32 * 32 == 312 * 32
     looked_at = np.concatenate([positions for positions, _ in epochs.validation_batches(3)])
@@ -34,8 +37,8 @@ def test_the_split_and_the_batch_counts_are_image_data_generator_s():
     assert set(looked_at) <= set(epochs.validation)
 
 
-def test_the_template_s_split_is_fit_s():
-    n = 163  # no round number
+def test_the_template_s_split_equals_that_of_fit():
+    n = 163  # not a multiple of the batch size
     network = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1, trainable=False)])
 
     def mean_id(y_true, y_pred):
@@ -55,7 +58,7 @@ def test_the_template_s_split_is_fit_s():
 
 
 @pytest.mark.parametrize("name", ["01_template", "02_augmentation"])
-def test_every_epoch_shows_every_training_image_once_in_an_order_of_its_own(name):
+def test_each_epoch_has_every_training_image_once_in_another_order(name):
     epochs = Epochs.make(experiment(name), 200, (8, 8), seed=3)
     orders = [np.concatenate([p for p, _ in epochs.batches(epoch)]) for epoch in range(3)]
     for order in orders:
@@ -67,7 +70,7 @@ def test_every_epoch_shows_every_training_image_once_in_an_order_of_its_own(name
     assert not np.array_equal(np.concatenate([p for p, _ in other.batches(1)]), orders[1])
 
 
-def test_augmentation_is_drawn_per_epoch_and_validation_is_augmented_too():
+def test_augmentation_differs_by_epoch_and_includes_validation_images():
     epochs = Epochs.make(experiment("02_augmentation"), 200, (8, 8), seed=0)
     first, second = (np.concatenate([t for _, t in epochs.batches(e)]) for e in (0, 1))
     assert not np.array_equal(first, second)
@@ -81,17 +84,17 @@ def test_augmentation_is_drawn_per_epoch_and_validation_is_augmented_too():
     ("n", "fraction", "message"),
     [
         (30, 0.2, "batch_size: 32 is too large for 24 training"),
-        (100, 0.001, "data.validation.fraction: 0.001 of 100 images is none"),
-        (100, 0.005, "data.validation.fraction: 0.005 of 100 images is none"),
+        (100, 0.001, "data.validation.fraction: 0.001 is too small for 100 images"),
+        (100, 0.005, "data.validation.fraction: 0.005 is too small for 100 images"),
     ],
 )
-def test_too_few_images_is_one_line(n, fraction, message):
+def test_too_few_images_are_a_user_error(n, fraction, message):
     e = experiment("02_augmentation", data={"validation": {"fraction": fraction}})
     with pytest.raises(UserError, match=message):
         Epochs.make(e, n, (8, 8), seed=0)
 
 
-def test_a_class_that_only_validates_is_noticed():
+def test_same_classes_is_false_if_a_class_has_validation_images_only():
     epochs = Epochs.make(experiment("02_augmentation"), 200, (8, 8), seed=0)
     mixed = np.arange(200) % 4
     assert epochs.same_classes(mixed)
@@ -101,7 +104,7 @@ def test_a_class_that_only_validates_is_noticed():
 # -- the loop -----------------------------------------------------------------------------------
 
 
-def test_training_figures_are_means_over_the_epoch_s_images(dataset):
+def test_loss_and_accuracy_are_means_over_all_images(dataset):
     e = experiment("01_template", **SMALL)
     network = building.build(e, (8, 8, 3), 4, seed=0)
     steps = make_steps(network, dataset.x_train, dataset.y_train, e)
@@ -119,40 +122,25 @@ def test_training_figures_are_means_over_the_epoch_s_images(dataset):
 def small_network():
     network = keras.Sequential([keras.Input((2,)), keras.layers.Dense(2, activation="softmax")])
     network.compile(keras.optimizers.Adam(1e-3), "categorical_crossentropy", metrics=["accuracy"])
-    some = np.eye(2)[:1]  # its metrics then exist
+    some = np.eye(2)[:1]  # a first use creates the metrics
     network.compute_loss(y=some, y_pred=some)
     network.compute_metrics(None, some, some)
     return network
 
 
-class Still:
-    """Steps that do nothing: the weights are set to the epoch's number instead."""
-
-    lanes = 1
-
-    def __init__(self):
-        self.network = small_network()
-
-    def pull(self):
-        pass
-
-    push = pull
-
-
 def begin(e, folder):
-    return loop._Trainer(Job(e, 0), Still(), None, folder, lambda event: None, lambda: False)
+    """Makes a trainer whose steps do nothing. The test sets the weights instead."""
+    nothing = {"pull": lambda: None, "push": lambda: None}
+    steps = SimpleNamespace(lanes=1, network=small_network(), **nothing)
+    return loop._Trainer(Job(e, 0), steps, None, folder, lambda event: None, lambda: False)
 
 
 def set_to(network, epoch):
     network.set_weights([np.full_like(w, epoch) for w in network.get_weights()])
 
 
-def rate_of(network):
-    return float(network.optimizer.learning_rate.numpy())
-
-
 def keras_alone(callbacks, curve):
-    """Feeds recorded curves to stock callbacks; rates, where it stopped, the weights in the end."""
+    """Passes a curve to stock callbacks; returns rates, the last epoch and the final weight."""
     network, rates, stopped = small_network(), [], None
     network.stop_training = False
     for callback in callbacks:
@@ -160,7 +148,7 @@ def keras_alone(callbacks, curve):
         callback.on_train_begin()
     for epoch, logs in enumerate(curve):
         set_to(network, epoch)
-        rates.append(rate_of(network))
+        rates.append(float(network.optimizer.learning_rate.numpy()))
         for callback in callbacks:
             callback.on_epoch_end(epoch, dict(logs))
         if network.stop_training:
@@ -171,7 +159,7 @@ def keras_alone(callbacks, curve):
     return rates, stopped, network.get_weights()[0][0, 0]
 
 
-# losses that rise, fall, repeat and differ by less than min_delta, as real ones do
+# Like real curves, these losses rise, fall, repeat, and differ by less than min_delta.
 points = st.tuples(
     st.sampled_from([0.5, 0.4, 0.40005, 0.3, 0.2999, 0.2]) | st.floats(0, 3, width=32),
     st.sampled_from([0.5, 0.6, 0.60005, 0.7]) | st.floats(0, 1, width=32),
@@ -185,7 +173,7 @@ points = st.tuples(
     patience=st.sampled_from([(10, 5), (3, 1)]),
     kills=st.sets(st.integers(1, 39), max_size=2),
 )
-def test_callbacks_act_as_keras_s_own_across_resumes(curve, name, patience, kills):
+def test_callbacks_act_like_keras_s_callbacks_even_after_resumes(curve, name, patience, kills):
     curve = [
         {"loss": loss, "accuracy": acc, "val_loss": loss, "val_accuracy": acc}
         for loss, acc in curve
@@ -193,7 +181,7 @@ def test_callbacks_act_as_keras_s_own_across_resumes(curve, name, patience, kill
     e = experiment(name, training={"early_stopping": {"patience": patience[0]}})
     if e.training.reduce_lr_on_plateau:
         e = change(e, {"training": {"reduce_lr_on_plateau": {"patience": patience[1]}}}, "test")
-    # as the study writes them
+    # The study passes these arguments.
     stock = [
         keras.callbacks.EarlyStopping(
             monitor="val_loss" if name.startswith("04") else "val_accuracy",
@@ -228,28 +216,23 @@ def test_callbacks_act_as_keras_s_own_across_resumes(curve, name, patience, kill
     assert got == keras_alone(stock, curve[: e.training.epochs])
 
 
-def test_restored_weights_follow_the_setting(dataset, tmp_path, monkeypatch):
+def test_restore_best_weights_determines_the_tested_epoch(dataset, tmp_path, monkeypatch):
     for setting, stops, restored in (
-        ("always", False, True),  # first: its four epochs serve them all
+        ("always", False, True),  # the other cases share the four epochs of this case
         ("always", True, True),
         ("when_stopped", True, True),
         ("when_stopped", False, False),
         ("never", True, False),
     ):
-        e = experiment(
-            "03_deeper_early_stopping",
-            **SMALL,
-            training={
-                "epochs": 4,
-                "early_stopping": {"patience": 2 if stops else 9, "restore_best_weights": setting},
-            },
-        )
-        # the curve is prescribed: best in epoch 1, worse afterwards
-        told = iter([0.9, 0.5, 0.5, 0.5])
+        stopping = {"patience": 2 if stops else 9, "restore_best_weights": setting}
+        training = {"epochs": 4, "early_stopping": stopping}
+        e = experiment("03_deeper_early_stopping", **SMALL, training=training)
+        # Epoch 1 is the best epoch of this curve.
+        curve = iter([0.9, 0.5, 0.5, 0.5])
         monkeypatch.setattr(
             keras.callbacks.EarlyStopping,
             "get_monitor_value",
-            lambda self, logs, told=told: next(told),
+            lambda self, logs, curve=curve: next(curve),
         )
         outcome = train(e, dataset, 0, tmp_path)
         assert len(outcome.history) == (3 if stops else 4)
@@ -268,7 +251,7 @@ def test_restored_weights_follow_the_setting(dataset, tmp_path, monkeypatch):
     where=st.floats(0, 0.999),
     bit=st.integers(0, 7),
 )
-def test_a_damaged_checkpoint_is_told_in_one_line(tmp_path_factory, compressed, damage, where, bit):
+def test_a_damaged_checkpoint_is_a_user_error(tmp_path_factory, compressed, damage, where, bit):
     path = tmp_path_factory.mktemp("checkpoint") / "state.npz"
     arrays = {"variable_0": np.arange(100.0)}
     checkpoints.save(str(path), arrays, {"history": [], "x": 0.1})
@@ -287,7 +270,7 @@ def test_a_damaged_checkpoint_is_told_in_one_line(tmp_path_factory, compressed, 
     except UserError as error:
         assert str(error).isprintable()
         assert "--fresh" in str(error)
-    else:  # a flipped bit may hit what the format does not use, such as a time stamp
+    else:  # the format does not use every bit, for example in time stamps
         np.testing.assert_array_equal(loaded["variable_0"], arrays["variable_0"])
         assert meta == {"history": [], "x": 0.1}
 
@@ -300,36 +283,23 @@ def test_a_checkpoint_with_a_pickle_is_refused(tmp_path):
 
 
 def test_resume_from_every_step_is_exact(dataset, tmp_path):
-    """Dropout, augmentation, both callbacks: stopped after each step, resumed, compared."""
-    e = experiment(
-        "05_deeper_dropout",
-        **SMALL,
-        training={
-            "epochs": 4,
-            "early_stopping": {"patience": 2},
-            "reduce_lr_on_plateau": {"patience": 1},
-        },
-    )
+    """The run has dropout, augmentation and both callbacks, and is stopped again and again."""
+    callbacks = {"early_stopping": {"patience": 2}, "reduce_lr_on_plateau": {"patience": 1}}
+    e = experiment("05_deeper_dropout", **SMALL, training={"epochs": 4} | callbacks)
     whole = train(e, dataset, 0, tmp_path / "whole")
-    asked = iter(range(10_000))
-    attempts = 0
-    while True:
-        attempts += 1
-        budget = next(asked) + 2
-        calls = iter(range(budget))
-        try:
+    for calls in itertools.count(3):  # each attempt makes one step more than the attempt before
+        asked = itertools.count(1)
+        with contextlib.suppress(Interrupted):
             parts = train(
-                e, dataset, 0, tmp_path / "parts", should_stop=lambda c=calls: next(c, None) is None
+                e, dataset, 0, tmp_path / "parts", should_stop=lambda a=asked, n=calls: next(a) == n
             )
             break
-        except Interrupted:
-            continue
-    assert attempts >= 3
+    assert calls >= 5
     assert_same_outcome(whole, parts)
 
 
-def test_what_shares_a_trajectory_is_trained_once_and_ends_with_the_same_bits(dataset, tmp_path):
-    """Epochs, monitors and a schedule are read out of one training until the rate drops."""
+def test_runs_of_one_trajectory_share_epochs_and_end_with_the_same_bits(dataset, tmp_path):
+    """Runs with other epochs, monitors or schedules share epochs until the rate drops."""
 
     def of(epochs, monitor=None, schedule=False):
         stop = {"monitor": monitor, "patience": 9, "min_delta": 0, "restore_best_weights": "always"}
@@ -344,7 +314,7 @@ def test_what_shares_a_trajectory_is_trained_once_and_ends_with_the_same_bits(da
             },
         )
 
-    shared = {}  # the rate drops at the end of epoch 2, since no loss improves by 10
+    shared = {}  # no loss improves by 10, so the rate drops at the end of epoch 2
     for e, epochs in (
         (of(3), 0),
         (of(4, "val_accuracy"), 3),
@@ -359,14 +329,12 @@ def test_what_shares_a_trajectory_is_trained_once_and_ends_with_the_same_bits(da
         assert alone.shared_epochs == 0
         assert_same_outcome(alone, outcome)
     dropped = shared[of(4, "val_loss", schedule=True).hash()]
-    assert [round(record["learning_rate"], 6) for record in dropped.history][:4] == [
-        0.001, 0.001, 0.0002, 0.00004,
-    ]  # fmt: skip
+    rates = [round(record["learning_rate"], 6) for record in dropped.history]
+    assert rates[:4] == [0.001, 0.001, 0.0002, 0.00004]
 
 
 @pytest.mark.parametrize("how", ["lacks one", "has one more", "of another shape"])
-def test_a_state_of_another_network_is_a_line(dataset, tmp_path, how):
-    """It was KeyError: 'variable_3', again and again, without a way out."""
+def test_a_checkpoint_of_another_network_is_a_user_error(dataset, tmp_path, how):
     e = experiment("01_template", **SMALL, training={"epochs": 1})
     train(e, dataset, 0, tmp_path)
     (path,) = tmp_path.glob("*.npz")
@@ -378,13 +346,13 @@ def test_a_state_of_another_network_is_a_line(dataset, tmp_path, how):
     else:
         arrays["variable_3"] = np.zeros((7, 7))
     checkpoints.save(str(path), arrays, meta)
-    with pytest.raises(UserError, match=r"is of another network than .* --fresh"):
+    with pytest.raises(UserError, match=r"belongs to a network that .* --fresh"):
         train(e, dataset, 0, tmp_path)
 
 
 @pytest.mark.parametrize("monitor", ["val_loss", "loss", "val_accuracy"])
-def test_a_diverged_training_comes_to_its_end(dataset, tmp_path, monitor):
-    """Keras keeps NaN as the best for ever: early stopping ends it, and the rate drops."""
+def test_early_stopping_ends_a_diverged_training(dataset, tmp_path, monitor):
+    """Keras keeps NaN as the best value, so no later epoch is an improvement."""
     e = experiment(
         "04_lr_schedule",
         **SMALL,
@@ -398,15 +366,12 @@ def test_a_diverged_training_comes_to_its_end(dataset, tmp_path, monitor):
     assert records.diverged(record["loss"] for record in outcome.history) == 1
 
 
-@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="of TensorFlow's")
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="TensorFlow only")
 @pytest.mark.parametrize("augmented", [False, True])
-def test_many_steps_a_call_are_the_steps_of_single_calls(dataset, tmp_path, monkeypatch, augmented):
-    """Of a small network a call takes longer than a step; the bits of the steps are the same."""
-    changes = {"augmentation": {"crop_padding": 1, "horizontal_flip": True} if augmented else None}
-    e = experiment(
-        "02_augmentation", **SMALL, data=changes, training={"epochs": 2, "batch_size": 8}
-    )
-    monkeypatch.setattr(steps, "STEPS", 5)  # of 16 an epoch: three calls, and a step
+def test_many_steps_per_call_equal_one_step_per_call(dataset, tmp_path, monkeypatch, augmented):
+    data = {"augmentation": {"crop_padding": 1, "horizontal_flip": True} if augmented else None}
+    e = experiment("02_augmentation", **SMALL, data=data, training={"epochs": 2, "batch_size": 8})
+    monkeypatch.setattr(steps, "STEPS", 5)  # an epoch has three calls of 5 steps and one of 1 step
     many = train(e, dataset, 0, str(tmp_path / "many"))
     assert_interrupted(3, e, dataset, 0, str(tmp_path / "parts"))
     assert_same_outcome(many, train(e, dataset, 0, str(tmp_path / "parts")))
