@@ -1,4 +1,4 @@
-"""The time of a job on this machine, from some of its steps on random images."""
+"""Estimates the time of a job on this machine from a few steps on random images."""
 
 import contextlib
 import time
@@ -21,14 +21,14 @@ def estimate(
     lanes: int = 1,
     budget: float = 3.0,
 ) -> dict[str, float]:
-    """Counts the job's network and times some of its steps on random images.
+    """Returns the size of a job's network and the speed of some of its steps.
 
-    ``budget`` is the time in seconds for training steps, and half of it for validation steps.
+    ``budget`` is the time in seconds for training steps; validation steps get half of that time.
 
     Returns:
         ``parameters``, ``multiply_adds``, ``images_per_second`` of all lanes together, and
-        ``time``: one lane's share of the seconds for all epochs, validation included. Early
-        stopping may shorten it.
+        ``time``: one lane's share of the seconds for all epochs with validation, without early
+        stopping.
     """
     experiment = job.experiment
     networks = [build(experiment, shape, n_classes, seed) for seed in range(lanes)]
@@ -61,13 +61,13 @@ def estimate(
 
 
 def _rate(steps: Steps, step: Callable, calls: Iterable[list[Batch]], seconds: float) -> float:
-    """Images per second in calls of one size, without the first two, which compile."""
+    """Returns images per second in calls of one size, without the first two, which compile."""
     first, *others = islice(calls, 4)
     same = [first, *(call for call in others if len(call[0][0]) == len(first[0][0]))]
     done, began = 0, time.monotonic()
     for number, call in enumerate(cycle(same)):
         step([(positions % 256, transforms) for positions, transforms in call], 0)
-        steps.logs()  # waits for the device
+        steps.logs()  # this call waits for the device
         if number < 2:
             began = time.monotonic()
             continue
