@@ -345,10 +345,10 @@ def _app() -> typer.Typer:
 
     @app.callback()
     def about() -> None:
-        """Reproduces a study's experiments: five rungs from 72.3 % to 89.2 % on CIFAR-10.
+        """Reproduces a study's ladder of five experiments, from 72.3 % to 89.2 % on CIFAR-10.
 
-        MLflow stores every run. Finished runs are skipped, and interrupted runs
-        are resumed.
+        Each experiment is called a rung. MLflow stores all runs. Finished runs
+        are skipped, and interrupted runs are resumed.
         """
 
     for name, text in COMMANDS.items():

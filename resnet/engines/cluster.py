@@ -11,6 +11,7 @@ import socket
 import time
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 # Ray reads these variables when it is imported
@@ -92,11 +93,9 @@ def run(
         # Ray restarts a task if its worker was lost, but not if the task raised an error
         again = {"max_calls": 1, "max_retries": -1, "retry_exceptions": False}
         task = ray.remote(num_cpus=cpus, num_gpus=gpus or 0, **again)(_task)
-        shared = [ray.put(invocation)], messages, environment
-
-        def begin(job: Job) -> Any:
-            return task.remote(job, *shared)
-
+        # within a list, Ray does not replace the reference by the invocation
+        given = {"shared": [ray.put(invocation)], "messages": messages, "environment": environment}
+        begin = partial(task.remote, **given)
         ended = _serve(ray, jobs, begin, processes or len(jobs), messages, listener, should_stop)
         if should_stop() and len(ended) < len(jobs):
             raise Interrupted
@@ -254,9 +253,7 @@ def _task(
             asked = time.monotonic()
         return stop or bool(terminated)
 
-    def listener(event: events.Event) -> None:
-        messages.put.remote(event)
-
+    listener = messages.put.remote
     losses = _ask(ray, messages.begin, job) or 0
     try:
         if should_stop():

@@ -203,7 +203,7 @@ def run_jobs(
     checkpoints.remove(checkpoints.prepare(folder))
     patient = store.waiting(lambda text: listener(events.Notice(jobs[0], text)), should_stop)
     with _parents(patient, name, jobs, dataset, fresh) as parents:
-        # workers get the plain store, because only this process can use the patient one
+        # workers get the plain store, because the waiting store reports to this process
         invocation = Invocation(dataset, store, parents, fresh, folder)
         removing = _removing_checkpoints(replace(invocation, store=patient), jobs, listener)
         run_all = engine if engine and any(parents.values()) else _one_by_one

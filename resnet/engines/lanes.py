@@ -18,7 +18,7 @@ from resnet.training import Lane, Program, accelerator
 
 
 def chosen(asked: int | None) -> int | None:
-    """Returns the number of lanes per program; None, on accelerators, is one lane per training.
+    """Returns the number of lanes of a program, or None for one lane per training on a GPU.
 
     Raises:
         UserError: the backend has no lanes.

@@ -12,18 +12,13 @@ from resnet.network import build, multiply_adds
 from resnet.study import Job
 from resnet.training import Batch, Epochs, Program, Steps, groups, make_steps
 
+_SECONDS = 3.0  # time for training steps; validation steps get half of this time
+
 
 def estimate(
-    job: Job,
-    n_train: int,
-    n_classes: int,
-    shape: tuple[int, int, int],
-    lanes: int = 1,
-    budget: float = 3.0,
+    job: Job, n_train: int, n_classes: int, shape: tuple[int, int, int], lanes: int
 ) -> dict[str, float]:
-    """Returns the size of a job's network and the speed of some of its steps.
-
-    ``budget`` is the time in seconds for training steps; validation steps get half of that time.
+    """Measures the speed of a job on this machine.
 
     Returns:
         ``parameters``, ``multiply_adds``, ``images_per_second`` of all lanes together, and
@@ -45,9 +40,9 @@ def estimate(
     def rates(steps: Steps) -> tuple[float, float]:
         with contextlib.closing(steps):
             calls = (call for _, call in groups(epochs.batches(0), steps.per_call))
-            train = _rate(steps, steps.train, calls, budget)
-            looks = ([batch] for batch in epochs.validation_batches(0))
-            return train, _rate(steps, lambda b, n: steps.test(b[0], n), looks, budget / 2)
+            train = _rate(steps, steps.train, calls, _SECONDS)
+            tests = ([batch] for batch in epochs.validation_batches(0))
+            return train, _rate(steps, lambda b, n: steps.test(b[0], n), tests, _SECONDS / 2)
 
     with ThreadPoolExecutor(lanes) as pool:
         training_rate, validation_rate = map(sum, zip(*pool.map(rates, every), strict=True))

@@ -128,7 +128,7 @@ def test_a_user_s_mistake_prints_one_line_and_exits_with_code_2(here, arguments,
         (
             ["--tracking-uri", "sqlite:////tmp/x.db", "restore"],
             "No such option",
-        ),  # misplaced
+        ),  # wrong order
         (["train", "1"], "No such command"),
     ],
 )
