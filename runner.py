@@ -1,6 +1,6 @@
-"""The command line: ``python runner.py --ladder all`` runs the study's five rungs in sequence.
+"""The command line, which is installed as the program ``ladder``.
 
-The installed program is called ``ladder`` and has one command for each task.
+``python runner.py --ladder all`` runs the study's five rungs in sequence.
 """
 
 from resnet.host import command_lines, messages
@@ -25,7 +25,7 @@ with command_lines.packages():
     from resnet.study import Job, Study
     from resnet.terminal import Experiments, Options, TrackingUri, console, init, load_images, say
 
-if TYPE_CHECKING:  # what takes seconds to import is imported when it is needed
+if TYPE_CHECKING:  # these packages take seconds to import, so functions import them when needed
     from mlflow.entities import Run
 
     from resnet.data import Dataset
@@ -33,37 +33,38 @@ if TYPE_CHECKING:  # what takes seconds to import is imported when it is needed
 
 EXAMPLES = {
     "": {
-        "--ladder all": "the reproduction, on CIFAR-10",
-        "--ladder all --dry-run": "its plan: size, time, changes",
-        "run all": "the same as --ladder all",
-        "run --help": "more examples, and the options",
+        "--ladder all": "reproduce the study on CIFAR-10",
+        "--ladder all --dry-run": "show sizes, times and changes; train nothing",
+        "run all": "do the same as --ladder all",
+        "run --help": "show all options and more examples",
     },
     "run": {
-        "all": "the reproduction, on CIFAR-10",
-        "all,vgg --profile quick": "the machinery, in minutes, offline",
-        "5,vgg --data cifar.zip": "an image folder or an archive of one",
-        "2 --set training.epochs=2,5": "a changed value: each of several",
-        "all --seeds 0-4 --jobs 5": "25 runs, five at a time",
+        "all": "reproduce the study on CIFAR-10",
+        "all,vgg --profile quick": "train on small images in minutes, without a download",
+        "5,vgg --data cifar.zip": "train on the images of an archive or a folder",
+        "2 --set training.epochs=2,5": "train rung 2 for 2 epochs and for 5 epochs",
+        "all --seeds 0-4 --jobs 5": "train 25 runs, five at a time",
     },
-    "ablate": {"4": "rung 4", "assumed --seeds 0-4": "the alternatives, five seeds each"},
-    "plan": {"all": "the whole ladder", "all --timing": "and how long it takes here"},
-    "keys": {"training": "of training", "training.optimizer": "of optimizers"},
-    "init": {"mine": "in the folder mine"},
-    "record": {"": "all of your own"},
-    "restore": {"": "into mlflow.db"},
+    "ablate": {
+        "4": "train every subset of rung 4's changes",
+        "assumed --seeds 0-4": "train the alternatives to assumed values with five seeds",
+    },
+    "plan": {"all": "plan the whole ladder", "all --timing": "time some steps, too"},
+    "keys": {"training": "list training's keys", "training.optimizer": "list optimizers' keys"},
+    "init": {"mine": "write the study to the folder mine"},
+    "record": {"": "record all finished runs"},
+    "restore": {"": "import the records into mlflow.db"},
     "report": report_command.EXAMPLES,
-    "ui": {"": "this project's runs, or the records", "--no-open": "without a browser"},
+    "ui": {"": "show your runs, or else the recorded runs", "--no-open": "open no browser"},
 }
-COMMANDS = {  # these take the same options
-    "run": "Runs rungs of the ladder. Finished work is skipped; interrupted work goes on.",
-    "ablate": "Runs every subset of what rungs change, or the alternatives to assumed values.",
-    "plan": "Shows what would be trained, how large it is, how long it takes; trains nothing.",
+COMMANDS = {  # these commands take the same options
+    "run": "Trains rungs of the ladder. Skips finished runs and resumes interrupted ones.",
+    "ablate": "Trains every subset of a rung's changes, or the alternatives to assumed values.",
+    "plan": "Shows the sizes, times and changes of the runs that a command would train.",
 }
 
 
 def _command(name: str) -> Callable[..., None]:
-    """Returns the function of a command of ``COMMANDS``."""
-
     def command(**given: Any) -> None:
         options = Options(**given | {"ablate": given["ablate"] or name == "ablate"})
         if name == "plan" or options.dry_run or options.timing:
@@ -71,15 +72,15 @@ def _command(name: str) -> Callable[..., None]:
         else:
             _train(options)
 
-    # Typer reads the options from it
+    # Typer derives the options from the signature
     command.__signature__ = inspect.signature(Options)  # type: ignore[attr-defined]
     return command
 
 
 def record(experiments: Experiments = None, tracking_uri: TrackingUri = None) -> None:
-    """Writes finished runs of the full profile to results/, as text for git.
+    """Writes finished runs of the full profile to results/, as JSON files.
 
-    Writes the newest run of each configuration and seed, and replaces no record.
+    Writes the newest run of each configuration and seed. Existing records stay unchanged.
     """
     study = Study.open(experiments)
     written: set[Path] = set()
@@ -103,33 +104,33 @@ def record(experiments: Experiments = None, tracking_uri: TrackingUri = None) ->
         raise typer.Exit(1)
     if not written:
         raise UserError(
-            f"record: {messages.mask(store.uri)} holds no such run: finished, of the full profile, "
-            "without --set"
+            f"record: {messages.mask(store.uri)} has no finished run of the full profile without "
+            "--set. Train one first"
         )
 
 
 def _record(store: "Store", run: "Run", path: Path) -> str:
-    """Records a run, unless a record of its settings and seed exists; returns a line about it."""
+    """Records a run unless its settings and seed are recorded already; returns a message."""
     from resnet import records
 
     file, this = escape(os.path.relpath(path)), f"run {run.info.run_id[:8]}"
     if not path.exists():
         records.save(records.to_record(store, run), path.parent)
-        return f"recorded {file}: {this}"
+        return f"recorded {this} in {file}"
     recorded = records.load(path).run_id
     if recorded == run.info.run_id:
-        return f"there already: {file}: {this}"
+        return f"already recorded: {this} in {file}"
     # a newer run must not replace a record because its result is better
     return (
-        f"[yellow]kept[/yellow] {file}: it holds run {recorded[:8]}; delete it to record "
-        f"{this} in its place"
+        f"[yellow]kept[/yellow] {file} with run {recorded[:8]}; delete this file to record {this}"
     )
 
 
 def restore(experiments: Experiments = None, tracking_uri: TrackingUri = None) -> None:
-    """Imports the recorded runs of results/ into an MLflow experiment of their own.
+    """Imports the recorded runs of results/ into a separate MLflow experiment.
 
-    It is for MLflow's UI: the report reads results/ itself. Runs that are there stay.
+    Then MLflow's UI can show them. The report needs no import, because it reads results/.
+    Runs that were imported before stay unchanged.
     """
     study = Study.open(experiments)
     with _store_failures(tracking_uri):
@@ -143,7 +144,7 @@ def restore(experiments: Experiments = None, tracking_uri: TrackingUri = None) -
             raise nothing_run(study, f"there is no record in {study.results}", tracking_uri)
         store = records.connect_recorded(tracking_uri, study)
         new = mlflow_ladder.restore(store, found)
-    others = ", the others were there" * (new < len(found))
+    others = "; the others had been restored before" * (new < len(found))
     say(f"{new} of {len(found)} recorded runs restored{others}")
     say(f"browse: {escape(store.study.command('ui', uri=store.uri))}")
 
@@ -151,16 +152,16 @@ def restore(experiments: Experiments = None, tracking_uri: TrackingUri = None) -
 def ui(
     open_: Annotated[
         bool,
-        typer.Option("--open/--no-open", help="Open a browser, if there is a display.", metavar=""),
+        typer.Option("--open/--no-open", help="Open a browser if there is a display.", metavar=""),
     ] = True,
     experiments: Experiments = None,
     tracking_uri: TrackingUri = None,
 ) -> None:
-    """Shows the runs in MLflow's UI; Ctrl-C ends it.
+    """Shows the runs in MLflow's UI until you press Ctrl-C.
 
-    It prints two addresses: the runs in the order of the rungs, and the newest
-    ladder. The browser opens the first. If the store is a server, the addresses
-    are that server's.
+    Prints two addresses: the list of runs in the order of the rungs, and the
+    newest ladder. The browser opens the first address. If the store is a server,
+    the addresses lead to that server.
     """
     with console.status("opening the store"):
         from report.presentation.ui import prepare, show
@@ -177,7 +178,7 @@ def _plan(options: Options) -> None:
     with console.status("reading the claims"):
         from report.analysis import load_statements
 
-        load_statements(options.study)  # raises if the claims are malformed
+        load_statements(options.study)  # malformed claims raise an error here
     options.set_backend(several=True)
     lanes_of = {job.row: 1 for job in due}
     asked = options.lanes if options.one_process or len(due) == 1 else 1
@@ -191,7 +192,7 @@ def _plan(options: Options) -> None:
     images = NAMED.get(options.dataset) or load_images(options.dataset, options.study.test_fraction)
     show(due, images, lanes_of, options)
     if not options.ablate:
-        with console.status("weighing the claims"):
+        with console.status("computing which claims the seeds can decide"):
             from report.presentation.summary import decidable
 
             table = decidable(options.study, due)
@@ -208,22 +209,22 @@ def _train(options: Options) -> None:
         from resnet.store import connect
         from resnet.terminal.display import Display
 
-        published = load_statements(options.study).published  # raises before training
+        published = load_statements(options.study).published
         engine, warnings = _engine(options, due), training.device_warnings()
     for line in warnings:
         say(f"[yellow]{escape(line)}[/yellow]")
-    store = connect(options.tracking_uri, options.study)  # before images are downloaded
+    store = connect(options.tracking_uri, options.study)  # a wrong address fails before a download
     dataset = load_images(options.dataset, options.study.test_fraction)
     courses = records.courses(store.study.results, due, dataset.fingerprint)
     if dataset.name != store.study.dataset or due[0].profile != "full" or due[0].modified:
-        published = {}  # the figures are about other data or settings
+        published = {}  # the study published nothing about other data or settings
     display = Display(console, due, published, courses)
     again = command_lines.again(store.uri)
     name = f"{'ablation' if options.ablate else 'ladder'} {options.rungs}"
     name = f"{name} · {dataset.name} · seed {options.seeds}"
     try:
         with (
-            _store_failures(store.uri, f"go on with:  {again}"),
+            _store_failures(store.uri, f"continue with:  {again}"),
             display,
             terminal.stoppable() as should_stop,
         ):
@@ -232,14 +233,14 @@ def _train(options: Options) -> None:
                 dataset,
                 store,
                 display,
-                name=name[:250],  # MLflow's limit
+                name=name[:250],  # MLflow limits names to 250 characters
                 engine=engine,
                 should_stop=should_stop,
                 fresh=options.fresh,
                 folder=options.checkpoints,
             )
     except (Interrupted, KeyboardInterrupt):
-        say(f"[yellow]interrupted;[/yellow] go on with:  {escape(again)}")
+        say(f"[yellow]interrupted;[/yellow] continue with:  {escape(again)}")
         raise typer.Exit(130) from None
     if display.idle:
         say("all of these runs are finished; nothing was trained")
@@ -251,7 +252,7 @@ def _train(options: Options) -> None:
 
 
 def _engine(options: Options, due: list[Job]) -> Callable | None:
-    """Returns the engine that runs several jobs at a time; None if they run one by one."""
+    """Returns the engine that runs several jobs at a time, or None if jobs run one by one."""
     if options.one_process or (not options.ray and len(due) == 1):
         from resnet.engines import lanes
 
@@ -269,12 +270,12 @@ def _engine(options: Options, due: list[Job]) -> Callable | None:
 
 
 def _conclude(store: "Store", parents: dict[str, str], dataset: "Dataset", due: list[Job]) -> None:
-    """Prints the results, and writes the report to the disk and to the parent runs."""
+    """Prints the results, writes the report, and logs the ladder to the parent runs."""
     from report import analysis
     from report.presentation import mlflow_ladder, output, summary
 
     out = store.checkpoints.parent / "reports" / store.study.name
-    modified, *others = parents  # a sweep has one per value
+    modified, *others = parents  # a sweep has one parent run per value
     try:
         with console.status("writing the report"):
             content = analysis.load(
@@ -290,7 +291,7 @@ def _conclude(store: "Store", parents: dict[str, str], dataset: "Dataset", due: 
                 if parent_id := parents[ladder.run_set.modified]:
                     mlflow_ladder.attach(store, parent_id, ladder, out)
     except UserError as error:
-        raise UserError(f"the runs are kept, but there is no report of them: {error}") from None
+        raise UserError(f"the runs are stored, but the report failed: {error}") from None
     summary.trained(content, due, console)
     say(f"report: {escape(command_lines.typed(out / output.PAGE))}")
     say(f"browse: {escape(store.study.command('ui', uri=store.uri))}")
@@ -305,7 +306,7 @@ def _store_failures(uri: str | None, way_out: str = "try again") -> Iterator[Non
         yield
     except FAILURES as error:
         reason = f"{messages.mask(uri or addresses.DEFAULT_URI)}: {messages.mask(error)[:300]}"
-        raise UserError(f"{reason}; nothing is lost, {way_out}") from None
+        raise UserError(f"{reason}. Nothing is lost; {way_out}") from None
 
 
 def _as_command(words: list[str]) -> list[str]:
@@ -320,21 +321,19 @@ def _as_command(words: list[str]) -> list[str]:
 
 
 def _examples(name: str) -> str:
-    """Returns the examples of a command, or of the whole program if ``name`` is empty."""
-    examples = EXAMPLES[name]
+    examples = {words or "(no options)": about for words, about in EXAMPLES[name].items()}
     width = max(map(len, examples))
-    words = ("ladder", name) if name else ("ladder",)
-    lines = [f"[bold]Examples, after[/bold]  {escape(command_lines.command(*words))}"]
+    start = escape(command_lines.command("ladder", *filter(None, [name])))
+    lines = [f"[bold]Examples[/bold] of what may follow  {start}"]
     lines += [f"{escape(words):<{width}}  {about}" for words, about in examples.items()]
     if name in ("run", "ablate", "plan"):
         lines += ["", f"[bold]Rungs[/bold]  {', '.join(Study.open().files)}"]
         command = escape(command_lines.command("ladder", "keys"))
-        lines += ["", f"[bold]Keys of --set[/bold]  {command}"]
+        lines += ["", f"[bold]Keys of --set[/bold] are listed by  {command}"]
     return "\n".join(lines)
 
 
 def _app() -> typer.Typer:
-    """Returns the command line."""
     app = typer.Typer(
         epilog=_examples(""),
         add_completion=False,
@@ -346,10 +345,10 @@ def _app() -> typer.Typer:
 
     @app.callback()
     def about() -> None:
-        """Runs the study's experiment ladder: five rungs from 72.3 % to 89.2 % on CIFAR-10.
+        """Reproduces a study's ladder of five experiments, from 72.3 % to 89.2 % on CIFAR-10.
 
-        Runs go to MLflow. Finished work is skipped; interrupted work goes on
-        where it stopped.
+        Each experiment is called a rung. MLflow stores all runs. Finished runs
+        are skipped, and interrupted runs are resumed.
         """
 
     for name, text in COMMANDS.items():
@@ -360,7 +359,7 @@ def _app() -> typer.Typer:
 
 
 def entry() -> None:
-    """The console command ``ladder``."""
+    """Runs the program ``ladder``."""
     terminal.run(lambda: _app()(_as_command(sys.argv[1:])))
 
 

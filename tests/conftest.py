@@ -1,8 +1,9 @@
-"""Small real inputs shared by the tests."""
+"""Small real images, experiments, stores and commands that the tests share."""
 
 import itertools
 import os
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import resnet  # noqa: F401 - before any test imports Keras: it chooses TensorFlow's kernels
+import resnet  # noqa: F401 - chooses TensorFlow's kernels, before any test imports Keras
 from resnet import Interrupted
 from resnet.training import train
 
@@ -20,7 +21,7 @@ pytest.register_assert_rewrite("ladders", "report_known")
 
 ROOT = Path(__file__).resolve().parent.parent
 
-# every kind of layer that has a state, traced in no time
+# a network with every kind of layer that has a state, which compiles fast
 SMALL = {
     "model": {
         "architecture": "vgg",
@@ -34,14 +35,14 @@ SMALL = {
 
 
 def experiment(name, **changes):
-    """One of the study's, changed."""
+    """Returns an experiment of the study with changes."""
     from resnet.study import Study, change
 
     return change(Study.open().experiment(name), changes, "test")
 
 
 def assert_same_outcome(whole, parts):
-    """Of two trainings everything but the time is the same."""
+    """Asserts that two trainings have the same results except for times."""
     timing = ("images_per_second", "epoch_seconds", "time")
     strip = [{k: v for k, v in r.items() if k not in timing} for r in whole.history]
     assert [{k: v for k, v in r.items() if k not in timing} for r in parts.history] == strip
@@ -52,16 +53,25 @@ def assert_same_outcome(whole, parts):
 
 
 def assert_interrupted(calls, *args):
-    """train(*args) is interrupted the given time it asks whether it should stop."""
+    """Calls ``train(*args)`` and interrupts it at the given call of ``should_stop``."""
     asked = itertools.count(1)
     with pytest.raises(Interrupted):
         train(*args, should_stop=lambda: next(asked) == calls)
 
 
 def changed_keys(before, after):
-    """The keys in which two experiments differ; absent counts as None."""
+    """Returns the keys in which two experiments differ; an absent key counts as None."""
     old, new = before.flat(), after.flat()
     return [key for key in {**new, **old} if old.get(key) != new.get(key)]
+
+
+def refused(process, *texts):
+    """Asserts that a command ended with code 2 and an error of one line with these texts."""
+    assert process.returncode == 2, process.err
+    assert process.err.startswith("error: ")
+    assert process.err.count("\n") == 1
+    for text in texts:
+        assert text in process.err
 
 
 @pytest.fixture(scope="session")
@@ -70,7 +80,7 @@ def image_folder(tmp_path_factory):
 
 
 def squares(folder):
-    """An image folder of 200 training and 40 test images, 8x8, in four learnable classes."""
+    """Writes an image folder: 200 training and 40 test images, 8x8, in four classes."""
     generator = np.random.default_rng(0)
     for split, count in (("train", 200), ("test", 40)):
         for index in range(count):
@@ -90,7 +100,7 @@ def dataset():
 
 
 def bars():
-    """160 training and 40 test images, 8x8, in four learnable classes."""
+    """Returns 160 training and 40 test images, 8x8, in four classes."""
     from resnet.data import Dataset
 
     generator = np.random.default_rng(0)
@@ -103,7 +113,7 @@ def bars():
 
 @pytest.fixture(scope="session")
 def empty(tmp_path_factory):
-    """MLflow's tables without a run: made once, because making them takes seconds."""
+    """Makes MLflow's tables without a run, once, because this takes seconds."""
     from mlflow.tracking import MlflowClient
 
     path = tmp_path_factory.mktemp("empty") / "mlflow.db"
@@ -120,7 +130,7 @@ def store(empty, tmp_path):
 
 @pytest.fixture(scope="session")
 def two_seeds(empty, tmp_path_factory):
-    """Rungs 1 and 2 with seeds 0, 1, 2, and how many images each has right; the rest not run."""
+    """Makes a store with runs of rungs 1 and 2 with seeds 0, 1 and 2."""
     import report_known
 
     return report_known.two_seeds(empty, tmp_path_factory.mktemp("seeds"))
@@ -128,7 +138,7 @@ def two_seeds(empty, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def full(empty, tmp_path_factory):
-    """Every rung and the VGG-like network, one seed each, as the study has them; the report."""
+    """Makes a store with one run of each rung and of the VGG-like network, and their report."""
     import report_known
 
     return report_known.full(empty, tmp_path_factory.mktemp("full"))
@@ -136,12 +146,7 @@ def full(empty, tmp_path_factory):
 
 @pytest.fixture
 def command(empty, tmp_path):
-    """The real command line on a store of its own: ``command("--ladder", "1")``."""
-    return on_a_store(empty, tmp_path)
-
-
-def on_a_store(empty, tmp_path):
-    """The real command line in a folder that holds a store of its own."""
+    """The real command line in a folder with a new store: ``command("--ladder", "1")``."""
     shutil.copyfile(empty, tmp_path / "mlflow.db")
     environment = os.environ | {
         "XDG_CACHE_HOME": str(tmp_path / "cache"),
@@ -156,8 +161,6 @@ def on_a_store(empty, tmp_path):
 
         @staticmethod
         def start(*arguments, script=ROOT / "runner.py"):
-            import subprocess
-
             return subprocess.Popen(
                 [sys.executable, str(script), *map(str, arguments)],
                 env=environment,
@@ -177,7 +180,7 @@ def on_a_store(empty, tmp_path):
 
 @pytest.fixture
 def here(command, monkeypatch, capfd):
-    """``command`` within this process, where being a process is not what is tested."""
+    """The same as ``command``, but within this process, which is faster."""
     import runner
     from resnet import terminal
 

@@ -1,17 +1,16 @@
-"""The real runner, killed (SIGKILL, by itself) at a chosen point, or its disk full from then on.
+"""Runs the real runner and kills it (SIGKILL) at a chosen point.
 
     killed_at.py "POINT N" ARGS...
     killed_at.py "POINT N, POINT N, never 0" ARGS...
 
-Of several points each has a process of its own, one after the other; all but the last are killed.
-They are forked once everything is imported, which takes most of a start. A checkpoint is written
-after every step, so that a kill often finds one in mid-epoch.
+Each point has a separate process, and these processes run one after another. All but the last are
+killed. They are forked after the imports, which take most of a start. A checkpoint is written after
+every step, so that many kills happen within an epoch.
 """
 
 import errno
 import os
 import signal
-import stat
 import sys
 from itertools import count
 from pathlib import Path
@@ -20,11 +19,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import keras
 import mlflow
-from sqlalchemy import event
-from sqlalchemy.engine import Engine
 
 import runner
-from resnet import engines, training
+from resnet import engines
 from resnet.tracking import runs
 from resnet.training import loop, program, steps
 
@@ -35,70 +32,50 @@ def kill():
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def kill_before(owner, name, nth):
-    """Makes the nth call of ``owner.name`` the last thing this process does."""
+def before(owner, name, action):
+    """Makes each call of ``owner.name`` call ``action`` first, with the number of the call."""
     original, calls = getattr(owner, name), count(1)
 
     def wrapper(*arguments, **options):
-        if next(calls) == nth:
-            kill()
+        action(next(calls), *arguments)
         return original(*arguments, **options)
 
     setattr(owner, name, wrapper)
 
 
-def half_written(nth):
-    """The nth checkpoint stays half a file."""
-    original, calls = os.fsync, count(1)
+def kill_before(owner, name, nth):
+    """Kills this process at the nth call of ``owner.name``."""
+    before(owner, name, lambda number, *_: kill() if number == nth else None)
 
-    def fsync(descriptor):
-        # two a checkpoint: the file, then its folder
-        if stat.S_ISREG(os.fstat(descriptor).st_mode) and next(calls) == nth:
+
+def half_written(nth):
+    """Truncates the file of the nth checkpoint to half its size, and kills this process."""
+
+    def halve(number, descriptor):
+        if number == 2 * nth - 1:  # a checkpoint flushes its file and then its folder
             os.ftruncate(descriptor, os.fstat(descriptor).st_size // 2)
             kill()
-        return original(descriptor)
 
-    os.fsync = fsync
+    before(os, "fsync", halve)
 
 
 def full(nth):
-    """No checkpoint can be written from the nth on."""
-    original, calls = os.fsync, count(1)
+    """Makes the disk full for the nth checkpoint and all later ones."""
 
-    def fsync(descriptor):
-        if next(calls) >= nth:
+    def fail(number, *_):
+        if number >= nth:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        return original(descriptor)
 
-    os.fsync = fsync
-
-
-def full_artifacts(nth):
-    def log_artifacts(*arguments):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    mlflow.MlflowClient.log_artifacts = log_artifacts
-
-
-def full_database(pages):
-    """SQLite itself then says that the disk is full."""
-
-    @event.listens_for(Engine, "connect")
-    def limit(connection, record):
-        connection.execute(f"PRAGMA max_page_count = {pages}")
+    before(os, "fsync", fail)
 
 
 POINTS = {
-    "full": full,
-    "full artifacts": full_artifacts,
-    "full database": full_database,
     "step": lambda n: kill_before(ENGINE, "train", n),
     "checkpoint": half_written,
     "validation": lambda n: kill_before(ENGINE, "test", n),
     "metrics": lambda n: kill_before(runs.RunWriter, "log_history", n),
     "artifacts": lambda n: kill_before(mlflow.MlflowClient, "log_artifacts", n),
     "model": lambda n: kill_before(keras.Model, "save", n),
-    "figures": lambda n: kill_before(training.Outcome, "summary", n),
     "end": lambda n: kill_before(runs, "end", n + 1),
     "between": lambda n: kill_before(engines.Invocation, "run", n),
     "never": lambda n: None,

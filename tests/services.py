@@ -1,7 +1,8 @@
-"""What the cluster tests need: real servers, and a project of their own."""
+"""Real servers, copies of the project, and processes to watch, for tests with many processes."""
 
 import contextlib
 import os
+import re
 import shutil
 import signal
 import socket
@@ -24,27 +25,40 @@ def free_port() -> int:
 
 
 def binary(name: str) -> str | None:
-    """A program of PostgreSQL's, which Debian keeps off the PATH."""
+    """Returns the path of a PostgreSQL program, which Debian leaves out of PATH."""
     found = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"))
     return shutil.which(name) or (str(found[-1]) if found else None)
 
 
 def copy(folder: Path) -> Path:
-    """A copy of the project, which keeps its reports and locks to itself; its runner."""
+    """Copies the project, with separate reports and locks; returns the path of its runner."""
     for part in ("resnet", "report", "experiments"):
         shutil.copytree(ROOT / part, folder / part)
     return Path(shutil.copyfile(ROOT / "runner.py", folder / "runner.py"))
 
 
 def workers() -> list[psutil.Process]:
-    """Those that train in a project of this process's PYTHONPATH: there may be others' too."""
-    found = []
-    for process in psutil.process_iter():
-        with contextlib.suppress(psutil.Error):
-            ours = process.environ().get("PYTHONPATH") == os.environ["PYTHONPATH"]
-            if ours and process.name().startswith("ray::_task"):
-                found.append(process)
+    """Waits for the workers that train in descendants of this process, and returns them."""
+    while not (
+        found := [
+            process
+            for process in psutil.Process().children(recursive=True)
+            if process.name().startswith("ray::_task")
+        ]
+    ):
+        time.sleep(0.1)
     return found
+
+
+def read_until(process: subprocess.Popen, pattern: str, times: int = 1) -> None:
+    """Reads the output of a process until a pattern has come a number of times."""
+    lines = []
+    for line in process.stdout:
+        lines.append(line)
+        times -= bool(re.search(pattern, line))
+        if not times:
+            return
+    raise AssertionError(f"{pattern!r} never came:\n{''.join(lines)}\n{process.stderr.read()}")
 
 
 class Service:
@@ -66,7 +80,7 @@ class Service:
 
 
 class Postgres(Service):
-    """A database of its own, reached by TCP with a password."""
+    """A new database that accepts TCP connections with a password."""
 
     def __init__(self) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="postgres-"))
@@ -103,7 +117,7 @@ class Postgres(Service):
 
 
 class Server(Service):
-    """MLflow's server over a database."""
+    """MLflow's server with a database as its store."""
 
     def __init__(self, database: str, folder: Path) -> None:
         self.database, self.folder, self.port = database, folder, free_port()
@@ -128,7 +142,7 @@ class Server(Service):
 
 
 def wait_for(what, seconds: float = 120) -> None:
-    """Tries until it raises no OSError."""
+    """Calls a function until it raises no OSError."""
     until = time.monotonic() + seconds
     while True:
         try:

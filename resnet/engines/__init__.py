@@ -1,7 +1,7 @@
-"""Which jobs are due, and the engines that train them: one by one, in lanes, on a cluster.
+"""Trains many jobs: one by one, in lanes, or on a cluster.
 
-:func:`run_jobs` takes an engine: ``lanes.run`` has a thread per run in one compiled program,
-``cluster.run`` a process per run (Ray). :func:`estimate` says how long a job takes.
+:func:`run_jobs` takes an engine. ``lanes.run`` uses a thread per run and one compiled program,
+``cluster.run`` uses Ray and a process per run. :func:`estimate` measures how long a job takes.
 """
 
 from resnet.engines.jobs import Invocation, run_jobs

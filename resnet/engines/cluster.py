@@ -1,8 +1,7 @@
-"""Several trainings at a time, on this machine or on a Ray cluster; nothing else imports Ray.
+"""The engine that trains several runs at a time with Ray, on this machine or on a cluster.
 
-Each run has a task, in a process of its own. If a worker or a node is lost, its run loses the steps
-since the last checkpoint, and Ray starts the task again. Events pass through an actor on the
-driver's node.
+Each run is a task in a separate process. If a worker or a node is lost, Ray starts the task again,
+and the run resumes from its last checkpoint. An actor on the driver's node collects the events.
 """
 
 import logging
@@ -12,9 +11,10 @@ import socket
 import time
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
-# read when Ray is imported
+# Ray reads these variables when it is imported
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_worker_niceness", "0")
 
@@ -26,16 +26,16 @@ from resnet.store import Store, connect
 from resnet.study import Job
 from resnet.training import checkpoints
 
-# bits, devices and access to the store depend on these: a worker gets the driver's
+# workers get these variables of the driver, for the same results, devices and access to the store
 _PREFIXES = ("KERAS_", "TF_", "XLA_", "JAX_", "ONEDNN_", "OMP_", "MLFLOW_")
-_DEVICES = "CUDA_VISIBLE_DEVICES"  # set by Ray if it assigns GPUs to runs
+_DEVICES = "CUDA_VISIBLE_DEVICES"  # Ray sets this variable if it assigns GPUs to runs
 
 Environment = tuple[tuple[str, ...], dict[str, str]]
-"""Prefixes of names, and the driver's variables with these prefixes."""
+"""Prefixes of names, and the driver's environment variables with these prefixes."""
 
 
 class _Messages:
-    """An actor between workers and driver. If it is lost, a new one starts empty."""
+    """The actor between workers and driver. If the actor is lost, Ray starts an empty one."""
 
     def __init__(self) -> None:
         self._events: list[events.Event] = []
@@ -43,7 +43,7 @@ class _Messages:
         self._stop = False
 
     def begin(self, job: Job) -> int:
-        """Counts a start of the job; returns how many preceded it since its last epoch."""
+        """Returns how many workers the job has lost since its last complete epoch."""
         self._begun[job.row, job.seed] += 1
         return self._begun[job.row, job.seed] - 1
 
@@ -72,15 +72,14 @@ def run(
     cpus: int = 1,
     gpus: float | None = None,
 ) -> list[events.Ended]:
-    """Runs jobs in worker processes; an :data:`resnet.engines.jobs.Engine`.
+    """Runs jobs in worker processes; see :data:`resnet.engines.jobs.Engine`.
 
-    Up to ``processes`` of them run at a time on the Ray cluster at ``address``, or on this machine.
-    On a cluster a run occupies ``cpus``, and anywhere ``gpus``; without ``gpus`` all runs see the
-    GPUs that this process sees. Each machine gets one copy of the dataset.
+    Up to ``processes`` jobs run at a time, on the Ray cluster at ``address`` or on this machine.
+    A run occupies ``cpus`` on a cluster and ``gpus`` on any machine. Without ``gpus``, all runs see
+    the GPUs that this process sees. Each machine gets one copy of the dataset.
 
     Raises:
-        Interrupted: ``should_stop`` returned True; all checkpoints are written.
-        UserError: there is no such cluster, no room for a run, or a node cannot train.
+        UserError: the cluster does not exist or has no room for a run, or a node cannot train.
     """
     ray = _start(processes, address, invocation.dataset)
     try:
@@ -91,14 +90,12 @@ def run(
         invocation.dataset.fingerprint  # noqa: B018 - computed once here and not in every worker
         here = _on(ray, ray.get_runtime_context().get_node_id())
         messages = ray.remote(num_cpus=0, max_restarts=-1, **here)(_Messages).remote()
-        # Ray starts a task again whose worker was lost, but not one that raised
+        # Ray restarts a task if its worker was lost, but not if the task raised an error
         again = {"max_calls": 1, "max_retries": -1, "retry_exceptions": False}
         task = ray.remote(num_cpus=cpus, num_gpus=gpus or 0, **again)(_task)
-        shared = [ray.put(invocation)], messages, environment
-
-        def begin(job: Job) -> Any:
-            return task.remote(job, *shared)
-
+        # within a list, Ray does not replace the reference by the invocation
+        given = {"shared": [ray.put(invocation)], "messages": messages, "environment": environment}
+        begin = partial(task.remote, **given)
         ended = _serve(ray, jobs, begin, processes or len(jobs), messages, listener, should_stop)
         if should_stop() and len(ended) < len(jobs):
             raise Interrupted
@@ -131,7 +128,7 @@ def _serve(
             job = running.pop(reference)
             try:
                 result = ray.get(reference)
-            except ray.exceptions.RayError as error:  # of the engine, not of the run
+            except ray.exceptions.RayError as error:  # Ray failed, not the run
                 result = events.Failed(job, one_line(error))
             if result is not None:
                 listener(result)
@@ -140,10 +137,10 @@ def _serve(
 
 
 def _start(processes: int | None, address: str | None, dataset: Dataset) -> Any:
-    """Starts Ray here or joins a cluster; returns the module."""
+    """Starts Ray on this machine or joins a cluster, and returns the module ``ray``."""
     here: dict[str, Any] = {}
     if not address:
-        os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # it listens on 127.0.0.1 alone
+        os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # then Ray uses 127.0.0.1 only
         size = sum(array.nbytes for array in (dataset.x_train, dataset.x_test))
         here = {"num_cpus": processes, "include_dashboard": False}
         here["object_store_memory"] = 2 * size + 128 * 2**20
@@ -151,15 +148,14 @@ def _start(processes: int | None, address: str | None, dataset: Dataset) -> Any:
         os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, path))
     import ray
 
-    handler = signal.getsignal(signal.SIGTERM)  # Ray sets its own
+    handler = signal.getsignal(signal.SIGTERM)  # Ray replaces the handler
     try:
-        if address and address != "auto" and "://" not in address:  # Ray would try for minutes
+        if address and address != "auto" and "://" not in address:  # Ray itself tries for minutes
             host, _, port = address.rpartition(":")
             socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
         ray.init(address or "local", log_to_driver=False, logging_level=logging.ERROR, **here)
     except (OSError, ValueError, RuntimeError, ImportError) as error:
-        joined = f"--ray {address}: there is no cluster to join"
-        problem = joined if address else "Ray does not start"
+        problem = f"--ray {address}: cannot join a cluster" if address else "Ray does not start"
         raise UserError(f"{problem}: {one_line(error)[:300]}") from None
     finally:
         signal.signal(signal.SIGTERM, handler)
@@ -167,7 +163,6 @@ def _start(processes: int | None, address: str | None, dataset: Dataset) -> Any:
 
 
 def _on(ray: Any, node_id: str) -> dict[str, Any]:
-    """The option that places a task or an actor on a node."""
     strategies = ray.util.scheduling_strategies
     return {"scheduling_strategy": strategies.NodeAffinitySchedulingStrategy(node_id, soft=False)}
 
@@ -178,7 +173,7 @@ def _environment(gpus: float | None) -> Environment:
 
 
 def _adopt(environment: Environment) -> None:
-    """Gives a worker the driver's environment; Ray itself sets OMP_NUM_THREADS, for one."""
+    """Replaces a worker's variables, some of which Ray has set, with the driver's."""
     prefixes, variables = environment
     for key in [key for key in os.environ if key.startswith(prefixes)]:
         del os.environ[key]
@@ -186,7 +181,7 @@ def _adopt(environment: Environment) -> None:
 
 
 def _nodes_with_room(ray: Any, cpus: int, gpus: float | None) -> dict[str, str]:
-    """The addresses of the nodes that have room for a run, by their ids."""
+    """Returns the addresses of the nodes that are large enough for a run, by node id."""
     needs = {"CPU": cpus, "GPU": gpus or 0}
     nodes = {
         node["NodeID"]: node["NodeManagerAddress"]
@@ -195,8 +190,8 @@ def _nodes_with_room(ray: Any, cpus: int, gpus: float | None) -> dict[str, str]:
     }
     if not nodes:
         raise UserError(
-            f"no machine has {cpus} CPUs and {gpus or 0:g} GPUs for a run; --cpus-per-run and "
-            "--gpus-per-run say how many a run occupies"
+            f"no machine has {cpus} CPUs and {gpus or 0:g} GPUs for a run; give smaller numbers "
+            "with --cpus-per-run and --gpus-per-run"
         )
     return nodes
 
@@ -204,7 +199,6 @@ def _nodes_with_room(ray: Any, cpus: int, gpus: float | None) -> dict[str, str]:
 def _check_nodes(
     ray: Any, nodes: dict[str, str], invocation: Invocation, environment: Environment
 ) -> None:
-    """Refuses a cluster with a node that could not train, before the first step."""
     probe = checkpoints.prepare(invocation.checkpoints)
     check = ray.remote(num_cpus=0, max_calls=1)(_check_node)
     arguments = probe, environment, invocation.store
@@ -217,24 +211,24 @@ def _check_nodes(
                 reason = one_line(error.cause or error)[-300:]
                 raise UserError(f"--ray: node {nodes[node]}: {reason}") from None
             except ray.exceptions.RayError:
-                continue  # the node is lost, and Ray did not know yet
+                continue  # the node was lost after Ray listed it
     finally:
         checkpoints.remove(probe)
 
 
 def _check_node(probe: str, environment: Environment, store: Store) -> None:
-    """Raises what keeps this node from training."""
+    """Raises an error if this node cannot read the checkpoints or the store."""
     _adopt(environment)
     if not checkpoints.visible(probe):
         raise UserError(
-            "does not see the checkpoints; --checkpoints names a shared folder or a URL such as "
-            "s3://bucket/folder"
+            "cannot read the checkpoints; give a shared folder or a URL such as "
+            "s3://bucket/folder with --checkpoints"
         )
     connect(store.uri, store.study)
 
 
 def _ask(ray: Any, method: Any, *arguments: Any) -> Any:
-    """The actor's answer; None while it starts again."""
+    """Returns the actor's answer, or None while Ray restarts the actor."""
     try:
         return ray.get(method.remote(*arguments), timeout=10)
     except ray.exceptions.RayError:
@@ -259,19 +253,17 @@ def _task(
             asked = time.monotonic()
         return stop or bool(terminated)
 
-    def listener(event: events.Event) -> None:
-        messages.put.remote(event)
-
+    listener = messages.put.remote
     losses = _ask(ray, messages.begin, job) or 0
     try:
         if should_stop():
             raise Interrupted
         if losses:
-            text = f"its worker was lost ({losses} in a row); it begins again"
+            text = f"its worker was lost ({losses} in a row); the run starts again"
             listener(events.Notice(job, text))
         invocation: Invocation = ray.get(shared[0])
         return invocation.run(job, listener, should_stop, losses)
     except Interrupted:
-        if not stop:  # this worker or its node alone must go: Ray starts the run again
+        if not stop:  # only this worker was told to stop, and its exit makes Ray restart the run
             os._exit(1)
         return None

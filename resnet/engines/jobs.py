@@ -1,4 +1,4 @@
-"""The jobs of one command: which are due, in what order, and what happens to each."""
+"""Runs the jobs of one command and manages their MLflow runs, locks and checkpoints."""
 
 import contextlib
 import os
@@ -21,24 +21,24 @@ from resnet.tracking import Lease, Lost
 from resnet.training import Epochs, Lane, checkpoints, train
 
 WORKERS_LOST = 5
-"""How often a run may lose its worker without completing an epoch in between."""
+"""The number of workers that a run may lose without completing an epoch."""
 
 Engine = Callable[..., list[events.Ended]]
 """``engine(jobs, invocation, listener, should_stop)`` runs jobs and returns how each ended.
 
-An engine takes jobs from :func:`next_job`, and calls ``listener`` in the caller's thread. If a
-worker is lost, another one gets its job with the number of losses since its last epoch. Workers do
-not see Ctrl-C; they stop when ``should_stop`` returns True.
+An engine takes jobs from :func:`next_job` and calls ``listener`` in the caller's thread. If a
+worker is lost, another worker gets its job. When ``should_stop`` returns True, all jobs write a
+checkpoint and stop, and the engine raises :class:`resnet.Interrupted`.
 """
 
 
 @dataclass(frozen=True)
 class Invocation:
-    """What all jobs of one command share.
+    """The data, store and settings that all jobs of one command share.
 
-    ``parents`` are the command's own runs by ``modified``; a sweep has one for each value. With
-    ``fresh``, runs that earlier commands finished or began start again. ``checkpoints`` is the path
-    or URL of the folder of all checkpoints.
+    ``parents`` are the ids of the command's own runs by ``modified``; a sweep has one per value.
+    With ``fresh``, finished and interrupted runs start again. ``checkpoints`` is the path or URL of
+    the folder of all checkpoints.
     """
 
     dataset: Dataset
@@ -48,12 +48,12 @@ class Invocation:
     checkpoints: str
 
     def folder(self, job: Job) -> str:
-        """Returns the folder of a job's checkpoints, which all jobs of its trajectory share."""
+        """Returns the folder of checkpoints that all jobs of one trajectory share."""
         names = job.experiment.trajectory()[:16], self.dataset.fingerprint[:12], f"seed{job.seed}"
         return "/".join((self.checkpoints, "-".join((*names, keras.backend.backend()))))
 
     def lock(self, job: Job) -> FileLock:
-        """Makes this machine's lock of a job's trajectory; if its process is killed, it is free."""
+        """Returns this machine's lock of a job's trajectory. The lock ends with its process."""
         self.store.checkpoints.mkdir(parents=True, exist_ok=True)
         return FileLock(self.store.checkpoints / f"{self.folder(job).rpartition('/')[2]}.lock")
 
@@ -65,9 +65,9 @@ class Invocation:
         losses: int = 0,
         lane: Lane | None = None,
     ) -> events.Ended:
-        """Runs one job: skips it if it is finished, resumes it if it was begun, else trains it.
+        """Skips the job if it is finished, resumes it if it was interrupted, or trains it.
 
-        ``losses`` is the number of workers that the job lost since its last epoch.
+        ``losses`` is the number of workers that the job lost since its last complete epoch.
 
         Raises:
             Interrupted: ``should_stop`` returned True; a checkpoint is written.
@@ -80,7 +80,7 @@ class Invocation:
                 lease, waited = Lease(store, Path(lock.lock_file)), False
                 while not (run := invocation._take(job, lock, lease, lanes)):
                     if not waited:
-                        listener(events.Notice(job, "is at another process; waiting for it"))
+                        listener(events.Notice(job, "waits for another process that trains it"))
                     waited = True
                     if should_stop():
                         raise Interrupted
@@ -101,11 +101,11 @@ class Invocation:
             return events.Failed(job, mask(f"{type(error).__name__}: {error}"))
         finally:
             lock.release()
-            if not lane:  # it would end the scope in which another lane's thread traces its steps
+            if not lane:  # clear_session would break the tracing in other lanes' threads
                 keras.backend.clear_session()
 
     def _take(self, job: Job, lock: FileLock, lease: Lease, lanes: int) -> Run | None:
-        """The job's run; None while another process is at it."""
+        """Returns the job's run, or None while another process trains it."""
         try:
             if not lock.is_locked:
                 lock.acquire(timeout=0)
@@ -127,14 +127,12 @@ class Invocation:
         losses: int,
         lane: Lane | None,
     ) -> events.Ended:
-        """Trains a run that was taken, and records it."""
-
         def log(event: events.Event) -> None:
             if isinstance(event, events.Resumed) and event.differs:
                 child.log_differences(event.differs)
             if isinstance(event, events.Resumed | events.Epoch):
                 child.log_history(event.history)
-            listener(replace(event, job=job))  # training knows nothing of --set
+            listener(replace(event, job=job))  # training does not know --set and the profile
 
         def stop() -> bool:
             child.lease.raise_if_lost()
@@ -143,7 +141,7 @@ class Invocation:
         try:
             if losses > WORKERS_LOST:
                 raise RuntimeError(
-                    f"its worker was lost {losses} times without completing an epoch in between"
+                    f"the run lost its worker {losses} times without completing an epoch"
                 )
             folder = self.folder(job)
             outcome = train(job.experiment, self.dataset, job.seed, folder, log, stop, lane)
@@ -166,7 +164,7 @@ class Invocation:
 def _skipped(job: Job, run: Run, listener: events.Listener) -> events.Ended:
     name = run.data.tags.get("rung", job.experiment.name)
     if name != job.experiment.name:
-        listener(events.Notice(job, f"the same as {name}, as which it was trained"))
+        listener(events.Notice(job, f"has the same settings as {name}, which was trained before"))
     return events.Skipped(job, run.info.run_id, run.data.metrics.get("test_accuracy", float("nan")))
 
 
@@ -182,15 +180,15 @@ def run_jobs(
     should_stop: Callable[[], bool] = lambda: False,
     engine: Engine | None = None,
 ) -> tuple[int, dict[str, str]]:
-    """Runs the jobs in order; finished ones are skipped, begun ones resumed.
+    """Runs the jobs in order. Skips finished jobs and resumes interrupted ones.
 
-    All jobs are of one profile. ``name`` is the name of the command's runs in MLflow. ``folder`` is
+    All jobs have one profile. ``name`` is the name of the command's runs in MLflow. ``folder`` is
     the path or URL of all checkpoints, by default beside the store. With ``fresh``, finished and
-    begun runs start again. Without an engine, jobs run one by one in this process.
+    interrupted runs start again. Without an engine, jobs run one by one in this process.
 
     Returns:
-        The number of jobs that failed, and by ``modified`` the id of the command's run. If all jobs
-        were finished, it is the newest earlier run whose ladder was not logged, or empty.
+        The number of failed jobs, and the ids of the command's runs by ``modified``. If all jobs
+        were finished before, the id is that of the last command, or empty if its ladder is logged.
 
     Raises:
         Interrupted: ``should_stop`` returned True; checkpoints are written.
@@ -199,19 +197,19 @@ def run_jobs(
     """
     folder = folder or str(store.checkpoints)
     if "://" not in folder:
-        folder = os.path.abspath(folder)  # noqa: PTH100 - workers have a folder of their own
+        folder = os.path.abspath(folder)  # noqa: PTH100 - workers run in other folders
     _check_data(jobs, dataset, listener)
     # a full disk or a bucket without rights is reported now and not after the first epoch
     checkpoints.remove(checkpoints.prepare(folder))
     patient = store.waiting(lambda text: listener(events.Notice(jobs[0], text)), should_stop)
     with _parents(patient, name, jobs, dataset, fresh) as parents:
-        # workers get the store without its patience, which belongs to this process
+        # workers get the plain store, because the waiting store reports to this process
         invocation = Invocation(dataset, store, parents, fresh, folder)
         removing = _removing_checkpoints(replace(invocation, store=patient), jobs, listener)
         run_all = engine if engine and any(parents.values()) else _one_by_one
         ended = run_all(jobs, invocation, removing, should_stop)
         failed = sum(isinstance(event, events.Failed) for event in ended)
-        # for finished runs too: an earlier command may have been kept from it
+        # finished runs count too, because their command may have been killed before this step
         if failed < len(ended) and not jobs[0].modified:
             patient.patiently(tracking.register, store, dataset, jobs[0].profile)
     return failed, {
@@ -221,7 +219,7 @@ def run_jobs(
 
 
 def next_job(waiting: list[Job], running: Iterable[Job]) -> Job | None:
-    """Takes the first job that waits and whose trajectory no running job trains."""
+    """Removes and returns the first waiting job whose trajectory no running job trains."""
     busy = {job.trajectory() for job in running}
     for job in waiting:
         if job.trajectory() not in busy:
@@ -247,7 +245,7 @@ def _one_by_one(
 def _parents(
     store: Store, name: str, jobs: list[Job], dataset: Dataset, fresh: bool
 ) -> Iterator[dict[str, str]]:
-    """Opens the command's runs by ``modified``; "" where all jobs are finished."""
+    """Starts the command's runs; yields ids by ``modified``, empty if all jobs are finished."""
     sets: dict[str, list[Job]] = {}
     for job in jobs:
         sets.setdefault(job.modified, []).append(job)
@@ -262,7 +260,7 @@ def _parents(
 def _removing_checkpoints(
     invocation: Invocation, jobs: list[Job], listener: events.Listener
 ) -> events.Listener:
-    """The listener, which also removes checkpoints after the last job that may use them."""
+    """Returns a listener that also removes checkpoints after the last job that may use them."""
     left = Counter(job.trajectory() for job in jobs)
 
     def removing(event: events.Event) -> None:
@@ -276,31 +274,31 @@ def _removing_checkpoints(
 
 
 def _check_data(jobs: list[Job], dataset: Dataset, listener: events.Listener) -> None:
-    """Refuses images that a job cannot train on, before the first hours are spent."""
+    """Raises a UserError if a job cannot train on the images, and warns if classes differ."""
     n, *shape, _ = dataset.x_train.shape
     differing: dict[str, None] = {}
     for job in jobs:
         epochs = Epochs.make(job.experiment, n, (shape[0], shape[1]), job.seed, dataset.y_train)
-        if not epochs.same_classes(dataset.y_train):  # Keras's generator refuses, its fit does not
+        if not epochs.same_classes(dataset.y_train):
             differing[job.experiment.name] = None
     if differing:
         text = (
-            f"{', '.join(differing)}: the images that validate are of other classes than those "
-            "that train, because file names give the order of images: number them mixed"
+            f"{', '.join(differing)}: the validation images have other classes than the training "
+            "images. The order of images follows their file names, so number them in mixed order"
         )
         listener(events.Notice(jobs[0], text))
 
 
 def _unreported(store: Store, job: Job, dataset: Dataset) -> str:
-    """The run of the newest command, if it has no report."""
+    """Returns the id of the newest command's run, or an empty text if its ladder is logged."""
     same = {"profile": job.profile, "modified": job.modified, "dataset": dataset.name}
     newest = store.search(role="ladder", **same)[:1]
     return "".join(run.info.run_id for run in newest if "ladder" not in run.data.tags)
 
 
 def _all_over(store: Store, jobs: list[Job], dataset: Dataset) -> bool:
-    """Whether every job is finished, and no other command is at work."""
-    # a job that was begun again goes on, whether or not another run of it is finished
+    """Returns whether every job is finished and no other command is running."""
+    # a job may have an unfinished run beside a finished one, because of --fresh
     return not store.search(role="ladder", status="RUNNING") and all(
         store.search(**same, role="rung", status="FINISHED")
         and not tracking.unfinished(store, same)

@@ -1,7 +1,7 @@
-"""Several trainings side by side in one program (JAX): many seeds for little more than one's time.
+"""The engine that trains several runs side by side in one JAX program.
 
-Each job has a thread, in which :meth:`resnet.engines.Invocation.run` does as it would alone. Only
-its steps wait for those of the other lanes. After its last step a job frees its lane for the next.
+Each job has a thread that calls :meth:`resnet.engines.Invocation.run`. Only the steps of a job wait
+for the other lanes. After its last step, a job frees its lane for the next job.
 """
 
 import math
@@ -18,7 +18,7 @@ from resnet.training import Lane, Program, accelerator
 
 
 def chosen(asked: int | None) -> int | None:
-    """Returns the number of lanes of a program; None, as on an accelerator, for one per training.
+    """Returns the number of lanes of a program, or None for one lane per training on a GPU.
 
     Raises:
         UserError: the backend has no lanes.
@@ -26,8 +26,8 @@ def chosen(asked: int | None) -> int | None:
     if keras.backend.backend() != "jax":
         if (asked or 1) > 1:
             raise UserError(
-                f"--lanes {asked}: TensorFlow trains one run at a time; JAX has lanes: set "
-                "KERAS_BACKEND=jax, in the environment of make gpu or make jax"
+                f"--lanes {asked}: TensorFlow trains one run at a time. For lanes, set "
+                "KERAS_BACKEND=jax in the environment of make gpu or make jax"
             )
         return 1
     return asked or (None if accelerator() else 1)
@@ -44,8 +44,8 @@ def by_program(jobs: list[Job]) -> dict[str, list[Job]]:
 def trainings(jobs: list[Job]) -> int:
     """Counts how many of a program's jobs can train at once.
 
-    Finished jobs count too: a command that goes on needs the number of lanes that it began with,
-    because its bits depend on it.
+    Finished jobs count too, so that a resumed command has the same number of lanes as before.
+    Exact results depend on this number.
     """
     return len({job.trajectory() for job in jobs})
 
@@ -58,11 +58,7 @@ def run(
     *,
     lanes: int | None,
 ) -> list[events.Ended]:
-    """Runs jobs side by side, program by program; an :data:`resnet.engines.jobs.Engine`.
-
-    Raises:
-        Interrupted: ``should_stop`` returned True; all checkpoints are written.
-    """
+    """Runs jobs side by side, one program after another; see :data:`resnet.engines.jobs.Engine`."""
     waiting = list(by_program(jobs).values())
     program: Program | None = None
     threads = _Threads(invocation, should_stop)
@@ -77,13 +73,14 @@ def run(
             if program and room and (job := next_job(waiting[0], threads.jobs.values())):
                 threads.begin(job, program.lane())
             elif program and waiting and not waiting[0] and program.free == program.lanes:
-                waiting, program = waiting[1:], None  # the last runs are recorded meanwhile
+                # the last runs of a program are recorded while the next program trains
+                waiting, program = waiting[1:], None
             elif event := threads.next_event():
                 listener(event)
                 if isinstance(event, events.Ended):
                     ended.append(event)
     finally:
-        threads.cut_off()  # after a second Ctrl-C, or if the listener fails
+        threads.cut_off()  # threads still run after a second Ctrl-C or an error of the listener
     if should_stop() and len(ended) < len(jobs):
         raise Interrupted
     return ended
@@ -112,14 +109,14 @@ class _Threads:
             listener(self._invocation.run(job, listener, stop, lane=lane))
         except Interrupted:
             pass
-        except Exception as error:  # of the engine, not of the run
+        except Exception as error:  # the engine failed, not the run
             listener(events.Failed(job, f"{type(error).__name__}: {error}"))
         finally:
             lane.close()
-            self._events.put(threading.current_thread())  # its last item
+            self._events.put(threading.current_thread())  # next_event reads it as the thread's end
 
     def next_event(self) -> events.Event | None:
-        """Waits a moment for the next event."""
+        """Returns the next event, or None if none arrives within 0.1 s."""
         try:
             item = self._events.get(timeout=0.1)
         except queue.Empty:
@@ -136,7 +133,6 @@ class _Threads:
 
 
 def _program(jobs: list[Job], dataset: Dataset, lanes: int | None) -> Program:
-    """The program of some jobs, none of which has begun."""
     experiment, classes = jobs[0].experiment, len(dataset.classes)
     if lanes is None:
         lanes = trainings(jobs)
@@ -152,7 +148,7 @@ def _program(jobs: list[Job], dataset: Dataset, lanes: int | None) -> Program:
 
 
 def _memory(network: keras.Model, batch: int) -> int:
-    """Bytes that a lane may need: the outputs of all layers, patches, and their gradients."""
+    """Returns the bytes that a lane may need for outputs, patches and their gradients."""
     values = 0
     for layer in network.layers:
         values += math.prod(layer.output.shape[1:])

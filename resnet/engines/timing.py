@@ -1,4 +1,4 @@
-"""The time of a job on this machine, from some of its steps on random images."""
+"""Estimates the time of a job on this machine from a few steps on random images."""
 
 import contextlib
 import time
@@ -12,23 +12,18 @@ from resnet.network import build, multiply_adds
 from resnet.study import Job
 from resnet.training import Batch, Epochs, Program, Steps, groups, make_steps
 
+_SECONDS = 3.0  # time for training steps; validation steps get half of this time
+
 
 def estimate(
-    job: Job,
-    n_train: int,
-    n_classes: int,
-    shape: tuple[int, int, int],
-    lanes: int = 1,
-    budget: float = 3.0,
+    job: Job, n_train: int, n_classes: int, shape: tuple[int, int, int], lanes: int
 ) -> dict[str, float]:
-    """Counts the job's network and times some of its steps on random images.
-
-    ``budget`` is the time in seconds for training steps, and half of it for validation steps.
+    """Measures the speed of a job on this machine.
 
     Returns:
         ``parameters``, ``multiply_adds``, ``images_per_second`` of all lanes together, and
-        ``time``: one lane's share of the seconds for all epochs, validation included. Early
-        stopping may shorten it.
+        ``time``: one lane's share of the seconds for all epochs with validation, without early
+        stopping.
     """
     experiment = job.experiment
     networks = [build(experiment, shape, n_classes, seed) for seed in range(lanes)]
@@ -45,9 +40,9 @@ def estimate(
     def rates(steps: Steps) -> tuple[float, float]:
         with contextlib.closing(steps):
             calls = (call for _, call in groups(epochs.batches(0), steps.per_call))
-            train = _rate(steps, steps.train, calls, budget)
-            looks = ([batch] for batch in epochs.validation_batches(0))
-            return train, _rate(steps, lambda b, n: steps.test(b[0], n), looks, budget / 2)
+            train = _rate(steps, steps.train, calls, _SECONDS)
+            tests = ([batch] for batch in epochs.validation_batches(0))
+            return train, _rate(steps, lambda b, n: steps.test(b[0], n), tests, _SECONDS / 2)
 
     with ThreadPoolExecutor(lanes) as pool:
         training_rate, validation_rate = map(sum, zip(*pool.map(rates, every), strict=True))
@@ -61,13 +56,13 @@ def estimate(
 
 
 def _rate(steps: Steps, step: Callable, calls: Iterable[list[Batch]], seconds: float) -> float:
-    """Images per second in calls of one size, without the first two, which compile."""
+    """Returns images per second in calls of one size, without the first two, which compile."""
     first, *others = islice(calls, 4)
     same = [first, *(call for call in others if len(call[0][0]) == len(first[0][0]))]
     done, began = 0, time.monotonic()
     for number, call in enumerate(cycle(same)):
         step([(positions % 256, transforms) for positions, transforms in call], 0)
-        steps.logs()  # waits for the device
+        steps.logs()  # this call waits for the device
         if number < 2:
             began = time.monotonic()
             continue

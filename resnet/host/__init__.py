@@ -1,9 +1,9 @@
-"""The machine, and messages and command lines for the person at its shell.
+"""The machine, the program's start, and helpers for messages and command lines.
 
-Nothing here imports more than the standard library (but where an address is read), so that it can
-speak where nothing is installed. ``quiet_start`` goes around whatever imports Keras.
+These modules import only the standard library when they are loaded, so that they can report a
+missing package. Code that imports Keras runs inside ``quiet_start``.
 """
 
 from resnet.host import addresses, command_lines, disk, machine, messages
+from resnet.host.machine import version
 from resnet.host.start import BACKENDS, choose_backend, quiet_start
-from resnet.host.version import version

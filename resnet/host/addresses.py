@@ -1,4 +1,4 @@
-"""A tracking store's address, read as SQLAlchemy, and so MLflow, reads it."""
+"""Addresses of tracking stores, parsed with SQLAlchemy as MLflow does."""
 
 import contextlib
 import os
@@ -9,11 +9,11 @@ from resnet import ROOT, UserError
 
 
 def address(path: Path) -> str:
-    """Returns the address by which SQLAlchemy, and so MLflow, opens an SQLite file."""
+    """Returns the address with which MLflow opens an SQLite file."""
     text = str(path)
     if "?" not in text and unquote(text) == text:
         return f"sqlite:///{text}"
-    # of the shorter form MLflow takes what follows for a path, and makes that folder too
+    # with sqlite:/// MLflow would create a folder with the quoted name
     return f"sqlite+pysqlite:///{quote(os.fsencode(path), safe='/ ')}"
 
 
@@ -21,14 +21,14 @@ DEFAULT_URI = address(ROOT / "mlflow.db")
 
 
 def file_of(uri: str) -> Path | None:
-    """Returns the file that MLflow opens at an SQLite address, links resolved; None for servers.
+    """Returns the file of an SQLite address with links resolved, or None for other addresses.
 
     Raises:
-        UserError: MLflow could not open it, or it says more than a file's name.
+        UserError: the address names no file that MLflow can open, or has options.
     """
     if uri.partition(":")[0].partition("+")[0].lower() != "sqlite":
         return None
-    from sqlalchemy.engine import make_url  # not before it is asked for: it takes a while
+    from sqlalchemy.engine import make_url  # a slow import, which many commands do not need
     from sqlalchemy.exc import ArgumentError
 
     with contextlib.suppress(ArgumentError, ValueError):
@@ -38,13 +38,13 @@ def file_of(uri: str) -> Path | None:
             if (make_url(address(path)).database or "").encode() == os.fsencode(path):
                 return path
     raise UserError(
-        f"--tracking-uri {uri!r}: is no file's address; write sqlite:///FILE.db, without options, "
-        "and in the file's name %25 for % and %3F for ?"
+        f"--tracking-uri {uri!r}: is not the address of a file; write sqlite:///FILE.db without "
+        "options, and in the file's name %25 for % and %3F for ?"
     )
 
 
 def full(uri: str | None) -> str:
-    """Returns a tracking store's address, by default the project's; a file's in one spelling."""
+    """Returns the address of a tracking store, by default the project's, in one spelling."""
     uri = (uri or "").strip() or DEFAULT_URI
     path = file_of(uri)
     return address(path) if path else uri

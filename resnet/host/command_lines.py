@@ -1,4 +1,4 @@
-"""Command lines that are shown to a person: they work as they stand in the current folder."""
+"""Command lines for messages. Each line works in the current folder without changes."""
 
 import contextlib
 import os
@@ -14,19 +14,19 @@ from resnet.host.messages import hide
 OWN = ROOT / ".venv" / "bin" / "python"
 """The interpreter of the environment that the Makefile makes."""
 READERS = {"record", "report", "restore", "ui"}
-"""Commands that train nothing, so that the backend does not matter."""
+"""Commands that need no backend, because they train nothing."""
 
 
 def typed(path: str | Path) -> str:
-    """Returns a path as it is typed in the current folder: relative or absolute, if shorter."""
+    """Returns the path, absolute or relative to the current folder, whichever is shorter."""
     return min(str(Path(path).absolute()), os.path.relpath(path), key=len)
 
 
 def command(*words: str, uri: str | None = None, python: str | Path = sys.executable) -> str:
-    """Returns a line for ``sh`` that works in the current folder, with no environment activated.
+    """Returns a line for ``sh`` that works in the current folder without an activated environment.
 
-    ``words`` begin with ``ladder``, or are the interpreter's arguments (``-m``, a module, ...).
-    The tracking store ``uri`` is named unless it is the default one; its password is hidden.
+    ``words`` begin with ``ladder`` or are the interpreter's arguments (``-m``, a module, ...). The
+    line names the tracking store ``uri`` unless it is the default store, and hides its password.
     """
     own = Path(sys.argv[0])
     if words[:1] != ("ladder",):
@@ -46,7 +46,7 @@ def command(*words: str, uri: str | None = None, python: str | Path = sys.execut
 
 
 def again(uri: str | None = None) -> str:
-    """Returns the command that started this process, to go on with what it began."""
+    """Returns the command that continues the work of this process."""
     words = [word for word in _started() if word != "--fresh"]
     named = any(word.startswith("--tracking-uri") for word in words)
     return command(*words, uri=None if named else uri)
@@ -59,7 +59,7 @@ def _started() -> list[str]:
 
 @contextlib.contextmanager
 def packages() -> Iterator[None]:
-    """Ends imports: with one line where a package is not installed, with code 130 on Ctrl-C."""
+    """Exits with a one-line message if a package is missing, and with code 130 after Ctrl-C."""
     try:
         yield
     except KeyboardInterrupt:  # imports take seconds

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all."""
+"""Writes files that are complete or absent after a crash."""
 
 import os
 import socket
@@ -6,11 +6,11 @@ from pathlib import Path
 
 
 def write(path: Path, content: bytes | memoryview) -> None:
-    """Writes a file beside the old one, flushes it to the disk, and renames it.
+    """Writes a temporary file, flushes it to the disk, and renames it to ``path``.
 
-    The next process that writes the file overwrites what a killed one left beside it.
+    If a process is killed, the next process that writes ``path`` overwrites the temporary file.
     """
-    # another machine may be at it too
+    # another machine may write the same file
     aside = path.with_name(f"{path.name}.{socket.gethostname()}.tmp")
     try:
         with aside.open("wb") as file:
@@ -19,7 +19,7 @@ def write(path: Path, content: bytes | memoryview) -> None:
             os.fsync(file.fileno())
         aside.replace(path)
     except OSError:
-        aside.unlink(missing_ok=True)  # a full disk needs the room
+        aside.unlink(missing_ok=True)  # a full disk needs the space
         raise
     parent = os.open(path.parent, os.O_RDONLY)
     try:

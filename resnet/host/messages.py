@@ -5,7 +5,7 @@ import re
 
 
 def duration(seconds: float) -> str:
-    """Writes ``3 h 05 min``, ``4 min 12 s`` or ``8 s``; ``-`` for NaN."""
+    """Formats a duration as ``3 h 05 min``, ``4 min 12 s`` or ``8 s``, and NaN as ``-``."""
     if math.isnan(seconds):
         return "-"
     minutes, rest = divmod(round(seconds), 60)
@@ -15,25 +15,25 @@ def duration(seconds: float) -> str:
 
 
 def count(n: float, what: str) -> str:
-    """Writes ``1 epoch``, ``2 epochs``."""
+    """Formats a number with its noun: ``1 epoch``, ``2 epochs``."""
     return f"{n:g} {what}{'s' * (n != 1)}"
 
 
 def one_line(text: object) -> str:
-    """Makes a text one line without control characters."""
+    """Puts a text on one line and escapes its control characters."""
     line = " ".join(str(text).split())
-    # keep the terminal safe from control characters that came out of a file
+    # control characters from a file must not reach the terminal
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in line)
 
 
 def hide(text: str) -> str:
     """Hides the passwords of all addresses in a text."""
-    # a server's port is no password, though an @ may follow in the path
+    # a server's port is not a password, even if the path contains an @
     text = re.sub(r"(https?://[^:/@\s]*:)[^/?#\s]+@", r"\1***@", text)
     text = re.sub(r"(?<!http)(?<!https)(://[^:/@\s]*:)\S+@", r"\1***@", text)
     return re.sub(r"((?:password|pwd)=)[^&;\s]+", r"\1***", text, flags=re.IGNORECASE)
 
 
 def mask(text: object) -> str:
-    """Makes a text one line, in which no address shows its password."""
+    """Puts a text on one line and hides the passwords of all its addresses."""
     return hide(one_line(text))

@@ -1,4 +1,4 @@
-"""A start without the chatter of TensorFlow's libraries, and with a backend that can train."""
+"""Chooses Keras's backend, and hides the messages of TensorFlow's libraries at the start."""
 
 import contextlib
 import json
@@ -15,11 +15,7 @@ BACKENDS = ("tensorflow", "jax")
 
 @contextlib.contextmanager
 def quiet_start() -> Iterator[None]:
-    """Hides what TensorFlow's libraries write to stderr while they load; Python's errors stay.
-
-    Raises:
-        UserError: the backend is none of ``BACKENDS``.
-    """
+    """Chooses the backend, and hides what TensorFlow's libraries write to stderr while loading."""
     choose_backend()
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -35,22 +31,23 @@ def quiet_start() -> Iterator[None]:
 
 
 def choose_backend() -> None:
-    """Puts the backend that Keras will load into KERAS_BACKEND, unless it is TensorFlow.
+    """Sets KERAS_BACKEND to the backend that Keras will load, unless that is TensorFlow.
 
     Raises:
-        UserError: the backend is none of ``BACKENDS``.
+        UserError: the backend is not one of ``BACKENDS``.
     """
     named = os.environ.get("KERAS_BACKEND", "")
     if not named:
         home = Path(os.environ.get("KERAS_HOME") or "~/.keras").expanduser()
-        with contextlib.suppress(OSError, ValueError, AttributeError):  # Keras ignores such a file
+        # Keras ignores a missing or malformed file
+        with contextlib.suppress(OSError, ValueError, AttributeError):
             named = json.loads((home / "keras.json").read_text("utf-8")).get("backend", "")
     named = str(named or BACKENDS[0])
     if named not in BACKENDS:
         raise UserError(
-            f"Keras's backend is {named!r}, but runs train on {' or '.join(BACKENDS)}: set "
-            "KERAS_BACKEND to one of them, which goes before keras.json"
+            f"Keras's backend is {named!r}, but runs train on {' or '.join(BACKENDS)}. Set "
+            "KERAS_BACKEND to one of these names; it overrides keras.json"
         )
     os.environ["KERAS_NNX_ENABLED"] = "false"
-    if named != BACKENDS[0]:  # commands that are shown need not name the default
+    if named != BACKENDS[0]:  # printed commands need not name the default backend
         os.environ["KERAS_BACKEND"] = named

@@ -1,4 +1,4 @@
-"""The console, and how a mistake, Ctrl-C or a closed pipe ends the program."""
+"""The console, and the end of the program after a user's mistake, Ctrl-C or a closed pipe."""
 
 import contextlib
 import os
@@ -6,23 +6,28 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from types import FrameType
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.markup import escape
+from rich.progress import Progress
 
 from resnet import UserError
 from resnet.host import command_lines, messages
 
+if TYPE_CHECKING:
+    from resnet.data import Dataset
+
 
 class _Console(Console):
-    """A console whose closed pipe stops a training as Ctrl-C does."""
+    """A console that stops a training, as Ctrl-C does, if its pipe is closed."""
 
     def on_broken_pipe(self) -> None:
         close_output()
         signal.raise_signal(signal.SIGINT)
 
 
-# A path, a title or a command may contain :x:, which is no emoji.
+# With emoji=True, rich would replace ":x:" in a path, a title or a command.
 console = _Console(emoji=False)
 _errors = _Console(stderr=True, emoji=False)
 
@@ -35,13 +40,32 @@ def close_output() -> None:
 
 
 def say(text: str) -> None:
-    """Prints one line of rich markup without breaking it: the line may be a command to copy."""
+    """Prints one line of rich markup without wrapping it, so that users can copy commands."""
     console.print(text, highlight=False, soft_wrap=True)
+
+
+def load_images(data: str, test_fraction: float | None) -> "Dataset":
+    """Loads images as :func:`resnet.data.load` does, and shows a progress bar."""
+    from resnet.data import load  # this import takes a while
+
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(escape(f"loading {data}"), total=None)
+
+        def show(action: str, done: int, total: int) -> None:
+            bar.update(task, description=escape(action), completed=done, total=total or None)
+
+        dataset = load(data, show, lambda line: say(escape(line)), test_fraction)
+    say(
+        f"[bold]{escape(dataset.name)}[/bold]: {len(dataset.x_train):,} training and "
+        f"{len(dataset.x_test):,} test images, {len(dataset.classes)} classes, "
+        f"fingerprint {dataset.fingerprint[:12]}"
+    )
+    return dataset
 
 
 @contextlib.contextmanager
 def stoppable() -> Iterator[Callable[[], bool]]:
-    """Yields a function that returns whether Ctrl-C or SIGTERM came; a second one raises."""
+    """Yields a function that is True after Ctrl-C or SIGTERM; a second signal interrupts."""
     signals: list[int] = []
 
     def handle(number: int, frame: FrameType | None) -> None:
@@ -59,9 +83,9 @@ def stoppable() -> Iterator[Callable[[], bool]]:
 
 
 def run(command: Callable[[], None]) -> None:
-    """Runs a command line; a user's mistake is one line on stderr and exit code 2.
+    """Runs a command line. After a user's mistake it prints one line and exits with code 2.
 
-    Ctrl-C and a pipe that nobody reads end it with exit code 130.
+    After Ctrl-C or if a pipe is closed, it exits with code 130.
     """
     try:
         with command_lines.packages():
@@ -70,8 +94,6 @@ def run(command: Callable[[], None]) -> None:
         text = escape(messages.hide(str(error)))
         _errors.print(f"[red]error:[/red] {text}", highlight=False, soft_wrap=True)
         sys.exit(2)
-    except KeyboardInterrupt:
-        sys.exit(130)
     except BrokenPipeError:
         close_output()
         sys.exit(130)

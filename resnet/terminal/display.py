@@ -1,4 +1,4 @@
-"""What a ladder shows while it runs: rich's progress in a terminal, plain lines in a pipe."""
+"""Shows the progress of runs: rich's progress table in a terminal, plain lines in a pipe."""
 
 from collections.abc import Iterator, Mapping
 from functools import partial
@@ -24,8 +24,6 @@ _STYLES = {"waiting": "dim", "running": "bold", "failed": "red"}
 
 
 class _Field(ProgressColumn):
-    """A column that shows one of the task's fields in the style of the job's state."""
-
     def __init__(self, name: str, width: int, **column: Any):
         super().__init__(Column(width=width, no_wrap=True, overflow="ellipsis", **column))
         self.name = name
@@ -44,7 +42,6 @@ def _accuracies(history: events.History) -> list[float]:
 
 
 def _validated(task: Task, history: events.History) -> dict[str, Any]:
-    """Returns the fields of validation."""
     if not history:
         return {}
     *_, last = accuracies = _accuracies(history)
@@ -53,14 +50,10 @@ def _validated(task: Task, history: events.History) -> dict[str, Any]:
 
 
 class Display(Progress):
-    """A listener with one task per job, which also prints a line for each event worth keeping.
+    """A listener that shows one row per job and prints a line for each important event.
 
-    Args:
-        console: where to write.
-        jobs: all jobs of the command, in order.
-        published: published test accuracies by experiment; empty if the jobs use other images or
-            settings.
-        courses: recorded runs of the same settings, from :func:`resnet.records.courses`.
+    ``published`` has test accuracies by experiment; it is empty if the jobs use other images or
+    settings. ``courses`` are recorded runs; see :func:`resnet.records.courses`.
     """
 
     def __init__(
@@ -101,9 +94,9 @@ class Display(Progress):
                 published=_percent((published or {}).get(job.experiment.name)),
                 course=(courses or {}).get(job.experiment.hash()),
                 off_course=False,
-                resumed=0,  # epochs of the history that this command did not train
+                resumed=0,  # number of epochs that this command did not train
                 doing="",
-                since=None,  # when a phase other than training began
+                since=None,  # start time of a phase other than training
             )
             self.task_of[job.row, job.seed] = self._tasks[number]
 
@@ -113,7 +106,6 @@ class Display(Progress):
         return all(task.fields["state"] == "skipped" for task in self.tasks)
 
     def __call__(self, event: events.Event) -> None:
-        """Shows an event."""
         task = self.task_of[event.job.row, event.job.seed]
         self._advance(task, event)
         self._print(task, event, self._line(task, event))
@@ -158,7 +150,7 @@ class Display(Progress):
         if text:
             title = f"[bold]{escape(task.description)}[/bold]  "
             if isinstance(event, events.Epoch) and not self.disable:
-                title = ""  # so that the line fits 80 columns
+                title = ""  # without a title the line fits 80 columns
             number = f"[dim]{task.id + 1}/{len(self.tasks)}[/dim]"
             line = f"{number} {title}{text}"
             self.console.print(line, highlight=False, soft_wrap=self.disable)
@@ -171,11 +163,11 @@ class Display(Progress):
                 return f"training, at most {count(epochs, 'epoch')}{lane}"
             case events.Resumed(_, step, history, shared, differs, due):
                 notes = [f"shares {count(shared, 'epoch')} with another run"] * bool(shared)
-                going_on = f"goes on in epoch {len(history) + 1}, {step} steps into it"
-                notes += [going_on if due else "nothing left to train"]
+                resuming = f"resumes in epoch {len(history) + 1} after {count(step, 'step')}"
+                notes += [resuming if due else "nothing left to train"]
                 if differs:
                     changes = ", ".join(f"{key} {a} -> {b}" for key, (a, b) in differs.items())
-                    notes += [f"not as it began, so its bits may differ: {escape(changes)}"]
+                    notes += [f"results may differ in their last digits: {escape(changes)}"]
                 return "; ".join(notes)
             case events.Epoch(_, [*_, last] as history):
                 course = task.fields["course"]
@@ -191,7 +183,7 @@ class Display(Progress):
             case events.RateDropped(_, epoch, before, after):
                 return f"epoch {epoch}: learning rate {before:.3g} -> {after:.3g}"
             case events.Stopped(_, epoch, monitor, best):
-                return f"epoch {epoch}: early stopping: {monitor} was best in epoch {best}"
+                return f"early stopping after epoch {epoch}: {monitor} was best in epoch {best}"
             case events.Notice(_, text):
                 return escape(text)
             case events.Skipped(_, run_id, accuracy):
@@ -209,7 +201,7 @@ class Display(Progress):
         return ""
 
     def _warning(self, task: Task, event: events.Epoch) -> str:
-        """Returns a warning when a run diverges or leaves the recorded course, once each time."""
+        """Returns a warning if the run has just diverged or left the range of recorded runs."""
         accuracies, course = _accuracies(event.history), task.fields["course"]
         if diverged(record["loss"] for record in event.history) == len(accuracies):
             return "[red]diverged:[/red] the loss is not finite; further epochs learn nothing"
@@ -219,13 +211,14 @@ class Display(Progress):
             return ""
         low, high = course.expected(len(accuracies))
         return (
-            f"[yellow]off course:[/yellow] three epochs in a row lie outside of {_percent(low)} to "
-            f"{_percent(high)}, where other seeds are expected; check the data, --set and versions"
+            "[yellow]off course:[/yellow] for three epochs the validation accuracy was outside "
+            f"{_percent(low)} to {_percent(high)}, the range expected from recorded runs; "
+            "check the data, --set and versions"
         )
 
     def get_renderables(self) -> Iterator[RenderableType]:
         """Yields the rows that fit the terminal, a bar and the time left."""
-        if not (tasks := self.tasks):  # rich asks before there are any
+        if not (tasks := self.tasks):  # rich calls this before tasks exist
             return
         now = self.get_time()
         for number, task in enumerate(self._visible(tasks)):
@@ -237,7 +230,7 @@ class Display(Progress):
                 time = "" if since is None else f", {duration(now - since)}"
                 yield Text(f"    {doing}{time}", "cyan", no_wrap=True)
         total, done = sum(t.total or 0 for t in tasks), sum(t.completed for t in tasks)
-        yield Padding(ProgressBar(total, done), 0)  # ends its line
+        yield Padding(ProgressBar(total, done), 0)  # the padding adds the missing line end
         over = sum(task.fields["state"] not in ("waiting", "running") for task in tasks)
         notes = [f"{over} of {len(tasks)} done in {duration(now - self.began)}"]
         trained = done - sum(task.fields["resumed"] for task in tasks)
@@ -247,7 +240,7 @@ class Display(Progress):
         yield Text(", ".join(notes))
 
     def _visible(self, tasks: list[Task]) -> list[Task]:
-        """Returns the tasks that there is room for, from two before the first that runs."""
+        """Returns the tasks that fit the terminal, starting two above the first running one."""
         running = [task.id for task in tasks if task.fields["state"] == "running"]
         room = max(self.console.height - 5 - len(running), 1)
         first = max(min(running[0] - 2 if running else 0, len(tasks) - room), 0)

@@ -1,4 +1,4 @@
-"""The command that starts a study of the user's own."""
+"""The command ``ladder init``, which writes a small study for the user to change."""
 
 import re
 from pathlib import Path
@@ -15,17 +15,17 @@ from resnet.terminal.console import say
 
 def init(
     folder: Annotated[
-        Path, typer.Argument(help="A new or an empty folder.", metavar="FOLDER", show_default=False)
+        Path, typer.Argument(help="A new or empty folder.", metavar="FOLDER", show_default=False)
     ],
 ) -> None:
-    """Writes a study of two rungs that runs as it stands; comments explain every key.
+    """Writes a small study of two rungs, which you can run and change.
 
-    It trains on scikit-learn's digits, in about a minute. The other commands work on it with
-    --experiments FOLDER.
+    Comments explain every key. The study trains on scikit-learn's digits in about a minute.
+    The other commands use it with --experiments FOLDER.
     """
     place = f"init {messages.one_line(folder)}"
     try:
-        # a name that MLflow and study.yaml allow
+        # MLflow and study.yaml allow only these characters and this length
         allowed = re.sub(r"[^a-zA-Z0-9_.-]+", "-", folder.resolve().name).strip("-_.")[:61]
         name = allowed or "study"
         if folder.is_dir() and any(folder.iterdir()):

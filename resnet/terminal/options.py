@@ -1,4 +1,4 @@
-"""The options that run, ablate and plan share, and the jobs they ask for."""
+"""The options of the commands run, ablate and plan, and the jobs that these options select."""
 
 import functools
 import itertools
@@ -16,17 +16,17 @@ from resnet.host import addresses, machine
 from resnet.host.messages import one_line
 from resnet.study import Experiment, Job, Study, ablation, select, sweep
 
-# JSON, pandas and spreadsheets cannot tell larger whole numbers apart
+# JSON readers, pandas and spreadsheets round larger whole numbers
 LARGEST_SEED = 2**53 - 1
 
 
-def value(metavar: str, text: str, default: str | bool = False) -> Any:
-    """Returns an option with a value; ``default`` is what the help shows as the default."""
-    return typer.Option(help=text, metavar=metavar, show_default=default)
+def value(metavar: str, text: str, default: str | bool = False, **more: Any) -> Any:
+    """Returns an option that takes a value; the help shows ``default`` as its default."""
+    return typer.Option(help=text, metavar=metavar, show_default=default, **more)
 
 
 def flag(name: str, text: str) -> Any:
-    """Returns an option without a value, whose help shows no type."""
+    """Returns an option that takes no value; the help shows no type for it."""
     return typer.Option(name, help=text, metavar="")
 
 
@@ -34,34 +34,34 @@ Experiments = Annotated[
     Path | None,
     value(
         "DIR",
-        "A study: a folder of rungs, baselines, profiles and claims.",
-        "experiments, the study that comes with the project",
+        "Folder of a study with its rungs, baselines, profiles and claims.",
+        "experiments in the project's folder",
     ),
 ]
 TrackingUri = Annotated[
     str | None,
-    typer.Option(
-        help="MLflow tracking store.",
-        metavar="URI",
+    value(
+        "URI",
+        "Store of the runs: an MLflow server, sqlite:///FILE.db, or another database.",
+        "mlflow.db in the project's folder",
         envvar="MLFLOW_TRACKING_URI",
-        show_default="mlflow.db at the project's top",
     ),
 ]
 
 
 @dataclass(frozen=True)
 class Options:
-    """The arguments of run, ablate and plan: one field each, from which Typer makes the option.
+    """The arguments of run, ablate and plan. Typer makes an option from each field.
 
     Raises:
-        UserError: two of the options exclude each other.
+        UserError: an option is wrong, or two options exclude each other.
     """
 
     rungs: Annotated[
         str,
         typer.Argument(
-            help="all, 4, 1-3 or 2,5; names such as vgg, except for ablate; assumed for ablate: "
-            "the alternatives to assumed values.",
+            help="Rungs by number (all, 4, 1-3 or 2,5), or rungs and baselines by name (vgg). "
+            "With ablate: rungs by number, or assumed for the alternatives to assumed values.",
             metavar="RUNGS",
         ),
     ]
@@ -69,84 +69,77 @@ class Options:
         str | None,
         value(
             "DATA",
-            "cifar10, mnist (downloaded on first use), digits (bundled), or a path: an image "
-            "folder train/<class>/*, test/<class>/*, a tar or zip of it, or the official CIFAR-10.",
-            "the study's, cifar10",
+            "cifar10 or mnist (downloaded on first use), digits (bundled), or a path to an image "
+            "folder (train/<class>/*, test/<class>/*), its tar or zip, or the official CIFAR-10.",
+            "the dataset of the profile or of the study",
         ),
     ] = None
     profile: Annotated[
-        str, value("NAME", "full, or quick: digits, few epochs, minutes.", default=True)
+        str, value("NAME", "full, or quick for small images and few epochs.", default=True)
     ] = "full"
     seeds: Annotated[
-        str, typer.Option("--seeds", "--seed", help="One or more: 0-4 or 0,2,5.", metavar="SEEDS")
+        str, typer.Option("--seeds", "--seed", help="Seeds, as in 0-4 or 0,2,5.", metavar="SEEDS")
     ] = "0"
     set_: Annotated[
         list[str] | None,
         typer.Option(
             "--set",
-            help="Change a value, as in training.epochs=2, or train with each of several, as in "
-            "training.epochs=2,5. May be repeated. Keys: see below.",
+            help="Change a setting. training.epochs=2 trains with this value, and "
+            "training.epochs=2,5 trains once with each value. May be repeated.",
             metavar="KEY=VALUE",
         ),
     ] = None
-    fresh: Annotated[bool, flag("--fresh", "Train again what is finished or begun.")] = False
+    fresh: Annotated[bool, flag("--fresh", "Train finished and interrupted runs again.")] = False
     jobs: Annotated[
         int | None,
-        typer.Option(
-            help="Trainings at a time, each in its own process.",
-            metavar="N",
+        value(
+            "N",
+            "Number of runs that train at the same time, each in its own process.",
+            "1, or on a cluster as many as fit",
             min=1,
-            show_default="1; on a cluster as many as fit",
         ),
     ] = None
     lanes: Annotated[
         int | None,
-        typer.Option(
-            help="Trainings side by side in one program (JAX). A run's bits depend on their "
-            "number.",
-            metavar="N",
+        value(
+            "N",
+            "Number of runs that train side by side in one JAX program. A run's exact results "
+            "depend on this number.",
+            "on a GPU all runs that can share a program, else 1",
             min=1,
-            show_default="on a GPU as many as there are of one program, else 1",
         ),
     ] = None
-    ray: Annotated[str | None, value("ADDRESS", "A Ray cluster: auto, or its HOST:PORT.")] = None
+    ray: Annotated[str | None, value("ADDRESS", "Use a Ray cluster: auto or HOST:PORT.")] = None
     cpus_per_run: Annotated[
         int | None,
-        typer.Option(
-            help="Threads of a training with TensorFlow. A run's bits depend on their number.",
-            metavar="N",
+        value(
+            "N",
+            "Number of TensorFlow's threads per run. A run's exact results depend on this number.",
+            "the number of cores of this machine",
             min=1,
-            show_default="as many as this machine has cores",
         ),
     ] = None
     gpus_per_run: Annotated[
-        float | None,
-        typer.Option(help="GPUs, or a part of one, that a training takes up.", metavar="N", min=0),
+        float | None, value("N", "Number of GPUs per run; a fraction lets runs share one.", min=0)
     ] = None
     checkpoints: Annotated[
         str | None, value("URL", "Folder or URL (s3://...) of the checkpoints.", "beside the store")
     ] = None
     experiments: Experiments = None
     tracking_uri: TrackingUri = None
-    ablate: Annotated[bool, flag("--ablate", "Run or plan every subset of what rungs change.")] = (
-        False
-    )
+    ablate: Annotated[bool, flag("--ablate", "Train every subset of the rungs' changes.")] = False
     dry_run: Annotated[bool, flag("--dry-run", "Show the plan; train nothing.")] = False
-    timing: Annotated[bool, flag("--timing", "Show the plan, and time some steps here.")] = False
+    timing: Annotated[bool, flag("--timing", "Show the plan with times measured here.")] = False
 
     def __post_init__(self) -> None:
         if self.ray and addresses.file_of(addresses.full(self.tracking_uri)):
-            raise UserError(
-                "--ray: the nodes do not see a file here; give the --tracking-uri of a server"
-            )
+            raise UserError("--ray: needs a store on a server; give it with --tracking-uri")
         if (self.lanes or 1) > 1 and not self.one_process:
-            raise UserError(
-                "--lanes: does not go with --jobs or --ray, which train in several processes"
-            )
+            raise UserError("--lanes: cannot be combined with --jobs or --ray; give only one")
         if (gpus := self.gpus_per_run or 0) > 1 and gpus % 1:
             raise UserError(f"--gpus-per-run {gpus:g}: above 1, give a whole number of GPUs")
         if not (setting := os.environ.get("TF_NUM_INTRAOP_THREADS") or "0").isdecimal():
-            raise UserError(f"TF_NUM_INTRAOP_THREADS={setting}: set a whole number, or unset it")
+            raise UserError(f"TF_NUM_INTRAOP_THREADS={setting}: set a whole number or no value")
 
     @functools.cached_property
     def study(self) -> Study:
@@ -154,48 +147,46 @@ class Options:
 
     @property
     def dataset(self) -> str:
-        """The images' name or path: of ``--data``, else of the profile, else of the study."""
+        """The name or path of the images, from ``--data``, the profile or the study."""
         full = self.profile == "full"
         return self.data or (self.study.images if full else self.study.profile(self.profile).data)
 
     @property
     def one_process(self) -> bool:
-        """Whether every run trains in this process."""
         return not self.ray and (self.jobs or 1) == 1
 
     @property
     def threads(self) -> int:
-        """Threads of a training with TensorFlow, the same on every node of a cluster."""
+        """The number of TensorFlow's threads per run, the same on every node of a cluster."""
         setting = int(os.environ.get("TF_NUM_INTRAOP_THREADS") or 0)
         return self.cpus_per_run or setting or machine.cores()
 
     def set_backend(self, *, several: bool) -> None:
         """Sets the environment variables that Keras's backends read when they are imported.
 
-        Args:
-            several: whether other processes may use the same GPU.
+        With ``several``, other processes may use the same GPU.
         """
-        if several:  # by default the first process takes all of the GPU's memory
+        if several:  # by default the first process would take all of the GPU's memory
             os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
             os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
         if self.cpus_per_run or self.ray:
             os.environ["TF_NUM_INTRAOP_THREADS"] = str(self.threads)
 
     def due(self) -> list[Job]:
-        """Returns the jobs in order; a sweep yields the jobs of each value's own command.
+        """Returns the jobs in order. A sweep returns those of one command per value.
 
         Raises:
-            UserError: there is no such rung, or a file is malformed.
+            UserError: a rung does not exist, or a file is malformed.
         """
         self.study.check_names()
         lists = [sweep(text) for text in self.set_ or []]
         due: dict[str, list[Job]] = {}
         for overrides in itertools.product(*lists):
-            # the order of the keys does not matter; of two values of a key the last counts
+            # if a key has two values, the last counts; the order of the keys does not matter
             last = {text.partition("=")[0]: text for text in overrides}.values()
             modified = " ".join(sorted(last))
             swept = [t for t, values in zip(overrides, lists, strict=True) if values[1:]]
-            # without the section (training.), since tables are narrow
+            # tables are narrow, so the labels leave out the section (training.)
             varied = " ".join(re.sub(r"^\w+\.", "", text) for text in swept if text in last)
             experiments = self._experiments(overrides)
             due[modified] = [
@@ -212,22 +203,20 @@ class Options:
         else:
             experiments = [load(name) for name in select(self.rungs, self.study.files)]
         for experiment in experiments:
-            ablation.alternatives(experiment)  # raises now if one of them is malformed
+            ablation.alternatives(experiment)  # malformed alternatives raise before training
         return experiments
 
 
 def _parse_seeds(text: str) -> list[int]:
-    """Reads ``0-4`` or ``0,2,5`` as a list without repeats."""
     seeds: dict[int, None] = {}
-    for part in text.split(","):
-        first, dash, last = part.strip().partition("-")
-        if not first.isdecimal() or (dash and not last.isdecimal()):
+    for part in map(str.strip, text.split(",")):
+        if not (span := re.fullmatch(r"(\d+)(?:-(\d+))?", part)):
             raise UserError(f"--seeds {text!r}: write numbers such as 0-4 or 0,2,5")
-        low, high = int(first), int(last or first)
+        low, high = int(span[1]), int(span[2] or span[1])
         if not low <= high <= min(low + 999, LARGEST_SEED):
             raise UserError(
-                f"--seeds {text!r}: {part.strip()!r} is empty, over 1000 seeds, or beyond the "
-                f"largest seed, {LARGEST_SEED}"
+                f"--seeds {text!r}: {part!r} must be in ascending order, with at most 1000 seeds, "
+                f"none above {LARGEST_SEED}"
             )
         seeds |= dict.fromkeys(range(low, high + 1))
     return [*seeds]

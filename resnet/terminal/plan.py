@@ -1,4 +1,4 @@
-"""The plan: what would be trained, how large it is, and how long it takes."""
+"""The plan of a command: its runs, their sizes, changes and times."""
 
 import contextlib
 import os
@@ -28,18 +28,14 @@ _COLUMNS = {
     "time": ("time", duration),
 }
 Known = dict[str, dict[str, float]]
-"""Figures for ``_COLUMNS``, by :attr:`resnet.study.Job.row`."""
+"""The values of ``_COLUMNS`` for each :attr:`resnet.study.Job.row`."""
 
 
 def show(due: list[Job], images: Dataset | Source, lanes: dict[str, int], options: Options) -> None:
-    """Prints each experiment's size, time, changes, and further assumptions.
+    """Prints each experiment's size, time, changes and assumptions.
 
-    Args:
-        due: jobs that would run.
-        images: the images, or what is known of them without a download.
-        lanes: number of jobs that would train side by side, by row.
-        options: the command line. ``timing`` builds the networks and times some steps; without it
-            the times are those of finished runs in the store.
+    ``lanes`` is the number of jobs that would train side by side, by row. With ``options.timing``,
+    some steps are timed. Otherwise, times come from finished runs in the store.
     """
     study = options.study
     n, height, width, channels = images.shape
@@ -88,13 +84,13 @@ def _sizes(title: str, firsts: dict[str, Job], known: Known) -> Table:
 
 
 def _print_changes(firsts: dict[str, Job], study: Study) -> None:
-    """Prints what each experiment changes and assumes that the one before did not."""
+    """Prints the changes and assumptions of each experiment compared with the previous rung."""
     profile = next(iter(firsts.values())).profile
     previous = {name: before for before, name in pairwise(rungs(study.files))}
     for job in firsts.values():
         experiment = job.experiment
-        rung, _, part = experiment.name.partition("~")  # part: of a step, or an alternative
-        base = rung if "=" in part else previous.get(rung)
+        rung, _, part = experiment.name.partition("~")
+        base = rung if "=" in part else previous.get(rung)  # "=" marks an alternative value
         before = study.experiment(base, profile) if base else None
         console.print(f"[bold]{escape(job.row)}[/bold]", highlight=False)
         lines = differences(before.flat(), experiment.flat()) if before else []
@@ -107,17 +103,16 @@ def _print_changes(firsts: dict[str, Job], study: Study) -> None:
 
 
 def _time_left(left: list[Job], known: Known, timing: bool) -> str:
-    """Returns a line on how long the jobs that are left take, as far as is known."""
     if not left:
         return "all of these runs are finished"
     if not all("time" in known.get(job.row, {}) for job in left):
-        return f"how long it takes here:  {command_lines.again()} --timing"
-    longest: dict[tuple, float] = {}  # runs share a training until a schedule changes the rate
+        return f"to measure the time on this machine:  {command_lines.again()} --timing"
+    longest: dict[tuple, float] = {}  # runs with one trajectory and schedule share their epochs
     for job in left:
         schedule = job.experiment.training.reduce_lr_on_plateau
         shared = *job.trajectory(), repr(schedule)
         longest[shared] = max(longest.get(shared, 0), known[job.row]["time"])
-    basis = "less where early stopping triggers" if timing else "as finished runs took"
+    basis = "less if early stopping triggers" if timing else "judging by finished runs"
     return f"about {duration(sum(longest.values()))} on this machine, {basis}"
 
 
@@ -137,10 +132,10 @@ def _recorded(jobs: dict[str, Job], study: Study, fingerprint: str) -> Known:
 def _past(
     jobs: dict[str, Job], options: Options, fingerprint: str
 ) -> tuple[Known, set[tuple[str, str]]]:
-    """Returns figures of runs that finished on this machine, and finished jobs' (row, seed)."""
+    """Returns the figures of runs finished on this machine, and (row, seed) of finished jobs."""
     found: Known = {}
     done: set[tuple[str, str]] = set()
-    # connect raises if nothing was run yet
+    # connect raises a UserError if nothing was run yet
     with console.status("reading runs"), contextlib.suppress(UserError):
         from resnet.store import connect
 
@@ -157,7 +152,7 @@ def _past(
             if mine:
                 figures = mine[0].metrics
                 found[name] = {key: figures[key] for key in ("parameters", "multiply_adds")}
-                # lanes share the device, so a run counts for its part of the time
+                # lanes share the device, so each run counts for its share of the time
                 found[name]["time"] = fmean(
                     run.metrics["train_seconds"] / int(run.tags.get("lanes", 1)) for run in mine
                 )

@@ -1,6 +1,6 @@
-"""Many machines on this one: a Ray cluster, MLflow's server over PostgreSQL, and what befalls them.
+"""A Ray cluster, MLflow's server and PostgreSQL on one machine, and the loss of each of them.
 
-make test-cluster
+Run these tests with  make test-cluster
 """
 
 import os
@@ -13,13 +13,13 @@ from collections import Counter
 
 import pytest
 from ladders import assert_identical, record, runs_of
-from services import ROOT, Postgres, Server, binary, copy, workers
+from services import ROOT, Postgres, Server, binary, copy, read_until, workers
 
 pytestmark = [
     pytest.mark.cluster,
-    pytest.mark.skipif(not binary("initdb"), reason="PostgreSQL's server programs are not here"),
+    pytest.mark.skipif(not binary("initdb"), reason="PostgreSQL's server programs are missing"),
 ]
-# long enough to be disturbed: some 40 s of short epochs a run, with drops of the rate
+# each run has 40 s of short epochs, with drops of the learning rate
 ARGUMENTS = [
     "--ladder=2,5",
     "--set=model.identity_blocks=[1,1,1]",
@@ -40,7 +40,7 @@ def server(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def undisturbed(image_folder, tmp_path_factory):
-    """What the ladder yields one run after the other, in one process, on a file."""
+    """Returns the results of runs trained one by one in one process, with a store in a file."""
     folder = tmp_path_factory.mktemp("undisturbed")
     uri = f"sqlite:///{folder / 'mlflow.db'}"
     process = start(folder, uri, *ARGUMENTS, SEEDS, f"--data={image_folder}")
@@ -66,18 +66,6 @@ def records(uri, folder):
     }
 
 
-def read_until(process, pattern, times=1):
-    """Reads the driver's output up to the line that matters."""
-    lines = []
-    for line in process.stdout:
-        lines.append(line)
-        if re.search(pattern, line):
-            times -= 1
-            if not times:
-                return lines
-    raise AssertionError(f"{pattern!r} never came:\n{''.join(lines)}\n{process.stderr.read()}")
-
-
 @pytest.fixture
 def project(tmp_path):
     return copy(tmp_path / "project")
@@ -94,8 +82,8 @@ def cluster(monkeypatch, project):
     cluster.shutdown()
 
 
-def test_no_run_is_lost(server, project, cluster, undisturbed, image_folder, tmp_path):
-    """A worker, a node, the server and the driver are lost; the results are the same bits."""
+def test_no_loss_changes_a_result(server, project, cluster, undisturbed, image_folder, tmp_path):
+    """Results are the same after the loss of a worker, a node, the server and the driver."""
     arguments = [
         *ARGUMENTS,
         SEEDS,
@@ -132,7 +120,7 @@ def test_no_run_is_lost(server, project, cluster, undisturbed, image_folder, tmp
 
 
 def test_two_drivers_in_two_folders_train_no_run_twice(server, image_folder, tmp_path):
-    """As on two machines: neither sees the other's locks and checkpoints."""
+    """The drivers see neither the locks nor the checkpoints of each other."""
     arguments = [*ARGUMENTS, "--set=training.epochs=6", SEEDS, f"--data={image_folder}"]
     drivers = [
         start(tmp_path, server.uri, *arguments, script=copy(tmp_path / name))
@@ -143,6 +131,6 @@ def test_two_drivers_in_two_folders_train_no_run_twice(server, image_folder, tmp
     told = "".join(out for out, _ in outputs)
     epochs = Counter(re.findall(r"(\S+ · seed \d)  epoch (\d)/6:", told))
     assert set(epochs.values()) == {1} and len(epochs) == 4 * 6, told
-    assert "is at another process; waiting for it" in told
+    assert "waits for another process that trains it" in told
     runs = [run for run in runs_of(server.uri) if "training.epochs=6" in run.data.tags["modified"]]
     assert [run.info.status for run in runs] == ["FINISHED"] * 4

@@ -1,6 +1,7 @@
-"""Several trainings in one program of JAX's: what becomes of each is as if it were alone."""
+"""Runs that share one JAX program have the same results as runs that train alone."""
 
 import contextlib
+import itertools
 import os
 import re
 import shutil
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import threading
 import types
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import keras
@@ -16,6 +18,7 @@ import numpy as np
 import pytest
 from conftest import ROOT, SMALL, assert_same_outcome, experiment
 from ladders import KILLED_AT, assert_identical, ladder_arguments, left_alone, record, runs_of
+from services import read_until
 
 from resnet import Interrupted, events, tracking
 from resnet.engines import lanes, run_jobs
@@ -32,39 +35,28 @@ pytestmark = pytest.mark.skipif(
 
 
 def train_together(jobs, dataset, folder, count, stops=types.MappingProxyType({}), listener=id):
-    """What became of each job, by its place in the list, in a program of ``count`` lanes."""
-    e = jobs[0].experiment
-    shared = program.Program(
-        dataset.x_train, dataset.y_train, len(dataset.classes), e.data.pixel_scale, count
-    )
-    outcomes = {}
+    """Returns the outcome or the interruption of each job in a program of ``count`` lanes."""
+    scale = jobs[0].experiment.data.pixel_scale
+    shared = program.Program(dataset.x_train, dataset.y_train, len(dataset.classes), scale, count)
 
     def work(number, job, lane):
         place, stop = f"{folder}/{number}", stops.get(number, lambda: False)
         with contextlib.closing(lane):
             try:
-                outcomes[number] = train(
-                    job.experiment, dataset, job.seed, place, listener, stop, lane
-                )
+                return train(job.experiment, dataset, job.seed, place, listener, stop, lane)
             except Interrupted as error:
-                outcomes[number] = error
+                return error
 
-    threads = [
-        threading.Thread(target=work, args=(number, job, shared.lane()))
-        for number, job in enumerate(jobs)
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return outcomes
+    taken = [shared.lane() for _ in jobs]
+    with ThreadPoolExecutor(len(jobs)) as pool:
+        return [*pool.map(work, itertools.count(), jobs, taken)]
 
 
 # -- the kernels --------------------------------------------------------------------------------
 
 
 def of_layer(make, x, weight, products):
-    """Outputs, gradients by inputs and weights, and statistics of a training call of a layer."""
+    """Returns outputs, gradients and statistics of a training call of a layer."""
     layer = make()
     layer.build(x.shape)
     generator = np.random.default_rng(1)
@@ -95,16 +87,16 @@ def of_layer(make, x, weight, products):
         ((4, 8, 8, 16), 8, 1, 1),
         ((32, 8, 8, 16), 8, 1, 2),
         ((4, 7, 5, 4), 6, 3, 2),
-        ((32, 16, 16, 4), 6, 3, 1),  # its gradient is summed up in parts
+        ((32, 16, 16, 4), 6, 3, 1),  # the gradient is summed in parts
         ((32, 16, 16, 8), None, None, None),  # batch normalisation
         ((2, 1, 1, 3), None, None, None),
         ((5, 7, 3, 1), None, None, None),
     ],
 )
-def test_a_layer_of_products_equals_the_stock_layer(shape, filters, window, strides):
+def test_layers_made_of_products_equal_keras_layers(shape, filters, window, strides):
     generator = np.random.default_rng(0)
     x = generator.normal(0.5, 2, shape).astype("float32")
-    # sums over the batch carry rounding of the order of the summands' magnitude
+    # rounding errors of sums over the batch grow with the size of the summands
     name, options, bounds = "BatchNormalization", {"momentum": 0.9}, (2e-4, 2e-5 * np.sqrt(x.size))
     if filters:
         name, bounds = "Conv2D", (1e-5, None)
@@ -117,7 +109,7 @@ def test_a_layer_of_products_equals_the_stock_layer(shape, filters, window, stri
     )
     assert set(ours) == set(stock)
     if filters:
-        assert not np.asarray(ours["weights"].pop(1)).any()  # an inert bias, see layers.Conv2D
+        assert not np.asarray(ours["weights"].pop(1)).any()  # a bias without effect, see layers
         stock["weights"].pop(1)
     for key, values in ours.items():
         for a, b in zip(values, stock[key], strict=True):
@@ -126,9 +118,9 @@ def test_a_layer_of_products_equals_the_stock_layer(shape, filters, window, stri
 
 
 @pytest.mark.parametrize("shape", [(2, 8, 8, 3), (2, 9, 5, 3)])
-def test_pooling_as_a_maximum_equals_the_stock_layer_where_no_two_values_tie(shape):
+def test_pooling_as_a_maximum_equals_keras_pooling_of_distinct_values(shape):
     generator = np.random.default_rng(0)
-    # no two are equal but for those that a ReLU would have made zero, whose gradient it stops
+    # all values are distinct, except the zeros of a ReLU, which stops their gradient
     x = generator.permutation(np.arange(np.prod(shape), dtype="float32")).reshape(shape)
     rectified = np.maximum(x - x.mean(), 0)
     for values, told in ((x, slice(None)), (rectified, rectified > 0)):
@@ -144,7 +136,7 @@ def test_pooling_as_a_maximum_equals_the_stock_layer_where_no_two_values_tie(sha
 
 
 def lowered(name, count):
-    """The training step of a rung's full network, as XLA is given it."""
+    """Returns the training step of a rung's full network as text for XLA."""
     e = Study.open().experiment(name)
     shared = program.Program(np.zeros((64, 32, 32, 3), "uint8"), np.arange(64) % 10, 10, 255, count)
     shared.lane()(building.build(e, (32, 32, 3), 10, 0), e)
@@ -154,17 +146,18 @@ def lowered(name, count):
     return shared._train.lower(shared._state, shared._data, batch).as_text()
 
 
-def test_five_lanes_of_rung_2_are_products_in_one_layout():
+def test_five_lanes_of_rung_2_compile_to_products_in_one_layout():
     text = lowered("02_augmentation", 5)
     assert "stablehlo.convolution" not in text
-    assert text.count("stablehlo.transpose") == 1  # of the classifier's gradient
+    assert text.count("stablehlo.transpose") == 1  # for the classifier's gradient
     assert "stablehlo.scatter" not in text
     normalizations, convolutions = 36, 36
     over_pixels = re.findall(
         r"stablehlo\.reduce\(.*across dimensions = \[1, 2, 3\].*tensor<5x32x\d+x\d+x\d+xf32>", text
     )
     assert len(over_pixels) == 4 * normalizations
-    # forward, by inputs (but for the images) and by kernels; and the classifier's three
+    # a convolution has three products, the first one has no gradient for images, and the
+    # classifier has three products
     assert text.count("stablehlo.dot_general") == 3 * convolutions - 1 + 3
     text = lowered("vgg", 2)
     assert "select_and_scatter" not in text and "stablehlo.convolution" not in text
@@ -175,11 +168,11 @@ def test_five_lanes_of_rung_2_are_products_in_one_layout():
 
 @pytest.fixture
 def doubled():
-    """Double precision, in which training does not blow rounding up to what can be seen."""
+    """Sets double precision, because training amplifies rounding errors of single precision."""
 
     def change(name):
         keras.config.set_floatx(name)
-        keras.config.set_dtype_policy(name)  # of this thread
+        keras.config.set_dtype_policy(name)  # for this thread
         jax.config.update("jax_enable_x64", name == "float64")
 
     change("float64")
@@ -188,14 +181,14 @@ def doubled():
 
 
 @pytest.mark.parametrize("name", ["05_deeper_dropout", "vgg"])
-def test_each_lane_s_curves_and_weights_are_a_single_run_s(
+def test_curves_and_weights_of_a_lane_equal_those_of_a_single_run(
     name, dataset, tmp_path, doubled, monkeypatch
 ):
     e = Study.open().experiment(name, "quick", ["training.epochs=2"])
     together = train_together([Job(e, 0), Job(e, 1)], dataset, tmp_path, 2)
-    # Keras's own batch normalisation would compute in single precision all the same
+    # Keras's own batch normalisation always computes in single precision
     monkeypatch.setattr(program, "accelerator", lambda: jax.devices()[0])
-    monkeypatch.setattr(program, "STEPS", 1)  # a loop takes a CPU long
+    monkeypatch.setattr(program, "STEPS", 1)  # a loop of steps is slow on a CPU
     alone = train(e, dataset, 1, tmp_path / "alone")
     for ours, theirs in zip(together[1].history, alone.history, strict=True):
         for key in ("loss", "accuracy", "val_loss", "val_accuracy", "learning_rate"):
@@ -206,7 +199,8 @@ def test_each_lane_s_curves_and_weights_are_a_single_run_s(
     assert together[0].history[0]["loss"] != together[1].history[0]["loss"]
 
 
-# early stopping, a schedule, dropout, augmentation; and two that differ in what is data of a step
+# LONG has early stopping, a schedule, dropout and augmentation. A program takes the settings in
+# which SHORT and TURNED differ from LONG as data.
 LONG = experiment(
     "05_deeper_dropout",
     **SMALL,
@@ -220,7 +214,7 @@ SHORT = change(LONG, {"training": {"epochs": 2, "learning_rate": 0.01}}, "test")
 TURNED = change(LONG, {"data": {"augmentation": {"rotation_range": 90.0}}}, "test")
 
 
-def test_what_is_data_of_a_step_shares_a_program():
+def test_experiments_that_differ_only_in_data_of_a_step_share_a_program():
     assert LONG.program() == SHORT.program() == TURNED.program()
     others = (
         {"model": {"dropout": 0.4}},
@@ -233,8 +227,8 @@ def test_what_is_data_of_a_step_shares_a_program():
     assert len(programs | {LONG.program()}) == len(others) + 1
 
 
-def test_a_lane_s_bits_do_not_depend_on_the_others(dataset, tmp_path):
-    """Nor on which lane it is; each has the rates that its own validation gives it."""
+def test_results_of_a_lane_do_not_depend_on_other_lanes(dataset, tmp_path):
+    """The place of the lane does not matter, and each lane has its own learning rates."""
     jobs = [Job(LONG, 0), Job(SHORT, 0), Job(TURNED, 5), Job(LONG, 3)]
     together = train_together(jobs, dataset, tmp_path / "together", 4)
     rates = [[record["learning_rate"] for record in together[n].history] for n in range(4)]
@@ -246,9 +240,9 @@ def test_a_lane_s_bits_do_not_depend_on_the_others(dataset, tmp_path):
         assert_same_outcome(together[number], alone[0])
 
 
-def test_one_that_ends_makes_room_and_none_waits_for_it(dataset, tmp_path, monkeypatch):
-    """Four jobs in three lanes: the fourth begins while two still train, and shares their calls."""
-    # long enough for the fourth to be built meanwhile
+def test_a_job_takes_the_lane_of_a_finished_job_while_others_train(dataset, tmp_path, monkeypatch):
+    """Of four jobs in three lanes, the fourth begins while two others train."""
+    # long enough to build the network of the fourth job meanwhile
     longer = change(LONG, {"training": {"epochs": 25, "early_stopping": {"patience": 25}}}, "test")
     jobs = [Job(longer, 0), Job(SHORT, 1), Job(longer, 2), Job(LONG, 4)]
     told, outcomes, make = [], {}, program.Program._make
@@ -263,7 +257,7 @@ def test_one_that_ends_makes_room_and_none_waits_for_it(dataset, tmp_path, monke
     def watched(self, calls, *, active=True):
         told.append(set(calls))
         make(self, calls, active=active)
-        # what the device has still to do must not count as a lane's absence
+        # the time of the device must not count as the absence of a lane
         assert all(array.is_ready() for array in self._state)
 
     monkeypatch.setattr(program.Program, "_make", watched)
@@ -273,7 +267,7 @@ def test_one_that_ends_makes_room_and_none_waits_for_it(dataset, tmp_path, monke
     order = [(type(e).__name__, e.job.seed) for e in told if isinstance(e, events.Event)]
     assert order.index(("Started", 4)) < max(order.index(("Finished", n)) for n in (0, 2))
     assert all(e.lanes == 3 for e in told if isinstance(e, events.Started))
-    # together from the first call on that is not for the compiler, and with the fourth at the end
+    # all lanes train together after the first call, which compiles
     calls = [item for item in told if isinstance(item, set)]
     assert [len(lanes) for lanes in calls[1:10]] == [3] * 9
     fourth = order.index(("Epoch", 4))
@@ -283,9 +277,7 @@ def test_one_that_ends_makes_room_and_none_waits_for_it(dataset, tmp_path, monke
         assert_same_outcome(outcomes[job.seed], alone[0])
 
 
-def test_a_program_that_fails_ends_its_lanes_with_the_reason_and_none_hangs(
-    dataset, tmp_path, monkeypatch
-):
+def test_if_a_program_fails_all_its_jobs_fail_with_the_reason(dataset, tmp_path, monkeypatch):
     def fail(self, calls, *, active=True):
         raise RuntimeError("out of memory")
 
@@ -301,34 +293,31 @@ def test_a_program_that_fails_ends_its_lanes_with_the_reason_and_none_hangs(
     }
 
 
-def test_a_lane_that_stays_away_is_left_behind_and_joins_again(dataset, tmp_path, monkeypatch):
-    """Its store being gone, say; the others' and its own bits are what they would have been."""
+def test_a_slow_lane_is_left_behind_and_joins_again(dataset, tmp_path, monkeypatch):
+    """The results of both lanes are the same as without the delay."""
     monkeypatch.setattr(program, "PATIENCE", 0.3)
-    jobs, ended, asked = [Job(LONG, 0), Job(LONG, 1)], {}, []
+    jobs, ended, asked = [Job(LONG, 0), Job(LONG, 1)], threading.Event(), []
 
-    def away():  # in the second epoch, for longer than the other takes
+    def away():  # waits in the second epoch until the other lane has finished
         asked.append(True)
         if len(asked) == 10:
-            ended["other"].wait(60)
+            ended.wait(60)
         return False
 
-    ended["other"] = threading.Event()
     undisturbed = train_together(jobs, dataset, tmp_path / "undisturbed", 2)
 
     def listener(event):
         if event.job.seed == 0 and isinstance(event, events.Phase) and event.what == "testing":
-            ended["other"].set()
+            ended.set()
 
-    outcomes = train_together(
-        jobs, dataset, tmp_path / "away", 2, stops={1: away}, listener=listener
-    )
-    assert ended["other"].is_set()
+    outcomes = train_together(jobs, dataset, tmp_path / "away", 2, {1: away}, listener)
+    assert ended.is_set()
     for number in (0, 1):
         assert_same_outcome(undisturbed[number], outcomes[number])
 
 
-def test_the_end_of_one_run_disturbs_no_other(dataset, empty, tmp_path, monkeypatch):
-    """Neither its store's failure nor Keras's clear_session, which reaches all threads."""
+def test_a_run_that_fails_does_not_stop_other_lanes(dataset, empty, tmp_path, monkeypatch):
+    """Keras's clear_session is not called, because it affects all threads."""
     shutil.copyfile(empty, tmp_path / "mlflow.db")
     store = connect(f"sqlite:///{tmp_path / 'mlflow.db'}")
     log, told, cleared = tracking.RunWriter.log_history, [], []
@@ -354,7 +343,7 @@ def test_the_end_of_one_run_disturbs_no_other(dataset, empty, tmp_path, monkeypa
 def test_lanes_are_as_many_as_trainings_unless_memory_is_short(
     dataset, monkeypatch, lanes_that_fit, count
 ):
-    """A run that shares a training with another needs no lane of its own."""
+    """Runs that share a training share a lane."""
     later = change(LONG, {"training": {"epochs": 9}}, "test")
     jobs = [Job(e, seed) for seed in range(4) for e in (LONG, later)]
     network = building.build(LONG, dataset.x_train.shape[1:], len(dataset.classes), 0)
@@ -363,14 +352,14 @@ def test_lanes_are_as_many_as_trainings_unless_memory_is_short(
     monkeypatch.setattr(lanes, "accelerator", lambda: card)
     assert lanes.chosen(None) is None
     assert lanes._program(jobs, dataset, None).lanes == count
-    assert lanes._program(jobs, dataset, 7).lanes == 7  # whoever asks gets them
+    assert lanes._program(jobs, dataset, 7).lanes == 7  # memory does not limit --lanes
 
 
 # -- the command --------------------------------------------------------------------------------
 
 
 def two_lanes(image_folder):
-    """Dropout, augmentation, a schedule: two seeds of rung 5."""
+    """Returns arguments for two seeds of rung 5 with dropout, augmentation and a schedule."""
     arguments = [a for a in ladder_arguments(image_folder) if "seed" not in a]
     return ["--ladder=5", "--seeds=0-1", "--lanes=2", *arguments[1:]]
 
@@ -382,7 +371,7 @@ def by_seed(uri, tmp_path_factory):
     }
 
 
-def test_killed_in_mid_epoch_both_go_on_to_the_same_bits(
+def test_lanes_killed_within_an_epoch_resume_to_the_same_results(
     command, image_folder, empty, tmp_path_factory
 ):
     arguments = two_lanes(image_folder)
@@ -390,8 +379,8 @@ def test_killed_in_mid_epoch_both_go_on_to_the_same_bits(
     points = "step 9, validation 4, checkpoint 7, artifacts 1, never 0"
     process = command(points, *arguments, script=KILLED_AT)
     assert process.returncode == 0, process.err
-    assert "goes on in epoch" in process.out
-    assert "bits may differ" not in process.out
+    assert "resumes in epoch" in process.out
+    assert "results may differ" not in process.out
     runs = by_seed(command.uri, tmp_path_factory)
     assert set(runs) == set(undisturbed) == {"0", "1"}
     for seed, run in runs.items():
@@ -402,57 +391,45 @@ def test_the_plan_shows_lanes_and_times_them(command, image_folder):
     _, *options = two_lanes(image_folder)
     process = command("plan", "2,5", "--timing", *options)
     assert process.returncode == 0, process.err
-    heading, *rows = (
-        re.split(r"  +", line.strip())
-        for line in process.out.splitlines()
-        if re.match(r"\s+(rung  |[25] \+)", line)
-    )
-    assert len(rows) == 2
-    for row in rows:
-        cells = dict(zip(heading, row, strict=True))
-        assert cells["lanes"] == "2"
-        assert int(cells["images/s"]) > 0
+    assert re.search("multiply-adds +lanes +images/s", process.out)
+    assert len(re.findall(r"^ +[25] \+ .* M +2 +[1-9]\d* ", process.out, re.MULTILINE)) == 2
     assert "nothing was trained" in process.out
 
 
-def test_ctrl_c_stops_all_lanes_with_their_states(command, image_folder):
+def test_ctrl_c_stops_all_lanes_with_checkpoints(command, image_folder):
     process = command.start(*two_lanes(image_folder), "--set=training.epochs=200")
-    for line in process.stdout:
-        if "epoch 1/200" in line:
-            process.send_signal(signal.SIGINT)
-            break
+    read_until(process, "epoch 1/200")
+    process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=300)
     assert process.returncode == 130, err
     assert "stopping after this step" in out
-    assert "go on with:" in out
+    assert "continue with:" in out
     runs = runs_of(command.uri)
     assert [run.info.status for run in runs] == ["KILLED", "KILLED"]
     assert len({path.parent for path in command.checkpoints.glob("*/*.npz")}) == 2
 
 
-def test_going_on_with_another_number_of_lanes_is_told(command, image_folder):
+def test_resuming_with_another_number_of_lanes_warns(command, image_folder):
     arguments = two_lanes(image_folder)
     killed = command("step 9", *arguments, script=KILLED_AT)
     assert killed.returncode == -signal.SIGKILL
     process = command("never 0", *arguments, "--lanes=1", script=KILLED_AT)
     assert process.returncode == 0, process.err
-    assert "not as it began, so its bits may differ: lanes 2 -> 1" in process.out
+    assert "results may differ in their last digits: lanes 2 -> 1" in process.out
     assert "lanes: 2 -> 1" in {
         run.data.tags.get("resumed_elsewhere") for run in runs_of(command.uri)
     }
 
 
-# what an accelerator changes, on a second CPU of XLA's: many steps a call, networks elsewhere
+# XLA's second CPU stands for a GPU: networks stay on the first CPU, and a call has many steps
 ELSEWHERE = """
-import jax
-from resnet.training import program
-first, second = jax.devices()
-jax.config.update("jax_default_device", first)
-program.accelerator = lambda: second
 import sys
 sys.path[:0] = ["tests", "tests/engines"]
 from test_lanes import *
 from conftest import bars
+first, second = jax.devices()
+jax.config.update("jax_default_device", first)
+program.accelerator = lambda: second
 jobs = [Job(LONG, 0), Job(LONG, 1)]
 dataset = bars()
 whole = train_together(jobs, dataset, sys.argv[1] + "/whole", 2)
@@ -476,7 +453,7 @@ assert abs(alone[0].history[0]["loss"] - whole[0].history[0]["loss"]) < 1e-4
 """
 
 
-def test_where_networks_and_programs_are_on_two_devices(tmp_path):
+def test_networks_and_programs_can_be_on_two_devices(tmp_path):
     process = subprocess.run(
         [sys.executable, "-c", ELSEWHERE, str(tmp_path)],
         env=os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"},

@@ -226,14 +226,16 @@ def run(tmp_path):
 def test_the_commands_record_and_restore_say_what_they_did(run, empty, recorded, tmp_path):
     (tmp_path / "own").mkdir()
     own = made_store(empty, tmp_path / "own")
-    assert "holds no such run" in str(run(connect_to(recorded.uri), "record").exception)
+    assert "has no finished run" in str(run(connect_to(recorded.uri), "record").exception)
     nothing = str(run(recorded, "restore").exception)
     assert re.search(r"no record in .*Start with: .*runner\.py run", nothing)
     assert f"--experiments {command_lines.typed(run.folder)}" in nothing
     assert str(run(recorded, "report", "--recorded").exception) == nothing
     assert run(own, "record").exit_code == 0
     (path,) = run.results.glob("02_augmentation-seed3-cifar10-tensorflow-*")
-    assert run(own, "record").output.count("there already") == len(list(run.results.iterdir())) == 2
+    assert (
+        run(own, "record").output.count("already recorded") == len(list(run.results.iterdir())) == 2
+    )
 
     assert "2 of 2 recorded runs restored" in run(recorded, "restore").output
     assert "0 of 2 recorded runs restored" in run(recorded, "restore").output
@@ -244,7 +246,7 @@ def test_the_commands_record_and_restore_say_what_they_did(run, empty, recorded,
     told = run(own, "record").exception
     about.write_text(before, encoding="utf-8")
     assert isinstance(told, UserError)
-    assert re.fullmatch(r"sqlite:.*/dev/null/results.*; nothing is lost, try again", str(told))
+    assert re.fullmatch(r"sqlite:.*/dev/null/results.*\. Nothing is lost; try again", str(told))
 
     text = path.read_text(encoding="utf-8")
     path.write_text(text.replace(": 0.8", ": 0.9", 1), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""The commands of ``ladder``, which is ``runner.py`` installed, without any training."""
+"""Tests the commands of ``ladder`` and their errors without training."""
 
 import re
 import shlex
@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, refused
 from ladders import TINY, printed
 
 import runner
@@ -17,30 +17,21 @@ LADDER = Path(sys.executable).parent / "ladder"
 COMMANDS = ["run", "ablate", "plan", "keys", "init", "record", "restore", "report", "ui"]
 
 
-def one_line(process, *told):
-    """Ended with code 2 and one line."""
-    assert process.returncode == 2, process.err
-    assert process.err.startswith("error: ")
-    assert process.err.count("\n") == 1
-    for text in told:
-        assert text in process.err
-
-
-def test_the_installed_program_lists_its_commands_and_prints_itself(command):
+def test_the_installed_program_lists_its_commands_and_its_own_path(command):
     process = command("--help", script=LADDER)
     assert process.returncode == 0, process.err
     assert re.findall(r"^│ ([a-z]+)  ", process.out, re.MULTILINE) == COMMANDS
-    assert re.search(r"Examples, after +.*bin/ladder", process.out)
+    assert re.search(r"Examples of what may follow +.*bin/ladder", process.out)
     assert "--ladder all " in process.out
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_every_command_tells_what_it_does_with_examples(here, name):
+def test_every_command_has_help_with_examples(here, name):
     process = here(name, "-h")
     assert process.returncode == 0, process.err
     told = " ".join(process.out.split())
     assert re.search(rf"Usage: .* {name} \[OPTIONS\]", told)
-    assert re.search(rf"Examples, after .*python .*runner\.py {name} ", told)
+    assert re.search(rf"Examples of what may follow .*python .*runner\.py {name} ", told)
     assert "--experiments" in told
     assert ("--tracking-uri" in told) == (name not in ("keys", "init"))
     trains = name in ("run", "ablate", "plan")
@@ -60,7 +51,7 @@ def test_keys_are_listed_with_type_default_and_meaning(here):
     sgd = here("keys", "training.optimizer").out
     assert "training.optimizer.momentum (sgd): a number = 0.0\n    Float hyperparameter >= 0" in sgd
     assert "training.optimizer.weight_decay (adamw): a number" in sgd
-    one_line(here("keys", "trainning"), "keys 'trainning': no key begins like this")
+    refused(here("keys", "trainning"), "keys 'trainning': no key begins like this")
 
 
 @pytest.mark.parametrize(
@@ -75,7 +66,7 @@ def test_keys_are_listed_with_type_default_and_meaning(here):
         ("restore --tracking-uri x", "restore --tracking-uri x"),
     ],
 )
-def test_the_short_form_is_a_command(words, rewritten):
+def test_the_short_form_is_rewritten_as_a_command(words, rewritten):
     assert runner._as_command(words.split()) == rewritten.split()
 
 
@@ -92,7 +83,7 @@ def test_a_plan_is_a_dry_run(here, options, command_):
     assert dry.returncode == plan.returncode == 0, dry.err + plan.err
     assert "seeds: 2" in dry.out
     assert "nothing was trained" in dry.out
-    assert dry.out.rpartition("here:")[0] == plan.out.rpartition("here:")[0]
+    assert dry.out.rpartition("machine:")[0] == plan.out.rpartition("machine:")[0]
 
 
 @pytest.mark.parametrize(
@@ -109,7 +100,7 @@ def test_a_plan_is_a_dry_run(here, options, command_):
         (["--ladder=2", "--data=digits", "--set=training.batch_size=5000"], "too large"),
         (["--ladder=1", "--data=digits", "--checkpoints=/dev/null/x"], "cannot be written"),
         (["--ladder=1", "--data=digits", "--ray=auto"], "--tracking-uri"),
-        (["--ladder=1", "--seeds=0-1", "--jobs=2", "--lanes=2"], "--lanes: does not go with"),
+        (["--ladder=1", "--seeds=0-1", "--jobs=2", "--lanes=2"], "--lanes: cannot be combined"),
         (["--ladder=1", "--gpus-per-run=1.5"], "a whole number of GPUs"),
         (["--ladder=1", "--data=digits", "--lanes=2"], "TensorFlow trains one run at a time"),
         (["restore", "--tracking-uri=sqlite:////dev/null/x.db"], "there is no folder"),
@@ -120,9 +111,9 @@ def test_a_plan_is_a_dry_run(here, options, command_):
         (["--ladder=1", "--data=digits", "--checkpoints=ftp://me:s3cret@127.0.0.1:1/x"], "***@127"),
     ],
 )
-def test_a_user_s_mistake_is_one_line_and_code_2(here, arguments, words):
+def test_a_user_s_mistake_prints_one_line_and_exits_with_code_2(here, arguments, words):
     process = here(*arguments)
-    one_line(process, words)
+    refused(process, words)
     assert "s3cret" not in process.err
 
 
@@ -130,15 +121,18 @@ def test_a_user_s_mistake_is_one_line_and_code_2(here, arguments, words):
     ("arguments", "words"),
     [
         ([], "--ladder all"),  # the help
-        (["--record"], "No such option"),  # a command of its own
+        (["--record"], "No such option"),  # record is a separate command
         (["--ladder"], "Missing argument"),
         (["--ladder=1", "--dry-run", "1"], "unexpected extra argument"),
         (["--ladder=1", "--ablate=2"], "does not take a value"),
-        (["--tracking-uri", "sqlite:////tmp/x.db", "restore"], "No such option"),  # went elsewhere
+        (
+            ["--tracking-uri", "sqlite:////tmp/x.db", "restore"],
+            "No such option",
+        ),  # wrong order
         (["train", "1"], "No such command"),
     ],
 )
-def test_what_no_command_takes_is_refused(command, here, arguments, words):
+def test_unknown_commands_and_options_are_refused(command, here, arguments, words):
     before = [*command.folder.rglob("*")]
     process = here(*arguments)
     assert process.returncode == 2
@@ -148,44 +142,44 @@ def test_what_no_command_takes_is_refused(command, here, arguments, words):
 
 
 @pytest.mark.parametrize("words", [["--ladder=1"], ["record"], ["report"]])
-def test_a_folder_that_is_no_study_is_a_line(command, here, words):
+def test_a_folder_that_is_not_a_study_is_refused(command, here, words):
     folder = command.folder / "mine"
     folder.mkdir()
     (folder / "01_a.yaml").write_text("title: A\n")
     process = here(*words, f"--experiments={folder}")
-    one_line(process, f"--experiments {folder}: holds no study.yaml", "docs/own-ladder.md")
+    refused(process, f"--experiments {folder}: holds no study.yaml", "docs/own-ladder.md")
     (folder / "study.yaml").write_text("name: x y\nabout: x\ndataset: x\n")
-    one_line(here(*words, f"--experiments={folder}"), f"{folder}: holds no claims.yaml")
+    refused(here(*words, f"--experiments={folder}"), f"{folder}: holds no claims.yaml")
     (folder / "claims.yaml").touch()
-    one_line(here(*words, f"--experiments={folder}"), f"{folder}/study.yaml: name: 'x y' is not")
+    refused(here(*words, f"--experiments={folder}"), f"{folder}/study.yaml: name: 'x y' is not")
 
 
-def test_a_study_elsewhere_is_named_in_every_command_that_is_printed(command, here):
-    """Or the line that was to help would be about another study."""
+def test_printed_commands_name_the_folder_of_another_study(command, here):
+    """Without the folder, a printed command would use the project's study."""
     folder = shutil.copytree(SHIPPED, command.folder / "its experiments")
     shutil.rmtree(folder / "profiles")
     process = here("restore", f"--experiments={folder}")
-    one_line(process, f"there is no record in {command.folder / 'results'}")
+    refused(process, f"there is no record in {command.folder / 'results'}")
     start = shlex.split(printed(process.err, "start with"))
-    assert "--profile" not in start  # it has none
+    assert "--profile" not in start  # this study has no profiles
     process = here("plan", *start[start.index("run") + 1 :])
     assert process.returncode == 0, process.err
     (folder / "02_augmentation.yaml").unlink()
-    one_line(here("plan", "all", f"--experiments={folder}"), "extends: there is no")
+    refused(here("plan", "all", f"--experiments={folder}"), "extends: there is no")
 
 
-def test_a_broken_rung_that_was_not_asked_for_stops_nothing(command, here):
+def test_a_malformed_rung_stops_only_commands_that_use_it(command, here):
     folder = shutil.copytree(SHIPPED, command.folder / "experiments")
     (folder / "06_broken.yaml").write_text("extends: 05_deeper_dropout\nx: 1\n")
     process = here("plan", "1,2", f"--experiments={folder}")
     assert process.returncode == 0, process.err
-    one_line(here("plan", "6", f"--experiments={folder}"), "06_broken")
+    refused(here("plan", "6", f"--experiments={folder}"), "06_broken")
 
 
 def test_documents_are_written_beside_records(command, here):
     folder, results = command.folder, command.folder / "results"
     shutil.copy(ROOT / "README.md", folder)
-    one_line(here("report", "--readme", results), f"{results}: holds no records")
+    refused(here("report", "--readme", results), f"{results}: holds no records")
     results.mkdir()
     shutil.copy(next((ROOT / "results").glob("01_*-seed0-*.json")), results)
     process = here("report", "--readme", "results/")
@@ -195,12 +189,12 @@ def test_documents_are_written_beside_records(command, here):
     assert len(re.findall(r"\| not run \| [\d.]+ % \| - \| not run \|", own)) == 5
 
 
-def test_a_plan_on_a_dataset_known_by_name_loads_none(here, monkeypatch):
+def test_a_plan_does_not_load_a_dataset_known_by_name(here, monkeypatch):
     monkeypatch.setattr("runner.load_images", lambda data: pytest.fail(f"loads {data}"))
     process = here("plan", "1", "--data", "cifar10")
     assert process.returncode == 0, process.err
     assert "Plan for 50,000 training images of 32x32" in " ".join(process.out.split())
-    assert "multiply-adds" in process.out  # as recorded
+    assert "multiply-adds" in process.out  # from a record
 
 
 def test_the_dry_run_imports_no_engine(command, tmp_path):
@@ -213,10 +207,10 @@ def test_the_dry_run_imports_no_engine(command, tmp_path):
     )
     process = command(ROOT, "--ladder=1", "--dry-run", script=script)
     assert process.returncode == 0, process.err
-    assert "engines: {'mlflow'}" in process.out  # which reads records for what seeds can decide
+    assert "engines: {'mlflow'}" in process.out  # MLflow reads the records
 
 
-def test_timing_counts_and_times_and_makes_no_database(command, here):
+def test_timing_shows_sizes_and_times_and_creates_no_database(command, here):
     database = Path(command.uri.removeprefix("sqlite:///"))
     database.unlink()
     process = here("plan", "1", TINY, "--timing")

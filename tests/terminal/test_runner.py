@@ -1,4 +1,4 @@
-"""The real command line in real processes, on a real MLflow database."""
+"""Tests the real command line in separate processes with a real MLflow database."""
 
 import os
 import random
@@ -13,9 +13,7 @@ import keras
 import killed_at
 import mlflow
 import numpy as np
-import psutil
 import pytest
-import services
 from ladders import (
     EPOCHS,
     FAST,
@@ -30,19 +28,20 @@ from ladders import (
     runs_of,
 )
 from mlflow.tracking import MlflowClient
+from services import copy, read_until, workers
 
 from resnet.training import loop, train
 
 
 @pytest.fixture(scope="module")
 def finished(image_folder, empty, tmp_path_factory):
-    """The store of rungs 1 and 2, to which nothing happened."""
+    """Returns a store with uninterrupted runs of rungs 1 and 2."""
     return left_alone(ladder_arguments(image_folder), empty, tmp_path_factory)
 
 
 @pytest.fixture(scope="module")
 def undisturbed(finished, tmp_path_factory):
-    """What they yielded."""
+    """Returns the results of the uninterrupted runs."""
     records = records_of(finished, tmp_path_factory)
     assert set(records) == {"01_template", "02_augmentation"}
     histories = records["02_augmentation"][0]
@@ -50,28 +49,28 @@ def undisturbed(finished, tmp_path_factory):
     return records
 
 
-def test_killed_at_every_kind_of_moment(command, image_folder, undisturbed, tmp_path):
-    """Each restart goes on where the last kill struck, which kills at the next point."""
+def test_kills_at_any_point_do_not_change_results(command, image_folder, undisturbed, tmp_path):
+    """Each process resumes the work of the last one and is killed at the next point."""
     points = (
         "step 8, checkpoint 4, validation 1, metrics 3, artifacts 1, model 1, end 1, between 2, "
         "checkpoint 7, never 0"
     )
     process = command(points, *ladder_arguments(image_folder), script=KILLED_AT)
     assert process.returncode == 0, process.err
-    assert "already finished" in process.out  # rung 1, between the kills
+    assert "already finished" in process.out  # rung 1 ended between two kills
     assert_as_if_nothing_happened(command, undisturbed, tmp_path)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(2))
-def test_killed_at_random_moments(command, image_folder, undisturbed, tmp_path, seed):
+def test_kills_at_random_moments_do_not_change_results(
+    command, image_folder, undisturbed, tmp_path, seed
+):
     moments = random.Random(seed)
     arguments = ladder_arguments(image_folder)
     for _ in range(15):
         process = command.start("never 0", *arguments, script=KILLED_AT)
-        for line in process.stdout:  # the start-up is not what this is about
-            if "training, at most" in line:
-                break
+        read_until(process, "training, at most")
         time.sleep(moments.uniform(0, 12))
         process.kill()
         process.communicate()
@@ -80,44 +79,30 @@ def test_killed_at_random_moments(command, image_folder, undisturbed, tmp_path, 
     assert_as_if_nothing_happened(command, undisturbed, tmp_path)
 
 
-def test_ctrl_c_leaves_a_resumable_run_and_says_how_to_go_on(
+def test_ctrl_c_leaves_a_resumable_run_and_prints_how_to_continue(
     command, image_folder, undisturbed, tmp_path
 ):
     arguments = ladder_arguments(image_folder)
     process = command.start(*arguments)
-    for line in process.stdout:
-        if "epoch 1/" in line:
-            break
+    read_until(process, "epoch 1/")
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert "go on with" in out
+    assert "continue with" in out
     assert "Traceback" not in err
     assert [run.info.status for run in runs_of(command.uri)] == ["KILLED"]
     assert [run.info.status for run in runs_of(command.uri, "ladder")] == ["KILLED"]
-    process = in_a_fresh_shell(printed(out, "go on with:"), tmp_path)
+    process = in_a_fresh_shell(printed(out, "continue with:"), tmp_path)
     assert process.returncode == 0, process.stderr
-    assert re.search(r"goes on in epoch [2-9]", process.stdout)
+    assert re.search(r"resumes in epoch [2-9]", process.stdout)
     assert_as_if_nothing_happened(command, undisturbed, tmp_path)
 
 
-def test_lost_workers_cost_their_runs_some_steps_and_nothing_else(
-    command, image_folder, undisturbed, tmp_path
-):
+def test_lost_workers_do_not_change_results(command, image_folder, undisturbed, tmp_path):
     process = command.start(*ladder_arguments(image_folder), "--jobs=2")
     for end in ("kill", "terminate"):
-        for line in process.stdout:
-            if "epoch" in line:
-                break
-        while not (
-            victims := [
-                child
-                for child in psutil.Process(process.pid).children(recursive=True)
-                if child.name().startswith("ray::_task")
-            ]
-        ):
-            time.sleep(0.1)
-        getattr(victims[0], end)()
+        read_until(process, "epoch")
+        getattr(workers()[0], end)()
     out, err = process.communicate(timeout=300)
     assert process.returncode == 0, err
     assert "its worker was lost" in out
@@ -135,19 +120,19 @@ def test_finished_work_is_skipped_and_fresh_trains_it_again(
     assert "nothing was trained" in again.out
     assert "all of these runs are finished" in here("plan", "1", *arguments[1:]).out
     told = here("report", "--summary", "--own")
-    assert "18 claims not run" in told.out  # one is about rung 1 alone
+    assert "18 claims not run" in told.out  # one claim needs rung 1 only
     assert len(runs_of(command.uri)) == len(runs_of(command.uri, "ladder")) == 1
     assert (command.checkpoints.parent / "reports" / "resnet-ladder" / "report.html").exists()
     assert " ui " in printed(again.out, "browse:")
     planned = here(*arguments, "--dry-run", "--seeds=0-1")
-    for text in ("runs: 2, 1 of them finished", "as finished runs took", "parameters"):
+    for text in ("runs: 2, 1 of them finished", "judging by finished runs", "parameters"):
         assert text in planned.out
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", os.fsync)
         patch.setattr(loop, "CHECKPOINT_SECONDS", 0)
         killed_at.full(5)
         assert here(*arguments, "--fresh").returncode == 1
-    process = here(*arguments)  # what was begun anew goes on, as a ladder of its own
+    process = here(*arguments)  # the interrupted second run is resumed under a new parent run
     assert process.returncode == 0, process.err
     assert "nothing was trained" not in process.out
     first, second = runs_of(command.uri)
@@ -157,13 +142,10 @@ def test_finished_work_is_skipped_and_fresh_trains_it_again(
 
 
 def test_two_runners_at_once_on_a_fresh_database(command, image_folder):
-    """Overlapping work is done once, the rest by whoever comes to it."""
+    """Both commands include rung 2, which is trained once."""
     Path(command.uri.removeprefix("sqlite:///")).unlink()
     common = [f"--data={image_folder}", *FAST]
-    runners = [
-        command.start("--ladder=1,2", *common),
-        command.start("--ladder=2,3", *common),
-    ]
+    runners = [command.start(f"--ladder={rungs}", *common) for rungs in ("1,2", "2,3")]
     outputs = [runner.communicate(timeout=300) for runner in runners]
     assert [runner.returncode for runner in runners] == [0, 0], outputs
     children = runs_of(command.uri)
@@ -175,7 +157,7 @@ def test_two_runners_at_once_on_a_fresh_database(command, image_folder):
     assert [run.info.status for run in runs_of(command.uri, "ladder")] == ["FINISHED"] * 2
 
 
-def test_what_a_run_leaves_in_mlflow(finished, image_folder):
+def test_a_run_logs_settings_figures_and_model_to_mlflow(finished, undisturbed, image_folder):
     (run,) = [run for run in runs_of(finished) if run.data.tags["rung"] == "02_augmentation"]
     (parent,) = runs_of(finished, "ladder")
     tags, metrics, params = run.data.tags, run.data.metrics, run.data.params
@@ -195,15 +177,11 @@ def test_what_a_run_leaves_in_mlflow(finished, image_folder):
     pictures = {"curves.png", "confusion_matrix.png", "mistakes.png"}
     assert artifacts >= pictures | {"experiment.yaml", "model_summary.txt", "confusion_matrix.csv"}
 
-    # the logged model alone gives the logged probabilities again, from raw images
+    # the logged model computes the logged probabilities from raw images
     from resnet import data
 
     x = data.load(str(image_folder)).x_test
-    logged = np.load(
-        mlflow.artifacts.download_artifacts(
-            run_id=run.info.run_id, artifact_path="test_probabilities.npy"
-        )
-    )
+    *_, logged = undisturbed["02_augmentation"]
     model = mlflow.keras.load_model(model_of(run))
     assert type(model.layers[-1].get_layer("group1_bn1")) is keras.layers.BatchNormalization
     np.testing.assert_allclose(model.predict(x, verbose=0), logged, rtol=1e-4, atol=1e-6)
@@ -211,7 +189,7 @@ def test_what_a_run_leaves_in_mlflow(finished, image_folder):
     np.testing.assert_allclose(again, logged, rtol=1e-4, atol=1e-6)
 
 
-def test_a_failing_rung_does_not_cost_the_others_and_the_code_is_1(
+def test_a_failed_rung_does_not_stop_others_and_the_exit_code_is_1(
     command, here, image_folder, monkeypatch
 ):
     def failing(experiment, *arguments):
@@ -230,8 +208,8 @@ def test_a_failing_rung_does_not_cost_the_others_and_the_code_is_1(
     assert "traceback.txt" in {artifact.path for artifact in artifacts}
 
 
-def test_a_missing_package_is_one_line_with_a_way_out_that_works(tmp_path):
-    services.copy(tmp_path)
+def test_a_missing_package_prints_one_line_with_a_command_that_works(tmp_path):
+    copy(tmp_path)
     python = tmp_path / "empty" / "bin" / "python"
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", python.parents[1]], check=True)
     for way in ("make -C . quick", ".venv/bin/python runner.py report --help"):

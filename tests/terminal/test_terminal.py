@@ -1,4 +1,4 @@
-"""What is shown while a ladder runs, with a clock of the test's own."""
+"""Tests the progress display with a clock that the tests move."""
 
 import functools
 import io
@@ -15,7 +15,7 @@ SUMMARY = {"test_accuracy": 0.7301, "epochs_run": 2, "train_seconds": 9.0}
 
 
 class Shown:
-    """A display with a clock that stands still until it is moved."""
+    """A display with a clock that moves only when a test moves it."""
 
     def __init__(self, *jobs, tty=True, published=None):
         self.now, self.file = 1000.0, io.StringIO()
@@ -78,7 +78,7 @@ def test_a_job_is_shown_from_waiting_to_its_accuracy():
     history = [record(1, 0.62), record(2, 0.58)]
     shown(events.Epoch(one, history[:1]))
     shown(events.Epoch(one, history))
-    assert "58.0 %  62.0 %" in shown.pane()  # the last and the best
+    assert "58.0 %  62.0 %" in shown.pane()  # the last and the best accuracy
     told = "1/2 epoch 2/25: loss 1.000, val 1.100; accuracy 60.0 %, val 58.0 %"
     assert shown.lines[-1] == told  # in one line
     shown(events.Phase(one, "recording"))
@@ -90,24 +90,24 @@ def test_a_job_is_shown_from_waiting_to_its_accuracy():
     assert "1 of 2 done" in text
 
 
-def test_the_time_left_is_at_the_pace_so_far():
+def test_the_time_left_follows_the_speed_so_far():
     one, two = job("01_template"), job("02_augmentation")
     shown = Shown(one, two)
     shown(events.Started(one))
     assert "left" not in shown.pane()
     shown(events.Resumed(one, 0, [record(n, 0.5) for n in (1, 2, 3)], 0, {}, True), after=30)
-    shown(events.Progress(one, 4, 0, 1250, LOGS), after=30)  # it compiled
+    shown(events.Progress(one, 4, 0, 1250, LOGS), after=30)  # the first step compiles
     assert "4/25" in shown.pane()
     assert "left" not in shown.pane()
     shown(events.Epoch(one, [record(n, 0.5) for n in (1, 2, 3, 4)]), after=20)
     assert f"about {messages.duration(20 * (21 + 25))} left" in shown.pane()
-    shown(events.Finished(one, SUMMARY))  # early
+    shown(events.Finished(one, SUMMARY))  # by early stopping
     assert f"about {messages.duration(20 * 25)} left" in shown.pane()
 
 
-def test_a_job_with_nothing_left_to_train_does_not_go_on():
+def test_a_job_with_nothing_left_to_train_says_so():
     shown = Shown(of := job("03_deeper_early_stopping"))
-    shared = [record(n, 0.5) for n in (1, 2, 3)]  # another run's, and early stopping triggered
+    shared = [record(n, 0.5) for n in (1, 2, 3)]  # epochs of another run, which stopped early
     shown(events.Resumed(of, 0, shared, 3, {}, False))
     told = " ".join(shown.file.getvalue().split())
     assert told.endswith("shares 3 epochs with another run; nothing left to train")

@@ -206,7 +206,7 @@ def test_the_error_for_an_unusable_checkpoint_folder_is_one_line(tmp_path, place
 
 def test_the_error_for_an_unusable_cluster_is_one_line_at_once(dataset):
     for address in ("127.0.0.1:1", "127.0.0.1"):
-        with pytest.raises(UserError, match=f"--ray {address}: there is no cluster to join"):
+        with pytest.raises(UserError, match=f"--ray {address}: cannot join a cluster"):
             cluster._start(None, address, dataset)
     node = {"NodeID": "x", "NodeManagerAddress": "here", "Alive": True, "Resources": {"CPU": 2.0}}
     ray = SimpleNamespace(nodes=lambda: [node, node | {"Alive": False, "Resources": {"GPU": 8.0}}])
