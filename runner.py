@@ -252,7 +252,6 @@ def _train(options: Options) -> None:
 
 
 def _engine(options: Options, due: list[Job]) -> Callable | None:
-    """Returns the engine that runs several jobs at a time, or None if jobs run one by one."""
     if options.one_process or (not options.ray and len(due) == 1):
         from resnet.engines import lanes
 

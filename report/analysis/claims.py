@@ -175,7 +175,6 @@ def judge(claim: Claim, systems: Mapping[str, System], ladder: list[str]) -> Jud
 
 
 def _changed(claim: Claim, runs: Sequence[Run]) -> list[str]:
-    """Returns a note if runs began with another version of the claim."""
     now = claim.model_dump(exclude={"id", "text", "where"}, exclude_none=True)
     then = [run.bounds.get(claim.id) for run in runs if run.bounds]
     if not (other := [bound for bound in then if bound != now]):

@@ -81,7 +81,6 @@ class Content:
 
     @property
     def interim(self) -> bool:
-        """Whether a published row has fewer seeds than planned."""
         published = [s for s in self.systems if s.name in self.statements.published]
         return any(len(s.runs) < self.statements.seeds for s in published)
 
@@ -208,7 +207,6 @@ def _content(uri: str, study: Study, chosen: Selection, of_record: Mapping[str, 
 
 
 def _renamed(measured: list[Run], known: Mapping[str, Experiment]) -> list[Run]:
-    """Gives the runs of a renamed file the new name and title."""
     ran = {run.rung for run in measured}
     new = {plan.hash(): plan for name, plan in known.items() if name not in ran}
     found = []

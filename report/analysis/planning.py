@@ -78,7 +78,6 @@ def _of_claim(claim: Claim, content: Content) -> Prospect:
 def _of_accuracies(
     name: str, weights: Mapping[str, float], bound: Bound, expected: float, content: Content
 ) -> Prospect:
-    """Returns the prospect of a weighted sum of accuracies, using the shared deviation."""
     systems, half = {s.name: s for s in content.systems}, _half(bound, expected)
     known = [(w, systems[rung]) for rung, w in weights.items() if rung in systems]
     variance = sum(w**2 * s.estimate.variance for w, s in known if s.runs)

@@ -96,7 +96,6 @@ class Run:
 
     @cached_property
     def floor(self) -> float:
-        """The run's :func:`.statistics.seed_floor`; NaN without predictions."""
         truth = self.predictions["truth_probability"].to_numpy()
         return statistics.seed_floor(truth) if len(truth) else np.nan
 

@@ -73,7 +73,6 @@ class System:
 
     @property
     def floor(self) -> float:
-        """The root mean square of the runs' floors."""
         floors = [run.floor for run in self.runs if not math.isnan(run.floor)]
         return float(np.sqrt(np.mean(np.square(floors)))) if floors else math.nan
 
@@ -100,7 +99,6 @@ class System:
 
     @cached_property
     def interval(self) -> Interval:
-        """The 95 % interval of the mean accuracy, cut off at 1."""
         low, high = statistics.contrast([(1, self.estimate)]).interval()
         return low, min(high, 1.0)
 

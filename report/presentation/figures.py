@@ -116,7 +116,6 @@ def _gains(content: Content) -> Figure:
 
 
 def _factors(ablation: Ablation) -> Figure:
-    """Draws the gain of each change of a step, computed in three ways, and of the whole step."""
     whole, published = ablation.whole, ablation.step.published
     # if the study credits several changes, it does not publish the share of each
     alone = sum(factor.credited for factor in ablation.factors) == 1
@@ -138,7 +137,6 @@ def _factors(ablation: Ablation) -> Figure:
 
 
 def _panels(height: float, ratios: list[int], labels: list[str]) -> tuple[Figure, Axes, Axes]:
-    """Returns a figure over epochs: upper axes for accuracy, lower axes with a log scale."""
     figure = Figure(figsize=(WIDTH, height))
     upper, lower = figure.subplots(2, sharex=True, height_ratios=ratios)
     upper.yaxis.set_major_formatter(_PERCENT)

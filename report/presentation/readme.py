@@ -82,7 +82,6 @@ def _section(content: Content, picture: str) -> str:
 
 
 def _details(content: Content, drawn: Collection[str]) -> str:
-    """Returns the text of ``docs/results.md``: the tables, the figures and the commands."""
     parts = [f"{WRITTEN}\n# Results\n"]
     for name, table in all_tables(content).items():
         if not (table.items and table.at("results")):

@@ -137,7 +137,6 @@ def _digits() -> Arrays:
 
 
 def _fetch(name: str, progress: Progress) -> Dataset:
-    """Gets a dataset from the user's cache, or else from its first origin that works."""
     known = NAMED[name]
     cache = platformdirs.user_cache_path("resnet-ladder") / f"{name}.npz"
     failed = []

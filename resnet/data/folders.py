@@ -116,7 +116,6 @@ def _images(folder: Path, root: Path, tops: list[Path], note: Note) -> list[Path
 
 
 def _files(folder: Path) -> Iterator[Path]:
-    """Yields all files at any depth below a folder, except hidden files; follows links."""
     for path in _visible(folder):
         if path.is_dir():
             yield from _files(path)

@@ -113,7 +113,6 @@ def _serve(
     listener: events.Listener,
     should_stop: Callable[[], bool],
 ) -> list[events.Ended]:
-    """Runs up to ``processes`` tasks at a time until all jobs are over."""
     waiting, ended = list(jobs), []
     running: dict[Any, Job] = {}
     while waiting or running:
@@ -137,7 +136,6 @@ def _serve(
 
 
 def _start(processes: int | None, address: str | None, dataset: Dataset) -> Any:
-    """Starts Ray on this machine or joins a cluster, and returns the module ``ray``."""
     here: dict[str, Any] = {}
     if not address:
         os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # then Ray uses 127.0.0.1 only
@@ -228,7 +226,6 @@ def _check_node(probe: str, environment: Environment, store: Store) -> None:
 
 
 def _ask(ray: Any, method: Any, *arguments: Any) -> Any:
-    """Returns the actor's answer, or None while Ray restarts the actor."""
     try:
         return ray.get(method.remote(*arguments), timeout=10)
     except ray.exceptions.RayError:

@@ -105,7 +105,6 @@ class Invocation:
                 keras.backend.clear_session()
 
     def _take(self, job: Job, lock: FileLock, lease: Lease, lanes: int) -> Run | None:
-        """Returns the job's run, or None while another process trains it."""
         try:
             if not lock.is_locked:
                 lock.acquire(timeout=0)
@@ -297,7 +296,6 @@ def _unreported(store: Store, job: Job, dataset: Dataset) -> str:
 
 
 def _all_over(store: Store, jobs: list[Job], dataset: Dataset) -> bool:
-    """Returns whether every job is finished and no other command is running."""
     # a job may have an unfinished run beside a finished one, because of --fresh
     return not store.search(role="ladder", status="RUNNING") and all(
         store.search(**same, role="rung", status="FINISHED")

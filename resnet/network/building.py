@@ -83,7 +83,6 @@ def _standardized(
 
 @functools.cache
 def _module(code: str) -> dict[str, Any]:
-    """Runs a study's ``networks.py`` and returns its names."""
     names: dict[str, Any] = {"__name__": "networks"}
     exec(compile(code, signatures.OWN, "exec"), names)  # noqa: S102 - the study's own code
     return names
@@ -171,12 +170,10 @@ def notes(network: keras.Model) -> dict[str, str]:
 
 
 def _own(layer: Any) -> list:
-    """Returns a layer's weights without the weights of layers within it."""
     return [*layer._trainable_variables, *layer._non_trainable_variables]
 
 
 def _initializer(layer: Any, weight: str) -> Any:
-    """Returns the initialiser of a layer's weight, or None if the layer does not name one."""
     # A depthwise convolution's weight is named kernel, its initialiser depthwise_initializer.
     for stem in (weight, weight.removesuffix("_kernel"), weight.replace("kernel", "depthwise")):
         if callable(found := getattr(layer, f"{stem}_initializer", None)):
@@ -226,7 +223,6 @@ def draw(initializer: Any, shape: tuple[int, ...], generator: np.random.Generato
 
 
 def _truncated(generator: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
-    """Draws standard normal numbers between -2 and 2."""
     tail = 0.022750131948179195  # the probability of a number below -2
     return ndtri(generator.uniform(tail, 1 - tail, shape))
 

@@ -109,7 +109,6 @@ class Record(Strict):
 
     @property
     def history(self) -> list[dict[str, float]]:
-        """One dictionary per epoch, as in :class:`resnet.training.Outcome`."""
         epochs = range(1, len(self.time) + 1)
         return pd.DataFrame(self.curves | {"epoch": epochs}).to_dict("records")
 

@@ -150,7 +150,6 @@ class Store:
                 time.sleep(0.2)
 
     def _away(self, error: Exception) -> bool:
-        """Returns whether the error is temporary, so that a retry may succeed."""
         text = str(error)
         if not self.shared:
             return "database is locked" in text

@@ -18,7 +18,6 @@ from resnet.study.schema import Experiment, Strict, flatten
 
 
 def _merge(base: Any, change: Any) -> Any:
-    """Merges a change into a block key by key; any other value is replaced by the change."""
     if not isinstance(base, dict) or not isinstance(change, dict):
         return change
     for name in ("architecture", "name"):

@@ -102,7 +102,6 @@ class Display(Progress):
 
     @property
     def idle(self) -> bool:
-        """Whether all jobs had finished before this command started."""
         return all(task.fields["state"] == "skipped" for task in self.tasks)
 
     def __call__(self, event: events.Event) -> None:

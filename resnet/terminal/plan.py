@@ -84,7 +84,6 @@ def _sizes(title: str, firsts: dict[str, Job], known: Known) -> Table:
 
 
 def _print_changes(firsts: dict[str, Job], study: Study) -> None:
-    """Prints the changes and assumptions of each experiment compared with the previous rung."""
     profile = next(iter(firsts.values())).profile
     previous = {name: before for before, name in pairwise(rungs(study.files))}
     for job in firsts.values():
@@ -117,7 +116,6 @@ def _time_left(left: list[Job], known: Known, timing: bool) -> str:
 
 
 def _recorded(jobs: dict[str, Job], study: Study, fingerprint: str) -> Known:
-    """Returns the networks' sizes from recorded runs of the same settings."""
     from resnet import records
 
     found: Known = {}

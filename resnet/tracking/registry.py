@@ -65,7 +65,6 @@ def _models_of(store: Store, run_id: str) -> list:
 
 
 def _plain(name: str) -> str:
-    """Replaces the characters that MLflow does not allow in names of models and aliases."""
     return re.sub(r"[^\w-]", "_", name)
 
 
@@ -114,8 +113,8 @@ def _version(store: Store, name: str, run_id: str) -> str | None:
     try:
         store.client.create_registered_model(
             name,
-            description="Networks that map raw images (uint8, 0..255) to probabilities. `rung-5` is "
-            "the run of rung 5 nearest to the mean over seeds, and `best` that of the best rung. Both "
+            description="Networks that map raw images (uint8, 0..255) to probabilities. `rung-5` "
+            "is the run of rung 5 nearest to the mean over seeds, `best` that of the best rung. Both "
             "are chosen by validation accuracy and never by the test set.",
         )
     except MlflowException as error:

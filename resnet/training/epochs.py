@@ -82,7 +82,6 @@ class Epochs:
 
     @property
     def copies(self) -> int:
-        """Number of times that each training image appears in an epoch."""
         ranges = self.experiment.data.augmentation
         return ranges.copies if ranges else 1
 

@@ -95,7 +95,6 @@ def make_callbacks(training: Training, network: keras.Model) -> dict[str, Any]:
 
 
 def _schedule(training: Training) -> Any:
-    """Returns the experiment's Keras schedule, a function of the number of epochs done."""
     if not (named := training.schedule):
         return None
     settings = named.settings
@@ -144,7 +143,6 @@ class _Trainer:
 
     @property
     def due(self) -> bool:
-        """Whether another epoch must be trained."""
         more = len(self.history) < self.job.experiment.training.epochs
         return more and not self.network.stop_training
 
@@ -153,7 +151,6 @@ class _Trainer:
         return float(keras.ops.convert_to_numpy(self.network.optimizer.learning_rate))
 
     def _set_rate(self) -> None:
-        """Sets the learning rate of the next epoch if the experiment has a schedule."""
         if self._schedule:
             rate = self._schedule(np.float32(len(self.history)))
             self.network.optimizer.learning_rate.assign(rate)
@@ -197,7 +194,6 @@ class _Trainer:
         self.saved_at = time.monotonic()
 
     def _load(self, suffix: str) -> dict[str, Any] | None:
-        """Loads the current epoch's checkpoint, if it exists, and returns its ``meta``."""
         path, variables = self._checkpoint + suffix, self._variables
         found = checkpoints.load(path) if self.due else None
         if found is None:
@@ -268,7 +264,6 @@ class _Trainer:
             self.listener(events.Stopped(job, epoch, stop.monitor, stop.best_epoch + 1))
 
     def _train(self) -> dict[str, float]:
-        """Makes the epoch's remaining steps and returns the epoch's loss and accuracy."""
         steps, epoch, total = self.steps, len(self.history), self.epochs.steps
         if self.step == 0:
             steps.reset()

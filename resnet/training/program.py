@@ -81,7 +81,6 @@ class Program:
 
     @property
     def free(self) -> int:
-        """The number of free lanes."""
         return len(self._free)
 
     def lane(self) -> "Lane":

@@ -100,7 +100,6 @@ class Steps:
 
 
 def _optimizer(training: Training) -> Any:
-    """Returns the experiment's Keras optimizer, by default Adam."""
     if not (named := training.optimizer):
         return keras.optimizers.Adam(training.learning_rate)
     kind = signatures.keras_class(keras.optimizers, named.name)

@@ -71,7 +71,6 @@ def named(systems: Sequence[System]) -> str:
 
 
 def _titled(system: System) -> str:
-    """Writes ``rung 2 (+ augmentation)``."""
     if system.short == system.name:
         return f"{system.title} ({system.short})"
     return f"rung {system.short} ({system.title})"

@@ -80,7 +80,6 @@ def _accuracy(s: System) -> list[str]:
 
 
 def _time(s: System) -> str:
-    """Returns the mean training time, by device if there are several."""
     of_device: dict[str, list[float]] = {}
     for run in s.runs:
         if not math.isnan(seconds := run.metric("train_seconds")):
