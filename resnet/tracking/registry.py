@@ -114,8 +114,8 @@ def _version(store: Store, name: str, run_id: str) -> str | None:
         store.client.create_registered_model(
             name,
             description="Networks that map raw images (uint8, 0..255) to probabilities. `rung-5` "
-            "is the run of rung 5 nearest to the mean over seeds, `best` that of the best rung. Both "
-            "are chosen by validation accuracy and never by the test set.",
+            "is the run of rung 5 nearest to the mean over seeds, `best` that of the best rung, by "
+            "validation accuracy.",
         )
     except MlflowException as error:
         if error.error_code != ErrorCode.Name(RESOURCE_ALREADY_EXISTS):
