@@ -12,7 +12,7 @@ from resnet.study import Job, Key
 
 WINDOW = 7  # number of epochs over which the deviation is averaged
 DEVIATIONS = 3.0  # half width of the expected band, in standard deviations
-PATIENCE = 3  # number of epochs in a row outside the band that make a run off course
+PATIENCE = 3  # number of epochs in a row outside the band that put a run off course
 
 
 @dataclass(frozen=True)

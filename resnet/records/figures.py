@@ -43,13 +43,11 @@ def confusion(table: pd.DataFrame) -> Figure:
     axes.set(xlabel="predicted", ylabel="true")
     if len(table) > 30:
         return figure  # texts would be too small to read
-    for row in range(len(table)):
-        for column in range(len(table.columns)):
-            colour = "white" if share.iat[row, column] > 0.5 else "black"
-            axes.text(column, row, table.iat[row, column], ha="center", va="center", color=colour)
-    plain = {"parse_math": False}
-    axes.set_xticks(range(len(table.columns)), table.columns, rotation=45, ha="right", **plain)
-    axes.set_yticks(range(len(table)), table.index, **plain)
+    for (row, column), part in np.ndenumerate(share):
+        colour = "white" if part > 0.5 else "black"
+        axes.text(column, row, table.iat[row, column], ha="center", va="center", color=colour)
+    axes.set_xticks(range(len(table)), table.columns, rotation=45, ha="right", parse_math=False)
+    axes.set_yticks(range(len(table)), table.index, parse_math=False)
     return figure
 
 

@@ -3,6 +3,7 @@
 import csv
 import json
 import tempfile
+from operator import attrgetter
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -56,11 +57,9 @@ def _record(store: Store, run: Run, folder: str) -> Record:
     def artifact(name: str) -> Path:
         return download(store.uri, run, name, folder)
 
+    point = attrgetter("step", "timestamp", "value")
     histories = {
-        key: sorted(
-            (metric.step, metric.timestamp, metric.value)
-            for metric in store.client.get_metric_history(run.info.run_id, key)
-        )
+        key: sorted(map(point, store.client.get_metric_history(run.info.run_id, key)))
         for key in CURVES
     }
     resolved = artifact("experiment.yaml").read_text(encoding="utf-8")

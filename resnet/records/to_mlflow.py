@@ -50,8 +50,7 @@ def _import(store: Store, record: Record) -> None:
         for key, values in record.curves.items()
         for epoch, (moment, value) in enumerate(zip(record.time, values, strict=True), 1)
     ] + [Metric(key, value, record.time[-1], 0) for key, value in record.final.items()]
-    for start in range(0, len(points), 1000):  # MLflow's limit per call
-        client.log_batch(run_id, points[start : start + 1000])
+    client.log_batch(run_id, points)
     inputs = [
         DatasetInput(
             mlflow.entities.Dataset(**data.model_dump(exclude={"context"}, by_alias=True)),

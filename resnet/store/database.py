@@ -29,7 +29,7 @@ FAILURES = (MlflowException, SQLAlchemyError, CommandError, OSError)
 
 
 def nothing_run(study: Study, why: str, uri: str | None = None) -> UserError:
-    """Returns the error for a store without runs; its message says how to start."""
+    """Returns the error for a store without runs; the message says how to start."""
     quick = (study.folder / "profiles" / "quick.yaml").is_file()
     rungs = ",".join(["all", *(name for name in study.files if rung_number(name) is None)])
     words = ["run", rungs, *["--profile", "quick"] * quick]

@@ -26,7 +26,7 @@ from mlflow.exceptions import MlflowException, RestException
 from mlflow.protos.databricks_pb2 import TEMPORARILY_UNAVAILABLE, ErrorCode
 from mlflow.store.db import utils
 from mlflow.store.db.db_types import DATABASE_ENGINES
-from mlflow.store.tracking import SEARCH_MAX_RESULTS_THRESHOLD
+from mlflow.store.tracking import SEARCH_MAX_RESULTS_THRESHOLD as LIMIT  # 50,000 runs
 from mlflow.tracking import MlflowClient
 from sqlalchemy.exc import OperationalError
 
@@ -70,8 +70,7 @@ class Store:
 
     @property
     def client(self) -> MlflowClient:
-        client = MlflowClient(self.uri)
-        return cast(MlflowClient, _PatientClient(self, client)) if self.patience else client
+        return cast(MlflowClient, _PatientClient(self, MlflowClient(self.uri)))
 
     @property
     def shared(self) -> bool:
@@ -80,7 +79,7 @@ class Store:
 
     @property
     def checkpoints(self) -> Path:
-        """Folder for locks and, by default, checkpoints: beside an SQLite file or in ``ROOT``."""
+        """Folder for locks and (by default) checkpoints, beside an SQLite file or in ``ROOT``."""
         file = file_of(self.uri)
         return (file.parent if file else ROOT) / "checkpoints"
 
@@ -101,20 +100,17 @@ class Store:
         patience = self.patience or _Patience(lambda text: None, lambda: False)
         return replace(self, patience=replace(patience, before=before))
 
-    def search(self, **conditions: str) -> list[Run]:
-        """Returns the runs whose tags and ``status`` equal the conditions, newest first."""
-        tests = [
-            f"attributes.status = '{value}'" if key == "status" else f"tags.{key} = '{value}'"
-            for key, value in conditions.items()
-            if "'" not in value  # filters allow no quotes; the last line compares such values
-        ]
+    def search(self, *, status: str = "", limit: int = LIMIT, **tags: str) -> list[Run]:
+        """Returns up to ``limit`` runs with these tags and, if given, this status; newest first."""
+        # filters allow no quotes; the last line compares such values
+        tests = [f"tags.{key} = '{value}'" for key, value in tags.items() if "'" not in value]
+        tests += [f"attributes.status = '{status}'"] if status else []
         found = self.client.search_runs(
             [self.experiment_id],
             " and ".join(tests),
-            max_results=SEARCH_MAX_RESULTS_THRESHOLD,  # 50,000
+            max_results=limit,
             order_by=["attributes.start_time DESC"],
         )
-        tags = {key: value for key, value in conditions.items() if key != "status"}
         return [run for run in found if tags.items() <= run.data.tags.items()]
 
     def patiently(self, function: Callable, *arguments: Any, **options: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Writes one MLflow run per job, whose lease keeps other processes from training the run."""
+"""Writes one MLflow run per job; the run's lease keeps other processes from training it."""
 
 from resnet.tracking.leases import Lease, Lost
 from resnet.tracking.registry import register

@@ -14,7 +14,7 @@ from resnet.training import numerics
 
 def environment(study: Study) -> dict[str, str]:
     """Returns tags about the code, claims, versions and hardware of a new run."""
-    # the tag shows that nobody changed the bounds of claims after the result
+    # this tag shows that nobody changed the bounds of claims after the result
     bounds = json.dumps(study.bounds, separators=(",", ":"))
     kept = {"bounds": bounds} if len(bounds) <= MAX_TAG_VAL_LENGTH else {}
     return _here() | {"claims_sha256": study.claims_sha256} | kept

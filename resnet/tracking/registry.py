@@ -24,16 +24,15 @@ def log_model(store: Store, run_id: str, job: Job, dataset: Dataset, outcome: Ou
     A complete model is not logged again. An incomplete model of a killed process is replaced.
     """
     client = store.client
-    run = client.get_run(run_id)
     for model in _models_of(store, run_id):
         if model.status == LoggedModelStatus.READY:
             return model.model_id
         client.delete_logged_model(model.model_id)
     model = client.create_logged_model(
-        run.info.experiment_id,
+        store.experiment_id,
         name=_plain(f"{job.experiment.name}-seed{job.seed}"),
         source_run_id=run_id,
-        params=run.data.params,
+        params=client.get_run(run_id).data.params,
         tags={"dataset": dataset.name, "dataset_fingerprint": dataset.fingerprint},
     )
     # mlflow.keras.log_model needs the fluent API, and cannot continue after a kill
@@ -60,8 +59,7 @@ def log_model(store: Store, run_id: str, job: Job, dataset: Dataset, outcome: Ou
 
 
 def _models_of(store: Store, run_id: str) -> list:
-    of_run = f"source_run_id = '{run_id}'"
-    return list(store.client.search_logged_models([store.experiment_id], of_run))
+    return store.client.search_logged_models([store.experiment_id], f"source_run_id = '{run_id}'")
 
 
 def _plain(name: str) -> str:
@@ -93,9 +91,8 @@ def register(store: Store, dataset: Dataset, profile: str) -> None:
         validated = {seed: run.data.metrics["best_val_accuracy"] for seed, run in seeds.items()}
         means[rung] = fmean(validated.values())
         # not the best run, because other trainings would not repeat its luck
-        distances = {seed: (abs(validated[seed] - means[rung]), seed) for seed in seeds}
-        nearest = seeds[min(seeds, key=distances.__getitem__)]
-        if version := _version(store, name, nearest.info.run_id):
+        nearest = min(seeds, key=lambda seed: (abs(validated[seed] - means[rung]), seed))
+        if version := _version(store, name, seeds[nearest].info.run_id):
             versions[rung] = version
     aliases = {f"rung-{_plain(short(rung))}": version for rung, version in versions.items()}
     if rungs := [rung for rung in versions if rung_number(rung) is not None]:

@@ -28,7 +28,7 @@ from resnet.tracking.taking import create, end, key_of, unfinished
 from resnet.training import Outcome
 
 RESUMED = "resumed_elsewhere"
-_DRAWING = threading.Lock()  # lanes are threads, and Matplotlib is not safe for them
+_DRAWING = threading.Lock()  # lanes are threads, and Matplotlib is not thread-safe
 
 
 @contextlib.contextmanager
@@ -101,8 +101,7 @@ class RunWriter:
             for key in CURVES
             if record["epoch"] not in self._logged[key]
         ]
-        for start in range(0, len(metrics), 1000):  # MLflow's limit per call
-            self.store.client.log_batch(self.run_id, metrics[start : start + 1000])
+        self.store.client.log_batch(self.run_id, metrics)
         for metric in metrics:
             self._logged[metric.key].add(metric.step)
 
@@ -133,7 +132,7 @@ class RunWriter:
             tags["diverged"] = f"the loss of epoch {epoch}"
         for key, value in tags.items():
             self.store.client.set_tag(self.run_id, key, value[:5000])
-        # Final metrics come last, because a run that is killed before them is recorded again.
+        # Final metrics come last, because the outcome of a run killed before them is logged again.
         model_id = log_model(self.store, self.run_id, job, dataset, outcome)
         tested_on = (dataset.name, _digest(dataset, "testing"))
         known = self.store.client.get_run(self.run_id).data.metrics

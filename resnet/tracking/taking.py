@@ -48,7 +48,7 @@ def take(
     """
     key = key_of(job, dataset)
     begun = unfinished(store, key.same)
-    alive = [lease.alive(run) for run in begun]  # a list, to watch every lease
+    alive = [lease.alive(run) for run in begun]  # a list, because every lease must be watched
     if any(alive):
         return None
 
@@ -115,23 +115,18 @@ def create(store: Store, name: str, tags: dict[str, str], lease: Lease) -> str:
     # GitRunContext would record the commit of any repository around the script
     tags |= {leases.TAG: lease.tag("claimed")}
     tags = resolve_tags(tags, ignore=[GitRunContext])  # type: ignore[list-item] # takes classes
+    # the new run must be the newest, even if the clock was set back
+    newest = store.search(role=tags["role"], limit=1)
+    start = max([int(time.time() * 1000), *(run.info.start_time + 1 for run in newest)])
     # If the store fails before it answers, the repeated call creates a second run with the same
     # token.
-    run = store.client.create_run(store.experiment_id, _now(store, tags["role"]), tags, name)
+    run = store.client.create_run(store.experiment_id, start, tags, name)
     if store.shared:
         same = f"tags.{leases.TAG} LIKE '%{lease.token}%'"
         for twin in store.client.search_runs([store.experiment_id], same):
             if twin.info.run_id != run.info.run_id:
                 store.client.delete_run(twin.info.run_id)
     return run.info.run_id
-
-
-def _now(store: Store, role: str) -> int:
-    """Returns Unix time in ms, or 1 ms after the newest run's start if the clock was set back."""
-    newest = store.client.search_runs(
-        [store.experiment_id], f"tags.role = '{role}'", max_results=1, order_by=["start_time DESC"]
-    )
-    return max([int(time.time() * 1000), *(run.info.start_time + 1 for run in newest)])
 
 
 def end(store: Store, run_id: str, status: int = RunStatus.FINISHED) -> None:

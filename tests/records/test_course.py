@@ -17,7 +17,7 @@ from resnet.terminal.display import Display
 
 @pytest.fixture(scope="module")
 def rows():
-    """Returns the recorded runs of both studies by rung, if the rung has several runs."""
+    """Returns the recorded runs of both studies by rung, for rungs with several runs."""
     found = {}
     for folder in (ROOT / "results", ROOT / "studies" / "nielsen2015" / "results"):
         for record in records.load_all(folder).values():

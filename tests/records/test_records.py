@@ -358,7 +358,7 @@ def test_the_readme_shows_what_the_records_say(sample, tmp_path):
     readme.update(STUDY, results)  # must write the same bytes, as CI checks
     again = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     assert again == written
-    (tmp_path / "README.md").write_text(text, encoding="utf-8")  # without its last mark
+    (tmp_path / "README.md").write_text(text, encoding="utf-8")  # without its closing comment
     with pytest.raises(UserError, match="lacks the line"):
         readme.update(STUDY, results)
 

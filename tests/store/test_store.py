@@ -194,7 +194,7 @@ def test_the_last_run_is_the_newest_even_if_the_clock_was_set_back(own, dataset,
 # -- the recorded commit ------------------------------------------------------------------------
 
 
-def test_the_commit_of_a_checkout_or_worktree_is_recorded_but_not_of_one_around_a_copy(
+def test_the_commit_of_a_checkout_or_worktree_is_recorded_but_no_commit_in_a_copy(
     tmp_path, monkeypatch
 ):
     main, tree = tmp_path / "main", tmp_path / "tree"

@@ -204,7 +204,7 @@ def test_the_error_for_an_unusable_checkpoint_folder_is_one_line(tmp_path, place
 # -- the store ----------------------------------------------------------------------------------
 
 
-def test_the_error_for_an_unusable_cluster_is_one_line_at_once(dataset):
+def test_an_unusable_cluster_is_refused_at_once_with_an_error_of_one_line(dataset):
     for address in ("127.0.0.1:1", "127.0.0.1"):
         with pytest.raises(UserError, match=f"--ray {address}: cannot join a cluster"):
             cluster._start(None, address, dataset)
