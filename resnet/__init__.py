@@ -11,9 +11,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 """The project's folder."""
 
-# By default, TensorFlow uses oneDNN's kernels only on processors with AVX-512. With AVX2, oneDNN
-# trains rung 1 at 181 instead of 131 images/s. A run's bits depend on the variable, which
-# TensorFlow reads when it is imported.
+# By default, TensorFlow uses oneDNN's kernels only on processors with AVX-512. With AVX2, these
+# kernels train rung 1 at 181 instead of 131 images/s. A run's exact results depend on this
+# variable, which TensorFlow reads when it is imported.
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
 # On a GPU, JAX may choose kernels that add numbers in any order, which makes exact resume

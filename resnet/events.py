@@ -27,8 +27,8 @@ class Started(Event):
 class Resumed(Event):
     """The run resumes after the epochs in ``history`` and ``step`` steps of the next epoch.
 
-    Another run trained ``shared`` of these epochs. ``differs`` has the facts that bits depend on
-    and that have changed, as pairs (then, now). ``due`` is True if any step is left.
+    Another run trained ``shared`` of these epochs. ``differs`` has the values of
+    ``training.numerics`` that have changed: pairs (then, now). ``due`` is True if a step is left.
     """
 
     step: int
@@ -40,7 +40,7 @@ class Resumed(Event):
 
 @dataclass(frozen=True)
 class Progress(Event):
-    """The epoch has made ``step`` of ``steps`` steps; ``logs``: loss, accuracy, learning_rate."""
+    """``step`` of ``steps`` steps are done; ``logs`` has loss, accuracy and learning_rate."""
 
     epoch: int
     step: int

@@ -25,8 +25,8 @@ def draw(
 
     Returns:
         Arrays of shape (n,), named as in ``ImageDataGenerator.get_random_transform``: ``theta``
-        (degrees), ``tx`` (pixels, within the range for the height), ``ty`` (pixels, within the
-        range for the width), ``zx`` and ``zy`` (factors), ``flip_horizontal`` and
+        (degrees), ``tx`` (pixels, from ``height_shift_range``), ``ty`` (pixels, from
+        ``width_shift_range``), ``zx`` and ``zy`` (factors), ``flip_horizontal`` and
         ``flip_vertical`` (bool).
     """
     height, width = image_shape
@@ -60,7 +60,7 @@ def projective(parameters: dict[str, np.ndarray], image_shape: tuple[int, int]) 
     # ImageDataGenerator multiplies in this order: rotation, shift, zoom.
     a0, a1, a2 = cos * zx, -sin * zy, cos * tx - sin * ty
     b0, b1, b2 = sin * zx, cos * zy, sin * tx + cos * ty
-    # The transform is about the centre. Keras takes the first coordinate from the height.
+    # The transform is about the centre. Like Keras, this computes the centre's x from the height.
     centre_x, centre_y = height / 2 - 0.5, width / 2 - 0.5
     a2 = a2 + centre_x - a0 * centre_x - a1 * centre_y
     b2 = b2 + centre_y - b0 * centre_x - b1 * centre_y
@@ -84,7 +84,7 @@ def boxes(
 ) -> np.ndarray:
     """Draws shifts by whole pixels (``crop_padding``) and boxes of zeros (``cutout``).
 
-    The random shifts are added to ``moves``, int (n, 2): rows and columns.
+    ``moves``, int (n, 2), has shifts in rows and columns to which the random shifts are added.
 
     Returns:
         float32 (n, 6): an image's shift in rows and columns, and the top, bottom, left and right
@@ -129,11 +129,11 @@ def _move_and_cut(images: Any, boxed: Any) -> Any:
 
 
 def sample(images: Any, transforms: Any, fill_mode: str = "nearest") -> Any:
-    """Equals :func:`apply` within rounding, in fewer kernels on an accelerator.
+    """Computes :func:`apply`, within rounding, with fewer kernels on an accelerator.
 
-    On JAX, Keras's operation needs scatters, which become loops if they must be deterministic. It
-    multiplies coordinates in matrix products, which a GPU rounds to TF32. For each pixel it reads
-    eight pixels where four are enough.
+    On JAX, Keras's operation needs scatters, which become loops if they must be deterministic.
+    Keras also multiplies coordinates in matrix products, which a GPU rounds to TF32. For each
+    pixel, Keras reads eight pixels where four are enough.
     """
     if transforms.shape[1] == 6:
         return _move_and_cut(images, transforms)
@@ -147,7 +147,7 @@ def sample(images: Any, transforms: Any, fill_mode: str = "nearest") -> Any:
     pixels = ops.reshape(images, (n, height * width, channels))
 
     def within(index: Any, size: int) -> Any:
-        if fill_mode == "reflect":  # the mirror is outside the image, so its border appears twice
+        if fill_mode == "reflect":  # the mirror is outside the image, so border pixels appear twice
             index = ops.floor(size - ops.abs(size - ops.mod(index, 2 * size) - 0.5))
         return ops.clip(index, 0, size - 1)
 

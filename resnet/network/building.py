@@ -35,10 +35,7 @@ def build(
         UserError: the architecture fails, does not accept the image size, or has a weight with a
             random value that no seed sets.
     """
-
-    def make() -> keras.Model:
-        return _call(experiment, tuple(input_shape), classes)
-
+    make = functools.partial(_call, experiment, tuple(input_shape), classes)
     network = make()
     if network.output_shape != (None, classes):
         raise UserError(
@@ -64,8 +61,7 @@ def _standardized(
     )
     variance = squares - mean**2
     variance[variance <= 0] = pixel_scale**2  # so that a constant pixel is divided by 1
-    shape = network.input_shape[1:]
-    image = keras.Input(shape, name="pixels")
+    image = keras.Input(network.input_shape[1:], name="pixels")
     normalized = keras.layers.Normalization(
         axis=-1 if kind == "channel" else (1, 2, 3),
         mean=(mean / pixel_scale).astype("float32"),
@@ -116,7 +112,7 @@ def initialize(network: keras.Model, seed: int, again: Callable[[], keras.Model]
     Raises:
         UserError: a weight's random value cannot be drawn from a seed.
     """
-    # NumPy draws the values, because the bits of Keras's initialisers depend on the backend.
+    # NumPy draws the values, because the values of Keras's initialisers depend on the backend.
     unknown = []
     for name, layer in leaves(network):
         generator = np.random.default_rng([seed, *name.encode()])
@@ -150,10 +146,10 @@ def leaves(network: keras.Model) -> Iterator[tuple[str, Any]]:
 
 
 def notes(network: keras.Model) -> dict[str, str]:
-    """Returns tags for the run of a network that :func:`build` made.
+    """Returns MLflow tags that describe a network of :func:`build`.
 
     ``drawn_by_keras`` names layers whose initial weights depend on the backend. ``standardize`` has
-    the mean and deviation of scaled pixels, or a digest if each pixel has its own.
+    the mean and deviation of scaled pixels, or a digest of them if each pixel has its own.
     """
     found, drawn = {}, []
     for name, layer in leaves(network):
@@ -174,7 +170,7 @@ def _own(layer: Any) -> list:
 
 
 def _initializer(layer: Any, weight: str) -> Any:
-    # A depthwise convolution's weight is named kernel, its initialiser depthwise_initializer.
+    # A depthwise convolution has a weight ``kernel`` and a ``depthwise_initializer`` for it.
     for stem in (weight, weight.removesuffix("_kernel"), weight.replace("kernel", "depthwise")):
         if callable(found := getattr(layer, f"{stem}_initializer", None)):
             return found
@@ -231,7 +227,7 @@ def _truncated(generator: np.random.Generator, shape: tuple[int, ...]) -> np.nda
 
 
 def faster(network: keras.Model, l2: float = 0.0) -> keras.Model:
-    """Clones a network with this project's layers where they equal the stock layers.
+    """Clones a network with this project's layers wherever they equal the stock layers.
 
     All kernels get an L2 regulariser with the factor ``l2``. If Keras cannot clone the network
     layer by layer (a subclass of ``keras.Model``), the network is returned unchanged.
@@ -243,8 +239,7 @@ def faster(network: keras.Model, l2: float = 0.0) -> keras.Model:
     def replace(layer: Any) -> Any:
         settings, kind = layer.get_config(), cast(Any, type(layer))
         if l2:
-            kernels = {key for key in settings if _KERNELS.fullmatch(key)}
-            settings |= dict.fromkeys(kernels, keras.regularizers.L2(l2))
+            settings |= {k: keras.regularizers.L2(l2) for k in settings if _KERNELS.fullmatch(k)}
         if kind in layers.FASTER and layers.fits(layer):
             kind = layers.FASTER[kind]
         return kind.from_config(settings)
@@ -275,7 +270,7 @@ def _cloned(network: keras.Model, **options: Any) -> keras.Model:
 
 
 def stock(network: keras.Model) -> keras.Model:
-    """Returns a copy of a network of :func:`build` that Keras loads without this project."""
+    """Copies a network of :func:`build`. Keras can load the copy without this project."""
     back = {ours: plain for plain, ours in layers.FASTER.items()}
 
     def replace(layer: Any) -> Any:
@@ -310,7 +305,7 @@ def multiply_adds(network: keras.Model) -> float:
 
 
 _KINDS = keras.layers
-# These layers use each weight once for every pixel of their output, or of their input.
+# Each weight is used once per pixel of the output or, in the layers of _BY_INPUT, of the input.
 _BY_OUTPUT = (
     *(_KINDS.Dense, _KINDS.Conv1D, _KINDS.Conv2D, _KINDS.Conv3D, _KINDS.DepthwiseConv1D),
     *(_KINDS.DepthwiseConv2D, _KINDS.SeparableConv1D, _KINDS.SeparableConv2D),

@@ -21,7 +21,7 @@ def products(wanted: bool = True) -> Iterator[None]:
 
     ``jax.vmap`` turns a product per lane into one batched product. It turns convolutions into
     grouped convolutions, whose gradients are slow (jax issue 13800). cuDNN's convolutions also
-    convert the order of the pixels twice. On a CPU, convolutions are faster than products.
+    convert the memory layout twice. On a CPU, convolutions are faster than products.
     """
     token = _PRODUCTS.set(wanted)
     try:
@@ -49,7 +49,7 @@ PIXELS = 1024
 
 @ops.custom_gradient
 def _product(pixels: Any, kernel: Any, bias: Any) -> Any:
-    """Multiplies (pixels, channels) by (channels, filters) and adds an inert bias."""
+    """Multiplies (pixels, channels) by (channels, filters) and adds a bias, with no gradient."""
 
     def gradient(upstream: Any) -> tuple[Any, ...]:
         # The kernel's gradient reduces a batch's 32,768 pixels to about a thousand numbers. A
@@ -66,8 +66,8 @@ class Conv2D(keras.layers.Conv2D):
     """``keras.layers.Conv2D`` for a convolution that batch normalisation follows directly.
 
     Batch normalisation subtracts the bias again, so the bias's gradient is zero in exact
-    arithmetic. The stock layer spends a fifth of a training step on a CPU to compute this gradient.
-    Adam then turns rounding errors of the gradient into steps of full size. This layer sets the
+    arithmetic. On a CPU, the stock layer spends a fifth of a training step on this gradient.
+    Adam then turns the gradient's rounding errors into steps of full size. This layer sets the
     gradient to zero (398 images/s instead of 336, see docs/log.md).
 
     A 1x1 convolution without strides is a matrix product, whose gradients are faster on a CPU (436
@@ -175,9 +175,9 @@ def _fused(inputs: Any, gamma: Any, beta: Any, epsilon: float) -> tuple[Any, Any
 
 
 class MaxPooling2D(keras.layers.MaxPooling2D):
-    """``keras.layers.MaxPooling2D`` of 2x2 windows, computed as a maximum in :func:`products`.
+    """``keras.layers.MaxPooling2D`` of 2x2 windows, computed with ``maximum`` in :func:`products`.
 
-    Exact resume needs deterministic operations. With them, XLA cannot compile the stock layer's
+    Exact resume needs deterministic operations. In this mode, XLA cannot compile the stock layer's
     gradient for a GPU (flax issue 4233). If several values of a window are the largest, they share
     the gradient. In the stock layer, the first of them gets all of it.
 

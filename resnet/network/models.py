@@ -69,8 +69,8 @@ def residual(
         input_shape: height, width and channels of an image with values in [0, 1].
         classes: number of classes.
         identity_blocks: number of identity blocks in each of stages 2, 3 and 4.
-        dropout: dropout rate before the classifier; 0 leaves the layer out.
-        batch_norm_momentum: momentum of batch normalisation's moving averages.
+        dropout: share of the last layer's inputs that dropout sets to zero; 0 means no dropout.
+        batch_norm_momentum: ``momentum`` of Keras's ``BatchNormalization`` layers.
 
     Returns:
         Model from images (batch, *input_shape) to probabilities (batch, classes).
@@ -113,11 +113,11 @@ def vgg(
     Args:
         input_shape: height, width and channels of an image with values in [0, 1].
         classes: number of classes.
-        filters: filters per 3x3 convolution, one number per group; max pooling ends each group.
-        convolutions: number of convolutions per group, with batch normalisation and ReLU.
-        dense: units of each fully connected layer.
-        dropout: dropout rate before the classifier; 0 leaves the layer out.
-        batch_norm_momentum: momentum of batch normalisation's moving averages.
+        filters: filters per 3x3 convolution in each group; max pooling ends a group.
+        convolutions: convolutions per group, each with batch normalisation and ReLU.
+        dense: units of each hidden fully connected layer.
+        dropout: share of the last layer's inputs that dropout sets to zero; 0 means no dropout.
+        batch_norm_momentum: ``momentum`` of Keras's ``BatchNormalization`` layers.
 
     Returns:
         Model from images (batch, *input_shape) to probabilities (batch, classes).

@@ -1,7 +1,7 @@
 """Trains and tests one experiment, with exact resume.
 
-:func:`train` is the loop. It trains one network, or one :class:`Lane` of a :class:`Program` that
-trains several networks. :func:`numerics` collects the facts that a run's bits depend on.
+:func:`train` is the loop. It trains one network, alone or in a :class:`Lane` of a :class:`Program`.
+:func:`numerics` collects the facts that a run's exact results depend on.
 """
 
 from resnet.training import checkpoints

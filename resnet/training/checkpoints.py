@@ -1,7 +1,7 @@
 """Writes and reads checkpoints in a local folder or at a URL that fsspec supports (``s3://...``).
 
 A reader sees the old checkpoint or the new one, never a part of a checkpoint. In a folder, the file
-is renamed when it is complete. An object store shows an upload when it is complete.
+is renamed when it is complete. An object store shows only complete uploads.
 """
 
 import contextlib
@@ -32,7 +32,7 @@ def save(url: str, arrays: dict[str, np.ndarray], meta: dict[str, Any]) -> None:
     Args:
         url: URL or path of the file, whose folder is made if necessary.
         arrays: arrays by name.
-        meta: any JSON value; :func:`load` returns floats bit for bit.
+        meta: any JSON value; :func:`load` returns exactly the same floats.
     """
     # A checkpoint has a few MB. It is made in memory and written in one piece to any storage.
     buffer = io.BytesIO()
@@ -66,7 +66,7 @@ def prepare(folder: str) -> str:
 
 
 def visible(url: str) -> bool:
-    """Checks whether a file or folder exists for this machine."""
+    """Checks whether this machine can see a file or folder."""
     system, path = url_to_fs(url)
     return system.exists(path)
 

@@ -8,12 +8,12 @@ import numpy as np
 from resnet import UserError
 from resnet.data import stratified
 from resnet.network import augmentation
-from resnet.study import Experiment, Validation
+from resnet.study import Augmentation, Experiment, Validation
 from resnet.training.steps import EVALUATION_BATCH, Batch
 
 # Each stream of random numbers has its own generator.
 _SHUFFLE, _AUGMENT, _VALIDATION_SHUFFLE, _VALIDATION_AUGMENT = 1, 2, 3, 4
-# Shifts in rows and columns of an image and of its copies, moved up, down, left and right.
+# Directions (rows, columns) in which an image's copies are shifted. The first stays in place.
 _DIRECTIONS = np.array([(0, 0), (-1, 0), (1, 0), (0, -1), (0, 1)])
 
 
@@ -24,7 +24,7 @@ def split(
 
     ``ImageDataGenerator(validation_split=f)`` holds out the first ``int(f n)`` images for
     validation. ``fit(validation_split=f)`` holds out the last ``n - int(n (1 - f))``. A random
-    subset has the same share of each class in ``labels`` (n,).
+    subset takes the same share of each class in ``labels`` (n,).
     """
     positions = np.arange(n, dtype="int32")
     if validation.subset == "first":
@@ -81,20 +81,19 @@ class Epochs:
         return np.array_equal(train, validation)
 
     @property
-    def copies(self) -> int:
-        ranges = self.experiment.data.augmentation
-        return ranges.copies if ranges else 1
+    def _ranges(self) -> Augmentation:
+        return self.experiment.data.augmentation or Augmentation()
 
     @property
     def training_images(self) -> int:
         """Number of training images per epoch, copies included."""
-        size, count = self.experiment.training.batch_size, len(self.train) * self.copies
+        size, count = self.experiment.training.batch_size, len(self.train) * self._ranges.copies
         return min(self.steps * size, count)
 
     @property
     def steps(self) -> int:
         """Training steps per epoch: ``n // batch_size``, or one more for the remainder."""
-        count = len(self.train) * self.copies
+        count = len(self.train) * self._ranges.copies
         full, rest = divmod(count, self.experiment.training.batch_size)
         return full if self.experiment.data.validation.drop_remainder else full + bool(rest)
 
@@ -112,20 +111,19 @@ class Epochs:
 
     def _order(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
         """Returns an epoch's training images in order: their positions (n,) and shifts (n, 2)."""
-        shuffle, images = self.experiment.training.shuffle, np.tile(self.train, self.copies)
+        shuffle, images = self.experiment.training.shuffle, np.tile(self.train, self._ranges.copies)
         order = np.arange(len(images))
         if shuffle != "never":
             generator = self._generator(epoch * (shuffle == "epoch"), _SHUFFLE)
             order = generator.permutation(order)
-        ranges = self.experiment.data.augmentation
-        moves = (ranges.expand_shifts if ranges else 0) * _DIRECTIONS[order // len(self.train)]
+        moves = self._ranges.expand_shifts * _DIRECTIONS[order // len(self.train)]
         return images[order], moves
 
     def validation_batches(self, epoch: int) -> Iterator[Batch]:
         """Makes the validation batches of an epoch.
 
         ``ImageDataGenerator.flow`` shuffles validation images too. So if ``drop_remainder`` is set,
-        each epoch leaves out other images.
+        each epoch leaves out different images.
         """
         validation, order, transforms = self.experiment.data.validation, self.validation, None
         if validation.drop_remainder:
@@ -141,12 +139,12 @@ class Epochs:
         return np.random.default_rng([self.seed, epoch, stream])
 
     def _transforms(self, epoch: int, stream: int, moves: np.ndarray) -> np.ndarray | None:
-        ranges = self.experiment.data.augmentation
+        ranges = self._ranges
         generator, parts = self._generator(epoch, stream), []
-        if ranges and ranges.affine:
+        if ranges.affine:
             parameters = augmentation.draw(ranges, generator, len(moves), self.image_shape)
             parts.append(augmentation.projective(parameters, self.image_shape))
-        if ranges and ranges.boxed:
+        if ranges.boxed:
             parts.append(augmentation.boxes(ranges, generator, moves, self.image_shape))
         return np.concatenate(parts, axis=1) if parts else None
 

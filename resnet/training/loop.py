@@ -1,9 +1,9 @@
 """Trains and tests one experiment, with exact resume.
 
-If a run is killed at any instant and started again on the same machine, it ends with the same bits
-as a run that was never killed: weights, curves, learning rates and test accuracy. Every random
-draw comes from (seed, epoch, position) or from the checkpoint. After a resume, the callbacks get
-the figures of every epoch again.
+A run may be killed at any instant and started again on the same machine. Its weights, curves,
+learning rates and test accuracy then equal those of a run that was never killed, bit for bit. Every
+random draw comes from (seed, epoch, position) or from the checkpoint. After a resume, the callbacks
+get the figures of every epoch again.
 """
 
 import contextlib
@@ -29,7 +29,7 @@ from resnet.training.steps import EVALUATION_BATCH, Steps, groups
 CHECKPOINT_SECONDS = 60.0
 """Time between two checkpoints within an epoch."""
 EVENT_SECONDS = 0.2
-"""Shortest time between two events of progress."""
+"""Shortest time between two ``Progress`` events."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ def _schedule(training: Training) -> Any:
         return None
     settings = named.settings
     if named.name == "piecewise_constant":
-        # An experiment's value holds for epochs < boundary, Keras's value for steps <= boundary.
+        # An experiment's value holds for epochs < boundary. Keras's holds for steps <= boundary.
         settings["boundaries"] = [boundary - 1 for boundary in settings["boundaries"]]
     else:
         settings["initial_learning_rate"] = training.learning_rate
@@ -116,7 +116,7 @@ class _Trainer:
     After each epoch, the trainer writes a checkpoint. The checkpoint's name has the epoch's number
     and a digest of all learning rates so far. Runs of one trajectory share their checkpoints as
     long as their learning rates are equal. So the same code resumes a run and reuses another run's
-    training. It loads each checkpoint that exists and passes the figures to the callbacks.
+    training. It loads each checkpoint that exists and passes its figures to the callbacks.
     """
 
     def __init__(
@@ -170,7 +170,7 @@ class _Trainer:
     def save(
         self, record: dict[str, float] | None = None, running: list[np.ndarray] | None = None
     ) -> None:
-        """Writes a checkpoint of a complete epoch with the figures ``record``, or within an epoch.
+        """Writes a checkpoint within an epoch, or after an epoch with the figures ``record``.
 
         ``running`` has the running figures after the last training step, if validation has replaced
         them in the network.

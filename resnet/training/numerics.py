@@ -1,4 +1,4 @@
-"""Collects the facts that a run's bits depend on besides experiment, data and seed."""
+"""Collects what a run's exact results depend on besides experiment, data and seed."""
 
 import contextlib
 import functools
@@ -17,10 +17,10 @@ _VARIABLES = {"tensorflow": ("ONEDNN_MAX_CPU_ISA", "TF_ENABLE_ONEDNN_OPTS"), "ja
 
 
 def numerics(lanes: int = 1) -> dict[str, str]:
-    """Returns the facts that a run's bits depend on, by name.
+    """Returns the facts that a run's exact results depend on, by name.
 
-    For example, threads and instruction sets determine how sums are split. In rung 1's quick
-    profile, the first epoch's loss is 1.569 with two threads and AVX-512, 1.604 with one thread,
+    For example, threads and instruction sets determine how sums are split. In the quick profile of
+    rung 1, the first epoch's loss is 1.569 with two threads and AVX-512, 1.604 with one thread,
     and 1.527 with AVX2. ``threads`` counts the threads per operation. ``precision`` is the
     precision of products. ``instruction_set`` names the processor's newest instruction set and the
     variables that limit the backend's use of it.
@@ -50,8 +50,8 @@ _code = functools.cache(version)
 def accelerator() -> Any:
     """Returns JAX's device, or None on a CPU or with another backend.
 
-    Arrays stay on the CPU unless they are put on the device, because Keras sets and reads a
-    network's hundreds of small arrays one by one.
+    Keras sets and reads a network's hundreds of small arrays one by one. So arrays stay on the CPU
+    unless they are put on the device.
     """
     if keras.backend.backend() != "jax":
         return None
@@ -120,8 +120,8 @@ def device_warnings() -> list[str]:
     if gpu := _unused_gpu():
         lines.append(
             f"{keras.backend.backend()} does not use this machine's GPU ({gpu}). To use it, type  "
-            "make gpu  and then  KERAS_BACKEND=jax .venv-gpu/bin/python runner.py ...  If you did, "
-            f" {command_lines.command('-c', 'import jax; jax.devices()')}  shows the reason"
+            "make gpu  and then  KERAS_BACKEND=jax .venv-gpu/bin/python runner.py ...  If it stays "
+            f"unused,  {command_lines.command('-c', 'import jax; jax.devices()')}  shows the reason"
         )
     if accelerator() and f"{DETERMINISM}=true" not in os.environ["XLA_FLAGS"].lower():
         lines.append(f"runs cannot be repeated exactly, because XLA_FLAGS turns {DETERMINISM} off")

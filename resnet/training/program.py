@@ -2,8 +2,8 @@
 
 A training step of the study's networks has hundreds of kernels, each too small to fill a GPU. So
 weights, optimizers, metrics and dropout states have a leading axis of lanes (``jax.vmap``). The
-images are stored once. Each lane has its own :class:`Steps` and thread. A run's bits depend on the
-number of lanes, but never on the other lanes.
+images are stored once. Each lane has its own :class:`Steps` and thread. A run's exact
+results depend on the number of lanes, but never on the other lanes.
 """
 
 import threading
@@ -43,7 +43,7 @@ class Program:
 
     One call serves all lanes that are at the same place of their epochs. The other lanes keep their
     state. If lanes are at several places, the place after the last call's place comes first. So a
-    lane that joins waits until the other lanes reach its place. The other lanes wait at most
+    lane that joins waits until the other lanes reach its place. Lanes wait at most
     ``PATIENCE`` for a missing lane, for example if its store cannot be reached.
 
     Images are uint8 (n, height, width, channels), labels integer (n,). ``scale`` divides pixels.
@@ -256,7 +256,7 @@ class Program:
         compiled = self._test if validates else self._train
         new = compiled(self._state, self._data, (mask, positions, transforms))
         self._state = [*self._state[: len(self._state) - len(new)], *new]
-        if self.lanes > 1:  # otherwise a lane that waits for the device would count as missing
+        if self.lanes > 1:  # without this, a lane that waits for the device would count as missing
             jax.block_until_ready(new)
 
 

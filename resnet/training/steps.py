@@ -1,8 +1,8 @@
 """Compiled training and evaluation steps; :mod:`resnet.training.program` has them for JAX.
 
 Steps use Keras's own ``train_step`` and ``test_step``. The images stay on the network's device. A
-call passes only positions and transforms, and the compiled program looks the images up, scales and
-augments them.
+call passes only positions and transforms, and the compiled program looks up, scales and augments
+the images.
 """
 
 import functools
@@ -14,14 +14,14 @@ import numpy as np
 from keras import ops
 
 from resnet.network import augmentation, keras, multiply_adds
-from resnet.study import Experiment, Training, signatures
+from resnet.study import Experiment, signatures
 
 EVALUATION_BATCH = 256
 """Images per batch in validation and testing. The results do not depend on this number."""
 SMALL, STEPS = 50e6, 100
 """A call makes 100 steps on TensorFlow if a batch needs fewer than 50e6 multiply-adds.
 
-A call takes 0.4 ms on top of its steps. A step takes at least 50 ms with the study's networks, but
+A call takes 0.4 ms more than its steps. A step takes at least 50 ms with the study's networks, but
 only 0.1 ms with a dense network.
 """
 
@@ -45,11 +45,15 @@ class Steps:
     def __init__(self, network: keras.Model, experiment: Experiment):
         self.network = network
         self._pixel_scale = experiment.data.pixel_scale
-        self._fill_mode = experiment.data.fill_mode
         training = experiment.training
+        if named := training.optimizer:
+            kind = signatures.keras_class(keras.optimizers, named.name)
+            optimizer = kind(learning_rate=training.learning_rate, **named.settings)
+        else:
+            optimizer = keras.optimizers.Adam(training.learning_rate)
         smoothed = keras.losses.CategoricalCrossentropy(label_smoothing=training.label_smoothing)
         network.compile(
-            optimizer=_optimizer(training),
+            optimizer=optimizer,
             loss=smoothed if training.label_smoothing else "categorical_crossentropy",
             metrics=["accuracy"],
         )
@@ -99,13 +103,6 @@ class Steps:
         return self.network.predict(scaled, batch_size=EVALUATION_BATCH, verbose=0)
 
 
-def _optimizer(training: Training) -> Any:
-    if not (named := training.optimizer):
-        return keras.optimizers.Adam(training.learning_rate)
-    kind = signatures.keras_class(keras.optimizers, named.name)
-    return kind(learning_rate=training.learning_rate, **named.settings)
-
-
 class TensorFlowSteps(Steps):
     """Steps of one network on TensorFlow. For arguments see :func:`resnet.training.make_steps`."""
 
@@ -124,11 +121,9 @@ class TensorFlowSteps(Steps):
         # uint8 needs a quarter of float32's memory. CIFAR-10's training images take 154 MB.
         pixels = ops.convert_to_tensor(images, "uint8")
         truth = ops.one_hot(labels, network.output.shape[-1])
-        apply = functools.partial(augmentation.apply, fill_mode=self._fill_mode)
+        apply = functools.partial(augmentation.apply, fill_mode=experiment.data.fill_mode)
+        batch = functools.partial(look_up, pixels, truth, scale=self._pixel_scale, apply=apply)
         compiled = functools.partial(tf.function, reduce_retracing=True, autograph=False)
-
-        def batch(positions: Any, transforms: Any) -> tuple[Any, Any]:
-            return look_up(pixels, truth, positions, transforms, self._pixel_scale, apply)
 
         def many(positions: Any, transforms: Any) -> None:
             def one(i: Any) -> Any:
@@ -165,7 +160,7 @@ def look_up(
     positions: Any,
     transforms: Any,
     scale: float,
-    apply: Callable[[Any, Any], Any] = augmentation.apply,
+    apply: Callable[[Any, Any], Any],
 ) -> tuple[Any, Any]:
     """Makes a batch: images (batch, height, width, channels) in [0, 1], labels (batch, classes)."""
     x = ops.cast(ops.take(images, positions, axis=0), "float32") / scale
@@ -175,7 +170,7 @@ def look_up(
 
 
 def groups(batches: list[Batch], size: int, start: int = 0) -> Iterator[tuple[int, list[Batch]]]:
-    """Groups an epoch's batches from number ``start`` into calls of :meth:`Steps.train`.
+    """Groups an epoch's batches into calls of :meth:`Steps.train`, from batch ``start`` on.
 
     A call ends at each multiple of ``size``, and all its batches have the same length.
 

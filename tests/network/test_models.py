@@ -102,7 +102,7 @@ def test_fused_batch_normalization_equals_the_stock_layer(shape):
         x = generator.normal(0.5, 2, shape).astype("float32")
         weight = generator.normal(size=shape).astype("float32")
         for ours, theirs in zip(step(fused, x, weight), step(stock, x, weight), strict=True):
-            # The rounding of a sum over the batch is in proportion to its summands.
+            # The rounding error of a sum over the batch grows with the number of its summands.
             np.testing.assert_allclose(ours, theirs, rtol=2e-4, atol=2e-5 * np.sqrt(x.size))
     x = generator.normal(size=shape).astype("float32")
     np.testing.assert_allclose(
@@ -258,7 +258,7 @@ def test_a_weight_that_no_seed_sets_is_a_user_error():
 
 
 def test_values_of_an_unknown_initializer_are_seeded_and_its_layer_is_noted():
-    class Halved(keras.initializers.RandomNormal):  # has other values than its base class
+    class Halved(keras.initializers.RandomNormal):  # has other values than the base class
         def __call__(self, shape, dtype=None):
             return super().__call__(shape, dtype) / 2
 
@@ -276,7 +276,7 @@ def test_values_of_an_unknown_initializer_are_seeded_and_its_layer_is_noted():
     assert building.notes(networks[0]) == {"drawn_by_keras": "own"}
 
 
-def test_the_variance_in_lanes_is_accurate_if_the_mean_is_a_hundred_deviations():
+def test_the_variance_in_lanes_is_accurate_if_the_mean_is_100_times_the_deviation():
     x = np.random.default_rng(0).normal(10, 0.1, (32, 16, 16, 8)).astype("float32")
     gamma, beta = np.ones(8, "float32"), np.zeros(8, "float32")
     _, _, variance = layers._normalize(x, gamma, beta, np.float32(1e-3))

@@ -1,4 +1,4 @@
-"""Tests the facts that bits depend on, and the warnings about them before training."""
+"""Tests the facts that exact results depend on, and the warnings before training."""
 
 import importlib.util
 import os
@@ -10,9 +10,8 @@ from types import SimpleNamespace
 import keras
 import pytest
 
-numerics = importlib.import_module(
-    "resnet.training.numerics"
-)  # the package exports a function with this name
+# The package exports a function with the same name.
+numerics = importlib.import_module("resnet.training.numerics")
 jax_only = pytest.mark.skipif(keras.backend.backend() != "jax", reason="JAX only")
 
 

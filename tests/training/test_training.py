@@ -159,7 +159,7 @@ def keras_alone(callbacks, curve):
     return rates, stopped, network.get_weights()[0][0, 0]
 
 
-# Like real curves, these losses rise, fall, repeat, and differ by less than min_delta.
+# Like real curves, these values rise, fall, repeat, and differ by less than min_delta.
 points = st.tuples(
     st.sampled_from([0.5, 0.4, 0.40005, 0.3, 0.2999, 0.2]) | st.floats(0, 3, width=32),
     st.sampled_from([0.5, 0.6, 0.60005, 0.7]) | st.floats(0, 1, width=32),
@@ -299,7 +299,7 @@ def test_resume_from_every_step_is_exact(dataset, tmp_path):
 
 
 def test_runs_of_one_trajectory_share_epochs_and_end_with_the_same_bits(dataset, tmp_path):
-    """Runs with other epochs, monitors or schedules share epochs until the rate drops."""
+    """Runs with more epochs, another monitor or a schedule share epochs until the rate drops."""
 
     def of(epochs, monitor=None, schedule=False):
         stop = {"monitor": monitor, "patience": 9, "min_delta": 0, "restore_best_weights": "always"}
