@@ -171,9 +171,10 @@ class Varied(NamedTuple):
 
 
 def _setting(key: str) -> str:
-    """Writes ``training.early_stopping.patience`` as ``patience (early stopping)``."""
+    """Writes ``validation subset`` for one word, ``min_delta (early stopping)`` for several."""
     block, _, name = key.partition(".")[2].rpartition(".")
-    return name + f" ({block.replace('_', ' ')})" * bool(block)
+    block = block.replace("_", " ")
+    return f"{name} ({block})" if block and "_" in name else f"{block} {name}".strip()
 
 
 def plain(factor: str) -> str:

@@ -190,7 +190,7 @@ def test_a_row_fails_under_assumptions_until_every_alternative_fails():
     others = [run for name in LADDER[1:4] for run in seeds_of(KNOWN[name], 800)]
     runs = [*others, *seeds_of(template, 790)]
     row, system = varied(runs)
-    open_ = "the study does not state epochs or subset (validation), and other values may give"
+    open_ = "the study does not state epochs or validation subset, and other values may give"
     assert row.doubt == f"{open_} the published accuracy"
     assert system.verdict == other
     runs += seeds_of(ten, 760)
