@@ -66,14 +66,10 @@ def project_steps(
 
     Several networks train in the lanes of one program, each in its own thread.
     """
-    from resnet.training import Program, groups, make_steps
+    from resnet.training import groups, side_by_side
 
     n, lanes = len(data[0]), len(networks)
-    if lanes == 1:
-        steps = [make_steps(networks[0], *data, rung)]
-    else:
-        program = Program(*data, 10, rung.data.pixel_scale, lanes)
-        steps = [program.lane()(network, rung) for network in networks]
+    steps = side_by_side(networks, *data, rung)
     positions = np.split(np.arange(n, dtype="int32"), n // rung.training.batch_size)
     threads = ThreadPoolExecutor(lanes)
 

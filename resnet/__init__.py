@@ -1,8 +1,8 @@
 """The library of the ladder, one package per task.
 
 ``data`` reads images and ``study`` reads experiments. ``network`` builds networks and ``training``
-trains them. ``engines`` runs many jobs, and ``tracking``, ``store`` and ``records`` keep their
-runs. docs/architecture.md shows how the packages depend on each other.
+trains them. ``store``, ``records`` and ``tracking`` keep runs, ``engines`` runs many jobs, and
+``terminal`` is the command line. docs/architecture.md shows how the packages depend on each other.
 """
 
 import os

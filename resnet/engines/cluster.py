@@ -71,7 +71,7 @@ def run(
     address: str | None = None,
     cpus: int = 1,
     gpus: float | None = None,
-) -> list[events.Ended]:
+) -> None:
     """Runs jobs in worker processes; see :data:`resnet.engines.jobs.Engine`.
 
     Up to ``processes`` jobs run at a time, on the Ray cluster at ``address`` or on this machine.
@@ -91,15 +91,11 @@ def run(
         here = _on(ray, ray.get_runtime_context().get_node_id())
         messages = ray.remote(num_cpus=0, max_restarts=-1, **here)(_Messages).remote()
         # Ray restarts a task if its worker was lost, but not if the task raised an error
-        again = {"max_calls": 1, "max_retries": -1, "retry_exceptions": False}
-        task = ray.remote(num_cpus=cpus, num_gpus=gpus or 0, **again)(_task)
+        task = ray.remote(num_cpus=cpus, num_gpus=gpus or 0, max_calls=1, max_retries=-1)(_task)
         # within a list, Ray does not replace the reference by the invocation
         given = {"shared": [ray.put(invocation)], "messages": messages, "environment": environment}
         begin = partial(task.remote, **given)
-        ended = _serve(ray, jobs, begin, processes or len(jobs), messages, listener, should_stop)
-        if should_stop() and len(ended) < len(jobs):
-            raise Interrupted
-        return ended
+        _serve(ray, jobs, begin, processes or len(jobs), messages, listener, should_stop)
     finally:
         ray.shutdown()
 
@@ -112,8 +108,8 @@ def _serve(
     messages: Any,
     listener: events.Listener,
     should_stop: Callable[[], bool],
-) -> list[events.Ended]:
-    waiting, ended = list(jobs), []
+) -> None:
+    waiting = list(jobs)
     running: dict[Any, Job] = {}
     while waiting or running:
         if stop := should_stop():
@@ -131,8 +127,6 @@ def _serve(
                 result = events.Failed(job, one_line(error))
             if result is not None:
                 listener(result)
-                ended.append(result)
-    return ended
 
 
 def _start(processes: int | None, address: str | None, dataset: Dataset) -> Any:

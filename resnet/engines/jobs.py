@@ -23,12 +23,12 @@ from resnet.training import Epochs, Lane, checkpoints, train
 WORKERS_LOST = 5
 """The number of workers that a run may lose without completing an epoch."""
 
-Engine = Callable[..., list[events.Ended]]
-"""``engine(jobs, invocation, listener, should_stop)`` runs jobs and returns how each ended.
+Engine = Callable[..., None]
+"""``engine(jobs, invocation, listener, should_stop)`` runs jobs and tells ``listener`` each end.
 
 An engine takes jobs from :func:`next_job` and calls ``listener`` in the caller's thread. If a
 worker is lost, another worker gets its job. When ``should_stop`` returns True, all jobs write a
-checkpoint and stop, and the engine raises :class:`resnet.Interrupted`.
+checkpoint and stop.
 """
 
 
@@ -204,9 +204,21 @@ def run_jobs(
     with _parents(patient, name, jobs, dataset, fresh) as parents:
         # workers get the plain store, because the waiting store reports to this process
         invocation = Invocation(dataset, store, parents, fresh, folder)
-        removing = _removing_checkpoints(replace(invocation, store=patient), jobs, listener)
+        ended: list[events.Ended] = []
+        left = Counter(job.trajectory() for job in jobs)
+
+        def follow(event: events.Event) -> None:
+            listener(event)
+            if isinstance(event, events.Ended):
+                ended.append(event)
+                left[event.job.trajectory()] -= 1
+                if not left[event.job.trajectory()]:  # no other job may use the checkpoints
+                    replace(invocation, store=patient).remove_checkpoints(event.job)
+
         run_all = engine if engine and any(parents.values()) else _one_by_one
-        ended = run_all(jobs, invocation, removing, should_stop)
+        run_all(jobs, invocation, follow, should_stop)
+        if should_stop() and len(ended) < len(jobs):
+            raise Interrupted
         failed = sum(isinstance(event, events.Failed) for event in ended)
         # finished runs count too, because their command may have been killed before this step
         if failed < len(ended) and not jobs[0].modified:
@@ -232,12 +244,9 @@ def _one_by_one(
     invocation: Invocation,
     listener: events.Listener,
     should_stop: Callable[[], bool],
-) -> list[events.Ended]:
-    ended: list[events.Ended] = []
+) -> None:
     for job in jobs:
-        ended.append(invocation.run(job, listener, should_stop))
-        listener(ended[-1])
-    return ended
+        listener(invocation.run(job, listener, should_stop))
 
 
 @contextlib.contextmanager
@@ -254,22 +263,6 @@ def _parents(
             job.modified: stack.enter_context(tracking.parent_run(store, name, job, dataset))
             for job in due
         }
-
-
-def _removing_checkpoints(
-    invocation: Invocation, jobs: list[Job], listener: events.Listener
-) -> events.Listener:
-    """Returns a listener that also removes checkpoints after the last job that may use them."""
-    left = Counter(job.trajectory() for job in jobs)
-
-    def removing(event: events.Event) -> None:
-        listener(event)
-        if isinstance(event, events.Ended):
-            left[event.job.trajectory()] -= 1
-            if not left[event.job.trajectory()]:
-                invocation.remove_checkpoints(event.job)
-
-    return removing
 
 
 def _check_data(jobs: list[Job], dataset: Dataset, listener: events.Listener) -> None:

@@ -57,12 +57,11 @@ def run(
     should_stop: Callable[[], bool],
     *,
     lanes: int | None,
-) -> list[events.Ended]:
+) -> None:
     """Runs jobs side by side, one program after another; see :data:`resnet.engines.jobs.Engine`."""
     waiting = list(by_program(jobs).values())
     program: Program | None = None
     threads = _Threads(invocation, should_stop)
-    ended: list[events.Ended] = []
     try:
         while waiting or threads.jobs:
             if should_stop():
@@ -77,13 +76,8 @@ def run(
                 waiting, program = waiting[1:], None
             elif event := threads.next_event():
                 listener(event)
-                if isinstance(event, events.Ended):
-                    ended.append(event)
     finally:
         threads.cut_off()  # threads still run after a second Ctrl-C or an error of the listener
-    if should_stop() and len(ended) < len(jobs):
-        raise Interrupted
-    return ended
 
 
 class _Threads:
@@ -136,9 +130,7 @@ def _program(jobs: list[Job], dataset: Dataset, lanes: int | None) -> Program:
     experiment, classes = jobs[0].experiment, len(dataset.classes)
     if lanes is None:
         lanes = trainings(jobs)
-        device = accelerator()
-        memory = device.memory_stats() if device else None
-        if lanes > 1 and memory:
+        if lanes > 1 and (device := accelerator()) and (memory := device.memory_stats()):
             network = build(experiment, dataset.x_train.shape[1:], classes, seed=0)
             each = _memory(network, experiment.training.batch_size)
             lanes = max(min(lanes, memory["bytes_limit"] // each), 1)

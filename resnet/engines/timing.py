@@ -10,7 +10,7 @@ import numpy as np
 
 from resnet.network import build, multiply_adds
 from resnet.study import Job
-from resnet.training import Batch, Epochs, Program, Steps, groups, make_steps
+from resnet.training import Batch, Epochs, Steps, groups, side_by_side
 
 _SECONDS = 3.0  # time for training steps; validation steps get half of this time
 
@@ -31,11 +31,7 @@ def estimate(
     generator = np.random.default_rng(0)
     images = generator.integers(0, 256, (256, *shape), "uint8")
     labels = generator.integers(0, n_classes, 256)
-    if lanes > 1:
-        program = Program(images, labels, n_classes, experiment.data.pixel_scale, lanes)
-        every = [program.lane()(network, experiment) for network in networks]
-    else:
-        every = [make_steps(networks[0], images, labels, experiment)]
+    every = side_by_side(networks, images, labels, experiment)
 
     def rates(steps: Steps) -> tuple[float, float]:
         with contextlib.closing(steps):

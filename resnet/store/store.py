@@ -100,15 +100,15 @@ class Store:
         patience = self.patience or _Patience(lambda text: None, lambda: False)
         return replace(self, patience=replace(patience, before=before))
 
-    def search(self, *, status: str = "", limit: int = LIMIT, **tags: str) -> list[Run]:
-        """Returns up to ``limit`` runs with these tags and, if given, this status; newest first."""
+    def search(self, *, status: str = "", **tags: str) -> list[Run]:
+        """Returns the runs with these tags, and with this status if it is given, newest first."""
         # filters allow no quotes; the last line compares such values
         tests = [f"tags.{key} = '{value}'" for key, value in tags.items() if "'" not in value]
         tests += [f"attributes.status = '{status}'"] if status else []
         found = self.client.search_runs(
             [self.experiment_id],
             " and ".join(tests),
-            max_results=limit,
+            max_results=LIMIT,
             order_by=["attributes.start_time DESC"],
         )
         return [run for run in found if tags.items() <= run.data.tags.items()]

@@ -116,7 +116,10 @@ def create(store: Store, name: str, tags: dict[str, str], lease: Lease) -> str:
     tags |= {leases.TAG: lease.tag("claimed")}
     tags = resolve_tags(tags, ignore=[GitRunContext])  # type: ignore[list-item] # takes classes
     # the new run must be the newest, even if the clock was set back
-    newest = store.search(role=tags["role"], limit=1)
+    same = f"tags.role = '{tags['role']}'"
+    newest = store.client.search_runs(
+        [store.experiment_id], same, max_results=1, order_by=["start_time DESC"]
+    )
     start = max([int(time.time() * 1000), *(run.info.start_time + 1 for run in newest)])
     # If the store fails before it answers, the repeated call creates a second run with the same
     # token.

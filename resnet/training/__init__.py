@@ -8,5 +8,5 @@ from resnet.training import checkpoints
 from resnet.training.epochs import Epochs
 from resnet.training.loop import Outcome, train
 from resnet.training.numerics import accelerator, device_warnings, numerics
-from resnet.training.program import Lane, Program, make_steps
+from resnet.training.program import Lane, Program, make_steps, side_by_side
 from resnet.training.steps import Batch, Steps, groups

@@ -8,7 +8,7 @@ results depend on the number of lanes, but never on the other lanes.
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
@@ -350,9 +350,15 @@ def make_steps(
 
     Images are uint8 (n, height, width, channels), labels integer class indices (n,).
     """
+    return side_by_side([network], images, labels, experiment)[0]
+
+
+def side_by_side(
+    networks: Sequence[keras.Model], images: np.ndarray, labels: np.ndarray, experiment: Experiment
+) -> list[Steps]:
+    """Makes the steps of networks as :func:`make_steps`; JAX has them in lanes of one program."""
     if keras.backend.backend() == "jax":
-        classes = network.output.shape[-1]
-        fill = experiment.data.fill_mode
-        program = Program(images, labels, classes, experiment.data.pixel_scale, fill_mode=fill)
-        return program.lane()(network, experiment)
-    return TensorFlowSteps(network, images, labels, experiment)
+        classes, data = networks[0].output.shape[-1], experiment.data
+        program = Program(images, labels, classes, data.pixel_scale, len(networks), data.fill_mode)
+        return [program.lane()(network, experiment) for network in networks]
+    return [TensorFlowSteps(network, images, labels, experiment) for network in networks]

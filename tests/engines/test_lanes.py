@@ -262,8 +262,8 @@ def test_a_job_takes_the_lane_of_a_finished_job_while_others_train(dataset, tmp_
 
     monkeypatch.setattr(program.Program, "_make", watched)
     invocation = types.SimpleNamespace(run=work, dataset=dataset)
-    done = lanes.run(jobs, invocation, told.append, lambda: False, lanes=3)
-    assert sorted(event.job.seed for event in done) == [0, 1, 2, 4]
+    lanes.run(jobs, invocation, told.append, lambda: False, lanes=3)
+    assert sorted(e.job.seed for e in told if isinstance(e, events.Ended)) == [0, 1, 2, 4]
     order = [(type(e).__name__, e.job.seed) for e in told if isinstance(e, events.Event)]
     assert order.index(("Started", 4)) < max(order.index(("Finished", n)) for n in (0, 2))
     assert all(e.lanes == 3 for e in told if isinstance(e, events.Started))
@@ -285,9 +285,9 @@ def test_if_a_program_fails_all_its_jobs_fail_with_the_reason(dataset, tmp_path,
         train(job.experiment, dataset, job.seed, f"{tmp_path}/{job.seed}", make=lane)
 
     monkeypatch.setattr(program.Program, "_make", fail)
-    jobs = [Job(SHORT, seed) for seed in range(3)]
+    jobs, done = [Job(SHORT, seed) for seed in range(3)], []
     invocation = types.SimpleNamespace(run=work, dataset=dataset)
-    done = lanes.run(jobs, invocation, id, lambda: False, lanes=2)
+    lanes.run(jobs, invocation, done.append, lambda: False, lanes=2)
     assert {(event.job.seed, event.reason) for event in done} == {
         (seed, "RuntimeError: out of memory") for seed in range(3)
     }

@@ -160,7 +160,7 @@ def test_printed_commands_name_the_folder_of_another_study(command, here):
     shutil.rmtree(folder / "profiles")
     process = here("restore", f"--experiments={folder}")
     refused(process, f"there is no record in {command.folder / 'results'}")
-    start = shlex.split(printed(process.err, "start with"))
+    start = shlex.split(printed(process.err, "Start with:"))
     assert "--profile" not in start  # this study has no profiles
     process = here("plan", *start[start.index("run") + 1 :])
     assert process.returncode == 0, process.err
