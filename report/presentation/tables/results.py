@@ -31,7 +31,8 @@ def _measured(j: Judgement) -> list[str]:
     if j.unit != "epoch" or not j.values:
         return numbers.to_limits(j.value, j.interval, j.claim.bound, j.unit)
     each = dict.fromkeys(numbers.measured(value, j.unit) for value in sorted(j.values))
-    return [", ".join(each).replace(", epoch", ","), NONE]
+    text = ", ".join(each)
+    return [text if "never" in each else text.replace(", epoch", ","), NONE]
 
 
 def _basis(j: Judgement) -> str:
