@@ -1,4 +1,4 @@
-"""The library of the ladder, one package per task.
+"""The library that runs a study's ladder. Each task has its own package.
 
 ``data`` reads images and ``study`` reads experiments. ``network`` builds networks and ``training``
 trains them. ``store``, ``records`` and ``tracking`` keep runs, ``engines`` runs many jobs, and
@@ -11,18 +11,18 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 """The project's folder."""
 
-# By default, TensorFlow uses oneDNN's kernels only on processors with AVX-512. With AVX2, these
-# kernels train rung 1 at 181 instead of 131 images/s. A run's exact results depend on this
-# variable, which TensorFlow reads when it is imported.
+# By default, TensorFlow uses oneDNN's kernels only on processors with AVX-512. On a processor with
+# AVX2, these kernels train rung 1 at 181 images/s instead of 131. TensorFlow reads this variable on
+# import. A run's exact results depend on it.
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
-# On a GPU, JAX may choose kernels that add numbers in any order, which makes exact resume
-# impossible. XLA reads the variable when it first computes. A flag that the user has set stays.
+# On a GPU, JAX may choose kernels that add numbers in varying order. Such kernels make exact
+# resume impossible. XLA reads XLA_FLAGS when it first computes. A user's own setting stays.
 DETERMINISM = "--xla_gpu_deterministic_ops"
 if DETERMINISM not in os.environ.get("XLA_FLAGS", ""):
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {DETERMINISM}=true".strip()
 
-# A user may have set these variables for other work. Only MLFLOW_TRACKING_URI is for this project.
+# A user may have set these variables for another project. This one needs only MLFLOW_TRACKING_URI.
 for _name in ("ACTIVE_MODEL_ID", "EXPERIMENT_ID", "EXPERIMENT_NAME", "REGISTRY_URI", "RUN_ID"):
     os.environ.pop(f"MLFLOW_{_name}", None)
 

@@ -1,4 +1,4 @@
-"""The events of a run, as plain data that a worker can send to a listener on another machine."""
+"""The events of a run. They are plain data, so that a worker can send them to another machine."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -27,8 +27,8 @@ class Started(Event):
 class Resumed(Event):
     """The run resumes after the epochs in ``history`` and ``step`` steps of the next epoch.
 
-    Another run trained ``shared`` of these epochs. ``differs`` has the values of
-    ``training.numerics`` that have changed: pairs (then, now). ``due`` is True if a step is left.
+    Another run trained ``shared`` of these epochs. For each fact of ``training.numerics`` that has
+    changed, ``differs`` has the pair (then, now). ``due`` is False if the training is complete.
     """
 
     step: int
@@ -40,7 +40,7 @@ class Resumed(Event):
 
 @dataclass(frozen=True)
 class Progress(Event):
-    """``step`` of ``steps`` steps are done; ``logs`` has loss, accuracy and learning_rate."""
+    """``step`` of ``steps`` steps are done. ``logs`` has loss, accuracy and learning_rate."""
 
     epoch: int
     step: int
@@ -50,7 +50,7 @@ class Progress(Event):
 
 @dataclass(frozen=True)
 class Phase(Event):
-    """The run is ``validating``, ``testing`` or ``recording``, as ``what`` states.
+    """The run is now in the phase ``what``: ``validating``, ``testing`` or ``recording``.
 
     During validation, ``done`` of ``total`` batches are done. Otherwise both numbers are 0.
     """
@@ -62,7 +62,7 @@ class Phase(Event):
 
 @dataclass(frozen=True)
 class Epoch(Event):
-    """An epoch is complete and its checkpoint is written. Its figures are ``history[-1]``."""
+    """An epoch is complete and has a checkpoint. ``history[-1]`` has the epoch's figures."""
 
     history: History
 
@@ -107,7 +107,7 @@ class Skipped(Ended):
 
 @dataclass(frozen=True)
 class Finished(Ended):
-    """The run is trained, tested and recorded; see :meth:`resnet.training.Outcome.summary`."""
+    """The run is trained, tested and recorded. ``summary`` comes from ``training.Outcome``."""
 
     summary: dict[str, float]
 

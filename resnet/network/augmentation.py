@@ -21,7 +21,7 @@ def draw(
     n: int,
     image_shape: tuple[int, int],
 ) -> dict[str, np.ndarray]:
-    """Draws the parameters of the affine transforms of ``n`` images.
+    """Draws parameters of affine transforms for ``n`` images.
 
     Returns:
         Arrays of shape (n,), named as in ``ImageDataGenerator.get_random_transform``: ``theta``
@@ -46,7 +46,7 @@ def draw(
 
 
 def projective(parameters: dict[str, np.ndarray], image_shape: tuple[int, int]) -> np.ndarray:
-    """Makes transforms for ``keras.ops.image.affine_transform`` from parameters of :func:`draw`.
+    """Converts parameters from :func:`draw` for ``keras.ops.image.affine_transform``.
 
     Returns:
         float32 (n, 8): ``a0, a1, a2, b0, b1, b2, 0, 0``. The output pixel at column x and row y
@@ -57,14 +57,14 @@ def projective(parameters: dict[str, np.ndarray], image_shape: tuple[int, int]) 
     cos, sin = np.cos(theta), np.sin(theta)
     tx, ty, zx, zy = (parameters[key] for key in ("tx", "ty", "zx", "zy"))
 
-    # ImageDataGenerator multiplies in this order: rotation, shift, zoom.
+    # ImageDataGenerator multiplies its matrices in this order: rotation, shift, zoom.
     a0, a1, a2 = cos * zx, -sin * zy, cos * tx - sin * ty
     b0, b1, b2 = sin * zx, cos * zy, sin * tx + cos * ty
-    # The transform is about the centre. Like Keras, this computes the centre's x from the height.
+    # Rotation and zoom keep the centre. As in Keras, the centre's x comes from the height.
     centre_x, centre_y = height / 2 - 0.5, width / 2 - 0.5
     a2 = a2 + centre_x - a0 * centre_x - a1 * centre_y
     b2 = b2 + centre_y - b0 * centre_x - b1 * centre_y
-    # The flip comes last. After it, column x shows what column (width - 1 - x) showed before.
+    # The flips come last. After a horizontal flip, column x shows the old column (width - 1 - x).
     flip = parameters["flip_horizontal"]
     a2, b2 = np.where(flip, a2 + a0 * (width - 1), a2), np.where(flip, b2 + b0 * (width - 1), b2)
     a0, b0 = np.where(flip, -a0, a0), np.where(flip, -b0, b0)
@@ -84,11 +84,11 @@ def boxes(
 ) -> np.ndarray:
     """Draws shifts by whole pixels (``crop_padding``) and boxes of zeros (``cutout``).
 
-    ``moves``, int (n, 2), has shifts in rows and columns to which the random shifts are added.
+    ``moves``, int (n, 2), has fixed shifts in rows and columns. Random shifts are added to them.
 
     Returns:
-        float32 (n, 6): an image's shift in rows and columns, and the top, bottom, left and right
-        of its box.
+        float32 (n, 6): each image's shifts in rows and columns, and its box's top, bottom, left
+        and right edge.
     """
     shape, side = moves.shape, augmentation.cutout
     padding = augmentation.crop_padding
@@ -102,9 +102,9 @@ def apply(images: Any, transforms: Any, fill_mode: str = "nearest") -> Any:
 
     Args:
         images: float tensor (n, height, width, channels) with any range of values.
-        transforms: float32 (n, 8) from :func:`projective`, (n, 6) from :func:`boxes`, or (n, 14)
-            from both.
-        fill_mode: rule for pixels outside the image: ``nearest``, ``reflect`` or ``constant`` (0).
+        transforms: float32 (n, 8) from :func:`projective`, (n, 6) from :func:`boxes`, or both
+            side by side, (n, 14).
+        fill_mode: how to fill pixels outside: ``nearest``, ``reflect`` or ``constant`` (zero).
     """
     options = {"interpolation": "bilinear", "fill_mode": fill_mode}
     if transforms.shape[1] != 6:
@@ -129,11 +129,11 @@ def _move_and_cut(images: Any, boxed: Any) -> Any:
 
 
 def sample(images: Any, transforms: Any, fill_mode: str = "nearest") -> Any:
-    """Computes :func:`apply`, within rounding, with fewer kernels on an accelerator.
+    """Does the same as :func:`apply`, except for rounding, with fewer kernels on an accelerator.
 
-    On JAX, Keras's operation needs scatters, which become loops if they must be deterministic.
-    Keras also multiplies coordinates in matrix products, which a GPU rounds to TF32. For each
-    pixel, Keras reads eight pixels where four are enough.
+    On JAX, Keras's ``affine_transform`` needs scatters. In deterministic mode, these become loops.
+    Keras also computes coordinates with matrix products, which a GPU rounds to TF32. For each
+    output pixel, Keras reads eight input pixels, although four are enough.
     """
     if transforms.shape[1] == 6:
         return _move_and_cut(images, transforms)
@@ -141,13 +141,13 @@ def sample(images: Any, transforms: Any, fill_mode: str = "nearest") -> Any:
     rows, columns = ops.meshgrid(ops.arange(height), ops.arange(width), indexing="ij")
     rows, columns = ops.cast(rows, "float32"), ops.cast(columns, "float32")
     a0, a1, a2, b0, b1, b2 = (transforms[:, i, None, None] for i in range(6))
-    # x and y (n, height, width) are the source of each pixel
+    # x and y, (n, height, width), are the coordinates of each pixel's source
     x, y = a0 * columns + a1 * rows + a2, b0 * columns + b1 * rows + b2
     left, top = ops.floor(x), ops.floor(y)
     pixels = ops.reshape(images, (n, height * width, channels))
 
     def within(index: Any, size: int) -> Any:
-        if fill_mode == "reflect":  # the mirror is outside the image, so border pixels appear twice
+        if fill_mode == "reflect":  # a border pixel appears again outside the image
             index = ops.floor(size - ops.abs(size - ops.mod(index, 2 * size) - 0.5))
         return ops.clip(index, 0, size - 1)
 

@@ -1,6 +1,6 @@
-"""Keras with the same settings in every run; a user's ``keras.json`` only sets the backend.
+"""Keras with the same settings in every run. A user's ``keras.json`` only sets the backend.
 
-With half-precision weights or another order of axes, an experiment would have other results.
+Half-precision weights or another order of axes would change an experiment's results.
 """
 
 import keras

@@ -25,11 +25,11 @@ def build(
     seed: int,
     images: np.ndarray | None = None,
 ) -> keras.Model:
-    """Builds an experiment's uncompiled network for images (height, width, channels).
+    """Builds an experiment's network for images (height, width, channels). It is not compiled.
 
-    The layers of :mod:`resnet.network.layers` replace Keras's layers where their results are equal.
-    Equal seeds give equal weights on every backend. Only ``standardize`` needs the training
-    ``images``, uint8 (n, *input_shape).
+    Layers of :mod:`resnet.network.layers` replace Keras's layers wherever both give equal results.
+    Equal seeds give equal weights on every backend. The training ``images``, uint8
+    (n, *input_shape), are needed only for the setting ``data.standardize``.
 
     Raises:
         UserError: the architecture fails, does not accept the image size, or has a weight with a
@@ -51,7 +51,7 @@ def build(
 def _standardized(
     network: keras.Model, kind: str, images: np.ndarray, pixel_scale: float
 ) -> keras.Model:
-    """Puts a ``keras.layers.Normalization`` with the statistics of images in front of a network."""
+    """Adds a first layer, which standardises pixels with the images' mean and variance."""
     if not _clonable(network):
         raise UserError(f"data.standardize: the network is a subclass of keras.Model. {_PLAIN}")
     n, axis = len(images), () if kind == "pixel" else (0, 1)
@@ -60,7 +60,7 @@ def _standardized(
         for other, copies in (("", 1), (",nhwc", 2))
     )
     variance = squares - mean**2
-    variance[variance <= 0] = pixel_scale**2  # so that a constant pixel is divided by 1
+    variance[variance <= 0] = pixel_scale**2  # so that the layer divides a constant pixel by 1
     image = keras.Input(network.input_shape[1:], name="pixels")
     normalized = keras.layers.Normalization(
         axis=-1 if kind == "channel" else (1, 2, 3),
@@ -122,7 +122,7 @@ def initialize(network: keras.Model, seed: int, again: Callable[[], keras.Model]
                 unknown.append((name, variable))
             elif _is_drawn(initializer):
                 variable.assign(draw(initializer, variable.shape, generator))
-            else:  # Keras draws the values, with a seed from the same generator
+            else:  # Keras draws the values. NumPy's generator gives the seed
                 settings = initializer.get_config()
                 settings["seed"] = int(generator.integers(0, 2**31))
                 variable.assign(type(initializer).from_config(settings)(variable.shape))
@@ -149,7 +149,7 @@ def notes(network: keras.Model) -> dict[str, str]:
     """Returns MLflow tags that describe a network of :func:`build`.
 
     ``drawn_by_keras`` names layers whose initial weights depend on the backend. ``standardize`` has
-    the mean and deviation of scaled pixels, or a digest of them if each pixel has its own.
+    the mean and standard deviation of scaled pixels, or a digest if these differ between pixels.
     """
     found, drawn = {}, []
     for name, layer in leaves(network):
@@ -170,7 +170,7 @@ def _own(layer: Any) -> list:
 
 
 def _initializer(layer: Any, weight: str) -> Any:
-    # A depthwise convolution has a weight ``kernel`` and a ``depthwise_initializer`` for it.
+    # A depthwise convolution initialises its weight ``kernel`` with ``depthwise_initializer``.
     for stem in (weight, weight.removesuffix("_kernel"), weight.replace("kernel", "depthwise")):
         if callable(found := getattr(layer, f"{stem}_initializer", None)):
             return found
@@ -189,7 +189,7 @@ def _is_drawn(initializer: Any) -> bool:
 
 
 def draw(initializer: Any, shape: tuple[int, ...], generator: np.random.Generator) -> np.ndarray:
-    """Draws the values of a common Keras initialiser from NumPy's generator."""
+    """Draws values from NumPy's generator with a common Keras initialiser's distribution."""
     i = initializer
     if isinstance(i, _I.VarianceScaling):
         *window, inputs, outputs = shape if len(shape) > 1 else (*shape, *shape)
@@ -202,7 +202,7 @@ def draw(initializer: Any, shape: tuple[int, ...], generator: np.random.Generato
             return generator.uniform(-np.sqrt(3 * scale), np.sqrt(3 * scale), shape)
         if i.distribution == "untruncated_normal":
             return generator.normal(0, np.sqrt(scale), shape)
-        # The divisor is the deviation of a standard normal that is cut off at -2 and 2.
+        # A standard normal distribution that is cut off at -2 and 2 has this standard deviation.
         return _truncated(generator, shape) * np.sqrt(scale) / 0.87962566103423978
     if isinstance(i, _I.RandomUniform):
         return generator.uniform(i.minval, i.maxval, shape)
@@ -219,7 +219,7 @@ def draw(initializer: Any, shape: tuple[int, ...], generator: np.random.Generato
 
 
 def _truncated(generator: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
-    tail = 0.022750131948179195  # the probability of a number below -2
+    tail = 0.022750131948179195  # probability that a standard normal number is below -2
     return ndtri(generator.uniform(tail, 1 - tail, shape))
 
 
@@ -227,10 +227,10 @@ def _truncated(generator: np.random.Generator, shape: tuple[int, ...]) -> np.nda
 
 
 def faster(network: keras.Model, l2: float = 0.0) -> keras.Model:
-    """Clones a network with this project's layers wherever they equal the stock layers.
+    """Clones a network and replaces its layers by faster ones, wherever both give equal results.
 
-    All kernels get an L2 regulariser with the factor ``l2``. If Keras cannot clone the network
-    layer by layer (a subclass of ``keras.Model``), the network is returned unchanged.
+    All kernels get an L2 regulariser with the factor ``l2``. Keras cannot clone a subclass of
+    ``keras.Model`` layer by layer. Such a network is returned unchanged.
 
     Raises:
         UserError: a kernel cannot be regularised.
@@ -283,14 +283,14 @@ def stock(network: keras.Model) -> keras.Model:
 
 
 def served(network: keras.Model, pixel_scale: float) -> keras.Model:
-    """Returns a :func:`stock` network that takes uint8 images (batch, height, width, channels)."""
+    """Returns a :func:`stock` copy that takes uint8 images (batch, height, width, channels)."""
     image = keras.Input(network.input_shape[1:], dtype="uint8", name="pixels")
     scaled = keras.layers.Rescaling(1 / pixel_scale, name="rescaling")(image)
     return keras.Model(image, stock(network)(scaled), name="served")
 
 
 def multiply_adds(network: keras.Model) -> float:
-    """Counts a network's multiply-adds per image, without biases; NaN if a layer has no formula."""
+    """Counts a network's multiply-adds per image, without biases. An unknown layer gives NaN."""
     total = 0.0
     for _, layer in leaves(network):
         sizes = [math.prod(v.shape) for v in _own(layer) if len(v.shape) > 1]
@@ -305,7 +305,7 @@ def multiply_adds(network: keras.Model) -> float:
 
 
 _KINDS = keras.layers
-# Each weight is used once per pixel of the output or, in the layers of _BY_INPUT, of the input.
+# Layers of _BY_OUTPUT use each weight once per output pixel, those of _BY_INPUT per input pixel.
 _BY_OUTPUT = (
     *(_KINDS.Dense, _KINDS.Conv1D, _KINDS.Conv2D, _KINDS.Conv3D, _KINDS.DepthwiseConv1D),
     *(_KINDS.DepthwiseConv2D, _KINDS.SeparableConv1D, _KINDS.SeparableConv2D),

@@ -1,4 +1,4 @@
-"""Faster versions of some of Keras's layers, with the same mathematics and names."""
+"""Faster versions of three Keras layers, with the same names and mathematics."""
 
 import contextlib
 import functools
@@ -17,9 +17,9 @@ _PRODUCTS = ContextVar("products", default=False)
 
 @contextlib.contextmanager
 def products(wanted: bool = True) -> Iterator[None]:
-    """Makes JAX trace layers as matrix products and as operations that XLA fuses.
+    """In this context, JAX traces layers as matrix products and as operations that XLA can fuse.
 
-    ``jax.vmap`` turns a product per lane into one batched product. It turns convolutions into
+    ``jax.vmap`` turns the lanes' products into one batched product. It turns convolutions into
     grouped convolutions, whose gradients are slow (jax issue 13800). cuDNN's convolutions also
     convert the memory layout twice. On a CPU, convolutions are faster than products.
     """
@@ -44,16 +44,16 @@ def _add_inert_bias(outputs: Any, bias: Any) -> Any:
 
 
 PIXELS = 1024
-"""Pixels per matrix product in a kernel's gradient, within :func:`products`."""
+"""Pixels per matrix product when :func:`_product` computes a kernel's gradient."""
 
 
 @ops.custom_gradient
 def _product(pixels: Any, kernel: Any, bias: Any) -> Any:
-    """Multiplies (pixels, channels) by (channels, filters) and adds a bias, with no gradient."""
+    """Multiplies (pixels, channels) by (channels, filters) and adds a bias, whose gradient is 0."""
 
     def gradient(upstream: Any) -> tuple[Any, ...]:
         # The kernel's gradient reduces a batch's 32,768 pixels to about a thousand numbers. A
-        # single product would occupy only a few of a GPU's hundred processors.
+        # single product would keep only a few of a GPU's hundred processors busy.
         parts = len(pixels) // PIXELS if len(pixels) % PIXELS == 0 else 1
         x, y = (ops.reshape(v, (parts, -1, v.shape[-1])) for v in (pixels, upstream))
         of_kernel = ops.sum(ops.einsum("npc,npf->ncf", x, y), axis=0)
@@ -71,8 +71,8 @@ class Conv2D(keras.layers.Conv2D):
     gradient to zero (398 images/s instead of 336, see docs/log.md).
 
     A 1x1 convolution without strides is a matrix product, whose gradients are faster on a CPU (436
-    images/s instead of 403). With strides, slicing the inputs would cost more than it saves. Within
-    :func:`products`, every convolution is a product of the kernel and the windows' pixels.
+    images/s instead of 403). With strides, slicing inputs would cost more than the product saves.
+    In :func:`products`, every convolution is a product of the kernel and the windows' pixels.
 
     Input: float (batch, height, width, channels).
     """
@@ -87,7 +87,7 @@ class Conv2D(keras.layers.Conv2D):
             return _biased(self.convolution_op(inputs, self.kernel), bias)
         *places, channels = ops.shape(inputs)
         pixels = ops.reshape(inputs, (-1, channels))  # (batch * height * width, channels)
-        kernel = ops.reshape(self.kernel, (channels, self.filters))  # from (rows, columns, ...)
+        kernel = ops.reshape(self.kernel, (channels, self.filters))  # one column per filter
         if batched:
             outputs = _product(pixels, kernel, ops.zeros(self.filters) if bias is None else bias)
         else:
@@ -95,7 +95,7 @@ class Conv2D(keras.layers.Conv2D):
         return ops.reshape(outputs, (*places, self.filters))
 
     def _patches(self, inputs: Any) -> Any:
-        """Returns each pixel's window: (batch, height, width, pixels of a window * channels)."""
+        """Returns each output pixel's window, (batch, height, width, window pixels * channels)."""
         pads, views = [], []
         for size, window, stride in zip(
             inputs.shape[1:3], self.kernel_size, self.strides, strict=True
@@ -110,12 +110,12 @@ class Conv2D(keras.layers.Conv2D):
 
 @ops.custom_gradient
 def _normalize(inputs: Any, gamma: Any, beta: Any, epsilon: Any) -> Any:
-    """Returns the inputs normalised by the batch, and the batch's mean and variance (channels,).
+    """Returns batch-normalised inputs, and the batch's mean and variance, each (channels,).
 
-    The variance is accurate to 2 % if a channel's mean is at most 100 times its deviation.
+    The variance is accurate to 2 % if a channel's mean is at most 100 standard deviations.
     """
-    # Memory limits the speed of a step, so one pass computes both sums. The stock layer needs one
-    # pass for the mean and another for the variance, and its gradient has a dozen operations.
+    # Memory limits the speed of a step. So one pass over the inputs computes mean and variance. The
+    # stock layer needs two passes, and its gradient has a dozen operations.
     mean = ops.mean(inputs, axis=(0, 1, 2))
     variance = ops.maximum(ops.mean(inputs * inputs, axis=(0, 1, 2)) - mean * mean, 0.0)
     inverse = ops.rsqrt(variance + epsilon)
@@ -134,7 +134,7 @@ def _normalize(inputs: Any, gamma: Any, beta: Any, epsilon: Any) -> Any:
 
 
 class BatchNormalization(keras.layers.BatchNormalization):
-    """``keras.layers.BatchNormalization`` of channels, trained in fewer passes over memory.
+    """``keras.layers.BatchNormalization`` of channels. Training it takes fewer passes over memory.
 
     Outputs, gradients and moving statistics equal the stock layer's within float32 rounding. The
     moving average gets the biased variance, as in Keras. TensorFlow uses a fused kernel. Within
@@ -157,7 +157,7 @@ class BatchNormalization(keras.layers.BatchNormalization):
 
 def _fused(inputs: Any, gamma: Any, beta: Any, epsilon: float) -> tuple[Any, Any, Any]:
     """Computes :func:`_normalize` in one TensorFlow kernel. Keras needs a dozen kernels."""
-    import tensorflow as tf  # JAX's environments do not have it
+    import tensorflow as tf  # not installed in an environment for JAX
 
     # oneDNN fuses this kernel with the ReLU that follows.
     outputs, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
@@ -169,7 +169,7 @@ def _fused(inputs: Any, gamma: Any, beta: Any, epsilon: float) -> tuple[Any, Any
         epsilon=epsilon,
         is_training=True,
     )
-    # The kernel returns n / (n - 1) times the variance that Keras uses.
+    # For n values, the kernel divides by n - 1 to get the variance, and Keras divides by n.
     count = tf.cast(tf.size(inputs) // inputs.shape[-1], "float32")
     return outputs, mean, variance * ((count - 1) / count)
 
@@ -177,11 +177,11 @@ def _fused(inputs: Any, gamma: Any, beta: Any, epsilon: float) -> tuple[Any, Any
 class MaxPooling2D(keras.layers.MaxPooling2D):
     """``keras.layers.MaxPooling2D`` of 2x2 windows, computed with ``maximum`` in :func:`products`.
 
-    Exact resume needs deterministic operations. In this mode, XLA cannot compile the stock layer's
-    gradient for a GPU (flax issue 4233). If several values of a window are the largest, they share
-    the gradient. In the stock layer, the first of them gets all of it.
+    In deterministic mode, which exact resume needs, XLA cannot compile the stock layer's gradient
+    for a GPU (flax issue 4233). If a window has several largest values, they share the gradient. In
+    the stock layer, the first of them gets the whole gradient.
 
-    Input: float (batch, height, width, channels). An odd last row or column is ignored.
+    Input: float (batch, height, width, channels). Odd sizes lose their last row or column.
     """
 
     def call(self, inputs: Any) -> Any:

@@ -1,10 +1,10 @@
 """The architectures that come with the project, made of Keras's own layers.
 
 An architecture is a public function that takes ``input_shape`` and ``classes`` and returns a model.
-Its other parameters are the settings of an experiment's ``model``, which
-:mod:`resnet.study.signatures` reads from this file. The residual network follows He et al., "Deep
-Residual Learning for Image Recognition" (2015). The VGG-like network follows Simonyan and Zisserman
-(2014). A layer's name has its stage, block and role, such as ``stage3_block1_shortcut_conv``.
+Its other parameters are the settings of an experiment's ``model``.
+:mod:`resnet.study.signatures` reads them from this file. The residual network follows He et al.,
+"Deep Residual Learning for Image Recognition" (2015). The VGG-like network follows Simonyan and
+Zisserman (2014). Layers are named by stage, block and role: ``stage3_block1_shortcut_conv``.
 """
 
 from collections.abc import Sequence
@@ -63,7 +63,7 @@ def residual(
     dropout: Fraction = 0.0,
     batch_norm_momentum: Momentum = 0.99,
 ) -> keras.Model:
-    """Builds the study's ``ResidualNetwork``; the default settings are those of rungs 1 and 2.
+    """Builds the study's ``ResidualNetwork``. Rungs 1 and 2 use the default settings.
 
     Args:
         input_shape: height, width and channels of an image with values in [0, 1].
@@ -75,7 +75,7 @@ def residual(
     Returns:
         Model from images (batch, *input_shape) to probabilities (batch, classes).
     """
-    # The shapes are for the study's 32x32 images, without the batch axis.
+    # Comments give the shapes for the study's 32x32 images, without the batch axis.
     image = keras.Input(input_shape, name="image")
     x = layers.Conv2D(64, 3, padding="same", name="stage1_conv")(image)  # (32, 32, 64)
     x = layers.BatchNormalization(momentum=batch_norm_momentum, name="stage1_bn")(x)
@@ -83,7 +83,7 @@ def residual(
 
     widths = ((16, 16, 64), (32, 32, 128), (64, 64, 256))
     for stage, filters, count in zip((2, 3, 4), widths, identity_blocks, strict=True):
-        # The outputs are (32, 32, 64), (16, 16, 128) and (8, 8, 256).
+        # The stages' outputs are (32, 32, 64), (16, 16, 128) and (8, 8, 256).
         first = 1
         if stage > 2:
             x = convolutional_block(x, filters, f"stage{stage}_block1", batch_norm_momentum)
@@ -108,13 +108,13 @@ def vgg(
     dropout: Fraction = 0.2,
     batch_norm_momentum: Momentum = 0.99,
 ) -> keras.Model:
-    """Builds the VGG-like network of the study's section 4, which does not describe it in full.
+    """Builds the VGG-like network of the study's section 4, as far as the study describes it.
 
     Args:
         input_shape: height, width and channels of an image with values in [0, 1].
         classes: number of classes.
-        filters: filters per 3x3 convolution in each group; max pooling ends a group.
-        convolutions: convolutions per group, each with batch normalisation and ReLU.
+        filters: filters of each group's 3x3 convolutions. Each group ends with max pooling.
+        convolutions: convolutions per group. Batch normalisation and ReLU follow each of them.
         dense: units of each hidden fully connected layer.
         dropout: share of the last layer's inputs that dropout sets to zero; 0 means no dropout.
         batch_norm_momentum: ``momentum`` of Keras's ``BatchNormalization`` layers.
@@ -123,7 +123,7 @@ def vgg(
         Model from images (batch, *input_shape) to probabilities (batch, classes).
 
     Raises:
-        UserError: the images are too small for the max poolings.
+        UserError: the images are too small for this number of max poolings.
     """
     if min(input_shape[:2]) < 2 ** len(filters):
         size, groups = " x ".join(map(str, input_shape[:2])), len(filters)

@@ -1,6 +1,6 @@
 """Trains and tests one experiment, with exact resume.
 
-:func:`train` is the loop. It trains one network, alone or in a :class:`Lane` of a :class:`Program`.
+:func:`train` trains one network, alone or in a :class:`Lane` of a :class:`Program`.
 :func:`numerics` collects the facts that a run's exact results depend on.
 """
 

@@ -1,7 +1,7 @@
 """Writes and reads checkpoints in a local folder or at a URL that fsspec supports (``s3://...``).
 
-A reader sees the old checkpoint or the new one, never a part of a checkpoint. In a folder, the file
-is renamed when it is complete. An object store shows only complete uploads.
+A reader sees the old checkpoint or the new one, never a part of a checkpoint. In a local folder, a
+file gets its final name when it is complete. An object store shows only complete uploads.
 """
 
 import contextlib
@@ -34,7 +34,7 @@ def save(url: str, arrays: dict[str, np.ndarray], meta: dict[str, Any]) -> None:
         arrays: arrays by name.
         meta: any JSON value; :func:`load` returns exactly the same floats.
     """
-    # A checkpoint has a few MB. It is made in memory and written in one piece to any storage.
+    # A checkpoint has only a few MB. So it can be made in memory and written in one piece.
     buffer = io.BytesIO()
     members: dict[str, Any] = {"meta": np.frombuffer(json.dumps(meta).encode(), "uint8"), **arrays}
     np.savez(buffer, **members)
@@ -52,7 +52,7 @@ def write(url: str, content: bytes) -> None:
 
 
 def prepare(folder: str) -> str:
-    """Writes an empty file, to check that checkpoints can be written, and returns its URL.
+    """Checks that a folder can be written. Returns the URL of the empty file that it wrote.
 
     Raises:
         UserError: the file cannot be written.
@@ -72,7 +72,7 @@ def visible(url: str) -> bool:
 
 
 def load(url: str) -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:
-    """Reads a checkpoint without unpickling anything, or returns None if it does not exist.
+    """Reads a checkpoint without unpickling anything. Returns None if the file does not exist.
 
     Raises:
         UserError: the file is damaged or cannot be read.
@@ -96,7 +96,7 @@ def load(url: str) -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:
 
 
 def remove(url: str) -> None:
-    """Removes a file or a folder with all its files, if it exists."""
+    """Removes a file, or a folder with its files. Nothing happens if it does not exist."""
     system, path = url_to_fs(url)
     with contextlib.suppress(FileNotFoundError):
         system.rm(path, recursive=True)

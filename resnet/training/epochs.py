@@ -11,9 +11,9 @@ from resnet.network import augmentation
 from resnet.study import Augmentation, Experiment, Validation
 from resnet.training.steps import EVALUATION_BATCH, Batch
 
-# Each stream of random numbers has its own generator.
+# Each of these streams of random numbers has its own generator.
 _SHUFFLE, _AUGMENT, _VALIDATION_SHUFFLE, _VALIDATION_AUGMENT = 1, 2, 3, 4
-# Directions (rows, columns) in which an image's copies are shifted. The first stays in place.
+# Directions (rows, columns) in which an image's copies are shifted. The first copy is not shifted.
 _DIRECTIONS = np.array([(0, 0), (-1, 0), (1, 0), (0, -1), (0, 1)])
 
 
@@ -23,8 +23,8 @@ def split(
     """Splits n images into training and validation images and returns their positions, int32.
 
     ``ImageDataGenerator(validation_split=f)`` holds out the first ``int(f n)`` images for
-    validation. ``fit(validation_split=f)`` holds out the last ``n - int(n (1 - f))``. A random
-    subset takes the same share of each class in ``labels`` (n,).
+    validation. ``fit(validation_split=f)`` holds out the last ``n - int(n (1 - f))``. The subset
+    ``random`` has the same share of each class in ``labels`` (n,).
     """
     positions = np.arange(n, dtype="int32")
     if validation.subset == "first":
@@ -110,7 +110,7 @@ class Epochs:
         return list(_slices(order, transforms, size))[: self.steps]
 
     def _order(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
-        """Returns an epoch's training images in order: their positions (n,) and shifts (n, 2)."""
+        """Returns the positions (n,) and shifts (n, 2) of an epoch's training images, in order."""
         shuffle, images = self.experiment.training.shuffle, np.tile(self.train, self._ranges.copies)
         order = np.arange(len(images))
         if shuffle != "never":
@@ -135,7 +135,7 @@ class Epochs:
         return _slices(order, transforms, EVALUATION_BATCH)
 
     def _generator(self, epoch: int, stream: int) -> np.random.Generator:
-        # With a generator per epoch and stream, no draw depends on the number of earlier draws.
+        # Each epoch and stream has its own generator, so that no draw depends on earlier epochs.
         return np.random.default_rng([self.seed, epoch, stream])
 
     def _transforms(self, epoch: int, stream: int, moves: np.ndarray) -> np.ndarray | None:

@@ -1,9 +1,9 @@
 """Trains and tests one experiment, with exact resume.
 
 A run may be killed at any instant and started again on the same machine. Its weights, curves,
-learning rates and test accuracy then equal those of a run that was never killed, bit for bit. Every
-random draw comes from (seed, epoch, position) or from the checkpoint. After a resume, the callbacks
-get the figures of every epoch again.
+learning rates and test accuracy then equal those of a run that was never killed, bit for bit.
+Random numbers depend only on (seed, epoch, position), or the checkpoint has their generator's
+state. After a resume, the callbacks get the figures of every epoch again.
 """
 
 import contextlib
@@ -34,13 +34,13 @@ EVENT_SECONDS = 0.2
 
 @dataclass(frozen=True)
 class Outcome:
-    """A finished training.
+    """The result of a finished training.
 
     ``history`` has one dictionary per epoch: epoch (from 1), loss, accuracy, val_loss,
     val_accuracy, learning_rate, images_per_second, epoch_seconds, and time (Unix time of the
     epoch's end). ``best_epoch`` has the best value of early stopping's monitor, or of val_accuracy
     without early stopping. The weights of ``tested_epoch`` were tested. ``stopped_epoch`` is 0 if
-    early stopping did not trigger. Another run trained the first ``shared_epochs`` epochs.
+    early stopping did not end the training. Another run trained the first ``shared_epochs`` epochs.
     """
 
     network: keras.Model
@@ -82,7 +82,7 @@ def make_callbacks(training: Training, network: keras.Model) -> dict[str, Any]:
         if stop.ties == "last":
             higher = _mode(stop.monitor) == "max"
             callback.monitor_op = np.greater_equal if higher else np.less_equal
-            callback.min_delta *= 1 if higher else -1  # Keras expects this sign
+            callback.min_delta *= 1 if higher else -1  # the sign that Keras would set
     if reduce := training.reduce_lr_on_plateau:
         callbacks["reduce_lr_on_plateau"] = keras.callbacks.ReduceLROnPlateau(
             **reduce.model_dump(), mode=_mode(reduce.monitor)
@@ -99,7 +99,7 @@ def _schedule(training: Training) -> Any:
         return None
     settings = named.settings
     if named.name == "piecewise_constant":
-        # An experiment's value holds for epochs < boundary. Keras's holds for steps <= boundary.
+        # In an experiment, a value holds for epochs < boundary, and in Keras for steps <= boundary.
         settings["boundaries"] = [boundary - 1 for boundary in settings["boundaries"]]
     else:
         settings["initial_learning_rate"] = training.learning_rate
@@ -116,7 +116,7 @@ class _Trainer:
     After each epoch, the trainer writes a checkpoint. The checkpoint's name has the epoch's number
     and a digest of all learning rates so far. Runs of one trajectory share their checkpoints as
     long as their learning rates are equal. So the same code resumes a run and reuses another run's
-    training. It loads each checkpoint that exists and passes its figures to the callbacks.
+    training. This code loads the run's checkpoints and passes their figures to the callbacks.
     """
 
     def __init__(
@@ -134,7 +134,7 @@ class _Trainer:
         self.callbacks = make_callbacks(job.experiment.training, steps.network)
         self.history: events.History = []
         self.step = 0  # steps done in the current epoch
-        self.seconds = 0.0  # time spent on these steps
+        self.seconds = 0.0  # duration of these steps
         self.shared_epochs = 0  # epochs that another run trained
         self.saved_at = time.monotonic()
         self.numerics = numerics(steps.lanes)
@@ -170,9 +170,9 @@ class _Trainer:
     def save(
         self, record: dict[str, float] | None = None, running: list[np.ndarray] | None = None
     ) -> None:
-        """Writes a checkpoint within an epoch, or after an epoch with the figures ``record``.
+        """Writes a checkpoint. ``record`` has the epoch's figures, or is None within an epoch.
 
-        ``running`` has the running figures after the last training step, if validation has replaced
+        ``running`` has the metrics' values after the last training step, if validation has changed
         them in the network.
         """
         self.steps.pull()
@@ -210,10 +210,10 @@ class _Trainer:
         return meta
 
     def resume(self) -> dict[str, tuple[str, str]]:
-        """Loads every checkpoint of this trajectory and returns :attr:`events.Resumed.differs`."""
+        """Loads all checkpoints that fit this run, and returns :attr:`events.Resumed.differs`."""
         metas = []
-        # The callbacks get every epoch again, so that their counts are right. Keras's
-        # BackupAndRestore would restore the weights, but not the counts.
+        # The callbacks get every epoch again, because they count epochs. Keras's BackupAndRestore
+        # would restore the weights, but not these counts.
         while meta := self._load(".npz"):
             metas.append(meta)
             self.shared_epochs += meta["trained_by"] != self.job.experiment.hash()
@@ -244,7 +244,7 @@ class _Trainer:
         job, network, epoch, rate = self.job, self.network, len(self.history) + 1, self.rate
         logs = self._train()
         # After a stop during validation, the run resumes at the end of the last training step. So
-        # its checkpoint needs the running figures of training, which validation replaces.
+        # the checkpoint needs the metrics of training, which validation overwrites.
         running = [np.asarray(variable) for variable in network.metrics_variables]
         began = time.monotonic()
         logs |= self._validate(running)
@@ -315,9 +315,9 @@ def train(
 ) -> Outcome:
     """Trains one experiment, starting from its last checkpoint, and tests it once at the end.
 
-    ``folder`` is the path or URL of the checkpoints of this dataset, seed and
+    ``folder`` is the path or URL of a folder for checkpoints of this dataset, this seed and this
     :meth:`resnet.study.Experiment.trajectory`. ``should_stop`` is called between steps. ``make``
-    makes the compiled steps of the network, by default with :func:`make_steps`.
+    returns the network's :class:`Steps`. The default is :func:`make_steps`.
 
     Raises:
         Interrupted: ``should_stop`` returned True; a checkpoint was written.

@@ -12,17 +12,17 @@ from resnet import DETERMINISM
 from resnet.host import command_lines, machine, version
 from resnet.network import keras
 
-# These variables limit the instructions that a backend uses, or set how the backend computes.
+# These environment variables limit a backend's instruction sets, or set how the backend computes.
 _VARIABLES = {"tensorflow": ("ONEDNN_MAX_CPU_ISA", "TF_ENABLE_ONEDNN_OPTS"), "jax": ("XLA_FLAGS",)}
 
 
 def numerics(lanes: int = 1) -> dict[str, str]:
     """Returns the facts that a run's exact results depend on, by name.
 
-    For example, threads and instruction sets determine how sums are split. In the quick profile of
-    rung 1, the first epoch's loss is 1.569 with two threads and AVX-512, 1.604 with one thread,
-    and 1.527 with AVX2. ``threads`` counts the threads per operation. ``precision`` is the
-    precision of products. ``instruction_set`` names the processor's newest instruction set and the
+    For example, threads and instruction sets determine how sums are split. In the quick profile,
+    rung 1's first epoch has a loss of 1.569 with two threads and AVX-512. It is 1.604 with one
+    thread, and 1.527 with AVX2. ``threads`` counts the threads per operation. ``precision`` is that
+    of float32 products. ``instruction_set`` names the processor's newest instruction set and the
     variables that limit the backend's use of it.
     """
     backend = keras.backend.backend()
@@ -48,10 +48,10 @@ _code = functools.cache(version)
 
 @functools.cache
 def accelerator() -> Any:
-    """Returns JAX's device, or None on a CPU or with another backend.
+    """Returns JAX's accelerator, or None on a CPU or with another backend.
 
-    Keras sets and reads a network's hundreds of small arrays one by one. So arrays stay on the CPU
-    unless they are put on the device.
+    Keras sets and reads a network's hundreds of small arrays one by one. To keep this
+    fast, arrays stay on the CPU unless code puts them on the accelerator.
     """
     if keras.backend.backend() != "jax":
         return None
@@ -75,7 +75,7 @@ def _threads() -> int:
 
 
 def _tensorflow_gpu() -> dict[str, Any]:
-    """Returns the details of TensorFlow's first GPU; empty without a GPU or on another backend."""
+    """Returns details of TensorFlow's first GPU, or {} without a GPU or with another backend."""
     if keras.backend.backend() != "tensorflow":
         return {}
     import tensorflow as tf
@@ -93,7 +93,7 @@ def _device() -> str:
 
 
 def _precision() -> str:
-    """Returns the precision of float32 products. TF32 keeps 10 of the 23 bits of a mantissa."""
+    """Returns the precision of float32 matrix products. TF32 keeps 10 of a mantissa's 23 bits."""
     if device := accelerator():
         import jax
 
@@ -134,7 +134,7 @@ def _unused_gpu() -> str:
     if hidden or os.environ.get("JAX_PLATFORMS") == "cpu" or accelerator() or _tensorflow_gpu():
         return ""
     query = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
-    with contextlib.suppress(OSError, subprocess.SubprocessError):  # without a driver or device
+    with contextlib.suppress(OSError, subprocess.SubprocessError):  # there is no driver or GPU
         output = subprocess.check_output(query, text=True, timeout=10, stderr=subprocess.DEVNULL)  # noqa: S603
         return output.partition("\n")[0]
     return ""

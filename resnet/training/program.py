@@ -1,9 +1,9 @@
 """Compiled steps on JAX: one program trains several networks of the same shape, one per lane.
 
 A training step of the study's networks has hundreds of kernels, each too small to fill a GPU. So
-weights, optimizers, metrics and dropout states have a leading axis of lanes (``jax.vmap``). The
-images are stored once. Each lane has its own :class:`Steps` and thread. A run's exact
-results depend on the number of lanes, but never on the other lanes.
+weights, optimizers, metrics and dropout states have a leading axis of lanes (``jax.vmap``). All
+lanes share one copy of the images. Each lane has its own :class:`Steps` and thread. A run's exact
+results depend on the number of lanes, but never on what the other lanes train.
 """
 
 import threading
@@ -23,12 +23,12 @@ from resnet.training.numerics import accelerator
 from resnet.training.steps import EVALUATION_BATCH, Batch, Steps, TensorFlowSteps, look_up
 
 STEPS = 50
-"""Steps per call on an accelerator, which finishes a step before Python can call the next step."""
+"""Steps per call on an accelerator. It finishes a step before Python can start the next step."""
 PATIENCE = 5.0
-"""Seconds for which lanes wait for a missing lane."""
+"""Longest time in seconds that lanes wait for a missing lane."""
 
 Place = tuple[bool, int, int]
-"""A call's place in an epoch: whether it validates, and its first batch's number and length."""
+"""A call's place in an epoch: True if it validates, and its first batch's number and length."""
 
 
 @dataclass
@@ -42,9 +42,9 @@ class Program:
     """A compiled training step and a compiled validation step for several networks.
 
     One call serves all lanes that are at the same place of their epochs. The other lanes keep their
-    state. If lanes are at several places, the place after the last call's place comes first. So a
-    lane that joins waits until the other lanes reach its place. Lanes wait at most
-    ``PATIENCE`` for a missing lane, for example if its store cannot be reached.
+    state. If lanes are at different places, calls continue in order from the last call's place. So
+    a lane that joins waits until the other lanes reach its place. Lanes wait at most ``PATIENCE``
+    for a missing lane, for example for a lane whose store cannot be reached.
 
     Images are uint8 (n, height, width, channels), labels integer (n,). ``scale`` divides pixels.
     """
@@ -70,7 +70,7 @@ class Program:
         data = ops.convert_to_tensor(images, "uint8"), ops.one_hot(labels, classes)
         self._data = jax.device_put(data, accelerator())
         self._meeting = threading.Condition()
-        self._state: list[Any] = []  # values of variables, with a leading axis if lanes > 1
+        self._state: list[Any] = []  # values of variables, with an axis of lanes if lanes > 1
         self._fetched: tuple[list[Any], list[np.ndarray]] = [], []
         self._calls: dict[int, _Call] = {}
         self._awaited: set[int] = set()  # lanes of the last call
@@ -123,7 +123,7 @@ class Program:
             return metrics
 
         def compiled(one: Callable[[list, tuple], list]) -> Callable:
-            """Compiles one network's step, which returns a state or the last arrays of a state."""
+            """Compiles a network's step. ``one`` returns a state or the last arrays of a state."""
 
             def step(state: list, data: tuple[Any, Any], active: Any, at: Any, how: Any) -> list:
                 after = one(state, look_up(*data, at, how, self._scale, self._apply))
@@ -158,7 +158,7 @@ class Program:
         self._put, self.predict = put, predict
 
     def enter(self, lane: int, network: keras.Model, values: list[Any], sizes: list[int]) -> None:
-        """Sets a lane's initial state. The first lane also compiles the program."""
+        """Sets a lane's initial state. The first lane's call also compiles the program."""
         import jax
         import jax.numpy as jnp
 
@@ -182,7 +182,7 @@ class Program:
             self._state = state
 
     def get(self, lane: int) -> list[np.ndarray]:
-        """Copies a lane's state to the host. All lanes share one transfer per call."""
+        """Copies a lane's state to the host. Lanes share a transfer until the state changes."""
         import jax
 
         with self._meeting:
@@ -261,7 +261,7 @@ class Program:
 
 
 class Lane:
-    """A run's lane in a program. Calling it makes the run's :class:`Steps`."""
+    """A run's lane in a program. Calling the lane makes the run's :class:`Steps`."""
 
     def __init__(self, program: Program):
         self.program = program
@@ -280,7 +280,7 @@ class Lane:
 
 
 class _JaxSteps(Steps):
-    """Steps of a lane, whose variables are pushed to the program's state and pulled from it."""
+    """A lane's steps. They copy the network's variables to and from the program's state."""
 
     def __init__(self, network: keras.Model, experiment: Experiment, place: Lane, lane: int):
         super().__init__(network, experiment)
@@ -348,7 +348,7 @@ def make_steps(
 ) -> Steps:
     """Makes the :class:`Steps` of one network for the current backend.
 
-    Images are uint8 (n, height, width, channels), labels integer class indices (n,).
+    Images are uint8 (n, height, width, channels). Labels are integer class indices (n,).
     """
     return side_by_side([network], images, labels, experiment)[0]
 
@@ -356,7 +356,7 @@ def make_steps(
 def side_by_side(
     networks: Sequence[keras.Model], images: np.ndarray, labels: np.ndarray, experiment: Experiment
 ) -> list[Steps]:
-    """Makes the steps of networks as :func:`make_steps`; JAX has them in lanes of one program."""
+    """Makes the :class:`Steps` of several networks. On JAX, they are lanes of one program."""
     if keras.backend.backend() == "jax":
         classes, data = networks[0].output.shape[-1], experiment.data
         program = Program(images, labels, classes, data.pixel_scale, len(networks), data.fill_mode)

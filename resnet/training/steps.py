@@ -1,4 +1,4 @@
-"""Compiled training and evaluation steps; :mod:`resnet.training.program` has them for JAX.
+"""Compiled training and evaluation steps. Those for JAX are in :mod:`resnet.training.program`.
 
 Steps use Keras's own ``train_step`` and ``test_step``. The images stay on the network's device. A
 call passes only positions and transforms, and the compiled program looks up, scales and augments
@@ -21,19 +21,19 @@ EVALUATION_BATCH = 256
 SMALL, STEPS = 50e6, 100
 """A call makes 100 steps on TensorFlow if a batch needs fewer than 50e6 multiply-adds.
 
-A call takes 0.4 ms more than its steps. A step takes at least 50 ms with the study's networks, but
-only 0.1 ms with a dense network.
+Each call adds 0.4 ms to the time of its steps. A step takes at least 50 ms with the study's
+networks, but only 0.1 ms with a dense network.
 """
 
 Batch = tuple[np.ndarray, np.ndarray | None]
-"""Positions of images, int32 (n,), and transforms: float32 (n, 6), (n, 8), (n, 14) or None."""
+"""Positions of images, int32 (n,), and transforms for ``augmentation.apply`` (or None)."""
 
 
 class Steps:
     """Compiled steps of one network on one set of images.
 
     Args:
-        network: built network, which the constructor compiles.
+        network: uncompiled network. The constructor compiles it.
         experiment: settings of optimizer, loss, pixel scale and fill mode.
     """
 
@@ -57,7 +57,7 @@ class Steps:
             loss=smoothed if training.label_smoothing else "categorical_crossentropy",
             metrics=["accuracy"],
         )
-        # Loss, metrics and optimizer create variables on first use. Tracing must not create any.
+        # Loss, metrics and optimizer create variables on first use. This must precede tracing.
         some = ops.one_hot([0], network.output.shape[-1])
         network.compute_loss(y=some, y_pred=some)
         network.compute_metrics(None, some, some)
@@ -82,7 +82,7 @@ class Steps:
         raise NotImplementedError
 
     def test(self, batch: Batch, number: int) -> None:
-        """Adds the epoch's validation batch with this number to the running figures."""
+        """Adds validation batch ``number`` of an epoch to the running loss and accuracy."""
         raise NotImplementedError
 
     def pull(self) -> None:
@@ -104,7 +104,7 @@ class Steps:
 
 
 class TensorFlowSteps(Steps):
-    """Steps of one network on TensorFlow. For arguments see :func:`resnet.training.make_steps`."""
+    """Steps of one network on TensorFlow. :func:`make_steps` explains the arguments."""
 
     def __init__(
         self,
@@ -131,7 +131,7 @@ class TensorFlowSteps(Steps):
                 with tf.control_dependencies([*network.train_step(data).values()]):
                     return i + 1
 
-            # Like the steps of single calls, these steps run one after the other.
+            # The steps must run one after the other, as they do in separate calls.
             count = positions.shape[0]
             tf.while_loop(lambda i: i < count, one, [tf.constant(0)], parallel_iterations=1)
 
@@ -172,7 +172,7 @@ def look_up(
 def groups(batches: list[Batch], size: int, start: int = 0) -> Iterator[tuple[int, list[Batch]]]:
     """Groups an epoch's batches into calls of :meth:`Steps.train`, from batch ``start`` on.
 
-    A call ends at each multiple of ``size``, and all its batches have the same length.
+    Each multiple of ``size`` begins a new call. All batches of a call have the same length.
 
     Yields:
         The number of a call's first batch, and the call's batches.

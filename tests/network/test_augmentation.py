@@ -40,7 +40,7 @@ def test_affine_transforms_equal_those_of_image_data_generator(apply, drawn, sha
     images = np.random.default_rng(seed).random((len(drawn), *shape, channels), "float32")
     stacked = {key: np.array([d[key] for d in drawn]) for key in drawn[0]}
     ours = np.asarray(apply(images, augmentation.projective(stacked, shape)))
-    generator = ImageDataGenerator()  # by default bilinear, with the fill mode nearest
+    generator = ImageDataGenerator()  # by default bilinear, with fill mode nearest
     for image, own, single in zip(images, ours, drawn, strict=True):
         np.testing.assert_allclose(own, generator.apply_transform(image, single), atol=1e-3)
 
@@ -106,7 +106,7 @@ def test_cutout_sets_a_square_to_zero_anywhere_in_the_image(apply):
 
 
 @pytest.mark.parametrize("fill_mode", ["nearest", "constant", "reflect"])
-def test_both_operations_fill_pixels_outside_the_image_in_the_same_way(fill_mode):
+def test_apply_and_sample_fill_pixels_outside_the_image_in_the_same_way(fill_mode):
     ranges = Augmentation(rotation_range=40, width_shift_range=0.4, zoom_range=0.3)
     images = images_of(50)
     drawn = augmentation.draw(ranges, np.random.default_rng(0), 50, (7, 9))
@@ -117,7 +117,7 @@ def test_both_operations_fill_pixels_outside_the_image_in_the_same_way(fill_mode
 
 
 @pytest.mark.parametrize("shuffle", ["epoch", "once", "never"])
-def test_an_expanded_epoch_has_each_image_and_four_shifted_copies_of_it(shuffle):
+def test_expand_shifts_adds_four_shifted_copies_of_each_image(shuffle):
     changes = {"batch_size": 10, "shuffle": shuffle}
     e = experiment("01_template", data={"augmentation": {"expand_shifts": 1}}, training=changes)
     epochs = Epochs.make(e, 50, (7, 9), seed=1)
@@ -143,7 +143,7 @@ def test_an_expanded_epoch_has_each_image_and_four_shifted_copies_of_it(shuffle)
     assert ([p for p, *_ in orders[0][:40]] == epochs.train.tolist()) == (shuffle == "never")
 
 
-def test_the_random_subset_has_the_same_share_of_each_class_and_does_not_depend_on_the_seed():
+def test_the_random_validation_subset_is_stratified_and_the_same_for_all_seeds():
     labels = np.array([0] * 60 + [1] * 30 + [2] * 10)
     e = experiment("01_template", data={"validation": {"subset": "random", "fraction": 0.2}})
     first, other = (Epochs.make(e, 100, (7, 9), seed, labels) for seed in (0, 1))

@@ -64,7 +64,7 @@ def test_initial_weights_depend_on_the_seed_alone():
     assert not any(layer.bias.numpy().any() for layer in first.layers if hasattr(layer, "kernel"))
 
 
-def test_a_deeper_rung_keeps_the_initial_weights_of_the_layers_it_shares():
+def test_deeper_and_shallower_rungs_have_equal_initial_weights_in_shared_layers():
     shallow, deep = build("02_augmentation"), build("05_deeper_dropout")
     added = {layer.name for layer in deep.layers} - {layer.name for layer in shallow.layers}
     blocks = {f"stage{s}_block{b}" for s, b in ((2, 6), (2, 7), (3, 5), (3, 6), (4, 3))}
@@ -75,7 +75,7 @@ def test_a_deeper_rung_keeps_the_initial_weights_of_the_layers_it_shares():
 
 
 def step(layer, x, weight):
-    """Returns output, gradients and moving statistics of one training call."""
+    """Calls a layer in training. Returns its output, gradients and moving statistics."""
     import tensorflow as tf
 
     x = tf.Variable(x)
@@ -153,7 +153,7 @@ def sequence(kinds):
 
 @pytest.mark.parametrize("why", ELSEWHERE)
 @pytest.mark.parametrize("products", [False, True])
-def test_faster_layers_replace_only_layers_whose_results_they_reproduce(why, products):
+def test_a_faster_layer_replaces_a_stock_layer_only_if_the_results_are_equal(why, products):
     x = np.random.default_rng(0).normal(size=(8, 7, 7, 4)).astype("float32")
     plain = sequence(ELSEWHERE[why])
     ours = building.faster(plain)
@@ -167,7 +167,7 @@ def test_faster_layers_replace_only_layers_whose_results_they_reproduce(why, pro
 
 
 @pytest.mark.parametrize("name", ["02_augmentation", "vgg"])
-def test_stock_replaces_all_faster_layers_and_keeps_the_outputs(name):
+def test_a_stock_copy_has_no_faster_layers_and_equal_outputs(name):
     network = build(name)
     kinds = {type(layer) for layer in network.layers}
     assert {layers.Conv2D, layers.BatchNormalization} <= kinds
@@ -240,7 +240,7 @@ def test_initial_values_have_the_distribution_of_keras_s_initializer(initializer
         np.testing.assert_allclose(flat.T @ flat, np.eye(shape[-1]), atol=1e-6)
 
 
-def test_a_weight_that_no_seed_sets_is_a_user_error():
+def test_a_random_weight_without_a_seed_is_a_user_error():
     class Own(keras.layers.Layer):
         def build(self, shape):
             self.mine = self.add_weight(shape=(3,), initializer="random_normal", name="mine")
@@ -257,8 +257,8 @@ def test_a_weight_that_no_seed_sets_is_a_user_error():
         building.initialize(made(), 0, made)
 
 
-def test_values_of_an_unknown_initializer_are_seeded_and_its_layer_is_noted():
-    class Halved(keras.initializers.RandomNormal):  # has other values than the base class
+def test_an_unknown_initializer_is_seeded_and_the_notes_name_its_layer():
+    class Halved(keras.initializers.RandomNormal):  # halves the values of the base class
         def __call__(self, shape, dtype=None):
             return super().__call__(shape, dtype) / 2
 
@@ -276,7 +276,7 @@ def test_values_of_an_unknown_initializer_are_seeded_and_its_layer_is_noted():
     assert building.notes(networks[0]) == {"drawn_by_keras": "own"}
 
 
-def test_the_variance_in_lanes_is_accurate_if_the_mean_is_100_times_the_deviation():
+def test_normalize_computes_an_accurate_variance_if_the_mean_is_100_standard_deviations():
     x = np.random.default_rng(0).normal(10, 0.1, (32, 16, 16, 8)).astype("float32")
     gamma, beta = np.ones(8, "float32"), np.zeros(8, "float32")
     _, _, variance = layers._normalize(x, gamma, beta, np.float32(1e-3))

@@ -21,8 +21,8 @@ from resnet.training import make_steps, program
 
 REFERENCE = Path(__file__).parent / "reference.npz"
 # Only shallow networks have comparable gradients. With the template's 36 layers, gradients in
-# float32 and float64 differ by 0.7 to 1.8 %. They do so in stock Keras on TensorFlow, with this
-# project's layers, and on JAX.
+# float32 and float64 differ by 0.7 to 1.8 %. This holds for stock Keras on TensorFlow, for this
+# project's layers, and for JAX.
 CASES = {
     "template": ("02_augmentation", {}),
     "shallow": ("02_augmentation", {"identity_blocks": [1, 0, 0]}),
@@ -32,7 +32,7 @@ DEEP = {"template"}
 
 
 def values(case, make=make_steps):
-    """Returns the network's probabilities and its values after one training step."""
+    """Returns a network's probabilities, and its metrics and variables after one training step."""
     name, changes = CASES[case]
     experiment = change(Study.open().experiment(name), {"model": changes}, "test")
     network = build(experiment, (16, 16, 3), 10, seed=0)

@@ -105,12 +105,12 @@ def test_training_equals_keras_s_fit(case, tmp_path):
 
 
 @pytest.mark.parametrize(("ties", "tested"), [("first", 1), ("last", 4)])
-def test_ties_determines_which_of_equally_good_epochs_is_tested(ties, tested, tmp_path):
+def test_the_setting_ties_selects_one_of_several_best_epochs_for_testing(ties, tested, tmp_path):
     still = {"learning_rate": 1e-12, "optimizer": {"name": "sgd"}, "epochs": 4}
     stop = {"monitor": "val_accuracy", "patience": 9, "min_delta": 0.0}
     stop |= {"restore_best_weights": "always", "ties": ties}
     vgg = {"architecture": "vgg", "filters": [4], "convolutions": 1, "dense": [], "dropout": 0.0}
-    # Batch normalisation's statistics must not change either, so that all epochs are equal.
+    # With this momentum, the moving statistics stay the same, so that all epochs are equal.
     vgg["batch_norm_momentum"] = 1 - 1e-9
     e = experiment("01_template", model=vgg, training=still | {"early_stopping": stop})
     outcome = train(e, bars(), 0, str(tmp_path))

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import keras
 import pytest
 
-# The package exports a function with the same name.
+# A plain import would find the package's function of the same name.
 numerics = importlib.import_module("resnet.training.numerics")
 jax_only = pytest.mark.skipif(keras.backend.backend() != "jax", reason="JAX only")
 
@@ -23,7 +23,7 @@ jax_only = pytest.mark.skipif(keras.backend.backend() != "jax", reason="JAX only
         ("--xla_gpu_deterministic_ops=false", "--xla_gpu_deterministic_ops=false"),
     ],
 )
-def test_determinism_is_added_to_a_user_s_flags_unless_they_set_it(given, set_):
+def test_the_determinism_flag_is_added_unless_the_user_has_set_it(given, set_):
     environment = {key: value for key, value in os.environ.items() if key != "XLA_FLAGS"}
     process = subprocess.run(
         [sys.executable, "-c", "import resnet, os; print(os.environ['XLA_FLAGS'])"],
@@ -43,7 +43,7 @@ def test_the_precision_of_products_on_a_cpu_is_float32():
 
 @pytest.fixture
 def nvidia_smi(tmp_path, monkeypatch):
-    """Returns a function that replaces the program nvidia-smi by a script."""
+    """Returns a function that replaces the program nvidia-smi with a script."""
 
     def put(script):
         path = tmp_path / "nvidia-smi"
@@ -56,7 +56,7 @@ def nvidia_smi(tmp_path, monkeypatch):
     return put
 
 
-def test_one_line_warns_of_a_gpu_that_is_not_used(nvidia_smi, monkeypatch):
+def test_a_warning_of_one_line_names_a_gpu_that_is_not_used(nvidia_smi, monkeypatch):
     nvidia_smi("echo 'NVIDIA H200'; echo 'NVIDIA H200'")
     (line,) = numerics.device_warnings()
     assert "does not use this machine's GPU (NVIDIA H200)" in line
@@ -89,7 +89,7 @@ def gpu(monkeypatch, capability):
         ("7.0", None, None, "float32"),  # this GPU does not have TF32
     ],
 )
-def test_the_precision_of_products_on_a_gpu_follows_jax_and_nvidia_s_settings(
+def test_the_precision_of_products_on_a_gpu_follows_the_settings_of_jax_and_nvidia(
     monkeypatch, capability, chosen, override, told
 ):
     import jax

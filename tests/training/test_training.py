@@ -29,7 +29,7 @@ def test_the_split_and_the_batch_counts_equal_those_of_image_data_generator():
         flow = generator.flow(ids, batch_size=32, subset=subset, shuffle=False)
         held = np.concatenate([flow[i].ravel() for i in range(len(flow))])
         np.testing.assert_array_equal(held, ours)
-    # The study sets steps_per_epoch and validation_steps to n // 32.
+    # The study sets steps_per_epoch and validation_steps to the number of images // 32.
     assert epochs.steps == len(epochs.batches(0)) == 40_000 // 32 == 1250
     assert epochs.validation_images == 10_000 // 32 * 32 == 312 * 32
     looked_at = np.concatenate([positions for positions, _ in epochs.validation_batches(3)])
@@ -37,7 +37,7 @@ def test_the_split_and_the_batch_counts_equal_those_of_image_data_generator():
     assert set(looked_at) <= set(epochs.validation)
 
 
-def test_the_template_s_split_equals_that_of_fit():
+def test_rung_1_splits_the_images_as_keras_s_fit_does():
     n = 163  # not a multiple of the batch size
     network = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1, trainable=False)])
 
@@ -58,7 +58,7 @@ def test_the_template_s_split_equals_that_of_fit():
 
 
 @pytest.mark.parametrize("name", ["01_template", "02_augmentation"])
-def test_each_epoch_has_every_training_image_once_in_another_order(name):
+def test_each_epoch_has_every_training_image_once_in_a_new_order(name):
     epochs = Epochs.make(experiment(name), 200, (8, 8), seed=3)
     orders = [np.concatenate([p for p, _ in epochs.batches(epoch)]) for epoch in range(3)]
     for order in orders:
@@ -70,7 +70,7 @@ def test_each_epoch_has_every_training_image_once_in_another_order(name):
     assert not np.array_equal(np.concatenate([p for p, _ in other.batches(1)]), orders[1])
 
 
-def test_augmentation_differs_by_epoch_and_includes_validation_images():
+def test_augmentation_changes_every_epoch_and_applies_to_validation_images():
     epochs = Epochs.make(experiment("02_augmentation"), 200, (8, 8), seed=0)
     first, second = (np.concatenate([t for _, t in epochs.batches(e)]) for e in (0, 1))
     assert not np.array_equal(first, second)
@@ -140,7 +140,7 @@ def set_to(network, epoch):
 
 
 def keras_alone(callbacks, curve):
-    """Passes a curve to stock callbacks; returns rates, the last epoch and the final weight."""
+    """Passes a curve to Keras's callbacks. Returns rates, the epoch of the stop and a weight."""
     network, rates, stopped = small_network(), [], None
     network.stop_training = False
     for callback in callbacks:
@@ -270,7 +270,7 @@ def test_a_damaged_checkpoint_is_a_user_error(tmp_path_factory, compressed, dama
     except UserError as error:
         assert str(error).isprintable()
         assert "--fresh" in str(error)
-    else:  # the format does not use every bit, for example in time stamps
+    else:  # the damaged bit has no effect, for example in a time stamp
         np.testing.assert_array_equal(loaded["variable_0"], arrays["variable_0"])
         assert meta == {"history": [], "x": 0.1}
 
@@ -283,7 +283,7 @@ def test_a_checkpoint_with_a_pickle_is_refused(tmp_path):
 
 
 def test_resume_from_every_step_is_exact(dataset, tmp_path):
-    """The run has dropout, augmentation and both callbacks, and is stopped again and again."""
+    """The run has dropout, augmentation and both callbacks. It is stopped again and again."""
     callbacks = {"early_stopping": {"patience": 2}, "reduce_lr_on_plateau": {"patience": 1}}
     e = experiment("05_deeper_dropout", **SMALL, training={"epochs": 4} | callbacks)
     whole = train(e, dataset, 0, tmp_path / "whole")
@@ -298,8 +298,8 @@ def test_resume_from_every_step_is_exact(dataset, tmp_path):
     assert_same_outcome(whole, parts)
 
 
-def test_runs_of_one_trajectory_share_epochs_and_end_with_the_same_bits(dataset, tmp_path):
-    """Runs with more epochs, another monitor or a schedule share epochs until the rate drops."""
+def test_runs_of_one_trajectory_share_epochs_without_a_change_of_results(dataset, tmp_path):
+    """Runs may differ in epochs, monitor and schedule. They share epochs until a rate drops."""
 
     def of(epochs, monitor=None, schedule=False):
         stop = {"monitor": monitor, "patience": 9, "min_delta": 0, "restore_best_weights": "always"}
@@ -368,7 +368,7 @@ def test_early_stopping_ends_a_diverged_training(dataset, tmp_path, monitor):
 
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="TensorFlow only")
 @pytest.mark.parametrize("augmented", [False, True])
-def test_many_steps_per_call_equal_one_step_per_call(dataset, tmp_path, monkeypatch, augmented):
+def test_results_do_not_depend_on_the_steps_per_call(dataset, tmp_path, monkeypatch, augmented):
     data = {"augmentation": {"crop_padding": 1, "horizontal_flip": True} if augmented else None}
     e = experiment("02_augmentation", **SMALL, data=data, training={"epochs": 2, "batch_size": 8})
     monkeypatch.setattr(steps, "STEPS", 5)  # an epoch has three calls of 5 steps and one of 1 step
