@@ -1,4 +1,4 @@
-"""Commands in separate processes, their runs in MLflow, and the comparison of two runs."""
+"""Helpers that run commands in separate processes, and that read and compare their runs."""
 
 import os
 import re
@@ -61,12 +61,12 @@ def in_a_fresh_shell(line, folder):
 
 
 def printed(text, after):
-    """Returns the command at the end of the output's line that contains the text ``after``."""
+    """Returns the command that follows the text ``after`` on a line of the output."""
     return re.search(rf"{after}  ?(.+?)(?:  \(|$)", text, re.MULTILINE)[1]
 
 
 def record(uri, run, folder):
-    """Returns the curves, weights and predictions of a run, which must survive interruptions."""
+    """Returns the curves, weights and predictions of a run. No interruption may change them."""
     client = MlflowClient(uri)
     histories = {}
     for key in run.data.metrics:
@@ -84,7 +84,7 @@ def record(uri, run, folder):
 
 def model_of(run):
     tags = run.data.tags
-    rung = re.sub("[~+]", "_", tags["rung"])  # MLflow allows neither in a name
+    rung = re.sub("[~+]", "_", tags["rung"])  # MLflow does not allow these characters in a name
     return f"runs:/{run.info.run_id}/{rung}-seed{tags['seed']}"
 
 
@@ -118,7 +118,7 @@ def records_of(uri, tmp_path_factory):
 
 
 def ladder_arguments(image_folder):
-    # rung 1 has no augmentation and rung 2 has; the rate drops, and training may stop early
+    # only rung 2 augments images; the rate drops, and training may stop early
     return [
         "--ladder=1,2",
         f"--data={image_folder}",

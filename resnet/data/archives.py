@@ -17,13 +17,13 @@ from PIL import Image
 
 from resnet import UserError
 
-MAX_TOTAL_BYTES = 4 << 30  # of all files, because a small archive can contain any amount of data
+MAX_TOTAL_BYTES = 4 << 30  # for all files together, because a small archive can unpack to any size
 TOO_LARGE = f"its files have more than {MAX_TOTAL_BYTES:,} bytes in total"
 BATCHES = (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch")
 ARRAYS = ("x_train", "y_train", "x_test", "y_test")
 
 Progress = Callable[[str, int, int], None]  # takes a task, the amount done, the total (0: unknown)
-Arrays = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]  # those in ARRAYS
+Arrays = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]  # in the order of ARRAYS
 
 
 def unpack(path: Path, folder: str) -> None:
@@ -44,7 +44,7 @@ def _unpack_tar(path: Path, folder: str) -> None:
             raise ValueError(TOO_LARGE)
         archive.extractall(folder, filter="data")
         # tarfile treats a truncated or damaged header as the end, so images could be missing.
-        # Reading to the end also verifies the checksum of the compression.
+        # Reading the whole file also verifies the checksum of a compressed archive.
         stream = cast(BinaryIO, archive.fileobj)
         stream.seek(archive.offset)
         end = stream.read(1 << 20)
@@ -64,7 +64,7 @@ def read_published(path: Path) -> Arrays:
     with path.open("rb") as file:
         read = PUBLISHED.get(hashlib.file_digest(file, "sha256").hexdigest())
     if not read:
-        raise ValueError(f"{path.name} has a different SHA-256 from the published file")
+        raise ValueError(f"{path.name} has a different SHA-256 than the published file")
     return read(path)
 
 
@@ -77,9 +77,9 @@ def read_npz(path: Path) -> Arrays:
 
 
 def _batches(path: Path) -> Arrays:
-    """Reads the official CIFAR-10 archive: six pickled batches of rows of 3 x 32 x 32 bytes."""
+    """Reads the official CIFAR-10 archive: six pickled batches with 3 x 32 x 32 bytes per row."""
     files = _files(path)
-    with warnings.catch_warnings(action="ignore"):  # NumPy warns about pickles of older versions
+    with warnings.catch_warnings(action="ignore"):  # NumPy warns about pickles from older versions
         batches = [pickle.loads(files[name], encoding="bytes") for name in BATCHES]  # noqa: S301
     x = np.concatenate([batch[b"data"] for batch in batches]).reshape(-1, 3, 32, 32)
     y = np.concatenate([np.array(batch[b"labels"], np.uint8) for batch in batches])
@@ -117,7 +117,7 @@ def _files(path: Path) -> dict[str, bytes]:
         return {PurePosixPath(name).name: file.read() for name, file in opened if file}
 
 
-PUBLISHED = {  # functions that read known files, by SHA-256; no other file is unpickled
+PUBLISHED = {  # the SHA-256 of each published file selects its reader; no other file is unpickled
     "6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce": _batches,
     "141f061ffa2f5e41adf9f7f13f2b40243340f4ea111205187afe18d0f3dbf9fb": _sheets,
     "731c5ac602752760c8e48fbffcf8c3b850d9dc2a2aedcf2cc48468fc17b673d1": read_npz,

@@ -29,16 +29,16 @@ TIMEOUT = 15  # seconds without an answer
 PACKAGE_TIMEOUT = 900  # seconds for a whole package of up to 139 MB
 
 Fetch = Callable[[Path, Progress], Path]
-"""Takes an empty folder for a download, and returns the path of a file that might not exist."""
+"""Takes an empty folder for downloads. Returns the path of the file, even if none exists."""
 
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """Images, uint8 in 0..255, shape (n, height, width, channels), and labels, uint8, shape (n,).
+    """Images (uint8, shape (n, height, width, channels)) and labels (uint8, shape (n,)).
 
-    Images have one or three channels. Labels are indices into ``classes``. ``name`` is a name in
-    ``NAMED`` if the images are exactly that dataset, or else the stem of the folder or archive.
-    ``source`` is an absolute path, or names the origin of the images.
+    Images have one or three channels. Labels are indices into ``classes``. ``name`` is the key
+    of a known dataset in ``NAMED``, or otherwise the stem of the folder or archive. ``source`` is
+    an absolute path, or the name of an origin such as ``Keras's copy``.
     """
 
     name: str
@@ -64,9 +64,9 @@ class Dataset:
 
 
 class Source(NamedTuple):
-    """A dataset known by name, and the origins of its file, which are tried in order.
+    """A dataset known by name. The origins of its file are tried in order.
 
-    ``shape`` is the shape of the training images. ``home`` is the address of a file for ``--data``.
+    ``shape`` is that of the training images. At ``home``, users can download a file for ``--data``.
     """
 
     title: str
@@ -74,7 +74,7 @@ class Source(NamedTuple):
     shape: tuple[int, ...]
     classes: tuple[str, ...]
     home: str = ""
-    origins: dict[str, Fetch] = {}  # noqa: RUF012 - a bundled dataset has none
+    origins: dict[str, Fetch] = {}  # noqa: RUF012 - a bundled dataset has no origins
 
 
 def load(
@@ -85,7 +85,7 @@ def load(
 ) -> Dataset:
     """Loads a dataset by name or from a path.
 
-    ``data`` is a name in ``NAMED``, or the path of an image folder, of its archive, or of a
+    ``data`` is a name in ``NAMED``, or the path of an image folder, an archive of one, or a
     file in ``archives.PUBLISHED``. A folder named cifar10 needs the path ``./cifar10``.
     ``folders.read`` describes ``note`` and ``test_fraction``. A UserError says why data is refused.
     """
@@ -131,7 +131,7 @@ def _digits() -> Arrays:
     digits = load_digits()
     x = np.rint(digits.images * (255 / 16)).astype(np.uint8)[..., None].repeat(3, axis=-1)
     y = digits.target.astype(np.uint8)
-    # every fifth image is a test image, so both parts span the dataset, whatever its order
+    # every fifth image is a test image, so both parts contain images from the whole dataset
     test = np.arange(len(y)) % 5 == 4
     return x[~test], y[~test], x[test], y[test]
 
@@ -175,7 +175,7 @@ def _kept_by_keras(pattern: str, _: Path, progress: Progress) -> Path:
 
 def _download(url: str, folder: Path, progress: Progress) -> Path:
     path = folder / url.rpartition("/")[2]
-    answer = urllib.request.urlopen(url, timeout=TIMEOUT)  # noqa: S310 - an address of NAMED
+    answer = urllib.request.urlopen(url, timeout=TIMEOUT)  # noqa: S310 - an address in NAMED
     with answer, path.open("wb") as file:
         size = int(answer.headers.get("Content-Length", 0))
         while chunk := answer.read(1 << 18):

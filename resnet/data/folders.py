@@ -35,19 +35,19 @@ Content = tuple[tuple[str, ...], *Arrays]  # class names and the arrays
 
 
 def read(folder: Path, progress: Progress, note: Note, test_fraction: float | None) -> Content:
-    """Reads class names, images and labels from a folder, or from the only folder in it.
+    """Reads class names, images and labels from a folder, or from its only subfolder.
 
-    Images are in the natural order of their file names across classes (``2.jpg`` before
-    ``10.jpg``). So numbered file names keep the original order of the images.
+    The images of all classes are sorted together by file name, in natural order (``2.jpg``
+    before ``10.jpg``). So numbered file names keep the original order of the images.
 
     Args:
         folder: contains train/<class>/ and test/<class>/, or only <class>/.
         progress: takes the number of decoded images.
-        note: takes lines about ignored files, transparent images, and images in both parts.
+        note: takes lines on ignored files, transparent images, and images in both train and test.
         test_fraction: share of test images, drawn with seed 0, if the folder has only <class>/.
 
     Raises:
-        UserError: the folder contains no such images, or an image that cannot be used.
+        UserError: the folder has another structure, or contains an image that cannot be used.
         OSError: a folder cannot be read.
     """
     inner = _folders(folder)  # in archives, one folder often contains all others
@@ -121,7 +121,7 @@ def _files(folder: Path) -> Iterator[Path]:
             yield from _files(path)
         elif path.is_file():
             yield path
-        else:  # the system stops following circular links
+        else:  # a circular link is neither, because the system stops following it
             name = str(path)[-90:]
             raise UserError(f"{name!r} is a broken or circular link, or not a file; remove it")
 
@@ -142,7 +142,7 @@ def _list(note: Note, subject: str, folder: Path, paths: Iterable[Path]) -> None
 
 
 def _decoded(folder: Path, paths: list[Path], progress: Progress, note: Note) -> np.ndarray:
-    """Decodes images, which must have the same size, to RGB, uint8 (n, height, width, 3)."""
+    """Decodes images of equal size to RGB. Returns uint8, shape (n, height, width, 3)."""
     width, height = _decode(folder, paths[0]).size
     x = np.empty((len(paths), height, width, 3), np.uint8)
     transparent = []
@@ -164,7 +164,7 @@ def _decoded(folder: Path, paths: list[Path], progress: Progress, note: Note) ->
 def _decode(folder: Path, path: Path) -> Image.Image:
     """Decodes an image to RGBA, and rotates it as its EXIF data says."""
     try:
-        # Pillow warns about images that are refused below, or that it can decode nevertheless.
+        # Pillow warns about images that are refused below, and about images that it can decode.
         with warnings.catch_warnings(action="ignore"), Image.open(path, formats=FORMATS) as image:
             # checked before decoding, because a small file can contain a huge image
             if max(image.size) > MAX_SIDE:
@@ -179,7 +179,7 @@ def _decode(folder: Path, path: Path) -> Image.Image:
             if (frames := getattr(image, "n_frames", 1)) > 1:
                 raise ValueError(f"{frames} frames; save one of them as an image")
             image.load()
-            with suppress(Exception):  # broken EXIF data rotates nothing
+            with suppress(Exception):  # an image with broken EXIF data is not rotated
                 ImageOps.exif_transpose(image, in_place=True)
             return image.convert("RGBA")
     except Exception as broken:  # a broken image may raise anything
@@ -189,7 +189,7 @@ def _decode(folder: Path, path: Path) -> Image.Image:
 
 
 def stratified(labels: np.ndarray, fraction: float) -> np.ndarray:
-    """Draws the same share of each class with seed 0, rounded to whole images, as bool (n,)."""
+    """Draws the same (rounded) share of each class with seed 0. Returns a mask, bool (n,)."""
     drawn = np.zeros(len(labels), bool)
     for label in np.unique(labels):
         own = np.random.default_rng([0, label]).permutation(np.flatnonzero(labels == label))

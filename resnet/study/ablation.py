@@ -1,4 +1,4 @@
-"""Derives the experiments of ``ladder ablate`` from the experiments in a study's files."""
+"""Derives the experiments for ``ladder ablate`` from a study's own experiments."""
 
 from collections.abc import Callable, Iterable
 from itertools import chain, combinations, pairwise
@@ -11,10 +11,10 @@ from resnet.study.study import select
 
 
 def factors(before: Experiment, after: Experiment) -> dict[str, Any]:
-    """Returns the factors that a step from one rung to the next changes, with their new values.
+    """Returns the factors in which two experiments differ, with their values in ``after``.
 
-    A factor is a key of two parts, such as ``training.epochs``. If the step changes the
-    architecture, the whole block ``model`` is one factor.
+    A factor is a key of two parts, such as ``training.epochs``. If the architectures differ, the
+    whole block ``model`` is one factor.
     """
     old, new = (e.model_dump(include={"model", "data", "training"}) for e in (before, after))
     found: dict[str, Any] = {}
@@ -27,9 +27,9 @@ def factors(before: Experiment, after: Experiment) -> dict[str, Any]:
 
 
 def subset(before: Experiment, after: Experiment, chosen: Iterable[str]) -> Experiment:
-    """Returns the experiment that changes only the chosen factors of a step.
+    """Returns ``before`` with the values that ``after`` gives to the chosen factors.
 
-    An empty choice gives ``before`` and all factors give ``after``, so existing runs are reused.
+    With no factor the result is ``before``, and with all factors ``after``, to reuse their runs.
     Any other experiment has a name like ``04_lr_schedule~epochs+early_stopping``.
     """
     values = factors(before, after)
@@ -44,7 +44,7 @@ def subset(before: Experiment, after: Experiment, chosen: Iterable[str]) -> Expe
         tree[section] = tree[section] | {name: values[key]} if name else values[key]
     assumed = {
         key: reason
-        for experiment in (before, after)  # each reason stays with its value
+        for experiment in (before, after)  # a reason comes from the experiment that gives the value
         for key, reason in experiment.assumed.items()
         if any(f"{key}.".startswith(f"{factor}.") for factor in chosen) == (experiment is after)
     }
@@ -55,7 +55,7 @@ def subset(before: Experiment, after: Experiment, chosen: Iterable[str]) -> Expe
 
 
 def subsets(before: Experiment, after: Experiment) -> dict[frozenset[str], Experiment]:
-    """Returns the experiments of all subsets of a step's factors, beginning with the empty set."""
+    """Returns an experiment for each subset of the factors, beginning with the empty subset."""
     keys = list(factors(before, after))
     return {
         frozenset(chosen): subset(before, after, chosen)
@@ -65,9 +65,9 @@ def subsets(before: Experiment, after: Experiment) -> dict[frozenset[str], Exper
 
 
 def alternatives(experiment: Experiment) -> dict[tuple[str, str], Experiment]:
-    """Returns one experiment per alternative to an assumed value, by (key, reason).
+    """Returns an experiment for each alternative value of an assumed key, by (key, reason).
 
-    Each name is like ``01_template~epochs=50``. A value that is not allowed raises a UserError.
+    Experiments get names like ``01_template~epochs=50``. An invalid value raises a UserError.
     """
     found = {}
     for key, values in experiment.alternatives.items():
@@ -86,10 +86,10 @@ def alternatives(experiment: Experiment) -> dict[tuple[str, str], Experiment]:
 def derived(text: str, names: list[str], load: Callable[[str], Experiment]) -> list[Experiment]:
     """Returns the experiments that ``ladder ablate`` trains, without duplicates.
 
-    ``text`` selects, among the ``names`` of all experiments, the rungs whose steps are taken apart.
-    If it is ``assumed``, all experiments with alternatives are varied. ``load`` resolves a name.
-    Experiments that have a file come first, so the ladder is trained before its parts.
-    If no step leads to a selected rung, a UserError names the rung.
+    ``names`` lists all experiments, and ``load`` resolves a name. If ``text`` selects rungs, each
+    rung adds its :func:`subsets`. If ``text`` is ``assumed``, all :func:`alternatives` are added.
+    Experiments that have a file come first, so rungs are trained before derived experiments.
+    If no rung precedes a selected rung, a UserError names the selected rung.
     """
     if text == "assumed":
         groups = [[e, *alternatives(e).values()] for e in map(load, names) if e.alternatives]

@@ -14,7 +14,7 @@ _LONGEST, _DEEPEST = 64_000, 20  # characters, and levels of nested blocks
 _CORE_SCHEMA = {
     "null": "~|null|Null|NULL|",
     "bool": "true|True|TRUE|false|False|FALSE",
-    # with at most 200 digits, pydantic can convert the number to a float and check its bounds
+    # at most 200 digits, so that pydantic can convert the number to a float and check bounds
     "int": "[-+]?[0-9]{1,200}|0o[0-7]{1,200}|0x[0-9a-fA-F]{1,200}",
     "float": r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)"
     r"|\.(nan|NaN|NAN)",
@@ -57,7 +57,7 @@ class _Loader(yaml.SafeLoader):
 
 
 class Dumper(yaml.SafeDumper):
-    """Writes text in quotes if YAML 1.1 or 1.2 would otherwise not read it as text."""
+    """Writes text in quotes if YAML 1.1 or 1.2 would read the bare text as another type."""
 
 
 _Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
@@ -78,7 +78,7 @@ def short_repr(value: object) -> str:
 
 
 def read_text(path: Path) -> str:
-    """Reads a text file in UTF-8; if this fails, a UserError names the file."""
+    """Reads a UTF-8 text file; if this fails, a UserError names the file."""
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -96,7 +96,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
 def sweep(text: str) -> list[str]:
     """Splits a ``--set`` override such as ``key=4,8`` into ``key=4`` and ``key=8``.
 
-    The spelling of values is kept. A text without a YAML list of two or more values is not split.
+    Each value keeps its spelling. Only a list of at least two YAML values is split.
     """
     key, _, values = text.partition("=")
     within = f"[{values}]"

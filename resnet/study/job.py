@@ -1,4 +1,4 @@
-"""Jobs to train, and the keys that identify the runs of jobs."""
+"""Jobs, and the keys that identify their runs."""
 
 import hashlib
 import re
@@ -10,13 +10,13 @@ from resnet.study.schema import Experiment
 
 @dataclass(frozen=True)
 class Job:
-    """One experiment with one seed, to be trained."""
+    """An experiment and a seed that are to be trained."""
 
     experiment: Experiment
     seed: int
     profile: str = "full"
     modified: str = ""  # the --set overrides
-    varied: str = field(default="", compare=False)  # overrides that differ within a sweep
+    varied: str = field(default="", compare=False)  # overrides that jobs of a sweep do not share
 
     @property
     def row(self) -> str:  # the same for all seeds of an experiment
@@ -36,7 +36,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Key:
-    """The tags that identify a run; each field has the name of its tag."""
+    """The tags that identify a run. Each field is named like its tag."""
 
     rung: str
     title: str
@@ -65,7 +65,7 @@ class Key:
     @property
     def same(self) -> dict[str, str]:
         """The tags by which an existing run of the same job is found."""
-        # Equal settings give the same run, so the names of rung and profile are left out.
+        # Names do not change the results of a run, so those of rung and profile are left out.
         names = ("config_hash", "dataset_fingerprint", "seed", "backend", "modified")
         return {name: getattr(self, name) for name in names}
 
@@ -97,7 +97,7 @@ class Key:
 
 
 def group(dataset: str, profile: str, modified: str) -> str:
-    """Returns a name for comparable runs, such as ``digits · quick``; ``full`` is left out."""
+    """Returns a name like ``digits · quick`` for comparable runs, without the profile ``full``."""
     return " · ".join(filter(None, (dataset, profile if profile != "full" else "", modified)))
 
 

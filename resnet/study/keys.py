@@ -25,7 +25,7 @@ _BOUNDS = {
     **{"maximum": "at most", "exclusiveMaximum": "below"},
     **{"minLength": "of at least", "maxLength": "of at most"},
 }
-# Sentences in Keras's docstrings that only repeat the type or the default.
+# Matches sentences of Keras's docstrings that only repeat a type or a default.
 _TYPED = re.compile(
     r"(an? )?(python|float|bool|boolean|int)[^.]{0,30}\.$|.*\b(callable|defaults)\b|when none",
     re.IGNORECASE,
@@ -105,9 +105,9 @@ def words(node: JsonSchema, root: JsonSchema | None = None) -> str:
 
 
 def _place(location: tuple, root: JsonSchema) -> tuple[list[str], JsonSchema]:
-    """Returns the keys that lead to the location of a pydantic error, and the schema found there.
+    """Returns the keys in the location of a pydantic error, and the schema at that location.
 
-    Parts of the location that name members of unions are not keys and are left out.
+    A location may also name members of unions. These names are not keys, and are left out.
     """
     path, node = [], root
     for part in location:
@@ -132,12 +132,12 @@ def validate(model: type[M], tree: Any, source: str, above: str = "") -> M:
 def explain(
     source: str, error: ValidationError, model: type[BaseModel], above: str = ""
 ) -> UserError:
-    """Describes pydantic's first error in one line with source, key, value and allowed values.
+    """Describes one of pydantic's errors in a line, with source, key, value and allowed values.
 
     If only a block of the source was validated, ``above`` is the block's key.
     """
     root = model.model_json_schema()
-    # a misspelled key gives two errors, an unknown and a missing key; the first helps more
+    # a misspelled key is reported as unknown and as missing; the first report helps more
     first = min(error.errors(), key=lambda error: error["type"] != "extra_forbidden")
     kind, value = first["type"], short_repr(first["input"])
     path, node = _place(first["loc"], root)

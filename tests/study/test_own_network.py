@@ -1,4 +1,4 @@
-"""A study's own network, and optimizers and schedules of Keras, need only the study's files."""
+"""A study can define its own networks, and can use Keras's optimizers and schedules."""
 
 import hashlib
 import inspect
@@ -71,7 +71,7 @@ def study(tmp_path):
     return written(tmp_path / "mine")
 
 
-def test_the_parameters_of_the_network_function_are_the_settings(study):
+def test_the_parameters_of_a_network_function_are_settings_of_the_model(study):
     e = study.experiment("01_basic")
     assert e.model.settings == {"width": 8, "blocks": 1, "final": "softmax"}
     assert e.model.code_sha256 == hashlib.sha256(NETWORKS.encode()).hexdigest()
@@ -88,7 +88,7 @@ def test_the_parameters_of_the_network_function_are_the_settings(study):
         assert told in str(error.value)
 
 
-def test_the_network_file_is_part_of_the_hashes_of_experiments_that_use_it(study):
+def test_a_change_of_the_network_file_changes_the_hashes_of_experiments_that_use_it(study):
     before = study.experiment("01_basic")
     (study.folder / "networks.py").write_text(NETWORKS.replace("ReLU", "ELU"))
     after = study.experiment("01_basic")
@@ -127,7 +127,7 @@ def test_layers_of_keras_are_replaced_by_equal_layers_of_the_project(study):
         type(layer).__module__.startswith("keras") for layer in building.stock(network).layers
     )
     kernel = next(layer.kernel for layer in network.layers if layer.name == "stem")
-    assert np.std(kernel) == pytest.approx(np.sqrt(2 / 27), rel=0.2)  # He's
+    assert np.std(kernel) == pytest.approx(np.sqrt(2 / 27), rel=0.2)  # deviation of he_normal
 
 
 def test_layers_of_nested_networks_are_regularised_and_replaced_too(tmp_path):
@@ -142,9 +142,9 @@ def test_layers_of_nested_networks_are_regularised_and_replaced_too(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["channel", "pixel"])
-def test_images_are_standardized_as_keras_s_layer_does(study, kind):
+def test_standardized_images_equal_those_of_keras_s_normalization_layer(study, kind):
     dataset = bars()
-    dataset.x_train[:, 0, 0] = 0  # a pixel that never changes
+    dataset.x_train[:, 0, 0] = 0  # a pixel that is the same in all images
     e = study.experiment("01_basic", overrides=[f"data.standardize={kind}"])
     network = build(e, (8, 8, 3), 4, 0, dataset.x_train)
     plain = build(study.experiment("01_basic"), (8, 8, 3), 4, 0)
@@ -164,7 +164,7 @@ def test_images_are_standardized_as_keras_s_layer_does(study, kind):
     assert building.multiply_adds(network) == building.multiply_adds(plain) > 0
 
 
-def test_runs_of_an_own_network_resume_exactly_and_can_be_restored(study, empty, tmp_path):
+def test_runs_of_a_study_s_own_network_resume_exactly_and_can_be_restored(study, empty, tmp_path):
     dataset, e = bars(), study.experiment("01_basic")
     whole = train(e, dataset, 0, str(tmp_path / "whole"))
     assert [round(r["learning_rate"], 6) for r in whole.history] == [0.1, 0.1, 0.01, 0.001]
@@ -189,7 +189,7 @@ def test_runs_of_an_own_network_resume_exactly_and_can_be_restored(study, empty,
     assert model.name in ("mine-bars", "mine")
 
 
-def test_the_settings_read_from_keras_s_source_match_the_optimizers_constructors():
+def test_the_settings_of_optimizers_match_the_parameters_of_keras_s_constructors():
     for name, schema in signatures.of_keras("optimizers").items():
         kind = signatures.keras_class(keras.optimizers, name)
         theirs = inspect.signature(kind.__init__).parameters

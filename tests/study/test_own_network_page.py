@@ -20,8 +20,8 @@ COMMANDS = [
     if line.startswith("    ") and (".venv" in line or "KERAS" in line)
 ]
 LADDER = [words[1:] for words in COMMANDS if words[0].endswith("ladder")]
-PAPER = {3: 0.27, 5: 0.46, 7: 0.66}  # millions of parameters by blocks per stage, from table 6
-# replacements without which training takes hours
+PAPER = {3: 0.27, 5: 0.46, 7: 0.66}  # blocks per stage, and millions of parameters as in table 6
+# replacements that shorten training, which would take hours
 SHORT = {"epochs: 182": "epochs: 1", "[91, 136]": "[1, 2]"}
 SHORT |= {"blocks: 3}": "blocks: 1}", "blocks: 5}": "blocks: 2}"}
 
@@ -38,7 +38,7 @@ def test_the_networks_have_as_many_parameters_as_in_the_paper(tmp_path):
         assert count / 1e6 == pytest.approx(millions, abs=0.005)
 
 
-def test_the_commands_work_and_the_served_model_predicts_as_the_tested_model(
+def test_the_commands_work_and_the_registered_model_predicts_the_same_classes(
     here, command, image_folder
 ):
     images = {"cifar10\n": f"squares\ndata: {image_folder}\n"}

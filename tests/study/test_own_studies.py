@@ -1,6 +1,6 @@
-"""Plans, reports, error messages and printed commands of own studies, even of unusual ones.
+"""A user's own study, even an unusual one, gets correct plans, reports, errors and commands.
 
-Most runs are made up, because training is not what is tested.
+Most runs are made up, because training is not tested here.
 """
 
 import html
@@ -51,7 +51,7 @@ def study_of(folder, files):
 
 
 def written(folder, rungs=3, epochs=2, dataset="tiny", **claims):
-    """Writes a study of a baseline and up to three rungs; ``claims`` go into its claims.yaml."""
+    """Writes a study with a baseline and up to three rungs; ``claims`` are keys of claims.yaml."""
     training = RUNG["training"] | {"epochs": epochs}
     ladder = {
         "01_a": RUNG | {"title": "First", "training": training},
@@ -81,9 +81,9 @@ def changed(study, name="study", **changes):
 
 
 def make_up_runs(study, folder):
-    """Stores made-up runs of all experiments with two seeds, on images named tiny."""
+    """Stores made-up runs with seeds 0 and 1 for each experiment, on images named tiny."""
     store = Store(folder, study.name)
-    (folder / "path" / "of" / "tiny").mkdir(parents=True)  # the path of the images in the runs
+    (folder / "path" / "of" / "tiny").mkdir(parents=True)  # the made-up runs name this path
     for number, name in enumerate(study.files):
         experiment = study.experiment(name)
         history = curve(experiment.training.epochs, 0.6, 0.55 + 0.01 * number)
@@ -146,7 +146,7 @@ def test_mistakes_in_the_claims_are_reported_before_training(here, tmp_path, cha
     assert not (tmp_path / "checkpoints").exists()
 
 
-def test_the_claims_file_needs_no_more_than_the_number_of_seeds(here, tmp_path):
+def test_the_claims_file_only_needs_the_number_of_seeds(here, tmp_path):
     study = written(tmp_path / "mine")
     study.claims.write_text("seeds: 2\n")
     statements = analysis.load_statements(Study.open(study.folder))
@@ -156,14 +156,14 @@ def test_the_claims_file_needs_no_more_than_the_number_of_seeds(here, tmp_path):
     assert process.returncode == 2 and "tolerance: is missing" in process.err
 
 
-def test_a_lead_needs_another_step_to_compare_with(here, tmp_path):
+def test_a_claim_about_the_largest_gain_needs_at_least_three_rungs(here, tmp_path):
     study = written(tmp_path / "mine", rungs=2, published={}, claims=[LEAD])
     process = here("plan", "all", "--experiments", study.folder, "--data", "digits")
     assert process.returncode == 2
     assert "claim lead: there is no other step to compare with" in process.err
 
 
-def test_an_alternative_that_is_not_allowed_is_reported_before_training(here, tmp_path):
+def test_an_invalid_alternative_value_is_reported_before_training(here, tmp_path):
     alternatives = {"training.epochs": [{"value": -1, "reason": "none"}]}
     assumed = {"training.epochs": "not stated"}
     study = written(tmp_path / "mine")
@@ -215,7 +215,7 @@ def test_every_command_in_output_and_reports_is_valid(here, command, image_folde
         ({"data": "/images/tiny"}, "/images/tiny"),
     ],
 )
-def test_images_come_from_the_study_unless_profile_or_option_name_others(tmp_path, data, images):
+def test_images_come_from_the_study_unless_a_profile_or_option_names_others(tmp_path, data, images):
     study = changed(written(tmp_path / "mine"), **data)
     profile = {"description": "few images", "data": "digits", "changes": {}}
     study_of(study.folder, {"profiles/quick": profile})
@@ -225,17 +225,17 @@ def test_images_come_from_the_study_unless_profile_or_option_name_others(tmp_pat
 
 
 @pytest.mark.parametrize("data", ["", 3, "a\x1b[31m"])
-def test_a_study_with_an_invalid_path_of_images_is_refused_in_one_line(tmp_path, data):
+def test_an_invalid_path_of_images_in_a_study_gives_an_error_of_one_line(tmp_path, data):
     study = written(tmp_path / "mine")
     with pytest.raises(UserError, match=r"study\.yaml: data: ") as caught:
         changed(study, data=data)
     assert str(caught.value).isprintable()
 
 
-def test_commands_need_no_data_option_if_the_study_names_images_and_split(here, tmp_path):
+def test_commands_need_no_data_option_if_study_yaml_names_the_images(here, tmp_path):
     study = written(tmp_path / "mine", published={})
     squares(tmp_path / "squares")
-    (tmp_path / "squares" / "train").rename(study.folder / "tiny")  # a folder of classes
+    (tmp_path / "squares" / "train").rename(study.folder / "tiny")  # contains a folder per class
     study = changed(study, data="tiny")
     refused = here("plan", "1", "--experiments", study.folder)
     assert refused.returncode == 2
@@ -255,7 +255,7 @@ def test_commands_need_no_data_option_if_the_study_names_images_and_split(here, 
 
 
 def commands(*texts, page=""):
-    """Returns every command of the project in texts and in a page, as it is shown there."""
+    """Returns every command of the project that the texts or the page show."""
     lines = [line for text in texts for line in text.splitlines()]
     shown = re.findall(r'data-copy="([^"]+)"|<code>(.+?)</code>', page)
     lines += [html.unescape(copied or code) for copied, code in shown]
@@ -275,6 +275,6 @@ def parsed(line, folder):
     context = group.commands[name].make_context(name, rest, resilient_parsing=False)
     for option in ("experiments", "data"):
         value = context.params.get(option)
-        # records contain no images, so their commands contain a placeholder for the path
+        # a record contains no images, so its commands have a placeholder for the images' path
         if value and value != "digits" and not str(value).startswith("PATH-OF-"):
             assert (folder / value).exists(), line

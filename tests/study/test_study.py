@@ -68,7 +68,7 @@ def test_the_rungs_have_the_values_that_the_study_states(key, values):
     assert [RUNGS[name].flat().get(key) for name in NAMES[:5]] == values
 
 
-def test_resolved_yaml_loads_to_the_same_experiment(tmp_path):
+def test_an_experiment_is_the_same_after_writing_and_loading(tmp_path):
     for name, experiment in RUNGS.items():
         tree = yaml.safe_load(experiment.to_yaml())
         assert tree.pop("name") == name
@@ -239,7 +239,7 @@ def test_a_file_that_is_not_a_rung_is_refused_within_two_seconds(written, conten
         *(("-0.0", -0.0), ("1.5e+3", 1500.0), ("1_0.5", "1_0.5"), (".", "."), ("1e", "1e")),
     ],
 )
-def test_scalars_are_those_of_yaml_1_2(text, value):
+def test_scalars_are_read_as_yaml_1_2_defines(text, value):
     read = parse_override(f"model.x={text}")["model"]["x"]
     assert repr(read) == repr(value)  # 1, 1.0 and True are equal, but their texts differ
 
@@ -262,7 +262,7 @@ def test_any_text_is_the_same_after_writing_and_reading(text):
         return
     again = study.from_yaml(checked.to_yaml(), "test")
     assert again == checked.model_copy(update={"alternatives": {}})
-    assert yaml.safe_load(checked.to_yaml())["assumed"] == checked.assumed  # in YAML 1.1
+    assert yaml.safe_load(checked.to_yaml())["assumed"] == checked.assumed  # PyYAML reads YAML 1.1
 
 
 @pytest.mark.parametrize(
@@ -291,7 +291,7 @@ def test_the_error_for_an_unreadable_file_gives_the_reason(tmp_path):
         study.load(tmp_path / "binary.yaml")
 
 
-# Each example overwrites the files of the previous one; imports make the first examples slow.
+# Examples can share a folder, because each overwrites its files. Imports slow the first ones.
 RELAXED = settings(
     max_examples=100,
     deadline=None,
@@ -329,7 +329,7 @@ def one_line_or_valid(function):
 @given(
     tree=st.dictionaries(st.sampled_from([*KEYS, "model", "data", "training", "assumed"]), trees)
 )
-def test_any_tree_loads_or_is_refused_in_one_line(tmp_path, tree):
+def test_any_mapping_loads_or_gives_an_error_of_one_line(tmp_path, tree):
     (tmp_path / "05_deeper_dropout.yaml").write_text(FIVE)
     path = tmp_path / "x.yaml"
     path.write_text(yaml.safe_dump({"extends": "05_deeper_dropout"} | tree))
@@ -339,7 +339,7 @@ def test_any_tree_loads_or_is_refused_in_one_line(tmp_path, tree):
 
 @RELAXED
 @given(key=st.sampled_from(sorted(RUNG_5.flat())) | syntax, value=syntax)
-def test_any_override_works_or_is_refused_in_one_line(key, value):
+def test_any_override_works_or_gives_an_error_of_one_line(key, value):
     one_line_or_valid(lambda: study.change(RUNG_5, parse_override(f"{key}={value}"), "--set"))
 
 
@@ -362,11 +362,11 @@ def test_any_override_works_or_is_refused_in_one_line(key, value):
         ("*a,1", ["*a,1"]),
     ],
 )
-def test_a_list_without_brackets_is_a_sweep(value, values):
+def test_a_list_without_brackets_gives_an_override_per_value(value, values):
     assert study.sweep(f"a.b={value}") == [f"a.b={one}" for one in values]
 
 
-def test_a_profile_changes_only_blocks_that_are_not_null_in_a_rung(monkeypatch):
+def test_a_profile_does_not_change_a_block_that_is_null_in_the_rung(monkeypatch):
     changes = {"training": {"epochs": 10, "early_stopping": {"patience": 2}}}
     profile = Profile(description="x", data="digits", changes=changes)
     monkeypatch.setattr(Study, "profile", lambda self, name: profile)
@@ -382,7 +382,7 @@ def test_a_profile_changes_only_blocks_that_are_not_null_in_a_rung(monkeypatch):
     assert ladder.experiment("04_lr_schedule", "quick").training.early_stopping is None
 
 
-def test_a_changed_value_loses_its_reason_unless_a_new_one_is_given(written):
+def test_a_changed_value_loses_its_reason_unless_a_new_reason_is_given(written):
     text = "extends: 02_augmentation\ntraining: {learning_rate: 0.01}\n"
     before, mine = RUNGS["02_augmentation"].assumed, study.load(written(text)).assumed
     assert before.keys() - mine.keys() == {"training.learning_rate"}
