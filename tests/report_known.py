@@ -76,7 +76,7 @@ def build(store, out=None, **chosen):
 
 
 def made_run(rung, seed, percent, drop):
-    """A run of a rung's file with 200 test images."""
+    """A run with 200 test images and the settings of a rung's file."""
     return analysis.Run(
         id=f"{rung}{seed}",
         rung=rung,
@@ -116,7 +116,7 @@ def rows(runs):
 
 
 def measured(store, assumed=None):
-    """A store's rows by name, with only these assumptions."""
+    """The rows of a store by name, with only these assumptions."""
     systems = analysis.load(store.uri).systems
     return {s.name: replace(s, assumed=(assumed or {}).get(s.name, "")) for s in systems}
 
@@ -130,7 +130,7 @@ def floor(right, n):
 
 
 class Pooled:
-    """The shared deviation of :func:`two_seeds`, computed independently."""
+    """The deviation that rows of :func:`two_seeds` share, computed without the report's code."""
 
     def __init__(self, counts):
         jump = np.mean(np.diff(curve(25, 0.95, 0.80)["val_accuracy"].tail(10)) ** 2) / 2
@@ -150,7 +150,7 @@ class Pooled:
         return np.mean(self.counts[name]) / N
 
     def half(self, **terms):
-        """The half width of an interval; ``terms`` has 1 / seeds for each name."""
+        """The half width of an interval; ``terms`` maps a row to 1 / its number of seeds."""
         variance = sum(self.factor * self.scales[name] ** 2 * n for name, n in terms.items())
         t = stats.t.ppf(0.975, 1 / (1 / self.freedom + 1 / statistics.GUESS))
         return t * math.sqrt(variance)
@@ -183,7 +183,7 @@ def judge(said, systems):
 
 
 def firmer(with_gap, without):
-    """The verdicts that a gap in the data makes firmer."""
+    """The names whose verdicts a gap in the data makes firmer, and both verdicts."""
     return [
         (name, verdict, without[name])
         for name, verdict in with_gap.items()
@@ -196,7 +196,7 @@ def firmer(with_gap, without):
 
 
 class Row(list):
-    """A row's cells as text, and the lines below the row by heading."""
+    """The text of a row's cells; ``below`` maps headings to the text below the row."""
 
     def __init__(self):
         super().__init__()
@@ -204,7 +204,7 @@ class Row(list):
 
 
 class Cells(HTMLParser):
-    """The page's tables by class, as lists of rows of text."""
+    """Reads a page; ``tables`` maps each table's class to a list of its rows."""
 
     def __init__(self, text):
         super().__init__()
@@ -258,7 +258,7 @@ class Cells(HTMLParser):
 
 
 def ladder_of(client, run_id):
-    """A run's metrics by rung; each metric must have one value per rung."""
+    """Each metric's values by the rung's number; no rung may have two values."""
     found = {}
     for key in client.get_run(run_id).data.metrics:
         history = client.get_metric_history(run_id, key)
@@ -276,7 +276,7 @@ def csv(folder, name, index):
 
 
 def browsed(folder, tmp_path, script, width=1280):
-    """The JSON that a script returns for the page in a real browser."""
+    """Runs a script in the page in a real browser, and returns its result."""
     text = re.sub(r"<meta http-equiv=.*?>", "", (folder / output.PAGE).read_text())
     text += f"<script>({script})().then((x) => {{ document.title = JSON.stringify(x); }})</script>"
     copy = tmp_path / "copy.html"
@@ -293,7 +293,7 @@ def reported(*arguments):
     out, err = io.StringIO(), io.StringIO()
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
         patch.setattr(sys, "argv", ["runner.py", "report", *map(str, arguments)])
-        patch.setattr(sys, "excepthook", sys.excepthook)  # Typer sets its own
+        patch.setattr(sys, "excepthook", sys.excepthook)  # restored, because Typer replaces it
         patch.setattr(terminal.console, "width", 160)
         with pytest.raises(SystemExit) as ended:
             runner.entry()

@@ -19,7 +19,7 @@ STUDY = Study.open()
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 FINGERPRINT = "ab" * 32
 TRUTH = (0.9, 0.05)
-"""Probability of the true class if the network is right, and if it is wrong."""
+"""The predicted probability of the true class in correct and in wrong predictions."""
 LADDER = (
     "01_template",
     "02_augmentation",
@@ -34,15 +34,15 @@ def labels(n: int) -> np.ndarray:
 
 
 def right(n: int, count: int, seed: int = 0) -> np.ndarray:
-    """Which of ``n`` images are classified correctly; the seed draws ``count`` of them.
+    """Draws which ``count`` of ``n`` images are classified correctly.
 
-    A larger count adds images to those of a smaller count.
+    With the same seed, a larger count keeps all images of a smaller count.
     """
     return np.argsort(np.argsort(np.random.default_rng([1, seed]).random(n))) < count
 
 
 def predictions(correct: np.ndarray, classes: int = len(CLASSES)) -> pd.DataFrame:
-    """The test predictions of a network; a wrong one is the class after the true class."""
+    """The test predictions of a network; a wrong prediction is the class after the true one."""
     truth = labels(len(correct))
     predicted = np.where(correct, truth, (truth + 1) % classes)
     frame = {"label": truth, "predicted": predicted, "truth_probability": np.where(correct, *TRUTH)}
@@ -50,7 +50,7 @@ def predictions(correct: np.ndarray, classes: int = len(CLASSES)) -> pd.DataFram
 
 
 def curve(epochs: int, train: float, val: float, drops: tuple[int, ...] = ()) -> pd.DataFrame:
-    """Curves that rise to their last values; each drop divides the learning rate by five."""
+    """Curves that rise to ``train`` and ``val``; each drop divides the learning rate by five."""
     epoch = np.arange(1, epochs + 1)
     rise = (1 - np.exp(-4 * epoch / epochs)) / (1 - np.exp(-4))
     rate = 0.001 * 0.2 ** np.sum([epoch >= drop for drop in drops], axis=0)
@@ -119,9 +119,9 @@ class Store:
         classes: tuple[str, ...] = CLASSES,
         start: int | None = None,
     ) -> str:
-        """Adds a run of an experiment, or of the file that ``rung`` names.
+        """Adds a run of ``rung``, which is an experiment or the name of its file.
 
-        A rung without a file takes its settings from the file ``like``.
+        If there is no such file, ``like`` names the file with the settings.
         """
         if isinstance(rung, str):
             experiment = STUDY.experiment(like or rung)
@@ -209,7 +209,7 @@ class Store:
         Image.new("RGB", (8 * len(classes),) * 2, "teal").save(folder / "mistakes.png")
 
     def recorded(self, folder: Path) -> Study:
-        """The project's study, with the records of this store's runs in a folder."""
+        """Writes records of this store's runs to a folder; returns the study with that folder."""
         store = connect(self.uri)
         for run in records.recordable(store):
             records.save(records.to_record(store, run), folder)

@@ -1,7 +1,7 @@
 """Reads runs from MLflow, selects the runs of one report, and judges every claim.
 
-:func:`load` returns the :class:`Content` of a report. To add a quantity for claims, add an entry to
-``QUANTITIES``. All intervals and tests are in ``statistics``.
+:func:`load` returns the :class:`Content` of a report. To add a quantity, add an entry to
+``QUANTITIES``. Intervals and p values over seeds are computed in ``statistics``.
 """
 
 from report.analysis import statistics

@@ -1,6 +1,6 @@
-"""Computes the gain of each change of a step, and rows' accuracies with other assumptions.
+"""Computes what each change of a step gains, and what a row reaches with other assumed values.
 
-The runs are of experiments that ``resnet.study.ablation`` derives from the study's files.
+Both need runs of the experiments that ``resnet.study.ablation`` derives from a study's files.
 """
 
 import math
@@ -24,7 +24,7 @@ Subset = frozenset[str]
 def shapley(worth: dict[Subset, float]) -> dict[str, float]:
     """Averages each factor's gain over all orders in which the factors can be added.
 
-    ``worth`` maps every subset of factors to a value. The results add up to the whole gain.
+    ``worth`` maps every subset of factors to a value. The results add up to the total gain.
     """
     factors = [factor for subset in worth if len(subset) == 1 for factor in subset]
     n = len(factors)
@@ -39,10 +39,10 @@ def shapley(worth: dict[Subset, float]) -> dict[str, float]:
 
 
 class Factor(NamedTuple):
-    """What one factor of a step adds; ``shapley`` has one value per seed.
+    """The gain of one factor of a step; ``shapley`` has one value per seed.
 
-    ``leave_one_out`` is the step from the rung without the factor to the rung. ``add_one_in`` is
-    the step from the previous rung to the previous rung with the factor.
+    ``leave_one_out`` compares the step's rung without and with the factor. ``add_one_in`` compares
+    the previous rung without and with the factor.
     """
 
     key: str
@@ -65,8 +65,8 @@ class Factor(NamedTuple):
 class Ablation:
     """A step, with the runs of every subset of its changes.
 
-    ``systems`` has every subset, the empty one first. ``seeds`` are the seeds that all subsets
-    have. ``missing`` maps an experiment's name to the seeds that the experiment lacks.
+    ``systems`` maps each subset to a system, from no change to all changes. ``seeds`` lists the
+    seeds that every subset has. ``missing`` maps experiments' names to the seeds that they lack.
     """
 
     step: Step
@@ -82,7 +82,7 @@ class Ablation:
 
     @cached_property
     def factors(self) -> list[Factor]:
-        """The factors in the schema's order; empty if no seed was run with all subsets."""
+        """The factors in the schema's order; empty if no seed was run with every subset."""
         by_seed = [
             shapley({s: system.accuracies[i] for s, system in self.systems.items()})
             for i in range(len(self.seeds))
@@ -108,8 +108,8 @@ def ablations(
 ) -> list[Ablation]:
     """Returns an ablation of each step that has runs with only some of its changes.
 
-    ``known`` maps names to the experiments in the study's files. ``credited`` maps rungs to the
-    factors that the study credits.
+    ``known`` maps names to the experiments in the study's files. ``credited`` maps a rung to the
+    factors that the study names when it states the rung's gain.
     """
     begun = {run.rung.partition("~")[0] for run in runs if "~" in run.rung and "=" not in run.rung}
     found = []
@@ -134,7 +134,7 @@ def ablations(
 
 
 class Alternative(NamedTuple):
-    """Another value for an assumed setting, compared with the row by ``step``."""
+    """Another value for an assumed setting; ``step`` compares it with the assumed value."""
 
     key: str
     reason: str
@@ -142,7 +142,7 @@ class Alternative(NamedTuple):
 
 
 class Varied(NamedTuple):
-    """A row and the alternatives to its assumptions, whether run or not."""
+    """A row and all alternatives to its assumed values, including those without runs."""
 
     system: System
     alternatives: list[Alternative]
@@ -153,7 +153,7 @@ class Varied(NamedTuple):
 
     @property
     def doubt(self) -> str:
-        """The assumptions that may be why the row fails, as a clause; "" if there are none."""
+        """A clause about the assumptions that may explain a failure; "" if there are none."""
 
         def named(some: Iterable[Alternative]) -> str:
             return " or ".join(dict.fromkeys(_setting(a.key) for a in some))
@@ -171,7 +171,7 @@ class Varied(NamedTuple):
 
 
 def _setting(key: str) -> str:
-    """Writes ``validation subset`` for one word, ``min_delta (early stopping)`` for several."""
+    """Writes ``validation subset``, or ``min_delta (early stopping)`` if there is an underscore."""
     block, _, name = key.partition(".")[2].rpartition(".")
     block = block.replace("_", " ")
     return f"{name} ({block})" if block and "_" in name else f"{block} {name}".strip()
@@ -185,7 +185,7 @@ def plain(factor: str) -> str:
 def varied(
     systems: Iterable[System], known: Mapping[str, Experiment], runs: Sequence[Run]
 ) -> list[Varied]:
-    """Returns the rows with alternatives; ``known`` maps names to the study's experiments."""
+    """Returns each row that has alternatives; ``known`` maps names to the study's experiments."""
     found = []
     for system in systems:
         if (plan := known.get(system.name)) and plan.alternatives:
@@ -199,7 +199,7 @@ def varied(
 
 
 def _runs(runs: Sequence[Run], experiment: Experiment) -> dict[int, Run]:
-    """Maps each seed to its run; a rung's own run is preferred to a run of ``ladder ablate``."""
+    """Maps seeds to the experiment's runs; a rung's own run replaces one of ``ladder ablate``."""
     config_hash = experiment.hash()
     return {
         run.seed: run

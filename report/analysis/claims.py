@@ -57,7 +57,7 @@ class Contradiction(Strict):
 
 
 class Statements(Strict):
-    """``claims.yaml``; an accuracy within ``tolerance`` of the published one is reproduced."""
+    """What ``claims.yaml`` states; ``tolerance`` is how far a reproduced accuracy may be off."""
 
     published: dict[Name, Annotated[float, Field(gt=0, lt=1)]] = Field(default_factory=dict)
     tolerance: Annotated[float, Field(gt=0, lt=1)] = 0.01
@@ -70,12 +70,12 @@ class Statements(Strict):
     @model_validator(mode="after")
     def _names_agree(self, info: ValidationInfo) -> "Statements":
         known = {*(info.context or ())}
-        # a user's own rung is not a step of a published ladder
+        # published rungs only, because a user's own rung is not a step of the study's ladder
         self._ladder = rungs(self.published) or rungs(known)
         if self.published and "tolerance" not in self.model_fields_set:
             raise ValueError(
-                "tolerance: is missing. Add how far a reproduced accuracy may lie from the "
-                "published one, such as 0.01 for one point."
+                "tolerance: is missing. It says how far a reproduced accuracy may be from the "
+                "published one; 0.01 is one point."
             )
         if strange := [name for name in self.published if name not in known]:
             raise ValueError(f"published: there is no experiment {strange[0]!r}")
@@ -201,7 +201,7 @@ def _by_accuracies(claim: Claim, systems: Sequence[System], found: list[Contrast
 
 
 def _by_vote(claim: Claim, system: System, of_vote: float, of_one: float) -> Judgement:
-    """Judges a vote with the deviation of single networks, which is not less than a vote's.
+    """Judges a vote with the deviation of single networks, which is at least a vote's deviation.
 
     If a network classifies an image correctly with probability p, a vote does so with a probability
     at least as far from one half. So a vote varies no more than a network.
@@ -217,7 +217,7 @@ def _by_vote(claim: Claim, system: System, of_vote: float, of_one: float) -> Jud
     choices = [list(choice) for choice in combinations(range(len(runs)), voters)]
     votes = [vote(predicted[choice], labels.to_numpy()) for choice in choices]
     value = of_vote * float(np.mean(votes)) + of_one * system.accuracy
-    independent = len(runs) // voters  # choices that share no network
+    independent = len(runs) // voters  # number of choices that share no network
     share = of_vote**2 / independent + of_one**2 / len(runs)
     error, scale = math.sqrt(share * system.estimate.variance), 1
     if QUANTITIES[claim.quantity].unit == "images":
@@ -232,7 +232,7 @@ def _by_vote(claim: Claim, system: System, of_vote: float, of_one: float) -> Jud
 def vote(predicted: np.ndarray, labels: np.ndarray) -> float:
     """Returns the accuracy of a vote; a tie of c classes counts 1 / c if one is the true class.
 
-    Both hold class indices: ``predicted`` of shape (networks, images), ``labels`` of (images,).
+    ``predicted`` (networks, images) and ``labels`` (images,) hold class indices.
     """
     classes = np.arange(1 + max(predicted.max(), labels.max()))
     ballots = (predicted[..., None] == classes).sum(axis=0)
@@ -255,8 +255,8 @@ def _by_seeds(claim: Claim, systems: Sequence[System]) -> Judgement:
         return Judgement(claim, "undecided", evidence, used, values=values)
     seeds = count(len(values), "seed")
     if quantity.unit == "epoch":
-        # Epochs have no useful mean, because one may be "never". So the test asks whether more than
-        # half of all runs lie inside the bound.
+        # Epochs have no useful mean, because some may mean "never". So the test asks whether more
+        # than half of all runs lie inside the bound.
         inside = sum(bound.judge(value, value) == "holds" for value in values)
         most, least = statistics.majority(inside, len(values))
         verdict: Verdict = "holds" if most <= ALPHA else "fails" if least <= ALPHA else "undecided"

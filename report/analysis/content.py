@@ -26,11 +26,11 @@ from resnet.study import Experiment, Study, differences, rung_number, rungs, sho
 
 @dataclass(frozen=True, eq=False)
 class Content:
-    """A report's content.
+    """Everything that one report shows.
 
     ``rivals`` compares each baseline with the last rung. ``derived_runs`` has the runs of
-    experiments that ``resnet.study.ablation`` derived from files. ``ablations`` and ``varied`` are
-    computed from these runs, and are empty if settings were modified.
+    ``ladder ablate``. ``ablations`` and ``varied`` are computed from these runs. Both are empty if
+    the report shows runs with modified settings.
     """
 
     uri: str
@@ -52,7 +52,7 @@ class Content:
         return self.selection.run_set
 
     def compare(self, other: "Content") -> list[Step]:
-        """Compares each system with the same system of another set, if either was run."""
+        """Compares each system with the one of the same name in ``other``, if either has runs."""
         mine, theirs = ({s.name: s for s in content.systems} for content in (self, other))
         pairs = [
             [systems.get(name, replace(s, runs=())) for systems in (mine, theirs)]
@@ -66,12 +66,12 @@ class Content:
 
     @property
     def seconds(self) -> float:
-        """The training time of all runs shown; an epoch shared by several runs counts once."""
+        """The device time of all runs shown, in seconds; an epoch that runs share counts once."""
         return float(np.nansum([run.device_seconds for run in self.runs]))
 
     @property
     def deviation(self) -> str:
-        """The factor that all systems share, and its basis, in words."""
+        """The shared ratio of deviation to scale, and its number of seeds, as text."""
         shared = next((s.shared for s in self.systems), Shared())
         if math.isnan(shared.factor):
             return "not known"
@@ -104,12 +104,12 @@ class Content:
 
     @property
     def pictured(self) -> Run | None:
-        """The run for the confusion matrix: the best system's first run with predictions."""
+        """The run whose confusion matrix is shown, from the best system with predictions."""
         return next((run for s in self._best_first for run in s.runs if run.n_test), None)
 
     @cached_property
     def mistakes(self) -> bytes | None:
-        """A PNG of images that the pictured run misclassified; None if missing."""
+        """A PNG of images that the ``pictured`` run misclassified; None if there is none."""
         if not self.pictured or self.run_set.recorded:  # records hold no images
             return None
         return runs.mistakes(self.uri, self.pictured)
@@ -134,9 +134,9 @@ def load(
 
     Args:
         uri: MLflow tracking URI; by default the project's own.
-        study: study of the runs; by default the one that comes with the project.
+        study: study that the runs belong to; by default the one that comes with the project.
         recorded: whether to report on the records instead of the store's runs.
-        compare: names of sets of runs, in the store or the records, to compare with.
+        compare: names of other sets of runs to compare with, from the store or the records.
         **chosen: ``dataset``, ``profile`` and ``modified`` for :func:`.selection.select`.
 
     Raises:
@@ -163,7 +163,7 @@ def of_records(study: Study, found: Iterable[Record], **chosen: Any) -> Content:
 
 
 def _recorded(found: Iterable[Record]) -> tuple[dict[str, Run], pd.DataFrame]:
-    """Returns the runs of records by id, and the frame for :func:`.selection.select`."""
+    """Converts records to runs by id, and to a frame for :func:`.selection.select`."""
     made = {record.run_id: runs.of_record(record) for record in found}
     rows = [runs.row(run.id, "FINISHED", run.begun, run.tags) for run in made.values()]
     return made, pd.DataFrame(rows)
@@ -179,7 +179,7 @@ def _content(uri: str, study: Study, chosen: Selection, of_record: Mapping[str, 
     measured = _renamed(measured, known)
     whole = [run for run in measured if "~" not in run.rung]
     systems, ladder = _systems(statements, chosen, known, whole)
-    # two passes, because the deviation needs all rows, and the verdicts need the deviation
+    # The shared deviation needs all systems. Verdicts need the deviation, so it is added here.
     shared, lacking = _shared(systems)
     known = {} if chosen.run_set.modified else known
     systems = {name: replace(s, shared=shared) for name, s in systems.items()}
@@ -220,9 +220,9 @@ def _renamed(measured: list[Run], known: Mapping[str, Experiment]) -> list[Run]:
 def _systems(
     statements: Statements, chosen: Selection, known: Mapping[str, Experiment], whole: list[Run]
 ) -> tuple[dict[str, System], list[str]]:
-    """Returns every row by name, still without the shared deviation, and the names of the ladder.
+    """Returns the rows by name, without the shared deviation, and the names of the ladder's rungs.
 
-    The ladder comes first. A user's rung with the number of a published rung is not part of it.
+    The ladder's rows come first. A user's rung with a published rung's number is not on the ladder.
     """
     waiting = _waiting(chosen)
     ran = (run.rung for run in whole)
@@ -234,7 +234,7 @@ def _systems(
     before: dict[str, Any] = {}
     for name in dict.fromkeys([*ladder, *names]):
         runs, plan = tuple(run for run in whole if run.rung == name), known.get(name)
-        # the files do not describe modified runs
+        # modified runs do not have the settings of the files
         files = plan.flat() if plan and not chosen.run_set.modified else {}
         params = runs[0].params if runs else files
         is_step = before and params and name in ladder
@@ -254,9 +254,9 @@ def _systems(
 
 
 def _shared(systems: Mapping[str, System]) -> tuple[Shared, list[str]]:
-    """Returns the deviation of all systems, or no deviation and the reasons if a run lacks data.
+    """Returns the deviation that all systems share, and a note on each run that lacks data.
 
-    A run that lacks data may vary most. Without that run, every row could look too certain.
+    With such a run, the deviation is unknown, because the other runs alone could look too certain.
     """
     why = "All accuracies and gains share one deviation between seeds, so none of them is decided"
     lacking = [
@@ -272,7 +272,7 @@ def _shared(systems: Mapping[str, System]) -> tuple[Shared, list[str]]:
 
 
 def _waiting(chosen: Selection) -> dict[str, str]:
-    """Returns the state of the newest run of each rung that has no finished run."""
+    """Maps each rung without a finished run to the state of its newest run."""
     attempts = chosen.unfinished.drop_duplicates("rung")
     attempts = attempts[~attempts["rung"].isin(chosen.finished["rung"])]
     return {

@@ -1,4 +1,4 @@
-"""Estimates how many seeds decide an accuracy or a claim, from the deviations of finished runs."""
+"""Estimates from finished runs how many seeds an accuracy or a claim needs for a verdict."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -20,9 +20,9 @@ MOST = 100
 
 
 class Prospect(NamedTuple):
-    """The number of seeds per row that decides a statement if the published value is true.
+    """The number of seeds per row that a statement needs if the published value is true.
 
-    ``half`` is the half width below which an interval decides. It is zero or less if the value lies
+    An interval decides if its half width is below ``half``, which is zero or less for a value
     outside the bound. ``seeds`` is None if ``MOST`` seeds are too few or the deviation is unknown.
     """
 
@@ -46,7 +46,7 @@ def prospect(content: Content, row: System) -> Prospect:
 
 def _of_claim(claim: Claim, content: Content) -> Prospect:
     quantity, published = QUANTITIES[claim.quantity], content.statements.published
-    if quantity.weights:  # the claim needs the seeds of its most demanding sum
+    if quantity.weights:  # the claim needs as many seeds as the sum that needs most
         sums = quantity.weights(claim.rung, claim.against or "", content.statements.ladder)
         weighed = [
             _of_accuracies(
@@ -94,7 +94,7 @@ def _of_accuracies(
 
 
 def _half(bound: Bound, expected: float) -> float:
-    """Returns a value's distance from the nearer end of a bound; for NaN, half the width."""
+    """Returns a value's distance from the bound's nearer end, or for NaN half the bound's width."""
     low, high = bound.ends
     if math.isnan(expected):
         return (high - low) / 2 if math.isfinite(high - low) else math.nan
@@ -104,7 +104,7 @@ def _half(bound: Bound, expected: float) -> float:
 def _fewest(half: float, deviation: float, freedom: Callable[[int], float]) -> int | None:
     """Returns the fewest seeds whose t interval has a half width below ``half``.
 
-    ``freedom`` returns the degrees of freedom for a number of seeds, 0 if these are too few.
+    ``freedom`` maps a number of seeds to degrees of freedom, and too few seeds to 0.
     """
     for n in range(1, MOST + 1):
         if (of := freedom(n)) and stats.t.isf(ALPHA / 2, of) * deviation / math.sqrt(n) < half:

@@ -19,15 +19,15 @@ SLOPE_EPOCHS = 10
 
 
 class Quantity(NamedTuple):
-    """A quantity that a claim can be about; the epochs 0 and infinity mean "never".
+    """A quantity that a claim can be about; an epoch of 0 or infinity means "never".
 
     Attributes:
-        measure: function that returns the value for a run and the run compared with it, or NaN.
-        weights: function that returns weights of accuracies for a rung, the rung compared with it
-            and the ladder. The claim is about the least weighted sum.
-        vote: weights of the accuracies of a vote and of a single network.
+        measure: function of a run and the run it is compared with; returns the value or NaN.
+        weights: function of a rung, the rung it is compared with, and the ladder; returns weights
+            for one or several sums of accuracies. The claim is about the least sum.
+        vote: weight of a vote's accuracy, and weight of a single network's accuracy.
         needs: key that a claim must have in addition to ``rung``.
-        whole_ladder: whether all rungs are needed.
+        whole_ladder: whether all rungs of the ladder are needed.
     """
 
     unit: Unit
@@ -45,7 +45,7 @@ def gap(run: Run) -> float:
 
 
 def drops(rate: pd.Series) -> list[int]:
-    """Returns the first epoch at each lower learning rate."""
+    """Returns the epochs at which the learning rate drops."""
     # single-precision rates may differ in their last bit without a drop
     return [int(epoch) for epoch in rate.index[rate < rate.shift() * 0.999]]
 
@@ -63,7 +63,7 @@ def _metric(key: str) -> Callable[[Run, Run], float]:
 
 
 def leads(rung: str, against: str, ladder: list[str]) -> list[dict[str, float]]:
-    """Returns the weights of a rung's gain minus another step's gain, for each other step."""
+    """Returns, for each other step, the weights of the rung's gain minus that step's gain."""
     found = []
     for rival in (name for name in ladder[1:] if name != rung):
         weights: dict[str, float] = defaultdict(float)

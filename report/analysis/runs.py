@@ -1,7 +1,7 @@
 """Reads runs from MLflow into pandas.
 
-If the store fails, a :class:`resnet.UserError` of one line is raised. A missing artifact is only
-noted in :attr:`Run.gaps`, because the report can use the rest of the run.
+If the store cannot be read, a :class:`resnet.UserError` is raised. A missing artifact is only noted
+in :attr:`Run.gaps`, because the report can use the rest of the run.
 """
 
 import json
@@ -28,19 +28,19 @@ from resnet.store import connect, data_of, download, explained
 from resnet.study import KEYS, Study, read_yaml
 
 IDENTITY = [key for key in KEYS if key not in ("title", "backend")]
-"""The tags that name a run's rung, settings, images and seed."""
+"""The tags without which the report cannot tell what was run."""
 SETTLED = 10
-"""Number of last epochs from which a run's jumps are computed."""
+"""The number of last epochs from which :attr:`Run.jumps` is computed."""
 PREDICTIONS = {"label": "int64", "predicted": "int64", "truth_probability": "float64"}
 NO_PREDICTIONS = pd.DataFrame(columns=[*PREDICTIONS])
 
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """One finished run: its experiment and its measurements.
+    """One finished run, with its settings and measurements.
 
-    ``history`` is indexed by epoch (from 1) and has the columns ``CURVES``. ``predictions`` has one
-    row per test image and the columns ``PREDICTIONS``. It is empty if the artifact is missing.
+    ``history`` is indexed by epoch (from 1) and has the columns ``CURVES``. ``predictions`` has the
+    columns ``PREDICTIONS`` and one row per test image, or no row if the artifact is missing.
     """
 
     id: str
@@ -64,13 +64,13 @@ class Run:
 
     @cached_property
     def bounds(self) -> dict[str, Any]:
-        """:attr:`resnet.study.Study.bounds` when the run began; empty if unknown."""
+        """The study's ``bounds`` as they were when the run began; empty if unknown."""
         bounds = _decode(self.tags.get("bounds", ""))
         return bounds if isinstance(bounds, dict) else {}
 
     @property
     def device_seconds(self) -> float:
-        """Device time of the epochs that no other run trained, divided by the number of lanes."""
+        """Device time of the epochs that this run trained, divided by the number of lanes."""
         shared = self.history["epoch_seconds"].iloc[: int(self.metrics.get("shared_epochs", 0))]
         lanes = self.tags.get("lanes", "")  # a record may hold any text
         own = self.metric("train_seconds") - float(shared.sum())
@@ -87,7 +87,7 @@ class Run:
 
     @property
     def interval(self) -> statistics.Interval:
-        """Wilson's interval of this network's accuracy, from the number of test images."""
+        """Wilson's 95 % interval of this network's test accuracy; NaN without predictions."""
         if not self.n_test:
             return statistics.NO_INTERVAL
         test = stats.binomtest(int(self.correct.sum()), self.n_test)
@@ -101,10 +101,10 @@ class Run:
 
     @cached_property
     def jumps(self) -> float:
-        """Half the mean square of the change in validation accuracy from epoch to epoch.
+        """Half the mean squared change of validation accuracy per epoch; NaN if epochs are missing.
 
-        This estimates the variance of one epoch. It uses the last ``SETTLED`` epochs that have the
-        tested epoch's learning rate, or any rate if fewer than three do. NaN if epochs are missing.
+        This estimates the variance of one epoch. Only the last ``SETTLED`` epochs at the learning
+        rate of the tested epoch are used, or at any rate if fewer than three have that rate.
         """
         curve, rate = self.curve("val_accuracy"), self.curve("learning_rate")
         tested = self.metric("tested_epoch")
@@ -132,7 +132,7 @@ class Run:
         return f"the run lacks its {gone}" * bool(gone)
 
     def curve(self, name: str) -> pd.Series:
-        """Returns a curve by epoch; empty if any epoch is missing."""
+        """Returns a curve, indexed by epoch; empty if any epoch is missing."""
         values = self.history[name].dropna()
         whole = list(values.index) == list(range(1, int(self.metrics.get("epochs_run", -1)) + 1))
         return values if whole else values.iloc[:0]
@@ -152,7 +152,7 @@ def search(uri: str, study: Study) -> pd.DataFrame:
         found = [(run.info, run.data.tags) for run in store.search()]
     rows = []
     for info, tags in found:
-        # a run without a role may be the run of a rung
+        # a run that lost the tag ``role`` may still be a training run
         if tags.get("role", "rung") != "rung" or not any(map(tags.get, IDENTITY)):
             continue
         if lost := [name for name in ("role", *IDENTITY) if name not in tags]:
@@ -168,7 +168,7 @@ def search(uri: str, study: Study) -> pd.DataFrame:
 def row(run_id: str, status: str, begun: pd.Timestamp, tags: Mapping[str, str]) -> dict[str, Any]:
     """Makes a row of the frame for :func:`.selection.select`.
 
-    Its columns are ``run_id``, ``status``, ``start_time``, ``role`` (``rung``, or ``recorded`` for
+    The columns are ``run_id``, ``status``, ``start_time``, ``role`` (``rung``, or ``recorded`` for
     records) and ``KEYS``. ``seed`` is a number.
     """
     named = {name: tags.get(name, "") for name in ("role", *KEYS)}
@@ -241,7 +241,7 @@ def _load(client: MlflowClient, uri: str, row: Any, folder: Path) -> Run:
     accuracy = run.data.metrics.get("test_accuracy", np.nan)
     predictions = artifact("test_predictions.csv", lambda path: _predictions(path, accuracy))
     classes = artifact(
-        "confusion_matrix.csv",  # as text, because a class may be called "true" or "1e3"
+        "confusion_matrix.csv",  # read as text, because a class may be called "true" or "1e3"
         lambda path: tuple(
             pd.read_csv(path, header=None, nrows=1, dtype=str, keep_default_na=False)
             .iloc[0, 1:]
@@ -289,7 +289,7 @@ def _decode(value: str) -> Any:
     try:
         return json.loads(value)
     except ValueError:
-        return value  # not logged by the runner
+        return value  # the runner did not log this value
 
 
 def _training_data(run: mlflow.entities.Run) -> tuple[int, str]:

@@ -1,6 +1,6 @@
-"""Chooses the runs of one report, all of one dataset, one profile and one set of modifications.
+"""Chooses the runs of one report, which have the same dataset, profile and modified settings.
 
-A report shows either recorded runs or a store's own runs, never both in one table.
+A table shows either recorded runs or a store's own runs, never both.
 """
 
 from collections.abc import Iterable
@@ -16,7 +16,7 @@ from resnet.study import GROUP, Study
 
 @dataclass(frozen=True, eq=False)
 class RunSet:
-    """Runs that one table may show; ``runs`` is a frame from ``report.analysis.runs.search``."""
+    """Runs that a table may show together; ``runs`` has rows of ``report.analysis.runs.row``."""
 
     study: Study
     dataset: str
@@ -28,20 +28,20 @@ class RunSet:
 
     @property
     def rungs(self) -> int:
-        """Number of rungs with a finished run, not counting runs of ``ladder ablate``."""
+        """The number of rungs with a finished run, not counting runs of ``ladder ablate``."""
         names = self.runs.loc[self.runs["status"] == "FINISHED", "rung"].unique()
         return sum("~" not in name for name in names)
 
     @property
     def label(self) -> str:
-        """``cifar10 (9acbe397eb29), full profile, recorded runs``."""
+        """The set's name: ``cifar10 (9acbe397eb29), full profile, recorded runs``."""
         known = f" ({self.fingerprint[:12]})" * bool(self.fingerprint)
         modified = f", modified: {self.modified}" * bool(self.modified)
         recorded = ", recorded runs" * self.recorded
         return f"{self.dataset}{known}, {self.profile} profile{modified}{recorded}"
 
     def matches(self, text: str) -> bool:
-        """Whether a text is the label or one of the properties by which sets differ."""
+        """Whether a text is the set's label, one of its properties, or a fingerprint's start."""
         role = "recorded" if self.recorded else "own"
         known = bool(text) and self.fingerprint.startswith(text.lower())
         return known or text in (self.label, self.dataset, self.profile, self.modified, role)
@@ -60,7 +60,7 @@ class RunSet:
 
 @dataclass(frozen=True, eq=False)
 class Selection:
-    """The newest finished run of each rung and seed of a set; ``notes`` says what was left out."""
+    """A set's newest finished run of each rung and seed; ``notes`` says what was left out."""
 
     run_set: RunSet
     finished: pd.DataFrame
@@ -73,8 +73,8 @@ class Selection:
 def run_sets(frame: pd.DataFrame, study: Study) -> list[RunSet]:
     """Splits runs into sets; the first is shown by default.
 
-    Unmodified sets come before modified sets, and the full profile before others. Ties go to
-    the set with more finished rungs, then to own before recorded runs, then to the newest run.
+    The order is decided by unmodified settings, then the full profile, then more finished rungs,
+    then own runs before records, then newer runs.
     """
     found = []
     for (fingerprint, profile, modified, role), runs in frame.groupby([*GROUP, "role"], sort=False):
@@ -97,21 +97,21 @@ def select(
 ) -> Selection:
     """Chooses the set to show, and its runs.
 
-    If a rung was run in several configurations, the newest finished run's configuration counts.
+    If a rung has several configurations, that of its newest finished run is shown.
 
     Args:
         frame: rows from :func:`report.analysis.runs.row`.
-        study: study of the runs.
+        study: study that the runs belong to.
         dataset: name of a dataset, or the beginning of its fingerprint.
         profile: ``full``, ``quick``, ...
         modified: ``--set`` overrides, separated by blanks; "" for none.
-        recorded: whether to show records or own runs.
-        compare: names of other sets; see :meth:`RunSet.matches`. If several sets match, the set
-            most similar to the set shown is taken.
+        recorded: whether to show records instead of own runs; None allows both.
+        compare: names of other sets; see :meth:`RunSet.matches`. If several sets match, the one
+            most similar to the set shown is compared.
         uri: address of the store, for the error message.
 
     Raises:
-        UserError: no set matches, or a name in ``compare`` matches no set or several.
+        UserError: no set matches, or a name in ``compare`` matches no other set or several.
     """
     if frame.empty:
         raise nothing_run(study, "the experiment has no runs", uri)
@@ -147,7 +147,7 @@ def _compared(text: str, run_set: RunSet, everything: list[RunSet]) -> RunSet:
         choice = nearest or [s for s in everything if s is not run_set]
         raise UserError(
             f"--compare {text!r} names {'several sets' if nearest else 'no other set'} of runs; "
-            f"name one of: {'; '.join(s.label for s in choice[:10]) or 'none, there is no other'}"
+            f"candidates: {'; '.join(s.label for s in choice[:10]) or 'none'}"
         )
     return nearest[0]
 

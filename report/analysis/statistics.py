@@ -1,6 +1,6 @@
-"""Estimates the deviation between seeds that all systems share, and intervals and tests from it.
+"""Estimates the deviation between seeds that all systems (rungs and baselines) share.
 
-Accuracies are fractions of 1. Every interval is two-sided at 95 % and returned as (low, high).
+Intervals and p values use it. Each interval is (low, high), at 95 %. Accuracies are from 0 to 1.
 """
 
 import math
@@ -13,23 +13,23 @@ from scipy import stats
 
 ALPHA = 0.05
 LEAST = 4
-"""The fewest degrees of freedom that a deviation needs to decide anything."""
+"""The fewest degrees of freedom of a deviation from which intervals are computed."""
 GUESS = 6
-"""Degrees of freedom of a system's scale, which is a guess; six stands for an error of 29 %.
+"""The degrees of freedom of a system's scale; six mean that the scale has an error of 29 %.
 
-With six, at least 93.9 % of intervals contain the truth in each case of docs/evidence.md. With
-eight, 92.8 % do in the worst case. If scales count as exact, 89.5 % do (``python -m docs.coverage
---worth``).
+With six, at least 93.9 % of intervals contain the true value in each case of docs/evidence.md. With
+eight, the worst case falls to 92.8 %. If scales count as exact, it falls to 89.5 %. The option
+``--worth`` of ``python -m docs.coverage`` computes this.
 """
 CONTRADICTED = 0.01
-"""The p value of the F test below which a system's seeds contradict the shared deviation."""
+"""If the F test's p value is smaller, a system's seeds contradict the shared deviation."""
 
 Interval = tuple[float, float]
 NO_INTERVAL = (math.nan, math.nan)
 
 
 class Sample(NamedTuple):
-    """A system's accuracies by seed, and the deviation between seeds that its epochs suggest."""
+    """A system's accuracies by seed, and ``scale``, a rough estimate of their deviation."""
 
     values: Mapping[int, float]
     scale: float
@@ -44,10 +44,10 @@ class Sample(NamedTuple):
 
 
 class Estimate(NamedTuple):
-    """A system's accuracies by seed, and the variance of one run.
+    """A system's accuracies by seed, and the variance of one run's accuracy.
 
     ``freedom`` is the variance's number of degrees of freedom. Estimates with the same ``source``
-    rest on the same estimated deviation.
+    have their variances from the same deviation.
     """
 
     values: Mapping[int, float]
@@ -65,7 +65,7 @@ class Contrast(NamedTuple):
     paired: bool = False
 
     def interval(self, tests: int = 1) -> Interval:
-        """Returns the 95 % interval, with Bonferroni's correction for several ``tests``."""
+        """Returns the 95 % interval, with Bonferroni's correction for ``tests`` intervals."""
         if not self.error > 0:
             return NO_INTERVAL
         half = float(stats.t.isf(ALPHA / 2 / tests, self.freedom)) * self.error
@@ -84,8 +84,8 @@ class Contrast(NamedTuple):
 class Shared:
     """The deviation between seeds that all systems share, relative to each system's scale.
 
-    The variance of a run is ``factor`` times the squared scale of the run's system. ``freedom`` is
-    the factor's number of degrees of freedom. The systems in ``own`` use the deviation of their own
+    A run's variance is ``factor`` times the squared scale of the run's system. ``freedom`` is the
+    factor's number of degrees of freedom. The systems in ``own`` use the deviation of their own
     seeds, because these seeds contradict the factor.
     """
 
@@ -100,25 +100,25 @@ class Shared:
         A system whose seeds vary significantly more than the others (F test at 1 %) is left out. A
         system that varies less stays, because two seeds may agree by chance.
         """
-        # Half of all deviations estimated from two seeds are off by more than half. All rows
-        # together have one degree of freedom for each seed beyond the first of a row.
+        # A deviation estimated from two seeds is often off by more than half. In the pool, every
+        # seed after the first of its row adds one degree of freedom.
         pool = {name: s for name, s in samples.items() if s.freedom}
         own = {name for name, s in pool.items() if not s.scale > 0}
 
         def ratio(names: Iterable[str]) -> tuple[float, int]:
-            rows = [pool[name] for name in sorted(names)]  # sums depend on the order
+            rows = [pool[name] for name in sorted(names)]  # a sum's last bits depend on the order
             squares = [(row.squares / row.scale**2, row.freedom) for row in rows]
             total, freedom = map(sum, zip(*squares, strict=True)) if squares else (0.0, 0)
             return total / freedom if freedom else math.nan, freedom
 
         def p(name: str) -> float:
             (mine, freedom), (others, of) = ratio([name]), ratio(pool.keys() - own - {name})
-            # below LEAST, two seeds that agree by chance would exclude a row of five seeds
+            # with so few, two seeds that agree by chance would exclude a row with five seeds
             if of < LEAST or not others:
                 return 1.0
             return float(stats.f.sf(mine / others, freedom, of))
 
-        # one at a time, because the worst system hides others that vary too much
+        # one at a time, because the worst system may hide other systems that vary too much
         while left := sorted(pool.keys() - own):
             worst = min(left, key=p)
             if p(worst) >= CONTRADICTED:
@@ -127,9 +127,9 @@ class Shared:
         return cls(*ratio(pool.keys() - own), frozenset(own))
 
     def estimate(self, name: str, sample: Sample) -> Estimate:
-        """Returns a system's estimate with the shared deviation, or with its own if in ``own``."""
+        """Returns a system's estimate; a system in ``own`` gets the deviation of its own seeds."""
         own = name in self.own
-        scale = sample.scale or math.nan  # zero if the runs diverged
+        scale = sample.scale or math.nan  # the scale is zero if the runs diverged
         variance = sample.squares / sample.freedom if own else self.factor * scale**2
         freedom = float(sample.freedom) if own else scaled(self.freedom)
         # with fewer than four degrees of freedom, Student's quantile is above 3
@@ -139,19 +139,19 @@ class Shared:
 
 
 def scaled(seeds: float) -> float:
-    """Returns the degrees of freedom of a variance whose scale is a guess."""
+    """Combines the degrees of freedom from ``seeds`` with those of the scale (``GUESS``)."""
     return 1 / (1 / seeds + 1 / GUESS) if seeds else 0.0
 
 
 def contrast(terms: Iterable[tuple[float, Estimate]]) -> Contrast:
-    """Estimates a weighted sum of systems' means from pairs of a weight and an estimate.
+    """Estimates a weighted sum of systems' means; each term is a weight and an estimate.
 
     If the estimates have several sources, the degrees of freedom are Satterthwaite's.
     """
     terms = list(terms)
     if not all(e.values for _, e in terms):
         return Contrast(math.nan, math.nan, math.nan)
-    # estimates of one source share an error, so their variances are added first
+    # estimates with the same source share an error, so their variances are added first
     variances: dict[Hashable, float] = {}
     for weight, e in terms:
         one = weight**2 * e.variance / len(e.values)
@@ -166,8 +166,8 @@ def contrast(terms: Iterable[tuple[float, Estimate]]) -> Contrast:
 def gain(before: Estimate, after: Estimate) -> Contrast:
     """Estimates the difference of two systems' means.
 
-    The two variances are added. If the accuracies of five or more common seeds are correlated (at
-    5 %), Student's interval of the pairs is used instead.
+    Usually, the two means' variances are added. If five or more seeds are common and their
+    accuracies are correlated (at 5 %), Student's interval of the differences is used instead.
     """
     whole = contrast([(1, after), (-1, before)])
     seeds = sorted(before.values.keys() & after.values.keys())
@@ -184,7 +184,7 @@ def gain(before: Estimate, after: Estimate) -> Contrast:
 
 
 def weighted(weights: Mapping[str, float], estimates: Mapping[str, Estimate]) -> Contrast:
-    """Estimates a weighted sum of named systems' means; a plain difference with :func:`gain`."""
+    """Estimates a weighted sum of means; :func:`gain` estimates a plain difference."""
     if sorted(weights.values()) == [-1, 1]:
         before, after = sorted(weights, key=weights.__getitem__)
         return gain(estimates[before], estimates[after])
@@ -192,11 +192,11 @@ def weighted(weights: Mapping[str, float], estimates: Mapping[str, Estimate]) ->
 
 
 def least(found: Sequence[Contrast]) -> tuple[Contrast, Interval]:
-    """Returns the least of several contrasts, and the interval of the least true value.
+    """Returns the least of several contrasts, and an interval of the least of their true values.
 
-    The lower end is the least lower end at 95 % each (an intersection-union test). The upper end is
-    the least upper end at 95 % for all together (Holm's first step). The interval of the least
-    contrast alone would be too narrow, because the same runs decide which contrast is the least.
+    The lower end is the least of all lower ends at 95 % (an intersection-union test). The upper end
+    is the least of all upper ends with Bonferroni's correction (Holm's first step). The interval of
+    the least contrast would be too narrow, because the same runs decide which contrast is least.
     """
     low = min(contrast.interval()[0] for contrast in found)
     high = min(contrast.interval(len(found))[1] for contrast in found)
@@ -204,7 +204,7 @@ def least(found: Sequence[Contrast]) -> tuple[Contrast, Interval]:
 
 
 def student(values: Sequence[float]) -> Interval:
-    """Returns Student's interval of a mean; no interval if values are equal or fewer than three."""
+    """Returns Student's interval of a mean; NaN for fewer than three values or equal values."""
     if len(values) < 3 or np.ptp(values) == 0:
         return NO_INTERVAL
     half = float(stats.t.isf(ALPHA / 2, len(values) - 1) * stats.sem(values))
@@ -212,7 +212,7 @@ def student(values: Sequence[float]) -> Interval:
 
 
 def majority(inside: int, runs: int) -> tuple[float, float]:
-    """Returns the p values of "at most half of all runs are inside" and of "at least half"."""
+    """Returns the p values of "at most half of runs are inside" and "at least half are inside"."""
     at_most, at_least = (
         stats.binomtest(inside, runs, 0.5, alternative=side).pvalue for side in ("greater", "less")
     )
@@ -220,10 +220,10 @@ def majority(inside: int, runs: int) -> tuple[float, float]:
 
 
 def seed_floor(truth: np.ndarray) -> float:
-    """Returns the deviation between seeds if errors are independent: sqrt(sum p (1 - p)) / n.
+    """Returns the deviation between seeds if all errors are independent: sqrt(sum p (1 - p)) / n.
 
-    Two runs err almost independently on an image (Jordan, arXiv 2304.01910), so each image adds a
-    Bernoulli variance. The floor is too high for underconfident networks. ``truth`` has the
-    probability of each image's true class, shape (images,).
+    ``truth`` has p for each image, the predicted probability of its true class; shape (images,).
+    On a given image, two runs err almost independently (Jordan, arXiv 2304.01910), so each image
+    adds a Bernoulli variance. The floor is too high for underconfident networks.
     """
     return float(np.sqrt((truth * (1 - truth)).sum()) / len(truth))

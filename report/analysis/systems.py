@@ -24,7 +24,7 @@ class System:
 
     ``params`` has the settings of the first run, or of the experiment file if nothing was run.
     ``waiting`` says why no run is finished. ``shared`` is the deviation of all systems. ``assumed``
-    names the assumptions that may be why the system fails.
+    names the assumptions that may explain why the system fails.
     """
 
     name: str
@@ -36,12 +36,12 @@ class System:
     waiting: str = "not run"
     changes: tuple[str, ...] = ()
     comparable: bool = True
-    shared: Shared = Shared()  # noqa: RUF009 - it is frozen
+    shared: Shared = Shared()  # noqa: RUF009 - Shared is frozen
     assumed: str = ""
 
     @property
     def slug(self) -> str:
-        """The name as part of a file name or an address."""
+        """The name in a form for file names and addresses."""
         return re.sub(r"\W", "_", self.name)
 
     @property
@@ -78,7 +78,7 @@ class System:
 
     @cached_property
     def sample(self) -> Sample:
-        """The accuracies by seed, and the scale computed from the runs' jumps and floors."""
+        """The accuracies by seed, and the scale, from each run's ``jumps`` and ``floor``."""
         found = {r.seed: v for r in self.runs if not math.isnan(v := r.metric("test_accuracy"))}
         of_runs = [run.jumps + run.floor**2 for run in self.runs]
         return Sample(found, math.sqrt(np.mean(of_runs)) if of_runs else math.nan)
@@ -89,7 +89,7 @@ class System:
 
     @property
     def deviation(self) -> float:
-        """The deviation between runs, from the shared deviation or from the system's own seeds."""
+        """The deviation that the interval uses: the shared one, or that of the system's seeds."""
         return math.sqrt(self.estimate.variance)
 
     @property
@@ -108,7 +108,7 @@ class System:
 
     @property
     def decimals(self) -> int:
-        """The number of decimals of percentages; a small tolerance needs two."""
+        """The number of decimals in percentages; two if the tolerance is small."""
         return 2 if self.tolerance < 0.005 and not math.isnan(self.published) else 1
 
     @property
@@ -131,10 +131,10 @@ class System:
 class Step:
     """A comparison of two systems; unknown numbers are NaN.
 
-    ``gain`` is the difference of the means, with its 95 % ``interval`` and the two-sided ``p`` of
-    no difference. ``gains`` has the difference for each common seed. ``mcnemar_p`` is the median
-    over these seeds. Three fields are means over these seeds: ``agreement`` (the share of images
-    put into the same class), ``newly_right`` (images that only ``after`` gets right), and
+    ``gain`` is the difference of the means. It has a 95 % ``interval`` and a two-sided p value,
+    ``p``. ``gains`` has the difference for each common seed. ``mcnemar_p`` is McNemar's p value,
+    the median over these seeds. Three fields are means over these seeds: ``agreement`` (the share
+    of images put into the same class), ``newly_right`` (images that only ``after`` gets right), and
     ``newly_wrong`` (images that only ``before`` gets right).
     """
 
@@ -160,7 +160,7 @@ class Step:
 
 
 def compare(before: System, after: System) -> Step:
-    """Compares two systems by their means and, if their test images are the same, by image."""
+    """Compares two systems' means and, if their test images are the same, each image."""
     earlier, later = (
         {run.seed: run for run in s.runs if not math.isnan(run.metric("test_accuracy"))}
         for s in (before, after)
@@ -181,14 +181,14 @@ def compare(before: System, after: System) -> Step:
         basis = f"{before.basis}; {after.basis}"
     basis += "; other images" * (not same_images)
     numbers = contrast.value, contrast.interval(), contrast.p
-    same_networks = {agreement for _, agreement, *_ in by_image} == {1}  # runs of one trajectory
+    same_networks = {agreement for _, agreement, *_ in by_image} == {1}  # equal trajectories
     if same_networks and len(by_image) == len(before.runs) == len(after.runs):
         numbers, basis = (contrast.value, NO_INTERVAL, math.nan), "the networks are the same"
     return Step(before, after, gains, *numbers, basis, median, *means)
 
 
 def _by_image(a: Run, b: Run) -> tuple[float, float, float, float] | None:
-    """Returns McNemar's exact p, agreement, newly right and newly wrong images; None if unknown."""
+    """Returns McNemar's exact p, agreement, newly right and newly wrong, or None if unknown."""
     if not (a.n_test and b.n_test and a.predictions["label"].equals(b.predictions["label"])):
         return None
     agreement = (a.predictions["predicted"] == b.predictions["predicted"]).mean()
@@ -198,7 +198,7 @@ def _by_image(a: Run, b: Run) -> tuple[float, float, float, float] | None:
 
 
 def holm(steps: Sequence[Step]) -> dict[str, float]:
-    """Maps later systems' names to the steps' p values with Holm's correction, leaving out NaN."""
+    """Maps the name of each step's later system to ``p`` with Holm's correction; omits NaN."""
     ordered = sorted((step for step in steps if not math.isnan(step.p)), key=lambda step: step.p)
     corrected, highest = {}, 0.0
     for i, step in enumerate(ordered):

@@ -1,4 +1,4 @@
-"""Defines bounds, and the verdicts that follow from an interval and a bound."""
+"""Defines bounds and verdicts, and judges whether an interval lies inside a bound."""
 
 import math
 from typing import Annotated, Final, Literal
@@ -17,12 +17,12 @@ Verdict = Literal[
     "not comparable",
 ]
 ASSUMED: Final = "fails (under our assumptions)"
-"""The verdict on a failed statement if a value that the study leaves open may be the reason."""
+"""The verdict if a statement fails and a value that the study leaves open may be the reason."""
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 
 class Bound(Strict):
-    """The range in which a quantity must lie, including its ends."""
+    """The range in which a quantity must lie, both ends included; None means no limit."""
 
     min: Finite | None = None
     max: Finite | None = None
@@ -41,7 +41,7 @@ class Bound(Strict):
         return bottom, math.inf if self.max is None else self.max
 
     def judge(self, low: float, high: float) -> Verdict:
-        """Returns "holds" if the whole interval lies inside, "fails" if all of it lies outside."""
+        """Returns "holds" if the interval lies inside, "fails" if outside, else "undecided"."""
         bottom, top = self.ends
         if bottom <= low and high <= top:
             return "holds"
@@ -49,7 +49,7 @@ class Bound(Strict):
 
 
 def qualified(verdict: Verdict, comparable: bool, assumed: str) -> Verdict:
-    """Weakens a verdict if the runs are not comparable, or if assumptions may be the reason."""
+    """Changes the verdict if runs are not comparable, or if assumptions may explain a failure."""
     if not comparable:
         return "not comparable"
     return ASSUMED if verdict == "fails" and assumed else verdict

@@ -1,4 +1,4 @@
-"""What the changes of a step add, and what a row reaches with other assumptions."""
+"""Tests the gain of each change of a step, and rows with other assumed values."""
 
 import math
 from dataclasses import replace
@@ -27,7 +27,7 @@ EFFECTS = {
     "training.early_stopping": -4,
     "training.reduce_lr_on_plateau": 30,
 }
-"""The effects of rung 4's factors, in test images out of 1,000."""
+"""The gain of each factor of rung 4, in correct test images out of 1,000."""
 
 
 # --- Shapley values -------------------------------------------------------------------------------
@@ -57,7 +57,7 @@ def test_a_shapley_value_is_the_mean_gain_over_all_orders(worth):
     assert sum(value.values()) == pytest.approx(whole, abs=1e-12)
 
 
-# --- a step taken apart ------------------------------------------------------------------------
+# --- the changes of a step ---------------------------------------------------------------------
 
 
 def plans(rung=4):
@@ -65,7 +65,7 @@ def plans(rung=4):
 
 
 def made(plan, count, seed=0):
-    """A run of an experiment that classifies ``count`` of ``N`` images correctly."""
+    """A run of the experiment ``plan`` with ``count`` of ``N`` test images classified correctly."""
     run = made_run(LADDER[0], seed, 80, 20)
     return replace(
         run,
@@ -94,7 +94,7 @@ def additive(subset, seed):
 
 
 def step_of(count, seeds=1):
-    """Rung 4's step, from runs that classify ``count(subset, seed)`` images correctly."""
+    """Rung 4's ablation; each run classifies ``count(subset, seed)`` of ``N`` images correctly."""
     runs = [made(e, count(s, seed), seed) for s, e in plans().items() for seed in range(seeds)]
     (apart,) = content_of(runs).ablations
     assert apart.seeds == list(range(seeds))
@@ -102,7 +102,7 @@ def step_of(count, seeds=1):
     return apart
 
 
-def test_one_seed_gives_the_known_effects_without_intervals():
+def test_one_seed_gives_the_expected_gains_without_intervals():
     apart = step_of(additive)
     for factor in apart.factors:
         effect = EFFECTS[factor.key] / N
@@ -113,7 +113,7 @@ def test_one_seed_gives_the_known_effects_without_intervals():
     assert apart.whole.gain == pytest.approx(sum(EFFECTS.values()) / N)
 
 
-def test_three_seeds_give_the_known_intervals():
+def test_three_seeds_give_the_expected_intervals():
     noise = {(k, seed): (seed - 1) * (2 + i) for i, k in enumerate(EFFECTS) for seed in range(3)}
     apart = step_of(lambda s, seed: additive(s, seed) + sum(noise[k, seed] for k in s), seeds=3)
     for factor in apart.factors:
@@ -130,8 +130,8 @@ def test_three_seeds_give_the_known_intervals():
         assert gain.interval == pytest.approx((gain.gain - t * error, gain.gain + t * error))
 
 
-def test_a_factor_without_effect_has_no_interval():
-    """For example, early stopping never triggers, so both runs are of one trajectory."""
+def test_a_factor_that_changes_no_prediction_has_no_interval():
+    """For example, if early stopping never triggers, runs with and without it are equal."""
     apart = step_of(lambda s, seed: 800 + 9 * seed + 30 * ("training.epochs" in s), seeds=3)
     epochs, stopping, _ = apart.factors
     assert stopping.add_one_in.gain == 0
@@ -141,11 +141,11 @@ def test_a_factor_without_effect_has_no_interval():
     assert low < epochs.add_one_in.gain < high
 
 
-def test_an_ablation_uses_complete_seeds_and_names_missing_ones():
+def test_an_ablation_uses_the_seeds_of_all_subsets_and_names_missing_runs():
     lacking = [("04_lr_schedule~epochs", 1), ("04_lr_schedule", 2)]
     runs = [made(e, 800, seed) for e in plans().values() for seed in range(3)]
     runs = [run for run in runs if (run.rung, run.seed) not in lacking]
-    runs.append(made(KNOWN[LADDER[3]], 840, seed=7))  # a seed without subsets
+    runs.append(made(KNOWN[LADDER[3]], 840, seed=7))  # only the rung itself has this seed
     (apart,) = content_of(runs).ablations
     assert apart.seeds == [0]
     assert apart.missing == {name: [seed] for name, seed in lacking}
@@ -163,14 +163,14 @@ def test_a_subset_s_runs_are_found_by_their_settings():
     assert apart.missing == {named.rung: [0]}
 
 
-def test_runs_with_settings_that_no_file_has_are_not_taken_apart():
+def test_runs_with_modified_or_outdated_settings_give_no_ablation():
     runs = [made(e, 800) for e in plans().values()]
     assert not content_of(runs, modified="model.dropout=0.1").ablations
     old = [replace(run, tags={"config_hash": "0" * 64}) for run in runs]
     assert not content_of(old).ablations
 
 
-# --- assumptions varied ------------------------------------------------------------------------
+# --- other assumed values ----------------------------------------------------------------------
 
 
 def seeds_of(plan, count, n=3):
@@ -178,12 +178,12 @@ def seeds_of(plan, count, n=3):
 
 
 def varied(runs, **shown):
-    """Rung 1's alternatives and its row."""
+    """Rung 1 as a :class:`attribution.Varied`, and as a system."""
     content = content_of(runs, **shown)
     return content.varied[0], content.systems[0]
 
 
-def test_a_row_fails_under_assumptions_until_every_alternative_fails():
+def test_assumptions_may_explain_a_failure_until_every_alternative_fails():
     """The study publishes 72.3 % for the template."""
     template, other = KNOWN[LADDER[0]], "fails (under our assumptions)"
     ten, fifty, first = ablation.alternatives(template).values()
@@ -200,10 +200,10 @@ def test_a_row_fails_under_assumptions_until_every_alternative_fails():
     assert row.doubt.startswith(open_)
     runs += seeds_of(fifty, 820)
     row, _ = varied(runs)
-    only = "the study does not state `subset` (validation), and other values may give the published"
+    only = "the study does not state validation subset, and other values may give the published"
     assert row.doubt == f"{only} accuracy"
-    holds = "another value of `subset` (validation) reproduces the published accuracy"
-    undecided = "with another value of `subset` (validation), the row is undecided"
+    holds = "another value of validation subset reproduces the published accuracy"
+    undecided = "with another value of validation subset, the row is undecided"
     for count, doubt, verdict in ((795, "", "fails"), (723, holds, other), (738, undecided, other)):
         row, system = varied([*runs, *seeds_of(first, count)])
         assert (row.doubt, system.verdict) == (doubt, verdict)
@@ -221,8 +221,8 @@ def test_a_row_fails_under_assumptions_until_every_alternative_fails():
 # --- the report --------------------------------------------------------------------------------
 
 
-def test_derived_runs_change_only_their_own_tables(store, tmp_path, capsys):
-    """Subsets and alternatives in the store leave the ladder's own tables as they were."""
+def test_runs_of_ladder_ablate_change_only_their_own_tables(store, tmp_path, capsys):
+    """The tables and the message about the ladder stay as they were."""
     short = {"history": curve(4, 0.9, 0.8)}
     for name in LADDER[:2]:
         store.add(name, right(N, 800), start=1, **short)
@@ -275,7 +275,7 @@ def test_derived_runs_change_only_their_own_tables(store, tmp_path, capsys):
     assert (folder / "figures" / "factors_02_augmentation.svg").read_text().count("◆") == 1
 
 
-def test_the_study_credits_only_changes_of_a_step():
+def test_the_study_credits_each_gain_only_to_changes_of_that_step():
     credited = SAID.credited
     assert list(credited) == list(LADDER[1:])
     for before, after in pairwise(LADDER):

@@ -1,4 +1,4 @@
-"""Bounds that were changed after runs began."""
+"""Tests claims that were changed after their runs began."""
 
 import json
 from dataclasses import replace
@@ -11,12 +11,12 @@ from resnet.study import Study
 
 
 def rows(**changes):
-    """A row of three runs with these changes."""
+    """A row of three runs, with these changes to each run."""
     runs = tuple(replace(made_run(LADDER[1], seed, 81, 5), **changes) for seed in range(3))
     return {LADDER[1]: System(LADDER[1], "x", 0.8, 0.015, {}, runs=runs)}
 
 
-def test_evidence_names_a_claim_s_change_after_its_runs_began():
+def test_evidence_says_that_a_claim_was_changed_after_its_runs_began():
     said = claim(bound={"min": 0.5})
     then = {"rung": LADDER[1], "quantity": "test_accuracy", "bound": {"min": 0.5}}
     kept = rows(tags={"bounds": json.dumps({"x": then})})
@@ -32,7 +32,7 @@ def test_evidence_names_a_claim_s_change_after_its_runs_began():
         assert "changed" not in judge(said, rows(tags={"bounds": damaged})).evidence
 
 
-def test_a_run_keeps_everything_that_decides_a_claim():
+def test_the_bounds_stored_with_a_run_contain_all_that_decides_a_claim():
     bounds = Study.open().bounds
     assert bounds["tolerance"] == SAID.tolerance
     assert {name: bounds[name] for name in SAID.published} == SAID.published

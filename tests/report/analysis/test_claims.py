@@ -1,4 +1,4 @@
-"""Reads claims, and judges them by measurements."""
+"""Tests how claims are read, and how they are judged by measurements."""
 
 import math
 from dataclasses import replace
@@ -90,7 +90,7 @@ def test_a_claim_names_the_assumptions_under_which_it_fails(two_seeds):
 
 
 def lead_of(accuracies):
-    """The judged claim that the second rung gains most; each rung has three seeds."""
+    """Judges the claim that rung 2 gains most, with three seeds per rung."""
     made = [
         replace(run, metrics=run.metrics | {"test_accuracy": accuracy + off})
         for name, accuracy in zip(LADDER, accuracies, strict=True)
@@ -100,17 +100,17 @@ def lead_of(accuracies):
     return judge(claim(quantity="gain_lead", bound={"min": 0.0}), rows(made))
 
 
-def test_a_lead_is_measured_over_every_other_step():
+def test_the_largest_gain_is_compared_with_the_gain_of_every_other_step():
     clear = lead_of((0.70, 0.80, 0.81, 0.84, 0.85))
     assert (clear.verdict, clear.value) == ("holds", pytest.approx(0.07))
-    # the least lead over another step decides whether the claim holds
+    # the least difference from another step's gain decides whether the claim holds
     t = stats.t.ppf([0.975, 1 - 0.025 / 3], 1 / (1 / 10 + 1 / statistics.GUESS))
-    errors = 0.004 * np.sqrt(np.array([6, 4, 4]) / 3)  # rung 2 begins the next step too
+    errors = 0.004 * np.sqrt(np.array([6, 4, 4]) / 3)  # the next step starts at rung 2
     leads = np.array([0.10 - 0.01, 0.10 - 0.03, 0.10 - 0.01])
     assert clear.interval == pytest.approx((min(leads - t[0] * errors), min(leads + t[1] * errors)))
     assert lead_of((0.70, 0.72, 0.80, 0.81, 0.82)).verdict == "fails"
     assert lead_of((0.70, 0.74, 0.75, 0.79, 0.80)).verdict == "undecided"
-    # gains of about the same size decide nothing
+    # equal gains leave the claim undecided
     assert lead_of((0.70, 0.74, 0.78, 0.82, 0.86)).verdict == "undecided"
 
 
@@ -137,8 +137,8 @@ def test_an_interval_decides_only_if_it_lies_wholly_inside_or_outside_the_bound(
     [(1, 1, "undecided"), (4, 4, "undecided"), (5, 5, "holds"), (5, 4, "undecided"),
      (5, 1, "undecided"), (5, 0, "fails"), (8, 7, "holds"), (8, 6, "undecided"), (8, 1, "fails")],
 )  # fmt: skip
-def test_epochs_are_judged_by_the_share_of_runs(runs, inside, verdict):
-    """The exact binomial test against one half at 5 % per side counts "never" too."""
+def test_epochs_are_judged_by_the_share_of_runs_inside_the_bound(runs, inside, verdict):
+    """The binomial test (against one half, 5 % per side) also counts runs with "never"."""
     within = curve(30, 0.9, 0.8, drops=(20,))
     outside = [curve(30, 0.9, 0.8), curve(30, 0.9, 0.8, drops=(29,))]  # never, and too late
     made = [
@@ -172,7 +172,7 @@ def test_epochs_are_judged_by_the_share_of_runs(runs, inside, verdict):
         ((0.03, 0.03, 0.03), "undecided", "3 seeds; no interval, because all values are equal"),
     ],
 )
-def test_other_quantities_need_three_seeds_with_different_values(gains, verdict, told):
+def test_a_final_gap_needs_three_seeds_with_different_values(gains, verdict, told):
     gap = claim(rung=LADDER[0], quantity="final_gap", bound={"min": 0.01})
     made = [
         replace(made_run(LADDER[0], seed, 80, 20), history=curve(30, 0.8 + gain, 0.8, drops=(20,)))
@@ -197,7 +197,7 @@ def test_a_slope_ratio_compares_the_epochs_around_the_first_drop(store):
         judged = judge(flat, measured(store))
         assert judged.value == pytest.approx(0.2, rel=1e-3)
     assert judged.verdict == "holds"
-    # the slope ends before a second drop
+    # the second slope ends before another drop
     history.loc[26:, ["accuracy", "val_accuracy"]] += 0.2
     history.loc[26:, "learning_rate"] /= 5
     store.add(LADDER[2], right(N, 800), history=history)
@@ -247,7 +247,7 @@ def test_a_mistake_in_claims_is_reported_in_one_line(tmp_path, old, new, told):
 
 
 def voters(predicted, labels):
-    """A row of networks that predict these classes."""
+    """A row whose networks predict these classes."""
     runs = tuple(
         replace(
             made_run(LADDER[1], seed, 100 * np.mean(np.equal(row, labels)), 5),
@@ -262,13 +262,13 @@ def voters(predicted, labels):
 
 def test_a_vote_elects_the_most_frequent_class_and_a_tie_counts_in_part():
     labels = np.array([0, 1, 2, 3])
-    predicted = np.array([[0, 1, 2, 0], [0, 1, 1, 3], [0, 0, 0, 1]])  # two right, two ties
+    predicted = np.array([[0, 1, 2, 0], [0, 1, 1, 3], [0, 0, 0, 1]])  # two are right, two are ties
     assert claims.vote(predicted, labels) == pytest.approx((1 + 1 + 1 / 3 + 1 / 3) / 4)
     assert claims.vote(predicted[:1], labels) == 3 / 4
 
 
 @pytest.mark.parametrize("k", [3, 5])
-def test_a_vote_is_judged_over_every_choice_of_seeds(k):
+def test_a_vote_is_judged_over_every_choice_of_voters(k):
     random = np.random.default_rng(0)
     labels = random.integers(0, 10, 2000)
     wrong = random.random((5, 2000)) < 0.1
@@ -289,7 +289,7 @@ def test_a_vote_is_judged_over_every_choice_of_seeds(k):
     assert (few.verdict, few.evidence) == ("undecided", "only 5 of 6 voters were run")
 
 
-def test_an_error_ratio_is_the_mean_over_seeds(two_seeds):
+def test_an_error_ratio_is_averaged_over_seeds(two_seeds):
     store, counts = two_seeds
     said = claim(quantity="error_ratio", against=LADDER[0], bound={"max": 0.5})
     judged = judge(said, measured(store))
@@ -297,7 +297,7 @@ def test_an_error_ratio_is_the_mean_over_seeds(two_seeds):
     assert judged.value == pytest.approx(np.mean(after / before))
 
 
-def test_only_votes_take_voters():
+def test_only_claims_about_votes_have_voters():
     with pytest.raises(ValueError, match="the quantity vote_gain needs 'voters'"):
         claim(quantity="vote_gain")
     with pytest.raises(ValueError, match="the quantity test_accuracy takes no 'voters'"):

@@ -1,4 +1,4 @@
-"""How many seeds a verdict needs, estimated from the recorded runs."""
+"""Tests the number of seeds that a verdict needs, as estimated from records."""
 
 import math
 
@@ -22,13 +22,13 @@ def by_name(content):
     return {p.name: p for p in analysis.prospects(content)}
 
 
-def test_every_accuracy_and_claim_has_one_prospect(content):
+def test_every_published_accuracy_and_claim_gets_an_estimate(content):
     prospects = analysis.prospects(content)
     names = [s.name for s in content.systems if not math.isnan(s.published)]
     assert [p.name for p in prospects] == [*names, *(j.claim.id for j in content.claims)]
 
 
-def test_one_seed_less_would_leave_the_interval_too_wide(content, by_name):
+def test_with_one_seed_fewer_the_interval_is_too_wide(content, by_name):
     prospect = by_name["02_augmentation"]
     system = next(s for s in content.systems if s.name == prospect.name)
     assert prospect.half == pytest.approx(content.statements.tolerance)
@@ -43,7 +43,7 @@ def test_one_seed_less_would_leave_the_interval_too_wide(content, by_name):
     assert widths[prospect.seeds] < prospect.half <= widths[prospect.seeds - 1]
 
 
-def test_epochs_need_five_seeds_and_too_little_data_gives_no_number(by_name):
+def test_only_a_claim_that_can_be_decided_gets_a_number_of_seeds(by_name):
     assert by_name["schedule-drop"].seeds == 5
     assert by_name["schedule-train"].basis == "the deviation is not known"  # one recorded run
     assert by_name["schedule-val"].basis == "the measured value is outside the bound"
@@ -60,13 +60,13 @@ def test_epochs_need_five_seeds_and_too_little_data_gives_no_number(by_name):
         (Bound(min=0.1, max=0.2), math.nan, 0.05),
     ],
 )
-def test_the_half_width_is_the_distance_to_the_nearer_end(bound, expected, half):
+def test_the_half_width_is_the_distance_to_the_bound_s_nearer_end(bound, expected, half):
     assert planning._half(bound, expected) == pytest.approx(half)
     assert math.isnan(planning._half(Bound(min=0.1), math.nan))
 
 
-def test_a_lead_needs_the_seeds_for_the_closest_step(content, by_name):
-    """By the published accuracies, only rung 2 gains more than rung 4."""
+def test_a_claim_about_the_largest_gain_compares_it_with_the_second_largest(content, by_name):
+    """In the study, the gain of rung 2 is the largest, and that of rung 4 the second largest."""
     prospect = by_name["augmentation-largest"]
     published = content.statements.published
     mine = published["02_augmentation"] - published["01_template"]

@@ -1,4 +1,4 @@
-"""Complete, unfinished, damaged and missing runs in MLflow."""
+"""Tests reports on complete, unfinished, damaged and missing runs in MLflow."""
 
 import math
 from dataclasses import replace
@@ -15,7 +15,7 @@ from report.presentation.tables.progression import progression
 from resnet import UserError
 
 
-def test_the_last_epochs_at_the_tested_rate_give_the_variance_of_an_epoch():
+def test_the_last_epochs_at_the_tested_learning_rate_give_the_variance_of_an_epoch():
     run = made_run(LADDER[1], 0, 80, 20)
     val = run.history["val_accuracy"].to_numpy()
     assert run.jumps == pytest.approx(np.mean(np.diff(val[-10:]) ** 2) / 2)
@@ -37,7 +37,7 @@ def test_the_last_epochs_at_the_tested_rate_give_the_variance_of_an_epoch():
     ("status", "told"),
     [("RUNNING", "still running"), ("FAILED", "failed"), ("KILLED", "killed")],
 )
-def test_a_rung_without_a_finished_run_shows_the_state_of_the_newest(store, status, told):
+def test_a_rung_without_a_finished_run_shows_the_state_of_its_newest_run(store, status, told):
     store.add(LADDER[0], right(N, 700))
     store.add(LADDER[1], right(N, 800), history=curve(7, 0.5, 0.4), status=status)
     content = analysis.load(store.uri)
@@ -65,7 +65,7 @@ def test_the_report_names_missing_and_damaged_artifacts(store):
     told = " ".join(content.notes)
     assert told.count("test_predictions.csv is missing or damaged") == 3
     assert "but the run says 0.8" in told  # 300 images are missing
-    assert content.pictured.classes == tuple("0123456789")  # the names were in the matrix
+    assert content.pictured.classes == tuple("0123456789")  # the deleted matrix had the names
     text = (output.write(content, store.folder / "out") / output.PAGE).read_text()
     assert "Of its mistakes there are no images." in text
     vgg = store.add("vgg", right(N, 600))  # after the next line, only this run has predictions
@@ -78,7 +78,7 @@ def test_the_report_names_missing_and_damaged_artifacts(store):
     assert "test_predictions.csv is missing" in text
 
 
-def test_rungs_without_curves_are_named(store):
+def test_the_report_names_rungs_without_curves(store):
     store.add(LADDER[0], right(N, 700), history=curve(25, 0.9, 0.8).iloc[:0])
     assert 'href="#curves"' not in (build(store) / output.PAGE).read_text()
     store.add(LADDER[1], right(N, 710))  # with curves

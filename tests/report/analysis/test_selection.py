@@ -1,4 +1,4 @@
-"""Which runs one report shows."""
+"""Tests which runs a report shows."""
 
 import re
 
@@ -12,7 +12,7 @@ from report.presentation.tables import message
 from resnet import UserError
 
 
-def test_sets_are_never_mixed(store):
+def test_a_report_never_mixes_sets_of_runs(store):
     store.add(LADDER[0], right(N, 700))
     store.add(LADDER[0], right(N, 100), seed=1, dataset="digits", fingerprint="cd" * 32, start=1)
     store.add(LADDER[0], right(N, 200), seed=2, profile="quick")
@@ -31,7 +31,7 @@ def test_sets_are_never_mixed(store):
         analysis.load(store.uri, dataset="imagenet")
 
 
-def test_the_set_with_most_rungs_is_shown_then_the_newest(store):
+def test_the_set_with_most_rungs_is_shown_and_of_equal_sets_the_newest(store):
     store.add(LADDER[0], right(N, 700), start=1)
     store.add(LADDER[1], right(N, 700), start=2)
     store.add(LADDER[0], right(N, 600), dataset="other", fingerprint="cd" * 32, start=3)
@@ -48,7 +48,7 @@ def test_the_set_with_most_rungs_is_shown_then_the_newest(store):
         ({"modified": "training.epochs=2"}, "with modified settings"),
     ],
 )
-def test_runs_unlike_the_study_s_give_no_verdicts(store, made, told):
+def test_runs_with_other_data_profile_or_settings_give_no_verdicts(store, made, told):
     for i, count in ((0, 400), (1, 829)):
         store.add(LADDER[i], right(N, count), **made)
     content = analysis.load(store.uri)

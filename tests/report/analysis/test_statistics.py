@@ -1,4 +1,4 @@
-"""The deviation that all rows share, compared with least squares, SciPy and simulation."""
+"""Tests the deviation that all rows share against least squares, SciPy and simulation."""
 
 import math
 
@@ -14,7 +14,7 @@ from report.analysis import Bound, statistics
 
 
 def samples(*rows):
-    """Samples by name, from pairs of accuracies and a scale."""
+    """Samples by name; each row is a pair of accuracies and a scale."""
     return {
         f"s{i}": statistics.Sample(dict(enumerate(values)), scale)
         for i, (values, scale) in enumerate(rows)
@@ -38,25 +38,25 @@ def test_the_shared_deviation_agrees_with_weighted_least_squares():
 
 
 def means(samples):
-    """The contrast of each system's mean, by name."""
+    """Each system's mean as a contrast, by name."""
     shared = statistics.Shared.of(samples)
     estimates = {name: shared.estimate(name, sample) for name, sample in samples.items()}
     return {name: statistics.contrast([(1, e)]) for name, e in estimates.items()}
 
 
-def test_below_four_degrees_of_freedom_there_is_no_interval():
+def test_an_interval_needs_four_degrees_of_freedom():
     close = (0.8, 0.801)
     for rows, known in (([close] * 3, False), ([close] * 4, True), ([close] * 3 + [(0.8,)], False)):
         found = samples(*((values, 0.01) for values in rows))
         assert math.isnan(means(found)["s0"].interval()[0]) is not known
 
 
-def test_without_any_difference_between_seeds_there_is_no_interval():
+def test_seeds_with_equal_accuracies_give_no_interval():
     same = means(samples(*[((0.8, 0.8), 0.01)] * 6))["s0"]
     assert np.isnan([*same.interval(), same.p]).all()
 
 
-def test_a_row_that_contradicts_the_others_uses_the_deviation_of_its_own_seeds():
+def test_a_row_that_varies_more_than_the_others_uses_its_own_deviation():
     calm = [((0.8, 0.81, 0.79), 0.01)] * 4
     wild = (0.7, 0.9, 0.1, 0.8, 0.75)
     found = samples(*calm, (wild, 0.01))
@@ -65,7 +65,7 @@ def test_a_row_that_contradicts_the_others_uses_the_deviation_of_its_own_seeds()
     assert shared.freedom == 8
     assert shared.factor == pytest.approx(1)
     assert means(found)["s4"].interval() == pytest.approx(t_interval(wild))
-    # a gain over another row has Satterthwaite's degrees of freedom
+    # a gain that uses two deviations has Satterthwaite's degrees of freedom
     gain = statistics.gain(shared.estimate("s0", found["s0"]), shared.estimate("s4", found["s4"]))
     own, other = np.var(wild, ddof=1) / 5, 0.01**2 / 3
     shared_freedom = 1 / (1 / 8 + 1 / statistics.GUESS)
@@ -75,7 +75,7 @@ def test_a_row_that_contradicts_the_others_uses_the_deviation_of_its_own_seeds()
     assert not statistics.Shared.of(samples(*calm, ((0.8, 0.8), 0.01))).own
 
 
-def test_pairs_are_used_only_if_they_are_correlated():
+def test_seeds_are_paired_only_if_their_accuracies_are_correlated():
     base = np.array([0.80, 0.82, 0.79, 0.83, 0.81])
     together, apart = base + 0.05 + [0.001, -0.001, 0, 0.001, 0], base[::-1] + 0.05
     for before, after, paired in (
@@ -98,7 +98,7 @@ ROWS = st.lists(st.tuples(ACCURACIES, st.floats(0.002, 0.02)), min_size=2, max_s
 
 
 @given(ROWS, st.floats(-0.2, 0.2))
-def test_the_interval_and_the_test_never_contradict_each_other(rows, zero):
+def test_the_interval_and_the_p_value_never_contradict_each_other(rows, zero):
     """The p value is below 5 % exactly when the interval does not contain zero."""
     for known in means(samples(*rows)).values():
         off = known._replace(value=known.value - 0.8 - zero)
@@ -122,11 +122,11 @@ MASKED = [
 @given(ROWS, st.integers(0, 5), st.floats(0.6, 1.0), st.floats(0.001, 0.1))
 @example(MASKED, 2, 0.8, 0.05)
 @settings(max_examples=300, deadline=None)
-def test_a_further_run_at_the_mean_never_makes_a_verdict_less_firm(rows, at, middle, room):
+def test_another_run_at_the_mean_never_makes_a_verdict_less_firm(rows, at, middle, room):
     """Other systems' verdicts stay as firm too, unless a system begins to use its own deviation.
 
-    The further run's system never does so alone. If another system does so too, each had hidden
-    the other from the F test, and the shared deviation was too wide.
+    The system with the new run never does so alone. If another system does so too, each had
+    hidden the other from the F test, so the shared deviation was too wide.
     """
     name = f"s{at % len(rows)}"
     before = samples(*rows)
@@ -146,7 +146,7 @@ def test_a_further_run_at_the_mean_never_makes_a_verdict_less_firm(rows, at, mid
     assert now - was != {name}
 
 
-def test_the_floor_is_the_deviation_of_independent_errors():
+def test_the_seed_floor_is_the_deviation_if_errors_are_independent():
     generator = np.random.default_rng(0)
     truth = generator.random(500)
     seeds = (generator.random((20_000, 500)) < truth).mean(axis=1)

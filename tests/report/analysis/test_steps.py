@@ -1,4 +1,4 @@
-"""The gain of a step, over seeds and on the same images."""
+"""Tests the gain of a step over seeds, and its comparison image by image."""
 
 import math
 from dataclasses import replace
@@ -29,7 +29,7 @@ def test_steps_of_one_seed_are_compared_image_by_image(full):
         assert row[["interval_low", "p", "p_holm"]].isna().all()
 
 
-def test_a_step_over_seeds_has_an_interval_and_tests(two_seeds):
+def test_a_step_with_several_seeds_has_an_interval_and_p_values(two_seeds):
     store, counts = two_seeds
     step, known = analysis.load(store.uri).steps[0], pooled(counts)
     gains = (np.array(counts[LADDER[1]]) - counts[LADDER[0]]) / N

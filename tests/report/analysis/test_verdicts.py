@@ -1,4 +1,4 @@
-"""Less evidence never gives a firmer verdict."""
+"""Tests that less evidence never gives a firmer verdict."""
 
 import math
 from dataclasses import replace
@@ -26,7 +26,7 @@ from report.presentation import output
 from resnet import UserError
 
 
-def test_the_verdict_changes_where_the_interval_touches_the_tolerance(two_seeds):
+def test_the_verdict_changes_where_the_interval_touches_the_end_of_the_bound(two_seeds):
     store, counts = two_seeds
     for system in analysis.load(store.uri).systems[:2]:
         off = abs(np.mean(counts[system.name]) / N - SAID.published[system.name])
@@ -42,7 +42,7 @@ def test_the_verdict_changes_where_the_interval_touches_the_tolerance(two_seeds)
 
 
 def test_a_run_without_predictions_leaves_every_accuracy_undecided(store):
-    """All rows share one deviation, and the run left out may vary most."""
+    """All rows share the deviation, which could be too small without that run."""
     for i, counts in enumerate(((700, 701), (830, 831), (835, 836), (870, 873))):
         ids = [store.add(LADDER[i], right(N, k), seed=seed) for seed, k in enumerate(counts)]
     gain = claim(quantity="test_gain", against=LADDER[0], bound={"min": 0.05})
@@ -73,7 +73,7 @@ KEYS = ("accuracy", "val_accuracy", "learning_rate")
 @given(st.data(), st.lists(SEEDS, min_size=5, max_size=5), st.integers(3, 28))
 @settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 def test_no_gap_in_a_run_makes_any_verdict_firmer(data, accuracies, drop):
-    """For arbitrary accuracies and seeds, with arbitrary parts of arbitrary runs missing."""
+    """Accuracies, seeds, and the missing parts of runs are arbitrary."""
     whole = []
     for rung, values in zip(LADDER, accuracies, strict=True):
         whole += [made_run(rung, seed, v, drop + seed) for seed, v in enumerate(values)]
@@ -107,7 +107,7 @@ def test_no_gap_in_a_run_makes_any_verdict_firmer(data, accuracies, drop):
 
 @pytest.mark.parametrize("tag", ["seed", "role"])
 def test_a_run_that_lost_a_tag_is_refused(store, tag):
-    """The run may belong to any row and vary most."""
+    """Without the tag, the run could belong to any row."""
     run = store.add(LADDER[0], right(N, 828))
     store.client.delete_tag(run, tag)
     with pytest.raises(UserError, match=f"run {run[:8]} lacks the tag '{tag}'"):

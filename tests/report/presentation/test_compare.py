@@ -137,7 +137,7 @@ def test_a_set_is_found_by_its_properties_and_by_its_label(sets, study):
         with pytest.raises(UserError, match="names no other set of runs") as error:
             labels(frame, name)
         assert all(label in str(error.value) for label in (MINE, RECORDED, DIGITS))
-    with pytest.raises(UserError, match=r"none, there is no other$"):
+    with pytest.raises(UserError, match=r"candidates: none$"):
         labels(frame[frame["role"] == "recorded"], "own")
 
 
@@ -150,7 +150,7 @@ def test_of_several_matching_sets_the_one_most_like_the_set_shown_is_compared(st
     store.add(LADDER[0], right(N, 300), profile="quick", **other)
     frame = runs.search(store.uri, STUDY)
     assert labels(frame, EPOCHS) == [SHOWN, MINE]
-    with pytest.raises(UserError, match="names several sets of runs; name one of: ") as error:
+    with pytest.raises(UserError, match="names several sets of runs; candidates: ") as error:
         labels(frame, "quick")
     assert str(error.value).count("quick profile") == 2
     assert "full profile" not in str(error.value)
