@@ -1,1 +1,1 @@
-"""Speed comparisons and a test of random faults; README.md in this folder has the commands."""
+"""Speed comparisons, and a test with random faults. README.md in this folder lists the commands."""

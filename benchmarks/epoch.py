@@ -1,8 +1,8 @@
 """Times whole epochs of rung 2, with augmentation and validation.
 
-The plain script uses ``ImageDataGenerator``, Keras's own layers and ``model.fit``. This project
-also writes checkpoints and logs to MLflow. A turn trains two epochs and measures the time between
-their ends.
+A plain script uses ``ImageDataGenerator``, Keras's own layers and ``model.fit``. This project does
+more. It writes checkpoints and stores metrics in MLflow. Each turn trains two epochs, but only the
+second epoch is timed.
 """
 
 import tempfile
@@ -15,7 +15,7 @@ from benchmarks.sides import Side, Turn, compare, report
 from resnet.study import Job
 
 RUNG = subjects.experiment("2", ["training.epochs=2"])
-IMAGES = 6_400  # only whole batches, because Keras 3 counts an incomplete batch as an epoch
+IMAGES = 6_400  # makes all batches full, because Keras 3 counts an incomplete batch as an epoch
 
 
 def plain_script(n: int) -> Turn:
@@ -60,7 +60,7 @@ SIDES: dict[str, Side] = {"plain Keras script": plain_script, "this project": th
 
 
 def main(turns: int = 3) -> None:
-    """Times whole epochs of rung 2 on a CPU. The two sides take turns."""
+    """Times whole epochs of rung 2 on a CPU. A plain script and this project take turns."""
     rates = {"": compare(SIDES, IMAGES, turns)}
     title = f"Whole epochs of rung 2 on {IMAGES:,} images"
     report("epoch", title, "training images/s, validation included", rates)

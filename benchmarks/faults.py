@@ -1,10 +1,10 @@
-"""Makes random faults while small ladders train; counts lost runs and differing results.
+"""Causes random faults while small ladders train. Counts lost runs and changed results.
 
     python -m benchmarks.faults --database postgresql+psycopg2://USER:PASSWORD@HOST/NAME
 
-Ladders train in turns on this machine (two processes, a database file) and on a Ray cluster of two
-nodes with MLflow's server. ``results/faults.json`` keeps the outcome of every ladder. If the
-campaign is interrupted, the same command continues it.
+Every second ladder trains on a Ray cluster of two nodes and uses MLflow's server. The others train
+on this machine, in two processes, and use a database file. ``results/faults.json`` in this folder
+keeps the outcome of each ladder. After an interruption, the same command continues the test.
 """
 
 import contextlib
@@ -37,7 +37,7 @@ SIGNALS = {"killed": signal.SIGKILL, "terminated": signal.SIGTERM}
 HERE = [f"{process} {how}" for process in ("worker", "driver") for how in SIGNALS]
 HERE += ["disk full", "clock jumped"]
 CLUSTER = [*HERE, "node removed", "node terminated", "server stopped"]
-# Every Python process of a ladder imports this first. Two files, disk and clock, switch faults on.
+# Every Python process of a ladder runs this code first. A file named disk or clock causes a fault.
 CUSTOMIZE = """
 import errno, os, time
 folder, fsync, clock = os.environ["PYTHONPATH"], os.fsync, time.time
@@ -58,7 +58,7 @@ os.fsync, time.time = full, jumping
 
 
 class Cluster:
-    """A Ray cluster of two nodes on this machine, and MLflow's server on a database."""
+    """A Ray cluster of two nodes on this machine, and an MLflow server with its database."""
 
     def __init__(self, database: str):
         from ray.cluster_utils import Cluster as RayCluster
@@ -70,7 +70,7 @@ class Cluster:
 
 
 class Ladder:
-    """A ladder and its command; it trains on this machine if ``cluster`` is None."""
+    """A process that trains a ladder. If ``cluster`` is None, it trains on this machine only."""
 
     def __init__(self, folder: Path, seed: int, cluster: Any):
         folder.mkdir()
@@ -87,17 +87,17 @@ class Ladder:
             self.process = subprocess.Popen(self.command, stdout=log, stderr=log)
 
     def disturb(self, wanted: int) -> Counter[str]:
-        """Makes up to ``wanted`` faults until the ladder is done; returns their number by kind."""
+        """Causes up to ``wanted`` faults until the ladder is done; returns a count per kind."""
         counts = Counter[str]()
         while (code := self.process.poll()) != 0:
-            if code is not None:  # the command has failed or was interrupted
+            if code is not None:  # the command failed or was interrupted
                 self.start()
             elif left := wanted - counts.total():
                 count = min(left, self.random.randint(1, 3))
                 for kind in self.random.sample(CLUSTER if self.cluster else HERE, count):
                     counts[kind] += self.strike(kind)
             until = time.monotonic() + self.random.uniform(0, 6)
-            epochs = self.log.read_text().count(" epoch ")  # the next faults wait for an epoch
+            epochs = self.log.read_text().count(" epoch ")  # no fault before an epoch is logged
             while self.process.poll() is None and (
                 time.monotonic() < until or self.log.read_text().count(" epoch ") == epochs
             ):
@@ -105,7 +105,7 @@ class Ladder:
         return counts
 
     def strike(self, kind: str) -> bool:
-        """Makes one fault; returns False if its target does not exist."""
+        """Causes one fault. Returns False if the process that it would disturb does not exist."""
         (target, how), seconds = kind.split(), self.random.uniform(1, 10)
         if self.process.poll() is not None:
             return False
@@ -121,7 +121,7 @@ class Ladder:
             self.process.wait()
             self.start()
         elif target in ("disk", "clock"):
-            Path(target).write_bytes(bytes(self.random.randrange(10_000)))  # seconds of the jump
+            Path(target).write_bytes(bytes(self.random.randrange(10_000)))  # size: jump in seconds
             time.sleep(seconds)
             Path(target).unlink()
         elif target == "server":
@@ -157,7 +157,7 @@ def digest(run: Any) -> str:
 
 
 def outcome(ladder: Ladder) -> Counter[tuple[str, ...]]:
-    """Counts finished runs by rung, seed and digest, and still running ones by id; deletes all."""
+    """Counts finished runs by rung, seed and digest, and running ones by id. Deletes all runs."""
     mlflow.set_tracking_uri(ladder.uri)
     found = Counter[tuple[str, ...]]()
     for run in mlflow.search_runs(experiment_names=["resnet-ladder"], output_format="list"):
@@ -170,7 +170,7 @@ def outcome(ladder: Ladder) -> Counter[tuple[str, ...]]:
 
 
 def write(done: list[dict[str, Any]]) -> None:
-    """Writes the outcomes to ``results/faults.json``, and their table to ``docs/faults.md``."""
+    """Writes each ladder's outcome to ``results/faults.json``, and the sums to docs/faults.md."""
     DONE.write_text(json.dumps(done, indent=1) + "\n")
     counts = sum((Counter(ladder["faults"]) for ladder in done), Counter[str]())
     rows: dict[str, Any] = {kind: counts[kind] for kind in CLUSTER}
@@ -183,7 +183,7 @@ def write(done: list[dict[str, Any]]) -> None:
 
 
 def main(faults: int = 200, database: str = "") -> None:
-    """Makes FAULTS faults, 20 per ladder; without DATABASE, MLflow's server uses a SQLite file."""
+    """Causes FAULTS faults, 20 per ladder. Without DATABASE, MLflow's server uses SQLite."""
     done: list[dict[str, Any]] = json.loads(DONE.read_text()) if DONE.exists() else []
     top = Path(tempfile.mkdtemp(prefix="faults-"))
     (top / "sitecustomize.py").write_text(CUSTOMIZE)

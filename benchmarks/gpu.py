@@ -1,6 +1,6 @@
-"""Times training steps on a GPU: plain Keras on JAX, PyTorch, and this project in lanes.
+"""Times training steps on a GPU, in plain Keras on JAX, in PyTorch, and in this project's lanes.
 
-A batch has 32 images of 32x32 pixels. All sides stay in the GPU's memory; one trains at a time.
+A batch has 32 images of 32x32 pixels. The programs stay in GPU memory but train one at a time.
 """
 
 import os
@@ -30,7 +30,7 @@ def sides(lanes: list[int]) -> dict[str, Side]:
 
 
 def main(turns: int = 3, rungs: str = "2,5", lanes: str = "1,2,5,10") -> None:
-    """Times training steps on a GPU. All sides take turns."""
+    """Times training steps on a GPU. Keras, PyTorch and this project take turns."""
     os.environ |= {"KERAS_BACKEND": "jax", "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
     import jax
 

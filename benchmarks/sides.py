@@ -1,7 +1,7 @@
-"""Times the sides of a comparison in turns, each side in its own process.
+"""Compares the speed of several programs, each of which is called a side.
 
-Turns spread disturbances, such as other programs, evenly over all sides. Libraries in separate
-processes do not share thread pools.
+The sides take turns, so that a disturbance slows all of them. Each side has its own process,
+because libraries in one process can share thread pools.
 """
 
 import contextlib
@@ -28,13 +28,13 @@ RESULTS = ROOT / "benchmarks" / "results"
 Turn = Callable[[], float]
 """A function that trains for one turn and returns images per second."""
 Side = Callable[[Any], Turn]
-"""A picklable function that takes a case, such as a rung, and returns its turn."""
+"""A picklable function that takes a case, such as a rung, and returns a ``Turn`` for it."""
 _turn: Turn
-"""The turn of the one side that this process times."""
+"""The function that this process times."""
 
 
 def rate(images: float, work: Callable[[], object]) -> float:
-    """Times ``work``, which trains on this number of images; returns images per second."""
+    """Calls ``work``, which trains on ``images`` images; returns images per second."""
     began = time.perf_counter()
     work()
     return images / (time.perf_counter() - began)
@@ -43,7 +43,7 @@ def rate(images: float, work: Callable[[], object]) -> float:
 def _prepare(side: Side, case: Any) -> None:
     global _turn
     _turn = side(case)
-    _turn()  # the first turn includes compilation and is not timed
+    _turn()  # the first turn includes compilation and is not counted
 
 
 def _take() -> float:
@@ -53,7 +53,7 @@ def _take() -> float:
 def compare(sides: Mapping[str, Side], case: Any, turns: int) -> dict[str, list[float]]:
     """Returns each side's images per second, one value per turn.
 
-    If a side does not start, it is left out and the reason is printed to stderr.
+    A side that does not start is left out, and the reason is printed to stderr.
     """
     rates: dict[str, list[float]] = {}
     processes = {}
@@ -64,26 +64,26 @@ def compare(sides: Mapping[str, Side], case: Any, turns: int) -> dict[str, list[
                 processes[name].submit(_prepare, side, case).result()
                 rates[name] = []
             except Exception as error:
-                print(f"{name}: left out, because it does not start: {error}", file=sys.stderr)
+                print(f"{name} does not start and is left out: {error}", file=sys.stderr)
         for turn in range(turns):
-            # every second round reverses the order, so that no side always follows the same one
+            # every second round is reversed, so that no side always follows the same other side
             for name in list(rates)[:: -1 if turn % 2 else 1]:
                 rates[name].append(processes[name].submit(_take).result())
     return rates
 
 
 def commit() -> str:
-    """Returns the project's commit, with ``-dirty`` if files outside results and docs changed."""
+    """Returns the commit, followed by ``-dirty`` if files outside results and docs changed."""
     git = partial(subprocess.check_output, cwd=ROOT, text=True)
     changed = git(["git", "status", "--porcelain", "--", ".", ":!benchmarks/results", ":!docs"])
     return git(["git", "describe", "--always", "--exclude=*"]).strip() + "-dirty" * bool(changed)
 
 
 def report(name: str, title: str, unit: str, rates: dict[str, dict[str, list[float]]]) -> None:
-    """Prints a table; writes table and rates to ``benchmarks/results/NAME.md`` and ``NAME.json``.
+    """Prints a table; writes it to ``benchmarks/results/NAME.md`` and the rates to ``NAME.json``.
 
-    ``rates`` has the result of :func:`compare` for each case. The table compares each side with the
-    median and with the fastest turn of the first side, because some sides have slow and fast turns.
+    ``rates`` maps each case to the result of :func:`compare`. The table divides each median by the
+    first side's median and fastest turn, because some sides have both slow and fast turns.
     """
     baseline = next(iter(next(iter(rates.values()))))
     lines = [

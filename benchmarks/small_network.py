@@ -1,7 +1,7 @@
-"""Times small networks: plain ``fit``, this project, and Keras's step in a compiled loop.
+"""Times two small networks with Keras's ``fit``, this project, and a compiled ``train_step`` loop.
 
-One network has 100 sigmoid units, the other also two convolutions with pooling. Both train on one
-thread of TensorFlow, with plain SGD on batches of 10 images of 28x28x1.
+One network has 100 sigmoid units. In the other, two convolutions with pooling precede such units.
+Both train on one thread of TensorFlow with plain SGD. A batch has 10 images of 28x28x1.
 """
 
 import os
@@ -43,7 +43,7 @@ def bare_loop(filters: tuple[int, ...]) -> Turn:
     import tensorflow as tf
 
     network, (x, y) = build(filters), plain_images(IMAGES, SHAPE)
-    network.train_on_batch(x[:BATCH], y[:BATCH])  # Keras creates variables on first use
+    network.train_on_batch(x[:BATCH], y[:BATCH])  # creates variables before the loop is compiled
     pixels, labels = tf.constant(x), tf.constant(y)
 
     def step(i: Any) -> Any:
@@ -68,7 +68,7 @@ SIDES: dict[str, Side] = {
 
 
 def main(turns: int = 5) -> None:
-    """Times two small networks on one thread of TensorFlow. All sides take turns."""
+    """Times two small networks on one thread. Keras, this project and a bare loop take turns."""
     os.environ |= {"TF_NUM_INTRAOP_THREADS": "1", "OMP_NUM_THREADS": "1"}
     rates = {name: compare(SIDES, filters, turns) for name, filters in FILTERS.items()}
     report("small_network", "Small networks", "images/s, batch 10, one thread", rates)

@@ -1,4 +1,4 @@
-"""Shared by the benchmarks: images, rungs, and training in plain Keras and in this project."""
+"""Images, rungs and networks for the benchmarks, and functions that train the networks."""
 
 import time
 from collections.abc import Sequence
@@ -15,13 +15,13 @@ SHAPE = (32, 32, 3)
 
 
 def images(n: int, shape: tuple[int, ...] = SHAPE) -> tuple[np.ndarray, np.ndarray]:
-    """Returns images of noise, uint8 (n, height, width, channels), and labels (n,) in 0..9."""
+    """Returns random images, uint8 (n, height, width, channels), and labels from 0 to 9, (n,)."""
     generator = np.random.default_rng(0)
     return generator.integers(0, 256, (n, *shape), "uint8"), generator.integers(0, 10, n)
 
 
 def plain_images(n: int, shape: tuple[int, ...] = SHAPE) -> tuple[np.ndarray, np.ndarray]:
-    """Returns :func:`images` with pixels in 0..1 and one-hot labels, as a plain script has them."""
+    """Converts :func:`images` to float32 pixels from 0 to 1 and one-hot labels."""
     pixels, classes = images(n, shape)
     return pixels.astype("float32") / 255, np.eye(10, dtype="float32")[classes]
 
@@ -43,15 +43,15 @@ def plain_network(rung: Experiment) -> Any:
 def second_epoch(network: Any, images: int, *data: Any, **options: Any) -> float:
     """Trains two epochs with ``fit``; returns images per second in the second epoch.
 
-    The first epoch includes compilation. The total time of ``fit`` would include a wait after the
-    last epoch (docs/log.md).
+    The first epoch includes compilation. The whole call of ``fit`` is not timed, because it waits
+    after the last epoch (docs/log.md).
     """
     import keras
 
     ends: list[float] = []
 
     def end(epoch: int, logs: dict) -> None:
-        float(logs["loss"])  # waits for the device
+        float(logs["loss"])  # waits until the device has finished
         ends.append(time.perf_counter())
 
     callback = keras.callbacks.LambdaCallback(on_epoch_end=end)
@@ -62,9 +62,9 @@ def second_epoch(network: Any, images: int, *data: Any, **options: Any) -> float
 def project_steps(
     networks: Sequence[Any], data: tuple[np.ndarray, np.ndarray], rung: Experiment
 ) -> Turn:
-    """Prepares one epoch of this project's training steps, without augmentation.
+    """Prepares turns that train one epoch in this project, without augmentation.
 
-    Several networks train in the lanes of one program, each in its own thread.
+    Each network trains in its own thread. On JAX, the networks are lanes of one program.
     """
     from resnet.training import groups, side_by_side
 
@@ -77,6 +77,6 @@ def project_steps(
         lane.reset()
         for first, batches in groups([(some, None) for some in positions], lane.per_call):
             lane.train(batches, first)
-        lane.logs()  # waits for the device
+        lane.logs()  # waits until the device has finished
 
     return lambda: rate(n * lanes, lambda: list(threads.map(train, steps)))

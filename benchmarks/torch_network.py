@@ -1,4 +1,4 @@
-"""The study's residual network in PyTorch, for comparisons of speed."""
+"""The study's residual network in PyTorch, for speed comparisons."""
 
 from collections.abc import Sequence
 
@@ -46,9 +46,9 @@ def residual_network(identity_blocks: Sequence[int], dropout: float) -> nn.Modul
 
 
 def training(rung: Experiment, n: int, compiled: bool, device: str) -> Turn:
-    """Prepares training on ``n`` images, which are kept on the device (``cpu`` or ``cuda``).
+    """Prepares turns that train on ``n`` images. These stay on the device (``cpu`` or ``cuda``).
 
-    With ``compiled``, training uses Inductor, channels last, fused Adam and, on a GPU, CUDA graphs.
+    ``compiled`` switches on Inductor, channels last, fused Adam and, on a GPU, CUDA graphs.
     """
     torch.backends.cuda.matmul.allow_tf32 = True  # JAX may use TF32 too
     torch.backends.cudnn.allow_tf32 = True
@@ -66,7 +66,7 @@ def training(rung: Experiment, n: int, compiled: bool, device: str) -> Turn:
 
     def work() -> None:
         for start in range(0, n, BATCH):
-            torch.compiler.cudagraph_mark_step_begin()  # matters only for CUDA graphs
+            torch.compiler.cudagraph_mark_step_begin()  # has an effect only with CUDA graphs
             batch = slice(start, start + BATCH)
             optimizer.zero_grad()
             loss(forward(x[batch]), y[batch]).backward()

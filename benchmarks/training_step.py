@@ -1,6 +1,6 @@
-"""Times training steps of rungs on a CPU: plain Keras, this project, PyTorch, and a GEMM's rate.
+"""Times training steps on a CPU, without augmentation, in plain Keras, this project and PyTorch.
 
-A batch has 32 images of 32x32 pixels, without augmentation. Every side uses oneDNN.
+A batch has 32 images of 32x32 pixels. All three use oneDNN. A matrix product shows the limit.
 """
 
 from functools import partial
@@ -36,10 +36,10 @@ def pytorch(device: str, compiled: bool, case: Case) -> Turn:
 
 
 def gemm(case: Case) -> Turn:
-    """Returns images per second if a training step ran as fast as a float32 matrix product."""
+    """Gives the rate of a training step that computes as fast as a float32 matrix product."""
     from resnet.network import build, multiply_adds
 
-    # a step makes three passes, with two operations per multiply-add
+    # two operations per multiply-add, in one forward pass and two backward passes
     operations = 6 * multiply_adds(build(case[0], SHAPE, 10, seed=0))
     a = np.random.default_rng(0).random((4096, 4096), "float32")
     return lambda: rate(2 * 4096**3 / operations, lambda: a @ a)
@@ -55,7 +55,7 @@ SIDES: dict[str, Side] = {
 
 
 def main(turns: int = 7, rungs: str = "1,5") -> None:
-    """Times training steps on a CPU. All sides take turns."""
+    """Times training steps on a CPU. Keras, this project and PyTorch take turns."""
     cases = {f"rung {rung}": (subjects.experiment(rung), 12 * BATCH) for rung in rungs.split(",")}
     rates = {name: compare(SIDES, case, turns) for name, case in cases.items()}
     report("training_step", "Training step", "images/s, batch 32", rates)

@@ -1,4 +1,4 @@
-"""Simulates how often the report's 95 % intervals contain the true value.
+"""Simulates ladders to find how often the report's 95 % intervals contain the true value.
 
 ``.venv/bin/python -m docs.coverage`` writes the results into docs/evidence.md.
 """
@@ -19,20 +19,23 @@ END = "<!-- end of what is written -->\n"
 LADDER = ["01_template", "02_augmentation", "03_deeper_early_stopping", "04_lr_schedule"]
 LADDER += ["05_deeper_dropout", "vgg"]
 MEANS = (0.78, 0.82, 0.825, 0.865, 0.875, 0.845)
-"""True accuracies. The two largest gains are equal, which is the hardest case for the lead."""
+"""True accuracies of the rows. The two largest gains are equal, so that they are hard to rank."""
 DEVIATIONS = (0.008, 0.012, 0.012, 0.0026, 0.0027, 0.010)
 SEEDS = ((2, 3, 2, 1, 1, 5), (1, 1, 1, 1, 1, 5), (2,) * 6, (3,) * 6, (5,) * 6)
 WRONG = {0.0: "right", 0.25: "a quarter off", 0.4: "40 % off"}
-"""Errors of the scales in words. A key is the standard deviation of log(true deviation / scale)."""
+"""Errors of the scales, in words. A scale is a first guess of a row's deviation.
+
+Each key is the standard deviation of log(true deviation / scale).
+"""
 CASES = [(seeds, wrong) for seeds in SEEDS for wrong in WRONG]
 HEADINGS = ("rows", "the worst row", "gains", "largest gain's lead")
 
 
 def draw(seeds: tuple[int, ...], wrong: float, random: np.random.Generator) -> np.ndarray:
-    """Simulates a ladder with a number of seeds for each row; ``wrong`` is a key of ``WRONG``.
+    """Simulates a ladder with ``seeds[i]`` seeds of row i; ``wrong`` is a key of ``WRONG``.
 
-    Returns 1 for each interval that contains the true value, 0 for each that does not, and NaN for
-    each that does not exist: first rows, then gains, then the largest gain's lead.
+    Returns a number for each row, each gain, and the largest gain's lead over the others. It is 1
+    if the interval contains the true value, 0 if it does not, and NaN if there is no interval.
     """
     scales = np.multiply(DEVIATIONS, np.exp(-wrong * random.standard_normal(len(LADDER))))
     rows = zip(LADDER, MEANS, DEVIATIONS, seeds, scales, strict=True)
@@ -51,10 +54,7 @@ def draw(seeds: tuple[int, ...], wrong: float, random: np.random.Generator) -> n
 
 
 def simulate(case: int, draws: int) -> dict[str, float]:
-    """Returns by heading the share of intervals that contain the true value.
-
-    ``case`` is an index of ``CASES``; ``draws`` is the number of simulated ladders.
-    """
+    """Simulates ladders of ``CASES[case]``; returns the share of correct intervals by heading."""
     random = np.random.default_rng([0, case])
     shares = np.nanmean([draw(*CASES[case], random) for _ in range(draws)], axis=0)
     rows, gains, lead = np.split(shares, [len(MEANS), 2 * len(MEANS) - 1])
@@ -62,9 +62,9 @@ def simulate(case: int, draws: int) -> dict[str, float]:
 
 
 def main(draws: int = 5_000, worth: float = 0) -> None:
-    """Simulates DRAWS ladders for each line of the table, and writes the table into the page.
+    """Simulates DRAWS ladders for each line of a table, and writes the table to docs/evidence.md.
 
-    With WORTH, a scale counts as WORTH degrees of freedom, and the table is only printed.
+    With WORTH, the scales count as WORTH degrees of freedom, and the table is only printed.
     """
     statistics.GUESS = worth or statistics.GUESS
     table = f"| seeds of the rows | scales are | {' | '.join(HEADINGS)} |\n{'| --- ' * 6}|\n"

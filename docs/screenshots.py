@@ -1,4 +1,4 @@
-"""Makes the README's pictures from the recorded runs: ``make screenshots`` (needs Chromium)."""
+"""Opens the recorded runs in Chromium and takes the README's pictures (``make screenshots``)."""
 
 import shutil
 import subprocess
@@ -10,14 +10,14 @@ from report.presentation import output, ui
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 OPTIONS = ["--headless", "--no-sandbox", "--hide-scrollbars", "--window-size=1500,1050"]
-# At the address 127.0.0.1 MLflow opens its assistant, which covers a third of the page.
+# At 127.0.0.1, MLflow's assistant covers a third of the page. At ::1, it stays closed.
 OPTIONS += ["--host-resolver-rules=MAP ::1 127.0.0.1"]
-# Without a mouse each chart shows all of its buttons.
+# Chromium simulates a mouse, because without one each chart shows all of its buttons.
 OPTIONS += ["--blink-settings=primaryHoverType=2,availableHoverTypes=2"]
 
 
 def browse(address: str, *options: str) -> str:
-    """Opens a page in headless Chromium, waits for its scripts, and returns Chromium's output.
+    """Opens a page in headless Chromium, runs the page's scripts, and returns Chromium's output.
 
     ``options`` may be ``--dump-dom`` or ``--screenshot=FILE``.
     """
@@ -30,7 +30,7 @@ def browse(address: str, *options: str) -> str:
 
 
 def main() -> None:
-    """Makes a picture of the report's page and one of the runs in MLflow's UI."""
+    """Makes docs/report.png from the report, and docs/mlflow.png from MLflow's page of runs."""
     docs = Path(__file__).parent
     with tempfile.TemporaryDirectory() as folder:
         uri, pages = ui.prepare(f"sqlite:///{folder}/mlflow.db", None)

@@ -1,4 +1,4 @@
-"""Executes docs/tour.ipynb and stores its new outputs; ``make readme`` calls this module."""
+"""Executes docs/tour.ipynb and stores the new outputs. ``make readme`` calls this module."""
 
 from pathlib import Path
 

@@ -30,12 +30,12 @@ def test_the_docs_show_the_layers_that_import_linter_checks():
     rows = [row.split() for row in reversed(layers["resnet"].splitlines())]
     height = {package: number for number, row in enumerate(rows) for package in row}
     named = [word for word in re.findall(r"``(\w+)``", resnet.__doc__) if word in height]
-    assert sorted(named) == sorted({*height} - {"host", "events"})  # no data passes through these
+    assert sorted(named) == sorted({*height} - {"host", "events"})  # the docstring omits these two
     assert [height[name] for name in named] == sorted(height[name] for name in named)
 
 
 def commands_in(page):
-    """Yields the arguments of every ``ladder`` command on a page, in code blocks and sentences."""
+    """Yields the arguments of each ``ladder`` command in a page's code blocks and sentences."""
     text = re.sub("^```.*?^```", "", page.read_text("utf-8"), flags=re.DOTALL | re.MULTILINE)
     lines = text.replace("\\\n", " ").splitlines()
     blocks = [line.partition(" #")[0] for line in lines if line.startswith("    ")]
@@ -46,24 +46,24 @@ def commands_in(page):
             yield shlex.split(found[1])
 
 
-def test_the_docs_show_every_command_and_only_valid_ones():
+def test_the_docs_show_every_command_with_valid_arguments():
     program = typer.main.get_command(runner._app())
     pages = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")]
     shown = [words for page in pages for words in commands_in(page)]
-    assert {words[0] for words in shown} >= {*program.commands} - {"ui"}  # the docs show "make ui"
+    assert {words[0] for words in shown} >= {*program.commands} - {"ui"}  # shown as "make ui"
     for name, *words in map(runner._as_command, shown):
         command = program.commands.get(name)
         with contextlib.suppress(typer.Exit):  # raised by --help
             (command or program).make_context("ladder", words if command else [name, *words])
 
 
-def test_the_rung_and_the_claim_of_own_rung_md_are_valid(tmp_path):
+def test_the_example_rung_and_claim_in_own_rung_md_are_valid(tmp_path):
     page = (ROOT / "docs" / "own-rung.md").read_text("utf-8")
     rung, claim = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
     folder = shutil.copytree(SHIPPED, tmp_path / "experiments")
     for name, path in Study.open(folder).files.items():
         if name not in analysis.load_statements(Study.open()).published:
-            path.unlink()  # a reader who followed the page has this rung already
+            path.unlink()  # a reader who followed the page has already added this rung
     (folder / "06_mine.yaml").write_text(rung, encoding="utf-8")
     study = Study.open(folder)
     assert select("all", study.files)[-1] == "06_mine"
@@ -95,14 +95,14 @@ def documented_coverage():
     return [[float(text.removesuffix(" %")) for text in row[2:]] for row in cells[2:]]
 
 
-def test_in_every_documented_case_at_least_93_percent_of_intervals_contain_the_truth():
+def test_at_least_93_percent_of_intervals_contain_the_truth_in_every_documented_case():
     documented = documented_coverage()
     assert len(documented) == len(coverage.CASES)
     assert min(map(min, documented)) >= 93
 
 
 @pytest.mark.parametrize("case", [0, 5, 14])
-def test_fewer_simulations_give_the_documented_coverage_within_four_standard_errors(case):
+def test_a_short_simulation_agrees_with_the_documented_coverage(case):
     draws = 250
     documented = dict(zip(coverage.HEADINGS, documented_coverage()[case], strict=True))
     found = coverage.simulate(case, draws)

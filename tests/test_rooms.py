@@ -1,4 +1,4 @@
-"""Rules of the code that neither import-linter nor ruff can check."""
+"""Checks rules for imports and lengths, which import-linter and ruff cannot check."""
 
 import ast
 from pathlib import Path
@@ -14,11 +14,11 @@ LATE = {
     "resnet.terminal.plan",
 }
 OPEN = ("resnet.host.", "report.presentation.")
-"""Packages whose modules may be imported directly."""
+"""Other packages may import the modules of these packages directly."""
 
 
 def exported(package):
-    """Returns the names that a package's ``__init__`` imports from its own modules."""
+    """Returns the names that a package's ``__init__`` imports from the package's modules."""
     tree = ast.parse((ROOT / package.replace(".", "/") / "__init__.py").read_text())
     return {
         alias.name
@@ -28,7 +28,7 @@ def exported(package):
     }
 
 
-def test_no_package_imports_modules_that_another_package_does_not_export():
+def test_packages_import_only_exported_modules_of_other_packages():
     graph = grimp.build_graph("resnet", "report")
     found = []
     for importer in sorted(graph.modules):
@@ -48,7 +48,7 @@ def modules():
     yield ROOT / "runner.py"
 
 
-def test_modules_have_at_most_450_lines_and_functions_60():
+def test_modules_have_at_most_450_lines_and_functions_at_most_60():
     long = []
     for path in modules():
         text = path.read_text(encoding="utf-8")

@@ -7,7 +7,7 @@ from docs import tour
 
 
 def texts(notebook):
-    """Returns the texts that the cells print or show, without pictures and warnings."""
+    """Returns the text outputs of a notebook's cells, without warnings."""
     return [
         output.get("text") or output.data["text/plain"]
         for cell in notebook.cells
@@ -16,10 +16,10 @@ def texts(notebook):
     ]
 
 
-def test_a_new_execution_gives_the_stored_outputs():
+def test_a_new_execution_of_the_notebook_gives_the_stored_outputs():
     stored = nbformat.read(tour.TOUR, as_version=4)
     assert texts(stored) == texts(tour.execute())
-    assert len(stored.cells) == 10  # the title and the README say so
+    assert len(stored.cells) == 10  # as the title and the README say
     assert sum("image/png" in str(cell.get("outputs")) for cell in stored.cells) == 2
     assert max(text.count("\n") for text in texts(stored)) <= 40  # fits on a screen
 

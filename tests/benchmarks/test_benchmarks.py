@@ -1,4 +1,4 @@
-"""Sides of a benchmark take turns, and their rates become a table."""
+"""Benchmarks time several programs and write a table of their rates."""
 
 import json
 import os
@@ -17,10 +17,10 @@ def broken(case):
     raise ImportError("no such library")
 
 
-def test_a_side_that_does_not_start_is_left_out_of_the_table(tmp_path, monkeypatch, capsys):
+def test_a_table_leaves_out_a_program_that_does_not_start(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sides, "RESULTS", tmp_path)
     rates = {"rung 1": sides.compare({"ours": half, "theirs": broken}, 3000, 2)}
-    message = "theirs: left out, because it does not start: no such library"
+    message = "theirs does not start and is left out: no such library"
     assert message in capsys.readouterr().err
     sides.report("mine", "A comparison", "images/s", rates)
     text = (tmp_path / "mine.md").read_text()
@@ -29,7 +29,7 @@ def test_a_side_that_does_not_start_is_left_out_of_the_table(tmp_path, monkeypat
 
 
 @pytest.mark.skipif(os.environ.get("KERAS_BACKEND") != "jax", reason="run make test-jax")
-def test_on_a_cpu_all_sides_of_the_gpu_benchmark_but_pytorch_train(capsys):
+def test_keras_and_this_project_train_in_the_gpu_benchmark_on_a_cpu(capsys):
     rates = sides.compare(gpu.sides([1, 2]), (experiment("01_template", **SMALL), 64), 2)
     assert list(rates) == ["plain Keras", "this project, lanes: 1", "this project, lanes: 2"]
     assert all(min(turns) > 0 for turns in rates.values())
