@@ -1,7 +1,7 @@
-"""Converts finished MLflow runs to records and back, without Keras.
+"""Converts finished MLflow runs to records and back. The package does not import Keras.
 
-``artifacts`` and ``figures`` make the files that a run leaves in MLflow. ``course`` compares a run
-during training with records.
+``artifacts`` and ``figures`` make the files that a run stores in MLflow. During training,
+``course`` compares a run with records.
 """
 
 from resnet.records import artifacts, figures

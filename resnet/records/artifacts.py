@@ -1,4 +1,4 @@
-"""Makes the params, description and artifacts of a finished run in MLflow."""
+"""Makes the params, description and artifacts that MLflow stores for a finished run."""
 
 import json
 import math
@@ -22,14 +22,14 @@ CURVES = (
     "epoch_seconds",
 )
 """Metrics with one value per epoch."""
-# MLflow defines these names of tags.
+# MLflow defines these tag names.
 DESCRIPTION, PARENT, CONTEXT = "mlflow.note.content", "mlflow.parentRunId", "mlflow.data.context"
 # A spreadsheet may compute a cell that starts with one of these characters.
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 def guarded(value: Any) -> Any:
-    """Quotes a CSV cell that a spreadsheet may compute as a formula, as OWASP advises."""
+    """Quotes a CSV cell that a spreadsheet may compute as a formula. OWASP advises this."""
     return f"'{value}" if isinstance(value, str) and value.startswith((*FORMULA, "'")) else value
 
 
@@ -51,10 +51,10 @@ def describe(experiment: Experiment, dataset: str, fingerprint: str) -> str:
 
 
 def predictions(labels: np.ndarray, probabilities: np.ndarray) -> pd.DataFrame:
-    """Makes a frame of ``labels`` (n,) and ``probabilities`` (n, classes), with one row per image.
+    """Tabulates ``labels`` (n,) and ``probabilities`` (n, classes), with one row per image.
 
-    The columns are ``label`` and ``predicted`` (class indices), and ``truth_probability``: the
-    probability of the true class, rounded to four decimals, with 0 for NaN.
+    The columns ``label`` and ``predicted`` are class indices. ``truth_probability`` is the
+    probability of the true class, rounded to four decimals. NaN becomes 0.
     """
     of_truth = np.nan_to_num(probabilities[np.arange(len(labels)), labels])
     classes = {"label": labels, "predicted": probabilities.argmax(axis=1)}
@@ -62,7 +62,7 @@ def predictions(labels: np.ndarray, probabilities: np.ndarray) -> pd.DataFrame:
 
 
 def diverged(losses: Iterable[float]) -> int:
-    """Returns the first epoch (from 1) whose loss is not finite; 0 if all losses are finite."""
+    """Returns the first epoch (from 1) whose loss is not finite, or 0 if all losses are finite."""
     return next((epoch for epoch, loss in enumerate(losses, 1) if not math.isfinite(loss)), 0)
 
 
@@ -73,7 +73,7 @@ def save_results(
     history: list[dict[str, float]],
     title: str,
 ) -> None:
-    """Writes predictions, confusion matrix and figures of a finished run into a folder."""
+    """Writes a finished run's predictions, confusion matrix and figures into a folder."""
     predicted.to_csv(folder / "test_predictions.csv", index=False)
     confusion = pd.crosstab(
         pd.Categorical.from_codes(predicted["label"], classes),

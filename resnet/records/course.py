@@ -1,4 +1,4 @@
-"""Compares a run during training with recorded runs of the same settings."""
+"""Compares a run, while it trains, with recorded runs that have the same settings."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -10,17 +10,17 @@ import pandas as pd
 from resnet.records.json_format import Record, load_all
 from resnet.study import Job, Key
 
-WINDOW = 7  # number of epochs over which the deviation is averaged
+WINDOW = 7  # number of epochs over which variances are averaged
 DEVIATIONS = 3.0  # half width of the expected band, in standard deviations
-PATIENCE = 3  # number of epochs in a row outside the band that put a run off course
+PATIENCE = 3  # a run is off course after this many epochs in a row outside the band
 
 
 @dataclass(frozen=True)
 class Course:
-    """Validation accuracies of recorded runs of one configuration on one dataset.
+    """Validation accuracies per epoch, from recorded runs with the same settings and dataset.
 
-    ``epochs`` has one row per epoch, from 1. The columns ``lowest`` and ``highest`` are recorded
-    accuracies; ``low`` and ``high`` are the band in which another seed is expected.
+    The index of ``epochs`` is the epoch, from 1. The columns ``lowest`` and ``highest`` are
+    recorded accuracies. ``low`` and ``high`` bound the band in which another seed is expected.
     """
 
     epochs: pd.DataFrame
@@ -33,8 +33,8 @@ class Course:
         mean, jumps = curves.mean(axis=1), curves.diff().pow(2) / 2
         variances = pd.concat([curves.var(axis=1), jumps.mean(axis=1)], axis=1)
         around = variances.rolling(WINDOW, center=True, min_periods=1).mean()
-        # A few seeds may agree by chance. So the variance is at least the binomial variance of the
-        # test set, which has about as many images as the validation set.
+        # A few seeds may agree by chance, so the binomial variance is the minimum. It uses the
+        # number of test images, which is close to the number of validation images.
         binomial = mean * (1 - mean) / first.predictions.images
         variance = pd.concat([around, binomial], axis=1).max(axis=1)
         half = DEVIATIONS * np.sqrt(variance * (1 + 1 / curves.count(axis=1)))
@@ -54,7 +54,7 @@ class Course:
     def off(self, accuracies: list[float]) -> bool:
         """Returns whether the last ``PATIENCE`` epochs are all above or all below the band.
 
-        ``accuracies`` are the validation accuracies of all epochs so far; NaN counts as too low.
+        ``accuracies`` are the validation accuracies of all epochs so far. NaN counts as too low.
         """
         last = pd.Series(accuracies, range(1, len(accuracies) + 1)).tail(PATIENCE)
         band = self.epochs.reindex(last.index)
@@ -64,7 +64,7 @@ class Course:
 
 
 def courses(folder: Path, jobs: Iterable[Job], fingerprint: str) -> dict[str, Course]:
-    """Returns courses by the experiment's hash, for experiments with records on the dataset."""
+    """Returns courses by experiment hash. Experiments without records on the dataset have none."""
     digests = {job.experiment.hash(): Key.of(job, "", fingerprint, "").digest for job in jobs}
     found = {name: load_all(folder, digest).values() for name, digest in digests.items()}
     return {name: Course.of(records) for name, records in found.items() if records}

@@ -35,7 +35,7 @@ def curves(history: list[dict[str, float]], title: str) -> Figure:
 
 
 def confusion(table: pd.DataFrame) -> Figure:
-    """Draws counts of images per true class (row) and predicted class (column)."""
+    """Draws the number of images per true class (row) and predicted class (column)."""
     figure = Figure(figsize=(7, 6), layout="constrained")
     axes = figure.subplots()
     share = table.div(table.sum(axis=1).clip(lower=1), axis=0)
@@ -54,10 +54,10 @@ def confusion(table: pd.DataFrame) -> Figure:
 def mistakes(dataset: Dataset, probabilities: np.ndarray, path: Path) -> None:
     """Writes a PNG of the test images that the network misclassified with the most confidence.
 
-    The PNG is a table of true classes (rows) and predicted classes (columns). A cell shows up to
-    four images, two by two, in their own size. The text chunk ``cells`` is the number of classes.
-    Nothing is written if there are more than 30 classes, or more pixels than Pillow opens without
-    a warning. ``probabilities`` is (n, classes).
+    The PNG is a table of true classes (rows) and predicted classes (columns). A cell has at most
+    four images, two by two, in original size. The text chunk ``cells`` is the class count.
+    Nothing is written if there are more than 30 classes, or if Pillow would warn about the number
+    of pixels. ``probabilities`` has the shape (n, classes).
     """
     (n, height, width, _), classes = dataset.x_test.shape, len(dataset.classes)
     if classes > 30 or 4 * classes**2 * height * width > Image.MAX_IMAGE_PIXELS:
@@ -81,5 +81,5 @@ def mistakes(dataset: Dataset, probabilities: np.ndarray, path: Path) -> None:
 def save(figure: Figure, path: Path, dpi: int = 120) -> None:
     """Writes a figure in the format of the path's suffix."""
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing from")  # Matplotlib draws a box
+        warnings.filterwarnings("ignore", "Glyph .* missing from")  # Matplotlib draws a box instead
         figure.savefig(path, dpi=dpi)

@@ -1,4 +1,4 @@
-"""Makes records of finished MLflow runs."""
+"""Makes records from finished MLflow runs."""
 
 import csv
 import json
@@ -20,11 +20,11 @@ from resnet.store import Store, data_of, download
 from resnet.study import Key, explain, from_yaml, signatures
 
 _OF_THIS_STORE = ("role", "owner", "lease", "host", "series", "part_of")
-"""Tags that are left out of records because they make sense in one store only."""
+"""Tags that records leave out, because these tags have a meaning only in one store."""
 
 
 def recordable(store: Store) -> list[Run]:
-    """Returns the finished runs of the full profile without overrides, newest first."""
+    """Returns the finished runs with the full profile and no overrides. The newest comes first."""
     return [
         run
         for run in store.search(role="rung", status="FINISHED")
@@ -92,7 +92,7 @@ def _inputs(run: Run) -> list[DataInput]:
     for logged in data_of(run):
         source = json.loads(logged.dataset.source)
         if path := source.get("tags", {}).get("source"):
-            # folders of this machine mean nothing elsewhere; the digest identifies the data
+            # other machines have other folders, and the digest identifies the data
             source["tags"]["source"] = PurePath(path).name
         fields = logged.dataset.to_dictionary() | {"source": json.dumps(source)}
         context = next(tag.value for tag in logged.tags if tag.key == CONTEXT)

@@ -1,8 +1,8 @@
-"""Reads and writes the JSON records of finished runs in ``results/``.
+"""Reads and writes the JSON files in ``results/``, which are records of finished runs.
 
-A record of at most 60 KB holds a run's settings, provenance, exact curves, and the label and
-prediction of each test image. Git protects the files from changes, so loading a record only checks
-that its parts agree.
+A record holds a run's settings, origin and exact curves, and the label and prediction of each test
+image. It has at most 60 KB. Git shows any change of the files, so :func:`load` only checks that the
+parts of a record agree.
 """
 
 import base64
@@ -26,12 +26,12 @@ Moment = Annotated[int, Field(ge=0, lt=2**53)]  # Unix time in milliseconds
 
 
 def pack(numbers: np.ndarray) -> str:
-    """Returns the bytes of a little-endian array, compressed with zlib, in base64."""
+    """Compresses the bytes of a little-endian array with zlib, and encodes them in base64."""
     return base64.b64encode(zlib.compress(numbers.tobytes(), 9)).decode("ascii")
 
 
 def unpack(text: str, dtype: str, count: int) -> np.ndarray:
-    """Returns the array that was packed into a text; raises ValueError if the text is damaged."""
+    """Returns the array that :func:`pack` encoded. Raises ValueError if the text is damaged."""
     try:
         content = zlib.decompress(base64.b64decode(text, validate=True))
     except (zlib.error, ValueError) as error:
@@ -47,7 +47,7 @@ class DataInput(Strict):
     name: str
     digest: str
     source_type: str
-    source: str  # JSON, in which a local path has no folders
+    source: str  # JSON, with only the last part of a local path
     schema_: str | None = Field(alias="schema")
     profile: str | None
     context: str
@@ -78,7 +78,7 @@ class Record(Strict):
     """A finished run.
 
     ``curves`` maps each name of ``CURVES`` to one value per epoch. ``time`` has the end of each
-    epoch. ``final`` has the metrics with one value, and ``experiment`` has lines of resolved YAML.
+    epoch. ``final`` has the final metrics. ``experiment`` has the lines of the resolved YAML file.
     """
 
     # by default, pydantic writes a loss of NaN as null
@@ -97,7 +97,7 @@ class Record(Strict):
     time: Annotated[list[Moment], Field(min_length=1)]
     curves: dict[str, list[float]]
     predictions: Predictions
-    networks: list[str] | None = None  # lines of the study's networks.py, if it is used
+    networks: list[str] | None = None  # lines of the study's networks.py, if the run uses it
 
     @property
     def key(self) -> Key:
@@ -164,12 +164,12 @@ def load(path: Path) -> Record:
 
 
 def files(folder: Path, digest: str = "") -> list[Path]:
-    """Lists a folder's record files by name; with ``digest``, only those of a ``Key.digest``."""
-    return sorted(folder.glob(f"[!.]*{digest and f'-{digest}'}.json"))  # macOS adds ._x.json
+    """Lists a folder's record files by name. ``digest`` selects those with this ``Key.digest``."""
+    return sorted(folder.glob(f"[!.]*{digest and f'-{digest}'}.json"))  # macOS adds files ._x.json
 
 
 def load_all(folder: Path, digest: str = "") -> dict[Path, Record]:
-    """Returns the records of :func:`files` by path; raises UserError if one is damaged."""
+    """Loads the records that :func:`files` lists. Raises UserError if a record is damaged."""
     return {path: load(path) for path in files(folder, digest)}
 
 

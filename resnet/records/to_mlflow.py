@@ -12,7 +12,7 @@ from resnet.store import Store, connect
 from resnet.study import Study, signatures
 
 SHA256 = "record_sha256"
-"""Tag with the SHA-256 of the record that a run was imported from."""
+"""Tag of an imported run that holds the SHA-256 of the run's record."""
 
 
 def connect_recorded(uri: str | None, study: Study) -> Store:
@@ -23,7 +23,7 @@ def connect_recorded(uri: str | None, study: Study) -> Store:
 def restore(store: Store, found: dict[Path, Record]) -> int:
     """Imports the records that have no finished run yet, and returns the number of imports.
 
-    Runs of other records, and incomplete runs of killed processes, are removed first.
+    Imported runs whose records are not in ``found``, and incomplete imports, are removed first.
     """
     missing = {record.sha256: path for path, record in found.items()}
     for run in store.search():

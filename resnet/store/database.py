@@ -29,31 +29,31 @@ FAILURES = (MlflowException, SQLAlchemyError, CommandError, OSError)
 
 
 def nothing_run(study: Study, why: str, uri: str | None = None) -> UserError:
-    """Returns the error for a store without runs; the message says how to start."""
+    """Returns the error for a store without runs. Its message names the command to start with."""
     quick = (study.folder / "profiles" / "quick.yaml").is_file()
     rungs = ",".join(["all", *(name for name in study.files if rung_number(name) is None)])
     words = ["run", rungs, *["--profile", "quick"] * quick]
-    aside = f"  (minutes; without --profile quick it trains on {study.dataset_title})" * quick
+    aside = f"  (takes minutes; the full profile trains on {study.dataset_title})" * quick
     start = study.command(*words, uri=uri)
     return UserError(f"nothing was run yet: {why}. Start with:  {start}{aside}")
 
 
 @contextlib.contextmanager
 def explained(uri: str) -> Iterator[None]:
-    """Turns the exceptions of a store into a :class:`resnet.UserError` of one line."""
+    """Turns exceptions of a store into a :class:`resnet.UserError` with a one-line message."""
     try:
         yield
-    except (*FAILURES, ImportError, ValueError) as error:  # no driver, or a malformed address
+    except (*FAILURES, ImportError, ValueError) as error:  # no database driver, or a wrong URI
         reason = mask(error)[:300]
         if "database is locked" in reason:
-            reason = "another process has locked the database. End it or wait, then try again."
+            reason = "another process has locked the database. End the process or wait, then retry."
         raise UserError(f"{mask(uri)}: cannot be used as a tracking store: {reason}") from None
 
 
 def check(uri: str, study: Study, *, create: bool) -> None:
-    """Raises a UserError if an SQLite file is not a database of the installed MLflow.
+    """Raises a UserError if an SQLite file is not a database of the installed MLflow version.
 
-    A missing or empty file is an error only without ``create``.
+    A missing or empty file is an error only if ``create`` is False.
     """
     path = file_of(uri)
     if not path or (create and not _has_content(path)):
@@ -71,13 +71,13 @@ def check(uri: str, study: Study, *, create: bool) -> None:
     newest = ScriptDirectory(f"{Path(mlflow.__file__).parent}/store/db_migrations")
     if found == newest.get_current_head():
         return
-    # MLflow would migrate the file as soon as it opens the file, even if only to read it
+    # MLflow would migrate the file when it opens the file, even if it only reads
     upgrade = command("-m", "mlflow", "db", "upgrade", uri)
     raise UserError(
         f"{path}: is not a complete database of MLflow {mlflow.__version__} (version: {found}). If "
-        "it holds none of your runs, delete it or name another with --tracking-uri. If a newer "
-        "MLflow made it, install that version. If an older MLflow made it, copy it, then run:  "
-        f"{upgrade}"
+        "the file holds none of your runs, delete it or name another file with --tracking-uri. If "
+        "a newer MLflow made the file, install that version. If an older MLflow made the file, "
+        f"copy the file, then run:  {upgrade}"
     )
 
 
@@ -87,10 +87,10 @@ def _has_content(path: Path) -> bool:
 
 
 def make(path: Path) -> None:
-    """Makes MLflow's tables in a missing or empty SQLite file; the caller must hold its lock.
+    """Makes MLflow's tables in a missing or empty SQLite file.
 
-    If MLflow is killed while it makes tables, it never completes them (MLflow issue 23721). So the
-    tables are made in a temporary file, which then replaces the given file.
+    The caller must hold the file's lock. A killed MLflow leaves incomplete tables (MLflow issue
+    23721). So the tables are made in a temporary file, which then replaces the given file.
     """
     if _has_content(path):
         return
@@ -101,7 +101,7 @@ def make(path: Path) -> None:
 
 
 def check_experiment(uri: str, experiment: Experiment) -> None:
-    """Raises a UserError if an experiment is in MLflow's trash, or its local files were moved."""
+    """Raises a UserError if an MLflow experiment is in the trash, or if its files were moved."""
     if experiment.lifecycle_stage != "active":
         restore = command("-m", "mlflow", "experiments", "restore", "-x", experiment.experiment_id)
         raise UserError(
@@ -111,7 +111,7 @@ def check_experiment(uri: str, experiment: Experiment) -> None:
     file, location = file_of(uri), experiment.artifact_location or ""
     if not file or not location.startswith("file:") or Path(location).name != "mlartifacts":
         return
-    # MLflow stores absolute paths, so it would read and write the files in their old folder
+    # MLflow stores absolute paths, so it would still use the old folder
     there, here = Path(local_file_uri_to_path(location)), file.parent / "mlartifacts"
     if here.is_dir() and not there.is_dir():
         folder, link = ["mkdir", "-p", str(there.parent)], ["ln", "-s", str(here), str(there)]
@@ -122,7 +122,7 @@ def check_experiment(uri: str, experiment: Experiment) -> None:
 
 
 def download(uri: str, run: Run, name: str, folder: str | Path) -> Path:
-    """Downloads an artifact of a run; raises MlflowException or OSError if it does not exist."""
-    # given a run id, MLflow would first query whether the id belongs to a model
+    """Downloads a run's artifact. Raises MlflowException or OSError if the artifact is missing."""
+    # if MLflow got a run id, it would first query whether the id belongs to a model
     where = {"artifact_uri": f"{run.info.artifact_uri}/{name}", "dst_path": str(folder)}
     return Path(mlflow.artifacts.download_artifacts(**where, tracking_uri=uri))

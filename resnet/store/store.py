@@ -14,7 +14,7 @@ from typing import Any, cast
 # MLflow reads these variables when it is imported.
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
-# MLflow retries once. Then ``patiently`` retries, because it tells the user and can be stopped.
+# More retries are left to ``patiently``, because it informs the user and can be stopped.
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
 os.environ.setdefault("PGCONNECT_TIMEOUT", "5")
@@ -52,7 +52,7 @@ logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
 
 @dataclass(frozen=True)
 class _Patience:
-    """Callbacks of a store that waits; ``before`` runs before each attempt and may raise."""
+    """Callbacks of a store that repeats calls. ``before`` runs ahead of each call and may raise."""
 
     tell: Callable[[str], None]
     should_stop: Callable[[], bool]
@@ -61,7 +61,7 @@ class _Patience:
 
 @dataclass(frozen=True)
 class Store:
-    """A study's experiment in an MLflow tracking store."""
+    """A study's MLflow experiment in a tracking store."""
 
     uri: str
     experiment_id: str
@@ -79,7 +79,7 @@ class Store:
 
     @property
     def checkpoints(self) -> Path:
-        """Folder for locks and (by default) checkpoints, beside an SQLite file or in ``ROOT``."""
+        """Folder for locks and (by default) checkpoints. It is beside an SQLite file or in ROOT."""
         file = file_of(self.uri)
         return (file.parent if file else ROOT) / "checkpoints"
 
@@ -96,13 +96,13 @@ class Store:
         return replace(self, patience=_Patience(tell, should_stop))
 
     def confirming(self, before: Callable[[], None]) -> "Store":
-        """Returns a copy of this store that runs ``before`` before each attempt of each call."""
+        """Returns a copy of this store that runs ``before`` ahead of every attempt of a call."""
         patience = self.patience or _Patience(lambda text: None, lambda: False)
         return replace(self, patience=replace(patience, before=before))
 
     def search(self, *, status: str = "", **tags: str) -> list[Run]:
-        """Returns the runs with these tags, and with this status if it is given, newest first."""
-        # filters allow no quotes; the last line compares such values
+        """Returns the runs with these tags and, if given, this status. The newest comes first."""
+        # MLflow's filters allow no quotes in values, so the last line compares those values
         tests = [f"tags.{key} = '{value}'" for key, value in tags.items() if "'" not in value]
         tests += [f"attributes.status = '{status}'"] if status else []
         found = self.client.search_runs(
@@ -140,7 +140,7 @@ class Store:
                 if waiting:
                     patience.tell("the tracking store answers again")
                 return result
-            for _ in range(10):  # wait two seconds, in small steps so that Ctrl-C acts at once
+            for _ in range(10):  # two seconds, in short sleeps, so that Ctrl-C acts soon
                 if patience.should_stop():
                     raise Interrupted
                 time.sleep(0.2)
@@ -183,10 +183,10 @@ def connect(
     """Opens a study's tracking store, and makes it MLflow's current store.
 
     Args:
-        uri: MLflow tracking URI, by default of ``mlflow.db`` in the project's folder. Artifacts are
-            stored beside an SQLite file, or in the project's folder for other databases.
+        uri: tracking URI, by default that of ``mlflow.db`` in the project's folder. Artifacts are
+            stored beside an SQLite file. For other databases, the project's folder is used.
         study: the study, by default the one in ``experiments/``.
-        create: whether to make a missing file and experiment; otherwise nothing is written.
+        create: whether to make a missing file or experiment. If False, nothing is written.
         experiment: name of the MLflow experiment, by default the name of the study.
 
     Raises:
@@ -209,7 +209,7 @@ def connect(
                 try:
                     client.create_experiment(name, artifacts, {"mlflow.note.content": study.about})
                 except MlflowException:
-                    if not client.get_experiment_by_name(name):  # else another machine made it
+                    if not client.get_experiment_by_name(name):  # if found, another machine made it
                         raise
                 found = client.get_experiment_by_name(name)
     if found is None:
@@ -219,7 +219,7 @@ def connect(
 
 
 def _artifacts(uri: str) -> str | None:
-    """Returns the URI of a store's artifact folder; None for a server, which chooses its own."""
+    """Returns the URI of a store's artifact folder, or None if a server chooses the folder."""
     scheme = uri.partition(":")[0].lower()
     if file := file_of(uri):
         if not os.path.isdir(file.parent):  # noqa: PTH112 - Path.is_dir may raise

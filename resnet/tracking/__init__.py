@@ -1,4 +1,4 @@
-"""Writes one MLflow run per job; the run's lease keeps other processes from training it."""
+"""Writes one MLflow run per job. A lease keeps other processes from training the same run."""
 
 from resnet.tracking.leases import Lease, Lost
 from resnet.tracking.registry import register

@@ -1,4 +1,4 @@
-"""Tags about what produced a run: code, claims, versions and hardware."""
+"""Makes tags that describe a run's code, claims, versions and hardware."""
 
 import functools
 import json
@@ -14,7 +14,7 @@ from resnet.training import numerics
 
 def environment(study: Study) -> dict[str, str]:
     """Returns tags about the code, claims, versions and hardware of a new run."""
-    # this tag shows that nobody changed the bounds of claims after the result
+    # with this tag, readers can check that no bound of a claim changed after the run
     bounds = json.dumps(study.bounds, separators=(",", ":"))
     kept = {"bounds": bounds} if len(bounds) <= MAX_TAG_VAL_LENGTH else {}
     return _here() | {"claims_sha256": study.claims_sha256} | kept

@@ -1,8 +1,8 @@
 """Decides which process may train a run if several machines share a store.
 
-A process claims a run by a tag, the lease. After ``SETTLE`` seconds, the process reads the tag
-again. If the claim has won, the process holds and renews the lease. Clocks need not agree, because
-a lease is over only after another process has watched it for ``SECONDS`` without a change.
+To claim a run, a process writes a tag, the lease. After ``SETTLE`` seconds, the process reads the
+tag again. If no other claim has won, the process holds and renews the lease. A lease is over when
+another process has seen no change of the tag for ``SECONDS``, so clocks need not agree.
 """
 
 import contextlib
@@ -18,7 +18,7 @@ from mlflow.entities import Run
 
 from resnet.store import FAILURES, Store
 
-SECONDS, SETTLE = 60.0, 2.0  # length of a lease; delay before a claim is checked
+SECONDS, SETTLE = 60.0, 2.0  # the length of a lease, and the delay before a claim is checked
 TAG, ABANDONED = "lease", "abandoned"
 # This clock also counts while the machine sleeps. A laptop that was closed for an hour must know
 # that its lease of one minute is over.
@@ -33,26 +33,26 @@ def machine() -> str:
     """Returns a name for this machine or container; each restart changes the name."""
     boot, space = Path("/proc/sys/kernel/random/boot_id"), Path("/proc/self/ns/mnt")
     own = boot.read_text().strip() if boot.exists() else uuid.getnode()
-    # containers on one host share its boot id, but not its files and processes
+    # containers on one host share the boot id, but have their own files and processes
     return f"{socket.gethostname()}:{own}:{space.readlink() if space.is_symlink() else ''}"
 
 
 def read(run: Run) -> dict[str, str]:
-    """Returns a lease's ``state``, ``token``, ``until`` and ``place``; {} if a run has no lease."""
+    """Returns ``state``, ``token``, ``until`` and ``place`` of a run's lease, or {} without one."""
     words = run.data.tags.get(TAG, "").split(" ", 3)
     whole = len(words) == 4
     return dict(zip(("state", "token", "until", "place"), words, strict=True)) if whole else {}
 
 
 class Lease:
-    """This process's lease of a run; the object also watches the leases of other processes.
+    """Holds this process's lease of a run, and watches the leases of other processes.
 
-    The process must hold the file lock ``lock``. So any other lease with the same ``place`` belongs
-    to a process that has ended.
+    This process must hold the file lock at the path ``lock``. So if another lease has the same
+    ``place``, the process of that lease has ended.
     """
 
     def __init__(self, store: Store, lock: Path):
-        # renewals need not wait, because no process can take the run while the store is down
+        # renewals need not wait, because without the store no other process can take the run
         self.store = store.impatient
         self.place, self.token = f"{machine()}:{lock}", uuid.uuid4().hex
         self.lost, self._renewed = False, time.clock_gettime(_CLOCK)
@@ -62,16 +62,16 @@ class Lease:
         return f"{state} {self.token} {time.time() + SECONDS:.3f} {self.place}"
 
     def alive(self, run: Run) -> bool:
-        """Returns whether another process may be training the run, judged by the run's lease."""
+        """Judges by the run's lease whether another process may be training the run."""
         lease = read(run)
         if not self.store.shared or run.info.status != "RUNNING" or not lease:
             return False
         if lease["place"] == self.place or lease["token"] == self.token:
             return False
-        # ``until`` is not used, because two machines' clocks may differ by minutes
+        # ``until`` is not used, because the clocks of two machines may differ by minutes
         now = time.clock_gettime(_CLOCK)
         before, since, last = self._seen.get(run.info.run_id, (None, now, now))
-        if before != lease or now - last > SECONDS / 4:  # changed, or not watched for a while
+        if before != lease or now - last > SECONDS / 4:  # a new lease, or a pause in watching
             since = now
         self._seen[run.info.run_id] = (lease, since, now)
         return now - since < SECONDS
@@ -119,7 +119,7 @@ class Lease:
                 thread.join(timeout=5)
 
     def confirm(self) -> None:
-        """Renews an overdue lease, then raises ``Lost`` if another process has the run."""
+        """Renews the lease if it is overdue. Raises ``Lost`` if another process has the run."""
         if self.store.shared and time.clock_gettime(_CLOCK) - self._renewed > SECONDS:
             self._renew()
         self.raise_if_lost()

@@ -21,7 +21,7 @@ from resnet.training import Outcome
 def log_model(store: Store, run_id: str, job: Job, dataset: Dataset, outcome: Outcome) -> str:
     """Logs a run's network as a model that takes raw images, and returns the model's id.
 
-    A complete model is not logged again. An incomplete model of a killed process is replaced.
+    A complete model is not logged again. An incomplete model, left by a kill, is replaced.
     """
     client = store.client
     for model in _models_of(store, run_id):
@@ -49,7 +49,7 @@ def log_model(store: Store, run_id: str, job: Job, dataset: Dataset, outcome: Ou
                 run_id=run_id,
             ),
             signature=infer_signature(dataset.x_test[:1], outcome.probabilities[:1]),
-            # to find these requirements, MLflow would load the model in another process
+            # without this list, MLflow would load the model in another process to find packages
             pip_requirements=[f"{p}=={metadata.version(p)}" for p in ("keras", "numpy", backend)],
         )
         client.log_model_artifacts(model.model_id, folder)
@@ -67,14 +67,14 @@ def _plain(name: str) -> str:
 
 
 def register(store: Store, dataset: Dataset, profile: str) -> None:
-    """Registers one model per rung, from the run nearest to the mean accuracy of the rung's seeds.
+    """Registers one model per rung, taken from the run nearest to the mean accuracy over seeds.
 
-    The alias ``rung-5`` is the model of rung 5, and ``best`` is the model of the rung with the
-    highest mean. Only validation accuracies count, because the test set must not choose a model.
+    The alias ``rung-5`` names the model of rung 5, and ``best`` that of the rung with the highest
+    mean. Only validation accuracies count, because test images must not affect the choice.
     Runs with ``--set`` and runs of a rung's older configurations are left out.
     """
     same = {"profile": profile, "dataset_fingerprint": dataset.fingerprint}
-    newest: dict[str, dict[str, Run]] = {}  # by rung and seed
+    newest: dict[str, dict[str, Run]] = {}  # runs by rung and seed
     for run in store.search(role="rung", status="FINISHED", **same):
         tags = run.data.tags
         if tags["modified"] or "~" in tags["rung"]:
@@ -90,7 +90,7 @@ def register(store: Store, dataset: Dataset, profile: str) -> None:
     for rung, seeds in sorted(newest.items()):
         validated = {seed: run.data.metrics["best_val_accuracy"] for seed, run in seeds.items()}
         means[rung] = fmean(validated.values())
-        # not the best run, because other trainings would not repeat its luck
+        # the best run may be best only by chance, so it does not represent the rung
         nearest = min(seeds, key=lambda seed: (abs(validated[seed] - means[rung]), seed))
         if version := _version(store, name, seeds[nearest].info.run_id):
             versions[rung] = version
@@ -102,7 +102,7 @@ def register(store: Store, dataset: Dataset, profile: str) -> None:
 
 
 def _version(store: Store, name: str, run_id: str) -> str | None:
-    """Returns the version of a run's model under a name, and registers the model if needed."""
+    """Returns a run's version of the registered model ``name``; makes the version if needed."""
     for version in store.client.search_model_versions(f"name = '{name}' and run_id = '{run_id}'"):
         return version.version
     if not (logged := _models_of(store, run_id)):  # somebody deleted the model

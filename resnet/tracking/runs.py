@@ -28,15 +28,15 @@ from resnet.tracking.taking import create, end, key_of, unfinished
 from resnet.training import Outcome
 
 RESUMED = "resumed_elsewhere"
-_DRAWING = threading.Lock()  # lanes are threads, and Matplotlib is not thread-safe
+_DRAWING = threading.Lock()  # each lane is a thread, and Matplotlib is not thread-safe
 
 
 @contextlib.contextmanager
 def parent_run(store: Store, name: str, job: Job, dataset: Dataset) -> Iterator[str]:
-    """Opens a command's own run, yields the run's id, and ends the run.
+    """Opens a command's parent run, yields the run's id, and ends the run.
 
-    Parent runs of killed processes are ended too. ``job`` may be any of the run's jobs, which all
-    have the same profile and overrides.
+    Parent runs of killed processes are ended too. ``job`` may be any of the command's jobs that
+    this run groups, because these jobs have the same profile and overrides.
     """
     process = psutil.Process()
     for run in store.search(role="ladder", status="RUNNING"):
@@ -77,14 +77,14 @@ def _ending(store: Store, run_id: str) -> Iterator[None]:
         raise  # the run belongs to another process now
     except BaseException as error:
         stopped = isinstance(error, Interrupted | KeyboardInterrupt)
-        with contextlib.suppress(*FAILURES):  # report the first error, not one of the store
+        with contextlib.suppress(*FAILURES):  # the first error is raised, not one of the store
             end(store.impatient, run_id, RunStatus.KILLED if stopped else RunStatus.FAILED)
         raise
     end(store, run_id)
 
 
 class RunWriter:
-    """Writes one job's run; ``store`` must confirm the run's lease before each call."""
+    """Writes the run of a job. ``store`` must confirm the run's lease before each call."""
 
     def __init__(self, store: Store, run_id: str, lease: Lease):
         self.store, self.run_id, self.lease = store, run_id, lease
@@ -94,7 +94,7 @@ class RunWriter:
         }
 
     def log_history(self, history: events.History) -> None:
-        """Logs the epochs that MLflow lacks; the epoch (from 1) is the metric's step."""
+        """Logs the epochs that MLflow lacks. A metric's step is its epoch, from 1."""
         metrics = [
             Metric(key, record[key], int(record["time"] * 1000), int(record["epoch"]))
             for record in history
@@ -106,7 +106,7 @@ class RunWriter:
             self._logged[metric.key].add(metric.step)
 
     def log_differences(self, differs: dict[str, tuple[str, str]]) -> None:
-        """Tags a run that resumed with other hardware, threads or versions than before."""
+        """Tags a run that resumed with different hardware, threads or versions."""
         tags = self.store.client.get_run(self.run_id).data.tags
         lines = dict.fromkeys(tags.get(RESUMED, "").split("; "))
         lines |= dict.fromkeys(f"{key}: {then} -> {now}" for key, (then, now) in differs.items())
@@ -132,7 +132,7 @@ class RunWriter:
             tags["diverged"] = f"the loss of epoch {epoch}"
         for key, value in tags.items():
             self.store.client.set_tag(self.run_id, key, value[:5000])
-        # Final metrics come last, because the outcome of a run killed before them is logged again.
+        # Final metrics come last. If the process is killed earlier, the outcome is logged again.
         model_id = log_model(self.store, self.run_id, job, dataset, outcome)
         tested_on = (dataset.name, _digest(dataset, "testing"))
         known = self.store.client.get_run(self.run_id).data.metrics
@@ -140,7 +140,7 @@ class RunWriter:
         self.store.client.log_batch(
             self.run_id,
             [
-                # the Models page ranks models by metrics that are linked to a model and a dataset
+                # MLflow's Models page ranks models by metrics that have a model and a dataset
                 Metric(key, value, moment, 0, model_id, *(tested_on * key.startswith("test_")))
                 for key, value in outcome.summary().items()
                 if key not in known
@@ -175,7 +175,7 @@ def child_run(
             params = [Param(*item) for item in artifacts.settings(job.experiment).items()]
             ours.client.log_batch(run_id, params=params)
             ours.client.log_inputs(run_id, inputs_of(dataset))
-        # MLflow starts this monitor itself only in the fluent API, which this project does not use
+        # only MLflow's fluent API starts this monitor, and this project does not use that API
         monitor = SystemMetricsMonitor(run_id, resume_logging=True)
         monitor.start()
         try:
@@ -185,7 +185,7 @@ def child_run(
 
 
 def _digest(dataset: Dataset, context: str) -> str:
-    # MLflow stores only one dataset per name and digest
+    # MLflow stores one dataset per name and digest, so training and test images need two digests
     return f"{dataset.fingerprint[:24]}-{context}"
 
 

@@ -18,7 +18,7 @@ from resnet.training import checkpoints
 
 
 def key_of(job: Job, dataset: Dataset) -> Key:
-    """Returns the key of a job's run."""
+    """Returns the tags that identify the runs of a job."""
     return Key.of(job, dataset.name, dataset.fingerprint, keras.backend.backend())
 
 
@@ -39,23 +39,23 @@ def take(
     fresh: bool,
     folder: str,
 ) -> Run | None:
-    """Returns the run to train for a job, leased by this process, or the job's FINISHED run.
+    """Returns a job's finished run, or a run that this process has leased and must train.
 
     Returns None if another process works on the run. The caller must hold this machine's lock for
-    the checkpoints in ``folder``. If ``folder`` does not exist, unfinished runs that have epochs
-    are abandoned. With ``fresh``, unfinished runs of earlier commands are abandoned, and their
-    finished runs are ignored.
+    the checkpoints in ``folder``. If ``folder`` does not exist, unfinished runs with logged epochs
+    are abandoned. With ``fresh``, unfinished runs of earlier commands are abandoned, and finished
+    runs of earlier commands are ignored.
     """
     key = key_of(job, dataset)
     begun = unfinished(store, key.same)
-    alive = [lease.alive(run) for run in begun]  # a list, because every lease must be watched
+    alive = [lease.alive(run) for run in begun]  # a list, so that every lease is watched
     if any(alive):
         return None
 
     def earlier(run: Run) -> bool:
         return fresh and run.data.tags.get(PARENT) != parent_id
 
-    # if several runs of this key are unfinished, only the newest continues
+    # if several runs of this job are unfinished, only the newest continues
     going_on, resumable = None, checkpoints.visible(folder)
     for run in begun:
         if going_on or earlier(run) or not (resumable or "loss" not in run.data.metrics):
@@ -90,9 +90,9 @@ def _clear(store: Store, same: dict[str, str], parent_id: str, lease: Lease, fol
 def _claim(
     store: Store, job: Job, tags: dict[str, str], lease: Lease, going_on: str | None
 ) -> Run | None:
-    """Takes the lease of run ``going_on`` or of a new run; returns None if another process won."""
+    """Claims the run ``going_on`` or a new run. Returns None if another process gets the run."""
     if going_on:
-        # keep the bounds from the run's start, and a description that a user may have changed
+        # the bounds at the run's start must stay, and a user may have changed the description
         for key in ("claims_sha256", "bounds", DESCRIPTION):
             tags.pop(key, None)
         tags[leases.TAG] = lease.tag("claimed")
@@ -114,7 +114,7 @@ def create(store: Store, name: str, tags: dict[str, str], lease: Lease) -> str:
     """Creates exactly one run with a lease, and returns the run's id."""
     # GitRunContext would record the commit of any repository around the script
     tags |= {leases.TAG: lease.tag("claimed")}
-    tags = resolve_tags(tags, ignore=[GitRunContext])  # type: ignore[list-item] # takes classes
+    tags = resolve_tags(tags, ignore=[GitRunContext])  # type: ignore[list-item] # classes work
     # the new run must be the newest, even if the clock was set back
     same = f"tags.role = '{tags['role']}'"
     newest = store.client.search_runs(

@@ -1,4 +1,4 @@
-"""Runs are compared with recorded runs of the same settings."""
+"""Tests the comparison of runs with recorded runs that have the same settings."""
 
 import io
 import re
@@ -17,7 +17,7 @@ from resnet.terminal.display import Display
 
 @pytest.fixture(scope="module")
 def rows():
-    """Returns the recorded runs of both studies by rung, for rungs with several runs."""
+    """Returns the recorded runs of both studies by rung. Rungs with one run are left out."""
     found = {}
     for folder in (ROOT / "results", ROOT / "studies" / "nielsen2015" / "results"):
         for record in records.load_all(folder).values():
@@ -30,7 +30,7 @@ def warned(course, curve):
     return any(course.off(curve[:n]) for n in range(1, len(curve) + 1))
 
 
-def test_no_recorded_run_is_off_the_course_of_any_other_recorded_runs(rows):
+def test_no_recorded_run_is_off_course_when_compared_with_others_of_its_rung(rows):
     epochs = outside = 0
     for runs in rows.values():
         for run in runs:
@@ -46,7 +46,7 @@ def test_no_recorded_run_is_off_the_course_of_any_other_recorded_runs(rows):
     assert outside / epochs < 0.02
 
 
-def test_two_seeds_that_agree_by_chance_do_not_put_a_third_off_course(rows):
+def test_a_third_seed_is_not_off_course_if_two_seeds_agree_by_chance(rows):
     (run, *_) = rows["01_shallow"]
 
     def seed(accuracy):
@@ -57,7 +57,7 @@ def test_two_seeds_that_agree_by_chance_do_not_put_a_third_off_course(rows):
     assert warned(course, [0.97] * 3)
 
 
-def test_a_run_that_learns_something_else_is_off_course(rows):
+def test_a_run_with_very_different_accuracies_is_off_course(rows):
     runs, others = rows["02_augmentation"], rows["01_template"]
     curve = runs[0].curves["val_accuracy"]
     course = Course.of(runs)
@@ -66,7 +66,7 @@ def test_a_run_that_learns_something_else_is_off_course(rows):
     assert warned(course, [value + 0.1 for value in others[0].curves["val_accuracy"]])
 
 
-def test_a_course_is_found_by_settings_and_images():
+def test_a_course_is_found_by_the_settings_and_the_dataset():
     study = Study.open()
     jobs = [Job(study.experiment(name), 7) for name in ("01_template", "02_augmentation")]
     changed = Job(study.experiment("02_augmentation", overrides=["training.batch_size=64"]), 0)

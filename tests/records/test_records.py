@@ -1,4 +1,4 @@
-"""Runs in real MLflow stores are recorded and restored; shipped records are sound."""
+"""Tests that MLflow runs are recorded and restored, and that shipped records are valid."""
 
 import json
 import math
@@ -32,7 +32,7 @@ N = 1000
 
 @pytest.fixture
 def recorded(empty, tmp_path):
-    """Opens the experiment for records in a new store."""
+    """Opens the MLflow experiment for records in a new store."""
     folder = tmp_path / "recorded"
     folder.mkdir()
     return records.connect_recorded(Store.copy(empty, folder).uri, STUDY)
@@ -61,7 +61,7 @@ def text(sample):
 
 @pytest.fixture
 def refused(tmp_path, text):
-    """``refused(tree, message)`` checks that the error for a changed record has the message."""
+    """``refused(tree, message)`` checks that loading a changed record fails with the message."""
     path = tmp_path / Key.read(json.loads(text)["tags"]).file
 
     def refused(changed, told):
@@ -84,7 +84,7 @@ def artifact(store, run, name):
     return Path(mlflow.artifacts.download_artifacts(uri, tracking_uri=store.uri)).read_bytes()
 
 
-def test_a_real_run_that_is_recorded_and_restored_loses_nothing(
+def test_a_run_loses_nothing_when_it_is_recorded_and_restored(
     command, here, image_folder, tmp_path, request
 ):
     process = here("--ladder=2", f"--data={image_folder}", "--seed=7", *FAST)
@@ -97,7 +97,7 @@ def test_a_real_run_that_is_recorded_and_restored_loses_nothing(
     text = path.read_text(encoding="utf-8")
     assert str(tmp_path) not in text.replace(str(tmp_path / "results"), "")
 
-    recorded = request.getfixturevalue("recorded")  # sets MLflow's current store
+    recorded = request.getfixturevalue("recorded")  # this fixture sets MLflow's current store
     assert records.restore(recorded, {path: record}) == 1
     (back,) = recorded.search()
     assert back.data.params == run.data.params
@@ -118,7 +118,7 @@ def test_a_real_run_that_is_recorded_and_restored_loses_nothing(
     assert {file.path for file in recorded.client.list_artifacts(back.info.run_id)} == kept
     for name in kept:
         assert artifact(recorded, back, name) == artifact(own, run, name), name
-    # the runner must not find the imported run as a job's own run
+    # commands that train must not find the imported run
     assert not connect_to(recorded.uri).search()
 
 
@@ -150,12 +150,12 @@ def test_restoring_again_after_a_kill_completes_the_import(recorded, sample, mon
             records.restore(recorded, found)
     assert mlflow_ladder.restore(recorded, found) == 2
     held = {run.info.run_id: run.to_dictionary() for run in recorded.search()}
-    assert len(held) == 3  # two imported runs, and the run that shows their ladder
+    assert len(held) == 3  # two imported runs, and the run that has the ladder's table
     assert mlflow_ladder.restore(recorded, found) == 0
     assert {run.info.run_id: run.to_dictionary() for run in recorded.search()} == held
 
 
-def test_the_run_of_a_changed_record_replaces_its_old_run(recorded, sample):
+def test_the_import_of_a_changed_record_replaces_the_old_import(recorded, sample):
     found = records.load_all(sample)
     records.restore(recorded, found)
     path, record = next(iter(found.items()))
@@ -198,7 +198,7 @@ def test_a_record_whose_parts_disagree_is_refused(refused, text):
     refused(tree | {"format": 1}, "format")
 
 
-def test_a_record_in_a_misnamed_file_is_refused(sample, tmp_path):
+def test_a_misnamed_or_damaged_record_is_refused(sample, tmp_path):
     path = shutil.copy(min(sample.iterdir()), tmp_path / "other.json")
     with pytest.raises(UserError, match=r"other\.json: has a wrong name. Rename the file to 01_"):
         records.load_all(tmp_path)
@@ -212,7 +212,7 @@ def test_a_record_in_a_misnamed_file_is_refused(sample, tmp_path):
 
 @pytest.fixture
 def run(tmp_path):
-    """``run(store, "record")`` runs a command in this process with a new folder of results."""
+    """``run(store, "record")`` runs a command in this process with a new results folder."""
     folder = shutil.copytree(SHIPPED, tmp_path / "experiments")
 
     def run(store, *arguments):
@@ -223,7 +223,7 @@ def run(tmp_path):
     return run
 
 
-def test_the_commands_record_and_restore_say_what_they_did(run, empty, recorded, tmp_path):
+def test_the_commands_record_and_restore_print_what_they_did(run, empty, recorded, tmp_path):
     (tmp_path / "own").mkdir()
     own = made_store(empty, tmp_path / "own")
     assert "has no finished run" in str(run(connect_to(recorded.uri), "record").exception)
@@ -264,7 +264,7 @@ def test_a_later_run_does_not_replace_a_record(run, empty, tmp_path):
     assert {path: path.read_bytes() for path in run.results.iterdir()} == before
 
 
-def test_only_full_unmodified_finished_runs_are_recorded(run, empty, tmp_path):
+def test_only_finished_full_profile_runs_without_overrides_are_recorded(run, empty, tmp_path):
     own = Store.copy(empty, tmp_path)
     own.add(LADDER[0], right(N, 700), profile="quick")
     own.add(LADDER[0], right(N, 700), modified="training.epochs=25")
@@ -276,7 +276,7 @@ def test_only_full_unmodified_finished_runs_are_recorded(run, empty, tmp_path):
 # --- the report --------------------------------------------------------------------------------
 
 
-def test_a_report_has_either_recorded_runs_or_own_runs(run, empty, sample, tmp_path):
+def test_a_report_does_not_mix_recorded_runs_with_own_runs(run, empty, sample, tmp_path):
     shutil.copytree(sample, run.results)
     study = Study.open(run.folder)
     none = f"sqlite:///{tmp_path / 'none.db'}"
@@ -305,7 +305,7 @@ SHIPPED_RECORDS = [*STUDY.results.glob("*.json"), *ROOT.glob("studies/*/results/
 
 
 @pytest.mark.parametrize("path", sorted(SHIPPED_RECORDS), ids=lambda path: path.stem)
-def test_shipped_records_are_sound(path, tmp_path):
+def test_shipped_records_are_valid(path, tmp_path):
     assert path.stat().st_size <= 60_000
     record = records.load(path)
     named = data.NAMED[record.tags["dataset"]]
@@ -315,7 +315,7 @@ def test_shipped_records_are_sound(path, tmp_path):
     assert records.save(record, tmp_path).read_bytes() == path.read_bytes()
 
 
-def test_one_recorded_seed_per_rung_leaves_all_accuracies_undecided():
+def test_verdicts_about_accuracies_are_undecided_with_one_recorded_seed_per_rung():
     every = records.load_all(STUDY.results).values()
     found = [record for record in every if record.tags["seed"] == "0"]
     content = analysis.of_records(STUDY, found)
@@ -326,7 +326,7 @@ def test_one_recorded_seed_per_rung_leaves_all_accuracies_undecided():
     assert {j.verdict for j in of_accuracies} == {"undecided"}
 
 
-def test_the_readme_shows_what_the_records_say(sample, tmp_path):
+def test_the_readme_shows_the_results_of_the_records(sample, tmp_path):
     shutil.copy(ROOT / "README.md", tmp_path)
     shutil.copytree(ROOT / "benchmarks", tmp_path / "benchmarks")
     results, folder = tmp_path / "results", tmp_path / readme.FIGURES
@@ -346,7 +346,7 @@ def test_the_readme_shows_what_the_records_say(sample, tmp_path):
     assert len(re.findall(not_run, text)) == 4
     assert "of the six published accuracies, two are undecided and four are not run." in text
     text = updated("docs/results.md")
-    assert f"{row} - |\n" in text  # no interval
+    assert f"{row} - |\n" in text  # the dash stands for no interval
     assert ".venv/bin/ladder run 2 --seeds 3 --cpus-per-run 4\n" in text
     assert "\n* tensorflow on A processor, 4 cores: rung 1 (seed 0), rung 2 (seed 3)\n" in text
     assert "| 1 → 2 + augmentation | +10.6 | +10.0 | - | 1 seed; 1 seed |\n" in text
@@ -355,15 +355,15 @@ def test_the_readme_shows_what_the_records_say(sample, tmp_path):
     assert "](figures/gains.svg)" in text and "](figures/validation.svg)" in text
     written = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     (folder / "another.svg").write_text("<svg/>", encoding="utf-8")
-    readme.update(STUDY, results)  # must write the same bytes, as CI checks
+    readme.update(STUDY, results)  # CI checks that this writes the same bytes
     again = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     assert again == written
-    (tmp_path / "README.md").write_text(text, encoding="utf-8")  # without its closing comment
+    (tmp_path / "README.md").write_text(text, encoding="utf-8")  # lacks the closing comment
     with pytest.raises(UserError, match="lacks the line"):
         readme.update(STUDY, results)
 
 
-def test_files_that_macos_adds_are_not_taken_for_records(sample, tmp_path):
+def test_files_that_macos_adds_are_not_loaded_as_records(sample, tmp_path):
     folder = shutil.copytree(sample, tmp_path / "results")
     for path in [*folder.iterdir()]:
         (folder / f"._{path.name}").write_bytes(b"\0\5\x16\7")
@@ -374,7 +374,7 @@ def test_files_that_macos_adds_are_not_taken_for_records(sample, tmp_path):
     assert found == job.experiment.hash()
 
 
-def test_a_run_that_lacks_a_tag_or_files_does_not_stop_other_records(run, empty, tmp_path):
+def test_other_runs_are_recorded_if_a_run_lacks_a_tag_or_files(run, empty, tmp_path):
     made = Store.copy(empty, tmp_path)
     lost, gone, _ = (made.add(LADDER[0], right(N, 700), seed=seed) for seed in range(3))
     made.client.delete_tag(lost, "config_hash")
@@ -388,14 +388,14 @@ def test_a_run_that_lacks_a_tag_or_files_does_not_stop_other_records(run, empty,
     assert len([*run.results.iterdir()]) == 1
 
 
-def test_a_diverged_run_has_the_same_results_in_its_store_and_as_a_record(empty, tmp_path):
+def test_a_diverged_run_has_the_same_verdict_in_its_store_and_in_its_record(empty, tmp_path):
     made = Store.copy(empty, tmp_path)
     history = curve(3, 0.1, 0.1)
     history.loc[2:, ["loss", "val_loss"]] = math.nan
     run_id = made.add(LADDER[1], right(N, 100), history=history)
     path = made.artifact(run_id, "test_predictions.csv")
     frame = pd.read_csv(path)
-    frame["truth_probability"] = math.nan  # as older runs have it
+    frame["truth_probability"] = math.nan  # older runs have NaN here
     frame.to_csv(path, index=False)
     for seed in range(6):
         made.add(LADDER[0], right(N, 720 + seed, seed), seed=seed)

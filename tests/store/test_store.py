@@ -1,4 +1,4 @@
-"""Addresses and errors of stores, and what commands write to them."""
+"""Tests the addresses and errors of stores, and the runs that commands write."""
 
 import contextlib
 import io
@@ -54,7 +54,7 @@ def told(call, *arguments, **options):
 @pytest.mark.parametrize("quoted", [True, False])
 @pytest.mark.parametrize("name", ["a%20b", "a?b", "100%", "a#b\n", "\udcff"])
 def test_mlflow_writes_only_beside_the_file_that_the_address_names(empty, name, quoted):
-    """The project quotes special characters in addresses, but users may not."""
+    """The project quotes special characters in addresses. Users may leave them unquoted."""
     with tempfile.TemporaryDirectory() as made:
         top = Path(made).resolve()
         for each in {name, name.replace("%20", " "), name.partition("?")[0].strip() or "x"}:
@@ -86,14 +86,14 @@ def test_mlflow_writes_only_beside_the_file_that_the_address_names(empty, name, 
     "uri",
     ["x.db?timeout=60", "x.db?", ":memory:", "", "%00", "file:x.db?uri=true&mode=rwc"],
 )
-def test_an_sqlite_address_that_is_not_the_name_of_a_file_is_refused(tmp_path, monkeypatch, uri):
+def test_an_sqlite_address_that_does_not_name_a_file_is_refused(tmp_path, monkeypatch, uri):
     monkeypatch.chdir(tmp_path)
     for start in ("sqlite:///", "sqlite://host/", "sqlite+pysqlite:///"):
         assert "write sqlite:///FILE.db" in told(store.connect, start + uri)
     assert not [*tmp_path.iterdir()]
 
 
-def test_every_spelling_of_a_file_opens_the_same_store(own, tmp_path, monkeypatch):
+def test_all_addresses_of_one_file_open_the_same_store(own, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "link").symlink_to(tmp_path)
     for uri in ("sqlite:///mlflow.db", "sqlite+pysqlite:///mlflow.db", "sqlite:///link/mlflow.db"):
@@ -101,7 +101,7 @@ def test_every_spelling_of_a_file_opens_the_same_store(own, tmp_path, monkeypatc
     assert not own.shared
 
 
-def test_the_error_for_a_moved_store_has_a_command_that_links_its_files(empty, tmp_path):
+def test_the_error_for_a_moved_store_shows_a_command_that_links_the_files(empty, tmp_path):
     old, new = tmp_path / "old", tmp_path / "new % folder"
     old.mkdir()
     shutil.copyfile(empty, old / "mlflow.db")
@@ -125,7 +125,7 @@ def test_the_error_for_a_moved_store_has_a_command_that_links_its_files(empty, t
 
 
 @pytest.mark.parametrize("seconds", [0.05, 1.0])
-def test_a_process_killed_while_it_makes_a_store_leaves_nothing_to_repair(tmp_path, seconds):
+def test_a_store_needs_no_repair_if_the_process_that_makes_it_is_killed(tmp_path, seconds):
     uri = addresses.address(tmp_path / "mlflow.db")
     code = "import sys; from resnet import store; store.connect(sys.argv[1])"
     environment = os.environ | {"TMPDIR": str(tmp_path)}
@@ -159,8 +159,8 @@ def execute(path, *statements):
 FOREIGN = {
     "MLflow's first tables": half_made,
     "some migrations": lambda path: half_made(path, "+9"),
-    "a newer MLflow's": lambda path: execute(path, "UPDATE alembic_version SET version_num = 'f'"),
-    "another program's": lambda path: execute(path, "CREATE TABLE notes (text)"),
+    "a newer MLflow": lambda path: execute(path, "UPDATE alembic_version SET version_num = 'f'"),
+    "another program": lambda path: execute(path, "CREATE TABLE notes (text)"),
     "no database": lambda path: path.write_bytes(b"no database" * 100),
 }
 
@@ -181,7 +181,7 @@ def test_a_database_of_another_program_or_mlflow_version_is_not_changed(empty, t
     assert store.connect(uri).search() == []
 
 
-def test_the_last_run_is_the_newest_even_if_the_clock_was_set_back(own, dataset, monkeypatch):
+def test_a_later_run_is_found_first_even_if_the_clock_was_set_back(own, dataset, monkeypatch):
     clock = time.time
     with tracking.parent_run(own, "first", JOB, dataset) as first:
         pass
@@ -194,9 +194,7 @@ def test_the_last_run_is_the_newest_even_if_the_clock_was_set_back(own, dataset,
 # -- the recorded commit ------------------------------------------------------------------------
 
 
-def test_the_commit_of_a_checkout_or_worktree_is_recorded_but_no_commit_in_a_copy(
-    tmp_path, monkeypatch
-):
+def test_a_checkout_or_worktree_has_a_recorded_commit_but_a_copy_has_none(tmp_path, monkeypatch):
     main, tree = tmp_path / "main", tmp_path / "tree"
     (main / "copy").mkdir(parents=True)
 
@@ -221,7 +219,7 @@ def test_the_commit_of_a_checkout_or_worktree_is_recorded_but_no_commit_in_a_cop
         assert version(folder) == ("unknown", "unknown")
 
 
-def test_mlflow_adds_no_commit_of_a_repository_around_the_script(own, dataset, monkeypatch):
+def test_mlflow_does_not_record_the_commit_of_another_repository(own, dataset, monkeypatch):
     unknown = environment.environment(STUDY) | {"git_commit": "unknown"}
     unknown.pop("mlflow.source.git.commit", None)
     monkeypatch.setattr(runs, "environment", lambda study: unknown)
@@ -234,7 +232,7 @@ def test_mlflow_adds_no_commit_of_a_repository_around_the_script(own, dataset, m
 # -- unusable experiments -----------------------------------------------------------------------
 
 
-def test_the_error_for_an_experiment_in_the_trash_has_a_command_that_restores_it(own):
+def test_the_error_for_an_experiment_in_the_trash_shows_a_command_that_restores_it(own):
     run_id = own.client.create_run(own.experiment_id).info.run_id
     own.client.delete_experiment(own.experiment_id)
     for create in (True, False):
@@ -296,7 +294,7 @@ def test_a_resumed_run_keeps_the_description_that_a_user_wrote(own, dataset):
     assert run.data.tags["mlflow.note.content"] == "compare with Tuesday"
 
 
-def test_the_next_command_makes_up_for_missing_models_and_reports(own, dataset, monkeypatch):
+def test_the_next_command_adds_missing_models_and_reports(own, dataset, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(tracking, "register", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
@@ -311,7 +309,7 @@ def test_the_next_command_makes_up_for_missing_models_and_reports(own, dataset, 
     assert len(own.search(role="ladder")) == 1
 
 
-def test_a_diverged_run_is_shown_tagged_and_noted(own, dataset):
+def test_a_diverged_run_is_reported_by_the_display_a_tag_and_a_note(own, dataset):
     job = Job(change(JOB.experiment, {"data": {"pixel_scale": 1e-38}}, "test"), 0)
     console = Console(file=io.StringIO(), width=200)
     with Display(console, [job]) as display:
@@ -324,11 +322,11 @@ def test_a_diverged_run_is_shown_tagged_and_noted(own, dataset):
     assert "its loss is not finite any more" in note
 
 
-def test_another_machine_may_make_the_experiment_first(tmp_path, monkeypatch):
+def test_a_store_opens_even_if_another_machine_makes_its_experiment_first(tmp_path, monkeypatch):
     make = MlflowClient.create_experiment
 
     def beaten(client, *arguments):
-        make(client, *arguments)  # as the other machine does
+        make(client, *arguments)  # stands for the other machine's call
         return make(client, *arguments)
 
     monkeypatch.setattr(MlflowClient, "create_experiment", beaten)

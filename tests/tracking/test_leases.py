@@ -1,4 +1,4 @@
-"""Leases of runs, checkpoints at a URL, and a store that stops answering."""
+"""Tests leases of runs, checkpoints at a URL, and stores that do not answer."""
 
 import random
 import time
@@ -30,7 +30,7 @@ def own(command):
 
 @pytest.fixture
 def shared(own, monkeypatch):
-    """A local store that counts as shared by machines, with short leases."""
+    """Returns a local store that counts as shared, and makes leases short."""
     monkeypatch.setattr(store.Store, "shared", True)
     monkeypatch.setattr(leases, "SECONDS", 2.0)
     monkeypatch.setattr(leases, "SETTLE", 0.3)
@@ -52,14 +52,14 @@ def take(own, dataset, tmp_path):
     return take
 
 
-def test_if_several_processes_claim_at_once_one_gets_the_run(shared, lease, take):
+def test_if_several_processes_claim_a_run_at_once_only_one_gets_it(shared, lease, take):
     with ThreadPoolExecutor() as pool:
         taken = [*pool.map(take, map(lease, "abcd"))]
     assert sum(run is not None for run in taken) == 1
     assert len(shared.search(role="rung")) == 1
 
 
-def test_an_unchanged_lease_is_taken_over_after_its_length_whatever_the_clocks_say(
+def test_a_run_is_taken_over_if_its_lease_stays_unchanged_even_if_clocks_are_wrong(
     shared, lease, take, monkeypatch
 ):
     clock, jumps = time.time, random.Random(0)
@@ -73,7 +73,7 @@ def test_an_unchanged_lease_is_taken_over_after_its_length_whatever_the_clocks_s
     assert time.monotonic() - began > leases.SECONDS
 
 
-def test_a_renewed_lease_is_never_taken_over(shared, dataset, lease, take):
+def test_a_run_is_not_taken_over_while_its_lease_is_renewed(shared, dataset, lease, take):
     first, other = lease("first"), lease("other")
     run = take(first)
     until = time.monotonic() + 3 * leases.SECONDS
@@ -84,7 +84,7 @@ def test_a_renewed_lease_is_never_taken_over(shared, dataset, lease, take):
     assert take(other).info.status == "FINISHED"
 
 
-def test_a_process_that_lost_its_run_writes_no_more(shared, dataset, lease, take):
+def test_a_process_that_has_lost_its_run_does_not_write_to_it(shared, dataset, lease, take):
     first, thief = lease("first"), lease("thief")
     run = take(first)
     record = dict.fromkeys(CURVES, 0.5) | {"epoch": 1, "time": 1e9}
@@ -101,7 +101,7 @@ def test_a_process_that_lost_its_run_writes_no_more(shared, dataset, lease, take
     assert thief.token in after.data.tags[leases.TAG]
 
 
-def test_a_run_with_epochs_is_abandoned_if_its_checkpoints_are_missing(
+def test_a_partly_trained_run_is_abandoned_if_its_checkpoints_are_missing(
     shared, lease, take, tmp_path
 ):
     """Otherwise a new training would continue the curves of an old training."""
@@ -113,7 +113,7 @@ def test_a_run_with_epochs_is_abandoned_if_its_checkpoints_are_missing(
     assert shared.client.get_run(run.info.run_id).info.status == "KILLED"
 
 
-def test_a_resumed_run_keeps_the_hash_of_the_claims_at_its_start(shared, lease, take, monkeypatch):
+def test_a_resumed_run_keeps_the_hash_of_claims_from_its_start(shared, lease, take, monkeypatch):
     begun = take(lease())
     changed = {"claims_sha256": "edited", "host": "elsewhere"}
     later = environment.environment(shared.study) | changed
@@ -124,7 +124,7 @@ def test_a_resumed_run_keeps_the_hash_of_the_claims_at_its_start(shared, lease, 
     assert again.data.tags["claims_sha256"] == begun.data.tags["claims_sha256"] != "edited"
 
 
-def test_fresh_waits_for_other_processes_and_abandons_their_runs_but_not_its_own(
+def test_a_command_with_fresh_abandons_runs_of_dead_processes_but_not_its_own_runs(
     shared, dataset, lease, take
 ):
     longer = Job(experiment("01_template", **SMALL, training={"epochs": 3}), JOB.seed)
@@ -138,7 +138,7 @@ def test_fresh_waits_for_other_processes_and_abandons_their_runs_but_not_its_own
         time.sleep(0.2)
     assert run.data.tags["mlflow.parentRunId"] == "parent"
     assert shared.client.get_run(theirs.info.run_id).info.status == "KILLED"
-    again = take(ours, fresh=True)  # as after the loss of a worker
+    again = take(ours, fresh=True)  # as if a worker was lost
     assert again.info.run_id == run.info.run_id
     (left,) = tracking.unfinished(shared, tracking.sharing(JOB, dataset))
     assert left.info.run_id == run.info.run_id
@@ -153,7 +153,7 @@ def test_a_run_of_another_backend_is_not_taken(own, dataset, lease, take, status
     assert own.client.get_run(theirs.info.run_id).info.status == status
 
 
-def test_runs_are_found_by_any_text_of_their_overrides(own):
+def test_runs_are_found_by_their_overrides_even_if_these_contain_quotes(own):
     texts = ["", "model.dropout=0.1", "model={architecture: 'vgg'}", 'x="it\'s"']
     made = {
         text: own.client.create_run(own.experiment_id, tags={"role": "rung", "modified": text})
@@ -183,7 +183,7 @@ def test_a_training_resumes_exactly_from_checkpoints_at_a_url(dataset, tmp_path)
     assert not fsspec.filesystem("memory").find("/bucket/checkpoints")
 
 
-def test_a_difference_that_is_reported_again_is_tagged_once(own):
+def test_a_difference_that_is_logged_twice_is_in_the_tag_once(own):
     run_id = own.client.create_run(own.experiment_id).info.run_id
     child = tracking.RunWriter(own, run_id, Lease(own, Path("x")))
     for differs in ({"threads": ("2", "1")}, {"threads": ("2", "1"), "device": ("a", "b")}):
@@ -193,7 +193,7 @@ def test_a_difference_that_is_reported_again_is_tagged_once(own):
 
 
 @pytest.mark.parametrize("place", ["file/below", "nonsense://x", "s3://no-such-bucket/x"])
-def test_the_error_for_an_unusable_checkpoint_folder_is_one_line(tmp_path, place):
+def test_the_error_for_an_unusable_checkpoint_folder_has_one_line(tmp_path, place):
     (tmp_path / "file").write_text("")
     folder = place if "://" in place else str(tmp_path / place)
     with pytest.raises(UserError, match="cannot be written") as told:
@@ -204,7 +204,7 @@ def test_the_error_for_an_unusable_checkpoint_folder_is_one_line(tmp_path, place
 # -- the store ----------------------------------------------------------------------------------
 
 
-def test_an_unusable_cluster_is_refused_at_once_with_an_error_of_one_line(dataset):
+def test_an_unusable_cluster_is_refused(dataset):
     for address in ("127.0.0.1:1", "127.0.0.1"):
         with pytest.raises(UserError, match=f"--ray {address}: cannot join a cluster"):
             cluster._start(None, address, dataset)
@@ -220,7 +220,7 @@ def _raise(error):
         raise error
 
 
-def test_calls_wait_for_a_store_that_does_not_answer_and_log_nothing_twice(shared, monkeypatch):
+def test_calls_wait_until_the_store_answers_and_do_not_log_metrics_twice(shared, monkeypatch):
     """Each call does its work, but the answers to the first two calls are lost."""
     run = shared.client.create_run(shared.experiment_id)
     lost, told = iter(range(2)), []
