@@ -1,4 +1,4 @@
-"""Judges runs (``analysis``) and shows the results as tables, figures and a page.
+"""Analyses runs (``analysis``) and shows the results (``presentation``).
 
 :func:`tables` and :func:`recorded` return the report's tables as data frames, for notebooks.
 """
@@ -14,7 +14,7 @@ if TYPE_CHECKING:  # pandas takes a second to import
 
 
 def tables(uri: str | None = None, **chosen: Any) -> dict[str, pd.DataFrame]:
-    """Returns the report's tables for the runs of a store, by name: ``progression``, ``runs``, ...
+    """Returns a report's tables for a store's runs; keys are table names such as ``progression``.
 
     Accuracies are fractions of 1, and times are in seconds. The arguments are those of
     :func:`report.analysis.load`. Raises UserError if no runs match.
@@ -25,7 +25,7 @@ def tables(uri: str | None = None, **chosen: Any) -> dict[str, pd.DataFrame]:
 
 
 def recorded() -> dict[str, pd.DataFrame]:
-    """Returns the report's tables for the recorded runs; no store is needed."""
+    """Returns the report's tables for the recorded runs, without a store."""
     from report import analysis
     from resnet.records import load_all
     from resnet.study import Study

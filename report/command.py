@@ -1,4 +1,4 @@
-"""The command ``ladder report``: writes the report's page, or the results in the documents."""
+"""The command ``ladder report``: writes the report, or the results in README.md and docs/."""
 
 import webbrowser
 from pathlib import Path
@@ -21,9 +21,9 @@ EXAMPLES = {
 }
 
 
-Out = Annotated[Path | None, value("DIR", "Folder to write; by default reports/STUDY.")]
+Out = Annotated[Path | None, value("DIR", "Folder for the report; by default reports/STUDY.")]
 Dataset = Annotated[str | None, value("NAME", "A dataset's name or the start of its fingerprint.")]
-Profile = Annotated[str | None, value("NAME", "full, quick, ...; by default full if it has runs.")]
+Profile = Annotated[str | None, value("NAME", "A profile's name; by default full if it has runs.")]
 Modified = Annotated[
     str | None, value("KEY=VALUE ...", "Show runs with these --set overrides; '' for none.")
 ]
@@ -34,7 +34,7 @@ Compare = Annotated[
     list[str] | None,
     value(
         "SET",
-        "Another set of runs to compare with: its --set overrides, profile, dataset, "
+        "Compare with another set of runs, named by its --set overrides, profile, dataset, "
         "'recorded', 'own', or its full name on the page. May be repeated.",
     ),
 ]
@@ -56,7 +56,7 @@ def report(
     experiments: Experiments = None,
     tracking_uri: TrackingUri = None,
 ) -> None:
-    """Writes the report: a verdict with evidence on each accuracy and claim.
+    """Writes the report, which gives each accuracy and claim a verdict and its evidence.
 
     The report never mixes runs of different datasets, profiles or --set overrides,
     nor recorded runs with your own. The page lists the other sets of runs.

@@ -16,8 +16,8 @@ def keys(
 ) -> None:
     """Lists the keys of experiment files and of --set, with type, default and meaning.
 
-    Two groups are listed only if PREFIX asks for them: the settings of Keras's optimizers and
-    schedules (training.optimizer, training.schedule), and the quantities of claims (claims).
+    Without PREFIX, two groups are left out: the settings of Keras's optimizers and schedules
+    (training.optimizer, training.schedule), and the quantities of claims (claims).
     """
     if prefix.startswith("claims"):
         return _quantities()
@@ -26,7 +26,7 @@ def keys(
     if not prefix:
         found = [s for s in found if not (s.of and s.key.startswith("training"))]
     if not found:
-        raise UserError(f"keys {prefix!r}: no key begins like this; list all:  ladder keys")
+        raise UserError(f"keys {prefix!r}: no key begins like this; to list all keys:  ladder keys")
     for s in found:
         of = f" [dim]({s.of})[/dim]" * bool(s.of)
         default = "" if s.default == "required" else f" [dim]= {escape(s.default)}[/dim]"

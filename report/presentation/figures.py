@@ -1,7 +1,7 @@
 """Draws the report's figures with matplotlib and writes them as SVG.
 
-Figures use the page's colours of light mode. The page replaces these colours by CSS variables, so
-that its figures follow dark mode.
+Figures are drawn in the colours of the page's light mode. The page replaces these colours by CSS
+variables, so that the figures adapt to dark mode.
 """
 
 import math
@@ -30,12 +30,12 @@ PALETTE: dict[str, str] = dict(
     )
 )
 """The page's CSS variables and their colours in light mode."""
-WIDTH = 5.0  # inches; at this width, text is legible on a phone and in half a page
+WIDTH = 5.0  # inches; text is then legible on a phone and in half a page's width
 _PERCENT = FuncFormatter(lambda value, _: f"{100 * value:.4g} %")
 
 
 def all_figures(content: Content) -> dict[str, Figure]:
-    """Returns every figure by file name."""
+    """Maps file names, without suffix, to figures."""
     with rc_context(fname=STYLE):
         drawn = {"progression": _progression(content)}
         if content.steps or content.rivals:
@@ -53,7 +53,7 @@ def all_figures(content: Content) -> dict[str, Figure]:
 
 
 def _dots(rows: list[tuple], form: Callable[[float], str], title: str) -> Figure:
-    """Draws rows of label, published value, measured value, interval, values by seed and note."""
+    """Draws rows of (label, published, measured, interval, values by seed, note)."""
     figure = Figure(figsize=(WIDTH, 0.9 + 0.5 * len(rows)))
     axes = figure.subplots()
     blue, grey = PALETTE["reproduced"], PALETTE["published"]
@@ -155,7 +155,7 @@ def _legend(figure: Figure) -> Figure:
 
 
 def _line(axes: Axes, system: System, key: str, label: str, colour: str, style: str = "-") -> None:
-    """Draws a metric: its mean over the seeds that train in an epoch, and its range as a band."""
+    """Draws a metric's mean over the seeds that reach an epoch, and a band for its range."""
     histories = [run.history[key] for run in system.runs if len(run.history)]
     frame = pd.concat(histories, axis=1).dropna(how="all")
     axes.plot(frame.index, frame.mean(axis=1), style, color=colour, label=label)
@@ -173,12 +173,12 @@ def _validation(systems: list[System]) -> Figure:
         _line(lower, s, "learning_rate", s.short, colour, style)
     lower.set_xlim(left=0.5)  # the first epoch is 1
     for i, line in enumerate((*upper.lines, *lower.lines)):
-        line.set_zorder(3 - i / 1000)  # where rungs share epochs, the earlier rung is on top
+        line.set_zorder(3 - i / 1000)  # where curves coincide, the earlier rung's is on top
     return _legend(figure)
 
 
 def _share_limits(panel: Sequence[Axes]) -> None:
-    """Gives the axes of a panel the same limits in the figures of all systems."""
+    """Gives the same limits to axes that show the same metric of different rungs."""
     right = max(axes.get_xlim()[1] for axes in panel)
     bottoms, tops = zip(*(axes.get_ylim() for axes in panel), strict=True)
     for axes in panel:
@@ -195,7 +195,7 @@ def _curves(system: System) -> Figure:
 
 
 def _events(axes: Axes, system: System) -> None:
-    """Draws a vertical line at each epoch at which a callback acted, for each seed."""
+    """Draws vertical lines at each run's learning-rate drops, early stop and tested epoch."""
     alpha = max(0.5, 1 / len(system.runs))
     for run in system.runs:
         stopped, tested = run.metric("stopped_epoch"), run.metric("tested_epoch")
@@ -220,7 +220,7 @@ def to_svg(figure: Figure, name: str) -> str:
 
 
 def inline(svg: str, name: str) -> str:
-    """Returns an SVG for the page, with CSS variables and with ids that begin with ``name``."""
+    """Prepares an SVG for the page: colours become CSS variables, ids begin with ``name``."""
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
     svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\1{name}-", svg)
     for variable, colour in PALETTE.items():

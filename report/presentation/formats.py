@@ -28,12 +28,12 @@ def to_markdown(table: Table, place: str = "page") -> str:
 
 
 def to_latex(table: Table) -> str:
-    """Returns the table as a LaTeX tabular; it needs the packages booktabs and fontenc (T1)."""
+    """Returns the table as a LaTeX tabular, which needs the packages booktabs and fontenc (T1)."""
     heading, *rows = table.texts()
-    # with a blank, pandas does not use names as identifiers, which Python would normalise
+    # pandas turns names into identifiers, and Python equates some; a blank prevents this
     frame = pd.DataFrame(rows, columns=[f"{name} " for name in heading])
     text = frame.replace("\n", "; ", regex=True).to_latex(index=False, escape=True)
-    # LaTeX would read a bracket at the start of a row as an argument of the line break before it
+    # after a line break, LaTeX would read a bracket as the start of an argument
     return re.sub(r"^\[", "{[}", text, flags=re.MULTILINE)
 
 
@@ -61,7 +61,7 @@ def to_terminal(table: Table, items: list | None = None) -> RichTable:
 
 
 def write(tables: dict[str, Table], folder: Path) -> None:
-    """Writes each table with rows as CSV, and as Markdown and LaTeX if the page shows it."""
+    """Writes each non-empty table as CSV; if the page shows it, also as Markdown and LaTeX."""
     folder.mkdir()
     for name, table in tables.items():
         if table.items:

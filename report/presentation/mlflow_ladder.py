@@ -27,14 +27,13 @@ def attach(store: Store, run_id: str, content: Content, folder: Path) -> None:
 
 
 def log_ladder(store: Store, run_id: str, content: Content) -> None:
-    """Logs a ladder to a run: its table as the run's description, and metrics by rung.
+    """Logs a ladder to a run: a table as the run's description, and metrics for each rung.
 
-    The step of a metric is the rung's number. ``test_accuracy`` is the mean over the seeds. ``low``
-    and ``high`` are its 95 % interval. ``deviation`` is the deviation between seeds, ``gain`` the
-    gain over the previous rung. ``published`` is logged only if the runs use the study's images and
-    settings.
+    The step of a metric is the rung's number. ``test_accuracy`` is the mean over the seeds, and
+    ``low`` and ``high`` are the ends of its 95 % interval. ``gain`` is the gain over the previous
+    rung. ``published`` is logged only if the runs use the study's images and settings.
     """
-    # MLflow cannot draw intervals (its issue 3762), so low and high are lines beside the mean
+    # MLflow cannot draw intervals (MLflow issue 3762), so both ends are metrics of their own
     moment = int(time.time() * 1000)
     run_set = content.run_set
     gains = {step.after.name: step.gain for step in content.steps}

@@ -18,8 +18,8 @@ PAGE = "report.html"
 def write(content: Content, out: Path) -> Path:
     """Writes a report's page, figures, tables and manifest into ``out``, and returns the folder.
 
-    An earlier report is replaced. The new one is made in a temporary folder and then moved, so that
-    a reader never sees half a report.
+    An earlier report is replaced. The new one is made in a temporary folder and then moved, so
+    that nobody sees half a report.
 
     Raises:
         UserError: ``out`` cannot be written, or holds a file that is not part of a report.
@@ -40,14 +40,14 @@ def write(content: Content, out: Path) -> Path:
 
 
 def refuse_foreign(out: Path) -> None:
-    """Raises UserError if ``out`` is a file, or holds a file that its manifest does not name."""
+    """Raises UserError if ``out`` is a file, or a folder with files that its manifest lacks."""
     if out.exists() and not out.is_dir():
-        raise UserError(f"--out {out}: is not a folder; choose another one")
+        raise UserError(f"--out {out}: is not a folder; choose another path")
     manifest = out / MANIFEST
     own = json.loads(manifest.read_text(encoding="utf-8"))["files"] if manifest.is_file() else []
     for path in out.rglob("*"):
         name = path.relative_to(out).as_posix()
-        hidden = own and path.name.startswith(".")  # macOS adds .DS_Store
+        hidden = own and path.name.startswith(".")  # such as .DS_Store, which macOS adds
         if not (path.is_dir() or hidden or name in (MANIFEST, *own)):
             raise UserError(
                 f"--out {out}: holds {name!r}, which is not part of a report; choose another folder"

@@ -1,4 +1,4 @@
-"""Renders the report as one HTML file that loads nothing from elsewhere."""
+"""Renders the report as an HTML file that loads no other files."""
 
 import base64
 import hashlib
@@ -17,7 +17,7 @@ from report.presentation.tables.table import Table
 
 
 def render(content: Content, made: dict[str, Table], drawn: dict[str, str]) -> str:
-    """Returns the page as HTML; ``made`` are the tables and ``drawn`` the SVG figures, by name."""
+    """Returns the HTML page. ``made`` maps names to tables, and ``drawn`` names to SVG texts."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
         autoescape=True,

@@ -1,4 +1,4 @@
-"""Writes the results of a folder of records into README.md and docs/ beside the folder."""
+"""Writes the results of recorded runs into README.md and docs/."""
 
 import os
 import shlex
@@ -46,7 +46,7 @@ def update(study: Study, results: Path) -> None:
 
 
 def _documents(root: Path, content: Content, drawn: Collection[str]) -> dict[str, str]:
-    """Returns the documents' texts by path below ``root``; ``drawn`` are the figures' names."""
+    """Maps paths below ``root`` to the documents' texts; ``drawn`` has the figures' names."""
     path = root / "README.md"
     picture = f"![Published and measured test accuracy, rung by rung]({FIGURES}/progression.svg)\n"
     made = {
@@ -123,7 +123,7 @@ def _engines(content: Content) -> str:
 
 
 def _commands(system: System, content: Content) -> list[str]:
-    """Returns commands that repeat a row's runs, one per backend; without runs, one for seed 0."""
+    """Returns commands, one per backend, that repeat a row's runs; one without runs gets seed 0."""
     data = commands.data_option(content.study, content.runs[0])
     of_engine: dict[tuple[str, ...], list[Run]] = {} if system.runs else {(commands.ladder(),): []}
     for run in system.runs:

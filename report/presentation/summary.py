@@ -19,7 +19,7 @@ from resnet.study import Job, Study, short
 
 
 def show(content: Content, console: Console) -> None:
-    """Prints accuracies, claims, ablations and comparisons, then reasons and the answer."""
+    """Prints accuracies, claims, ablations and comparisons, then notes and the answer."""
     plain = partial(console.print, highlight=False, markup=False)
     dim = partial(plain, style="dim")
     console.print(progression(content))
@@ -35,9 +35,9 @@ def show(content: Content, console: Console) -> None:
         console.print(to_terminal(against))
         for text, rungs in against.frame.groupby("different_settings", sort=False)["rung"]:
             if text:
-                dim(f"different in {', '.join(map(short, rungs))}: {text}")
+                dim(f"different settings in {', '.join(map(short, rungs))}: {text}")
         for note in other.notes:
-            dim(f"compared: {note}")
+            dim(f"compared set: {note}")
     reasons = [(s, message.why(content, s)) for s in content.systems]
     notes = [f"{rung(s.name)} {s.verdict}: {reason}" for s, reason in reasons if reason]
     notes += message.missing(content)
@@ -56,8 +56,8 @@ def show(content: Content, console: Console) -> None:
 def trained(content: Content, due: Sequence[Job], console: Console) -> None:
     """Prints the results of trained jobs.
 
-    For a sweep, ``content`` shows the runs of the first value, and its compared sets are the runs
-    of the other values.
+    For a sweep, ``content`` has the runs of the first value, and ``content.compared`` has those of
+    the other values.
     """
     names = {job.experiment.name for job in due}
     if content.compared:
@@ -71,13 +71,13 @@ def trained(content: Content, due: Sequence[Job], console: Console) -> None:
 
 
 def progression(content: Content, named: Collection[str] = ()) -> Table:
-    """Returns the accuracies of the ``named`` systems and of those with runs, by default of all."""
+    """Returns the accuracies of rows that are ``named`` or have runs; by default, of all."""
     systems = [s for s in content.systems if not named or s.name in named or s.runs]
     return to_terminal(progression_table(content), systems)
 
 
 def parts(content: Content, named: Collection[str]) -> list[Table]:
-    """Returns tables of the changes and the alternatives of the ``named`` rungs."""
+    """Returns tables of single changes and of other assumed values for the ``named`` rungs."""
     tables = [
         to_terminal(ablations.factors(ablation))
         for ablation in content.ablations
@@ -89,7 +89,7 @@ def parts(content: Content, named: Collection[str]) -> list[Table]:
 
 
 def decidable(study: Study, due: Sequence[Job]) -> Table | None:
-    """Returns a table of the number of seeds that planned jobs need for a verdict.
+    """Returns a table of how many seeds the rows of planned jobs need for a verdict.
 
     The numbers are estimated from the study's records. Returns None without records, for profiles
     other than the full one, and for modified settings.

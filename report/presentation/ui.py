@@ -1,4 +1,4 @@
-"""Starts MLflow's server on a store and prints the addresses of the runs and of the ladder."""
+"""Shows a store in MLflow's UI: the list of runs, and the chart of the ladder."""
 
 import contextlib
 import json
@@ -21,14 +21,14 @@ from resnet.store import Store, connect, nothing_run
 from resnet.study import Study
 
 RUNGS = "tags.rung != ''"
-"""MLflow's filter for the runs of rungs; runs that show a ladder lack the tag."""
+"""MLflow's filter for trained runs; the runs to which a ladder is logged lack the tag."""
 
 
 def prepare(uri: str | None, folder: Path | None) -> tuple[str, dict[str, str]]:
-    """Opens the store; if it has no runs of rungs, imports the study's records to show them.
+    """Opens the store. If it has no runs, the study's records are imported and shown instead.
 
     Returns:
-        The store's full address, and the pages to open: addresses relative to the server, by name.
+        The store's full address, and a dict from page names to addresses relative to the server.
     """
     store = connect(uri, Study.open(folder))
     if not store.client.search_runs([store.experiment_id], RUNGS, max_results=1):
@@ -41,10 +41,10 @@ def prepare(uri: str | None, folder: Path | None) -> tuple[str, dict[str, str]]:
 
 
 def _pages(store: Store) -> dict[str, str]:
-    """Returns the pages' addresses, which hold all settings, so that a reload changes nothing.
+    """Returns the pages' addresses. They hold all settings, so that a reload changes nothing.
 
-    ``runs`` lists the runs in the order of the rungs. ``ladder`` is a chart of the newest ladder,
-    if one was logged: test accuracy with its interval, and published accuracy, by rung.
+    ``runs`` lists the runs in the order of the rungs. ``ladder`` is a chart of the newest
+    logged ladder, if any. It shows test accuracy with its interval, and published accuracy.
     """
     number = store.experiment_id
     runs = {
@@ -70,7 +70,7 @@ def _pages(store: Store) -> dict[str, str]:
 
 @contextlib.contextmanager
 def served(uri: str, port: int = 0) -> Iterator[tuple[str, subprocess.Popen]]:
-    """Runs MLflow's server, for this machine only, on a database until the block ends.
+    """Runs MLflow's server on a database until the block ends. Only this machine can reach it.
 
     Yields the server's address and process as soon as the server answers. Port 0 stands for any
     free port.
@@ -80,10 +80,10 @@ def served(uri: str, port: int = 0) -> Iterator[tuple[str, subprocess.Popen]]:
     """
     with socket.create_server(("127.0.0.1", port)) as probe:
         port = probe.getsockname()[1]
-    # the user's own settings of MLflow may be for another server
+    # the user's MLFLOW_ variables may be meant for another server
     environment = {k: v for k, v in os.environ.items() if not k.startswith("MLFLOW_")} | {
-        "MLFLOW_BACKEND_STORE_URI": uri,  # as an argument, a password in it would be visible
-        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # saves ten processes for language models
+        "MLFLOW_BACKEND_STORE_URI": uri,  # other users could read a password in an argument
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # avoids ten language-model processes
     }
     command = [sys.executable, "-m", "mlflow", "server", "--host=127.0.0.1", "--workers=1"]
     with tempfile.TemporaryFile("w+") as log:
@@ -108,17 +108,17 @@ def served(uri: str, port: int = 0) -> Iterator[tuple[str, subprocess.Popen]]:
             server.wait()
 
 
-def _answers(port: int) -> bool:  # by a connection, because a request might go to a proxy
+def _answers(port: int) -> bool:  # only connects, because a request might go to a proxy
     with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=5):
         return True
     return False
 
 
 def show(uri: str, pages: dict[str, str], in_browser: bool) -> None:
-    """Shows the ``uri`` and ``pages`` of :func:`prepare` in MLflow's UI until Ctrl-C."""
+    """Shows pages in MLflow's UI until Ctrl-C. :func:`prepare` returns ``uri`` and ``pages``."""
     if uri.startswith("http"):
         return _open(f"{uri.rstrip('/')}/", pages, in_browser)
-    for number in (signal.SIGTERM, signal.SIGHUP):  # these end the server too, as Ctrl-C does
+    for number in (signal.SIGTERM, signal.SIGHUP):  # they end the server, as Ctrl-C does
         if signal.getsignal(number) != signal.SIG_IGN:  # nohup ignores SIGHUP
             signal.signal(number, signal.default_int_handler)
     print("starting MLflow ...", flush=True)

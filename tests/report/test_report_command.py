@@ -12,7 +12,7 @@ from report import analysis
 from resnet import UserError
 
 
-def test_a_store_that_is_missing_or_empty_is_reported_and_left_as_it_is(tmp_path, empty):
+def test_a_missing_or_empty_store_is_reported_and_not_changed(tmp_path, empty):
     database = tmp_path / "mlflow.db"
     uri = f"sqlite:///{database}"
     with pytest.raises(UserError, match=r"nothing was run yet: .*python runner\.py run "):
@@ -24,7 +24,7 @@ def test_a_store_that_is_missing_or_empty_is_reported_and_left_as_it_is(tmp_path
         "runner.py run all,vgg --profile quick",
     )
     assert database.stat().st_size == 0
-    assert [p.name for p in tmp_path.iterdir()] == ["mlflow.db"]  # MLflow makes no mlruns/
+    assert [p.name for p in tmp_path.iterdir()] == ["mlflow.db"]  # MLflow made no mlruns/
     store = Store.copy(empty, tmp_path)
     with pytest.raises(UserError, match="no experiment 'resnet-ladder'"):
         build(store, tmp_path / "out")

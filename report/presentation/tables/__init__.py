@@ -1,7 +1,7 @@
 """The report's tables.
 
-``progression`` makes the table of accuracies, ``results`` those of steps, claims and classes,
-``ablations`` those of single changes, ``provenance`` those of runs and environment.
+Modules: ``progression`` (accuracies), ``results`` (steps, claims, classes), ``ablations`` (single
+changes), ``compared`` (sets of runs), and ``provenance`` (runs, environment).
 """
 
 from report.analysis import Content
@@ -10,7 +10,7 @@ from report.presentation.tables.table import Table
 
 
 def all_tables(content: Content) -> dict[str, Table]:
-    """Returns every table of the report by name."""
+    """Maps names to the report's tables."""
     made = [
         progression.progression(content),
         results.comparison("steps", "Gain of each rung over the one before", content),

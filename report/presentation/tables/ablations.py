@@ -1,4 +1,4 @@
-"""Tables of single changes of a step, and of alternatives to assumptions."""
+"""Two tables: the gain of each change in a step, and accuracies with other assumed values."""
 
 from collections.abc import Callable
 
@@ -36,7 +36,7 @@ def factors(ablation: Ablation) -> Table:
 
 
 def alternatives(content: Content) -> Table:
-    """Lists the accuracy of rows with one assumed value changed."""
+    """Lists the accuracies of rungs in which one assumed value is changed."""
     fields = [
         Field("rung", "step.before.name", "rung", short, on=SHORT),
         Field("key", "", "setting", kind="mono", on=SHORT),

@@ -11,7 +11,7 @@ from resnet.study import Study, short
 
 
 def ablate_command(content: Content, rung: str, seeds: Iterable[int] = (0,)) -> str:
-    """Returns the command that runs every subset of a rung's changes."""
+    """Returns the command that runs a rung with every subset of its changes."""
     run_set = content.run_set
     words = ["ablate", rung, "--seeds", ",".join(map(str, sorted({*seeds})))]
     words += ["--profile", run_set.profile] if run_set.profile != "full" else []
@@ -21,7 +21,7 @@ def ablate_command(content: Content, rung: str, seeds: Iterable[int] = (0,)) -> 
 
 
 def data_option(study: Study, run: Run) -> list[str]:
-    """Returns the option that names a run's images; empty if they are the study's own."""
+    """Returns the option ``--data`` for a run's images; empty if they are the study's images."""
     dataset = run.tags.get("dataset", "")
     full = run.tags.get("profile", "full") in ("full", "")
     if full and dataset == study.dataset and (study.data or dataset in NAMED):
@@ -30,7 +30,7 @@ def data_option(study: Study, run: Run) -> list[str]:
 
 
 def ladder(run: Run | None = None) -> str:
-    """Returns the start of a command: ``ladder`` in the environment of the run's backend."""
+    """Returns the environment variables and the path of ``ladder`` for a run's backend."""
     name = run.tags.get("backend", "tensorflow") if run else "tensorflow"
     if run is None or name == "tensorflow":
         return ".venv/bin/ladder"
@@ -47,7 +47,7 @@ def repeatable(run: Run) -> bool:
 
 
 def bits_options(run: Run) -> list[str]:
-    """Returns the option that a run's exact results depend on: the number of threads or lanes."""
+    """Returns the option for threads or lanes, on which a run's exact results depend."""
     if run.tags.get("backend") == "tensorflow":
         return ["--cpus-per-run", run.tags["threads"]] if "threads" in run.tags else []
     return ["--lanes", run.tags["lanes"]] if run.tags.get("lanes", "1") != "1" else []

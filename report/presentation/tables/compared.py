@@ -12,7 +12,7 @@ from resnet.study import differences
 
 
 def compared(content: Content, i: int) -> Table:
-    """Compares the set shown with the i-th compared set, rung by rung."""
+    """Compares the runs shown with those of ``content.compared[i]``, rung by rung."""
     other = content.compared[i]
     labels = [c.run_set.label for c in (content, other)]
     steps = content.compare(other)
@@ -42,9 +42,9 @@ def compared(content: Content, i: int) -> Table:
 
 
 def sweep(content: Content, varied: Mapping[str, str], named: Collection[str]) -> Table:
-    """Lists the accuracies that each value of a sweep gives, rung by rung.
+    """Lists accuracies, rung by rung, for each value of a swept setting.
 
-    ``varied`` maps the runs' ``modified`` to short texts of the values. Rungs in ``named`` are
+    ``varied`` maps each set's ``modified`` to a short text of its values. Rungs in ``named`` are
     listed even without a run.
     """
     rows = [

@@ -18,7 +18,7 @@ SYMBOLS = {
     "not run": "·",
     "not comparable": "≠",
 }
-"""The verdicts, in the order in which every text lists them."""
+"""The symbols of the verdicts, in the order in which every text lists verdicts."""
 _OUTCOMES = {
     "holds": "reproduced",
     "fails": "not reproduced",
@@ -26,7 +26,7 @@ _OUTCOMES = {
     "undecided": "undecided",
     "not run": "not run",
 }
-"""What a verdict on a published accuracy means."""
+"""The answer's words for each verdict on a published accuracy."""
 _WORDS = ("none", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 
 
@@ -39,7 +39,7 @@ class Line(NamedTuple):
 
 
 class Message(NamedTuple):
-    """The answer in a sentence, its details, and the commands that run the missing seeds."""
+    """The answer: a sentence, lines with details, and commands that run the missing seeds."""
 
     lead: str
     lines: list[Line]
@@ -47,23 +47,23 @@ class Message(NamedTuple):
 
     @property
     def text(self) -> str:
-        """The lead and the lines about claims; the other lines would repeat the table's rows."""
+        """The lead and the lines about claims; the table of accuracies shows the rest."""
         others = (line for line in self.lines if not line.verdict)
         return " ".join([self.lead, *(f"{line.heading}: {line.text}." for line in others)])
 
 
 def words(number: int) -> str:
-    """Writes a number up to ten as a word."""
+    """Writes numbers up to ten as words."""
     return _WORDS[number] if number < len(_WORDS) else str(number)
 
 
 def listed(items: Sequence[str]) -> str:
-    """Writes ``1, 2 and 3``."""
+    """Joins items, as in ``1, 2 and 3``."""
     return " and ".join(filter(None, (", ".join(items[:-1]), items[-1])))
 
 
 def named(systems: Sequence[System]) -> str:
-    """Writes ``rungs 2 and 3 and vgg``."""
+    """Names rungs and baselines, as in ``rungs 2 and 3 and vgg``."""
     rungs = [s.short for s in systems if s.short != s.name]
     others = [s.short for s in systems if s.short == s.name]
     first = [f"rung{'s' * (len(rungs) > 1)} {listed(rungs)}"] if rungs else []
@@ -165,7 +165,7 @@ def _claims(content: Content) -> list[Line]:
 
 
 def count_verdicts(judged: Iterable[Judgement]) -> str:
-    """Writes ``one holds, two fail (under our assumptions) and 16 are undecided``."""
+    """Counts verdicts: ``one holds, two fail (under our assumptions) and 16 are undecided``."""
     verdicts = Counter[str](j.verdict for j in judged)
     phrases = []
     for verdict in (v for v in SYMBOLS if verdicts[v]):
@@ -179,8 +179,8 @@ def count_verdicts(judged: Iterable[Judgement]) -> str:
 def _go_on(content: Content) -> list[str]:
     """Returns the commands that run the missing seeds.
 
-    ``ladder run`` skips your own finished runs but not recorded ones. So for recorded runs, the
-    commands name only the missing seeds, and the last command records the new runs.
+    ``ladder run`` skips finished runs in the store, but not recorded runs. If recorded runs are
+    shown, the commands name only the missing seeds, and the last command records the new runs.
     """
     if content.run_set.reservation:
         return []
@@ -200,7 +200,7 @@ def _go_on(content: Content) -> list[str]:
 
 
 def facts(content: Content) -> str:
-    """Returns a text with the number of seeds per rung and the training time."""
+    """States the number of seeds per rung and the training time."""
     if not content.runs:
         return ""
     seeds = least_to_most([len(s.runs) for s in content.systems if s.runs])
@@ -210,7 +210,7 @@ def facts(content: Content) -> str:
 
 
 def why(content: Content, system: System) -> str:
-    """Explains a row's verdict by its numbers; "" if there is nothing to explain."""
+    """Explains a row's verdict with numbers; "" if no explanation is needed."""
     s, tolerance = system, system.tolerance
     if not s.runs or math.isnan(s.published) or not s.comparable:
         return ""
@@ -237,7 +237,7 @@ def why(content: Content, system: System) -> str:
 
 
 def wrong(content: Content) -> str:
-    """Returns a text with the number of verdicts that may be wrong by chance."""
+    """States how many verdicts may be wrong by chance."""
     verdicts = [*content.verdicts, *(j.verdict for j in content.claims)]
     decided = sum(v[:5] in ("holds", "fails") for v in verdicts)
     return (
@@ -247,6 +247,6 @@ def wrong(content: Content) -> str:
 
 
 def missing(content: Content) -> list[str]:
-    """Returns a line for each rung that is missing and for each run that is left out."""
+    """Returns a line for each row with only unfinished runs, and the report's notes."""
     absent = [s for s in content.systems if not s.runs and s.waiting != "not run"]
     return [*(f"{s.name}: {s.waiting}" for s in absent), *content.notes]

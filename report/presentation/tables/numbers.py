@@ -1,4 +1,4 @@
-"""Formats numbers for readers, with enough digits to agree with a verdict."""
+"""Formats numbers for readers; rounding never contradicts a verdict."""
 
 import math
 from collections.abc import Callable, Iterable, Sequence
@@ -32,7 +32,7 @@ def points(value: float, decimals: int = 1) -> str:
 
 
 def span(interval: tuple[float, float], form: Callable[[float], str] = percent) -> str:
-    """Writes ``71.4 to 73.2 %``; a dash if there is no interval, or if both ends are equal."""
+    """Writes ``71.4 to 73.2 %``, or a dash if the interval is unknown or has equal ends."""
     low, high = interval
     if math.isnan(low) or low == high:
         return NONE
@@ -43,7 +43,7 @@ def span(interval: tuple[float, float], form: Callable[[float], str] = percent) 
 
 
 def p_value(p: float) -> str:
-    """Writes two significant digits, or ``< 0.0001``."""
+    """Writes a p value with two significant digits, or as ``< 0.0001``."""
     return NONE if math.isnan(p) else "< 0.0001" if p < 1e-4 else f"{p:.2g}"
 
 
@@ -69,7 +69,7 @@ def _scale(unit: str) -> int:
 
 
 def bound(limits: Bound, unit: str) -> str:
-    """Writes ``at least 80.0 %`` or ``83.0 to 87.0 %``."""
+    """Writes a claim's bound, such as ``at least 80.0 %`` or ``83.0 to 87.0 %``."""
 
     def end(value: float) -> str:
         return measured(value, unit, digits([_scale(unit) * value], [_scale(unit) * value]))
@@ -85,7 +85,7 @@ def bound(limits: Bound, unit: str) -> str:
 def to_limits(
     value: float, interval: tuple[float, float], limits: Bound, unit: str, least: int = 1
 ) -> list[str]:
-    """Writes a value and its interval with enough digits to agree with the verdict."""
+    """Writes a value and its interval; rounding moves neither across a limit."""
     scale = _scale(unit)
     ends = [None if end is None else scale * end for end in (limits.min, limits.max)]
     n = digits([scale * x for x in (value, *interval)], ends, 2 if unit == "ratio" else least)
@@ -102,7 +102,7 @@ def number(form: str = ",.0f", unit: str = "") -> Callable[[float | None], str]:
 
 
 def least_to_most(values: list[float]) -> str:
-    """Writes ``1 to 5``, or ``3`` if all values are equal."""
+    """Writes a range as ``1 to 5``, or as ``3`` if all values are equal."""
     if not values:
         return NONE
     low, high = min(values), max(values)
@@ -115,12 +115,12 @@ def deviation(value: float) -> str:
 
 
 def rung(name: str) -> str:
-    """Writes ``rung 3``, or the name of a baseline."""
+    """Writes a rung's name as ``rung 3``; a baseline keeps its name."""
     return name if rung_number(name) is None else f"rung {short(name)}"
 
 
 def seed_list(seeds: Iterable[int]) -> str:
-    """Writes ``0-4`` or ``0,2,5``, in the form of the option ``--seeds``."""
+    """Writes seeds as the option ``--seeds`` takes them: ``0-4`` or ``0,2,5``."""
     seeds = sorted(seeds)
     if len(seeds) > 1 and seeds == list(range(seeds[0], seeds[-1] + 1)):
         return f"{seeds[0]}-{seeds[-1]}"
@@ -128,12 +128,12 @@ def seed_list(seeds: Iterable[int]) -> str:
 
 
 def seeds(runs: Sequence[Run]) -> str:
-    """Writes ``seed 0`` or ``seeds 1-4``."""
+    """Writes the runs' seeds, as in ``seed 0`` or ``seeds 1-4``."""
     return f"seed{'s' * (len(runs) > 1)} {seed_list(run.seed for run in runs)}"
 
 
 def setting(params: dict, key: str) -> str:
-    """Writes the value of a setting, or a block of values, in one line."""
+    """Writes the value of a setting, or all values of a block of settings, in one line."""
     if (value := params.get(key)) is not None:
         return f"{value:g}" if isinstance(value, float) else str(value)
     block = [

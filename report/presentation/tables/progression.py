@@ -16,7 +16,7 @@ _mean = partial(methodcaller, "mean")
 
 
 def progression(content: Content) -> Table:
-    """Lists the measured and published accuracy of each row, the verdict and the changes."""
+    """Lists each row's measured and published accuracy, verdict and changes."""
     gains = {step.after.name: step.gain for step in content.steps}
     heading = published_heading(content)
     published = any(not math.isnan(s.published) for s in content.systems)
@@ -51,7 +51,7 @@ def progression(content: Content) -> Table:
 
 
 def rows(content: Content) -> Table:
-    """Lists the deviation between seeds, the size and the training time of each row."""
+    """Lists each row's deviation between seeds, network size and training time."""
     epochs, to = methodcaller("values", "epochs_run"), numbers.least_to_most
     fields = [
         Field("rung", "name"),
@@ -73,7 +73,7 @@ def _millions(value: float) -> str:
 
 
 def _accuracy(s: System) -> list[str]:
-    """Returns a row's accuracy and interval; without a finished run, the state of the row."""
+    """Returns two texts: a row's accuracy (or state, if no run has finished) and the interval."""
     if not s.runs or math.isnan(s.published):
         return [percent(s.accuracy) if s.runs else s.waiting, span(s.interval)]
     return numbers.to_limits(s.accuracy, s.interval, s.band, "accuracy", s.decimals)

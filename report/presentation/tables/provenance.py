@@ -15,7 +15,7 @@ from resnet.study import short
 
 
 def assumptions(content: Content) -> Table:
-    """Lists the assumptions, with the rungs that make them."""
+    """Lists the assumed values and the rungs that use them."""
     found: dict[tuple[str, str, str], list[str]] = {}
     for run in (run for s in content.systems for run in s.runs[:1]):
         for key, reason in run.assumed.items():
@@ -40,7 +40,7 @@ def _code(run: Run) -> str:
 
 
 def runs(content: Content) -> Table:
-    """Lists the runs with their measurements, their code and the commands that repeat them."""
+    """Lists each run: measurements, commit of the code, and the command that repeats the run."""
     published = {s.name: s.published for s in content.systems}
 
     def tag(name: str) -> Callable[[Run], str]:
@@ -85,7 +85,7 @@ def cost(content: Content) -> Table:
 
 
 def curves(content: Content) -> Table:
-    """Lists every run's curves, one row per epoch, for the CSV file alone."""
+    """Lists every run's curves by epoch; the table is only written as CSV."""
     rows = [
         (run.rung, run.seed, run.id, epoch, *values)
         for run in content.runs

@@ -16,18 +16,18 @@ from resnet.study import short
 
 
 def published_heading(content: Content) -> str:
-    """Returns the heading of published values, marked if the runs are not comparable with them."""
+    """Returns the heading of published values; † marks runs that are not comparable."""
     marked = f" ({content.study.dataset_title}) †" * bool(content.run_set.reservation)
     return f"published{marked}"
 
 
 def as_list(text: str) -> str:
-    """Puts each item of a list with semicolons on its own line."""
+    """Puts each item of a text with semicolons on its own line."""
     return text.replace("; ", "\n") or NONE
 
 
 def _measured(j: Judgement) -> list[str]:
-    """Returns a claim's measured value, or all measured epochs, and the interval."""
+    """Returns two texts: a claim's measured value, or all measured epochs, and the interval."""
     if j.unit != "epoch" or not j.values:
         return numbers.to_limits(j.value, j.interval, j.claim.bound, j.unit)
     each = dict.fromkeys(numbers.measured(value, j.unit) for value in sorted(j.values))
@@ -40,7 +40,7 @@ def _basis(j: Judgement) -> str:
 
 
 def starred(verdict: str) -> str:
-    """Shortens a verdict for a terminal, where a note explains the star."""
+    """Shortens "(under our assumptions)" to a star, which a note in the terminal explains."""
     return verdict.replace(" (under our assumptions)", " *")
 
 
@@ -80,7 +80,7 @@ def judged(content: Content) -> Table:
 
 
 def comparison(name: str, caption: str, content: Content) -> Table:
-    """Lists the ``steps`` or ``rivals`` of the content, with tests of means and tests by image."""
+    """Makes the table of ``content.steps`` or ``content.rivals``, whichever ``name`` says."""
     steps = getattr(content, name)
     heading = published_heading(content).replace("published", "published gain")
     fields = [
@@ -93,7 +93,7 @@ def comparison(name: str, caption: str, content: Content) -> Table:
 
 
 def paired_fields(gain: str, steps: Sequence[Step], together: bool = True) -> list[Field]:
-    """Returns the columns of a comparison; ``together`` adds p values corrected by Holm."""
+    """Returns the columns of a comparison; ``together`` adds Holm's corrected p values."""
     corrected = analysis.holm(steps) if together else {}
     count = numbers.number(",.4g")
     return [
@@ -112,7 +112,7 @@ def paired_fields(gain: str, steps: Sequence[Step], together: bool = True) -> li
 
 
 def seeds(content: Content) -> Table:
-    """Lists the number of seeds per row that a verdict on each accuracy and claim needs."""
+    """Lists how many seeds per row each accuracy and claim needs for a verdict."""
 
     def half(value: float) -> str:
         return points(value).lstrip("+") if value > 0 else NONE
@@ -129,7 +129,7 @@ def seeds(content: Content) -> Table:
 
 
 def backends(content: Content) -> Table:
-    """Compares the runs of each backend and device with the row's other runs."""
+    """Compares a row's runs on each backend and device with the row's other runs."""
     found = []
     for s in content.systems:
         names = dict.fromkeys(map(engine, s.runs))
@@ -164,7 +164,7 @@ def engine(run: Run) -> str:
 
 
 def per_class(content: Content) -> Table:
-    """Lists accuracy by run and class, for the CSV file alone."""
+    """Lists accuracy by run and class; the table is only written as CSV."""
     rows = []
     for run in (run for run in content.runs if run.n_test):
         counts = analysis.confusion(run).to_numpy()
@@ -194,7 +194,7 @@ def classes(content: Content) -> Table:
 
 
 def confusion_matrix(content: Content) -> Table:
-    """Counts the pictured run's test images: one row per true class, one column per predicted."""
+    """Counts test images of ``content.pictured`` by true class (rows) and predicted class."""
     run = content.pictured
     counts = analysis.confusion(run) if run else pd.DataFrame()
     small = len(counts) <= 30  # the page does not show a larger matrix
@@ -205,6 +205,6 @@ def confusion_matrix(content: Content) -> Table:
         f"Test images by class, {numbers.rung(run.rung)}, seed {run.seed}" if run else "",
         fields,
         [*counts.itertuples(name=None)],
-        # the root makes small counts visible beside the diagonal
+        # the square root keeps small counts visible beside the large ones on the diagonal
         shade=lambda row, value: math.sqrt(value / max(sum(row[1:]), 1)),
     )

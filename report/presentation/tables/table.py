@@ -1,6 +1,6 @@
-"""A table, and its fields, which hold a raw value for CSV and a text for readers.
+"""A table and its columns. Each column has raw values for CSV and texts for readers.
 
-Page, Markdown, LaTeX, terminal and README show the fields that name them in ``on``.
+``Field.on`` names the places that show a column, such as the page or the terminal.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,21 +12,21 @@ import pandas as pd
 
 LONG = "page results"
 SHORT = "page results terminal"
-"""Where fields with long cells and fields with short cells are shown."""
+"""The places that show columns with long texts, and those for columns with short texts."""
 
 
 class Field(NamedTuple):
     """One column.
 
     Attributes:
-        key: name of the CSV column; "" if the CSV file lacks the field.
-        of: function that returns the value of a row's item, or the name of the item's attribute; by
+        key: name of the CSV column; "" if the CSV file lacks the column.
+        of: function that returns an item's value, or the name of an attribute of the item; by
             default ``key``.
-        heading: heading for readers; "" if only the CSV file has the field.
-        form: function that returns the value as a text for readers.
+        heading: heading for readers; "" if only the CSV file has the column.
+        form: function that turns the value into a text for readers.
         kind: layout on the page: number, lines, verdict, mono, fold, id, copy, heat, cell; or
-            ``below`` for a line of its own under the row.
-        on: where the field is shown: page (with its files), terminal, readme, results (of docs/).
+            ``below`` for an extra line under the row.
+        on: places that show the column: page (and its files), terminal, readme, results (in docs/).
     """
 
     key: str
@@ -43,7 +43,7 @@ class Field(NamedTuple):
 
 @dataclass(frozen=True)
 class Table:
-    """A table with one row per item; ``name`` is the stem of its file names.
+    """A table with one row per item; ``name`` is the stem of the table's file names.
 
     ``anchor`` returns the address of an item's row on the page. ``shade`` takes an item and a value
     and returns the colour depth of the cell in a heat map, from 0 to 1.
@@ -81,11 +81,11 @@ class Table:
 
 
 def raw(*keys: str, **named: Any) -> list[Field]:
-    """Returns fields for the CSV file alone: attributes (``keys``) or other values (``named``)."""
+    """Returns columns that only the CSV file has; ``named`` maps a key to ``Field.of``."""
     return [Field(key) for key in keys] + [Field(key, of) for key, of in named.items()]
 
 
 def plain_table(name: str, caption: str, columns: dict[str, str], rows: Sequence) -> Table:
-    """Returns a table of tuples; ``columns`` are the headings by CSV column."""
+    """Returns a table whose items are tuples; ``columns`` maps CSV columns to headings."""
     fields = [Field(k, itemgetter(i), heading) for i, (k, heading) in enumerate(columns.items())]
     return Table(name, caption, fields, rows)

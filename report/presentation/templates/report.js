@@ -35,7 +35,7 @@ for (const button of document.querySelectorAll("[data-copy]")) {
   });
 }
 
-// a click on a cell of the confusion matrix shows that part of the sheet of mistakes
+// a click on a cell of the confusion matrix shows the cell's images, cut from the sheet of mistakes
 const sheet = document.getElementById("sheet"), dialog = document.getElementById("images");
 for (const button of sheet ? document.querySelectorAll("td.cell button") : []) {
   button.addEventListener("click", () => {
@@ -50,7 +50,7 @@ for (const button of sheet ? document.querySelectorAll("td.cell button") : []) {
   });
 }
 
-// an address inside a closed part opens the part
+// a link to a place inside a closed part opens the part
 const unfold = () => {
   const part = document.getElementById(location.hash.slice(1))?.closest("details");
   if (part) part.open = true;

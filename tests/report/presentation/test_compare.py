@@ -24,14 +24,14 @@ MINE = f"{SHOWN}, modified: {EPOCHS}"
 RECORDED = f"{SHOWN}, recorded runs"
 DIGITS = "digits (cdcdcdcdcdcd), quick profile"
 COUNTS = {0: (720, 725, 730), 1: (830, 829, 845), 2: (834, 840, 838)}
-"""Correctly classified images by rung, for seeds 0, 1 and 2."""
+"""Numbers of correctly classified images by index of the rung, for seeds 0, 1 and 2."""
 OTHERS = {1: (800, 790, 795), 2: (750,)}
-"""The same with two epochs, for seeds 1, 2 and 3 of rung 2 and for seed 0 of rung 3."""
+"""The numbers after two epochs, for seeds 1, 2 and 3 of rung 2 and for seed 0 of rung 3."""
 
 
 @pytest.fixture(scope="session")
 def sets(empty, tmp_path_factory):
-    """A store with three rungs, and the same rungs with modified settings and on other data."""
+    """A store with three sets of runs: unmodified, with modified epochs, and on other data."""
     store = Store.copy(empty, tmp_path_factory.mktemp("sets"))
     for i, counts in COUNTS.items():
         for seed, count in enumerate(counts):
@@ -65,7 +65,7 @@ def test_two_sets_are_compared_rung_by_rung(folder, sets):
     raw, cells = csv(folder, "compared_1", "rung"), read(folder).records("compared_1")
     row = raw.loc[LADDER[1]]
     (other,) = analysis.load(sets.uri, compare=[EPOCHS]).compared
-    assert math.isnan(other.systems[1].interval[0])  # two degrees of freedom are too few
+    assert math.isnan(other.systems[1].interval[0])  # too few seeds for an interval
     assert row["difference"] == pytest.approx(np.mean(OTHERS[1]) / N - np.mean(COUNTS[1]) / N)
     assert row[["interval_low", "p", "p_holm"]].isna().all()
     assert (row["shown"], row["compared"]) == pytest.approx(
@@ -114,12 +114,12 @@ def test_equal_runs_of_two_sets_agree_on_every_image(folder):
 
 
 def labels(frame, *names, **chosen):
-    """The labels of the set shown and of the sets compared with it."""
+    """Returns the labels of the set shown and of the sets compared with it."""
     found = selection.select(frame, STUDY, compare=names, **chosen)
     return [each.run_set.label for each in (found, *found.compared)]
 
 
-def test_a_set_is_found_by_its_properties_and_by_its_label(sets, study):
+def test_a_set_of_runs_is_found_by_each_property_and_by_its_label(sets, study):
     (record,) = map(runs.of_record, records.load_all(study.results).values())
     row = runs.row(record.id, "FINISHED", record.begun, record.tags)
     frame = pd.concat([runs.search(sets.uri, STUDY), pd.DataFrame([row])])
@@ -141,7 +141,7 @@ def test_a_set_is_found_by_its_properties_and_by_its_label(sets, study):
         labels(frame[frame["role"] == "recorded"], "own")
 
 
-def test_of_several_matching_sets_the_one_most_like_the_set_shown_is_compared(store):
+def test_the_matching_set_that_is_most_similar_to_the_set_shown_is_compared(store):
     other = {"dataset": "pets", "fingerprint": "cd" * 32}
     store.add(LADDER[0], right(N, 700))
     store.add(LADDER[0], right(N, 600), modified=EPOCHS)
@@ -156,7 +156,7 @@ def test_of_several_matching_sets_the_one_most_like_the_set_shown_is_compared(st
     assert "full profile" not in str(error.value)
 
 
-def test_the_terminal_adds_comparisons_to_the_summary(sets):
+def test_comparisons_are_added_to_the_summary_in_the_terminal(sets):
     plain, text = "", ""
     for names in ((), (EPOCHS, "digits")):
         console = Console(record=True, width=80)
@@ -171,7 +171,7 @@ def test_the_terminal_adds_comparisons_to_the_summary(sets):
     assert set(plain.splitlines()) <= set(text.splitlines())
 
 
-def test_the_command_in_own_rung_md_compares_two_sets(sets, tmp_path):
+def test_the_command_in_docs_own_rung_md_compares_two_sets(sets, tmp_path):
     text = (ROOT / "docs" / "own-rung.md").read_text("utf-8")
     assert re.search(r"ladder run \d --set (\S+)", text)[1] == EPOCHS
     words = shlex.split(re.search(r"ladder report (--own --compare .*)", text)[1])

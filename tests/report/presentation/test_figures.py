@@ -13,7 +13,7 @@ from resnet.data import Dataset
 from resnet.records import figures as run_figures
 
 
-def test_a_step_between_runs_of_different_seeds_counts_as_run(store):
+def test_a_gain_is_shown_even_if_the_two_rungs_have_different_seeds(store):
     store.add(LADDER[0], right(N, 700))
     store.add(LADDER[1], right(N, 800), seed=1)
     figure = figures.all_figures(analysis.load(store.uri))["gains"]
@@ -37,7 +37,7 @@ def test_figures_have_a_title_and_text_and_use_only_colours_of_the_page(full):
         if name.startswith("curves_")
         for i, axes in enumerate(figure.axes)
     }
-    assert len(limits) == 2  # all rungs share the limits of accuracy and of loss
+    assert len(limits) == 2  # one for accuracy and one for loss, in the figures of all rungs
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -50,18 +50,18 @@ def test_mistakes_are_arranged_by_true_and_predicted_class(channels, tmp_path, m
     dataset = Dataset("squares", ("a", "b", "c"), x, y, x, y, "here")
     monkeypatch.setattr(run_figures.Image, "MAX_IMAGE_PIXELS", 4 * 3**2 * 4 * 6 - 1)
     run_figures.mistakes(dataset, probabilities, path)
-    assert not path.exists()  # Pillow would refuse to open a larger image
+    assert not path.exists()  # Pillow would refuse to open so large an image
     monkeypatch.undo()
     run_figures.mistakes(dataset, probabilities, path)
     with run_figures.Image.open(path) as image:
         assert image.info["cells"] == "3"
         sheet = np.asarray(image)
     predicted = probabilities.argmax(axis=1)
-    # three by three cells of two by two images of 4 by 6 pixels, in colour with transparency
+    # 3 x 3 cells, each with 2 x 2 images of 4 x 6 pixels and four channels (RGBA)
     cells = sheet.reshape(3, 2, 4, 3, 2, 6, 4).transpose(0, 3, 1, 4, 2, 5, 6)
     for true, told in np.ndindex(3, 3):
         images = cells[true, told].reshape(4, 4, 6, 4)
         found = np.flatnonzero((y == true) & (predicted == told) & (true != told))
         surest = found[np.argsort(-probabilities[found, told])][:4]
-        assert (images[: len(surest), ..., :3] == x[surest]).all()  # grey stays grey
+        assert (images[: len(surest), ..., :3] == x[surest]).all()  # grey images stay grey
         assert (images[..., 3] == 255 * (np.arange(4) < len(surest))[:, None, None]).all()

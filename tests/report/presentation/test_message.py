@@ -73,7 +73,7 @@ def test_the_answer_counts_rungs_and_claims_that_were_not_run(two_seeds):
     )
 
 
-def test_each_line_names_its_rungs_and_their_accuracies(answered):
+def test_each_line_of_the_answer_names_its_rungs_and_their_accuracies(answered):
     answer = answered(HOLDS, ASSUMED, OPEN, OPEN, NOT, "fails")
     lines = {line.heading: line.text for line in answer.lines}
     assert list(lines) == [
@@ -92,7 +92,7 @@ def test_each_line_names_its_rungs_and_their_accuracies(answered):
     assert " run 1,2,3,4,5,vgg --seeds 0-4 --tracking-uri " in command
 
 
-def test_commands_for_recorded_runs_name_only_missing_seeds_and_record_them(two_seeds):
+def test_commands_for_recorded_runs_train_missing_seeds_and_record_the_new_runs(two_seeds):
     content = analysis.load(two_seeds[0].uri)
     selection = replace(content.selection, run_set=replace(content.run_set, recorded=True))
     go_on = message.message(replace(content, selection=selection)).go_on
@@ -103,7 +103,7 @@ def test_commands_for_recorded_runs_name_only_missing_seeds_and_record_them(two_
     assert [line.split()[2] for line in go_on[2:]] == ["record"]
 
 
-def test_without_published_accuracies_the_best_rung_is_named(full):
+def test_the_answer_names_the_best_rung_if_no_accuracy_is_published(full):
     content = analysis.load(full[0].uri)
     systems = [replace(s, published=math.nan) for s in content.systems]
     assert message.message(replace(content, systems=tuple(systems))).lead == (
@@ -122,13 +122,13 @@ def test_claims_are_counted_in_words(two_seeds):
     assert single.endswith("Claim: “a large gap between training and validation accuracy” holds.")
 
 
-def test_a_row_explains_its_verdict_by_its_numbers(two_seeds, full):
+def test_the_verdict_on_a_row_is_explained_with_numbers(two_seeds, full):
     content = analysis.load(two_seeds[0].uri)
     row = content.systems[1]
     half = 50 * (row.interval[1] - row.interval[0])
     varies = f"accuracy varies by {100 * row.deviation:.1f} points between seeds"
     wide = f"{varies}; the interval, ±{half:.1f}, is wider than the allowed"
-    # three seeds per row should be enough, and this row has three
+    # more seeds are not asked for, because three should be enough
     assert message.why(content, row) == f"{wide} ±1.5"
     strict = replace(row, tolerance=0.008)
     systems = (content.systems[0], strict, *content.systems[2:])
@@ -140,7 +140,7 @@ def test_a_row_explains_its_verdict_by_its_numbers(two_seeds, full):
     )
     text = f"{wide} ±0.8; {needed} seeds should be enough"
     assert message.why(replace(content, systems=systems), strict) == text
-    assert message.why(content, content.systems[2]) == ""  # was not run
+    assert message.why(content, content.systems[2]) == ""  # not run
     near = replace(row, published=row.accuracy, tolerance=1.0)
     assert message.why(content, near).endswith("lies within 100 points of the published accuracy")
     low, high = (100 * end for end in row.interval)
@@ -168,7 +168,7 @@ def test_verdicts_are_interim_until_every_planned_seed_was_run(two_seeds):
     assert replace(content, systems=(*done[:-1], replace(done[-1], runs=()))).interim
 
 
-def test_the_number_of_wrong_verdicts_to_expect_is_stated(two_seeds):
+def test_the_expected_number_of_wrong_verdicts_is_stated(two_seeds):
     assert message.wrong(analysis.load(two_seeds[0].uri)) == (
         "Each of the 25 verdicts is wrong with a probability of at most 5 %. Of the 2 decided "
         "here, at most 0.1 are wrong on average."

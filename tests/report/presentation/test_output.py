@@ -1,4 +1,4 @@
-"""The report's folder, and the ladder that a command logs to its own run."""
+"""The report's folder, and the ladder that is logged to a run in MLflow."""
 
 import json
 import math
@@ -35,7 +35,7 @@ def new_run(store):
 
 
 def logged(store):
-    """Logs the store's ladder to a new run; returns its metrics, its tags and the content."""
+    """Logs the store's ladder to a new run; returns the run's metrics and tags, and the content."""
     content, parent = analysis.load(store.uri), new_run(store)
     mlflow_ladder.log_ladder(connect(store.uri), parent, content)
     return ladder_of(store.client, parent), store.client.get_run(parent).data.tags, content
@@ -66,7 +66,7 @@ def test_a_logged_ladder_has_the_means_and_gains_of_its_rungs(store):
     assert "†" not in tags[DESCRIPTION]
 
 
-def test_a_logged_ladder_of_other_images_is_marked_as_not_comparable(store):
+def test_a_logged_ladder_on_other_images_is_marked_as_not_comparable(store):
     of = {"dataset": "digits", "profile": "quick", "modified": "training.epochs=1"}
     store.add(LADDER[0], right(N, 700), **of)
     ladder, tags, _ = logged(store)
@@ -88,7 +88,7 @@ def test_a_logged_ladder_has_the_same_numbers_as_the_table_of_accuracies(two_see
         assert by_rung == pytest.approx(dict(enumerate(rows[key], 1)))
 
 
-def test_a_report_replaces_a_whole_earlier_report_and_nothing_else(store, monkeypatch):
+def test_a_report_replaces_all_files_of_an_earlier_report_and_no_others(store, monkeypatch):
     store.add(LADDER[0], right(N, 700))
     out = store.folder / "reports" / "latest"
     build(store, out)

@@ -1,4 +1,4 @@
-"""The page: its head, its links, special characters, and its scripts in a browser."""
+"""The report's page: its head, its links, escaped characters, and scripts in a browser."""
 
 import re
 
@@ -12,7 +12,7 @@ from report.presentation.tables import message
 from resnet.host.messages import duration
 
 
-def test_the_head_has_the_question_the_answer_and_the_number_of_seeds(two_seeds, full):
+def test_the_page_begins_with_the_question_the_answer_and_the_number_of_seeds(two_seeds, full):
     seconds = 6 * 25 * 61
     assert message.facts(analysis.load(two_seeds[0].uri)) == (
         f"Seeds per rung: 3, of 5 planned. Training time: {duration(seconds)}."
@@ -61,7 +61,7 @@ def test_special_characters_in_names_are_escaped_in_every_format(store):
     assert len(list((folder / "figures").glob("curves_*.svg"))) == len(HOSTILE)
 
 
-def test_the_page_loads_nothing_and_every_link_has_a_target(full):
+def test_the_page_loads_no_other_files_and_every_link_has_a_target(full):
     cells = read(full[1])
     assert not cells.problems
     assert cells.scripts == 1
@@ -85,7 +85,7 @@ def test_the_page_loads_nothing_and_every_link_has_a_target(full):
 
 
 @pytest.mark.skipif(not CHROMIUM, reason="Chromium is not installed")
-def test_a_browser_sorts_tables_and_opens_parts_and_cuts_off_no_table(full, tmp_path):
+def test_a_browser_sorts_tables_opens_closed_parts_and_shows_whole_tables(full, tmp_path):
     script = """async () => {
       location.hash = "#curves";
       await new Promise((done) => setTimeout(done, 100));

@@ -57,7 +57,7 @@ def test_a_value_is_listed_as_assumed_until_it_is_changed():
     assert "training.early_stopping" not in change(vgg, block, "--set").assumed
 
 
-def test_the_command_that_repeats_a_run_has_its_overrides(store):
+def test_the_command_that_repeats_a_run_has_the_run_s_overrides(store):
     store.add(LADDER[0], right(N, 700), modified="training.epochs=2 model.dropout=0.1")
     content = analysis.load(store.uri)
     assert commands.rerun_command(STUDY, content.runs[0]) == (
@@ -67,7 +67,7 @@ def test_the_command_that_repeats_a_run_has_its_overrides(store):
     assert all(not system.changes for system in content.systems[1:3])
 
 
-def test_commands_name_the_images_and_the_backend_if_they_are_not_the_default(store):
+def test_commands_name_images_and_backends_that_are_not_the_default(store):
     """The default images of the quick profile are the digits."""
     store.add(LADDER[0], right(N, 700), profile="quick", tags={"backend": "jax"})
     content = analysis.load(store.uri)
@@ -87,14 +87,14 @@ def test_commands_name_the_images_and_the_backend_if_they_are_not_the_default(st
         ("pets", "pets", "pets", []),
     ],
 )
-def test_commands_name_images_that_are_not_the_study_s(store, dataset, says, ran_on, options):
+def test_commands_name_images_that_the_study_does_not_name(store, dataset, says, ran_on, options):
     study = STUDY.model_copy(update={"dataset": dataset, "data": says})
     store.add(LADDER[0], right(N, 700), dataset=ran_on)
     run = replace(analysis.load(store.uri, dataset=ran_on).runs[0], source=f"/there/{ran_on}")
     assert commands.data_option(study, run) == options
 
 
-def test_runs_in_lanes_are_repeated_in_lanes_and_count_for_their_share_of_the_time(store):
+def test_a_run_in_lanes_is_repeated_in_lanes_and_counts_for_its_share_of_the_time(store):
     lanes = {"backend": "jax", "device": "NVIDIA H200", "lanes": "5", "precision": "tf32"}
     for seed in range(2):
         store.add(LADDER[0], right(N, 700), seed=seed, tags=lanes)

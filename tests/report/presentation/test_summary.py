@@ -14,7 +14,7 @@ from report.presentation.tables.message import ASSUMED
 from resnet.study import short
 
 
-def test_the_progression_lists_named_rungs_and_rungs_with_runs(two_seeds):
+def test_the_table_of_accuracies_lists_named_rungs_and_rungs_with_runs(two_seeds):
     store, counts = two_seeds
     console = Console(record=True, width=120)
     console.print(summary.progression(analysis.load(store.uri), named=LADDER[:3]))
@@ -41,7 +41,7 @@ def test_the_summary_fits_into_eighty_columns(store, profile, counts):
     summary.show(content, console)
     text = console.export_text()
     assert "…" not in text
-    assert f"{short(LADDER[2])} + deeper" in text  # at least two words per line
+    assert f"{short(LADDER[2])} + deeper" in text  # headings have two words per line
     for c in content.claims:
         if c.verdict != "not run":
             assert f"{c.claim.id} " in text

@@ -21,7 +21,7 @@ from resnet.host.messages import duration
 from resnet.study import short
 
 
-def test_with_one_seed_per_row_every_accuracy_is_undecided(full):
+def test_every_accuracy_is_undecided_if_each_row_has_one_seed(full):
     _, folder = full
     page = read(folder)
     shown, raw = page.records("progression"), csv(folder, "progression", "rung")
@@ -50,7 +50,7 @@ def test_with_one_seed_per_row_every_accuracy_is_undecided(full):
     assert "changed" not in shown["1 Template"]
 
 
-def test_accuracies_intervals_and_deviations_of_several_seeds(two_seeds):
+def test_accuracies_intervals_and_deviations_over_seeds_are_right(two_seeds):
     store, counts = two_seeds
     content = analysis.load(store.uri)
     table = progression.progression(content).frame.set_index("rung")

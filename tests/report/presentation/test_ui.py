@@ -23,7 +23,7 @@ from resnet.study import Key, Study, ablation
 
 
 def ladder(empty, folder):
-    """A store with every rung, the first one with two seeds."""
+    """Returns a store with runs of every rung; the first rung has two seeds."""
     folder.mkdir(exist_ok=True)
     made = Store.copy(empty, folder)
     for number, rung in enumerate(LADDER):
@@ -34,7 +34,7 @@ def ladder(empty, folder):
 
 @pytest.fixture
 def store(empty, tmp_path):
-    """A ladder, the run that shows it, a run on other data and a run of an ablation."""
+    """A store with a ladder, the run that shows it, a run on other data and an ablation's run."""
     made = ladder(empty, tmp_path)
     store = connect(made.uri)
     parent = store.client.create_run(store.experiment_id, run_name="ladder all").info.run_id
@@ -54,13 +54,13 @@ def test_the_ui_shows_the_records_if_the_store_has_no_runs(empty, tmp_path, monk
     monkeypatch.setattr(Study, "open", lambda folder: study)
     _, pages = ui.prepare(uri, None)
     store = records.connect_recorded(uri, study)
-    assert not connect(uri, study).search()  # the user's own experiment
+    assert not connect(uri, study).search()  # the user's own experiment stays empty
     assert f"experiments/{store.experiment_id}/" in pages["runs"]
     (shown,) = (run for run in store.search() if "ladder" in run.data.tags)
     held = ladder_of(store.client, shown.info.run_id)
     assert held["test_accuracy"] == pytest.approx({n: 0.65 + 0.05 * n for n in range(1, 6)})
     assert held["seeds"] == {1: 2, 2: 1, 3: 1, 4: 1, 5: 1}
-    # each rung has a series of its own, which holds all of its seeds
+    # the tag "series" is the same for all seeds of a rung
     tags = [run.data.tags for run in store.search() if "record_sha256" in run.data.tags]
     series = {(tag["series"], tag["rung"]) for tag in tags}
     assert len({name for name, _ in series}) == len(series) == len(LADDER)
@@ -86,7 +86,7 @@ def test_each_set_of_runs_registers_models_under_its_own_name(empty, tmp_path):
     runs = {(rung, seed): add(rung, seed, 0.7 + 0.1 * (rung == LADDER[1]) + 0.01 * seed, **of)
             for rung in LADDER[:2] for seed in (0, 1, 2)}  # fmt: skip
     made.add(LADDER[2], right(N, 900), metrics={"best_val_accuracy": 0.9}, **of)  # without a model
-    for _ in range(2):  # the second time changes nothing
+    for _ in range(2):  # registering again changes nothing
         tracking.register(store, dataset, "full")
         versions = store.client.search_model_versions("name = 'resnet-ladder'")
         assert {v.run_id for v in versions} == {runs[rung, 1] for rung in LADDER[:2]}
@@ -115,13 +115,13 @@ def test_the_printed_addresses_show_runs_and_ladder_and_ctrl_c_ends_the_server(s
         at_work = psutil.Process(process.pid).children(recursive=True)
         of_server = [c for c in at_work if {"mlflow", "uvicorn"} & {*c.cmdline()}]
         assert len(of_server) == 2
-        ui.show(*ui.prepare(server, None), in_browser=False)  # a server's address may be given too
+        ui.show(*ui.prepare(server, None), in_browser=False)  # a server instead of a store
         assert capsys.readouterr().out == "".join(lines)
 
         page = screenshots.browse(by_rung, "--dump-dom")
         named = re.findall(r">(\d\d_[^<>]*?) · ", page)
         assert list(dict.fromkeys(named)) == [*LADDER]
-        assert "01_template · seed 0 (accuracy)" in page  # a curve
+        assert "01_template · seed 0 (accuracy)" in page  # the name of a curve
         page = screenshots.browse(newest, "--dump-dom")
         assert "ladder all (published)" in page
         assert "0.9 (step=5)" in page
