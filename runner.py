@@ -120,7 +120,7 @@ def _record(store: "Store", run: "Run", path: Path) -> str:
     recorded = records.load(path).run_id
     if recorded == run.info.run_id:
         return f"already recorded: {this} in {file}"
-    # a newer run must not replace a record because its result is better
+    # a newer run must not replace a record just because its result is better
     return (
         f"[yellow]kept[/yellow] {file} with run {recorded[:8]}; delete this file to record {this}"
     )

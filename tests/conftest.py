@@ -21,7 +21,7 @@ pytest.register_assert_rewrite("ladders", "report_known")
 
 ROOT = Path(__file__).resolve().parent.parent
 
-# a network with every kind of layer that has a state, which compiles fast
+# a network that compiles fast and has every kind of layer with a state
 SMALL = {
     "model": {
         "architecture": "vgg",
@@ -66,7 +66,7 @@ def changed_keys(before, after):
 
 
 def refused(process, *texts):
-    """Asserts that a command ended with code 2 and an error of one line with these texts."""
+    """Asserts that a command ended with code 2 and a one-line error that contains these texts."""
     assert process.returncode == 2, process.err
     assert process.err.startswith("error: ")
     assert process.err.count("\n") == 1
@@ -113,7 +113,7 @@ def bars():
 
 @pytest.fixture(scope="session")
 def empty(tmp_path_factory):
-    """Makes MLflow's tables without a run, once, because this takes seconds."""
+    """Makes MLflow's tables without any run. Tests copy them, because making them takes seconds."""
     from mlflow.tracking import MlflowClient
 
     path = tmp_path_factory.mktemp("empty") / "mlflow.db"

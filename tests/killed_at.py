@@ -4,8 +4,8 @@
     killed_at.py "POINT N, POINT N, never 0" ARGS...
 
 Each point has a separate process, and these processes run one after another. All but the last are
-killed. They are forked after the imports, which take most of a start. A checkpoint is written after
-every step, so that many kills happen within an epoch.
+killed. They are forked after the imports, which would take most of their time. A checkpoint is
+written after every step, so that many kills happen within an epoch.
 """
 
 import errno
@@ -33,7 +33,7 @@ def kill():
 
 
 def before(owner, name, action):
-    """Makes each call of ``owner.name`` call ``action`` first, with the number of the call."""
+    """Makes each call of ``owner.name`` first call ``action`` with the number of the call."""
     original, calls = getattr(owner, name), count(1)
 
     def wrapper(*arguments, **options):

@@ -1,4 +1,4 @@
-"""Real servers, copies of the project, and processes to watch, for tests with many processes."""
+"""Real servers, copies of the project, and functions that watch processes."""
 
 import contextlib
 import os
@@ -31,14 +31,14 @@ def binary(name: str) -> str | None:
 
 
 def copy(folder: Path) -> Path:
-    """Copies the project, with separate reports and locks; returns the path of its runner."""
+    """Copies the project, so that reports and locks are separate; returns the copy's runner."""
     for part in ("resnet", "report", "experiments"):
         shutil.copytree(ROOT / part, folder / part)
     return Path(shutil.copyfile(ROOT / "runner.py", folder / "runner.py"))
 
 
 def workers() -> list[psutil.Process]:
-    """Waits for the workers that train in descendants of this process, and returns them."""
+    """Waits until descendants of this process train as Ray's workers, and returns these workers."""
     while not (
         found := [
             process
@@ -51,7 +51,7 @@ def workers() -> list[psutil.Process]:
 
 
 def read_until(process: subprocess.Popen, pattern: str, times: int = 1) -> None:
-    """Reads the output of a process until a pattern has come a number of times."""
+    """Reads the output of a process until ``times`` lines have matched a pattern."""
     lines = []
     for line in process.stdout:
         lines.append(line)

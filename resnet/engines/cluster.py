@@ -26,7 +26,7 @@ from resnet.store import Store, connect
 from resnet.study import Job
 from resnet.training import checkpoints
 
-# workers get these variables of the driver, for the same results, devices and access to the store
+# workers get these variables of the driver, so that results, devices and store are the same
 _PREFIXES = ("KERAS_", "TF_", "XLA_", "JAX_", "ONEDNN_", "OMP_", "MLFLOW_")
 _DEVICES = "CUDA_VISIBLE_DEVICES"  # Ray sets this variable if it assigns GPUs to runs
 
@@ -92,7 +92,7 @@ def run(
         messages = ray.remote(num_cpus=0, max_restarts=-1, **here)(_Messages).remote()
         # Ray restarts a task if its worker was lost, but not if the task raised an error
         task = ray.remote(num_cpus=cpus, num_gpus=gpus or 0, max_calls=1, max_retries=-1)(_task)
-        # within a list, Ray does not replace the reference by the invocation
+        # Ray does not replace a reference within a list by its value
         given = {"shared": [ray.put(invocation)], "messages": messages, "environment": environment}
         begin = partial(task.remote, **given)
         _serve(ray, jobs, begin, processes or len(jobs), messages, listener, should_stop)

@@ -24,11 +24,11 @@ WORKERS_LOST = 5
 """The number of workers that a run may lose without completing an epoch."""
 
 Engine = Callable[..., None]
-"""``engine(jobs, invocation, listener, should_stop)`` runs jobs and tells ``listener`` each end.
+"""``engine(jobs, invocation, listener, should_stop)`` runs jobs.
 
-An engine takes jobs from :func:`next_job` and calls ``listener`` in the caller's thread. If a
-worker is lost, another worker gets its job. When ``should_stop`` returns True, all jobs write a
-checkpoint and stop.
+An engine takes jobs from :func:`next_job`. It passes all events, the end of each job included, to
+``listener`` in the caller's thread. If a worker is lost, another worker gets its job. When
+``should_stop`` returns True, all jobs write a checkpoint and stop.
 """
 
 
@@ -36,9 +36,9 @@ checkpoint and stop.
 class Invocation:
     """The data, store and settings that all jobs of one command share.
 
-    ``parents`` are the ids of the command's own runs by ``modified``; a sweep has one per value.
-    With ``fresh``, finished and interrupted runs start again. ``checkpoints`` is the path or URL of
-    the folder of all checkpoints.
+    ``parents`` maps each :attr:`Job.modified` to the id of the command's own run. A sweep has such
+    a run per value. With ``fresh``, finished and interrupted runs start again. ``checkpoints`` is
+    the path or URL of the folder of all checkpoints.
     """
 
     dataset: Dataset
@@ -186,8 +186,9 @@ def run_jobs(
     interrupted runs start again. Without an engine, jobs run one by one in this process.
 
     Returns:
-        The number of failed jobs, and the ids of the command's runs by ``modified``. If all jobs
-        were finished before, the id is that of the last command, or empty if its ladder is logged.
+        The number of failed jobs, and the id of the command's run for each ``modified``. If all
+        jobs were finished already, the id is that of the newest command's run, or empty if that
+        run's ladder is logged.
 
     Raises:
         Interrupted: ``should_stop`` returned True; checkpoints are written.
@@ -212,12 +213,12 @@ def run_jobs(
             if isinstance(event, events.Ended):
                 ended.append(event)
                 left[event.job.trajectory()] -= 1
-                if not left[event.job.trajectory()]:  # no other job may use the checkpoints
+                if not left[event.job.trajectory()]:  # this was the checkpoints' last job
                     replace(invocation, store=patient).remove_checkpoints(event.job)
 
         run_all = engine if engine and any(parents.values()) else _one_by_one
         run_all(jobs, invocation, follow, should_stop)
-        if should_stop() and len(ended) < len(jobs):
+        if len(ended) < len(jobs) and should_stop():
             raise Interrupted
         failed = sum(isinstance(event, events.Failed) for event in ended)
         # finished runs count too, because their command may have been killed before this step
@@ -253,7 +254,7 @@ def _one_by_one(
 def _parents(
     store: Store, name: str, jobs: list[Job], dataset: Dataset, fresh: bool
 ) -> Iterator[dict[str, str]]:
-    """Starts the command's runs; yields ids by ``modified``, empty if all jobs are finished."""
+    """Starts a run for each ``modified`` with unfinished jobs; yields ids, empty for the others."""
     sets: dict[str, list[Job]] = {}
     for job in jobs:
         sets.setdefault(job.modified, []).append(job)
@@ -282,7 +283,7 @@ def _check_data(jobs: list[Job], dataset: Dataset, listener: events.Listener) ->
 
 
 def _unreported(store: Store, job: Job, dataset: Dataset) -> str:
-    """Returns the id of the newest command's run, or an empty text if its ladder is logged."""
+    """Returns the id of the newest command's run, or an empty string if that run has its ladder."""
     same = {"profile": job.profile, "modified": job.modified, "dataset": dataset.name}
     newest = store.search(role="ladder", **same)[:1]
     return "".join(run.info.run_id for run in newest if "ladder" not in run.data.tags)

@@ -77,7 +77,7 @@ def run(
             elif event := threads.next_event():
                 listener(event)
     finally:
-        threads.cut_off()  # threads still run after a second Ctrl-C or an error of the listener
+        threads.cut_off()  # threads still run after a second Ctrl-C or an error in the listener
 
 
 class _Threads:

@@ -39,12 +39,12 @@ def file_of(uri: str) -> Path | None:
                 return path
     raise UserError(
         f"--tracking-uri {uri!r}: is not the address of a file; write sqlite:///FILE.db without "
-        "options, and in the file's name %25 for % and %3F for ?"
+        "options. In the file's name, write %25 for % and %3F for ?"
     )
 
 
 def full(uri: str | None) -> str:
-    """Returns the address of a tracking store, by default the project's, in one spelling."""
+    """Returns a tracking store's address in one spelling. The default is the project's store."""
     uri = (uri or "").strip() or DEFAULT_URI
     path = file_of(uri)
     return address(path) if path else uri

@@ -1,4 +1,4 @@
-"""The console, and the end of the program after a user's mistake, Ctrl-C or a closed pipe."""
+"""The console, and how the program ends after a user's mistake, Ctrl-C or a closed pipe."""
 
 import contextlib
 import os
@@ -65,7 +65,7 @@ def load_images(data: str, test_fraction: float | None) -> "Dataset":
 
 @contextlib.contextmanager
 def stoppable() -> Iterator[Callable[[], bool]]:
-    """Yields a function that is True after Ctrl-C or SIGTERM; a second signal interrupts."""
+    """Yields a function that returns True after Ctrl-C or SIGTERM; a second signal interrupts."""
     signals: list[int] = []
 
     def handle(number: int, frame: FrameType | None) -> None:

@@ -52,8 +52,8 @@ def _validated(task: Task, history: events.History) -> dict[str, Any]:
 class Display(Progress):
     """A listener that shows one row per job and prints a line for each important event.
 
-    ``published`` has test accuracies by experiment; it is empty if the jobs use other images or
-    settings. ``courses`` are recorded runs; see :func:`resnet.records.courses`.
+    ``published`` has test accuracies by experiment; it is empty if images or settings are not the
+    study's. ``courses`` are recorded runs; see :func:`resnet.records.courses`.
     """
 
     def __init__(

@@ -60,8 +60,8 @@ class Options:
     rungs: Annotated[
         str,
         typer.Argument(
-            help="Rungs by number (all, 4, 1-3 or 2,5), or rungs and baselines by name (vgg). "
-            "With ablate: rungs by number, or assumed for the alternatives to assumed values.",
+            help="Rungs by number (all, 4, 1-3 or 2,5), or rungs and baselines by name (vgg). With "
+            "ablate: rungs by number, or the word assumed for the alternatives to assumed values.",
             metavar="RUNGS",
         ),
     ]
@@ -173,7 +173,7 @@ class Options:
             os.environ["TF_NUM_INTRAOP_THREADS"] = str(self.threads)
 
     def due(self) -> list[Job]:
-        """Returns the jobs in order. A sweep returns those of one command per value.
+        """Returns the jobs in order. A sweep has the jobs of one command for each value.
 
         Raises:
             UserError: a rung does not exist, or a file is malformed.
@@ -182,7 +182,7 @@ class Options:
         lists = [sweep(text) for text in self.set_ or []]
         due: dict[str, list[Job]] = {}
         for overrides in itertools.product(*lists):
-            # if a key has two values, the last counts; the order of the keys does not matter
+            # if a key is set twice, the last value counts; the order of the keys does not matter
             last = {text.partition("=")[0]: text for text in overrides}.values()
             modified = " ".join(sorted(last))
             swept = [t for t, values in zip(overrides, lists, strict=True) if values[1:]]

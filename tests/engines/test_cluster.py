@@ -82,7 +82,7 @@ def cluster(monkeypatch, project):
     cluster.shutdown()
 
 
-def test_no_loss_changes_a_result(server, project, cluster, undisturbed, image_folder, tmp_path):
+def test_faults_change_no_result(server, project, cluster, undisturbed, image_folder, tmp_path):
     """Results are the same after the loss of a worker, a node, the server and the driver."""
     arguments = [
         *ARGUMENTS,

@@ -156,8 +156,8 @@ def test_five_lanes_of_rung_2_compile_to_products_in_one_layout():
         r"stablehlo\.reduce\(.*across dimensions = \[1, 2, 3\].*tensor<5x32x\d+x\d+x\d+xf32>", text
     )
     assert len(over_pixels) == 4 * normalizations
-    # a convolution has three products, the first one has no gradient for images, and the
-    # classifier has three products
+    # each convolution has three products, except that the first has no gradient for images;
+    # the classifier has three products
     assert text.count("stablehlo.dot_general") == 3 * convolutions - 1 + 3
     text = lowered("vgg", 2)
     assert "select_and_scatter" not in text and "stablehlo.convolution" not in text
@@ -199,8 +199,8 @@ def test_curves_and_weights_of_a_lane_equal_those_of_a_single_run(
     assert together[0].history[0]["loss"] != together[1].history[0]["loss"]
 
 
-# LONG has early stopping, a schedule, dropout and augmentation. A program takes the settings in
-# which SHORT and TURNED differ from LONG as data.
+# LONG has early stopping, a schedule, dropout and augmentation. SHORT and TURNED differ from LONG
+# only in settings that a program takes as data.
 LONG = experiment(
     "05_deeper_dropout",
     **SMALL,
@@ -214,7 +214,7 @@ SHORT = change(LONG, {"training": {"epochs": 2, "learning_rate": 0.01}}, "test")
 TURNED = change(LONG, {"data": {"augmentation": {"rotation_range": 90.0}}}, "test")
 
 
-def test_experiments_that_differ_only_in_data_of_a_step_share_a_program():
+def test_experiments_that_differ_only_in_data_for_a_program_share_it():
     assert LONG.program() == SHORT.program() == TURNED.program()
     others = (
         {"model": {"dropout": 0.4}},
@@ -242,7 +242,7 @@ def test_results_of_a_lane_do_not_depend_on_other_lanes(dataset, tmp_path):
 
 def test_a_job_takes_the_lane_of_a_finished_job_while_others_train(dataset, tmp_path, monkeypatch):
     """Of four jobs in three lanes, the fourth begins while two others train."""
-    # long enough to build the network of the fourth job meanwhile
+    # long enough that the fourth job's network is built meanwhile
     longer = change(LONG, {"training": {"epochs": 25, "early_stopping": {"patience": 25}}}, "test")
     jobs = [Job(longer, 0), Job(SHORT, 1), Job(longer, 2), Job(LONG, 4)]
     told, outcomes, make = [], {}, program.Program._make
@@ -257,7 +257,7 @@ def test_a_job_takes_the_lane_of_a_finished_job_while_others_train(dataset, tmp_
     def watched(self, calls, *, active=True):
         told.append(set(calls))
         make(self, calls, active=active)
-        # the time of the device must not count as the absence of a lane
+        # a lane that waits for the device must not count as missing
         assert all(array.is_ready() for array in self._state)
 
     monkeypatch.setattr(program.Program, "_make", watched)

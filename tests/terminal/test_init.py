@@ -65,7 +65,7 @@ def test_the_study_has_the_name_of_its_folder(here, command, folder, name):
         ("x" * 300, "cannot be written: File name too long; name another folder"),
     ],
 )
-def test_a_folder_that_cannot_be_written_is_one_line(here, command, folder, told):
+def test_a_folder_that_cannot_be_written_prints_one_line(here, command, folder, told):
     (command.folder / "taken").mkdir()
     (command.folder / "taken" / "notes.txt").touch()
     (command.folder / "file").touch()

@@ -131,7 +131,7 @@ def test_mlflow_variables_of_other_projects_are_ignored():
     assert told == b"set() True\n"
 
 
-# --- fonts, spreadsheets, litter ---------------------------------------------------------------
+# --- fonts, spreadsheets, system files ---------------------------------------------------------
 
 
 def test_characters_missing_from_the_font_cause_no_warning(tmp_path):

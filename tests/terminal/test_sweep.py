@@ -1,4 +1,4 @@
-"""A sweep, several values for ``--set``, makes the runs of one command per value."""
+"""A sweep (several values for ``--set``) makes the same runs as one command per value."""
 
 import re
 
@@ -39,7 +39,7 @@ def test_several_sweeps_make_every_combination():
     assert [job.experiment.training.batch_size for job in swept] == [16, 16, 64, 64]
 
 
-def test_of_two_values_of_a_key_the_last_counts():
+def test_the_last_of_two_values_of_a_key_counts():
     swept, alone = due(f"{BATCH}=16,64", f"{BATCH}=48"), due(f"{BATCH}=48")
     assert swept == alone
     assert {job.varied for job in swept} == {""}
@@ -63,7 +63,7 @@ def test_a_sweep_skips_finished_runs_and_compares_values(command, here, image_fo
     runs = {(r.data.tags["rung"][1], r.data.params["training.epochs"]): r for r in
             runs_of(command.uri)}  # fmt: skip
     assert len(runs) == len(runs_of(command.uri)) == 4
-    # as after two commands, each value has a parent run with its ladder
+    # each value has a parent run with its ladder, as after two commands
     parents = {run.data.tags["modified"]: run for run in runs_of(command.uri, "ladder")}
     assert len(parents) == len(runs_of(command.uri, "ladder")) == 2
     for (rung, epochs), run in runs.items():
