@@ -24,13 +24,13 @@ def tables(uri: str | None = None, **chosen: Any) -> dict[str, pd.DataFrame]:
     return _frames(analysis.load(uri, **chosen))
 
 
-def recorded() -> dict[str, pd.DataFrame]:
-    """Returns the report's tables for the recorded runs, without a store."""
+def recorded(experiments: str | None = None) -> dict[str, pd.DataFrame]:
+    """Returns the tables for the recorded runs of the study in a folder, without a store."""
     from report import analysis
     from resnet.records import load_all
     from resnet.study import Study
 
-    study = Study.open()
+    study = Study.open(experiments)
     return _frames(analysis.of_records(study, load_all(study.results).values()))
 
 

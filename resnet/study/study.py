@@ -39,9 +39,9 @@ class Study(_About):
     claims_sha256: str
 
     @classmethod
-    def open(cls, folder: Path | None = None) -> "Study":
+    def open(cls, folder: str | Path | None = None) -> "Study":
         """Opens the study in a folder, by default the study that comes with the project."""
-        folder = (folder or SHIPPED).resolve()
+        folder = Path(folder or SHIPPED).resolve()
         for name in ("study.yaml", "claims.yaml"):
             if not (folder / name).is_file():
                 raise UserError(f"--experiments {folder}: holds no {name}; see docs/own-ladder.md")
