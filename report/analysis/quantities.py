@@ -118,13 +118,13 @@ QUANTITIES: dict[str, Quantity] = {
     ),
     "vote_errors": Quantity(
         "images",
-        "number of test images that a vote misclassifies, mean over all choices of voters",
+        "mean number of test images that a vote misclassifies, over all sets of voters",
         vote=(-1, 0),
         needs="voters",
     ),
     "vote_gain": Quantity(
         "points",
-        "test accuracy of a vote minus that of one network, mean over all choices of voters",
+        "mean test accuracy of a vote, over all sets of voters, minus that of one network",
         vote=(1, -1),
         needs="voters",
     ),

@@ -31,7 +31,7 @@ def log_ladder(store: Store, run_id: str, content: Content) -> None:
 
     The step of a metric is the rung's number. ``test_accuracy`` is the mean over the seeds, and
     ``low`` and ``high`` are the ends of its 95 % interval. ``gain`` is the gain over the previous
-    rung. ``published`` is logged only if the runs use the study's images and settings.
+    rung. The study's accuracy, ``published``, is logged if images and settings are the study's.
     """
     # MLflow cannot draw intervals (MLflow issue 3762), so both ends are metrics of their own
     moment = int(time.time() * 1000)

@@ -92,7 +92,7 @@ def _claim(
 ) -> Run | None:
     """Claims the run ``going_on`` or a new run. Returns None if another process gets the run."""
     if going_on:
-        # the bounds at the run's start must stay, and a user may have changed the description
+        # keeps the bounds stored when the run began, and a description that a user has edited
         for key in ("claims_sha256", "bounds", DESCRIPTION):
             tags.pop(key, None)
         tags[leases.TAG] = lease.tag("claimed")

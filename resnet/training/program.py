@@ -200,7 +200,7 @@ class Program:
         return array[lane] if self.lanes > 1 else array
 
     def meet(self, lane: int, place: Place, batches: list[Batch]) -> None:
-        """Makes a lane's call together with the calls of all lanes at the same place."""
+        """Makes a lane's call together with the calls of other lanes at the same place."""
         with self._meeting:
             mine = self._calls[lane] = _Call(place, batches)
             self._coming.discard(lane)

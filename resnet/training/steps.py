@@ -172,7 +172,7 @@ def look_up(
 def groups(batches: list[Batch], size: int, start: int = 0) -> Iterator[tuple[int, list[Batch]]]:
     """Groups an epoch's batches into calls of :meth:`Steps.train`, from batch ``start`` on.
 
-    Each multiple of ``size`` begins a new call. All batches of a call have the same length.
+    A call begins at each multiple of ``size`` batches. All batches of a call have the same length.
 
     Yields:
         The number of a call's first batch, and the call's batches.

@@ -61,7 +61,7 @@ def text(sample):
 
 @pytest.fixture
 def refused(tmp_path, text):
-    """``refused(tree, message)`` checks that loading a changed record fails with the message."""
+    """``refused(changed, told)`` checks that a changed record fails with the message ``told``."""
     path = tmp_path / Key.read(json.loads(text)["tags"]).file
 
     def refused(changed, told):
@@ -340,7 +340,7 @@ def test_the_readme_shows_the_results_of_the_records(sample, tmp_path):
         readme.update(STUDY, results)
     shutil.copytree(sample, results)
     text = updated("README.md")
-    why = "too few seeds in all rows to know how much accuracy varies"
+    why = "all rows together have too few seeds to know how much accuracy varies"
     row = f"| 1 Template | 70.0 % | 72.3 % | -2.3 | undecided<br>{why} |"
     assert f"{row}\n" in text
     assert len(re.findall(not_run, text)) == 4

@@ -218,7 +218,7 @@ def test_callbacks_act_like_keras_s_callbacks_even_after_resumes(curve, name, pa
 
 def test_restore_best_weights_determines_the_tested_epoch(dataset, tmp_path, monkeypatch):
     for setting, stops, restored in (
-        ("always", False, True),  # the other cases share the four epochs of this case
+        ("always", False, True),  # trains four epochs, which the next cases use again
         ("always", True, True),
         ("when_stopped", True, True),
         ("when_stopped", False, False),

@@ -114,7 +114,7 @@ def _reproduced(content: Content, published: list[System]) -> str:
     if by["holds"]:
         first = f"{words(by['holds'])} of {accuracies} {_be(by['holds'])} {reproduced}"
         return f"{listed([first.capitalize(), *others])}."
-    of = "Of" if failed else "Nothing is decided yet: of"
+    of = "Of" if failed else "No accuracy is decided yet: of"
     return f"{of} {accuracies}, {listed(others)}."
 
 
@@ -216,9 +216,9 @@ def why(content: Content, system: System) -> str:
         return ""
     low, high = s.interval
     needed = prospect(content, s).seeds or 0
-    more = f"; {count(needed, 'seed')} should be enough" * (needed > len(s.runs))
+    more = f"; {count(needed, 'seed')} in all should be enough" * (needed > len(s.runs))
     if math.isnan(low):
-        return f"too few seeds in all rows to know how much accuracy varies{more}"
+        return f"all rows together have too few seeds to know how much accuracy varies{more}"
     if s.verdict == ASSUMED:
         return s.assumed
     half = (high - low) / 2

@@ -57,8 +57,8 @@ def answered(two_seeds, monkeypatch):
         ),
         (
             [OPEN] * 5 + [NOT],
-            "Nothing is decided yet: of the six published accuracies, five are undecided and one "
-            "is not run.",
+            "No accuracy is decided yet: of the six published accuracies, five are undecided and "
+            "one is not run.",
         ),
     ],
 )
@@ -68,8 +68,9 @@ def test_the_answer_counts_the_published_accuracies_by_verdict(answered, verdict
 
 def test_the_answer_counts_rungs_and_claims_that_were_not_run(two_seeds):
     assert message.message(analysis.load(two_seeds[0].uri)).text == (
-        "Nothing is decided yet: of the six published accuracies, two are undecided and four are "
-        "not run. 19 further claims: one holds, one fails, three are undecided and 14 are not run."
+        "No accuracy is decided yet: of the six published accuracies, two are undecided and "
+        "four are not run. "
+        "19 further claims: one holds, one fails, three are undecided and 14 are not run."
     )
 
 
@@ -138,7 +139,7 @@ def test_the_verdict_on_a_row_is_explained_with_numbers(two_seeds, full):
         for freedom in [1 / (1 / (6 * (n - 1)) + 1 / statistics.GUESS)]
         if stats.t.isf(0.025, freedom) * row.deviation / math.sqrt(n) < 0.008
     )
-    text = f"{wide} ±0.8; {needed} seeds should be enough"
+    text = f"{wide} ±0.8; {needed} seeds in all should be enough"
     assert message.why(replace(content, systems=systems), strict) == text
     assert message.why(content, content.systems[2]) == ""  # not run
     near = replace(row, published=row.accuracy, tolerance=1.0)
@@ -154,7 +155,7 @@ def test_the_verdict_on_a_row_is_explained_with_numbers(two_seeds, full):
     why = "the study does not state epochs"
     assert message.why(content, replace(far, assumed=why)) == why
     few = analysis.load(full[0].uri)
-    assert message.why(few, few.systems[0]).startswith("too few seeds in all rows")
+    assert message.why(few, few.systems[0]).startswith("all rows together have too few seeds")
 
 
 def test_verdicts_are_interim_until_every_planned_seed_was_run(two_seeds):

@@ -34,7 +34,7 @@ def test_every_accuracy_is_undecided_if_each_row_has_one_seed(full):
         assert row[["interval_low", "deviation"]].isna().all()
         assert row["verdict"] == "undecided"
         assert cells["published"] == cells["here"] == f"{100 * accuracy:.1f} %"
-        assert cells["verdict"].startswith("? undecided\ntoo few seeds in all rows")
+        assert cells["verdict"].startswith("? undecided\nall rows together have too few seeds")
         assert (cells["95 % interval"], cells["seeds"]) == ("-", "1")
         size = sizes[f"{short(name)} {KNOWN[name].title}"]
         assert (size["parameters"], size["multiply-adds"]) == ("316,394", "53.98 M")
