@@ -187,8 +187,7 @@ def run_jobs(
 
     Returns:
         The number of failed jobs, and the id of the command's run for each ``modified``. If all
-        jobs were finished already, the id is that of the newest command's run, or empty if that
-        run's ladder is logged.
+        jobs were finished, the id is the newest command's, or "" if that command logged its ladder.
 
     Raises:
         Interrupted: ``should_stop`` returned True; checkpoints are written.

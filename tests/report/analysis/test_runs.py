@@ -67,7 +67,7 @@ def test_the_report_names_missing_and_damaged_artifacts(store):
     assert "but the run says 0.8" in told  # 300 images are missing
     assert content.pictured.classes == tuple("0123456789")  # the deleted matrix had the names
     text = (output.write(content, store.folder / "out") / output.PAGE).read_text()
-    assert "Of its mistakes there are no images." in text
+    assert "The run has no images of its mistakes." in text
     vgg = store.add("vgg", right(N, 600))  # after the next line, only this run has predictions
     store.artifact(ids[3], "test_predictions.csv").unlink()
     assert analysis.load(store.uri).pictured.id == vgg
