@@ -11,6 +11,7 @@ written after every step, so that many kills happen within an epoch.
 import errno
 import os
 import signal
+import stat
 import sys
 from itertools import count
 from pathlib import Path
@@ -50,9 +51,11 @@ def kill_before(owner, name, nth):
 
 def half_written(nth):
     """Truncates the file of the nth checkpoint to half its size, and kills this process."""
+    files = count(1)
 
-    def halve(number, descriptor):
-        if number == 2 * nth - 1:  # a checkpoint flushes its file and then its folder
+    def halve(_, descriptor):
+        # a checkpoint flushes its file and then its folder, and lanes do so at the same time
+        if stat.S_ISREG(os.fstat(descriptor).st_mode) and next(files) == nth:
             os.ftruncate(descriptor, os.fstat(descriptor).st_size // 2)
             kill()
 
