@@ -31,12 +31,13 @@ def _measured(j: Judgement) -> list[str]:
     if j.unit != "epoch" or not j.values:
         return numbers.to_limits(j.value, j.interval, j.claim.bound, j.unit)
     each = dict.fromkeys(numbers.measured(value, j.unit) for value in sorted(j.values))
-    text = ", ".join(each)
-    return [text if "never" in each else text.replace(", epoch", ","), NONE]
+    return [", ".join(each), NONE]
 
 
 def _basis(j: Judgement) -> str:
-    return f"{j.evidence}. Measured: {analysis.QUANTITIES[j.claim.quantity].meaning}."
+    meaning = analysis.QUANTITIES[j.claim.quantity].meaning
+    named = meaning.replace("the row named by 'against'", numbers.rung(j.claim.against or ""))
+    return f"{j.evidence}. Measured: {named}."
 
 
 def starred(verdict: str) -> str:

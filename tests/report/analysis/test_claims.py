@@ -53,8 +53,11 @@ def test_one_seed_per_rung_leaves_every_claim_of_the_study_undecided(full):
     assert raw.loc["augmentation-largest", "run_ids"].count(" ") == 4
     shown = read(folder).records("claims")
     for row in raw.itertuples():
-        meaning = quantities.QUANTITIES[row.quantity].meaning
-        assert shown[row.text]["evidence"] == f"{row.evidence}. Measured: {meaning}."
+        assert shown[row.text]["evidence"].startswith(f"{row.evidence}. Measured: ")
+    drop = shown["the learning rate drops at about epoch 23"]["evidence"]
+    assert drop.endswith(f" Measured: {quantities.QUANTITIES['first_drop_epoch'].meaning}.")
+    gap = shown["the train-validation gap shrinks strongly against rung 1"]["evidence"]
+    assert gap.endswith(" divided by the final gap (if above zero) of rung 1.")
 
 
 @pytest.mark.parametrize(
