@@ -50,7 +50,7 @@ def show(content: Content, console: Console) -> None:
     plain(answer.text)
     plain(message.facts(content))
     for command in answer.go_on:
-        plain(f"go on with:  {command}", soft_wrap=True)
+        plain(f"continue with:  {command}", soft_wrap=True)
 
 
 def trained(content: Content, due: Sequence[Job], console: Console) -> None:
