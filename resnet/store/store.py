@@ -26,7 +26,7 @@ from mlflow.exceptions import MlflowException, RestException
 from mlflow.protos.databricks_pb2 import TEMPORARILY_UNAVAILABLE, ErrorCode
 from mlflow.store.db import utils
 from mlflow.store.db.db_types import DATABASE_ENGINES
-from mlflow.store.tracking import SEARCH_MAX_RESULTS_THRESHOLD as LIMIT  # 50,000 runs
+from mlflow.store.tracking import SEARCH_MAX_RESULTS_THRESHOLD
 from mlflow.tracking import MlflowClient
 from sqlalchemy.exc import OperationalError
 
@@ -108,7 +108,7 @@ class Store:
         found = self.client.search_runs(
             [self.experiment_id],
             " and ".join(tests),
-            max_results=LIMIT,
+            max_results=SEARCH_MAX_RESULTS_THRESHOLD,  # 50,000
             order_by=["attributes.start_time DESC"],
         )
         return [run for run in found if tags.items() <= run.data.tags.items()]
