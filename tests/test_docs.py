@@ -88,6 +88,17 @@ def test_the_docs_list_all_quantities_with_their_units_and_meanings():
     ]
 
 
+def test_the_figures_on_the_best_of_three_runs_follow_from_the_records():
+    page = (ROOT / "docs" / "evidence.md").read_text("utf-8").partition("## Why the best of")[2]
+    section, found = page.partition("\n## ")[0], {}
+    exec("\n".join(re.findall("^    (.+)", section, re.MULTILINE)), found)
+    text = " ".join(section.split())
+    leads = [f"{100 * lead:+.2f}" for lead in found["lead"]]
+    assert f"{', '.join(leads[:-1])} and {leads[-1]} points" in text
+    assert f"or {100 * found['lead'].mean():.3f} on average" in text
+    assert f"across seeds, here {found['correlation']:.2f} with" in text
+
+
 def documented_coverage():
     page = coverage.PAGE.read_text("utf-8")
     rows = page.split(coverage.BEGIN)[1].split(coverage.END)[0].splitlines()
