@@ -80,14 +80,6 @@ def test_the_example_rung_and_claim_in_own_rung_md_are_valid(tmp_path):
     assert analysis.load_statements(Study.open(folder)).claims[-1].id == "mine-gain"
 
 
-def test_the_docs_list_all_quantities_with_their_units_and_meanings():
-    page = (ROOT / "docs" / "own-ladder.md").read_text("utf-8").partition("## Quantities")[2]
-    rows = [row.strip("| ").split(" | ") for row in page.splitlines() if row.startswith("| `")]
-    assert rows == [
-        [f"`{name}`", q.unit, q.needs or "-", q.meaning] for name, q in analysis.QUANTITIES.items()
-    ]
-
-
 def test_the_figures_on_the_best_of_three_runs_follow_from_the_records():
     page = (ROOT / "docs" / "evidence.md").read_text("utf-8").partition("## Why the best of")[2]
     section, found = page.partition("\n## ")[0], {}

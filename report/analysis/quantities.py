@@ -45,7 +45,7 @@ def gap(run: Run) -> float:
 
 
 def drops(rate: pd.Series) -> list[int]:
-    """Returns the epochs at which the learning rate drops."""
+    """Returns the epochs at which the learning rate drops by more than 0.1 %."""
     # single-precision rates may differ in their last bit without a drop
     return [int(epoch) for epoch in rate.index[rate < rate.shift() * 0.999]]
 

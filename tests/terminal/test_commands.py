@@ -11,6 +11,7 @@ from conftest import ROOT, refused
 from ladders import TINY, printed
 
 import runner
+from report import analysis
 from resnet.study import SHIPPED, Study
 
 LADDER = Path(sys.executable).parent / "ladder"
@@ -52,6 +53,9 @@ def test_keys_are_listed_with_type_default_and_meaning(here):
     assert "training.optimizer.momentum (sgd): a number = 0.0\n    Float hyperparameter >= 0" in sgd
     assert "training.optimizer.weight_decay (adamw): a number" in sgd
     refused(here("keys", "trainning"), "keys 'trainning': no key begins like this")
+    claims = here("keys", "claims").out
+    assert "error_ratio: ratio (needs the key against)\n    Test errors divided by" in claims
+    assert all(f"\n{quantity}: " in f"\n{claims}" for quantity in analysis.QUANTITIES)
 
 
 @pytest.mark.parametrize(
