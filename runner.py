@@ -344,7 +344,7 @@ def _app() -> typer.Typer:
 
     @app.callback()
     def about() -> None:
-        """Reproduces a study's ladder of five experiments, from 72.3 % to 89.2 % on CIFAR-10.
+        """Reproduces a study's ladder of five experiments: 72.3 % to 89.2 % accuracy on CIFAR-10.
 
         Each experiment is called a rung. MLflow stores all runs. Finished runs
         are skipped, and interrupted runs are resumed.

@@ -15,7 +15,7 @@ from benchmarks.sides import Side, Turn, compare, report
 from resnet.study import Job
 
 RUNG = subjects.experiment("2", ["training.epochs=2"])
-IMAGES = 6_400  # makes all batches full, because Keras 3 counts an incomplete batch as an epoch
+IMAGES = 6_400  # makes all batches full, because Keras 3 ends an epoch at an incomplete batch
 
 
 def plain_script(n: int) -> Turn:

@@ -139,7 +139,7 @@ class Shared:
 
 
 def scaled(seeds: float) -> float:
-    """Combines the degrees of freedom from ``seeds`` with those of the scale (``GUESS``)."""
+    """Combines ``seeds``, degrees of freedom, with those of the guessed scales (``GUESS``)."""
     return 1 / (1 / seeds + 1 / GUESS) if seeds else 0.0
 
 
@@ -151,7 +151,7 @@ def contrast(terms: Iterable[tuple[float, Estimate]]) -> Contrast:
     terms = list(terms)
     if not all(e.values for _, e in terms):
         return Contrast(math.nan, math.nan, math.nan)
-    # estimates with the same source share an error, so their variances are added first
+    # estimates of one source share an error: add their variances before pooling the sources
     variances: dict[Hashable, float] = {}
     for weight, e in terms:
         one = weight**2 * e.variance / len(e.values)
@@ -166,8 +166,8 @@ def contrast(terms: Iterable[tuple[float, Estimate]]) -> Contrast:
 def gain(before: Estimate, after: Estimate) -> Contrast:
     """Estimates the difference of two systems' means.
 
-    Usually, the two means' variances are added. If five or more seeds are common and their
-    accuracies are correlated (at 5 %), Student's interval of the differences is used instead.
+    Usually, the two means' variances are added. If both share five or more seeds and their
+    accuracies correlate (at the 5 % level), Student's interval of the differences is used instead.
     """
     whole = contrast([(1, after), (-1, before)])
     seeds = sorted(before.values.keys() & after.values.keys())

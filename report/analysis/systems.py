@@ -23,8 +23,8 @@ class System:
     """A rung or a baseline with its published accuracy (NaN if there is none) and its runs.
 
     ``params`` has the settings of the first run, or of the experiment file if nothing was run.
-    ``waiting`` says why no run is finished. ``shared`` is the deviation of all systems. ``assumed``
-    names the assumptions that may explain why the system fails.
+    ``waiting`` says why no run is finished. ``shared`` is the deviation estimated from all systems.
+    ``assumed`` names the assumptions that may explain why the system fails.
     """
 
     name: str

@@ -77,7 +77,7 @@ def progression(content: Content, named: Collection[str] = ()) -> Table:
 
 
 def parts(content: Content, named: Collection[str]) -> list[Table]:
-    """Returns tables of single changes and of other assumed values for the ``named`` rungs."""
+    """Returns tables of single changes and of alternative values for the ``named`` rungs."""
     tables = [
         to_terminal(ablations.factors(ablation))
         for ablation in content.ablations

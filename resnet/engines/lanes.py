@@ -18,7 +18,7 @@ from resnet.training import Lane, Program, accelerator
 
 
 def chosen(asked: int | None) -> int | None:
-    """Returns the number of lanes of a program, or None for one lane per training on a GPU.
+    """Returns the number of lanes of a program. None means one lane per training (on a GPU).
 
     Raises:
         UserError: the backend has no lanes.
@@ -26,8 +26,8 @@ def chosen(asked: int | None) -> int | None:
     if keras.backend.backend() != "jax":
         if (asked or 1) > 1:
             raise UserError(
-                f"--lanes {asked}: TensorFlow trains one run at a time. For lanes, set "
-                "KERAS_BACKEND=jax in the environment of make gpu or make jax"
+                f"--lanes {asked}: TensorFlow trains one run at a time. To use lanes, "
+                "install JAX with make gpu or make jax, and set KERAS_BACKEND=jax"
             )
         return 1
     return asked or (None if accelerator() else 1)

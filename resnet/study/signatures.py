@@ -103,7 +103,7 @@ def _value(node: ast.expr, known: dict[str, Any]) -> Any:
 
 
 def _schema(node: ast.FunctionDef, known: dict[str, Any], file: str, about: str) -> type[Strict]:
-    """Makes the schema of a function's settings, which the text ``about`` describes."""
+    """Makes the schema of a function's settings; ``about`` describes the function."""
     plain = [*node.args.posonlyargs, *node.args.args]
     defaults = [None] * (len(plain) - len(node.args.defaults)) + node.args.defaults
     fields: dict[str, Any] = {}

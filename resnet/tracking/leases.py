@@ -52,7 +52,7 @@ class Lease:
     """
 
     def __init__(self, store: Store, lock: Path):
-        # renewals need not wait, because without the store no other process can take the run
+        # renewals need not wait: while the store is away, no other process can take the run
         self.store = store.impatient
         self.place, self.token = f"{machine()}:{lock}", uuid.uuid4().hex
         self.lost, self._renewed = False, time.clock_gettime(_CLOCK)

@@ -24,7 +24,7 @@ def split(
 
     ``ImageDataGenerator(validation_split=f)`` holds out the first ``int(f n)`` images for
     validation. ``fit(validation_split=f)`` holds out the last ``n - int(n (1 - f))``. The subset
-    ``random`` has the same share of each class in ``labels`` (n,).
+    ``random`` holds out the same share of every class in ``labels`` (n,).
     """
     positions = np.arange(n, dtype="int32")
     if validation.subset == "first":

@@ -120,7 +120,7 @@ def test_layers_made_of_products_equal_keras_layers(shape, filters, window, stri
 @pytest.mark.parametrize("shape", [(2, 8, 8, 3), (2, 9, 5, 3)])
 def test_pooling_as_a_maximum_equals_keras_pooling_of_distinct_values(shape):
     generator = np.random.default_rng(0)
-    # all values are distinct, except the zeros of a ReLU, which stops their gradient
+    # all values are distinct, except the zeros after a ReLU, which have no gradient
     x = generator.permutation(np.arange(np.prod(shape), dtype="float32")).reshape(shape)
     rectified = np.maximum(x - x.mean(), 0)
     for values, told in ((x, slice(None)), (rectified, rectified > 0)):

@@ -28,7 +28,7 @@ from resnet.records import artifacts, figures
 
 
 def test_a_user_s_keras_json_changes_nothing(tmp_path):
-    """With half precision, accuracy was 25 % instead of 100 % under the same hash."""
+    """With half precision, a run of the same hash had an accuracy of 25 % instead of 100 %."""
     foreign = {"floatx": "float16", "epsilon": 0.01, "image_data_format": "channels_first"}
     (tmp_path / "keras.json").write_text(json.dumps(foreign))
     code = "import resnet.network, keras; c = keras.config; "

@@ -127,9 +127,12 @@ def _by_verdict(content: Content, published: list[System]) -> list[Line]:
         if verdict == "not run":
             return named(systems)
         if verdict == "undecided":
-            seeds = least_to_most([len(s.runs) for s in systems])
-            more = f": {seeds} of {content.statements.seeds} planned seeds were run"
-            return named(systems) + more * content.interim
+            seeds, planned = least_to_most([len(s.runs) for s in systems]), content.statements.seeds
+            limit = f"{100 * content.statements.tolerance:g} points"
+            part = f"part of each 95 % interval lies more than {limit} from the published accuracy"
+            because = [part] * all(math.isfinite(s.interval[0]) for s in systems)
+            because += [f"{seeds} of {planned} planned seeds were run"] * content.interim
+            return ": ".join(filter(None, [named(systems), "; ".join(because)]))
         return "; ".join(
             f"{_titled(s)}: {percent(s.accuracy, s.decimals)} here, "
             f"{percent(s.published, s.decimals)} published"
@@ -137,12 +140,8 @@ def _by_verdict(content: Content, published: list[System]) -> list[Line]:
             for s in systems
         )
 
-    by = {v: [s for s in published if s.verdict == v] for v in _OUTCOMES}
-    return [
-        Line(verdict, _OUTCOMES[verdict].capitalize(), text(verdict, systems))
-        for verdict, systems in by.items()
-        if systems
-    ]
+    by = ((v, [s for s in published if s.verdict == v]) for v in _OUTCOMES)
+    return [Line(v, _OUTCOMES[v].capitalize(), text(v, found)) for v, found in by if found]
 
 
 def _measured(content: Content) -> str:
@@ -231,9 +230,9 @@ def why(content: Content, system: System) -> str:
         lies = within if s.verdict == "holds" else beyond
         return f"the whole interval, {wide}, lies {lies}"
     if half > tolerance:
-        varies = f"accuracy varies by {100 * s.deviation:.{s.decimals}f} points between seeds"
+        varies = f"the deviation between seeds is {100 * s.deviation:.{s.decimals}f} points"
         return f"{varies}; the interval, {wide}, is wider than the allowed ±{allowed}{more}"
-    return f"part of the interval, {span(s.interval)}, lies {beyond}{more}"
+    return f"the interval, {span(s.interval)}, lies partly {beyond}{more}"
 
 
 def wrong(content: Content) -> str:

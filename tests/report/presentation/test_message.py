@@ -86,7 +86,10 @@ def test_each_line_of_the_answer_names_its_rungs_and_their_accuracies(answered):
     ]
     assert lines["Reproduced"].startswith("rung 1 (Template): ")
     assert "82.9 % published" in lines["Not reproduced under our assumptions"]
-    assert lines["Undecided"] == "rungs 3 and 4: 3 of 5 planned seeds were run"
+    assert lines["Undecided"] == (
+        "rungs 3 and 4: part of each 95 % interval lies more than 1.5 points from the published "
+        "accuracy; 3 of 5 planned seeds were run"
+    )
     assert lines["Not run"] == "rung 5"
     assert lines["Not reproduced"].startswith("VGG-like network (vgg): ")
     (command,) = answer.go_on
@@ -127,7 +130,7 @@ def test_the_verdict_on_a_row_is_explained_with_numbers(two_seeds, full):
     content = analysis.load(two_seeds[0].uri)
     row = content.systems[1]
     half = 50 * (row.interval[1] - row.interval[0])
-    varies = f"accuracy varies by {100 * row.deviation:.1f} points between seeds"
+    varies = f"the deviation between seeds is {100 * row.deviation:.1f} points"
     wide = f"{varies}; the interval, ±{half:.1f}, is wider than the allowed"
     # more seeds are not asked for, because three should be enough
     assert message.why(content, row) == f"{wide} ±1.5"
@@ -147,7 +150,7 @@ def test_the_verdict_on_a_row_is_explained_with_numbers(two_seeds, full):
     low, high = (100 * end for end in row.interval)
     beside = replace(row, published=row.accuracy + 0.01, tolerance=0.02)
     beyond = "points from the published accuracy"
-    text = f"part of the interval, {low:.1f} to {high:.1f} %, lies more than 2 {beyond}"
+    text = f"the interval, {low:.1f} to {high:.1f} %, lies partly more than 2 {beyond}"
     assert message.why(content, beside) == text
     far = replace(row, published=row.accuracy + 0.1)
     text = f"the whole interval, ±{half:.1f}, lies more than 1.5 {beyond}"
