@@ -24,7 +24,7 @@ quick: $(VENV)/ready  ## train the whole ladder on bundled images of digits, in 
 ladder: $(VENV)/ready  ## train the five rungs on CIFAR-10
 	$(BIN)/ladder run all
 
-report: $(VENV)/ready  ## write page, tables and figures for the runs in mlflow.db
+report: $(VENV)/ready  ## write the report on the runs in mlflow.db: page, tables, figures
 	$(BIN)/ladder report
 
 readme: $(VENV)/ready  ## write the results into README.md and docs/, from results/
@@ -62,7 +62,7 @@ jax: .venv-jax/ready  ## install Keras on JAX, without TensorFlow, into .venv-ja
 
 JAX_TESTS ?= tests/training/test_backends.py tests/training/test_jax.py \
 	tests/training/test_numerics.py tests/engines/test_lanes.py tests/benchmarks
-test-jax: .venv-jax/ready  ## run the tests of Keras on JAX, in ten minutes
+test-jax: .venv-jax/ready  ## run the tests of Keras on JAX (ten minutes)
 	KERAS_BACKEND=jax .venv-jax/bin/python -m pytest -n 2 --dist worksteal $(JAX_TESTS)
 
 gpu: .venv-gpu/ready  ## install Keras on JAX for an NVIDIA GPU into .venv-gpu (Linux)
@@ -73,7 +73,7 @@ PROJECT := pyproject.toml --extra test --extra postgresql
 COMPILE := $(BIN)/uv pip compile --upgrade --universal --generate-hashes --no-emit-index-url \
 	--no-header --quiet
 
-lock: $(VENV)/ready  ## write the locks, with the newest versions that fit
+lock: $(VENV)/ready  ## write the lock files, with the newest versions that fit together
 	$(COMPILE) $(PROJECT) --output-file requirements.lock
 	echo "tensorflow ; python_version < '3'" | $(COMPILE) $(PROJECT) --extra jax --override - \
 		--constraint requirements.lock --output-file requirements-jax.lock

@@ -34,7 +34,7 @@ if TYPE_CHECKING:  # these packages take seconds to import, so functions import 
 EXAMPLES = {
     "": {
         "--ladder all": "reproduce the study on CIFAR-10",
-        "--ladder all --dry-run": "show sizes, times and changes; train nothing",
+        "--ladder all --dry-run": "show network sizes, times and changes; train nothing",
         "run all": "do the same as --ladder all",
         "run --help": "show all options and more examples",
     },
@@ -46,21 +46,21 @@ EXAMPLES = {
         "all --seeds 0-4 --jobs 5": "train 25 runs, five at a time",
     },
     "ablate": {
-        "4": "train every subset of rung 4's changes",
+        "4": "train rung 3 with every subset of rung 4's changes",
         "assumed --seeds 0-4": "train the alternatives to assumed values with five seeds",
     },
-    "plan": {"all": "plan the whole ladder", "all --timing": "time some steps, too"},
+    "plan": {"all": "plan the whole ladder", "all --timing": "also time some training steps"},
     "keys": {"training": "list training's keys", "training.optimizer": "list optimizers' keys"},
-    "init": {"mine": "write the study to the folder mine"},
+    "init": {"mine": "write a small study to the folder mine"},
     "record": {"": "record all finished runs"},
     "restore": {"": "import the records into mlflow.db"},
     "report": report_command.EXAMPLES,
-    "ui": {"": "show your runs, or else the recorded runs", "--no-open": "open no browser"},
+    "ui": {"": "show your runs if any, else the recorded runs", "--no-open": "open no browser"},
 }
 COMMANDS = {  # these commands take the same options
     "run": "Trains rungs of the ladder. Skips finished runs and resumes interrupted ones.",
-    "ablate": "Trains every subset of a rung's changes, or the alternatives to assumed values.",
-    "plan": "Shows the sizes, times and changes of the runs that a command would train.",
+    "ablate": "Trains with each subset of a rung's changes or with alternatives to assumed values.",
+    "plan": "Shows the runs that a command would train: network sizes, times and changes.",
 }
 
 
@@ -104,8 +104,8 @@ def record(experiments: Experiments = None, tracking_uri: TrackingUri = None) ->
         raise typer.Exit(1)
     if not written:
         raise UserError(
-            f"record: {messages.mask(store.uri)} has no finished run of the full profile without "
-            "--set. Train one first"
+            f"record: {messages.mask(store.uri)} has no finished run with the full profile and "
+            "no --set. Train such a run first"
         )
 
 
@@ -122,7 +122,7 @@ def _record(store: "Store", run: "Run", path: Path) -> str:
         return f"already recorded: {this} in {file}"
     # a newer run must not replace a record just because its result is better
     return (
-        f"[yellow]kept[/yellow] {file} with run {recorded[:8]}; delete this file to record {this}"
+        f"[yellow]kept[/yellow] {file} from run {recorded[:8]}; to record {this}, delete this file"
     )
 
 
@@ -298,7 +298,7 @@ def _conclude(store: "Store", parents: dict[str, str], dataset: "Dataset", due: 
 
 @contextlib.contextmanager
 def _store_failures(uri: str | None, way_out: str = "try again") -> Iterator[None]:
-    """Turns the exceptions of an unreachable store or a full disk into a UserError of one line."""
+    """Turns exceptions caused by an unreachable store or a full disk into a one-line UserError."""
     from resnet.store import FAILURES
 
     try:

@@ -97,7 +97,7 @@ class Ladder:
                 for kind in self.random.sample(CLUSTER if self.cluster else HERE, count):
                     counts[kind] += self.strike(kind)
             until = time.monotonic() + self.random.uniform(0, 6)
-            epochs = self.log.read_text().count(" epoch ")  # no fault before an epoch is logged
+            epochs = self.log.read_text().count(" epoch ")  # no fault before the next epoch ends
             while self.process.poll() is None and (
                 time.monotonic() < until or self.log.read_text().count(" epoch ") == epochs
             ):

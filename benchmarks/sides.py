@@ -83,7 +83,7 @@ def report(name: str, title: str, unit: str, rates: dict[str, dict[str, list[flo
     """Prints a table; writes it to ``benchmarks/results/NAME.md`` and the rates to ``NAME.json``.
 
     ``rates`` maps each case to the result of :func:`compare`. The table divides each median by the
-    first side's median and fastest turn, because some sides have both slow and fast turns.
+    first side's median, and by its fastest turn, because a side may have slow and fast turns.
     """
     baseline = next(iter(next(iter(rates.values()))))
     lines = [

@@ -43,8 +43,8 @@ def plain_network(rung: Experiment) -> Any:
 def second_epoch(network: Any, images: int, *data: Any, **options: Any) -> float:
     """Trains two epochs with ``fit``; returns images per second in the second epoch.
 
-    The first epoch includes compilation. The whole call of ``fit`` is not timed, because it waits
-    after the last epoch (docs/log.md).
+    The first epoch includes compilation. The whole call is not timed, because ``fit`` waits after
+    the last epoch (docs/log.md).
     """
     import keras
 

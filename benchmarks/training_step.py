@@ -1,6 +1,6 @@
 """Times training steps on a CPU, without augmentation, in plain Keras, this project and PyTorch.
 
-A batch has 32 images of 32x32 pixels. All three use oneDNN. A matrix product shows the limit.
+A batch has 32 images of 32x32 pixels. All three use oneDNN. A matrix product's rate limits them.
 """
 
 from functools import partial
@@ -36,7 +36,7 @@ def pytorch(device: str, compiled: bool, case: Case) -> Turn:
 
 
 def gemm(case: Case) -> Turn:
-    """Gives the rate of a training step that computes as fast as a float32 matrix product."""
+    """Times a float32 matrix product as if its operations were those of training steps."""
     from resnet.network import build, multiply_adds
 
     # two operations per multiply-add, in one forward pass and two backward passes

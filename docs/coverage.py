@@ -34,8 +34,8 @@ HEADINGS = ("rows", "the worst row", "gains", "largest gain's lead")
 def draw(seeds: tuple[int, ...], wrong: float, random: np.random.Generator) -> np.ndarray:
     """Simulates a ladder with ``seeds[i]`` seeds of row i; ``wrong`` is a key of ``WRONG``.
 
-    Returns a number for each row, each gain, and the largest gain's lead over the others. It is 1
-    if the interval contains the true value, 0 if it does not, and NaN if there is no interval.
+    Returns a number for each row, each gain, and the largest gain's lead over the others. Each
+    is 1 if the interval contains the true value, 0 if not, and NaN if there is no interval.
     """
     scales = np.multiply(DEVIATIONS, np.exp(-wrong * random.standard_normal(len(LADDER))))
     rows = zip(LADDER, MEANS, DEVIATIONS, seeds, scales, strict=True)

@@ -25,7 +25,7 @@ def tables(uri: str | None = None, **chosen: Any) -> dict[str, pd.DataFrame]:
 
 
 def recorded(experiments: str | None = None) -> dict[str, pd.DataFrame]:
-    """Returns the tables for the recorded runs of the study in a folder, without a store."""
+    """Returns the tables of recorded runs, without a store; ``experiments`` is a study's folder."""
     from report import analysis
     from resnet.records import load_all
     from resnet.study import Study

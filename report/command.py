@@ -1,4 +1,4 @@
-"""The command ``ladder report``: writes the report, or the results in README.md and docs/."""
+"""The command ``ladder report``: writes the report, or writes results into README.md and docs/."""
 
 import webbrowser
 from pathlib import Path
@@ -16,14 +16,14 @@ EXAMPLES = {
     "--profile quick": "show the runs of  make quick",
     "--recorded": "show the recorded runs in results/",
     "--dataset 9acbe397": "select CIFAR-10 by the start of its fingerprint",
-    "--compare training.epochs=2": "compare with runs of this --set override",
-    "--readme results/": "write README.md and docs/ from the records",
+    "--compare training.epochs=2": "compare with runs that used this --set override",
+    "--readme results/": "write results into README.md and docs/",
 }
 
 
 Out = Annotated[Path | None, value("DIR", "Folder for the report; by default reports/STUDY.")]
 Dataset = Annotated[str | None, value("NAME", "A dataset's name or the start of its fingerprint.")]
-Profile = Annotated[str | None, value("NAME", "A profile's name; by default full if it has runs.")]
+Profile = Annotated[str | None, value("NAME", "A profile; by default full, if full has runs.")]
 Modified = Annotated[
     str | None, value("KEY=VALUE ...", "Show runs with these --set overrides; '' for none.")
 ]
@@ -34,12 +34,12 @@ Compare = Annotated[
     list[str] | None,
     value(
         "SET",
-        "Compare with another set of runs, named by its --set overrides, profile, dataset, "
-        "'recorded', 'own', or its full name on the page. May be repeated.",
+        "Compare with another set of runs. SET is a dataset, profile, --set overrides, 'recorded', "
+        "'own', or the set's full name on the page. May be repeated.",
     ),
 ]
 Readme = Annotated[
-    Path | None, value("RECORDS", "Write README.md and docs/ beside this folder of records.")
+    Path | None, value("RECORDS", "Records folder; README.md and docs/ beside it get the results.")
 ]
 
 
@@ -56,7 +56,7 @@ def report(
     experiments: Experiments = None,
     tracking_uri: TrackingUri = None,
 ) -> None:
-    """Writes the report, which gives each accuracy and claim a verdict and its evidence.
+    """Writes the report, which gives each accuracy and claim a verdict with evidence.
 
     The report never mixes runs of different datasets, profiles or --set overrides,
     nor recorded runs with your own. The page lists the other sets of runs.

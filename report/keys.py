@@ -11,13 +11,13 @@ from resnet.terminal import Experiments, say
 
 
 def keys(
-    prefix: Annotated[str, typer.Argument(help="Start of the listed keys.", metavar="PREFIX")] = "",
+    prefix: Annotated[str, typer.Argument(help="Prefix of keys to list.", metavar="PREFIX")] = "",
     experiments: Experiments = None,
 ) -> None:
     """Lists the keys of experiment files and of --set, with type, default and meaning.
 
     Without PREFIX, two groups are left out: the settings of Keras's optimizers and schedules
-    (training.optimizer, training.schedule), and the quantities of claims (claims).
+    (PREFIX training.optimizer or training.schedule), and the claims' quantities (PREFIX claims).
     """
     if prefix.startswith("claims"):
         return _quantities()
@@ -26,7 +26,7 @@ def keys(
     if not prefix:
         found = [s for s in found if not (s.of and s.key.startswith("training"))]
     if not found:
-        raise UserError(f"keys {prefix!r}: no key begins like this; to list all keys:  ladder keys")
+        raise UserError(f"keys {prefix!r}: no key begins with this; to list all keys:  ladder keys")
     for s in found:
         of = f" [dim]({s.of})[/dim]" * bool(s.of)
         default = "" if s.default == "required" else f" [dim]= {escape(s.default)}[/dim]"

@@ -12,8 +12,8 @@ ROOT = Path(__file__).resolve().parent.parent
 """The project's folder."""
 
 # By default, TensorFlow uses oneDNN's kernels only on processors with AVX-512. On a processor with
-# AVX2, these kernels train rung 1 at 181 images/s instead of 131. TensorFlow reads this variable on
-# import. A run's exact results depend on it.
+# AVX2, these kernels train rung 1 at 181 images/s instead of 131. A run's exact results depend on
+# this variable, which TensorFlow reads on import.
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
 # On a GPU, JAX may choose kernels that add numbers in varying order. Such kernels make exact

@@ -1,4 +1,4 @@
-"""Small real images, experiments, stores and commands that the tests share."""
+"""Small images, experiments, stores and commands that the tests share."""
 
 import itertools
 import os
@@ -53,7 +53,7 @@ def assert_same_outcome(whole, parts):
 
 
 def assert_interrupted(calls, *args):
-    """Calls ``train(*args)`` and interrupts it at the given call of ``should_stop``."""
+    """Asserts that call number ``calls`` of ``should_stop`` interrupts ``train(*args)``."""
     asked = itertools.count(1)
     with pytest.raises(Interrupted):
         train(*args, should_stop=lambda: next(asked) == calls)
@@ -80,7 +80,7 @@ def image_folder(tmp_path_factory):
 
 
 def squares(folder):
-    """Writes an image folder: 200 training and 40 test images, 8x8, in four classes."""
+    """Writes a folder of 200 training and 40 test images of 8x8 pixels, in four classes."""
     generator = np.random.default_rng(0)
     for split, count in (("train", 200), ("test", 40)):
         for index in range(count):
@@ -100,7 +100,7 @@ def dataset():
 
 
 def bars():
-    """Returns 160 training and 40 test images, 8x8, in four classes."""
+    """Returns a dataset of 160 training and 40 test images of 8x8 pixels, in four classes."""
     from resnet.data import Dataset
 
     generator = np.random.default_rng(0)
@@ -113,7 +113,7 @@ def bars():
 
 @pytest.fixture(scope="session")
 def empty(tmp_path_factory):
-    """Makes MLflow's tables without any run. Tests copy them, because making them takes seconds."""
+    """Returns the path of a database without runs, which tests copy to save seconds."""
     from mlflow.tracking import MlflowClient
 
     path = tmp_path_factory.mktemp("empty") / "mlflow.db"
@@ -130,7 +130,7 @@ def store(empty, tmp_path):
 
 @pytest.fixture(scope="session")
 def two_seeds(empty, tmp_path_factory):
-    """Makes a store with runs of rungs 1 and 2 with seeds 0, 1 and 2."""
+    """Returns a store (rungs 1 and 2, seeds 0 to 2) and each run's number of correct images."""
     import report_known
 
     return report_known.two_seeds(empty, tmp_path_factory.mktemp("seeds"))
@@ -138,7 +138,7 @@ def two_seeds(empty, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def full(empty, tmp_path_factory):
-    """Makes a store with one run of each rung and of the VGG-like network, and their report."""
+    """Returns a store with one run of each rung and of ``vgg``, and the folder of its report."""
     import report_known
 
     return report_known.full(empty, tmp_path_factory.mktemp("full"))
@@ -188,7 +188,7 @@ def here(command, monkeypatch, capfd):
     monkeypatch.setenv("XDG_CACHE_HOME", str(command.folder / "cache"))
     monkeypatch.chdir(command.folder)
     monkeypatch.setattr(terminal.console, "width", 200)
-    monkeypatch.setattr(sys, "excepthook", sys.excepthook)  # Typer sets its own
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)  # restores what Typer replaces
 
     def here(*arguments):
         words = ["runner.py", *map(str, arguments)]

@@ -3,9 +3,9 @@
     killed_at.py "POINT N" ARGS...
     killed_at.py "POINT N, POINT N, never 0" ARGS...
 
-Each point has a separate process, and these processes run one after another. All but the last are
-killed. They are forked after the imports, which would take most of their time. A checkpoint is
-written after every step, so that many kills happen within an epoch.
+Each point has a separate process, and these processes run one after another. Each point but the
+last must kill its process. The processes are forked after the imports, which would take most of the
+time. A checkpoint is written after every step, so that many kills happen within an epoch.
 """
 
 import errno
@@ -34,7 +34,7 @@ def kill():
 
 
 def before(owner, name, action):
-    """Makes each call of ``owner.name`` first call ``action`` with the number of the call."""
+    """Calls ``action`` before each call of ``owner.name``, with the call's number and arguments."""
     original, calls = getattr(owner, name), count(1)
 
     def wrapper(*arguments, **options):
@@ -50,7 +50,7 @@ def kill_before(owner, name, nth):
 
 
 def half_written(nth):
-    """Truncates the file of the nth checkpoint to half its size, and kills this process."""
+    """Cuts the nth flushed file to half its size, and kills this process."""
     files = count(1)
 
     def halve(_, descriptor):
@@ -63,7 +63,7 @@ def half_written(nth):
 
 
 def full(nth):
-    """Makes the disk full for the nth checkpoint and all later ones."""
+    """Makes the nth flush to the disk and all later flushes fail, as if the disk were full."""
 
     def fail(number, *_):
         if number >= nth:

@@ -1,4 +1,4 @@
-"""Helpers that run commands in separate processes, and that read and compare their runs."""
+"""Helpers that run commands, and that read and compare the runs of these commands."""
 
 import os
 import re
@@ -37,7 +37,7 @@ def written(page, folder, shorter):
 
 
 def all_printed(here, commands):
-    """Runs all commands; returns the finished processes by each command's first two words."""
+    """Runs all commands; maps the first two words of each command to its finished process."""
     processes = {}
     for words in commands:
         processes[" ".join(words[:2])] = process = here(*words)
@@ -118,7 +118,7 @@ def records_of(uri, tmp_path_factory):
 
 
 def ladder_arguments(image_folder):
-    # only rung 2 augments images; the rate drops, and training may stop early
+    # only rung 2 augments images; the learning rate drops, and training may stop early
     return [
         "--ladder=1,2",
         f"--data={image_folder}",

@@ -99,7 +99,7 @@ def made_run(rung, seed, percent, drop):
 
 
 def rows(runs):
-    """The ladder's rows by name, with these runs and the deviation that they share."""
+    """Returns the ladder's rows by name, with these runs and the deviation that the rows share."""
     found = {
         rung: analysis.System(
             name=rung,
@@ -116,7 +116,7 @@ def rows(runs):
 
 
 def measured(store, assumed=None):
-    """The rows of a store by name, with only these assumptions."""
+    """Returns a store's rows by name; ``assumed`` maps names of rows to their assumptions."""
     systems = analysis.load(store.uri).systems
     return {s.name: replace(s, assumed=(assumed or {}).get(s.name, "")) for s in systems}
 
@@ -150,7 +150,7 @@ class Pooled:
         return np.mean(self.counts[name]) / N
 
     def half(self, **terms):
-        """The half width of an interval; ``terms`` maps a row to 1 / its number of seeds."""
+        """Returns an interval's half width; ``terms`` maps a row's name to 1 / number of seeds."""
         variance = sum(self.factor * self.scales[name] ** 2 * n for name, n in terms.items())
         t = stats.t.ppf(0.975, 1 / (1 / self.freedom + 1 / statistics.GUESS))
         return t * math.sqrt(variance)
@@ -160,7 +160,7 @@ pooled = Pooled
 
 
 def t_interval(values):
-    """Student's interval of a mean at 95 %."""
+    """Returns Student's 95 % interval for the mean of these values."""
     return stats.t.interval(0.95, len(values) - 1, np.mean(values), stats.sem(values))
 
 
@@ -183,7 +183,7 @@ def judge(said, systems):
 
 
 def firmer(with_gap, without):
-    """The names whose verdicts a gap in the data makes firmer, and both verdicts."""
+    """Returns each name whose verdict is firmer with the gap than without, and both verdicts."""
     return [
         (name, verdict, without[name])
         for name, verdict in with_gap.items()
@@ -258,7 +258,7 @@ class Cells(HTMLParser):
 
 
 def ladder_of(client, run_id):
-    """Each metric's values by the rung's number; no rung may have two values."""
+    """Returns each metric's values by rung number; checks that no rung has two values."""
     found = {}
     for key in client.get_run(run_id).data.metrics:
         history = client.get_metric_history(run_id, key)
@@ -293,7 +293,7 @@ def reported(*arguments):
     out, err = io.StringIO(), io.StringIO()
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
         patch.setattr(sys, "argv", ["runner.py", "report", *map(str, arguments)])
-        patch.setattr(sys, "excepthook", sys.excepthook)  # restored, because Typer replaces it
+        patch.setattr(sys, "excepthook", sys.excepthook)  # Typer sets the hook; patch restores it
         patch.setattr(terminal.console, "width", 160)
         with pytest.raises(SystemExit) as ended:
             runner.entry()

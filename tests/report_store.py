@@ -42,7 +42,7 @@ def right(n: int, count: int, seed: int = 0) -> np.ndarray:
 
 
 def predictions(correct: np.ndarray, classes: int = len(CLASSES)) -> pd.DataFrame:
-    """The test predictions of a network; a wrong prediction is the class after the true one."""
+    """The test predictions of a network; a wrong prediction is the class after the true class."""
     truth = labels(len(correct))
     predicted = np.where(correct, truth, (truth + 1) % classes)
     frame = {"label": truth, "predicted": predicted, "truth_probability": np.where(correct, *TRUTH)}
@@ -50,7 +50,7 @@ def predictions(correct: np.ndarray, classes: int = len(CLASSES)) -> pd.DataFram
 
 
 def curve(epochs: int, train: float, val: float, drops: tuple[int, ...] = ()) -> pd.DataFrame:
-    """Curves that rise to ``train`` and ``val``; each drop divides the learning rate by five."""
+    """Accuracies rise to ``train`` and ``val``; each drop divides the learning rate by five."""
     epoch = np.arange(1, epochs + 1)
     rise = (1 - np.exp(-4 * epoch / epochs)) / (1 - np.exp(-4))
     rate = 0.001 * 0.2 ** np.sum([epoch >= drop for drop in drops], axis=0)
@@ -70,7 +70,7 @@ def curve(epochs: int, train: float, val: float, drops: tuple[int, ...] = ()) ->
 
 @dataclass
 class Store:
-    """A store in a folder, to which tests add runs."""
+    """A store to which tests add runs; ``folder`` contains its database and artifacts."""
 
     folder: Path
     experiment: str = STUDY.name
@@ -119,9 +119,9 @@ class Store:
         classes: tuple[str, ...] = CLASSES,
         start: int | None = None,
     ) -> str:
-        """Adds a run of ``rung``, which is an experiment or the name of its file.
+        """Adds a run of ``rung``, which is an experiment or the name of an experiment's file.
 
-        If there is no such file, ``like`` names the file with the settings.
+        If no file has this name, ``like`` names the file from which the settings are taken.
         """
         if isinstance(rung, str):
             experiment = STUDY.experiment(like or rung)

@@ -58,11 +58,11 @@ def read_until(process: subprocess.Popen, pattern: str, times: int = 1) -> None:
         times -= bool(re.search(pattern, line))
         if not times:
             return
-    raise AssertionError(f"{pattern!r} never came:\n{''.join(lines)}\n{process.stderr.read()}")
+    raise AssertionError(f"{pattern!r} is missing:\n{''.join(lines)}\n{process.stderr.read()}")
 
 
 class Service:
-    """A process that can be stopped, killed and started again."""
+    """A process that can be killed and started again."""
 
     process: subprocess.Popen
 
@@ -142,7 +142,7 @@ class Server(Service):
 
 
 def wait_for(what, seconds: float = 120) -> None:
-    """Calls a function until it raises no OSError."""
+    """Calls a function until it raises no OSError, for at most ``seconds``."""
     until = time.monotonic() + seconds
     while True:
         try:

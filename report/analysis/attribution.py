@@ -1,4 +1,4 @@
-"""Computes what each change of a step gains, and what a row reaches with other assumed values.
+"""Computes the gain of each change in a step, and a row's accuracies with other assumed values.
 
 Both need runs of the experiments that ``resnet.study.ablation`` derives from a study's files.
 """
@@ -66,7 +66,7 @@ class Ablation:
     """A step, with the runs of every subset of its changes.
 
     ``systems`` maps each subset to a system, from no change to all changes. ``seeds`` lists the
-    seeds that every subset has. ``missing`` maps experiments' names to the seeds that they lack.
+    seeds that every subset has. ``missing`` maps an experiment's name to its missing seeds.
     """
 
     step: Step
@@ -171,7 +171,7 @@ class Varied(NamedTuple):
 
 
 def _setting(key: str) -> str:
-    """Writes ``validation subset``, or ``min_delta (early stopping)`` if there is an underscore."""
+    """Writes a key as ``validation subset``; with an underscore, ``min_delta (early stopping)``."""
     block, _, name = key.partition(".")[2].rpartition(".")
     block = block.replace("_", " ")
     return f"{name} ({block})" if block and "_" in name else f"{block} {name}".strip()
@@ -199,7 +199,7 @@ def varied(
 
 
 def _runs(runs: Sequence[Run], experiment: Experiment) -> dict[int, Run]:
-    """Maps seeds to the experiment's runs; a rung's own run replaces one of ``ladder ablate``."""
+    """Maps seeds to the experiment's runs; a rung's own run replaces a run of ``ladder ablate``."""
     config_hash = experiment.hash()
     return {
         run.seed: run

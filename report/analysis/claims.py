@@ -140,7 +140,7 @@ def judge(claim: Claim, systems: Mapping[str, System], ladder: list[str]) -> Jud
 
     Accuracies, gains and votes are judged with the deviation that all systems share. Epochs are
     judged by the share of runs inside the bound, other quantities by Student's interval. If a run
-    lacks data, the claim is undecided, because the other runs alone could look too certain.
+    lacks data, the claim is undecided, so that no verdict looks more certain than it is.
     """
     quantity = QUANTITIES[claim.quantity]
     others = ladder if quantity.whole_ladder else ()
@@ -190,28 +190,28 @@ def _by_accuracies(claim: Claim, systems: Sequence[System], found: list[Contrast
     if math.isnan(interval[0]):
         evidence = "the deviation between seeds is not known"
     elif least.paired:
-        evidence = "the seeds are paired, because their accuracies are correlated"
+        evidence = "the runs are paired by seed, because the rows' accuracies are correlated"
     else:
-        evidence = "the interval uses the deviation between seeds that all rows share"
+        evidence = "the interval uses the rows' shared deviation between seeds"
         if own := ", ".join(s.name for s in systems if s.name in s.shared.own):
-            evidence += f", but the row's own for {own}"
+            evidence += f", except for {own} (own deviation)"
     evidence = f"seeds per row: {', '.join(str(len(s.runs)) for s in systems)}; {evidence}"
     used = tuple(run for s in systems for run in s.runs)
     return Judgement(claim, claim.bound.judge(*interval), evidence, used, least.value, interval)
 
 
 def _by_vote(claim: Claim, system: System, of_vote: float, of_one: float) -> Judgement:
-    """Judges a vote with the deviation of single networks, which is at least a vote's deviation.
+    """Judges a vote with the deviation of a single network; a vote's deviation is never larger.
 
     If a network classifies an image correctly with probability p, a vote does so with a probability
     at least as far from one half. So a vote varies no more than a network.
     """
     runs, voters = system.runs, claim.voters or 0
     if len(runs) < voters:
-        return Judgement(claim, "undecided", f"only {len(runs)} of {voters} voters were run", runs)
+        return Judgement(claim, "undecided", f"{len(runs)} of {voters} voters trained", runs)
     labels = runs[0].predictions["label"]
     if not len(labels) or not all(labels.equals(run.predictions["label"]) for run in runs):
-        evidence = "not every run has predictions of the same images"
+        evidence = "not all runs have predictions for the same images"
         return Judgement(claim, "undecided", evidence, runs)
     predicted = np.array([run.predictions["predicted"] for run in runs])
     choices = [list(choice) for choice in combinations(range(len(runs)), voters)]
@@ -224,13 +224,13 @@ def _by_vote(claim: Claim, system: System, of_vote: float, of_one: float) -> Jud
         value, scale = len(labels) * (1 + value), len(labels)
     interval = Contrast(value, scale * error, system.estimate.freedom).interval()
     evidence = f"{count(len(choices), 'vote')} of {voters} networks from {len(runs)} seeds; "
-    known = "the interval uses the deviation of one network, because a vote varies no more"
+    known = "the interval uses the deviation of one network, because a vote does not vary more"
     evidence += "the deviation between seeds is not known" if math.isnan(error) else known
     return Judgement(claim, claim.bound.judge(*interval), evidence, runs, value, interval)
 
 
 def vote(predicted: np.ndarray, labels: np.ndarray) -> float:
-    """Returns the accuracy of a vote; a tie of c classes counts 1 / c if one is the true class.
+    """Returns the accuracy of a vote; a tie of c classes counts 1 / c if one of them is true.
 
     ``predicted`` (networks, images) and ``labels`` (images,) hold class indices.
     """
@@ -265,6 +265,6 @@ def _by_seeds(claim: Claim, systems: Sequence[System]) -> Judgement:
         return Judgement(claim, verdict, evidence, used, float(np.median(values)), values=values)
     interval = statistics.student(values)
     how = "no interval, because all values are equal" if math.isnan(interval[0]) else "t interval"
-    evidence = f"{seeds}; {'an interval takes three' if len(values) < 3 else how}"
+    evidence = f"{seeds}; {'an interval needs three' if len(values) < 3 else how}"
     value = float(np.mean(values))
     return Judgement(claim, bound.judge(*interval), evidence, used, value, interval, values)

@@ -71,11 +71,11 @@ class Content:
 
     @property
     def deviation(self) -> str:
-        """The shared ratio of deviation to scale, and its number of seeds, as text."""
+        """The shared ratio of deviation to scale, and the number of seeds behind it, as text."""
         shared = next((s.shared for s in self.systems), Shared())
         if math.isnan(shared.factor):
             return "not known"
-        own = f"; not used for {', '.join(map(short, sorted(shared.own)))}" if shared.own else ""
+        own = f"; own deviation: {', '.join(map(short, sorted(shared.own)))}" if shared.own else ""
         known = f"from {shared.freedom} seeds beyond the first of each row"
         return f"{math.sqrt(shared.factor):.2f}, {known}{own}"
 
@@ -163,7 +163,7 @@ def of_records(study: Study, found: Iterable[Record], **chosen: Any) -> Content:
 
 
 def _recorded(found: Iterable[Record]) -> tuple[dict[str, Run], pd.DataFrame]:
-    """Converts records to runs by id, and to a frame for :func:`.selection.select`."""
+    """Returns a dict from ids to the records' runs, and a frame for :func:`.selection.select`."""
     made = {record.run_id: runs.of_record(record) for record in found}
     rows = [runs.row(run.id, "FINISHED", run.begun, run.tags) for run in made.values()]
     return made, pd.DataFrame(rows)
@@ -220,7 +220,7 @@ def _renamed(measured: list[Run], known: Mapping[str, Experiment]) -> list[Run]:
 def _systems(
     statements: Statements, chosen: Selection, known: Mapping[str, Experiment], whole: list[Run]
 ) -> tuple[dict[str, System], list[str]]:
-    """Returns the rows by name, without the shared deviation, and the names of the ladder's rungs.
+    """Returns a dict of rows, which still lack the shared deviation, and the ladder's rung names.
 
     The ladder's rows come first. A user's rung with a published rung's number is not on the ladder.
     """
@@ -256,7 +256,7 @@ def _systems(
 def _shared(systems: Mapping[str, System]) -> tuple[Shared, list[str]]:
     """Returns the deviation that all systems share, and a note on each run that lacks data.
 
-    With such a run, the deviation is unknown, because the other runs alone could look too certain.
+    With such a run, the deviation stays unknown, so that no result looks more certain than it is.
     """
     why = "All accuracies and gains share one deviation between seeds, so none of them is decided"
     lacking = [
@@ -284,8 +284,8 @@ def _waiting(chosen: Selection) -> dict[str, str]:
 
 def _outdated(chosen: Selection, known: dict[str, Experiment]) -> list[str]:
     return [
-        f"{row.rung}: the experiment file has changed since the runs shown, which have "
-        f"configuration {row.config_hash[:12]}"
+        f"{row.rung}: the experiment file has changed since the runs shown were trained; "
+        f"their configuration is {row.config_hash[:12]}"
         for row in chosen.finished.drop_duplicates("rung").itertuples()
         if row.rung in known and known[row.rung].hash() != row.config_hash
     ]

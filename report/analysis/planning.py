@@ -20,7 +20,7 @@ MOST = 100
 
 
 class Prospect(NamedTuple):
-    """The number of seeds per row that a statement needs if the published value is true.
+    """The number of seeds per row for a verdict on a statement, if the published value is true.
 
     An interval decides if its half width is below ``half``, which is zero or less for a value
     outside the bound. ``seeds`` is None if ``MOST`` seeds are too few or the deviation is unknown.
@@ -62,7 +62,7 @@ def _of_claim(claim: Claim, content: Content) -> Prospect:
     names = tuple(dict.fromkeys(filter(None, (claim.rung, claim.against))))
     if quantity.unit == "epoch":
         least = next(n for n in range(1, MOST) if 0.5**n <= ALPHA)
-        return Prospect(claim.id, names, math.nan, least, "binomial test, if all runs are inside")
+        return Prospect(claim.id, names, math.nan, least, "binomial test, if all runs agree")
     judged = next(j for j in content.claims if j.claim is claim)
     values = [value for value in judged.values if not math.isnan(value)]
     half = _half(claim.bound, float(np.mean(values)) if values else math.nan)
@@ -94,7 +94,7 @@ def _of_accuracies(
 
 
 def _half(bound: Bound, expected: float) -> float:
-    """Returns a value's distance from the bound's nearer end, or for NaN half the bound's width."""
+    """Returns a value's distance from the bound's nearer end; for NaN, half the bound's width."""
     low, high = bound.ends
     if math.isnan(expected):
         return (high - low) / 2 if math.isfinite(high - low) else math.nan

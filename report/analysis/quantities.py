@@ -106,7 +106,7 @@ QUANTITIES: dict[str, Quantity] = {
     ),
     "gain_lead": Quantity(
         "points",
-        "the rung's gain in test accuracy minus the largest gain of another step",
+        "the rung's gain in test accuracy minus the largest gain of any other step",
         weights=leads,
         whole_ladder=True,
     ),
@@ -155,7 +155,7 @@ QUANTITIES: dict[str, Quantity] = {
     ),
     "test_loss": Quantity("number", "test loss (mean cross-entropy)", _metric("test_loss")),
     "best_epoch": Quantity(
-        "epoch", "the best epoch by early stopping's metric or val_accuracy", _metric("best_epoch")
+        "epoch", "best epoch by early stopping's metric, else val_accuracy", _metric("best_epoch")
     ),
     "stopped_epoch": Quantity(
         "epoch",
@@ -164,7 +164,7 @@ QUANTITIES: dict[str, Quantity] = {
     ),
     "epochs_run": Quantity("epoch", "epochs trained", _metric("epochs_run")),
     "first_drop_epoch": Quantity(
-        "epoch", "the first epoch at a lower rate, or never", _curve("learning_rate", _first_drop)
+        "epoch", "first learning-rate drop, or never", _curve("learning_rate", _first_drop)
     ),
     "slope_ratio_after_drop": Quantity(
         "ratio",

@@ -103,8 +103,8 @@ class Run:
     def jumps(self) -> float:
         """Half the mean squared change of validation accuracy per epoch; NaN if epochs are missing.
 
-        This estimates the variance of one epoch. Only the last ``SETTLED`` epochs at the learning
-        rate of the tested epoch are used, or at any rate if fewer than three have that rate.
+        This estimates the variance of one epoch's accuracy from the last ``SETTLED`` epochs at the
+        tested epoch's learning rate. If fewer than three have this rate, every rate is allowed.
         """
         curve, rate = self.curve("val_accuracy"), self.curve("learning_rate")
         tested = self.metric("tested_epoch")

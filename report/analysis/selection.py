@@ -1,4 +1,4 @@
-"""Chooses the runs of one report, which have the same dataset, profile and modified settings.
+"""Chooses a report's runs, which all have the same dataset, profile and modified settings.
 
 A table shows either recorded runs or a store's own runs, never both.
 """
@@ -73,8 +73,8 @@ class Selection:
 def run_sets(frame: pd.DataFrame, study: Study) -> list[RunSet]:
     """Splits runs into sets; the first is shown by default.
 
-    The order is decided by unmodified settings, then the full profile, then more finished rungs,
-    then own runs before records, then newer runs.
+    Sets with unmodified settings come first. Among equals, sets with the full profile come first,
+    then sets with more finished rungs, then own runs before records, then newer runs.
     """
     found = []
     for (fingerprint, profile, modified, role), runs in frame.groupby([*GROUP, "role"], sort=False):
@@ -103,7 +103,7 @@ def select(
         frame: rows from :func:`report.analysis.runs.row`.
         study: study that the runs belong to.
         dataset: name of a dataset, or the beginning of its fingerprint.
-        profile: ``full``, ``quick``, ...
+        profile: name of a profile, such as ``full`` or ``quick``.
         modified: ``--set`` overrides, separated by blanks; "" for none.
         recorded: whether to show records instead of own runs; None allows both.
         compare: names of other sets; see :meth:`RunSet.matches`. If several sets match, the one
@@ -111,7 +111,7 @@ def select(
         uri: address of the store, for the error message.
 
     Raises:
-        UserError: no set matches, or a name in ``compare`` matches no other set or several.
+        UserError: no set matches, or a name in ``compare`` fits no other set or several equally.
     """
     if frame.empty:
         raise nothing_run(study, "the experiment has no runs", uri)

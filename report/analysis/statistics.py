@@ -1,4 +1,4 @@
-"""Estimates the deviation between seeds that all systems (rungs and baselines) share.
+"""Estimates the deviation between seeds from all systems (rungs and baselines) together.
 
 Intervals and p values use it. Each interval is (low, high), at 95 %. Accuracies are from 0 to 1.
 """
@@ -13,7 +13,7 @@ from scipy import stats
 
 ALPHA = 0.05
 LEAST = 4
-"""The fewest degrees of freedom of a deviation from which intervals are computed."""
+"""Intervals need a deviation with at least this number of degrees of freedom."""
 GUESS = 6
 """The degrees of freedom of a system's scale; six mean that the scale has an error of 29 %.
 
@@ -46,8 +46,8 @@ class Sample(NamedTuple):
 class Estimate(NamedTuple):
     """A system's accuracies by seed, and the variance of one run's accuracy.
 
-    ``freedom`` is the variance's number of degrees of freedom. Estimates with the same ``source``
-    have their variances from the same deviation.
+    ``freedom`` is the variance's number of degrees of freedom. The variances of estimates
+    with the same ``source`` come from the same deviation.
     """
 
     values: Mapping[int, float]
@@ -82,7 +82,7 @@ class Contrast(NamedTuple):
 
 @dataclass(frozen=True)
 class Shared:
-    """The deviation between seeds that all systems share, relative to each system's scale.
+    """The systems' shared deviation between seeds, relative to each system's scale.
 
     A run's variance is ``factor`` times the squared scale of the run's system. ``freedom`` is the
     factor's number of degrees of freedom. The systems in ``own`` use the deviation of their own
@@ -97,8 +97,8 @@ class Shared:
     def of(cls, samples: Mapping[str, Sample]) -> "Shared":
         """Pools the deviations of all systems.
 
-        A system whose seeds vary significantly more than the others (F test at 1 %) is left out. A
-        system that varies less stays, because two seeds may agree by chance.
+        A system that varies significantly more than the other systems (F test at 1 %) is left out.
+        A system that varies less stays, because two seeds may agree by chance.
         """
         # A deviation estimated from two seeds is often off by more than half. In the pool, every
         # seed after the first of its row adds one degree of freedom.
@@ -113,7 +113,7 @@ class Shared:
 
         def p(name: str) -> float:
             (mine, freedom), (others, of) = ratio([name]), ratio(pool.keys() - own - {name})
-            # with so few, two seeds that agree by chance would exclude a row with five seeds
+            # with less freedom, two seeds that agree by chance would exclude a row with five seeds
             if of < LEAST or not others:
                 return 1.0
             return float(stats.f.sf(mine / others, freedom, of))
@@ -139,7 +139,7 @@ class Shared:
 
 
 def scaled(seeds: float) -> float:
-    """Combines ``seeds``, degrees of freedom, with those of the guessed scales (``GUESS``)."""
+    """Combines the degrees of freedom of seeds (``seeds``) and guessed scales (``GUESS``)."""
     return 1 / (1 / seeds + 1 / GUESS) if seeds else 0.0
 
 
@@ -166,7 +166,7 @@ def contrast(terms: Iterable[tuple[float, Estimate]]) -> Contrast:
 def gain(before: Estimate, after: Estimate) -> Contrast:
     """Estimates the difference of two systems' means.
 
-    Usually, the two means' variances are added. If both share five or more seeds and their
+    Usually, the two means' variances are added. If the systems share five or more seeds and their
     accuracies correlate (at the 5 % level), Student's interval of the differences is used instead.
     """
     whole = contrast([(1, after), (-1, before)])
@@ -184,7 +184,7 @@ def gain(before: Estimate, after: Estimate) -> Contrast:
 
 
 def weighted(weights: Mapping[str, float], estimates: Mapping[str, Estimate]) -> Contrast:
-    """Estimates a weighted sum of means; :func:`gain` estimates a plain difference."""
+    """Estimates a weighted sum of means; uses :func:`gain` if the sum is a plain difference."""
     if sorted(weights.values()) == [-1, 1]:
         before, after = sorted(weights, key=weights.__getitem__)
         return gain(estimates[before], estimates[after])

@@ -78,7 +78,7 @@ class System:
 
     @cached_property
     def sample(self) -> Sample:
-        """The accuracies by seed, and the scale, from each run's ``jumps`` and ``floor``."""
+        """The accuracies by seed, and the scale that the runs' ``jumps`` and ``floor`` give."""
         found = {r.seed: v for r in self.runs if not math.isnan(v := r.metric("test_accuracy"))}
         of_runs = [run.jumps + run.floor**2 for run in self.runs]
         return Sample(found, math.sqrt(np.mean(of_runs)) if of_runs else math.nan)
@@ -160,7 +160,7 @@ class Step:
 
 
 def compare(before: System, after: System) -> Step:
-    """Compares two systems' means and, if their test images are the same, each image."""
+    """Compares two systems' means and, if the test images are the same, their predictions."""
     earlier, later = (
         {run.seed: run for run in s.runs if not math.isnan(run.metric("test_accuracy"))}
         for s in (before, after)
@@ -176,10 +176,10 @@ def compare(before: System, after: System) -> Step:
     if missing := [f"{s.name}: {s.waiting}" for s in (before, after) if not s.runs]:
         basis = ", ".join(missing)
     elif contrast.paired:
-        basis = f"{len(pairs)} seeds, paired because their accuracies are correlated"
+        basis = f"{len(pairs)} seeds, paired because the rows' accuracies are correlated"
     else:
         basis = f"{before.basis}; {after.basis}"
-    basis += "; other images" * (not same_images)
+    basis += "; different images" * (not same_images)
     numbers = contrast.value, contrast.interval(), contrast.p
     same_networks = {agreement for _, agreement, *_ in by_image} == {1}  # equal trajectories
     if same_networks and len(by_image) == len(before.runs) == len(after.runs):

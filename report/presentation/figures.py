@@ -1,6 +1,6 @@
 """Draws the report's figures with matplotlib and writes them as SVG.
 
-Figures are drawn in the colours of the page's light mode. The page replaces these colours by CSS
+Figures are drawn in the colours of the page's light mode. The page replaces these colours with CSS
 variables, so that the figures adapt to dark mode.
 """
 
@@ -117,7 +117,7 @@ def _gains(content: Content) -> Figure:
 
 def _factors(ablation: Ablation) -> Figure:
     whole, published = ablation.whole, ablation.step.published
-    # if the study credits several changes, it does not publish the share of each
+    # if the study credits several changes, it does not publish the gain of each
     alone = sum(factor.credited for factor in ablation.factors) == 1
     rows: list[tuple] = []
     for f in ablation.factors:
@@ -155,7 +155,7 @@ def _legend(figure: Figure) -> Figure:
 
 
 def _line(axes: Axes, system: System, key: str, label: str, colour: str, style: str = "-") -> None:
-    """Draws a metric's mean over the seeds that reach an epoch, and a band for its range."""
+    """Draws a metric's mean over the seeds that reach each epoch, and a band for the range."""
     histories = [run.history[key] for run in system.runs if len(run.history)]
     frame = pd.concat(histories, axis=1).dropna(how="all")
     axes.plot(frame.index, frame.mean(axis=1), style, color=colour, label=label)
@@ -173,7 +173,7 @@ def _validation(systems: list[System]) -> Figure:
         _line(lower, s, "learning_rate", s.short, colour, style)
     lower.set_xlim(left=0.5)  # the first epoch is 1
     for i, line in enumerate((*upper.lines, *lower.lines)):
-        line.set_zorder(3 - i / 1000)  # where curves coincide, the earlier rung's is on top
+        line.set_zorder(3 - i / 1000)  # where curves coincide, the earlier rung's curve is on top
     return _legend(figure)
 
 

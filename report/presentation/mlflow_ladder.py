@@ -8,6 +8,7 @@ from mlflow.entities import Metric, RunTag
 
 from report.analysis import Content, of_records
 from report.presentation.formats import to_markdown
+from report.presentation.tables.message import message
 from report.presentation.tables.progression import progression
 from resnet import UserError, records
 from resnet.host.messages import mask
@@ -57,6 +58,9 @@ def log_ladder(store: Store, run_id: str, content: Content) -> None:
         RunTag(DESCRIPTION, to_markdown(progression(content), "readme")),
     ]
     store.client.log_batch(run_id, metrics, tags=tags)
+    if not run_set.reservation:
+        about = f"{store.study.about}\n\n{message(content).text}"
+        store.client.set_experiment_tag(store.experiment_id, DESCRIPTION, about)
 
 
 def restore(store: Store, found: dict[Path, Record]) -> int:

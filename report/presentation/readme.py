@@ -23,7 +23,7 @@ END = "<!-- end of what is written -->\n"
 
 
 def update(study: Study, results: Path) -> None:
-    """Writes the results in ``README.md`` and ``docs/``, which lie beside the folder ``results``.
+    """Writes the results into ``README.md`` and ``docs/``, which lie beside the folder ``results``.
 
     Raises:
         UserError: the folder holds no records, a record is damaged, or the README lacks a marker.
@@ -96,7 +96,7 @@ def _details(content: Content, drawn: Collection[str]) -> str:
     lines = [line for s in content.systems for line in _commands(s, content)]
     for step in content.ablations:
         lines.append(commands.ablate_command(content, step.step.after.short, step.seeds))
-    again = "These commands train each row again; `.venv/bin/ladder record` records finished runs:"
+    again = "These commands train each row again; then, `.venv/bin/ladder record` records the runs:"
     return "\n".join([*parts, f"{again}\n", *(f"    {line}" for line in lines), ""])
 
 
@@ -114,16 +114,16 @@ def _engines(content: Content) -> str:
         engines.setdefault(results.engine(run), []).append(run)
     lines = [f"* {name}: {rows(own)}" for name, own in engines.items()]
     if moved := [run for run in content.runs if "resumed_elsewhere" in run.tags]:
-        note = "(tag `resumed_elsewhere`). No single machine repeats their exact results or times."
+        note = "(tag `resumed_elsewhere`). No single machine repeats these runs exactly."
         lines.append(f"* Resumed on other hardware: {rows(moved)} {note}")
     if free := [run for run in content.runs if not commands.repeatable(run)]:
-        note = "XLA could add numbers in any order, so their exact results cannot be reproduced."
+        note = "XLA could add numbers in any order, so these runs cannot be repeated exactly."
         lines.append(f"* Trained without deterministic operations: {rows(free)}. {note}")
     return "\n".join(lines)
 
 
 def _commands(system: System, content: Content) -> list[str]:
-    """Returns commands, one per backend, that repeat a row's runs; one without runs gets seed 0."""
+    """Returns one command per backend to repeat a row's runs; a row without runs gets seed 0."""
     data = commands.data_option(content.study, content.runs[0])
     of_engine: dict[tuple[str, ...], list[Run]] = {} if system.runs else {(commands.ladder(),): []}
     for run in system.runs:

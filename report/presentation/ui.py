@@ -70,7 +70,7 @@ def _pages(store: Store) -> dict[str, str]:
 
 @contextlib.contextmanager
 def served(uri: str, port: int = 0) -> Iterator[tuple[str, subprocess.Popen]]:
-    """Runs MLflow's server on a database until the block ends. Only this machine can reach it.
+    """Runs MLflow's server on a database, reachable from this machine only, until the block ends.
 
     Yields the server's address and process as soon as the server answers. Port 0 stands for any
     free port.

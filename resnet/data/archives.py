@@ -27,7 +27,7 @@ Arrays = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]  # in the order o
 
 
 def unpack(path: Path, folder: str) -> None:
-    """Unpacks a tar or zip archive into an empty folder; a UserError says why this fails."""
+    """Unpacks a tar or zip archive into an empty folder. Raises UserError if this fails."""
     with path.open("rb") as file:
         is_zip = file.read(2) == b"PK"
     try:
@@ -49,7 +49,7 @@ def _unpack_tar(path: Path, folder: str) -> None:
         stream.seek(archive.offset)
         end = stream.read(1 << 20)
         if not end or end.strip(b"\0"):
-            raise tarfile.ReadError("truncated or damaged, or another archive follows it")
+            raise tarfile.ReadError("truncated or damaged, or followed by another archive")
 
 
 def _unpack_zip(path: Path, folder: str) -> None:

@@ -29,7 +29,7 @@ TIMEOUT = 15  # seconds without an answer
 PACKAGE_TIMEOUT = 900  # seconds for a whole package of up to 139 MB
 
 Fetch = Callable[[Path, Progress], Path]
-"""Takes an empty folder for downloads. Returns the path of the file, even if none exists."""
+"""Takes an empty folder for downloads. Returns the file's path, even if the file does not exist."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +55,7 @@ class Dataset:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 (hex) of the four arrays' shapes, dtypes and bytes; names do not count."""
+        """SHA-256 (hex) of the four arrays' shapes, dtypes and bytes; class names do not count."""
         digest = hashlib.sha256()
         for array in (getattr(self, name) for name in ARRAYS):
             digest.update(f"{array.shape} {array.dtype.str}\n".encode())
@@ -66,7 +66,7 @@ class Dataset:
 class Source(NamedTuple):
     """A dataset known by name. The origins of its file are tried in order.
 
-    ``shape`` is that of the training images. At ``home``, users can download a file for ``--data``.
+    ``shape`` is that of the training images. ``home`` is the URL of a file that ``--data`` accepts.
     """
 
     title: str
@@ -85,9 +85,9 @@ def load(
 ) -> Dataset:
     """Loads a dataset by name or from a path.
 
-    ``data`` is a name in ``NAMED``, or the path of an image folder, an archive of one, or a
-    file in ``archives.PUBLISHED``. A folder named cifar10 needs the path ``./cifar10``.
-    ``folders.read`` describes ``note`` and ``test_fraction``. A UserError says why data is refused.
+    ``data`` is a name in ``NAMED``, or the path of an image folder, of an archived image folder,
+    or of a file in ``archives.PUBLISHED``. A folder named cifar10 needs the path ``./cifar10``.
+    ``folders.read`` describes ``note`` and ``test_fraction``. Raises UserError for unusable data.
     """
     if data == "digits":
         return Dataset(data, NAMED[data].classes, *_digits(), "sklearn.datasets.load_digits")
@@ -121,7 +121,7 @@ def _read(path: Path, progress: Progress, note: Note, test_fraction: float | Non
 def _stem(path: Path) -> str:
     name = path.name if path.name not in ("", "..") else path.resolve().name
     stem = re.sub(r"\.(tar(\.\w+)?|t[gbx]z2?|zip)$", "", name, flags=re.IGNORECASE) or name
-    # Names in NAMED are reserved for known images, so a folder with such a name gets a suffix.
+    # Names in NAMED are reserved, so any other dataset with such a name gets a suffix.
     return f"{stem}-images" if stem.casefold() in NAMED else stem
 
 

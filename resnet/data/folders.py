@@ -43,8 +43,8 @@ def read(folder: Path, progress: Progress, note: Note, test_fraction: float | No
     Args:
         folder: contains train/<class>/ and test/<class>/, or only <class>/.
         progress: takes the number of decoded images.
-        note: takes lines on ignored files, transparent images, and images in both train and test.
-        test_fraction: share of test images, drawn with seed 0, if the folder has only <class>/.
+        note: takes messages about ignored files, transparent images, and images in both splits.
+        test_fraction: share of each class drawn for testing (seed 0), if only <class>/ exists.
 
     Raises:
         UserError: the folder has another structure, or contains an image that cannot be used.
@@ -168,7 +168,7 @@ def _decode(folder: Path, path: Path) -> Image.Image:
         with warnings.catch_warnings(action="ignore"), Image.open(path, formats=FORMATS) as image:
             # checked before decoding, because a small file can contain a huge image
             if max(image.size) > MAX_SIDE:
-                raise ValueError("{} x {} pixels; the limit is {}".format(*image.size, MAX_SIDE))
+                raise ValueError("{} x {} pixels; limit: {} per side".format(*image.size, MAX_SIDE))
             # Pillow would silently reduce PNG and PPM images with more bits to 8 bits
             if image.mode.startswith(("I", "F")) or any(
                 ";16B" in str(tile.args)

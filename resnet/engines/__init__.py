@@ -1,6 +1,6 @@
 """Trains many jobs: one by one, in lanes, or on a cluster.
 
-:func:`run_jobs` takes an engine. ``lanes.run`` uses a thread per run and one compiled program,
+:func:`run_jobs` takes an engine. ``lanes.run`` uses a thread per run and one compiled program.
 ``cluster.run`` uses Ray and a process per run. :func:`estimate` measures how long a job takes.
 """
 

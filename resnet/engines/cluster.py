@@ -26,7 +26,7 @@ from resnet.store import Store, connect
 from resnet.study import Job
 from resnet.training import checkpoints
 
-# workers get these variables of the driver, so that results, devices and store are the same
+# workers get the driver's variables with these prefixes, so that results, devices and store agree
 _PREFIXES = ("KERAS_", "TF_", "XLA_", "JAX_", "ONEDNN_", "OMP_", "MLFLOW_")
 _DEVICES = "CUDA_VISIBLE_DEVICES"  # Ray sets this variable if it assigns GPUs to runs
 
@@ -75,7 +75,7 @@ def run(
     """Runs jobs in worker processes; see :data:`resnet.engines.jobs.Engine`.
 
     Up to ``processes`` jobs run at a time, on the Ray cluster at ``address`` or on this machine.
-    A run occupies ``cpus`` on a cluster and ``gpus`` on any machine. Without ``gpus``, all runs see
+    A run occupies ``gpus`` GPUs and, on a cluster, ``cpus`` CPUs. Without ``gpus``, all runs see
     the GPUs that this process sees. Each machine gets one copy of the dataset.
 
     Raises:
@@ -250,7 +250,7 @@ def _task(
         if should_stop():
             raise Interrupted
         if losses:
-            text = f"its worker was lost ({losses} in a row); the run starts again"
+            text = f"its worker was lost (losses since its last epoch: {losses}); the run restarts"
             listener(events.Notice(job, text))
         invocation: Invocation = ray.get(shared[0])
         return invocation.run(job, listener, should_stop, losses)

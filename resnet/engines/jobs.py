@@ -36,9 +36,9 @@ An engine takes jobs from :func:`next_job`. It passes all events, the end of eac
 class Invocation:
     """The data, store and settings that all jobs of one command share.
 
-    ``parents`` maps each :attr:`Job.modified` to the id of the command's own run. A sweep has such
-    a run per value. With ``fresh``, finished and interrupted runs start again. ``checkpoints`` is
-    the path or URL of the folder of all checkpoints.
+    ``parents`` maps each :attr:`Job.modified` to the id of the command's own run. A sweep has one
+    such run per ``modified``. With ``fresh``, finished and interrupted runs start again.
+    ``checkpoints`` is the path or URL of the folder of all checkpoints.
     """
 
     dataset: Dataset
@@ -53,7 +53,7 @@ class Invocation:
         return "/".join((self.checkpoints, "-".join((*names, keras.backend.backend()))))
 
     def lock(self, job: Job) -> FileLock:
-        """Returns this machine's lock of a job's trajectory. The lock ends with its process."""
+        """Returns a trajectory's lock on this machine. The lock ends with its holder's process."""
         self.store.checkpoints.mkdir(parents=True, exist_ok=True)
         return FileLock(self.store.checkpoints / f"{self.folder(job).rpartition('/')[2]}.lock")
 
@@ -131,7 +131,7 @@ class Invocation:
                 child.log_differences(event.differs)
             if isinstance(event, events.Resumed | events.Epoch):
                 child.log_history(event.history)
-            listener(replace(event, job=job))  # training does not know --set and the profile
+            listener(replace(event, job=job))  # train() knows neither --set nor the profile
 
         def stop() -> bool:
             child.lease.raise_if_lost()
@@ -181,13 +181,13 @@ def run_jobs(
 ) -> tuple[int, dict[str, str]]:
     """Runs the jobs in order. Skips finished jobs and resumes interrupted ones.
 
-    All jobs have one profile. ``name`` is the name of the command's runs in MLflow. ``folder`` is
-    the path or URL of all checkpoints, by default beside the store. With ``fresh``, finished and
-    interrupted runs start again. Without an engine, jobs run one by one in this process.
+    All jobs have the same profile. ``name`` names the command's own runs in MLflow. ``folder`` is
+    the path or URL of the checkpoint folder, by default beside the store. With ``fresh``, finished
+    and interrupted runs start again. Without an engine, jobs run one by one in this process.
 
     Returns:
-        The number of failed jobs, and the id of the command's run for each ``modified``. If all
-        jobs were finished, the id is the newest command's, or "" if that command logged its ladder.
+        The number of failed jobs, and the id of the command's run for each ``modified``. If no job
+        was due, the id is that of the newest command's run, or "" if that run has its ladder.
 
     Raises:
         Interrupted: ``should_stop`` returned True; checkpoints are written.
@@ -198,7 +198,7 @@ def run_jobs(
     if "://" not in folder:
         folder = os.path.abspath(folder)  # noqa: PTH100 - workers run in other folders
     _check_data(jobs, dataset, listener)
-    # a full disk or a bucket without rights is reported now and not after the first epoch
+    # a full disk or a bucket without write access is reported now and not after the first epoch
     checkpoints.remove(checkpoints.prepare(folder))
     patient = store.waiting(lambda text: listener(events.Notice(jobs[0], text)), should_stop)
     with _parents(patient, name, jobs, dataset, fresh) as parents:
@@ -212,7 +212,7 @@ def run_jobs(
             if isinstance(event, events.Ended):
                 ended.append(event)
                 left[event.job.trajectory()] -= 1
-                if not left[event.job.trajectory()]:  # this was the checkpoints' last job
+                if not left[event.job.trajectory()]:  # the trajectory's last job has ended
                     replace(invocation, store=patient).remove_checkpoints(event.job)
 
         run_all = engine if engine and any(parents.values()) else _one_by_one
@@ -220,7 +220,7 @@ def run_jobs(
         if len(ended) < len(jobs) and should_stop():
             raise Interrupted
         failed = sum(isinstance(event, events.Failed) for event in ended)
-        # finished runs count too, because their command may have been killed before this step
+        # skipped jobs count too, because an earlier command may have been killed before this step
         if failed < len(ended) and not jobs[0].modified:
             patient.patiently(tracking.register, store, dataset, jobs[0].profile)
     return failed, {
@@ -253,7 +253,7 @@ def _one_by_one(
 def _parents(
     store: Store, name: str, jobs: list[Job], dataset: Dataset, fresh: bool
 ) -> Iterator[dict[str, str]]:
-    """Starts a run for each ``modified`` with unfinished jobs; yields ids, empty for the others."""
+    """Starts a run per ``modified`` with due jobs. Yields {modified: run id, or "" if none}."""
     sets: dict[str, list[Job]] = {}
     for job in jobs:
         sets.setdefault(job.modified, []).append(job)
@@ -276,13 +276,13 @@ def _check_data(jobs: list[Job], dataset: Dataset, listener: events.Listener) ->
     if differing:
         text = (
             f"{', '.join(differing)}: the validation images have other classes than the training "
-            "images. The order of images follows their file names, so number them in mixed order"
+            "images. Images are ordered by file name, so number the files with the classes mixed"
         )
         listener(events.Notice(jobs[0], text))
 
 
 def _unreported(store: Store, job: Job, dataset: Dataset) -> str:
-    """Returns the id of the newest command's run, or an empty string if that run has its ladder."""
+    """Returns the id of the newest command's run, or "" if the run already has its ladder."""
     same = {"profile": job.profile, "modified": job.modified, "dataset": dataset.name}
     newest = store.search(role="ladder", **same)[:1]
     return "".join(run.info.run_id for run in newest if "ladder" not in run.data.tags)

@@ -18,7 +18,7 @@ from resnet.training import Lane, Program, accelerator
 
 
 def chosen(asked: int | None) -> int | None:
-    """Returns the number of lanes of a program. None means one lane per training (on a GPU).
+    """Returns a program's number of lanes. None, the default on a GPU, means one lane per training.
 
     Raises:
         UserError: the backend has no lanes.

@@ -22,8 +22,8 @@ def estimate(
 
     Returns:
         ``parameters``, ``multiply_adds``, ``images_per_second`` of all lanes together, and
-        ``time``: one lane's share of the seconds for all epochs with validation, without early
-        stopping.
+        ``time``: the seconds for all epochs of one job per lane, with validation and without early
+        stopping, divided by ``lanes``.
     """
     experiment = job.experiment
     networks = [build(experiment, shape, n_classes, seed) for seed in range(lanes)]
@@ -52,7 +52,7 @@ def estimate(
 
 
 def _rate(steps: Steps, step: Callable, calls: Iterable[list[Batch]], seconds: float) -> float:
-    """Returns images per second in calls of one size, without the first two, which compile."""
+    """Returns images/s in calls of one size, without the first two calls, which compile."""
     first, *others = islice(calls, 4)
     same = [first, *(call for call in others if len(call[0][0]) == len(first[0][0]))]
     done, began = 0, time.monotonic()

@@ -44,7 +44,7 @@ def file_of(uri: str) -> Path | None:
 
 
 def full(uri: str | None) -> str:
-    """Returns a tracking store's address in one spelling. The default is the project's store."""
+    """Returns a tracking store's address in a uniform spelling; None means the default store."""
     uri = (uri or "").strip() or DEFAULT_URI
     path = file_of(uri)
     return address(path) if path else uri

@@ -26,7 +26,7 @@ def command(*words: str, uri: str | None = None, python: str | Path = sys.execut
     """Returns a line for ``sh`` that works in the current folder without an activated environment.
 
     ``words`` begin with ``ladder`` or are the interpreter's arguments (``-m``, a module, ...). The
-    line names the tracking store ``uri`` unless it is the default store, and hides its password.
+    line names the tracking store ``uri``, unless this is the default store, and hides passwords.
     """
     own = Path(sys.argv[0])
     if words[:1] != ("ladder",):

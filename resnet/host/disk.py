@@ -19,7 +19,7 @@ def write(path: Path, content: bytes | memoryview) -> None:
             os.fsync(file.fileno())
         aside.replace(path)
     except OSError:
-        aside.unlink(missing_ok=True)  # a full disk needs the space
+        aside.unlink(missing_ok=True)  # if the disk is full, this frees space
         raise
     parent = os.open(path.parent, os.O_RDONLY)
     try:

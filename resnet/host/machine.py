@@ -34,7 +34,7 @@ def processor() -> str:
 
 
 def version() -> dict[str, str]:
-    """Returns ``git_commit`` and ``git_dirty``; "unknown" outside a checkout of this project."""
+    """Returns ``git_commit`` and ``git_dirty``, both "unknown" outside the project's checkout."""
     unknown = {"git_commit": "unknown", "git_dirty": "unknown"}
     try:
         top, commit = _git("rev-parse", "--show-toplevel", "HEAD")

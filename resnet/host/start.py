@@ -46,7 +46,7 @@ def choose_backend() -> None:
     if named not in BACKENDS:
         raise UserError(
             f"Keras's backend is {named!r}, but runs train on {' or '.join(BACKENDS)}. Set "
-            "KERAS_BACKEND to one of these names; it overrides keras.json"
+            "KERAS_BACKEND, which overrides keras.json, to one of these names"
         )
     os.environ["KERAS_NNX_ENABLED"] = "false"
     if named != BACKENDS[0]:  # printed commands need not name the default backend

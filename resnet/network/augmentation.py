@@ -46,7 +46,7 @@ def draw(
 
 
 def projective(parameters: dict[str, np.ndarray], image_shape: tuple[int, int]) -> np.ndarray:
-    """Converts parameters from :func:`draw` for ``keras.ops.image.affine_transform``.
+    """Converts parameters from :func:`draw` to transforms for ``keras.ops.image.affine_transform``.
 
     Returns:
         float32 (n, 8): ``a0, a1, a2, b0, b1, b2, 0, 0``. The output pixel at column x and row y
@@ -104,7 +104,7 @@ def apply(images: Any, transforms: Any, fill_mode: str = "nearest") -> Any:
         images: float tensor (n, height, width, channels) with any range of values.
         transforms: float32 (n, 8) from :func:`projective`, (n, 6) from :func:`boxes`, or both
             side by side, (n, 14).
-        fill_mode: how to fill pixels outside: ``nearest``, ``reflect`` or ``constant`` (zero).
+        fill_mode: values outside the image: ``nearest``, ``reflect`` or ``constant`` (zero).
     """
     options = {"interpolation": "bilinear", "fill_mode": fill_mode}
     if transforms.shape[1] != 6:

@@ -25,7 +25,7 @@ def build(
     seed: int,
     images: np.ndarray | None = None,
 ) -> keras.Model:
-    """Builds an experiment's network for images (height, width, channels). It is not compiled.
+    """Builds an experiment's uncompiled network for images (height, width, channels).
 
     Layers of :mod:`resnet.network.layers` replace Keras's layers wherever both give equal results.
     Equal seeds give equal weights on every backend. The training ``images``, uint8
@@ -189,7 +189,7 @@ def _is_drawn(initializer: Any) -> bool:
 
 
 def draw(initializer: Any, shape: tuple[int, ...], generator: np.random.Generator) -> np.ndarray:
-    """Draws values from NumPy's generator with a common Keras initialiser's distribution."""
+    """Draws values with NumPy's generator from the distribution of a common Keras initialiser."""
     i = initializer
     if isinstance(i, _I.VarianceScaling):
         *window, inputs, outputs = shape if len(shape) > 1 else (*shape, *shape)

@@ -70,9 +70,9 @@ class Conv2D(keras.layers.Conv2D):
     Adam then turns the gradient's rounding errors into steps of full size. This layer sets the
     gradient to zero (398 images/s instead of 336, see docs/log.md).
 
-    A 1x1 convolution without strides is a matrix product, whose gradients are faster on a CPU (436
-    images/s instead of 403). With strides, slicing inputs would cost more than the product saves.
-    In :func:`products`, every convolution is a product of the kernel and the windows' pixels.
+    A 1x1 convolution without strides runs as a matrix product, whose gradients are faster on a CPU
+    (436 images/s instead of 403). With strides, slicing inputs would cost more than the product
+    saves. In :func:`products`, every convolution is a product of the kernel and windows' pixels.
 
     Input: float (batch, height, width, channels).
     """
@@ -134,7 +134,7 @@ def _normalize(inputs: Any, gamma: Any, beta: Any, epsilon: Any) -> Any:
 
 
 class BatchNormalization(keras.layers.BatchNormalization):
-    """``keras.layers.BatchNormalization`` of channels. Training it takes fewer passes over memory.
+    """``keras.layers.BatchNormalization`` of channels, with fewer passes over memory in training.
 
     Outputs, gradients and moving statistics equal the stock layer's within float32 rounding. The
     moving average gets the biased variance, as in Keras. TensorFlow uses a fused kernel. Within

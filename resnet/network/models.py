@@ -113,7 +113,7 @@ def vgg(
     Args:
         input_shape: height, width and channels of an image with values in [0, 1].
         classes: number of classes.
-        filters: filters of each group's 3x3 convolutions. Each group ends with max pooling.
+        filters: filters per 3x3 convolution, listed by group. Each group ends with max pooling.
         convolutions: convolutions per group. Batch normalisation and ReLU follow each of them.
         dense: units of each hidden fully connected layer.
         dropout: share of the last layer's inputs that dropout sets to zero; 0 means no dropout.

@@ -11,7 +11,7 @@ from resnet.records.json_format import Record, load_all
 from resnet.study import Job, Key
 
 WINDOW = 7  # number of epochs over which variances are averaged
-DEVIATIONS = 3.0  # half width of the expected band, in standard deviations
+DEVIATIONS = 3.0  # half width of the expected band, in standard deviations of validation accuracy
 PATIENCE = 3  # a run is off course after this many epochs in a row outside the band
 
 
@@ -20,7 +20,7 @@ class Course:
     """Validation accuracies per epoch, from recorded runs with the same settings and dataset.
 
     The index of ``epochs`` is the epoch, from 1. The columns ``lowest`` and ``highest`` are
-    recorded accuracies. ``low`` and ``high`` bound the band in which another seed is expected.
+    recorded accuracies. ``low`` and ``high`` bound the accuracy that is expected of another seed.
     """
 
     epochs: pd.DataFrame
@@ -33,8 +33,8 @@ class Course:
         mean, jumps = curves.mean(axis=1), curves.diff().pow(2) / 2
         variances = pd.concat([curves.var(axis=1), jumps.mean(axis=1)], axis=1)
         around = variances.rolling(WINDOW, center=True, min_periods=1).mean()
-        # A few seeds may agree by chance, so the binomial variance is the minimum. It uses the
-        # number of test images, which is close to the number of validation images.
+        # A few seeds may agree by chance, so the binomial variance is a lower bound. This bound
+        # uses the number of test images, which is close to the number of validation images.
         binomial = mean * (1 - mean) / first.predictions.images
         variance = pd.concat([around, binomial], axis=1).max(axis=1)
         half = DEVIATIONS * np.sqrt(variance * (1 + 1 / curves.count(axis=1)))
@@ -64,7 +64,7 @@ class Course:
 
 
 def courses(folder: Path, jobs: Iterable[Job], fingerprint: str) -> dict[str, Course]:
-    """Returns courses by experiment hash. Experiments without records on the dataset have none."""
+    """Returns courses by experiment hash, for the experiments that have records on the dataset."""
     digests = {job.experiment.hash(): Key.of(job, "", fingerprint, "").digest for job in jobs}
     found = {name: load_all(folder, digest).values() for name, digest in digests.items()}
     return {name: Course.of(records) for name, records in found.items() if records}

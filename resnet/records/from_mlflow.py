@@ -92,7 +92,7 @@ def _inputs(run: Run) -> list[DataInput]:
     for logged in data_of(run):
         source = json.loads(logged.dataset.source)
         if path := source.get("tags", {}).get("source"):
-            # other machines have other folders, and the digest identifies the data
+            # a local path means nothing to other machines, and the digest identifies the data
             source["tags"]["source"] = PurePath(path).name
         fields = logged.dataset.to_dictionary() | {"source": json.dumps(source)}
         context = next(tag.value for tag in logged.tags if tag.key == CONTEXT)

@@ -1,7 +1,7 @@
 """Reads and writes the JSON files in ``results/``, which are records of finished runs.
 
 A record holds a run's settings, origin and exact curves, and the label and prediction of each test
-image. It has at most 60 KB. Git shows any change of the files, so :func:`load` only checks that the
+image. It has at most 60 KB. Git shows any change to the files, so :func:`load` only checks that the
 parts of a record agree.
 """
 
@@ -37,7 +37,7 @@ def unpack(text: str, dtype: str, count: int) -> np.ndarray:
     except (zlib.error, ValueError) as error:
         raise ValueError(f"an array cannot be unpacked: {error}") from None
     if len(content) != count * np.dtype(dtype).itemsize:
-        raise ValueError(f"an array does not hold {count} numbers of {dtype}")
+        raise ValueError(f"an array does not hold {count} numbers of type {dtype}")
     return np.frombuffer(content, dtype)
 
 
@@ -77,7 +77,7 @@ class Predictions(Strict):
 class Record(Strict):
     """A finished run.
 
-    ``curves`` maps each name of ``CURVES`` to one value per epoch. ``time`` has the end of each
+    ``curves`` maps each name in ``CURVES`` to one value per epoch. ``time`` has one end time per
     epoch. ``final`` has the final metrics. ``experiment`` has the lines of the resolved YAML file.
     """
 
@@ -145,7 +145,7 @@ class Record(Strict):
             "a curve does not have one value per epoch": lengths == {len(self.time)},
             "two classes have the same name": len(set(self.classes)) == len(self.classes),
             "a label or prediction is not one of the classes": highest < len(self.classes),
-            f"test_accuracy is {stated}, but the predictions have {accuracy}": accuracy == stated,
+            f"test_accuracy is {stated}, but the predictions give {accuracy}": accuracy == stated,
         }
         if wrong := [line for line, holds in checks.items() if not holds]:
             raise ValueError(wrong[0])
@@ -164,7 +164,7 @@ def load(path: Path) -> Record:
 
 
 def files(folder: Path, digest: str = "") -> list[Path]:
-    """Lists a folder's record files by name. ``digest`` selects those with this ``Key.digest``."""
+    """Lists a folder's record files, sorted by name. ``digest`` selects files by ``Key.digest``."""
     return sorted(folder.glob(f"[!.]*{digest and f'-{digest}'}.json"))  # macOS adds files ._x.json
 
 

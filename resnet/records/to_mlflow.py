@@ -12,7 +12,7 @@ from resnet.store import Store, connect
 from resnet.study import Study, signatures
 
 SHA256 = "record_sha256"
-"""Tag of an imported run that holds the SHA-256 of the run's record."""
+"""Tag that holds the SHA-256 of an imported run's record."""
 
 
 def connect_recorded(uri: str | None, study: Study) -> Store:

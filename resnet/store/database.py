@@ -74,10 +74,10 @@ def check(uri: str, study: Study, *, create: bool) -> None:
     # MLflow would migrate the file when it opens the file, even if it only reads
     upgrade = command("-m", "mlflow", "db", "upgrade", uri)
     raise UserError(
-        f"{path}: is not a complete database of MLflow {mlflow.__version__} (version: {found}). If "
-        "the file holds none of your runs, delete it or name another file with --tracking-uri. If "
-        "a newer MLflow made the file, install that version. If an older MLflow made the file, "
-        f"copy the file, then run:  {upgrade}"
+        f"{path}: is not a complete database of MLflow {mlflow.__version__} (schema version: "
+        f"{found}). If the file holds none of your runs, delete it or name another file with "
+        "--tracking-uri. If a newer MLflow made the file, install that version. If an older MLflow "
+        f"made the file, copy the file, then run:  {upgrade}"
     )
 
 
@@ -89,8 +89,8 @@ def _has_content(path: Path) -> bool:
 def make(path: Path) -> None:
     """Makes MLflow's tables in a missing or empty SQLite file.
 
-    The caller must hold the file's lock. A killed MLflow leaves incomplete tables (MLflow issue
-    23721). So the tables are made in a temporary file, which then replaces the given file.
+    The caller must hold the file's lock. MLflow leaves incomplete tables if it is killed (MLflow
+    issue 23721). So the tables are made in a temporary file, which then replaces the given file.
     """
     if _has_content(path):
         return

@@ -79,7 +79,7 @@ class Store:
 
     @property
     def checkpoints(self) -> Path:
-        """Folder for locks and (by default) checkpoints. It is beside an SQLite file or in ROOT."""
+        """Folder for locks and (by default) checkpoints, beside an SQLite store or else in ROOT."""
         file = file_of(self.uri)
         return (file.parent if file else ROOT) / "checkpoints"
 
@@ -102,7 +102,7 @@ class Store:
 
     def search(self, *, status: str = "", **tags: str) -> list[Run]:
         """Returns the runs with these tags and, if given, this status. The newest comes first."""
-        # MLflow's filters allow no quotes in values, so the last line compares those values
+        # MLflow's filters allow no quotes in values, so the last line compares values with quotes
         tests = [f"tags.{key} = '{value}'" for key, value in tags.items() if "'" not in value]
         tests += [f"attributes.status = '{status}'"] if status else []
         found = self.client.search_runs(
@@ -183,8 +183,8 @@ def connect(
     """Opens a study's tracking store, and makes it MLflow's current store.
 
     Args:
-        uri: tracking URI, by default that of ``mlflow.db`` in the project's folder. Artifacts are
-            stored beside an SQLite file. For other databases, the project's folder is used.
+        uri: tracking URI, by default that of ``mlflow.db`` in the project's folder. For SQLite,
+            artifacts are stored beside the file; for other databases, in the project's folder.
         study: the study, by default the one in ``experiments/``.
         create: whether to make a missing file or experiment. If False, nothing is written.
         experiment: name of the MLflow experiment, by default the name of the study.

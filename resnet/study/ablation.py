@@ -29,8 +29,8 @@ def factors(before: Experiment, after: Experiment) -> dict[str, Any]:
 def subset(before: Experiment, after: Experiment, chosen: Iterable[str]) -> Experiment:
     """Returns ``before`` with the values that ``after`` gives to the chosen factors.
 
-    With no factor the result is ``before``, and with all factors ``after``, to reuse their runs.
-    Any other experiment has a name like ``04_lr_schedule~epochs+early_stopping``.
+    With no factor, the result is ``before``, and with all factors ``after``, so that the runs of
+    both are reused. Any other result has a name like ``04_lr_schedule~epochs+early_stopping``.
     """
     values = factors(before, after)
     chosen = [key for key in values if key in set(chosen)]
@@ -99,7 +99,7 @@ def derived(text: str, names: list[str], load: Callable[[str], Experiment]) -> l
         if text == "all":
             chosen = chosen[1:]
         if first_rung := [name for name in chosen if name not in before]:
-            raise UserError(f"rungs {text}: no step leads to {first_rung[0]}; choose later rungs")
+            raise UserError(f"rungs {text}: no rung precedes {first_rung[0]}; choose later rungs")
         groups = [[*subsets(load(before[name]), load(name)).values()] for name in chosen]
     found: dict[str, Experiment] = {}
     for experiment in sorted(chain(*groups), key=lambda e: "~" in e.name):

@@ -22,7 +22,7 @@ _CORE_SCHEMA = {
 
 
 class _Loader(yaml.SafeLoader):
-    """Reads YAML 1.2; YAML 1.1 reads 010 as 8, 1:30 as 90, no as false, and 1e-4 as text."""
+    """Reads YAML 1.2; YAML 1.1 reads 010 as 8, 1:30 as 90, ``no`` as false, and 1e-4 as text."""
 
     yaml_implicit_resolvers: dict = {}  # noqa: RUF012 - as PyYAML declares it
     depth = 0
@@ -120,7 +120,7 @@ def parse(text: str, source: str) -> Any:
     try:
         return yaml.load(text, Loader=_Loader)  # noqa: S506 - _Loader is a SafeLoader
     except (yaml.YAMLError, ValueError, OverflowError) as error:
-        # for an invalid character such as "\\UFFFFFFFF", Python raises an error that has no line
+        # for an invalid character such as "\\UFFFFFFFF", Python's error has no line number
         mark = getattr(error, "problem_mark", None)
         where = f"line {mark.line + 1}: " if mark else ""
         problem = one_line(getattr(error, "problem", None) or error)

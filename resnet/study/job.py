@@ -65,7 +65,7 @@ class Key:
     @property
     def same(self) -> dict[str, str]:
         """The tags by which an existing run of the same job is found."""
-        # Names do not change the results of a run, so those of rung and profile are left out.
+        # Names do not change the results of a run, so the names of rung and profile are left out.
         names = ("config_hash", "dataset_fingerprint", "seed", "backend", "modified")
         return {name: getattr(self, name) for name in names}
 
@@ -97,7 +97,7 @@ class Key:
 
 
 def group(dataset: str, profile: str, modified: str) -> str:
-    """Returns a name like ``digits · quick`` for comparable runs, without the profile ``full``."""
+    """Returns a name for comparable runs, like ``digits · quick``; omits the profile ``full``."""
     return " · ".join(filter(None, (dataset, profile if profile != "full" else "", modified)))
 
 

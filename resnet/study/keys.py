@@ -89,7 +89,7 @@ def _branches(node: JsonSchema, root: JsonSchema) -> Iterator[JsonSchema]:
 
 
 def words(node: JsonSchema, root: JsonSchema | None = None) -> str:
-    """Describes what a schema allows, such as ``a whole number``. ``root`` resolves references."""
+    """Describes what a schema allows, e.g. ``a whole number``; references point into ``root``."""
     if "$ref" in node or "anyOf" in node:
         allowed = dict.fromkeys(words(branch, root) for branch in _branches(node, root or node))
         return " or ".join(allowed).replace("a whole number or a number", "a number")
@@ -137,7 +137,7 @@ def explain(
     If only a block of the source was validated, ``above`` is the block's key.
     """
     root = model.model_json_schema()
-    # a misspelled key is reported as unknown and as missing; the first report helps more
+    # a misspelled key causes two errors, unknown key and missing key; the former helps more
     first = min(error.errors(), key=lambda error: error["type"] != "extra_forbidden")
     kind, value = first["type"], short_repr(first["input"])
     path, node = _place(first["loc"], root)

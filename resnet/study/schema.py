@@ -36,7 +36,7 @@ Text = Annotated[str, AfterValidator(_joined)]  # printable text on one line
 
 
 class Strict(BaseModel):
-    """Rejects unknown keys, and values of the wrong type, such as ``"25"`` or ``true`` for 25."""
+    """Rejects unknown keys, and values of the wrong type: ``"25"`` or ``true`` is not a number."""
 
     model_config = ConfigDict(
         extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True
@@ -63,7 +63,7 @@ class Model(_WithSettings):
 
     architecture: Name
     """Name of a network function in the study's ``networks.py`` or in the project."""
-    code_sha256: str = ""  # hash of the study's networks.py, if that defines the architecture
+    code_sha256: str = ""  # hash of the study's networks.py, if this file defines the architecture
 
 
 _AFFINE = "rotation_range", "width_shift_range", "height_shift_range", "zoom_range"
@@ -71,7 +71,7 @@ _HASHED = *_AFFINE, "horizontal_flip"
 
 
 class Augmentation(Strict):
-    """Random changes of images; most keys are named as in Keras's ``ImageDataGenerator``."""
+    """Random changes to images; most keys are named as in Keras's ``ImageDataGenerator``."""
 
     rotation_range: Annotated[float, Field(ge=0, le=180, allow_inf_nan=False)] = 0.0
     """Largest rotation in degrees; angles are uniform in [-rotation_range, rotation_range]."""
@@ -88,11 +88,11 @@ class Augmentation(Strict):
     fill_mode: Literal["nearest", "constant", "reflect"] = "nearest"
     """How a transform fills pixels outside the image; constant fills them with zeros."""
     crop_padding: Annotated[int, Field(ge=0, le=1024)] = 0
-    """Pads each side with this many zeros, then cuts out a random part of the original size."""
+    """Pads each side with this many zeros, then cuts out a random part as large as the original."""
     cutout: Annotated[int, Field(ge=0, le=1024)] = 0
     """Side length, in pixels, of a randomly placed square of zeros that may cross the border."""
     expand_shifts: Annotated[int, Field(ge=0, le=1024)] = 0
-    """Adds four copies of each image to an epoch, moved by this many pixels in four directions."""
+    """Epochs also show four copies of each image, moved by this many pixels in four directions."""
 
     @property
     def affine(self) -> bool:  # whether images are rotated, shifted, zoomed or mirrored
@@ -143,7 +143,7 @@ class EarlyStopping(Strict):
     patience: Count
     """Epochs without improvement after which training stops."""
     min_delta: Delta
-    """A smaller change does not count as an improvement."""
+    """A change below this value does not count as an improvement."""
     restore_best_weights: Literal["always", "when_stopped", "never"]
     """When to restore the best epoch's weights; Keras 3 uses always, and Keras 2 when_stopped."""
     ties: Literal["first", "last"] = "first"
@@ -160,13 +160,13 @@ class ReduceLROnPlateau(Strict):
     patience: Count
     """Epochs without improvement after which the rate drops."""
     min_delta: Delta
-    """A smaller change does not count as an improvement."""
+    """A change below this value does not count as an improvement."""
     min_lr: Delta
     """Lowest learning rate."""
 
 
 class Training(Strict):
-    """How the network is trained on the categorical cross-entropy."""
+    """How the network is trained to minimize the categorical cross-entropy."""
 
     epochs: Count
     """Largest number of epochs."""
@@ -316,7 +316,7 @@ _BLOCKS: dict[str, type[Strict]] = {
 
 
 def differences(before: dict[str, Any], after: dict[str, Any]) -> tuple[str, ...]:
-    """Describes how the settings of two experiments differ, in a line per setting or new block."""
+    """Returns a line for each setting that differs, and for each block that is added or removed."""
     lines: list[str] = []
     blocks: dict[str, list[str]] = {}
     for key in dict.fromkeys([*after, *before]):

@@ -33,7 +33,7 @@ _NO_SETTINGS = re.compile(
 _NO_CLASSES = {
     *("Optimizer", "LearningRateSchedule"),  # base classes
     *("LegacyOptimizerWarning", "LossScaleOptimizer", "MultiOptimizer", "OptimizerMap"),
-    "ScheduleFreeAdamW",  # does not evaluate the weights that it trains
+    "ScheduleFreeAdamW",  # its averaged weights should be tested, but Keras keeps others
 }
 
 
@@ -103,7 +103,7 @@ def _value(node: ast.expr, known: dict[str, Any]) -> Any:
 
 
 def _schema(node: ast.FunctionDef, known: dict[str, Any], file: str, about: str) -> type[Strict]:
-    """Makes the schema of a function's settings; ``about`` describes the function."""
+    """Makes the schema of a function's settings, with descriptions from the docstring ``about``."""
     plain = [*node.args.posonlyargs, *node.args.args]
     defaults = [None] * (len(plain) - len(node.args.defaults)) + node.args.defaults
     fields: dict[str, Any] = {}

@@ -25,9 +25,9 @@ class _About(Strict):
     name: Annotated[str, Field(pattern=r"^[a-zA-Z0-9][\w.-]{0,60}$")]  # the study's name in MLflow
     about: Text  # the study's question in a sentence
     dataset: Name  # name of the images to which the published accuracies apply
-    data: Name | None = None  # path or name of the images, by default the dataset
+    data: Name | None = None  # path or name of the images; null means the name in ``dataset``
     test_fraction: Annotated[float, Field(gt=0, lt=1)] | None = None
-    """Share of the test images, if the folder of images is not divided into train and test."""
+    """Share of the images that become test images, if there are no folders train and test."""
     results: Name = "results"  # folder of records
 
 
@@ -104,7 +104,7 @@ class Study(_About):
     ) -> Experiment:
         """Resolves an experiment, and then applies a profile and the ``--set`` overrides.
 
-        A profile does not change a block that is null in the experiment, such as early_stopping.
+        If a block such as early_stopping is null in the experiment, a profile keeps it null.
         """
         experiment = load(self.files[name])
         if profile != "full":
@@ -178,5 +178,5 @@ def select(text: str, names: Iterable[str]) -> list[str]:
             )
     for one, other in pairwise(rungs(names)):
         if numbers[one] == numbers[other]:
-            raise UserError(f"rungs {one}, {other} have the same number; change one of them")
+            raise UserError(f"rungs {one}, {other} have the same number; change one of the two")
     return [name for name in names if name in chosen]

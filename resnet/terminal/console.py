@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 
 
 class _Console(Console):
-    """A console that stops a training, as Ctrl-C does, if its pipe is closed."""
+    """A console that stops the training, as Ctrl-C does, if the output pipe is closed."""
 
     def on_broken_pipe(self) -> None:
         close_output()
         signal.raise_signal(signal.SIGINT)
 
 
-# With emoji=True, rich would replace ":x:" in a path, a title or a command.
+# With emoji=True, rich would turn ":x:" in a path, a title or a command into an emoji.
 console = _Console(emoji=False)
 _errors = _Console(stderr=True, emoji=False)
 
@@ -83,9 +83,9 @@ def stoppable() -> Iterator[Callable[[], bool]]:
 
 
 def run(command: Callable[[], None]) -> None:
-    """Runs a command line. After a user's mistake it prints one line and exits with code 2.
+    """Runs a command line. After a UserError, prints its message and exits with code 2.
 
-    After Ctrl-C or if a pipe is closed, it exits with code 130.
+    After Ctrl-C or a closed pipe, exits with code 130.
     """
     try:
         with command_lines.packages():

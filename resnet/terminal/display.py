@@ -53,7 +53,7 @@ class Display(Progress):
     """A listener that shows one row per job and prints a line for each important event.
 
     ``published`` has test accuracies by experiment; it is empty if images or settings are not the
-    study's. ``courses`` are recorded runs; see :func:`resnet.records.courses`.
+    study's. ``courses`` has recorded curves by experiment hash; see :func:`resnet.records.courses`.
     """
 
     def __init__(
@@ -212,11 +212,11 @@ class Display(Progress):
         return (
             "[yellow]off course:[/yellow] for three epochs the validation accuracy was outside "
             f"{_percent(low)} to {_percent(high)}, the range expected from recorded runs; "
-            "check the data, --set and versions"
+            "check the data, --set and library versions"
         )
 
     def get_renderables(self) -> Iterator[RenderableType]:
-        """Yields the rows that fit the terminal, a bar and the time left."""
+        """Yields as many rows as fit the terminal, then a bar and the time left."""
         if not (tasks := self.tasks):  # rich calls this before tasks exist
             return
         now = self.get_time()
@@ -239,7 +239,7 @@ class Display(Progress):
         yield Text(", ".join(notes))
 
     def _visible(self, tasks: list[Task]) -> list[Task]:
-        """Returns the tasks that fit the terminal, starting two above the first running one."""
+        """Returns the tasks that fit the terminal, from two rows above the first running task."""
         running = [task.id for task in tasks if task.fields["state"] == "running"]
         room = max(self.console.height - 5 - len(running), 1)
         first = max(min(running[0] - 2 if running else 0, len(tasks) - room), 0)

@@ -21,7 +21,7 @@ def init(
     """Writes a small study of two rungs, which you can run and change.
 
     Comments explain every key. The study trains on scikit-learn's digits in about a minute.
-    The other commands use it with --experiments FOLDER.
+    To use this study, give the other commands --experiments FOLDER.
     """
     place = f"init {messages.one_line(folder)}"
     try:

@@ -61,7 +61,7 @@ class Options:
         str,
         typer.Argument(
             help="Rungs by number (all, 4, 1-3 or 2,5), or rungs and baselines by name (vgg). With "
-            "ablate: rungs by number, or the word assumed for the alternatives to assumed values.",
+            "ablate: rungs by number, or the word 'assumed' for alternatives to assumed values.",
             metavar="RUNGS",
         ),
     ]
@@ -69,8 +69,8 @@ class Options:
         str | None,
         value(
             "DATA",
-            "cifar10 or mnist (downloaded on first use), digits (bundled), or a path to an image "
-            "folder (train/<class>/*, test/<class>/*), its tar or zip, or the official CIFAR-10.",
+            "cifar10 or mnist (downloaded on first use), digits (bundled), or a path: the official "
+            "CIFAR-10 archive, or a folder, tar or zip with train/<class>/* and test/<class>/*.",
             "the dataset of the profile or of the study",
         ),
     ] = None
@@ -127,13 +127,13 @@ class Options:
     ] = None
     experiments: Experiments = None
     tracking_uri: TrackingUri = None
-    ablate: Annotated[bool, flag("--ablate", "Train every subset of the rungs' changes.")] = False
+    ablate: Annotated[bool, flag("--ablate", "Train with each subset of a rung's changes.")] = False
     dry_run: Annotated[bool, flag("--dry-run", "Show the plan; train nothing.")] = False
-    timing: Annotated[bool, flag("--timing", "Show the plan with times measured here.")] = False
+    timing: Annotated[bool, flag("--timing", "Show the plan with times measured now.")] = False
 
     def __post_init__(self) -> None:
         if self.ray and addresses.file_of(addresses.full(self.tracking_uri)):
-            raise UserError("--ray: needs a store on a server; give it with --tracking-uri")
+            raise UserError("--ray: needs a store on a server; name the server with --tracking-uri")
         if (self.lanes or 1) > 1 and not self.one_process:
             raise UserError("--lanes: cannot be combined with --jobs or --ray; give only one")
         if (gpus := self.gpus_per_run or 0) > 1 and gpus % 1:
@@ -173,7 +173,7 @@ class Options:
             os.environ["TF_NUM_INTRAOP_THREADS"] = str(self.threads)
 
     def due(self) -> list[Job]:
-        """Returns the jobs in order. A sweep has the jobs of one command for each value.
+        """Returns the jobs in order. A sweep repeats all jobs for each combination of its values.
 
         Raises:
             UserError: a rung does not exist, or a file is malformed.
@@ -203,7 +203,7 @@ class Options:
         else:
             experiments = [load(name) for name in select(self.rungs, self.study.files)]
         for experiment in experiments:
-            ablation.alternatives(experiment)  # malformed alternatives raise before training
+            ablation.alternatives(experiment)  # malformed alternatives fail before training
         return experiments
 
 

@@ -62,7 +62,7 @@ def show(due: list[Job], images: Dataset | Source, lanes: dict[str, int], option
         counted += f" that share {count(trainings, 'training')}"
     left = [job for job in due if (job.row, str(job.seed)) not in done]
     if len(left) < len(due):
-        counted += f", {len(due) - len(left)} of them finished"
+        counted += f", finished runs: {len(due) - len(left)}"
     console.print(f"{counted}; nothing was trained", highlight=False)
     say(escape(_time_left(left, known, options.timing)))
 
@@ -106,7 +106,7 @@ def _time_left(left: list[Job], known: Known, timing: bool) -> str:
         return "all of these runs are finished"
     if not all("time" in known.get(job.row, {}) for job in left):
         return f"to measure the time on this machine:  {command_lines.again()} --timing"
-    longest: dict[tuple, float] = {}  # runs with one trajectory and schedule share their epochs
+    longest: dict[tuple, float] = {}  # runs with the same trajectory and schedule share epochs
     for job in left:
         schedule = job.experiment.training.reduce_lr_on_plateau
         shared = *job.trajectory(), repr(schedule)
@@ -150,7 +150,7 @@ def _past(
             if mine:
                 figures = mine[0].metrics
                 found[name] = {key: figures[key] for key in ("parameters", "multiply_adds")}
-                # lanes share the device, so each run counts for its share of the time
+                # lanes share the device, so a run's time is divided by their number
                 found[name]["time"] = fmean(
                     run.metrics["train_seconds"] / int(run.tags.get("lanes", 1)) for run in mine
                 )

@@ -1,4 +1,4 @@
-"""Makes tags that describe a run's code, claims, versions and hardware."""
+"""Makes tags that describe a run's code, claims, software versions and hardware."""
 
 import functools
 import json
@@ -13,7 +13,7 @@ from resnet.training import numerics
 
 
 def environment(study: Study) -> dict[str, str]:
-    """Returns tags about the code, claims, versions and hardware of a new run."""
+    """Returns tags about the code, claims, software versions and hardware of a new run."""
     # with this tag, readers can check that no bound of a claim changed after the run
     bounds = json.dumps(study.bounds, separators=(",", ":"))
     kept = {"bounds": bounds} if len(bounds) <= MAX_TAG_VAL_LENGTH else {}

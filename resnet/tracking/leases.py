@@ -2,7 +2,7 @@
 
 To claim a run, a process writes a tag, the lease. After ``SETTLE`` seconds, the process reads the
 tag again. If no other claim has won, the process holds and renews the lease. A lease is over when
-another process has seen no change of the tag for ``SECONDS``, so clocks need not agree.
+another process has seen the tag unchanged for ``SECONDS`` seconds, so clocks need not agree.
 """
 
 import contextlib
@@ -18,7 +18,7 @@ from mlflow.entities import Run
 
 from resnet.store import FAILURES, Store
 
-SECONDS, SETTLE = 60.0, 2.0  # the length of a lease, and the delay before a claim is checked
+SECONDS, SETTLE = 60.0, 2.0  # seconds: length of a lease, and delay before a claim is checked
 TAG, ABANDONED = "lease", "abandoned"
 # This clock also counts while the machine sleeps. A laptop that was closed for an hour must know
 # that its lease of one minute is over.
@@ -38,7 +38,7 @@ def machine() -> str:
 
 
 def read(run: Run) -> dict[str, str]:
-    """Returns ``state``, ``token``, ``until`` and ``place`` of a run's lease, or {} without one."""
+    """Returns a lease's ``state``, ``token``, ``until`` and ``place``; {} if the run has none."""
     words = run.data.tags.get(TAG, "").split(" ", 3)
     whole = len(words) == 4
     return dict(zip(("state", "token", "until", "place"), words, strict=True)) if whole else {}
@@ -52,7 +52,7 @@ class Lease:
     """
 
     def __init__(self, store: Store, lock: Path):
-        # renewals need not wait: while the store is away, no other process can take the run
+        # while the store does not answer, nobody else can take the run, so renewals need not wait
         self.store = store.impatient
         self.place, self.token = f"{machine()}:{lock}", uuid.uuid4().hex
         self.lost, self._renewed = False, time.clock_gettime(_CLOCK)
@@ -71,7 +71,7 @@ class Lease:
         # ``until`` is not used, because the clocks of two machines may differ by minutes
         now = time.clock_gettime(_CLOCK)
         before, since, last = self._seen.get(run.info.run_id, (None, now, now))
-        if before != lease or now - last > SECONDS / 4:  # a new lease, or a pause in watching
+        if before != lease or now - last > SECONDS / 4:  # a changed lease, or a pause in watching
             since = now
         self._seen[run.info.run_id] = (lease, since, now)
         return now - since < SECONDS
@@ -119,7 +119,7 @@ class Lease:
                 thread.join(timeout=5)
 
     def confirm(self) -> None:
-        """Renews the lease if it is overdue. Raises ``Lost`` if another process has the run."""
+        """Renews the lease if renewal is late. Raises ``Lost`` if another process has the run."""
         if self.store.shared and time.clock_gettime(_CLOCK) - self._renewed > SECONDS:
             self._renew()
         self.raise_if_lost()

@@ -19,9 +19,9 @@ from resnet.training import Outcome
 
 
 def log_model(store: Store, run_id: str, job: Job, dataset: Dataset, outcome: Outcome) -> str:
-    """Logs a run's network as a model that takes raw images, and returns the model's id.
+    """Logs a run's network as a model that takes raw images. Returns the model's id.
 
-    A complete model is not logged again. An incomplete model, left by a kill, is replaced.
+    A complete model is not logged again. An incomplete model of a killed process is replaced.
     """
     client = store.client
     for model in _models_of(store, run_id):
@@ -35,7 +35,7 @@ def log_model(store: Store, run_id: str, job: Job, dataset: Dataset, outcome: Ou
         params=client.get_run(run_id).data.params,
         tags={"dataset": dataset.name, "dataset_fingerprint": dataset.fingerprint},
     )
-    # mlflow.keras.log_model needs the fluent API, and cannot continue after a kill
+    # mlflow.keras.log_model needs the fluent API, and cannot continue a killed process's work
     backend = keras.backend.backend()
     with tempfile.TemporaryDirectory() as temporary:
         folder = f"{temporary}/model"
@@ -67,7 +67,7 @@ def _plain(name: str) -> str:
 
 
 def register(store: Store, dataset: Dataset, profile: str) -> None:
-    """Registers one model per rung, taken from the run nearest to the mean accuracy over seeds.
+    """Registers a model per rung, from the run whose accuracy is nearest to the mean over seeds.
 
     The alias ``rung-5`` names the model of rung 5, and ``best`` that of the rung with the highest
     mean. Only validation accuracies count, because test images must not affect the choice.
@@ -111,8 +111,8 @@ def _version(store: Store, name: str, run_id: str) -> str | None:
         store.client.create_registered_model(
             name,
             description="Networks that map raw images (uint8, 0..255) to probabilities. `rung-5` "
-            "is the run of rung 5 nearest to the mean over seeds, `best` that of the best rung, by "
-            "validation accuracy.",
+            "is the network of rung 5 whose validation accuracy is nearest to the mean over seeds. "
+            "`best` is the corresponding network of the rung with the highest mean.",
         )
     except MlflowException as error:
         if error.error_code != ErrorCode.Name(RESOURCE_ALREADY_EXISTS):

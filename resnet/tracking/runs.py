@@ -35,8 +35,8 @@ _DRAWING = threading.Lock()  # each lane is a thread, and Matplotlib is not thre
 def parent_run(store: Store, name: str, job: Job, dataset: Dataset) -> Iterator[str]:
     """Opens a command's parent run, yields the run's id, and ends the run.
 
-    Parent runs of killed processes are ended too. ``job`` may be any of the command's jobs that
-    this run groups, because these jobs have the same profile and overrides.
+    Parent runs of killed processes are ended too. All jobs of a parent run have the same profile
+    and overrides, so ``job`` may be any one of these jobs.
     """
     process = psutil.Process()
     for run in store.search(role="ladder", status="RUNNING"):
@@ -77,7 +77,7 @@ def _ending(store: Store, run_id: str) -> Iterator[None]:
         raise  # the run belongs to another process now
     except BaseException as error:
         stopped = isinstance(error, Interrupted | KeyboardInterrupt)
-        with contextlib.suppress(*FAILURES):  # the first error is raised, not one of the store
+        with contextlib.suppress(*FAILURES):  # a failure of the store must not hide ``error``
             end(store.impatient, run_id, RunStatus.KILLED if stopped else RunStatus.FAILED)
         raise
     end(store, run_id)
@@ -106,7 +106,7 @@ class RunWriter:
             self._logged[metric.key].add(metric.step)
 
     def log_differences(self, differs: dict[str, tuple[str, str]]) -> None:
-        """Tags a run that resumed with different hardware, threads or versions."""
+        """Tags a run that resumed with different hardware, thread count or software versions."""
         tags = self.store.client.get_run(self.run_id).data.tags
         lines = dict.fromkeys(tags.get(RESUMED, "").split("; "))
         lines |= dict.fromkeys(f"{key}: {then} -> {now}" for key, (then, now) in differs.items())
@@ -175,7 +175,7 @@ def child_run(
             params = [Param(*item) for item in artifacts.settings(job.experiment).items()]
             ours.client.log_batch(run_id, params=params)
             ours.client.log_inputs(run_id, inputs_of(dataset))
-        # only MLflow's fluent API starts this monitor, and this project does not use that API
+        # MLflow itself starts this monitor only in its fluent API, which this project does not use
         monitor = SystemMetricsMonitor(run_id, resume_logging=True)
         monitor.start()
         try:

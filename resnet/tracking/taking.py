@@ -41,10 +41,10 @@ def take(
 ) -> Run | None:
     """Returns a job's finished run, or a run that this process has leased and must train.
 
-    Returns None if another process works on the run. The caller must hold this machine's lock for
-    the checkpoints in ``folder``. If ``folder`` does not exist, unfinished runs with logged epochs
-    are abandoned. With ``fresh``, unfinished runs of earlier commands are abandoned, and finished
-    runs of earlier commands are ignored.
+    Returns None if another process has the run or uses its checkpoints. The caller must hold this
+    machine's lock for the checkpoints in ``folder``. If ``folder`` does not exist, unfinished runs
+    with logged epochs are abandoned. With ``fresh``, unfinished runs of earlier commands are
+    abandoned, and finished runs of earlier commands are ignored.
     """
     key = key_of(job, dataset)
     begun = unfinished(store, key.same)
@@ -92,7 +92,7 @@ def _claim(
 ) -> Run | None:
     """Claims the run ``going_on`` or a new run. Returns None if another process gets the run."""
     if going_on:
-        # keeps the bounds stored when the run began, and a description that a user has edited
+        # a resumed run keeps its first bounds, and its description, which a user may have edited
         for key in ("claims_sha256", "bounds", DESCRIPTION):
             tags.pop(key, None)
         tags[leases.TAG] = lease.tag("claimed")
@@ -112,7 +112,7 @@ def _claim(
 
 def create(store: Store, name: str, tags: dict[str, str], lease: Lease) -> str:
     """Creates exactly one run with a lease, and returns the run's id."""
-    # GitRunContext would record the commit of any repository around the script
+    # GitRunContext would record the commit of any repository that contains the script
     tags |= {leases.TAG: lease.tag("claimed")}
     tags = resolve_tags(tags, ignore=[GitRunContext])  # type: ignore[list-item] # classes work
     # the new run must be the newest, even if the clock was set back
@@ -138,7 +138,7 @@ def end(store: Store, run_id: str, status: int = RunStatus.FINISHED) -> None:
 
 
 def unfinished(store: Store, same: dict[str, str]) -> list[Run]:
-    """Returns the runs with these tags that are neither finished nor abandoned."""
+    """Returns the runs that have these tags and are neither finished nor abandoned."""
     return [
         run
         for run in store.search(**same, role="rung")

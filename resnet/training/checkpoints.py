@@ -52,7 +52,7 @@ def write(url: str, content: bytes) -> None:
 
 
 def prepare(folder: str) -> str:
-    """Checks that a folder can be written. Returns the URL of the empty file that it wrote.
+    """Checks that files can be written to a folder. Writes an empty file and returns its URL.
 
     Raises:
         UserError: the file cannot be written.

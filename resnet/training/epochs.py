@@ -22,9 +22,9 @@ def split(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Splits n images into training and validation images and returns their positions, int32.
 
-    ``ImageDataGenerator(validation_split=f)`` holds out the first ``int(f n)`` images for
-    validation. ``fit(validation_split=f)`` holds out the last ``n - int(n (1 - f))``. The subset
-    ``random`` holds out the same share of every class in ``labels`` (n,).
+    Like ``ImageDataGenerator(validation_split=f)``, the subset ``first`` holds out the first
+    ``int(f n)`` images. Like ``fit(validation_split=f)``, ``last`` holds out the last
+    ``n - int(n (1 - f))``. ``random`` holds out the same share of every class in ``labels`` (n,).
     """
     positions = np.arange(n, dtype="int32")
     if validation.subset == "first":

@@ -2,8 +2,8 @@
 
 A run may be killed at any instant and started again on the same machine. Its weights, curves,
 learning rates and test accuracy then equal those of a run that was never killed, bit for bit.
-Random numbers depend only on (seed, epoch, position), or the checkpoint has their generator's
-state. After a resume, the callbacks get the figures of every epoch again.
+A random number depends only on (seed, epoch, position), or comes from a generator whose state is
+in the checkpoint. After a resume, the callbacks get the figures of every earlier epoch again.
 """
 
 import contextlib
@@ -38,9 +38,10 @@ class Outcome:
 
     ``history`` has one dictionary per epoch: epoch (from 1), loss, accuracy, val_loss,
     val_accuracy, learning_rate, images_per_second, epoch_seconds, and time (Unix time of the
-    epoch's end). ``best_epoch`` has the best value of early stopping's monitor, or of val_accuracy
-    without early stopping. The weights of ``tested_epoch`` were tested. ``stopped_epoch`` is 0 if
-    early stopping did not end the training. Another run trained the first ``shared_epochs`` epochs.
+    epoch's end). ``best_epoch`` is the epoch with the best value of early stopping's monitor.
+    Without early stopping, val_accuracy decides. The weights of ``tested_epoch`` were tested.
+    ``stopped_epoch`` is the last epoch if early stopping ended the training, and 0 otherwise.
+    Another run trained the first ``shared_epochs`` epochs.
     """
 
     network: keras.Model
@@ -115,8 +116,8 @@ class _Trainer:
 
     After each epoch, the trainer writes a checkpoint. The checkpoint's name has the epoch's number
     and a digest of all learning rates so far. Runs of one trajectory share their checkpoints as
-    long as their learning rates are equal. So the same code resumes a run and reuses another run's
-    training. This code loads the run's checkpoints and passes their figures to the callbacks.
+    long as their learning rates are equal. So :meth:`resume` loads each checkpoint that fits,
+    whether this run or another run wrote it, and passes its figures to the callbacks.
     """
 
     def __init__(
@@ -172,8 +173,7 @@ class _Trainer:
     ) -> None:
         """Writes a checkpoint. ``record`` has the epoch's figures, or is None within an epoch.
 
-        ``running`` has the metrics' values after the last training step, if validation has changed
-        them in the network.
+        ``running`` has the metrics' values before validation, if validation has overwritten them.
         """
         self.steps.pull()
         if running:

@@ -23,12 +23,12 @@ from resnet.training.numerics import accelerator
 from resnet.training.steps import EVALUATION_BATCH, Batch, Steps, TensorFlowSteps, look_up
 
 STEPS = 50
-"""Steps per call on an accelerator. It finishes a step before Python can start the next step."""
+"""Steps per call on an accelerator, which finishes a step before Python can start the next."""
 PATIENCE = 5.0
 """Longest time in seconds that lanes wait for a missing lane."""
 
 Place = tuple[bool, int, int]
-"""A call's place in an epoch: True if it validates, and its first batch's number and length."""
+"""A call's place in an epoch: True if the call validates, and its first batch's number and size."""
 
 
 @dataclass
@@ -44,7 +44,7 @@ class Program:
     One call serves all lanes that are at the same place of their epochs. The other lanes keep their
     state. If lanes are at different places, calls continue in order from the last call's place. So
     a lane that joins waits until the other lanes reach its place. Lanes wait at most ``PATIENCE``
-    for a missing lane, for example for a lane whose store cannot be reached.
+    seconds for a missing lane, for example for a lane whose store cannot be reached.
 
     Images are uint8 (n, height, width, channels), labels integer (n,). ``scale`` divides pixels.
     """
@@ -123,7 +123,7 @@ class Program:
             return metrics
 
         def compiled(one: Callable[[list, tuple], list]) -> Callable:
-            """Compiles a network's step. ``one`` returns a state or the last arrays of a state."""
+            """Compiles ``one``, a network's step that returns a state or a state's last arrays."""
 
             def step(state: list, data: tuple[Any, Any], active: Any, at: Any, how: Any) -> list:
                 after = one(state, look_up(*data, at, how, self._scale, self._apply))
@@ -158,7 +158,7 @@ class Program:
         self._put, self.predict = put, predict
 
     def enter(self, lane: int, network: keras.Model, values: list[Any], sizes: list[int]) -> None:
-        """Sets a lane's initial state. The first lane's call also compiles the program."""
+        """Sets a lane's initial state. The first lane to enter also builds the program's steps."""
         import jax
         import jax.numpy as jnp
 
@@ -356,7 +356,7 @@ def make_steps(
 def side_by_side(
     networks: Sequence[keras.Model], images: np.ndarray, labels: np.ndarray, experiment: Experiment
 ) -> list[Steps]:
-    """Makes the :class:`Steps` of several networks. On JAX, they are lanes of one program."""
+    """Makes the :class:`Steps` of several networks. On JAX, one program has a lane per network."""
     if keras.backend.backend() == "jax":
         classes, data = networks[0].output.shape[-1], experiment.data
         program = Program(images, labels, classes, data.pixel_scale, len(networks), data.fill_mode)

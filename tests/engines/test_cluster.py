@@ -1,4 +1,4 @@
-"""A Ray cluster, MLflow's server and PostgreSQL on one machine, and the loss of each of them.
+"""Tests a Ray cluster with MLflow's server and PostgreSQL on one machine, also under faults.
 
 Run these tests with  make test-cluster
 """
@@ -19,7 +19,7 @@ pytestmark = [
     pytest.mark.cluster,
     pytest.mark.skipif(not binary("initdb"), reason="PostgreSQL's server programs are missing"),
 ]
-# each run has 40 s of short epochs, with drops of the learning rate
+# each run trains short epochs for 40 s, and its learning rate drops
 ARGUMENTS = [
     "--ladder=2,5",
     "--set=model.identity_blocks=[1,1,1]",
@@ -120,7 +120,7 @@ def test_faults_change_no_result(server, project, cluster, undisturbed, image_fo
 
 
 def test_two_drivers_in_two_folders_train_no_run_twice(server, image_folder, tmp_path):
-    """The drivers see neither the locks nor the checkpoints of each other."""
+    """Neither driver sees the locks or checkpoints of the other driver."""
     arguments = [*ARGUMENTS, "--set=training.epochs=6", SEEDS, f"--data={image_folder}"]
     drivers = [
         start(tmp_path, server.uri, *arguments, script=copy(tmp_path / name))

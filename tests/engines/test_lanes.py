@@ -56,7 +56,7 @@ def train_together(jobs, dataset, folder, count, stops=types.MappingProxyType({}
 
 
 def of_layer(make, x, weight, products):
-    """Returns outputs, gradients and statistics of a training call of a layer."""
+    """Returns outputs, gradients and statistics of one training call of a layer."""
     layer = make()
     layer.build(x.shape)
     generator = np.random.default_rng(1)
@@ -87,7 +87,7 @@ def of_layer(make, x, weight, products):
         ((4, 8, 8, 16), 8, 1, 1),
         ((32, 8, 8, 16), 8, 1, 2),
         ((4, 7, 5, 4), 6, 3, 2),
-        ((32, 16, 16, 4), 6, 3, 1),  # the gradient is summed in parts
+        ((32, 16, 16, 4), 6, 3, 1),  # the kernel's gradient is summed in parts
         ((32, 16, 16, 8), None, None, None),  # batch normalisation
         ((2, 1, 1, 3), None, None, None),
         ((5, 7, 3, 1), None, None, None),
@@ -96,7 +96,7 @@ def of_layer(make, x, weight, products):
 def test_layers_made_of_products_equal_keras_layers(shape, filters, window, strides):
     generator = np.random.default_rng(0)
     x = generator.normal(0.5, 2, shape).astype("float32")
-    # rounding errors of sums over the batch grow with the size of the summands
+    # the rounding error of a sum over the batch grows with the number of its summands
     name, options, bounds = "BatchNormalization", {"momentum": 0.9}, (2e-4, 2e-5 * np.sqrt(x.size))
     if filters:
         name, bounds = "Conv2D", (1e-5, None)
@@ -136,7 +136,7 @@ def test_pooling_as_a_maximum_equals_keras_pooling_of_distinct_values(shape):
 
 
 def lowered(name, count):
-    """Returns the training step of a rung's full network as text for XLA."""
+    """Returns the training step of a rung's full network in ``count`` lanes as StableHLO text."""
     e = Study.open().experiment(name)
     shared = program.Program(np.zeros((64, 32, 32, 3), "uint8"), np.arange(64) % 10, 10, 255, count)
     shared.lane()(building.build(e, (32, 32, 3), 10, 0), e)
@@ -242,7 +242,7 @@ def test_results_of_a_lane_do_not_depend_on_other_lanes(dataset, tmp_path):
 
 def test_a_job_takes_the_lane_of_a_finished_job_while_others_train(dataset, tmp_path, monkeypatch):
     """Of four jobs in three lanes, the fourth begins while two others train."""
-    # long enough that the fourth job's network is built meanwhile
+    # the longer jobs leave time to build the fourth job's network
     longer = change(LONG, {"training": {"epochs": 25, "early_stopping": {"patience": 25}}}, "test")
     jobs = [Job(longer, 0), Job(SHORT, 1), Job(longer, 2), Job(LONG, 4)]
     told, outcomes, make = [], {}, program.Program._make
@@ -421,7 +421,7 @@ def test_resuming_with_another_number_of_lanes_warns(command, image_folder):
     }
 
 
-# XLA's second CPU stands for a GPU: networks stay on the first CPU, and a call has many steps
+# XLA's second CPU stands for a GPU: networks stay on the first CPU, and a call makes many steps
 ELSEWHERE = """
 import sys
 sys.path[:0] = ["tests", "tests/engines"]

@@ -75,7 +75,7 @@ def test_deeper_and_shallower_rungs_have_equal_initial_weights_in_shared_layers(
 
 
 def step(layer, x, weight):
-    """Calls a layer in training. Returns its output, gradients and moving statistics."""
+    """Calls a layer in training mode. Returns its output, gradients and moving statistics."""
     import tensorflow as tf
 
     x = tf.Variable(x)
@@ -167,7 +167,7 @@ def test_a_faster_layer_replaces_a_stock_layer_only_if_the_results_are_equal(why
 
 
 @pytest.mark.parametrize("name", ["02_augmentation", "vgg"])
-def test_a_stock_copy_has_no_faster_layers_and_equal_outputs(name):
+def test_a_stock_copy_has_equal_outputs_without_faster_layers(name):
     network = build(name)
     kinds = {type(layer) for layer in network.layers}
     assert {layers.Conv2D, layers.BatchNormalization} <= kinds

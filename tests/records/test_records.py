@@ -61,7 +61,7 @@ def text(sample):
 
 @pytest.fixture
 def refused(tmp_path, text):
-    """``refused(changed, told)`` checks that a changed record fails with the message ``told``."""
+    """``refused(changed, told)`` checks that the error for a changed record contains ``told``."""
     path = tmp_path / Key.read(json.loads(text)["tags"]).file
 
     def refused(changed, told):
@@ -181,8 +181,8 @@ def test_a_record_whose_parts_disagree_is_refused(refused, text):
         return pack(np.full(count, value, "uint8"))
 
     final = tree["final"] | {"test_accuracy": 0.9}
-    refused(tree | {"final": final}, "test_accuracy is 0.9, but the predictions have 0.7")
-    refused(predictions(predicted=numbers(3)), "but the predictions have")
+    refused(tree | {"final": final}, "test_accuracy is 0.9, but the predictions give 0.7")
+    refused(predictions(predicted=numbers(3)), "but the predictions give")
     refused(predictions(label=numbers(10)), "not one of the classes")
     refused(predictions(label=numbers(0, count=N + 1)), "does not hold 1000 numbers")
     refused(predictions(label="AAAA"), "cannot be unpacked")
@@ -340,7 +340,7 @@ def test_the_readme_shows_the_results_of_the_records(sample, tmp_path):
         readme.update(STUDY, results)
     shutil.copytree(sample, results)
     text = updated("README.md")
-    why = "all rows together have too few seeds to know how much accuracy varies"
+    why = "all rows together have too few seeds to estimate how much accuracy varies"
     row = f"| 1 Template | 70.0 % | 72.3 % | -2.3 | undecided<br>{why} |"
     assert f"{row}\n" in text
     assert len(re.findall(not_run, text)) == 4
@@ -355,7 +355,7 @@ def test_the_readme_shows_the_results_of_the_records(sample, tmp_path):
     assert "](figures/gains.svg)" in text and "](figures/validation.svg)" in text
     written = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     (folder / "another.svg").write_text("<svg/>", encoding="utf-8")
-    readme.update(STUDY, results)  # CI checks that this writes the same bytes
+    readme.update(STUDY, results)  # writes the same bytes again; CI relies on this
     again = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     assert again == written
     (tmp_path / "README.md").write_text(text, encoding="utf-8")  # lacks the closing comment

@@ -77,7 +77,7 @@ def test_rungs_are_selected_by_number_and_each_experiment_is_derived_once():
     assert both[:3] == ["02_augmentation", "03_deeper_early_stopping", "04_lr_schedule"]
     assert both.count("03_deeper_early_stopping") == 1
     assert len(parts("all")) == 5 + 2 + 2 + 6 + 6
-    with pytest.raises(UserError, match="rungs 1: no step leads to 01_template; choose"):
+    with pytest.raises(UserError, match="rungs 1: no rung precedes 01_template; choose"):
         parts("1")
     with pytest.raises(UserError, match="rungs 9: there is no rung 9"):
         parts("9")

@@ -127,7 +127,7 @@ def test_layers_of_keras_are_replaced_by_equal_layers_of_the_project(study):
         type(layer).__module__.startswith("keras") for layer in building.stock(network).layers
     )
     kernel = next(layer.kernel for layer in network.layers if layer.name == "stem")
-    assert np.std(kernel) == pytest.approx(np.sqrt(2 / 27), rel=0.2)  # deviation of he_normal
+    assert np.std(kernel) == pytest.approx(np.sqrt(2 / 27), rel=0.2)  # he_normal: sqrt(2 / fan_in)
 
 
 def test_layers_of_nested_networks_are_regularised_and_replaced_too(tmp_path):

@@ -267,7 +267,7 @@ def commands(*texts, page=""):
 
 
 def parsed(line, folder):
-    """Checks that the program accepts a command, and that the files in the command exist."""
+    """Checks that the program accepts a command, and that paths given as options exist."""
     words = shlex.split(line)
     start = next(i for i, word in enumerate(words) if Path(word).name in ("ladder", "runner.py"))
     name, *rest = runner._as_command(words[start + 1 :])

@@ -291,7 +291,7 @@ def test_the_error_for_an_unreadable_file_gives_the_reason(tmp_path):
         study.load(tmp_path / "binary.yaml")
 
 
-# Examples can share a folder, because each overwrites its files. Imports slow the first ones.
+# Examples can share a folder: each overwrites the same files. Imports slow the first examples.
 RELAXED = settings(
     max_examples=100,
     deadline=None,

@@ -52,7 +52,7 @@ def test_keys_are_listed_with_type_default_and_meaning(here):
     sgd = here("keys", "training.optimizer").out
     assert "training.optimizer.momentum (sgd): a number = 0.0\n    Float hyperparameter >= 0" in sgd
     assert "training.optimizer.weight_decay (adamw): a number" in sgd
-    refused(here("keys", "trainning"), "keys 'trainning': no key begins like this")
+    refused(here("keys", "trainning"), "keys 'trainning': no key begins with this")
     claims = here("keys", "claims").out
     assert "error_ratio: ratio (needs the key against)\n    Test errors divided by" in claims
     assert all(f"\n{quantity}: " in f"\n{claims}" for quantity in analysis.QUANTITIES)
@@ -94,7 +94,7 @@ def test_a_plan_is_a_dry_run(here, options, command_):
     ("arguments", "words"),
     [
         (["--ladder=9"], "there is no rung 9"),
-        (["ablate", "1"], "no step leads to 01_template"),
+        (["ablate", "1"], "no rung precedes 01_template"),
         (["--ladder=1", "--set=training.epoch=3"], "did you mean 'epochs'"),
         (["--ladder=1", "--set=alternatives={}"], "a key of model, data or training"),
         (["--ladder=1", "--data=/nonexistent"], "/nonexistent"),
@@ -124,7 +124,7 @@ def test_a_user_s_mistake_prints_one_line_and_exits_with_code_2(here, arguments,
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ([], "--ladder all"),  # the help
+        ([], "--ladder all"),  # prints the help
         (["--record"], "No such option"),  # record is a separate command
         (["--ladder"], "Missing argument"),
         (["--ladder=1", "--dry-run", "1"], "unexpected extra argument"),
@@ -132,7 +132,7 @@ def test_a_user_s_mistake_prints_one_line_and_exits_with_code_2(here, arguments,
         (
             ["--tracking-uri", "sqlite:////tmp/x.db", "restore"],
             "No such option",
-        ),  # wrong order
+        ),  # the command must come before its options
         (["train", "1"], "No such command"),
     ],
 )
@@ -198,10 +198,10 @@ def test_a_plan_does_not_load_a_dataset_known_by_name(here, monkeypatch):
     process = here("plan", "1", "--data", "cifar10")
     assert process.returncode == 0, process.err
     assert "Plan for 50,000 training images of 32x32" in " ".join(process.out.split())
-    assert "multiply-adds" in process.out  # from a record
+    assert "multiply-adds" in process.out  # the number comes from a record
 
 
-def test_the_dry_run_imports_no_engine(command, tmp_path):
+def test_the_dry_run_imports_neither_keras_nor_a_backend(command, tmp_path):
     script = tmp_path / "dry.py"
     script.write_text(
         "import sys; sys.path.insert(0, sys.argv.pop(1))\n"
@@ -211,7 +211,7 @@ def test_the_dry_run_imports_no_engine(command, tmp_path):
     )
     process = command(ROOT, "--ladder=1", "--dry-run", script=script)
     assert process.returncode == 0, process.err
-    assert "engines: {'mlflow'}" in process.out  # MLflow reads the records
+    assert "engines: {'mlflow'}" in process.out  # MLflow reads the stored runs
 
 
 def test_timing_shows_sizes_and_times_and_creates_no_database(command, here):

@@ -49,7 +49,7 @@ def test_the_printed_commands_plan_run_and_judge_the_study(command, here):
     ],
 )
 def test_the_study_has_the_name_of_its_folder(here, command, folder, name):
-    (command.folder / "123").mkdir()  # an empty folder may exist
+    (command.folder / "123").mkdir()  # init accepts an empty folder
     process = here("init", folder)
     assert (process.returncode, process.err) == (0, "")
     assert folder in process.out

@@ -35,7 +35,7 @@ from resnet.training import loop, train
 
 @pytest.fixture(scope="module")
 def finished(image_folder, empty, tmp_path_factory):
-    """Returns a store with uninterrupted runs of rungs 1 and 2."""
+    """Returns the address of a store with uninterrupted runs of rungs 1 and 2."""
     return left_alone(ladder_arguments(image_folder), empty, tmp_path_factory)
 
 
@@ -45,12 +45,12 @@ def undisturbed(finished, tmp_path_factory):
     records = records_of(finished, tmp_path_factory)
     assert set(records) == {"01_template", "02_augmentation"}
     histories = records["02_augmentation"][0]
-    assert len({rate for _, rate in histories["learning_rate"]}) > 1, "the rate never dropped"
+    assert len({rate for _, rate in histories["learning_rate"]}) > 1, "the learning rate never fell"
     return records
 
 
 def test_kills_at_any_point_do_not_change_results(command, image_folder, undisturbed, tmp_path):
-    """Each process resumes the work of the last one and is killed at the next point."""
+    """Each process but the last is killed at its point, and the next process resumes the work."""
     points = (
         "step 8, checkpoint 4, validation 1, metrics 3, artifacts 1, model 1, end 1, between 2, "
         "checkpoint 7, never 0"
@@ -125,14 +125,14 @@ def test_finished_work_is_skipped_and_fresh_trains_it_again(
     assert (command.checkpoints.parent / "reports" / "resnet-ladder" / "report.html").exists()
     assert " ui " in printed(again.out, "browse:")
     planned = here(*arguments, "--dry-run", "--seeds=0-1")
-    for text in ("runs: 2, 1 of them finished", "judging by finished runs", "parameters"):
+    for text in ("runs: 2, finished runs: 1", "judging by finished runs", "parameters"):
         assert text in planned.out
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", os.fsync)
         patch.setattr(loop, "CHECKPOINT_SECONDS", 0)
         killed_at.full(5)
         assert here(*arguments, "--fresh").returncode == 1
-    process = here(*arguments)  # the interrupted second run is resumed under a new parent run
+    process = here(*arguments)  # resumes the second run, which failed, under a new parent run
     assert process.returncode == 0, process.err
     assert "nothing was trained" not in process.out
     first, second = runs_of(command.uri)

@@ -80,7 +80,7 @@ def test_a_job_is_shown_from_waiting_to_its_accuracy():
     shown(events.Epoch(one, history))
     assert "58.0 %  62.0 %" in shown.pane()  # the last and the best accuracy
     told = "1/2 epoch 2/25: loss 1.000, val 1.100; accuracy 60.0 %, val 58.0 %"
-    assert shown.lines[-1] == told  # in one line
+    assert shown.lines[-1] == told  # on one line
     shown(events.Phase(one, "recording"))
     shown.now += 3
     assert "recording, 3 s" in shown.pane()

@@ -41,14 +41,14 @@ CASES = {
 
 
 def rate(epoch):
-    """Returns a rate that rises from 0.05 to 0.1 in two epochs, then falls to 0 in four."""
+    """Returns an epoch's learning rate: up from 0.05 to 0.1 in two epochs, then to 0 in four."""
     if epoch < 2:
         return 0.05 + 0.05 * epoch / 2
     return 0.05 * (1 + np.cos(np.pi * (epoch - 2) / 4))
 
 
 def regularized(l2):
-    """Returns a function that clones a layer and adds a regulariser to its kernel."""
+    """Returns a function that clones a layer and adds an L2 regulariser to the clone's kernel."""
 
     def clone(layer):
         config = layer.get_config()

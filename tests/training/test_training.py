@@ -122,7 +122,7 @@ def test_loss_and_accuracy_are_means_over_all_images(dataset):
 def small_network():
     network = keras.Sequential([keras.Input((2,)), keras.layers.Dense(2, activation="softmax")])
     network.compile(keras.optimizers.Adam(1e-3), "categorical_crossentropy", metrics=["accuracy"])
-    some = np.eye(2)[:1]  # a first use creates the metrics
+    some = np.eye(2)[:1]  # Keras creates the metrics on first use
     network.compute_loss(y=some, y_pred=some)
     network.compute_metrics(None, some, some)
     return network
@@ -140,7 +140,7 @@ def set_to(network, epoch):
 
 
 def keras_alone(callbacks, curve):
-    """Passes a curve to Keras's callbacks. Returns rates, the epoch of the stop and a weight."""
+    """Passes a curve to Keras's callbacks. Returns learning rates, stopping epoch and a weight."""
     network, rates, stopped = small_network(), [], None
     network.stop_training = False
     for callback in callbacks:
@@ -299,7 +299,7 @@ def test_resume_from_every_step_is_exact(dataset, tmp_path):
 
 
 def test_runs_of_one_trajectory_share_epochs_without_a_change_of_results(dataset, tmp_path):
-    """Runs may differ in epochs, monitor and schedule. They share epochs until a rate drops."""
+    """Runs that differ in epochs, monitor or schedule share epochs until a learning rate drops."""
 
     def of(epochs, monitor=None, schedule=False):
         stop = {"monitor": monitor, "patience": 9, "min_delta": 0, "restore_best_weights": "always"}

@@ -30,8 +30,8 @@ def factors(ablation: Ablation) -> Table:
         *raw(**{f"{way}_interval": f"{way}.interval" for way in ways}),
     ]
     before, after = ablation.step.before.short, ablation.step.after.short
-    seeds = ", ".join(map(str, ablation.seeds))
-    caption = f"Gain of each change in {before} → {after} (points, 95 % intervals); seeds: {seeds}"
+    seeds = "seed" + "s" * (len(ablation.seeds) > 1) + " " + ", ".join(map(str, ablation.seeds))
+    caption = f"Gain of each change in {before} → {after} (points, 95 % intervals); {seeds}"
     return Table(f"factors_{ablation.step.after.slug}", caption, fields, ablation.factors)
 
 
@@ -49,4 +49,4 @@ def alternatives(content: Content) -> Table:
         *raw(run_ids=lambda a: " ".join(run.id for run in a.step.after.runs)),
     ]
     rows = [a for row in content.varied for a in row.run]
-    return Table("alternatives", "With one assumed value changed", fields, rows)
+    return Table("alternatives", "Accuracies with one assumed value changed", fields, rows)

@@ -44,8 +44,8 @@ def compared(content: Content, i: int) -> Table:
 def sweep(content: Content, varied: Mapping[str, str], named: Collection[str]) -> Table:
     """Lists accuracies, rung by rung, for each value of a swept setting.
 
-    ``varied`` maps each set's ``modified`` to a short text of its values. Rungs in ``named`` are
-    listed even without a run.
+    ``varied`` maps each set's ``modified`` to a short text with the swept values. Rungs in
+    ``named`` are listed even without a run.
     """
     rows = [
         replace(system, title=f"{system.title} · {varied[one.run_set.modified]}")
@@ -64,5 +64,5 @@ def sweep(content: Content, varied: Mapping[str, str], named: Collection[str]) -
         Field("", lambda s: duration(s.mean("train_seconds")), "time", kind="number"),
     ]
     fields = [field._replace(on="terminal") for field in fields]
-    caption = f"Accuracy by value, {replace(content.run_set, modified='').label}"
+    caption = f"Accuracy for each swept value, {replace(content.run_set, modified='').label}"
     return Table("sweep", caption, fields, sorted(rows, key=lambda s: names.index(s.name)))

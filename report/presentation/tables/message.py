@@ -70,10 +70,8 @@ def named(systems: Sequence[System]) -> str:
     return listed([*first, *others])
 
 
-def _titled(system: System) -> str:
-    if system.short == system.name:
-        return f"{system.title} ({system.short})"
-    return f"rung {system.short} ({system.title})"
+def _titled(s: System) -> str:
+    return f"{s.title} ({s.short})" if s.short == s.name else f"rung {s.short} ({s.title})"
 
 
 def message(content: Content) -> Message:
@@ -208,31 +206,30 @@ def facts(content: Content) -> str:
     return f"Seeds per rung: {seeds}{planned}. Training time: {duration(content.seconds)}."
 
 
-def why(content: Content, system: System) -> str:
+def why(content: Content, s: System) -> str:
     """Explains a row's verdict with numbers; "" if no explanation is needed."""
-    s, tolerance = system, system.tolerance
     if not s.runs or math.isnan(s.published) or not s.comparable:
         return ""
     low, high = s.interval
     needed = prospect(content, s).seeds or 0
-    more = f"; {count(needed, 'seed')} in all should be enough" * (needed > len(s.runs))
+    more = f"; {count(needed, 'seed')} per row should be enough" * (needed > len(s.runs))
     if math.isnan(low):
-        return f"all rows together have too few seeds to know how much accuracy varies{more}"
+        return f"all rows together have too few seeds to estimate how much accuracy varies{more}"
     if s.verdict == ASSUMED:
         return s.assumed
     half = (high - low) / 2
     # enough digits to show whether the interval is wider than the tolerance
-    wide = f"±{100 * half:.{digits([100 * half], [100 * tolerance], s.decimals)}f}"
-    allowed = f"{100 * tolerance:g}"
+    wide = f"±{100 * half:.{digits([100 * half], [100 * s.tolerance], s.decimals)}f}"
+    allowed = f"{100 * s.tolerance:g}"
     beyond = f"more than {allowed} points from the published accuracy"
     if s.verdict != "undecided":
         within = f"within {allowed} points of the published accuracy"
-        lies = within if s.verdict == "holds" else beyond
-        return f"the whole interval, {wide}, lies {lies}"
-    if half > tolerance:
+        return f"the whole interval, {wide}, lies {within if s.verdict == 'holds' else beyond}"
+    if half > s.tolerance:
         varies = f"the deviation between seeds is {100 * s.deviation:.{s.decimals}f} points"
         return f"{varies}; the interval, {wide}, is wider than the allowed ±{allowed}{more}"
-    return f"the interval, {span(s.interval)}, lies partly {beyond}{more}"
+    whole = span(s.interval, lambda value: percent(value, s.decimals))
+    return f"the interval is {whole}; part of it lies {beyond}{more}"
 
 
 def wrong(content: Content) -> str:
@@ -240,8 +237,8 @@ def wrong(content: Content) -> str:
     verdicts = [*content.verdicts, *(j.verdict for j in content.claims)]
     decided = sum(v[:5] in ("holds", "fails") for v in verdicts)
     return (
-        f"Each of the {len(verdicts)} verdicts is wrong with a probability of at most 5 %. Of the "
-        f"{decided} decided here, at most {decided * statistics.ALPHA:.3g} are wrong on average."
+        f"A decided verdict is wrong with a probability of at most 5 %. Decided here: {decided} of "
+        f"{len(verdicts)} verdicts; wrong on average: at most {decided * statistics.ALPHA:.3g}."
     )
 
 

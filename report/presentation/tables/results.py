@@ -27,7 +27,7 @@ def as_list(text: str) -> str:
 
 
 def _measured(j: Judgement) -> list[str]:
-    """Returns two texts: a claim's measured value, or all measured epochs, and the interval."""
+    """Returns two texts: the measured value (of epochs, every value) and the interval."""
     if j.unit != "epoch" or not j.values:
         return numbers.to_limits(j.value, j.interval, j.claim.bound, j.unit)
     each = dict.fromkeys(numbers.measured(value, j.unit) for value in sorted(j.values))
@@ -143,7 +143,7 @@ def backends(content: Content) -> Table:
 
     def expected(s: Step) -> str:
         low, high = s.interval
-        return "above" if low > 0 else "below" if high < 0 else "as expected" if low <= 0 else NONE
+        return "above" if low > 0 else "below" if high < 0 else "not clear" if low <= 0 else NONE
 
     fields = [
         Field("rung", "after.name", "rung", short, on=LONG),

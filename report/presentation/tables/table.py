@@ -12,7 +12,7 @@ import pandas as pd
 
 LONG = "page results"
 SHORT = "page results terminal"
-"""The places that show columns with long texts, and those for columns with short texts."""
+"""The places that show a column with long texts (LONG) or with short texts (SHORT)."""
 
 
 class Field(NamedTuple):

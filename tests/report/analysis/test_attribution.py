@@ -247,9 +247,9 @@ def test_runs_of_ladder_ablate_change_only_their_own_tables(store, tmp_path, cap
     assert message.message(after) == message.message(before)
     assert message.facts(after) == message.facts(before)
     (step,) = summary.parts(after, [LADDER[1]])
-    assert step.title == "\nGain of each change in 1 → 2 (points, 95 % intervals); seeds: 0"
+    assert step.title == "\nGain of each change in 1 → 2 (points, 95 % intervals); seed 0"
     (row,) = summary.parts(after, [LADDER[0]])
-    assert row.title == "\nWith one assumed value changed"
+    assert row.title == "\nAccuracies with one assumed value changed"
     place = SimpleNamespace(uri=store.uri, study=STUDY, checkpoints=tmp_path / "checkpoints")
     images = SimpleNamespace(fingerprint=after.run_set.fingerprint)
     capsys.readouterr()
@@ -271,7 +271,7 @@ def test_runs_of_ladder_ablate_change_only_their_own_tables(store, tmp_path, cap
     assert shown["Shapley value"] == "+1.7\n-"
     text = (folder / output.PAGE).read_text()
     assert "The whole step: +0.0 points, published +10.6." in text
-    assert "is no reason to adopt one" in text
+    assert "is no reason to adopt a value" in text
     assert (folder / "figures" / "factors_02_augmentation.svg").read_text().count("◆") == 1
 
 

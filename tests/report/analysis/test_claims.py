@@ -71,7 +71,7 @@ def test_an_accuracy_is_judged_by_its_interval_over_seeds(two_seeds, bound, verd
     assert (judged.value, *judged.interval) == pytest.approx((mean, mean - half, mean + half))
     assert judged.verdict == verdict
     assert len(judged.runs) == 3
-    evidence = "seeds per row: 3; the interval uses the deviation between seeds that all rows share"
+    evidence = "seeds per row: 3; the interval uses the rows' shared deviation between seeds"
     assert judged.evidence.startswith(evidence)
 
 
@@ -108,7 +108,7 @@ def test_the_largest_gain_is_compared_with_the_gain_of_every_other_step():
     assert (clear.verdict, clear.value) == ("holds", pytest.approx(0.07))
     # the least difference from another step's gain decides whether the claim holds
     t = stats.t.ppf([0.975, 1 - 0.025 / 3], 1 / (1 / 10 + 1 / statistics.GUESS))
-    errors = 0.004 * np.sqrt(np.array([6, 4, 4]) / 3)  # the next step starts at rung 2
+    errors = 0.004 * np.sqrt(np.array([6, 4, 4]) / 3)  # 6: both steps contain rung 2
     leads = np.array([0.10 - 0.01, 0.10 - 0.03, 0.10 - 0.01])
     assert clear.interval == pytest.approx((min(leads - t[0] * errors), min(leads + t[1] * errors)))
     assert lead_of((0.70, 0.72, 0.80, 0.81, 0.82)).verdict == "fails"
@@ -123,8 +123,8 @@ def test_the_evidence_names_a_row_that_uses_its_own_deviation():
     systems = rows(made)
     assert systems[LADDER[0]].shared.own == {LADDER[0]}
     gain = claim(quantity="test_gain", against=LADDER[0], bound={"min": 0})
-    for said, own in ((gain, f", but the row's own for {LADDER[0]}"), (claim(), "")):
-        assert f"that all rows share{own}; " in judge(said, systems).evidence
+    for said, own in ((gain, f", except for {LADDER[0]} (own deviation)"), (claim(), "")):
+        assert f"shared deviation between seeds{own}; " in judge(said, systems).evidence
 
 
 def test_an_interval_decides_only_if_it_lies_wholly_inside_or_outside_the_bound():
@@ -141,7 +141,7 @@ def test_an_interval_decides_only_if_it_lies_wholly_inside_or_outside_the_bound(
      (5, 1, "undecided"), (5, 0, "fails"), (8, 7, "holds"), (8, 6, "undecided"), (8, 1, "fails")],
 )  # fmt: skip
 def test_epochs_are_judged_by_the_share_of_runs_inside_the_bound(runs, inside, verdict):
-    """The binomial test (against one half, 5 % per side) also counts runs with "never"."""
+    """The binomial test (against one half, 5 % per side) also counts runs without a drop."""
     within = curve(30, 0.9, 0.8, drops=(20,))
     outside = [curve(30, 0.9, 0.8), curve(30, 0.9, 0.8, drops=(29,))]  # never, and too late
     made = [
@@ -170,7 +170,7 @@ def test_epochs_are_judged_by_the_share_of_runs_inside_the_bound(runs, inside, v
 @pytest.mark.parametrize(
     ("gains", "verdict", "told"),
     [
-        ((0.03, 0.031), "undecided", "2 seeds; an interval takes three"),
+        ((0.03, 0.031), "undecided", "2 seeds; an interval needs three"),
         ((0.03, 0.031, 0.032), "holds", "3 seeds; t interval"),
         ((0.03, 0.03, 0.03), "undecided", "3 seeds; no interval, because all values are equal"),
     ],
@@ -265,7 +265,7 @@ def voters(predicted, labels):
 
 def test_a_vote_elects_the_most_frequent_class_and_a_tie_counts_in_part():
     labels = np.array([0, 1, 2, 3])
-    predicted = np.array([[0, 1, 2, 0], [0, 1, 1, 3], [0, 0, 0, 1]])  # two are right, two are ties
+    predicted = np.array([[0, 1, 2, 0], [0, 1, 1, 3], [0, 0, 0, 1]])  # two right votes, two ties
     assert claims.vote(predicted, labels) == pytest.approx((1 + 1 + 1 / 3 + 1 / 3) / 4)
     assert claims.vote(predicted[:1], labels) == 3 / 4
 
@@ -289,7 +289,7 @@ def test_a_vote_is_judged_over_every_choice_of_voters(k):
     single = np.mean([np.mean(row == labels) for row in predicted])
     assert gain.value == pytest.approx(np.mean(votes) - single)
     few = judge(claim(quantity="vote_errors", voters=6, bound={"max": 100}), rows_)
-    assert (few.verdict, few.evidence) == ("undecided", "only 5 of 6 voters were run")
+    assert (few.verdict, few.evidence) == ("undecided", "5 of 6 voters trained")
 
 
 def test_an_error_ratio_is_averaged_over_seeds(two_seeds):

@@ -1,4 +1,4 @@
-"""Tests the deviation that all rows share against least squares, SciPy and simulation."""
+"""Compares the shared deviation with results of least squares, SciPy and a simulation."""
 
 import math
 
@@ -14,7 +14,7 @@ from report.analysis import Bound, statistics
 
 
 def samples(*rows):
-    """Samples by name; each row is a pair of accuracies and a scale."""
+    """Returns samples by name; each row has the accuracies and the scale of one sample."""
     return {
         f"s{i}": statistics.Sample(dict(enumerate(values)), scale)
         for i, (values, scale) in enumerate(rows)
@@ -123,10 +123,10 @@ MASKED = [
 @example(MASKED, 2, 0.8, 0.05)
 @settings(max_examples=300, deadline=None)
 def test_another_run_at_the_mean_never_makes_a_verdict_less_firm(rows, at, middle, room):
-    """Other systems' verdicts stay as firm too, unless a system begins to use its own deviation.
+    """No other verdict becomes less firm either, unless a system begins to use its own deviation.
 
-    The system with the new run never does so alone. If another system does so too, each had
-    hidden the other from the F test, so the shared deviation was too wide.
+    The system with the new run never begins alone. If another system begins too, each had hidden
+    the other from the F test, so the shared deviation was too large.
     """
     name = f"s{at % len(rows)}"
     before = samples(*rows)

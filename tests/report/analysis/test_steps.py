@@ -1,4 +1,4 @@
-"""Tests the gain of a step over seeds, and its comparison image by image."""
+"""Tests a step's gain over seeds, and the comparison of its two rungs image by image."""
 
 import math
 from dataclasses import replace
@@ -23,7 +23,7 @@ def test_steps_of_one_seed_are_compared_image_by_image(full):
         row = raw.loc[after]
         assert row["mcnemar_p"] == pytest.approx(p)
         assert (row["newly_right"], row["newly_wrong"]) == (gained, lost)
-        # both are wrong in the same way, because a wrong prediction is always the next class
+        # if both networks are wrong, they agree: both predict the class after the true class
         assert row["agreement"] == pytest.approx((a == b).mean())
         assert row["gain"] == pytest.approx(published[after] - published[before])
         assert row[["interval_low", "p", "p_holm"]].isna().all()

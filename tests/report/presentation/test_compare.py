@@ -101,7 +101,7 @@ def test_networks_are_not_compared_by_image_if_the_fingerprints_differ(folder, s
     assert raw.loc[LADDER[0], "difference"] == pytest.approx(0.9 - np.mean(COUNTS[0]) / N)
     empty = ["interval_low", "p", "mcnemar_p", "agreement", "newly_right", "newly_wrong"]
     assert raw[empty].isna().all(axis=None)
-    assert set(raw["evidence"]) == {"3 seeds; 1 seed; other images"}
+    assert set(raw["evidence"]) == {"3 seeds; 1 seed; different images"}
     text = (folder / output.PAGE).read_text()
     assert text.count("The images differ") == 1
     assert text.index(f"Compared: {DIGITS}") < text.index("The images differ")
@@ -166,7 +166,7 @@ def test_comparisons_are_added_to_the_summary_in_the_terminal(sets):
     assert "2, 3: training.epochs: 25 -> 2" in text
     assert MINE in " ".join(text.split())
     assert re.search(r"83\.5 % +79\.5 % +-4\.0", text)
-    assert "other images" in text
+    assert "different images" in text
     assert "compared" not in plain
     assert set(plain.splitlines()) <= set(text.splitlines())
 

@@ -37,7 +37,7 @@ def test_figures_have_a_title_and_text_and_use_only_colours_of_the_page(full):
         if name.startswith("curves_")
         for i, axes in enumerate(figure.axes)
     }
-    assert len(limits) == 2  # one for accuracy and one for loss, in the figures of all rungs
+    assert len(limits) == 2  # all accuracies share their limits, and so do all losses
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -50,7 +50,7 @@ def test_mistakes_are_arranged_by_true_and_predicted_class(channels, tmp_path, m
     dataset = Dataset("squares", ("a", "b", "c"), x, y, x, y, "here")
     monkeypatch.setattr(run_figures.Image, "MAX_IMAGE_PIXELS", 4 * 3**2 * 4 * 6 - 1)
     run_figures.mistakes(dataset, probabilities, path)
-    assert not path.exists()  # Pillow would refuse to open so large an image
+    assert not path.exists()  # Pillow would warn about so large an image
     monkeypatch.undo()
     run_figures.mistakes(dataset, probabilities, path)
     with run_figures.Image.open(path) as image:

@@ -10,6 +10,7 @@ from report_store import LADDER, right
 
 from report import analysis
 from report.presentation import mlflow_ladder, output, page
+from report.presentation.tables.message import message
 from report.presentation.tables.progression import progression
 from resnet import UserError
 from resnet.records import DESCRIPTION
@@ -48,8 +49,8 @@ def test_a_logged_ladder_has_the_means_and_gains_of_its_rungs(store):
     store.add("vgg", right(N, 800))
     store.add("06_mine", right(N, 910), like=LADDER[4], title="mine | or yours")
     store.add(LADDER[3], right(N, 800), metrics={"test_accuracy": math.nan})
-    ladder, tags, _ = logged(store)
-    # baselines and rungs without a test accuracy are left out
+    ladder, tags, content = logged(store)
+    # rungs without a test accuracy are left out, and so are all baselines
     assert ladder["test_accuracy"] == pytest.approx({1: 0.71, 2: 0.84, 5: 0.9, 6: 0.91})
     assert ladder["seeds"] == {1: 2, 2: 1, 5: 1, 6: 1}
     # rung 5 has no gain, because rung 4 has no test accuracy
@@ -61,9 +62,11 @@ def test_a_logged_ladder_has_the_means_and_gains_of_its_rungs(store):
     rows = [line.split(" | ")[0] for line in lines if line.startswith("| ")][2:]
     assert [row[2] for row in rows] == [*"123456v"]
     assert rows[5] == r"| 6 mine \| or yours"
-    why = "all rows together have too few seeds to know how much accuracy varies"
+    why = "all rows together have too few seeds to estimate how much accuracy varies"
     assert f"| 2 + augmentation | 84.0 % | 82.9 % | +1.1 | undecided<br>{why} |" in lines
     assert "†" not in tags[DESCRIPTION]
+    about = store.client.get_experiment(store.experiment_id).tags[DESCRIPTION]
+    assert about.endswith(message(content).text)
 
 
 def test_a_logged_ladder_on_other_images_is_marked_as_not_comparable(store):
@@ -71,7 +74,7 @@ def test_a_logged_ladder_on_other_images_is_marked_as_not_comparable(store):
     store.add(LADDER[0], right(N, 700), **of)
     ladder, tags, _ = logged(store)
     assert ladder["test_accuracy"] == pytest.approx({1: 0.7})
-    assert "published" not in ladder  # MLflow's chart would show it without a warning
+    assert "published" not in ladder  # MLflow's chart would show no warning
     assert tags["ladder"] == "digits · quick · training.epochs=1"
     assert "published (CIFAR-10) †" in tags[DESCRIPTION]
     assert "undecided" not in tags[DESCRIPTION]

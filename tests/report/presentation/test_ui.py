@@ -34,7 +34,7 @@ def ladder(empty, folder):
 
 @pytest.fixture
 def store(empty, tmp_path):
-    """A store with a ladder, the run that shows it, a run on other data and an ablation's run."""
+    """A store with a ladder, the ladder's parent run, a run on other data and an ablation's run."""
     made = ladder(empty, tmp_path)
     store = connect(made.uri)
     parent = store.client.create_run(store.experiment_id, run_name="ladder all").info.run_id
