@@ -66,7 +66,7 @@ def compare(sides: Mapping[str, Side], case: Any, turns: int) -> dict[str, list[
             except Exception as error:
                 print(f"{name} does not start and is left out: {error}", file=sys.stderr)
         for turn in range(turns):
-            # every second round is reversed, so that no side always follows the same other side
+            # every second round is reversed, so that a side does not always follow the same side
             for name in list(rates)[:: -1 if turn % 2 else 1]:
                 rates[name].append(processes[name].submit(_take).result())
     return rates
@@ -83,7 +83,7 @@ def report(name: str, title: str, unit: str, rates: dict[str, dict[str, list[flo
     """Prints a table; writes it to ``benchmarks/results/NAME.md`` and the rates to ``NAME.json``.
 
     ``rates`` maps each case to the result of :func:`compare`. The table divides each median by the
-    first side's median, and by its fastest turn, because a side may have slow and fast turns.
+    first side's median and by the first side's fastest turn, because the turns of a side vary.
     """
     baseline = next(iter(next(iter(rates.values()))))
     lines = [

@@ -22,8 +22,9 @@ MOST = 100
 class Prospect(NamedTuple):
     """The number of seeds per row for a verdict on a statement, if the published value is true.
 
-    An interval decides if its half width is below ``half``, which is zero or less for a value
-    outside the bound. ``seeds`` is None if ``MOST`` seeds are too few or the deviation is unknown.
+    An interval gives a verdict if its half width is below ``half``. For a value outside the bound,
+    ``half`` is zero or less. ``seeds`` is None if ``MOST`` seeds are too few or the deviation is
+    unknown.
     """
 
     name: str
@@ -46,7 +47,7 @@ def prospect(content: Content, row: System) -> Prospect:
 
 def _of_claim(claim: Claim, content: Content) -> Prospect:
     quantity, published = QUANTITIES[claim.quantity], content.statements.published
-    if quantity.weights:  # the claim needs as many seeds as the sum that needs most
+    if quantity.weights:  # the claim needs enough seeds for every sum
         sums = quantity.weights(claim.rung, claim.against or "", content.statements.ladder)
         weighed = [
             _of_accuracies(

@@ -151,7 +151,7 @@ def _fetch(name: str, progress: Progress) -> Dataset:
                     read = archives.read_npz if path == cache else archives.read_published
                     dataset = Dataset(name, known.classes, *read(path), title)
                 if dataset.fingerprint != known.fingerprint:
-                    raise ValueError("contains other images")
+                    raise ValueError("has unexpected images")
             except FileNotFoundError:
                 pass  # this origin has no copy
             except Exception as broken:  # another origin may work

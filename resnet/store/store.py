@@ -96,13 +96,13 @@ class Store:
         return replace(self, patience=_Patience(tell, should_stop))
 
     def confirming(self, before: Callable[[], None]) -> "Store":
-        """Returns a copy of this store that runs ``before`` ahead of every attempt of a call."""
+        """Returns a copy of this store that calls ``before`` ahead of each attempt at a call."""
         patience = self.patience or _Patience(lambda text: None, lambda: False)
         return replace(self, patience=replace(patience, before=before))
 
     def search(self, *, status: str = "", **tags: str) -> list[Run]:
         """Returns the runs with these tags and, if given, this status. The newest comes first."""
-        # MLflow's filters allow no quotes in values, so the last line compares values with quotes
+        # MLflow's filters allow no quotes in values, so the last line compares such values
         tests = [f"tags.{key} = '{value}'" for key, value in tags.items() if "'" not in value]
         tests += [f"attributes.status = '{status}'"] if status else []
         found = self.client.search_runs(

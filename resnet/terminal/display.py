@@ -52,8 +52,9 @@ def _validated(task: Task, history: events.History) -> dict[str, Any]:
 class Display(Progress):
     """A listener that shows one row per job and prints a line for each important event.
 
-    ``published`` has test accuracies by experiment; it is empty if images or settings are not the
-    study's. ``courses`` has recorded curves by experiment hash; see :func:`resnet.records.courses`.
+    ``published`` has test accuracies by experiment; it is empty if images or settings differ from
+    the study. ``courses`` has recorded curves by experiment hash; see
+    :func:`resnet.records.courses`.
     """
 
     def __init__(

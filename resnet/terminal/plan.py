@@ -34,8 +34,8 @@ Known = dict[str, dict[str, float]]
 def show(due: list[Job], images: Dataset | Source, lanes: dict[str, int], options: Options) -> None:
     """Prints each experiment's size, time, changes and assumptions.
 
-    ``lanes`` is the number of jobs that would train side by side, by row. With ``options.timing``,
-    some steps are timed. Otherwise, times come from finished runs in the store.
+    ``lanes`` maps each row to the number of its jobs that train side by side. With
+    ``options.timing``, some steps are timed. Otherwise, times come from finished runs in the store.
     """
     study = options.study
     n, height, width, channels = images.shape

@@ -69,9 +69,9 @@ def _plain(name: str) -> str:
 def register(store: Store, dataset: Dataset, profile: str) -> None:
     """Registers a model per rung, from the run whose accuracy is nearest to the mean over seeds.
 
-    The alias ``rung-5`` names the model of rung 5, and ``best`` that of the rung with the highest
-    mean. Only validation accuracies count, because test images must not affect the choice.
-    Runs with ``--set`` and runs of a rung's older configurations are left out.
+    The alias ``rung-5`` names the model of rung 5. The alias ``best`` names the model of the rung
+    with the highest mean. Only validation accuracies count, because test images must not affect the
+    choice. Runs with ``--set`` and runs of a rung's older configurations are left out.
     """
     same = {"profile": profile, "dataset_fingerprint": dataset.fingerprint}
     newest: dict[str, dict[str, Run]] = {}  # runs by rung and seed

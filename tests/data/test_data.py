@@ -202,7 +202,7 @@ def test_a_damaged_cache_is_replaced(home, cache_home, tmp_path, damage):
 def test_a_download_with_another_sha256_or_other_images_is_refused(home, monkeypatch):
     with monkeypatch.context() as context:
         changed(context, "cifar10", fingerprint="0" * 64)
-        assert "the official home, www.cs.toronto.edu: contains other images" in refusal("cifar10")
+        assert "the official home, www.cs.toronto.edu: has unexpected images" in refusal("cifar10")
     home.write_bytes(home.read_bytes() + b"x")
     assert "has a different SHA-256" in refusal("cifar10")
 

@@ -1,4 +1,4 @@
-"""Compares training with Keras's ``fit`` for optimizers, schedules, label smoothing and l2."""
+"""Checks training against Keras's ``fit``: optimizers, schedules, label smoothing and l2."""
 
 import re
 
