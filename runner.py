@@ -42,25 +42,25 @@ EXAMPLES = {
         "all": "reproduce the study on CIFAR-10",
         "all,vgg --profile quick": "train on small images in minutes, without a download",
         "5,vgg --data cifar.zip": "train on the images of an archive or a folder",
-        "2 --set training.epochs=2,5": "train rung 2 for 2 epochs and for 5 epochs",
+        "2 --set training.epochs=2,5": "train rung 2 twice: for 2 and for 5 epochs",
         "all --seeds 0-4 --jobs 5": "train 25 runs, five at a time",
     },
     "ablate": {
         "4": "train rung 3 with every subset of rung 4's changes",
-        "assumed --seeds 0-4": "train the alternatives to assumed values with five seeds",
+        "assumed --seeds 0-4": "train alternatives to assumed values, with five seeds",
     },
     "plan": {"all": "plan the whole ladder", "all --timing": "also time some training steps"},
-    "keys": {"training": "list training's keys", "training.optimizer": "list optimizers' keys"},
-    "init": {"mine": "write a small study to the folder mine"},
+    "keys": {"training": "list all training keys", "training.optimizer": "list optimizer settings"},
+    "init": {"mine": "write a small study to a folder called mine"},
     "record": {"": "record all finished runs"},
     "restore": {"": "import the records into mlflow.db"},
     "report": report_command.EXAMPLES,
-    "ui": {"": "show your runs if any, else the recorded runs", "--no-open": "open no browser"},
+    "ui": {"": "show your runs, or recorded runs if you have none", "--no-open": "open no browser"},
 }
 COMMANDS = {  # these commands take the same options
     "run": "Trains rungs of the ladder. Skips finished runs and resumes interrupted ones.",
-    "ablate": "Trains with each subset of a rung's changes or with alternatives to assumed values.",
-    "plan": "Shows the runs that a command would train: network sizes, times and changes.",
+    "ablate": "Trains a rung with subsets of its changes, or with alternatives to assumed values.",
+    "plan": "Shows what the command run would train: network sizes, times and changes.",
 }
 
 
@@ -105,7 +105,7 @@ def record(experiments: Experiments = None, tracking_uri: TrackingUri = None) ->
     if not written:
         raise UserError(
             f"record: {messages.mask(store.uri)} has no finished run with the full profile and "
-            "no --set. Train such a run first"
+            "without --set. Train such a run first"
         )
 
 
@@ -121,9 +121,7 @@ def _record(store: "Store", run: "Run", path: Path) -> str:
     if recorded == run.info.run_id:
         return f"already recorded: {this} in {file}"
     # a newer run must not replace a record just because its result is better
-    return (
-        f"[yellow]kept[/yellow] {file} from run {recorded[:8]}; to record {this}, delete this file"
-    )
+    return f"[yellow]kept[/yellow] {file} of run {recorded[:8]}; to record {this}, delete this file"
 
 
 def restore(experiments: Experiments = None, tracking_uri: TrackingUri = None) -> None:
@@ -159,9 +157,9 @@ def ui(
 ) -> None:
     """Shows the runs in MLflow's UI until you press Ctrl-C.
 
-    Prints two addresses: the list of runs in the order of the rungs, and the
-    newest ladder. The browser opens the first address. If the store is a server,
-    the addresses lead to that server.
+    Prints two addresses: the list of runs in the order of the rungs, and a chart
+    of the newest ladder. The browser opens the first address. If the store is a
+    server, the addresses lead to that server.
     """
     with console.status("opening the store"):
         from report.presentation.ui import prepare, show
@@ -213,7 +211,7 @@ def _train(options: Options) -> None:
         engine, warnings = _engine(options, due), training.device_warnings()
     for line in warnings:
         say(f"[yellow]{escape(line)}[/yellow]")
-    store = connect(options.tracking_uri, options.study)  # a wrong address fails before a download
+    store = connect(options.tracking_uri, options.study)  # checks the address before a download
     dataset = load_images(options.dataset, options.study.test_fraction)
     courses = records.courses(store.study.results, due, dataset.fingerprint)
     if dataset.name != store.study.dataset or due[0].profile != "full" or due[0].modified:

@@ -1,8 +1,7 @@
 """Times whole epochs of rung 2, with augmentation and validation.
 
-A plain script uses ``ImageDataGenerator``, Keras's own layers and ``model.fit``. This project does
-more. It writes checkpoints and stores metrics in MLflow. Each turn trains two epochs, but only the
-second epoch is timed.
+A plain script uses ``ImageDataGenerator``, Keras's own layers and ``model.fit``. This project also
+writes checkpoints and stores metrics in MLflow. A turn trains two epochs and times the second.
 """
 
 import tempfile
@@ -60,7 +59,7 @@ SIDES: dict[str, Side] = {"plain Keras script": plain_script, "this project": th
 
 
 def main(turns: int = 3) -> None:
-    """Times whole epochs of rung 2 on a CPU. A plain script and this project take turns."""
+    """Times whole epochs of rung 2 on a CPU. A plain Keras script and this project take turns."""
     rates = {"": compare(SIDES, IMAGES, turns)}
     title = f"Whole epochs of rung 2 on {IMAGES:,} images"
     report("epoch", title, "training images/s, validation included", rates)

@@ -1,4 +1,4 @@
-"""Causes random faults while small ladders train. Counts lost runs and changed results.
+"""Causes random faults while small ladders train, and counts lost runs and changed results.
 
     python -m benchmarks.faults --database postgresql+psycopg2://USER:PASSWORD@HOST/NAME
 
@@ -87,7 +87,7 @@ class Ladder:
             self.process = subprocess.Popen(self.command, stdout=log, stderr=log)
 
     def disturb(self, wanted: int) -> Counter[str]:
-        """Causes up to ``wanted`` faults until the ladder is done; returns a count per kind."""
+        """Causes up to ``wanted`` faults until the ladder ends; returns the number of each kind."""
         counts = Counter[str]()
         while (code := self.process.poll()) != 0:
             if code is not None:  # the command failed or was interrupted
@@ -121,7 +121,7 @@ class Ladder:
             self.process.wait()
             self.start()
         elif target in ("disk", "clock"):
-            Path(target).write_bytes(bytes(self.random.randrange(10_000)))  # size: jump in seconds
+            Path(target).write_bytes(bytes(self.random.randrange(10_000)))  # size = jump in seconds
             time.sleep(seconds)
             Path(target).unlink()
         elif target == "server":
@@ -157,7 +157,7 @@ def digest(run: Any) -> str:
 
 
 def outcome(ladder: Ladder) -> Counter[tuple[str, ...]]:
-    """Counts finished runs by rung, seed and digest, and running ones by id. Deletes all runs."""
+    """Counts finished runs by (rung, seed, digest) and running runs by id; deletes all runs."""
     mlflow.set_tracking_uri(ladder.uri)
     found = Counter[tuple[str, ...]]()
     for run in mlflow.search_runs(experiment_names=["resnet-ladder"], output_format="list"):

@@ -1,4 +1,4 @@
-"""Times training steps on a GPU, in plain Keras on JAX, in PyTorch, and in this project's lanes.
+"""Times training steps on a GPU: of plain Keras on JAX, of PyTorch, and of this project's lanes.
 
 A batch has 32 images of 32x32 pixels. The programs stay in GPU memory but train one at a time.
 """

@@ -73,7 +73,7 @@ def compare(sides: Mapping[str, Side], case: Any, turns: int) -> dict[str, list[
 
 
 def commit() -> str:
-    """Returns the commit, followed by ``-dirty`` if files outside results and docs changed."""
+    """Returns the commit, with ``-dirty`` if files outside benchmarks/results and docs changed."""
     git = partial(subprocess.check_output, cwd=ROOT, text=True)
     changed = git(["git", "status", "--porcelain", "--", ".", ":!benchmarks/results", ":!docs"])
     return git(["git", "describe", "--always", "--exclude=*"]).strip() + "-dirty" * bool(changed)

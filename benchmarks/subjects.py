@@ -21,7 +21,7 @@ def images(n: int, shape: tuple[int, ...] = SHAPE) -> tuple[np.ndarray, np.ndarr
 
 
 def plain_images(n: int, shape: tuple[int, ...] = SHAPE) -> tuple[np.ndarray, np.ndarray]:
-    """Converts :func:`images` to float32 pixels from 0 to 1 and one-hot labels."""
+    """Returns :func:`images` as float32 pixels from 0 to 1, and the labels as one-hot vectors."""
     pixels, classes = images(n, shape)
     return pixels.astype("float32") / 255, np.eye(10, dtype="float32")[classes]
 

@@ -1,6 +1,6 @@
-"""Times training steps on a CPU, without augmentation, in plain Keras, this project and PyTorch.
+"""Times training steps of plain Keras, this project and PyTorch, on a CPU, without augmentation.
 
-A batch has 32 images of 32x32 pixels. All three use oneDNN. A matrix product's rate limits them.
+All three use oneDNN. A batch has 32 images of 32x32 pixels. A matrix product shows the top rate.
 """
 
 from functools import partial
@@ -36,10 +36,10 @@ def pytorch(device: str, compiled: bool, case: Case) -> Turn:
 
 
 def gemm(case: Case) -> Turn:
-    """Times a float32 matrix product as if its operations were those of training steps."""
+    """Times a float32 matrix product and converts its rate to that of training steps."""
     from resnet.network import build, multiply_adds
 
-    # two operations per multiply-add, in one forward pass and two backward passes
+    # two operations per multiply-add, times three passes (one forward, two backward)
     operations = 6 * multiply_adds(build(case[0], SHAPE, 10, seed=0))
     a = np.random.default_rng(0).random((4096, 4096), "float32")
     return lambda: rate(2 * 4096**3 / operations, lambda: a @ a)

@@ -12,7 +12,7 @@ CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 OPTIONS = ["--headless", "--no-sandbox", "--hide-scrollbars", "--window-size=1500,1050"]
 # At 127.0.0.1, MLflow's assistant covers a third of the page. At ::1, it stays closed.
 OPTIONS += ["--host-resolver-rules=MAP ::1 127.0.0.1"]
-# Chromium simulates a mouse, because without one each chart shows all of its buttons.
+# Chromium simulates a mouse. Without a mouse, each chart would show all of its buttons.
 OPTIONS += ["--blink-settings=primaryHoverType=2,availableHoverTypes=2"]
 
 

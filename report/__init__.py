@@ -14,7 +14,7 @@ if TYPE_CHECKING:  # pandas takes a second to import
 
 
 def tables(uri: str | None = None, **chosen: Any) -> dict[str, pd.DataFrame]:
-    """Returns a report's tables for a store's runs; keys are table names such as ``progression``.
+    """Returns the report's tables for a store's runs. Keys are names such as ``progression``.
 
     Accuracies are fractions of 1, and times are in seconds. The arguments are those of
     :func:`report.analysis.load`. Raises UserError if no runs match.
@@ -25,7 +25,7 @@ def tables(uri: str | None = None, **chosen: Any) -> dict[str, pd.DataFrame]:
 
 
 def recorded(experiments: str | None = None) -> dict[str, pd.DataFrame]:
-    """Returns the tables of recorded runs, without a store; ``experiments`` is a study's folder."""
+    """Returns the tables for a study's recorded runs; ``experiments`` is the study's folder."""
     from report import analysis
     from resnet.records import load_all
     from resnet.study import Study

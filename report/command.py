@@ -23,9 +23,9 @@ EXAMPLES = {
 
 Out = Annotated[Path | None, value("DIR", "Folder for the report; by default reports/STUDY.")]
 Dataset = Annotated[str | None, value("NAME", "A dataset's name or the start of its fingerprint.")]
-Profile = Annotated[str | None, value("NAME", "A profile; by default full, if full has runs.")]
+Profile = Annotated[str | None, value("NAME", "A profile; by default full, if it has runs.")]
 Modified = Annotated[
-    str | None, value("KEY=VALUE ...", "Show runs with these --set overrides; '' for none.")
+    str | None, value("KEY=VALUE ...", "Show runs with these --set overrides ('' for no override).")
 ]
 Recorded = Annotated[
     bool, typer.Option("--recorded/--own", help="Show recorded runs or your own.", metavar="")
@@ -34,8 +34,8 @@ Compare = Annotated[
     list[str] | None,
     value(
         "SET",
-        "Compare with another set of runs. SET is a dataset, profile, --set overrides, 'recorded', "
-        "'own', or the set's full name on the page. May be repeated.",
+        "Compare with another set of runs. SET is a dataset, a profile, --set overrides, "
+        "'recorded', 'own', or the set's full name on the page. The option may be repeated.",
     ),
 ]
 Readme = Annotated[
@@ -58,8 +58,8 @@ def report(
 ) -> None:
     """Writes the report, which gives each accuracy and claim a verdict with evidence.
 
-    The report never mixes runs of different datasets, profiles or --set overrides,
-    nor recorded runs with your own. The page lists the other sets of runs.
+    The report never mixes runs of different datasets, profiles or --set overrides.
+    It never mixes recorded runs with your own. The page lists the other sets of runs.
     """
     study = Study.open(experiments)
     if readme:

@@ -16,8 +16,8 @@ def keys(
 ) -> None:
     """Lists the keys of experiment files and of --set, with type, default and meaning.
 
-    Without PREFIX, two groups are left out: the settings of Keras's optimizers and schedules
-    (PREFIX training.optimizer or training.schedule), and the claims' quantities (PREFIX claims).
+    Two groups are listed only if PREFIX asks for them: the settings of Keras's optimizers and
+    schedules (training.optimizer, training.schedule), and the quantities of claims (claims).
     """
     if prefix.startswith("claims"):
         return _quantities()

@@ -17,12 +17,12 @@ ROOT = Path(__file__).resolve().parent.parent
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
 # On a GPU, JAX may choose kernels that add numbers in varying order. Such kernels make exact
-# resume impossible. XLA reads XLA_FLAGS when it first computes. A user's own setting stays.
+# resume impossible. XLA reads XLA_FLAGS when it first computes. A user's own setting is kept.
 DETERMINISM = "--xla_gpu_deterministic_ops"
 if DETERMINISM not in os.environ.get("XLA_FLAGS", ""):
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {DETERMINISM}=true".strip()
 
-# A user may have set these variables for another project. This one needs only MLFLOW_TRACKING_URI.
+# These variables may be meant for another project. This project needs only MLFLOW_TRACKING_URI.
 for _name in ("ACTIVE_MODEL_ID", "EXPERIMENT_ID", "EXPERIMENT_NAME", "REGISTRY_URI", "RUN_ID"):
     os.environ.pop(f"MLFLOW_{_name}", None)
 

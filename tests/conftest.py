@@ -1,4 +1,4 @@
-"""Small images, experiments, stores and commands that the tests share."""
+"""Fixtures and helpers that the tests share: small images, experiments, stores and commands."""
 
 import itertools
 import os
@@ -21,7 +21,7 @@ pytest.register_assert_rewrite("ladders", "report_known")
 
 ROOT = Path(__file__).resolve().parent.parent
 
-# a network that compiles fast and has every kind of layer with a state
+# a network that compiles quickly and has every kind of stateful layer
 SMALL = {
     "model": {
         "architecture": "vgg",
@@ -35,14 +35,14 @@ SMALL = {
 
 
 def experiment(name, **changes):
-    """Returns an experiment of the study with changes."""
+    """Returns the shipped study's experiment ``name`` with ``changes`` applied."""
     from resnet.study import Study, change
 
     return change(Study.open().experiment(name), changes, "test")
 
 
 def assert_same_outcome(whole, parts):
-    """Asserts that two trainings have the same results except for times."""
+    """Asserts that two trainings have the same results, apart from their timing."""
     timing = ("images_per_second", "epoch_seconds", "time")
     strip = [{k: v for k, v in r.items() if k not in timing} for r in whole.history]
     assert [{k: v for k, v in r.items() if k not in timing} for r in parts.history] == strip
@@ -53,7 +53,7 @@ def assert_same_outcome(whole, parts):
 
 
 def assert_interrupted(calls, *args):
-    """Asserts that call number ``calls`` of ``should_stop`` interrupts ``train(*args)``."""
+    """Asserts that ``train`` stops when the ``calls``-th call of ``should_stop`` returns True."""
     asked = itertools.count(1)
     with pytest.raises(Interrupted):
         train(*args, should_stop=lambda: next(asked) == calls)
@@ -66,7 +66,7 @@ def changed_keys(before, after):
 
 
 def refused(process, *texts):
-    """Asserts that a command ended with code 2 and a one-line error that contains these texts."""
+    """Asserts that a command exits with code 2 and prints one error line with all ``texts``."""
     assert process.returncode == 2, process.err
     assert process.err.startswith("error: ")
     assert process.err.count("\n") == 1
@@ -113,7 +113,7 @@ def bars():
 
 @pytest.fixture(scope="session")
 def empty(tmp_path_factory):
-    """Returns the path of a database without runs, which tests copy to save seconds."""
+    """Returns the path of an empty database. Tests copy it, because creating one takes seconds."""
     from mlflow.tracking import MlflowClient
 
     path = tmp_path_factory.mktemp("empty") / "mlflow.db"
@@ -130,7 +130,7 @@ def store(empty, tmp_path):
 
 @pytest.fixture(scope="session")
 def two_seeds(empty, tmp_path_factory):
-    """Returns a store (rungs 1 and 2, seeds 0 to 2) and each run's number of correct images."""
+    """Returns a store (rungs 1 and 2, seeds 0 to 2) and each run's count of correct answers."""
     import report_known
 
     return report_known.two_seeds(empty, tmp_path_factory.mktemp("seeds"))
@@ -138,7 +138,7 @@ def two_seeds(empty, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def full(empty, tmp_path_factory):
-    """Returns a store with one run of each rung and of ``vgg``, and the folder of its report."""
+    """Returns a store with one run of each rung and of ``vgg``, and the store's report folder."""
     import report_known
 
     return report_known.full(empty, tmp_path_factory.mktemp("full"))
@@ -146,7 +146,7 @@ def full(empty, tmp_path_factory):
 
 @pytest.fixture
 def command(empty, tmp_path):
-    """The real command line in a folder with a new store: ``command("--ladder", "1")``."""
+    """Returns a function that runs the real command line in a folder with a new store."""
     shutil.copyfile(empty, tmp_path / "mlflow.db")
     environment = os.environ | {
         "XDG_CACHE_HOME": str(tmp_path / "cache"),
@@ -180,7 +180,7 @@ def command(empty, tmp_path):
 
 @pytest.fixture
 def here(command, monkeypatch, capfd):
-    """The same as ``command``, but within this process, which is faster."""
+    """Returns a function like ``command`` that stays within this process, which is faster."""
     import runner
     from resnet import terminal
 
@@ -188,7 +188,7 @@ def here(command, monkeypatch, capfd):
     monkeypatch.setenv("XDG_CACHE_HOME", str(command.folder / "cache"))
     monkeypatch.chdir(command.folder)
     monkeypatch.setattr(terminal.console, "width", 200)
-    monkeypatch.setattr(sys, "excepthook", sys.excepthook)  # restores what Typer replaces
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)  # Typer sets it; monkeypatch restores it
 
     def here(*arguments):
         words = ["runner.py", *map(str, arguments)]

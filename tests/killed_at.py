@@ -1,11 +1,11 @@
-"""Runs the real runner and kills it (SIGKILL) at a chosen point.
+"""Runs the real runner and kills it (SIGKILL) at chosen points.
 
-    killed_at.py "POINT N" ARGS...
     killed_at.py "POINT N, POINT N, never 0" ARGS...
 
-Each point has a separate process, and these processes run one after another. Each point but the
-last must kill its process. The processes are forked after the imports, which would take most of the
-time. A checkpoint is written after every step, so that many kills happen within an epoch.
+``POINT N`` kills a process at the Nth occurrence of a point in ``POINTS``; ``never 0`` kills none.
+The points have separate processes, which run one after another. Every process but the last must
+be killed. The processes are forked after the imports, because imports take most of the time. A
+checkpoint is written after every step, so that many kills happen within an epoch.
 """
 
 import errno
@@ -34,7 +34,7 @@ def kill():
 
 
 def before(owner, name, action):
-    """Calls ``action`` before each call of ``owner.name``, with the call's number and arguments."""
+    """Wraps ``owner.name`` so that each call first calls ``action(number, *arguments)``."""
     original, calls = getattr(owner, name), count(1)
 
     def wrapper(*arguments, **options):
@@ -50,11 +50,11 @@ def kill_before(owner, name, nth):
 
 
 def half_written(nth):
-    """Cuts the nth flushed file to half its size, and kills this process."""
+    """Cuts the nth flushed file to half its size and then kills this process."""
     files = count(1)
 
     def halve(_, descriptor):
-        # a checkpoint flushes its file and then its folder, and lanes do so at the same time
+        # counts only files: a checkpoint also flushes its folder, and lanes flush in any order
         if stat.S_ISREG(os.fstat(descriptor).st_mode) and next(files) == nth:
             os.ftruncate(descriptor, os.fstat(descriptor).st_size // 2)
             kill()

@@ -1,4 +1,4 @@
-"""Helpers that run commands, and that read and compare the runs of these commands."""
+"""Helpers that execute commands, and that read and compare the resulting runs."""
 
 import os
 import re
@@ -37,7 +37,7 @@ def written(page, folder, shorter):
 
 
 def all_printed(here, commands):
-    """Runs all commands; maps the first two words of each command to its finished process."""
+    """Runs all commands. Returns a map from each command's first two words to its process."""
     processes = {}
     for words in commands:
         processes[" ".join(words[:2])] = process = here(*words)
@@ -53,7 +53,7 @@ def runs_of(uri, role="rung", study="resnet-ladder"):
 
 
 def in_a_fresh_shell(line, folder):
-    """Runs a printed command in a new shell in which no environment is activated."""
+    """Runs a printed command in a new shell without an activated virtual environment."""
     environment = {"PATH": "/usr/bin:/bin", "HOME": str(folder), "COLUMNS": "200"}
     return subprocess.run(
         ["sh", "-c", line], cwd=folder, env=environment, capture_output=True, text=True
@@ -66,7 +66,7 @@ def printed(text, after):
 
 
 def record(uri, run, folder):
-    """Returns the curves, weights and predictions of a run. No interruption may change them."""
+    """Returns the results that no interruption may change: curves, weights and predictions."""
     client = MlflowClient(uri)
     histories = {}
     for key in run.data.metrics:
@@ -96,7 +96,7 @@ def assert_identical(a, b):
 
 
 def left_alone(arguments, empty, tmp_path_factory):
-    """Runs a command without interruptions, and returns the address of its store."""
+    """Runs a command in a new store without interruptions, and returns the store's address."""
     folder = tmp_path_factory.mktemp("undisturbed")
     shutil.copyfile(empty, folder / "mlflow.db")
     uri = f"sqlite:///{folder / 'mlflow.db'}"
@@ -118,7 +118,7 @@ def records_of(uri, tmp_path_factory):
 
 
 def ladder_arguments(image_folder):
-    # only rung 2 augments images; the learning rate drops, and training may stop early
+    # Only rung 2 augments images. Both rungs lower the learning rate and may stop early.
     return [
         "--ladder=1,2",
         f"--data={image_folder}",

@@ -35,7 +35,6 @@ CHROMIUM = screenshots.CHROMIUM
 
 
 def copied(folder):
-    """A copy of the project's study."""
     return Study.open(shutil.copytree(SHIPPED, folder / "study"))
 
 
@@ -76,7 +75,7 @@ def build(store, out=None, **chosen):
 
 
 def made_run(rung, seed, percent, drop):
-    """A run with 200 test images and the settings of a rung's file."""
+    """Makes a run with 200 test images and the settings of a rung's file."""
     return analysis.Run(
         id=f"{rung}{seed}",
         rung=rung,
@@ -130,7 +129,7 @@ def floor(right, n):
 
 
 class Pooled:
-    """The deviation that rows of :func:`two_seeds` share, computed without the report's code."""
+    """Computes the shared deviation of the rows of :func:`two_seeds` without the report's code."""
 
     def __init__(self, counts):
         jump = np.mean(np.diff(curve(25, 0.95, 0.80)["val_accuracy"].tail(10)) ** 2) / 2
@@ -150,7 +149,7 @@ class Pooled:
         return np.mean(self.counts[name]) / N
 
     def half(self, **terms):
-        """Returns an interval's half width; ``terms`` maps a row's name to 1 / number of seeds."""
+        """Returns half an interval's width; ``terms`` maps row names to 1 / number of seeds."""
         variance = sum(self.factor * self.scales[name] ** 2 * n for name, n in terms.items())
         t = stats.t.ppf(0.975, 1 / (1 / self.freedom + 1 / statistics.GUESS))
         return t * math.sqrt(variance)
@@ -183,7 +182,7 @@ def judge(said, systems):
 
 
 def firmer(with_gap, without):
-    """Returns each name whose verdict is firmer with the gap than without, and both verdicts."""
+    """Lists (name, verdict with a gap, verdict without) where the gap makes the verdict firmer."""
     return [
         (name, verdict, without[name])
         for name, verdict in with_gap.items()

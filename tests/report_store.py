@@ -36,13 +36,13 @@ def labels(n: int) -> np.ndarray:
 def right(n: int, count: int, seed: int = 0) -> np.ndarray:
     """Draws which ``count`` of ``n`` images are classified correctly.
 
-    With the same seed, a larger count keeps all images of a smaller count.
+    With the same seed, a larger count includes all images of a smaller count.
     """
     return np.argsort(np.argsort(np.random.default_rng([1, seed]).random(n))) < count
 
 
 def predictions(correct: np.ndarray, classes: int = len(CLASSES)) -> pd.DataFrame:
-    """The test predictions of a network; a wrong prediction is the class after the true class."""
+    """Makes a network's test predictions; a wrong prediction is the class after the true class."""
     truth = labels(len(correct))
     predicted = np.where(correct, truth, (truth + 1) % classes)
     frame = {"label": truth, "predicted": predicted, "truth_probability": np.where(correct, *TRUTH)}
@@ -50,7 +50,7 @@ def predictions(correct: np.ndarray, classes: int = len(CLASSES)) -> pd.DataFram
 
 
 def curve(epochs: int, train: float, val: float, drops: tuple[int, ...] = ()) -> pd.DataFrame:
-    """Accuracies rise to ``train`` and ``val``; each drop divides the learning rate by five."""
+    """Makes curves that end at ``train`` and ``val``; a drop divides the learning rate by five."""
     epoch = np.arange(1, epochs + 1)
     rise = (1 - np.exp(-4 * epoch / epochs)) / (1 - np.exp(-4))
     rate = 0.001 * 0.2 ** np.sum([epoch >= drop for drop in drops], axis=0)
@@ -209,7 +209,7 @@ class Store:
         Image.new("RGB", (8 * len(classes),) * 2, "teal").save(folder / "mistakes.png")
 
     def recorded(self, folder: Path) -> Study:
-        """Writes records of this store's runs to a folder; returns the study with that folder."""
+        """Records this store's runs in a folder; returns the study with that folder of results."""
         store = connect(self.uri)
         for run in records.recordable(store):
             records.save(records.to_record(store, run), folder)

@@ -1,4 +1,4 @@
-"""Real servers, copies of the project, and functions that watch processes."""
+"""Helpers that start real servers, copy the project and watch processes."""
 
 import contextlib
 import os
@@ -25,20 +25,20 @@ def free_port() -> int:
 
 
 def binary(name: str) -> str | None:
-    """Returns the path of a PostgreSQL program, which Debian leaves out of PATH."""
+    """Returns the path of a PostgreSQL program, or None. Debian keeps these programs off PATH."""
     found = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"))
     return shutil.which(name) or (str(found[-1]) if found else None)
 
 
 def copy(folder: Path) -> Path:
-    """Copies the project, so that reports and locks are separate; returns the copy's runner."""
+    """Copies the project to get separate reports and locks. Returns the copy's ``runner.py``."""
     for part in ("resnet", "report", "experiments"):
         shutil.copytree(ROOT / part, folder / part)
     return Path(shutil.copyfile(ROOT / "runner.py", folder / "runner.py"))
 
 
 def workers() -> list[psutil.Process]:
-    """Waits until descendants of this process train as Ray's workers, and returns these workers."""
+    """Waits for busy Ray workers among this process's descendants, and returns these workers."""
     while not (
         found := [
             process
@@ -80,7 +80,7 @@ class Service:
 
 
 class Postgres(Service):
-    """A new database that accepts TCP connections with a password."""
+    """A new PostgreSQL server that accepts TCP connections with a password."""
 
     def __init__(self) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="postgres-"))
@@ -142,7 +142,7 @@ class Server(Service):
 
 
 def wait_for(what, seconds: float = 120) -> None:
-    """Calls a function until it raises no OSError, for at most ``seconds``."""
+    """Retries a function until it raises no OSError, for at most ``seconds`` seconds."""
     until = time.monotonic() + seconds
     while True:
         try:

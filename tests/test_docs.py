@@ -50,7 +50,7 @@ def test_the_docs_show_every_command_with_valid_arguments():
     program = typer.main.get_command(runner._app())
     pages = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")]
     shown = [words for page in pages for words in commands_in(page)]
-    assert {words[0] for words in shown} >= {*program.commands} - {"ui"}  # shown as "make ui"
+    assert {words[0] for words in shown} >= {*program.commands} - {"ui"}  # the docs show "make ui"
     for name, *words in map(runner._as_command, shown):
         command = program.commands.get(name)
         with contextlib.suppress(typer.Exit):  # raised by --help
@@ -63,7 +63,7 @@ def test_the_example_rung_and_claim_in_own_rung_md_are_valid(tmp_path):
     folder = shutil.copytree(SHIPPED, tmp_path / "experiments")
     for name, path in Study.open(folder).files.items():
         if name not in analysis.load_statements(Study.open()).published:
-            path.unlink()  # a reader who followed the page has already added this rung
+            path.unlink()  # a rung that a reader of this page has already added
     (folder / "06_mine.yaml").write_text(rung, encoding="utf-8")
     study = Study.open(folder)
     assert select("all", study.files)[-1] == "06_mine"

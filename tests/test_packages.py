@@ -1,4 +1,4 @@
-"""Checks rules for imports and lengths, which import-linter and ruff cannot check."""
+"""Checks rules on imports and code length that import-linter and ruff cannot check."""
 
 import ast
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import grimp
 
 ROOT = Path(__file__).resolve().parent.parent
-# These modules take long to import, so their packages do not export them.
+# These modules are slow to import, so their packages do not export them.
 LATE = {
     "resnet.engines.cluster",
     "resnet.engines.lanes",

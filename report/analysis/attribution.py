@@ -1,4 +1,4 @@
-"""Computes the gain of each change in a step, and a row's accuracies with other assumed values.
+"""Computes the gain of each change in a step, and accuracies with one assumed value changed.
 
 Both need runs of the experiments that ``resnet.study.ablation`` derives from a study's files.
 """
@@ -65,8 +65,8 @@ class Factor(NamedTuple):
 class Ablation:
     """A step, with the runs of every subset of its changes.
 
-    ``systems`` maps each subset to a system, from no change to all changes. ``seeds`` lists the
-    seeds that every subset has. ``missing`` maps an experiment's name to its missing seeds.
+    ``systems`` maps each subset to a system, ordered from no change to all changes. ``seeds`` lists
+    the seeds run with every subset. ``missing`` maps an experiment's name to its missing seeds.
     """
 
     step: Step
@@ -162,7 +162,7 @@ class Varied(NamedTuple):
             return f"another value of {named(holding)} reproduces the published accuracy"
         if untried := [a for a in self.alternatives if not a.step.after.runs]:
             return (
-                f"the study does not state {named(untried)}, and other values may give the "
+                f"the study states no value for {named(untried)}, and other values may give the "
                 "published accuracy"
             )
         if undecided := [a for a in self.run if a.step.after.verdict != "fails"]:
@@ -171,7 +171,7 @@ class Varied(NamedTuple):
 
 
 def _setting(key: str) -> str:
-    """Writes a key as ``validation subset``; with an underscore, ``min_delta (early stopping)``."""
+    """Writes a key as ``validation subset``; names with ``_`` as ``min_delta (early stopping)``."""
     block, _, name = key.partition(".")[2].rpartition(".")
     block = block.replace("_", " ")
     return f"{name} ({block})" if block and "_" in name else f"{block} {name}".strip()

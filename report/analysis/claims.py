@@ -23,7 +23,7 @@ from resnet.study import Name, Strict, Study, Text, explain, read_yaml, rungs
 class Claim(Strict):
     """One statement of the study; ``against`` names the system that ``rung`` is compared with.
 
-    ``voters`` is the number of networks in a vote, and ``where`` the section of the study.
+    ``voters`` is the number of networks in a vote. ``where`` names the section of the study.
     """
 
     id: Annotated[str, Field(pattern=r"^[\w-]+$")]
@@ -57,7 +57,7 @@ class Contradiction(Strict):
 
 
 class Statements(Strict):
-    """What ``claims.yaml`` states; ``tolerance`` is how far a reproduced accuracy may be off."""
+    """What claims.yaml states; ``tolerance`` is the allowed distance from a published accuracy."""
 
     published: dict[Name, Annotated[float, Field(gt=0, lt=1)]] = Field(default_factory=dict)
     tolerance: Annotated[float, Field(gt=0, lt=1)] = 0.01
@@ -139,8 +139,8 @@ def judge(claim: Claim, systems: Mapping[str, System], ladder: list[str]) -> Jud
     """Judges one claim.
 
     Accuracies, gains and votes are judged with the deviation that all systems share. Epochs are
-    judged by the share of runs inside the bound, other quantities by Student's interval. If a run
-    lacks data, the claim is undecided, so that no verdict looks more certain than it is.
+    judged by the share of runs inside the bound. Student's interval judges other quantities. If a
+    run lacks data, the claim is undecided, so that no verdict looks more certain than it is.
     """
     quantity = QUANTITIES[claim.quantity]
     others = ladder if quantity.whole_ladder else ()
@@ -204,7 +204,7 @@ def _by_vote(claim: Claim, system: System, of_vote: float, of_one: float) -> Jud
     """Judges a vote with the deviation of a single network; a vote's deviation is never larger.
 
     If a network classifies an image correctly with probability p, a vote does so with a probability
-    at least as far from one half. So a vote varies no more than a network.
+    at least as far from one half. So a vote varies no more than a single network.
     """
     runs, voters = system.runs, claim.voters or 0
     if len(runs) < voters:
@@ -224,13 +224,13 @@ def _by_vote(claim: Claim, system: System, of_vote: float, of_one: float) -> Jud
         value, scale = len(labels) * (1 + value), len(labels)
     interval = Contrast(value, scale * error, system.estimate.freedom).interval()
     evidence = f"{count(len(choices), 'vote')} of {voters} networks from {len(runs)} seeds; "
-    known = "the interval uses the deviation of one network, because a vote does not vary more"
+    known = "the interval uses one network's deviation, because votes vary no more than networks"
     evidence += "the deviation between seeds is not known" if math.isnan(error) else known
     return Judgement(claim, claim.bound.judge(*interval), evidence, runs, value, interval)
 
 
 def vote(predicted: np.ndarray, labels: np.ndarray) -> float:
-    """Returns the accuracy of a vote; a tie of c classes counts 1 / c if one of them is true.
+    """Returns a vote's accuracy; a tie of c classes counts 1 / c if one of them is the true class.
 
     ``predicted`` (networks, images) and ``labels`` (images,) hold class indices.
     """
@@ -255,8 +255,8 @@ def _by_seeds(claim: Claim, systems: Sequence[System]) -> Judgement:
         return Judgement(claim, "undecided", evidence, used, values=values)
     seeds = count(len(values), "seed")
     if quantity.unit == "epoch":
-        # Epochs have no useful mean, because some may mean "never". So the test asks whether more
-        # than half of all runs lie inside the bound.
+        # Epochs have no useful mean, because some may stand for "never". So the test asks whether
+        # more than half of all runs lie inside the bound.
         inside = sum(bound.judge(value, value) == "holds" for value in values)
         most, least = statistics.majority(inside, len(values))
         verdict: Verdict = "holds" if most <= ALPHA else "fails" if least <= ALPHA else "undecided"

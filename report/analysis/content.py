@@ -71,12 +71,12 @@ class Content:
 
     @property
     def deviation(self) -> str:
-        """The shared ratio of deviation to scale, and the number of seeds behind it, as text."""
+        """A text with the shared ratio of deviation to scale, and the number of seeds behind it."""
         shared = next((s.shared for s in self.systems), Shared())
         if math.isnan(shared.factor):
             return "not known"
         own = f"; own deviation: {', '.join(map(short, sorted(shared.own)))}" if shared.own else ""
-        known = f"from {shared.freedom} seeds beyond the first of each row"
+        known = f"estimated from {shared.freedom} seeds, not counting the first of each row"
         return f"{math.sqrt(shared.factor):.2f}, {known}{own}"
 
     @property
@@ -220,7 +220,7 @@ def _renamed(measured: list[Run], known: Mapping[str, Experiment]) -> list[Run]:
 def _systems(
     statements: Statements, chosen: Selection, known: Mapping[str, Experiment], whole: list[Run]
 ) -> tuple[dict[str, System], list[str]]:
-    """Returns a dict of rows, which still lack the shared deviation, and the ladder's rung names.
+    """Returns the rows by name, still without the shared deviation, and the ladder's rung names.
 
     The ladder's rows come first. A user's rung with a published rung's number is not on the ladder.
     """
@@ -295,5 +295,5 @@ def _gaps(measured: list[Run]) -> list[str]:
     return [
         f"{r.rung}, seed {r.seed} (run {r.id[:8]}): {gap}"
         for r in measured
-        for gap in (*r.gaps, *["diverged; its loss is not finite any more"] * bool(r.diverged))
+        for gap in (*r.gaps, *["it diverged; its loss is not finite any more"] * bool(r.diverged))
     ]

@@ -15,7 +15,7 @@ Unit = Literal["accuracy", "points", "epoch", "ratio", "images", "number"]
 GAP_EPOCHS = 3
 """Number of final epochs over which the gap between two curves is averaged."""
 SLOPE_EPOCHS = 10
-"""Number of epochs on each side of a learning-rate drop to which slopes are fitted."""
+"""Slopes are fitted to this number of epochs before and after a learning-rate drop."""
 
 
 class Quantity(NamedTuple):
@@ -149,7 +149,7 @@ QUANTITIES: dict[str, Quantity] = {
     ),
     "gap_ratio": Quantity(
         "ratio",
-        "final gap divided by the final gap (if above zero) of the row named by 'against'",
+        "final gap divided by that of the row named by 'against'. The divisor must be above zero",
         lambda run, against: _ratio(gap(run), gap(against)),
         needs="against",
     ),
@@ -169,7 +169,7 @@ QUANTITIES: dict[str, Quantity] = {
     "slope_ratio_after_drop": Quantity(
         "ratio",
         "slope of accuracy (mean of training and validation) after the first learning-rate drop, "
-        "divided by the slope before. Each slope is fitted to at least three and at most "
+        "divided by the slope before the drop. Each slope is fitted to at least three and at most "
         f"{SLOPE_EPOCHS} epochs, without another drop. Accuracy must rise before the drop",
         _slope_ratio,
     ),

@@ -30,7 +30,7 @@ from resnet.study import KEYS, Study, read_yaml
 IDENTITY = [key for key in KEYS if key not in ("title", "backend")]
 """The tags without which the report cannot tell what was run."""
 SETTLED = 10
-"""The number of last epochs from which :attr:`Run.jumps` is computed."""
+"""The number of final epochs from which :attr:`Run.jumps` is computed."""
 PREDICTIONS = {"label": "int64", "predicted": "int64", "truth_probability": "float64"}
 NO_PREDICTIONS = pd.DataFrame(columns=[*PREDICTIONS])
 
@@ -104,7 +104,7 @@ class Run:
         """Half the mean squared change of validation accuracy per epoch; NaN if epochs are missing.
 
         This estimates the variance of one epoch's accuracy from the last ``SETTLED`` epochs at the
-        tested epoch's learning rate. If fewer than three have this rate, every rate is allowed.
+        tested epoch's learning rate. If fewer than three epochs have this rate, all rates count.
         """
         curve, rate = self.curve("val_accuracy"), self.curve("learning_rate")
         tested = self.metric("tested_epoch")

@@ -41,7 +41,7 @@ class RunSet:
         return f"{self.dataset}{known}, {self.profile} profile{modified}{recorded}"
 
     def matches(self, text: str) -> bool:
-        """Whether a text is the set's label, one of its properties, or a fingerprint's start."""
+        """Whether a text is the set's label, a property of the set, or its fingerprint's start."""
         role = "recorded" if self.recorded else "own"
         known = bool(text) and self.fingerprint.startswith(text.lower())
         return known or text in (self.label, self.dataset, self.profile, self.modified, role)
@@ -73,8 +73,8 @@ class Selection:
 def run_sets(frame: pd.DataFrame, study: Study) -> list[RunSet]:
     """Splits runs into sets; the first is shown by default.
 
-    Sets with unmodified settings come first. Among equals, sets with the full profile come first,
-    then sets with more finished rungs, then own runs before records, then newer runs.
+    Sets are sorted by five properties, the most important first: unmodified settings, full profile,
+    more finished rungs, own runs instead of records, newer runs.
     """
     found = []
     for (fingerprint, profile, modified, role), runs in frame.groupby([*GROUP, "role"], sort=False):
@@ -97,7 +97,7 @@ def select(
 ) -> Selection:
     """Chooses the set to show, and its runs.
 
-    If a rung has several configurations, that of its newest finished run is shown.
+    If a rung has several configurations, the configuration of its newest finished run is shown.
 
     Args:
         frame: rows from :func:`report.analysis.runs.row`.
@@ -111,7 +111,7 @@ def select(
         uri: address of the store, for the error message.
 
     Raises:
-        UserError: no set matches, or a name in ``compare`` fits no other set or several equally.
+        UserError: no set matches, or a name in ``compare`` fits no other set, or several equally.
     """
     if frame.empty:
         raise nothing_run(study, "the experiment has no runs", uri)
@@ -127,7 +127,7 @@ def select(
     if not wanted:
         labels = "; ".join(s.label for s in everything[:10])
         raise UserError(
-            "no runs match --dataset, --profile, --modified and --recorded or --own; "
+            "no runs match --dataset, --profile, --modified and --recorded (or --own); "
             f"these sets of runs exist: {labels}"
         )
     run_set = wanted[0]

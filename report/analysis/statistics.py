@@ -15,14 +15,14 @@ ALPHA = 0.05
 LEAST = 4
 """Intervals need a deviation with at least this number of degrees of freedom."""
 GUESS = 6
-"""The degrees of freedom of a system's scale; six mean that the scale has an error of 29 %.
+"""The degrees of freedom of a system's scale; six correspond to a scale that is 29 % off.
 
 With six, at least 93.9 % of intervals contain the true value in each case of docs/evidence.md. With
 eight, the worst case falls to 92.8 %. If scales count as exact, it falls to 89.5 %. The option
-``--worth`` of ``python -m docs.coverage`` computes this.
+``--worth`` of ``python -m docs.coverage`` computes these figures.
 """
 CONTRADICTED = 0.01
-"""If the F test's p value is smaller, a system's seeds contradict the shared deviation."""
+"""If the F test's p value is below this, a system's seeds contradict the shared deviation."""
 
 Interval = tuple[float, float]
 NO_INTERVAL = (math.nan, math.nan)
@@ -113,7 +113,7 @@ class Shared:
 
         def p(name: str) -> float:
             (mine, freedom), (others, of) = ratio([name]), ratio(pool.keys() - own - {name})
-            # with less freedom, two seeds that agree by chance would exclude a row with five seeds
+            # if ``of`` is small, two seeds that agree by chance would exclude a row with five seeds
             if of < LEAST or not others:
                 return 1.0
             return float(stats.f.sf(mine / others, freedom, of))
@@ -192,11 +192,11 @@ def weighted(weights: Mapping[str, float], estimates: Mapping[str, Estimate]) ->
 
 
 def least(found: Sequence[Contrast]) -> tuple[Contrast, Interval]:
-    """Returns the least of several contrasts, and an interval of the least of their true values.
+    """Returns the least of several contrasts, and an interval for the least of their true values.
 
     The lower end is the least of all lower ends at 95 % (an intersection-union test). The upper end
-    is the least of all upper ends with Bonferroni's correction (Holm's first step). The interval of
-    the least contrast would be too narrow, because the same runs decide which contrast is least.
+    is the least of all upper ends with Bonferroni's correction (Holm's first step). The least
+    contrast's own interval would be too narrow, because the same runs decide which one is least.
     """
     low = min(contrast.interval()[0] for contrast in found)
     high = min(contrast.interval(len(found))[1] for contrast in found)
@@ -204,7 +204,7 @@ def least(found: Sequence[Contrast]) -> tuple[Contrast, Interval]:
 
 
 def student(values: Sequence[float]) -> Interval:
-    """Returns Student's interval of a mean; NaN for fewer than three values or equal values."""
+    """Returns Student's interval of a mean; NaN for fewer than three values or if all are equal."""
     if len(values) < 3 or np.ptp(values) == 0:
         return NO_INTERVAL
     half = float(stats.t.isf(ALPHA / 2, len(values) - 1) * stats.sem(values))
@@ -212,7 +212,7 @@ def student(values: Sequence[float]) -> Interval:
 
 
 def majority(inside: int, runs: int) -> tuple[float, float]:
-    """Returns the p values of "at most half of runs are inside" and "at least half are inside"."""
+    """Returns the p values of "at most half the runs are inside" and "at least half are inside"."""
     at_most, at_least = (
         stats.binomtest(inside, runs, 0.5, alternative=side).pvalue for side in ("greater", "less")
     )
@@ -222,7 +222,7 @@ def majority(inside: int, runs: int) -> tuple[float, float]:
 def seed_floor(truth: np.ndarray) -> float:
     """Returns the deviation between seeds if all errors are independent: sqrt(sum p (1 - p)) / n.
 
-    ``truth`` has p for each image, the predicted probability of its true class; shape (images,).
+    ``truth`` (images,) holds p, the predicted probability of each image's true class.
     On a given image, two runs err almost independently (Jordan, arXiv 2304.01910), so each image
     adds a Bernoulli variance. The floor is too high for underconfident networks.
     """

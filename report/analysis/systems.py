@@ -89,7 +89,7 @@ class System:
 
     @property
     def deviation(self) -> float:
-        """The deviation that the interval uses: the shared one, or that of the system's seeds."""
+        """The deviation that the interval uses: the shared one, or that of the row's own seeds."""
         return math.sqrt(self.estimate.variance)
 
     @property
@@ -132,10 +132,10 @@ class Step:
     """A comparison of two systems; unknown numbers are NaN.
 
     ``gain`` is the difference of the means. It has a 95 % ``interval`` and a two-sided p value,
-    ``p``. ``gains`` has the difference for each common seed. ``mcnemar_p`` is McNemar's p value,
-    the median over these seeds. Three fields are means over these seeds: ``agreement`` (the share
-    of images put into the same class), ``newly_right`` (images that only ``after`` gets right), and
-    ``newly_wrong`` (images that only ``before`` gets right).
+    ``p``. ``gains`` has the difference for each common seed. ``mcnemar_p`` is the median of
+    McNemar's p values over these seeds. Three fields are means over these seeds: ``agreement`` (the
+    share of images put into the same class), ``newly_right`` (images that only ``after`` gets
+    right), and ``newly_wrong`` (images that only ``before`` gets right).
     """
 
     before: System
@@ -198,7 +198,7 @@ def _by_image(a: Run, b: Run) -> tuple[float, float, float, float] | None:
 
 
 def holm(steps: Sequence[Step]) -> dict[str, float]:
-    """Maps the name of each step's later system to ``p`` with Holm's correction; omits NaN."""
+    """Maps the name of each step's later system to the step's corrected ``p`` (Holm); omits NaN."""
     ordered = sorted((step for step in steps if not math.isnan(step.p)), key=lambda step: step.p)
     corrected, highest = {}, 0.0
     for i, step in enumerate(ordered):

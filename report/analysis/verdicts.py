@@ -17,7 +17,7 @@ Verdict = Literal[
     "not comparable",
 ]
 ASSUMED: Final = "fails (under our assumptions)"
-"""The verdict if a statement fails and a value that the study leaves open may be the reason."""
+"""The verdict if a statement fails, maybe because of a value that the study does not state."""
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 
@@ -41,7 +41,7 @@ class Bound(Strict):
         return bottom, math.inf if self.max is None else self.max
 
     def judge(self, low: float, high: float) -> Verdict:
-        """Returns "holds" if the interval lies inside, "fails" if outside, else "undecided"."""
+        """Returns "holds" if the interval is inside, "fails" if it is outside, else "undecided"."""
         bottom, top = self.ends
         if bottom <= low and high <= top:
             return "holds"

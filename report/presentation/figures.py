@@ -155,7 +155,7 @@ def _legend(figure: Figure) -> Figure:
 
 
 def _line(axes: Axes, system: System, key: str, label: str, colour: str, style: str = "-") -> None:
-    """Draws a metric's mean over the seeds that reach each epoch, and a band for the range."""
+    """Draws a metric's mean over the seeds that reach an epoch, and a band for their range."""
     histories = [run.history[key] for run in system.runs if len(run.history)]
     frame = pd.concat(histories, axis=1).dropna(how="all")
     axes.plot(frame.index, frame.mean(axis=1), style, color=colour, label=label)

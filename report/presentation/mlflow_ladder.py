@@ -30,9 +30,9 @@ def attach(store: Store, run_id: str, content: Content, folder: Path) -> None:
 def log_ladder(store: Store, run_id: str, content: Content) -> None:
     """Logs a ladder to a run: a table as the run's description, and metrics for each rung.
 
-    The step of a metric is the rung's number. ``test_accuracy`` is the mean over the seeds, and
-    ``low`` and ``high`` are the ends of its 95 % interval. ``gain`` is the gain over the previous
-    rung. The study's accuracy, ``published``, is logged if images and settings are the study's.
+    A metric's step is the rung's number. ``test_accuracy`` is the mean over the seeds, and ``low``
+    and ``high`` are the ends of the mean's 95 % interval. ``gain`` is the gain over the previous
+    rung. The study's accuracy, ``published``, is logged only if the runs are comparable with it.
     """
     # MLflow cannot draw intervals (MLflow issue 3762), so both ends are metrics of their own
     moment = int(time.time() * 1000)

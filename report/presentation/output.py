@@ -18,7 +18,7 @@ PAGE = "report.html"
 def write(content: Content, out: Path) -> Path:
     """Writes a report's page, figures, tables and manifest into ``out``, and returns the folder.
 
-    An earlier report is replaced. The new one is made in a temporary folder and then moved, so
+    An earlier report is replaced. The new report is made in a temporary folder and then moved, so
     that nobody sees half a report.
 
     Raises:
@@ -40,7 +40,7 @@ def write(content: Content, out: Path) -> Path:
 
 
 def refuse_foreign(out: Path) -> None:
-    """Raises UserError if ``out`` is a file, or a folder with files that its manifest lacks."""
+    """Raises UserError if ``out`` is a file, or a folder with files that its manifest omits."""
     if out.exists() and not out.is_dir():
         raise UserError(f"--out {out}: is not a folder; choose another path")
     manifest = out / MANIFEST

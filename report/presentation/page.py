@@ -17,7 +17,7 @@ from report.presentation.tables.table import Table
 
 
 def render(content: Content, made: dict[str, Table], drawn: dict[str, str]) -> str:
-    """Returns the HTML page. ``made`` maps names to tables, and ``drawn`` names to SVG texts."""
+    """Returns the HTML page. ``made`` maps names to tables; ``drawn`` maps names to SVGs."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
         autoescape=True,

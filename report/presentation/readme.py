@@ -46,7 +46,7 @@ def update(study: Study, results: Path) -> None:
 
 
 def _documents(root: Path, content: Content, drawn: Collection[str]) -> dict[str, str]:
-    """Maps paths below ``root`` to the documents' texts; ``drawn`` has the figures' names."""
+    """Maps paths relative to ``root`` to documents' texts; ``drawn`` has the figures' names."""
     path = root / "README.md"
     picture = f"![Published and measured test accuracy, rung by rung]({FIGURES}/progression.svg)\n"
     made = {
@@ -96,7 +96,7 @@ def _details(content: Content, drawn: Collection[str]) -> str:
     lines = [line for s in content.systems for line in _commands(s, content)]
     for step in content.ablations:
         lines.append(commands.ablate_command(content, step.step.after.short, step.seeds))
-    again = "These commands train each row again; then, `.venv/bin/ladder record` records the runs:"
+    again = "These commands train each row again (`.venv/bin/ladder record` then records the runs):"
     return "\n".join([*parts, f"{again}\n", *(f"    {line}" for line in lines), ""])
 
 
@@ -114,7 +114,7 @@ def _engines(content: Content) -> str:
         engines.setdefault(results.engine(run), []).append(run)
     lines = [f"* {name}: {rows(own)}" for name, own in engines.items()]
     if moved := [run for run in content.runs if "resumed_elsewhere" in run.tags]:
-        note = "(tag `resumed_elsewhere`). No single machine repeats these runs exactly."
+        note = "(tag `resumed_elsewhere`). No single machine can repeat these runs exactly."
         lines.append(f"* Resumed on other hardware: {rows(moved)} {note}")
     if free := [run for run in content.runs if not commands.repeatable(run)]:
         note = "XLA could add numbers in any order, so these runs cannot be repeated exactly."
@@ -123,7 +123,7 @@ def _engines(content: Content) -> str:
 
 
 def _commands(system: System, content: Content) -> list[str]:
-    """Returns one command per backend to repeat a row's runs; a row without runs gets seed 0."""
+    """Returns the commands that repeat a row's runs; a row without runs gets seed 0."""
     data = commands.data_option(content.study, content.runs[0])
     of_engine: dict[tuple[str, ...], list[Run]] = {} if system.runs else {(commands.ladder(),): []}
     for run in system.runs:

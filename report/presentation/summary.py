@@ -71,7 +71,7 @@ def trained(content: Content, due: Sequence[Job], console: Console) -> None:
 
 
 def progression(content: Content, named: Collection[str] = ()) -> Table:
-    """Returns the accuracies of rows that are ``named`` or have runs; by default, of all."""
+    """Returns the accuracies of rows that are ``named`` or have runs; by default, of all rows."""
     systems = [s for s in content.systems if not named or s.name in named or s.runs]
     return to_terminal(progression_table(content), systems)
 

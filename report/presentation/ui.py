@@ -21,7 +21,7 @@ from resnet.store import Store, connect, nothing_run
 from resnet.study import Study
 
 RUNGS = "tags.rung != ''"
-"""MLflow's filter for trained runs; the runs to which a ladder is logged lack the tag."""
+"""MLflow's filter for trained runs; runs to which a ladder is logged lack the tag ``rung``."""
 
 
 def prepare(uri: str | None, folder: Path | None) -> tuple[str, dict[str, str]]:
@@ -70,7 +70,7 @@ def _pages(store: Store) -> dict[str, str]:
 
 @contextlib.contextmanager
 def served(uri: str, port: int = 0) -> Iterator[tuple[str, subprocess.Popen]]:
-    """Runs MLflow's server on a database, reachable from this machine only, until the block ends.
+    """Runs MLflow's server on a database until the block ends; only this machine can reach it.
 
     Yields the server's address and process as soon as the server answers. Port 0 stands for any
     free port.

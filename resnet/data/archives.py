@@ -17,12 +17,12 @@ from PIL import Image
 
 from resnet import UserError
 
-MAX_TOTAL_BYTES = 4 << 30  # for all files together, because a small archive can unpack to any size
+MAX_TOTAL_BYTES = 4 << 30  # of unpacked files, because a small archive can unpack to any size
 TOO_LARGE = f"its files have more than {MAX_TOTAL_BYTES:,} bytes in total"
 BATCHES = (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch")
 ARRAYS = ("x_train", "y_train", "x_test", "y_test")
 
-Progress = Callable[[str, int, int], None]  # takes a task, the amount done, the total (0: unknown)
+Progress = Callable[[str, int, int], None]  # arguments: task, amount done, total (0: unknown)
 Arrays = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]  # in the order of ARRAYS
 
 
@@ -43,7 +43,7 @@ def _unpack_tar(path: Path, folder: str) -> None:
         if sum(member.size for member in archive) > MAX_TOTAL_BYTES:
             raise ValueError(TOO_LARGE)
         archive.extractall(folder, filter="data")
-        # tarfile treats a truncated or damaged header as the end, so images could be missing.
+        # tarfile stops at a truncated or damaged header without an error, so images may be missing.
         # Reading the whole file also verifies the checksum of a compressed archive.
         stream = cast(BinaryIO, archive.fileobj)
         stream.seek(archive.offset)
@@ -60,7 +60,7 @@ def _unpack_zip(path: Path, folder: str) -> None:
 
 
 def read_published(path: Path) -> Arrays:
-    """Reads a file whose SHA-256 is in ``PUBLISHED``; any other file raises a ValueError."""
+    """Reads a file whose SHA-256 is in ``PUBLISHED``; raises ValueError for any other file."""
     with path.open("rb") as file:
         read = PUBLISHED.get(hashlib.file_digest(file, "sha256").hexdigest())
     if not read:
@@ -106,7 +106,7 @@ def _idx(path: Path) -> Arrays:
     x_train, y_train, x_test, y_test = (
         np.frombuffer(files[f"{name}-ubyte"], np.uint8) for name in names
     )
-    # a header of 16 bytes precedes the pixels, and a header of 8 bytes the labels
+    # the pixels follow a header of 16 bytes, and the labels follow a header of 8 bytes
     x_train, x_test = (x[16:].reshape(-1, 28, 28, 1) for x in (x_train, x_test))
     return x_train, y_train[8:], x_test, y_test[8:]
 
@@ -117,7 +117,7 @@ def _files(path: Path) -> dict[str, bytes]:
         return {PurePosixPath(name).name: file.read() for name, file in opened if file}
 
 
-PUBLISHED = {  # the SHA-256 of each published file selects its reader; no other file is unpickled
+PUBLISHED = {  # maps the SHA-256 of a published file to its reader; no other file is unpickled
     "6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce": _batches,
     "141f061ffa2f5e41adf9f7f13f2b40243340f4ea111205187afe18d0f3dbf9fb": _sheets,
     "731c5ac602752760c8e48fbffcf8c3b850d9dc2a2aedcf2cc48468fc17b673d1": read_npz,

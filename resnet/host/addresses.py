@@ -1,4 +1,4 @@
-"""Addresses of tracking stores, parsed with SQLAlchemy as MLflow does."""
+"""Addresses of tracking stores. SQLAlchemy parses them, as it does for MLflow."""
 
 import contextlib
 import os
@@ -13,7 +13,7 @@ def address(path: Path) -> str:
     text = str(path)
     if "?" not in text and unquote(text) == text:
         return f"sqlite:///{text}"
-    # with sqlite:/// MLflow would create a folder with the quoted name
+    # with sqlite:///, MLflow would create a folder with the quoted name
     return f"sqlite+pysqlite:///{quote(os.fsencode(path), safe='/ ')}"
 
 
@@ -21,7 +21,7 @@ DEFAULT_URI = address(ROOT / "mlflow.db")
 
 
 def file_of(uri: str) -> Path | None:
-    """Returns the file of an SQLite address with links resolved, or None for other addresses.
+    """Returns the file of an SQLite address, with its links resolved. Other addresses give None.
 
     Raises:
         UserError: the address names no file that MLflow can open, or has options.

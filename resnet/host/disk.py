@@ -1,4 +1,4 @@
-"""Writes files that are complete or absent after a crash."""
+"""Writes files atomically, so that no crash leaves a file incomplete."""
 
 import os
 import socket
@@ -10,7 +10,7 @@ def write(path: Path, content: bytes | memoryview) -> None:
 
     If a process is killed, the next process that writes ``path`` overwrites the temporary file.
     """
-    # another machine may write the same file
+    # the name includes the host, because another machine may write the same file
     aside = path.with_name(f"{path.name}.{socket.gethostname()}.tmp")
     try:
         with aside.open("wb") as file:

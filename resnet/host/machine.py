@@ -46,7 +46,7 @@ def version() -> dict[str, str]:
 
 
 def _git(*arguments: str) -> list[str]:
-    # a lock could make a git command of the user fail
+    # a lock could make the user's own git commands fail
     command = ["git", "--no-optional-locks", "-C", str(ROOT), *arguments]
     return subprocess.check_output(  # noqa: S603 - fixed arguments
         command, stderr=subprocess.DEVNULL, timeout=10, text=True

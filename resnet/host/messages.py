@@ -1,4 +1,4 @@
-"""Parts of messages: durations, counts, texts on one line, addresses without passwords."""
+"""Parts of messages: durations, counts, one-line texts, and addresses without passwords."""
 
 import math
 import re

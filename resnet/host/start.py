@@ -45,7 +45,7 @@ def choose_backend() -> None:
     named = str(named or BACKENDS[0])
     if named not in BACKENDS:
         raise UserError(
-            f"Keras's backend is {named!r}, but runs train on {' or '.join(BACKENDS)}. Set "
+            f"Keras's backend is {named!r}, but training needs {' or '.join(BACKENDS)}. Set "
             "KERAS_BACKEND, which overrides keras.json, to one of these names"
         )
     os.environ["KERAS_NNX_ENABLED"] = "false"

@@ -60,7 +60,7 @@ def projective(parameters: dict[str, np.ndarray], image_shape: tuple[int, int]) 
     # ImageDataGenerator multiplies its matrices in this order: rotation, shift, zoom.
     a0, a1, a2 = cos * zx, -sin * zy, cos * tx - sin * ty
     b0, b1, b2 = sin * zx, cos * zy, sin * tx + cos * ty
-    # Rotation and zoom keep the centre. As in Keras, the centre's x comes from the height.
+    # Rotation and zoom keep the centre in place. As in Keras, the centre's x comes from the height.
     centre_x, centre_y = height / 2 - 0.5, width / 2 - 0.5
     a2 = a2 + centre_x - a0 * centre_x - a1 * centre_y
     b2 = b2 + centre_y - b0 * centre_x - b1 * centre_y
@@ -87,8 +87,8 @@ def boxes(
     ``moves``, int (n, 2), has fixed shifts in rows and columns. Random shifts are added to them.
 
     Returns:
-        float32 (n, 6): each image's shifts in rows and columns, and its box's top, bottom, left
-        and right edge.
+        float32 (n, 6): each image's shifts in rows and columns, and the top, bottom, left and
+        right edges of its box.
     """
     shape, side = moves.shape, augmentation.cutout
     padding = augmentation.crop_padding
@@ -129,7 +129,7 @@ def _move_and_cut(images: Any, boxed: Any) -> Any:
 
 
 def sample(images: Any, transforms: Any, fill_mode: str = "nearest") -> Any:
-    """Does the same as :func:`apply`, except for rounding, with fewer kernels on an accelerator.
+    """Gives the results of :func:`apply`, up to rounding, with fewer kernels on an accelerator.
 
     On JAX, Keras's ``affine_transform`` needs scatters. In deterministic mode, these become loops.
     Keras also computes coordinates with matrix products, which a GPU rounds to TF32. For each

@@ -1,4 +1,4 @@
-"""Keras with the same settings in every run. A user's ``keras.json`` only sets the backend.
+"""Keras with the same settings in every run. A user's ``keras.json`` sets only the backend.
 
 Half-precision weights or another order of axes would change an experiment's results.
 """

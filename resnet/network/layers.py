@@ -63,7 +63,7 @@ def _product(pixels: Any, kernel: Any, bias: Any) -> Any:
 
 
 class Conv2D(keras.layers.Conv2D):
-    """``keras.layers.Conv2D`` for a convolution that batch normalisation follows directly.
+    """``keras.layers.Conv2D`` for convolutions directly before batch normalisation.
 
     Batch normalisation subtracts the bias again, so the bias's gradient is zero in exact
     arithmetic. On a CPU, the stock layer spends a fifth of a training step on this gradient.
@@ -72,7 +72,7 @@ class Conv2D(keras.layers.Conv2D):
 
     A 1x1 convolution without strides runs as a matrix product, whose gradients are faster on a CPU
     (436 images/s instead of 403). With strides, slicing inputs would cost more than the product
-    saves. In :func:`products`, every convolution is a product of the kernel and windows' pixels.
+    saves. Within :func:`products`, every convolution multiplies the kernel by each window's pixels.
 
     Input: float (batch, height, width, channels).
     """
@@ -112,7 +112,7 @@ class Conv2D(keras.layers.Conv2D):
 def _normalize(inputs: Any, gamma: Any, beta: Any, epsilon: Any) -> Any:
     """Returns batch-normalised inputs, and the batch's mean and variance, each (channels,).
 
-    The variance is accurate to 2 % if a channel's mean is at most 100 standard deviations.
+    The variance is accurate to 2 % if a channel's mean is at most 100 times its standard deviation.
     """
     # Memory limits the speed of a step. So one pass over the inputs computes mean and variance. The
     # stock layer needs two passes, and its gradient has a dozen operations.
@@ -169,17 +169,17 @@ def _fused(inputs: Any, gamma: Any, beta: Any, epsilon: float) -> tuple[Any, Any
         epsilon=epsilon,
         is_training=True,
     )
-    # For n values, the kernel divides by n - 1 to get the variance, and Keras divides by n.
+    # For the variance of n values, the kernel divides by n - 1, and Keras divides by n.
     count = tf.cast(tf.size(inputs) // inputs.shape[-1], "float32")
     return outputs, mean, variance * ((count - 1) / count)
 
 
 class MaxPooling2D(keras.layers.MaxPooling2D):
-    """``keras.layers.MaxPooling2D`` of 2x2 windows, computed with ``maximum`` in :func:`products`.
+    """``keras.layers.MaxPooling2D`` of 2x2 windows. Uses ``maximum`` within :func:`products`.
 
     In deterministic mode, which exact resume needs, XLA cannot compile the stock layer's gradient
-    for a GPU (flax issue 4233). If a window has several largest values, they share the gradient. In
-    the stock layer, the first of them gets the whole gradient.
+    for a GPU (flax issue 4233). If several pixels of a window have the largest value, they share
+    the gradient. In the stock layer, the first of these pixels gets the whole gradient.
 
     Input: float (batch, height, width, channels). Odd sizes lose their last row or column.
     """

@@ -68,12 +68,12 @@ def residual(
     Args:
         input_shape: height, width and channels of an image with values in [0, 1].
         classes: number of classes.
-        identity_blocks: number of identity blocks in each of stages 2, 3 and 4.
+        identity_blocks: numbers of identity blocks in stages 2, 3 and 4.
         dropout: share of the last layer's inputs that dropout sets to zero; 0 means no dropout.
         batch_norm_momentum: ``momentum`` of Keras's ``BatchNormalization`` layers.
 
     Returns:
-        Model from images (batch, *input_shape) to probabilities (batch, classes).
+        Model that maps images (batch, *input_shape) to probabilities (batch, classes).
     """
     # Comments give the shapes for the study's 32x32 images, without the batch axis.
     image = keras.Input(input_shape, name="image")
@@ -113,21 +113,21 @@ def vgg(
     Args:
         input_shape: height, width and channels of an image with values in [0, 1].
         classes: number of classes.
-        filters: filters per 3x3 convolution, listed by group. Each group ends with max pooling.
-        convolutions: convolutions per group. Batch normalisation and ReLU follow each of them.
-        dense: units of each hidden fully connected layer.
+        filters: numbers of filters, one per group of 3x3 convolutions. Max pooling ends each group.
+        convolutions: convolutions per group, each followed by batch normalisation and ReLU.
+        dense: number of units in each hidden fully connected layer.
         dropout: share of the last layer's inputs that dropout sets to zero; 0 means no dropout.
         batch_norm_momentum: ``momentum`` of Keras's ``BatchNormalization`` layers.
 
     Returns:
-        Model from images (batch, *input_shape) to probabilities (batch, classes).
+        Model that maps images (batch, *input_shape) to probabilities (batch, classes).
 
     Raises:
         UserError: the images are too small for this number of max poolings.
     """
     if min(input_shape[:2]) < 2 ** len(filters):
         size, groups = " x ".join(map(str, input_shape[:2])), len(filters)
-        raise UserError(f"model.filters: {groups} groups are too many for images of {size}")
+        raise UserError(f"model.filters: {groups} groups are too many for images of {size} pixels")
     image = x = keras.Input(input_shape, name="image")
     for g, f in enumerate(filters, 1):
         for c in range(1, convolutions + 1):

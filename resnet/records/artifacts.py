@@ -24,12 +24,12 @@ CURVES = (
 """Metrics with one value per epoch."""
 # MLflow defines these tag names.
 DESCRIPTION, PARENT, CONTEXT = "mlflow.note.content", "mlflow.parentRunId", "mlflow.data.context"
-# A spreadsheet may compute a cell that starts with one of these characters.
+# A spreadsheet may evaluate a cell as a formula if it starts with one of these characters.
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 def guarded(value: Any) -> Any:
-    """Quotes a CSV cell that a spreadsheet may compute as a formula. OWASP advises this."""
+    """Adds a quote before a CSV cell that a spreadsheet may read as a formula, as OWASP advises."""
     return f"'{value}" if isinstance(value, str) and value.startswith((*FORMULA, "'")) else value
 
 

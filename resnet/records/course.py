@@ -11,7 +11,7 @@ from resnet.records.json_format import Record, load_all
 from resnet.study import Job, Key
 
 WINDOW = 7  # number of epochs over which variances are averaged
-DEVIATIONS = 3.0  # half width of the expected band, in standard deviations of validation accuracy
+DEVIATIONS = 3.0  # half-width of the expected band, in standard deviations of validation accuracy
 PATIENCE = 3  # a run is off course after this many epochs in a row outside the band
 
 
@@ -20,7 +20,7 @@ class Course:
     """Validation accuracies per epoch, from recorded runs with the same settings and dataset.
 
     The index of ``epochs`` is the epoch, from 1. The columns ``lowest`` and ``highest`` are
-    recorded accuracies. ``low`` and ``high`` bound the accuracy that is expected of another seed.
+    recorded accuracies. ``low`` and ``high`` bound the accuracy expected from another run.
     """
 
     epochs: pd.DataFrame
@@ -33,7 +33,7 @@ class Course:
         mean, jumps = curves.mean(axis=1), curves.diff().pow(2) / 2
         variances = pd.concat([curves.var(axis=1), jumps.mean(axis=1)], axis=1)
         around = variances.rolling(WINDOW, center=True, min_periods=1).mean()
-        # A few seeds may agree by chance, so the binomial variance is a lower bound. This bound
+        # A few runs may agree by chance, so the binomial variance is the least that is assumed. It
         # uses the number of test images, which is close to the number of validation images.
         binomial = mean * (1 - mean) / first.predictions.images
         variance = pd.concat([around, binomial], axis=1).max(axis=1)
@@ -52,7 +52,7 @@ class Course:
         return tuple(self.epochs.loc[epoch, [*names]]) if known else None
 
     def off(self, accuracies: list[float]) -> bool:
-        """Returns whether the last ``PATIENCE`` epochs are all above or all below the band.
+        """Returns whether the last ``PATIENCE`` accuracies are all above or all below the band.
 
         ``accuracies`` are the validation accuracies of all epochs so far. NaN counts as too low.
         """
@@ -64,7 +64,7 @@ class Course:
 
 
 def courses(folder: Path, jobs: Iterable[Job], fingerprint: str) -> dict[str, Course]:
-    """Returns courses by experiment hash, for the experiments that have records on the dataset."""
+    """Maps experiment hashes to courses. Experiments without records on the dataset are omitted."""
     digests = {job.experiment.hash(): Key.of(job, "", fingerprint, "").digest for job in jobs}
     found = {name: load_all(folder, digest).values() for name, digest in digests.items()}
     return {name: Course.of(records) for name, records in found.items() if records}

@@ -42,7 +42,7 @@ def confusion(table: pd.DataFrame) -> Figure:
     axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
     axes.set(xlabel="predicted", ylabel="true")
     if len(table) > 30:
-        return figure  # texts would be too small to read
+        return figure  # numbers would be too small to read
     for (row, column), part in np.ndenumerate(share):
         colour = "white" if part > 0.5 else "black"
         axes.text(column, row, table.iat[row, column], ha="center", va="center", color=colour)
@@ -54,8 +54,8 @@ def confusion(table: pd.DataFrame) -> Figure:
 def mistakes(dataset: Dataset, probabilities: np.ndarray, path: Path) -> None:
     """Writes a PNG of the test images that the network misclassified with the most confidence.
 
-    The PNG is a table of true classes (rows) and predicted classes (columns). A cell has at most
-    four images, two by two, in original size. The text chunk ``cells`` is the class count.
+    The PNG has a row per true class and a column per predicted class. A cell has at most four
+    images, two by two, in original size. The PNG's text chunk ``cells`` states the class count.
     Nothing is written if there are more than 30 classes, or if Pillow would warn about the number
     of pixels. ``probabilities`` has the shape (n, classes).
     """

@@ -42,7 +42,7 @@ def key_of(run: Run) -> Key:
 
 
 def to_record(store: Store, run: Run) -> Record:
-    """Makes the record of a finished run; raises UserError if artifacts are missing or disagree."""
+    """Makes a finished run's record. Raises UserError for missing or inconsistent artifacts."""
     source = f"run {run.info.run_id} ({run.info.run_name})"
     try:
         with tempfile.TemporaryDirectory() as folder:
@@ -92,7 +92,7 @@ def _inputs(run: Run) -> list[DataInput]:
     for logged in data_of(run):
         source = json.loads(logged.dataset.source)
         if path := source.get("tags", {}).get("source"):
-            # a local path means nothing to other machines, and the digest identifies the data
+            # a local path means nothing on other machines, and the digest identifies the data
             source["tags"]["source"] = PurePath(path).name
         fields = logged.dataset.to_dictionary() | {"source": json.dumps(source)}
         context = next(tag.value for tag in logged.tags if tag.key == CONTEXT)

@@ -1,8 +1,8 @@
 """Reads and writes the JSON files in ``results/``, which are records of finished runs.
 
 A record holds a run's settings, origin and exact curves, and the label and prediction of each test
-image. It has at most 60 KB. Git shows any change to the files, so :func:`load` only checks that the
-parts of a record agree.
+image. A record has at most 60 KB. Git shows any change to the files, so :func:`load` only checks
+that the parts of a record agree.
 """
 
 import base64
@@ -141,7 +141,7 @@ class Record(Strict):
             "rung does not match the experiment": experiment.name == tags["rung"],
             "networks does not match the experiment's code_sha256": same_code,
             "the tag seed must consist of digits": tags["seed"].isdecimal(),
-            f"the curves are not {', '.join(CURVES)}": sorted(self.curves) == sorted(CURVES),
+            f"the curves must be {', '.join(CURVES)}": sorted(self.curves) == sorted(CURVES),
             "a curve does not have one value per epoch": lengths == {len(self.time)},
             "two classes have the same name": len(set(self.classes)) == len(self.classes),
             "a label or prediction is not one of the classes": highest < len(self.classes),
@@ -153,19 +153,19 @@ class Record(Strict):
 
 
 def load(path: Path) -> Record:
-    """Reads a record; raises UserError if the file is damaged or has a wrong name."""
+    """Reads a record; raises UserError if the file is damaged or has the wrong name."""
     try:
         record = Record.model_validate_json(path.read_bytes())
     except ValidationError as error:
         raise explain(str(path), error, Record) from None
     if path.name != record.key.file:
-        raise UserError(f"{path}: has a wrong name. Rename the file to {record.key.file}")
+        raise UserError(f"{path}: has the wrong name. Rename the file to {record.key.file}")
     return record
 
 
 def files(folder: Path, digest: str = "") -> list[Path]:
     """Lists a folder's record files, sorted by name. ``digest`` selects files by ``Key.digest``."""
-    return sorted(folder.glob(f"[!.]*{digest and f'-{digest}'}.json"))  # macOS adds files ._x.json
+    return sorted(folder.glob(f"[!.]*{digest and f'-{digest}'}.json"))  # macOS adds ._x.json files
 
 
 def load_all(folder: Path, digest: str = "") -> dict[Path, Record]:

@@ -35,7 +35,7 @@ def nothing_run(study: Study, why: str, uri: str | None = None) -> UserError:
     words = ["run", rungs, *["--profile", "quick"] * quick]
     aside = f"  (takes minutes; the full profile trains on {study.dataset_title})" * quick
     start = study.command(*words, uri=uri)
-    return UserError(f"nothing was run yet: {why}. Start with:  {start}{aside}")
+    return UserError(f"nothing has been run yet: {why}. Start with:  {start}{aside}")
 
 
 @contextlib.contextmanager
@@ -71,7 +71,7 @@ def check(uri: str, study: Study, *, create: bool) -> None:
     newest = ScriptDirectory(f"{Path(mlflow.__file__).parent}/store/db_migrations")
     if found == newest.get_current_head():
         return
-    # MLflow would migrate the file when it opens the file, even if it only reads
+    # MLflow would migrate the file on opening it, even if the command only reads runs
     upgrade = command("-m", "mlflow", "db", "upgrade", uri)
     raise UserError(
         f"{path}: is not a complete database of MLflow {mlflow.__version__} (schema version: "

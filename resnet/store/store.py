@@ -52,7 +52,7 @@ logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
 
 @dataclass(frozen=True)
 class _Patience:
-    """Callbacks of a store that repeats calls. ``before`` runs ahead of each call and may raise."""
+    """Callbacks for repeated calls. Each attempt first calls ``before``, which may raise errors."""
 
     tell: Callable[[str], None]
     should_stop: Callable[[], bool]
@@ -183,8 +183,8 @@ def connect(
     """Opens a study's tracking store, and makes it MLflow's current store.
 
     Args:
-        uri: tracking URI, by default that of ``mlflow.db`` in the project's folder. For SQLite,
-            artifacts are stored beside the file; for other databases, in the project's folder.
+        uri: tracking URI, by default the URI of ``mlflow.db`` in the project's folder. Artifacts
+            are stored beside an SQLite file, or for other databases in the project's folder.
         study: the study, by default the one in ``experiments/``.
         create: whether to make a missing file or experiment. If False, nothing is written.
         experiment: name of the MLflow experiment, by default the name of the study.

@@ -29,7 +29,7 @@ def factors(before: Experiment, after: Experiment) -> dict[str, Any]:
 def subset(before: Experiment, after: Experiment, chosen: Iterable[str]) -> Experiment:
     """Returns ``before`` with the values that ``after`` gives to the chosen factors.
 
-    With no factor, the result is ``before``, and with all factors ``after``, so that the runs of
+    With no factor, the result is ``before``. With all factors, it is ``after``. So existing runs of
     both are reused. Any other result has a name like ``04_lr_schedule~epochs+early_stopping``.
     """
     values = factors(before, after)
@@ -65,7 +65,7 @@ def subsets(before: Experiment, after: Experiment) -> dict[frozenset[str], Exper
 
 
 def alternatives(experiment: Experiment) -> dict[tuple[str, str], Experiment]:
-    """Returns an experiment for each alternative value of an assumed key, by (key, reason).
+    """Maps (key, reason) to an experiment, for each alternative value of an assumed key.
 
     Experiments get names like ``01_template~epochs=50``. An invalid value raises a UserError.
     """
@@ -86,10 +86,10 @@ def alternatives(experiment: Experiment) -> dict[tuple[str, str], Experiment]:
 def derived(text: str, names: list[str], load: Callable[[str], Experiment]) -> list[Experiment]:
     """Returns the experiments that ``ladder ablate`` trains, without duplicates.
 
-    ``names`` lists all experiments, and ``load`` resolves a name. If ``text`` selects rungs, each
-    rung adds its :func:`subsets`. If ``text`` is ``assumed``, all :func:`alternatives` are added.
-    Experiments that have a file come first, so rungs are trained before derived experiments.
-    If no rung precedes a selected rung, a UserError names the selected rung.
+    ``names`` lists all experiments, and ``load`` resolves one by name. If ``text`` selects rungs,
+    the result has all :func:`subsets` of their changes. For ``assumed``, it has all
+    :func:`alternatives`. Experiments with files come first, so rungs are trained before derived
+    experiments. If no rung precedes a selected rung, a UserError names the selected rung.
     """
     if text == "assumed":
         groups = [[e, *alternatives(e).values()] for e in map(load, names) if e.alternatives]

@@ -16,7 +16,7 @@ class Job:
     seed: int
     profile: str = "full"
     modified: str = ""  # the --set overrides
-    varied: str = field(default="", compare=False)  # overrides that jobs of a sweep do not share
+    varied: str = field(default="", compare=False)  # the overrides that vary in a sweep
 
     @property
     def row(self) -> str:  # the same for all seeds of an experiment
@@ -36,7 +36,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Key:
-    """The tags that identify a run. Each field is named like its tag."""
+    """The tags that identify a run. Each field has the name of its tag."""
 
     rung: str
     title: str
@@ -80,10 +80,10 @@ class Key:
         return group(self.dataset, self.profile, self.modified)
 
     def series(self) -> dict[str, str]:
-        """Returns the tags by which MLflow's UI groups runs whose results may be averaged.
+        """Returns the tags by which MLflow's UI groups and filters runs.
 
-        ``series`` is like ``02_augmentation · digits · quick · 1a2b3c4d``. ``part_of`` names the
-        rung from which ``ladder ablate`` derived the experiment.
+        Runs that may be averaged share a ``series`` like ``02_augmentation · digits · 1a2b3c4d``.
+        ``part_of`` names the rung from which ``ladder ablate`` derived the experiment.
         """
         rung, part, _ = self.rung.partition("~")
         name = " · ".join((self.rung, self.group, self.digest))

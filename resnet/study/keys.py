@@ -122,7 +122,7 @@ def _place(location: tuple, root: JsonSchema) -> tuple[list[str], JsonSchema]:
 
 
 def validate(model: type[M], tree: Any, source: str, above: str = "") -> M:
-    """Makes a model from a tree; if the tree is invalid, raises the error of :func:`explain`."""
+    """Makes a model from a tree; if the tree is invalid, raises what :func:`explain` returns."""
     try:
         return model.model_validate(tree)
     except ValidationError as error:
@@ -132,7 +132,7 @@ def validate(model: type[M], tree: Any, source: str, above: str = "") -> M:
 def explain(
     source: str, error: ValidationError, model: type[BaseModel], above: str = ""
 ) -> UserError:
-    """Describes one of pydantic's errors in a line, with source, key, value and allowed values.
+    """Describes one of pydantic's errors in one line, with source, key, value and allowed values.
 
     If only a block of the source was validated, ``above`` is the block's key.
     """

@@ -131,7 +131,7 @@ def load(path: Path, _children: tuple[Path, ...] = ()) -> Experiment:
     for folder in folders:
         base["code"] = base.get("code") or own_networks(folder)
     if given := {"name", "code"} & {*tree}:
-        raise UserError(f"{path}: {given.pop()}: is taken from a file and cannot be set; remove it")
+        raise UserError(f"{path}: {given.pop()}: the program sets this key; remove it")
     return _resolve(str(path), base, tree | {"name": path.stem})
 
 

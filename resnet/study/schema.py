@@ -19,7 +19,7 @@ Rate = Annotated[float, Field(gt=0, le=10, allow_inf_nan=False)]
 
 
 def _printable(text: str) -> str:
-    # control characters can change the terminal, and some are not allowed in an SVG
+    # control characters can disturb the terminal, and some are not allowed in an SVG
     if odd := [c for c in text if not c.isprintable() and unicodedata.category(c) != "Zs"]:
         raise ValueError(f"the character {odd[0]!a} cannot be printed; leave it out")
     if not text.strip():
@@ -55,7 +55,7 @@ class Named(_WithSettings):
     """A class of Keras. Its settings are arguments of the constructor."""
 
     name: Name
-    """Keras's identifier of the class."""
+    """Keras's identifier for the class."""
 
 
 class Model(_WithSettings):
@@ -92,7 +92,7 @@ class Augmentation(Strict):
     cutout: Annotated[int, Field(ge=0, le=1024)] = 0
     """Side length, in pixels, of a randomly placed square of zeros that may cross the border."""
     expand_shifts: Annotated[int, Field(ge=0, le=1024)] = 0
-    """Epochs also show four copies of each image, moved by this many pixels in four directions."""
+    """Adds four copies of each image, moved by this many pixels up, down, left and right."""
 
     @property
     def affine(self) -> bool:  # whether images are rotated, shifted, zoomed or mirrored
@@ -111,11 +111,11 @@ class Validation(Strict):
     """Which training images are used for validation, and how."""
 
     fraction: Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)]
-    """Share of the training images that are used for validation."""
+    """Share of the training images that is used for validation."""
     subset: Literal["first", "last", "random"]
-    """Random takes the same share of each class, drawn with seed 0 in every run."""
+    """The images to hold out; random draws the same share of each class, always with seed 0."""
     augmented: bool
-    """Whether validation images are augmented too, as in the study."""
+    """Whether validation images are augmented too, as they are in the study."""
     drop_remainder: bool
     """Leaves out the last, incomplete batch in training and validation, as the study does."""
 
@@ -128,7 +128,7 @@ class Data(Strict):
     validation: Validation
     augmentation: Augmentation | None
     standardize: Literal["channel", "pixel"] | None = None
-    """After augmentation, standardizes by the training images' mean and standard deviation."""
+    """After augmentation, standardizes images: mean 0 and variance 1 over the training images."""
 
     @property
     def fill_mode(self) -> str:  # of the augmentation, or the default
@@ -145,7 +145,7 @@ class EarlyStopping(Strict):
     min_delta: Delta
     """A change below this value does not count as an improvement."""
     restore_best_weights: Literal["always", "when_stopped", "never"]
-    """When to restore the best epoch's weights; Keras 3 uses always, and Keras 2 when_stopped."""
+    """When to restore the best epoch's weights; Keras 3 uses always, Keras 2 uses when_stopped."""
     ties: Literal["first", "last"] = "first"
     """Which of several equally good epochs counts as the best; Keras takes the first."""
 
@@ -173,7 +173,7 @@ class Training(Strict):
     batch_size: Count
     """Images per training step."""
     learning_rate: Rate
-    """Rate at the start; a schedule or plateau changes the rate between epochs."""
+    """Rate at the start; schedule or reduce_lr_on_plateau can change it between epochs."""
     early_stopping: EarlyStopping | None
     reduce_lr_on_plateau: ReduceLROnPlateau | None
     optimizer: Named | None = None
@@ -226,7 +226,7 @@ class Experiment(Strict):
         return dict(flatten(tree))
 
     def hash(self) -> str:
-        """Returns SHA-256 (hex) of the settings that affect the result.
+        """Returns the SHA-256 (hex) of the settings that affect the result.
 
         Values that equal their defaults are left out. So existing runs, records and checkpoints
         keep their hashes when the schema gets a new key whose default changes nothing.
@@ -240,7 +240,7 @@ class Experiment(Strict):
         return flat
 
     def trajectory(self) -> str:
-        """Returns SHA-256 (hex) of the settings that affect the weights after each epoch."""
+        """Returns the SHA-256 (hex) of the settings that affect the weights after each epoch."""
         # The number of epochs and early stopping only decide which of these weights are tested.
         # Learning rates are in the names of checkpoints, so rung 4 shares rung 3's checkpoints
         # until rung 4's rate first changes.
@@ -248,7 +248,7 @@ class Experiment(Strict):
         return _digest({k: v for k, v in self._hashed().items() if k.split(".")[1] not in left_out})
 
     def program(self) -> str:
-        """Returns SHA-256 (hex) of the settings that all jobs in a compiled program must share.
+        """Returns the SHA-256 (hex) of the settings that all jobs in a compiled program must share.
 
         Settings that only change the inputs of a step, such as learning rates, are left out.
         """
@@ -304,7 +304,7 @@ def short(name: str) -> str:
 
 
 def rungs(names: Iterable[str]) -> list[str]:
-    """Returns the rungs among the names of experiments, in the ladder's order."""
+    """Returns the ``names`` that belong to rungs, in the ladder's order."""
     numbers = {name: number for name in names if (number := rung_number(name)) is not None}
     return sorted(numbers, key=numbers.__getitem__)
 

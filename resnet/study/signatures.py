@@ -33,7 +33,7 @@ _NO_SETTINGS = re.compile(
 _NO_CLASSES = {
     *("Optimizer", "LearningRateSchedule"),  # base classes
     *("LegacyOptimizerWarning", "LossScaleOptimizer", "MultiOptimizer", "OptimizerMap"),
-    "ScheduleFreeAdamW",  # its averaged weights should be tested, but Keras keeps others
+    "ScheduleFreeAdamW",  # its averaged weights should be tested, but the network has others
 }
 
 
@@ -65,7 +65,7 @@ def architectures(source: str, file: str) -> dict[str, type[Strict]]:
 
 @functools.cache
 def of_keras(kind: str) -> dict[str, type[Strict]]:
-    """Returns the schemas of Keras's ``optimizers`` or ``schedules``, by identifier."""
+    """Returns {identifier: schema of its settings} for Keras's ``optimizers`` or ``schedules``."""
     spec = importlib.util.find_spec("keras")
     (package,) = (spec and spec.submodule_search_locations) or ("",)
     folder = Path(package) / "src" / "optimizers"
@@ -91,7 +91,7 @@ def keras_class(module: Any, name: str) -> Any:
 
 
 def _identifier(name: str) -> str:
-    """Returns ``piecewise_constant`` for ``PiecewiseConstantDecay``, ``adamw`` for ``AdamW``."""
+    """Returns ``piecewise_constant`` for ``PiecewiseConstantDecay`` and ``adamw`` for ``AdamW``."""
     if "Decay" not in name:
         return name.lower()
     return re.sub(r"(?<!^)(?=[A-Z])", "_", name.replace("Decay", "")).lower()

@@ -23,8 +23,8 @@ TEMPLATE = Path(__file__).parent / "template"  # the files that ladder init copi
 
 class _About(Strict):
     name: Annotated[str, Field(pattern=r"^[a-zA-Z0-9][\w.-]{0,60}$")]  # the study's name in MLflow
-    about: Text  # the study's question in a sentence
-    dataset: Name  # name of the images to which the published accuracies apply
+    about: Text  # the study's question in one sentence
+    dataset: Name  # the dataset on which the study measured its accuracies
     data: Name | None = None  # path or name of the images; null means the name in ``dataset``
     test_fraction: Annotated[float, Field(gt=0, lt=1)] | None = None
     """Share of the images that become test images, if there are no folders train and test."""
@@ -94,7 +94,7 @@ class Study(_About):
 
     @cached_property
     def files(self) -> dict[str, Path]:
-        """The files of all experiments, by name. The rungs come first, in order."""
+        """Maps each experiment's name to its file. The rungs come first, in order."""
         paths = {path.stem: path for path in _files(self.folder)}
         baselines = {path.stem: path for path in _files(self.folder / "baselines")}
         return {name: paths[name] for name in rungs(paths)} | baselines
@@ -152,7 +152,7 @@ def _where_present(tree: dict[str, Any], changes: dict[str, Any]) -> dict[str, A
 
 
 def select(text: str, names: Iterable[str]) -> list[str]:
-    """Returns the names that an option's value selects, in the order of ``names``.
+    """Returns the names that ``text`` selects, in the order of ``names``.
 
     ``text`` is a comma-separated list of ``all`` (every rung), numbers, ranges (``1-3``) and names.
     If a part selects no experiment, or two rungs have the same number, a UserError is raised.

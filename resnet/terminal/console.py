@@ -33,7 +33,7 @@ _errors = _Console(stderr=True, emoji=False)
 
 
 def close_output() -> None:
-    """Sends further output to the null device, because nobody reads it."""
+    """Discards further output, because the program that read it has ended."""
     null = os.open(os.devnull, os.O_WRONLY)
     for stream in (sys.stdout, sys.stderr):
         os.dup2(null, stream.fileno())
@@ -65,7 +65,7 @@ def load_images(data: str, test_fraction: float | None) -> "Dataset":
 
 @contextlib.contextmanager
 def stoppable() -> Iterator[Callable[[], bool]]:
-    """Yields a function that returns True after Ctrl-C or SIGTERM; a second signal interrupts."""
+    """Yields a function that checks for Ctrl-C or SIGTERM. A second signal interrupts at once."""
     signals: list[int] = []
 
     def handle(number: int, frame: FrameType | None) -> None:

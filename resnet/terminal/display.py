@@ -1,4 +1,4 @@
-"""Shows the progress of runs: rich's progress table in a terminal, plain lines in a pipe."""
+"""Shows the progress of runs: as a table in a terminal, and as plain lines in a pipe."""
 
 from collections.abc import Iterator, Mapping
 from functools import partial
@@ -52,8 +52,8 @@ def _validated(task: Task, history: events.History) -> dict[str, Any]:
 class Display(Progress):
     """A listener that shows one row per job and prints a line for each important event.
 
-    ``published`` has test accuracies by experiment; it is empty if images or settings differ from
-    the study. ``courses`` has recorded curves by experiment hash; see
+    ``published`` maps names of experiments to published accuracies. It is empty if images or
+    settings differ from the study. ``courses`` maps hashes of experiments to recorded curves; see
     :func:`resnet.records.courses`.
     """
 
@@ -217,7 +217,7 @@ class Display(Progress):
         )
 
     def get_renderables(self) -> Iterator[RenderableType]:
-        """Yields as many rows as fit the terminal, then a bar and the time left."""
+        """Yields as many rows as fit in the terminal, then a bar and the time left."""
         if not (tasks := self.tasks):  # rich calls this before tasks exist
             return
         now = self.get_time()
@@ -240,7 +240,7 @@ class Display(Progress):
         yield Text(", ".join(notes))
 
     def _visible(self, tasks: list[Task]) -> list[Task]:
-        """Returns the tasks that fit the terminal, from two rows above the first running task."""
+        """Returns the tasks that fit in the terminal, from two above the first running task."""
         running = [task.id for task in tasks if task.fields["state"] == "running"]
         room = max(self.console.height - 5 - len(running), 1)
         first = max(min(running[0] - 2 if running else 0, len(tasks) - room), 0)

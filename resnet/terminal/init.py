@@ -21,7 +21,7 @@ def init(
     """Writes a small study of two rungs, which you can run and change.
 
     Comments explain every key. The study trains on scikit-learn's digits in about a minute.
-    To use this study, give the other commands --experiments FOLDER.
+    To use this study, add --experiments FOLDER to the other commands.
     """
     place = f"init {messages.one_line(folder)}"
     try:

@@ -51,7 +51,7 @@ TrackingUri = Annotated[
 
 @dataclass(frozen=True)
 class Options:
-    """The arguments of run, ablate and plan. Typer makes an option from each field.
+    """The arguments of the commands run, ablate and plan. Typer makes an option from each field.
 
     Raises:
         UserError: an option is wrong, or two options exclude each other.
@@ -95,7 +95,7 @@ class Options:
         value(
             "N",
             "Number of runs that train at the same time, each in its own process.",
-            "1, or on a cluster as many as fit",
+            "1; on a cluster, as many as fit",
             min=1,
         ),
     ] = None
@@ -105,7 +105,7 @@ class Options:
             "N",
             "Number of runs that train side by side in one JAX program. A run's exact results "
             "depend on this number.",
-            "on a GPU all runs that can share a program, else 1",
+            "on a GPU, all runs that can share a program, else 1",
             min=1,
         ),
     ] = None
@@ -114,20 +114,20 @@ class Options:
         int | None,
         value(
             "N",
-            "Number of TensorFlow's threads per run. A run's exact results depend on this number.",
+            "Number of TensorFlow threads per run. A run's exact results depend on this number.",
             "the number of cores of this machine",
             min=1,
         ),
     ] = None
     gpus_per_run: Annotated[
-        float | None, value("N", "Number of GPUs per run; a fraction lets runs share one.", min=0)
+        float | None, value("N", "Number of GPUs per run; a fraction lets runs share a GPU.", min=0)
     ] = None
     checkpoints: Annotated[
         str | None, value("URL", "Folder or URL (s3://...) of the checkpoints.", "beside the store")
     ] = None
     experiments: Experiments = None
     tracking_uri: TrackingUri = None
-    ablate: Annotated[bool, flag("--ablate", "Train with each subset of a rung's changes.")] = False
+    ablate: Annotated[bool, flag("--ablate", "Train rungs with subsets of their changes.")] = False
     dry_run: Annotated[bool, flag("--dry-run", "Show the plan; train nothing.")] = False
     timing: Annotated[bool, flag("--timing", "Show the plan with times measured now.")] = False
 
@@ -157,7 +157,7 @@ class Options:
 
     @property
     def threads(self) -> int:
-        """The number of TensorFlow's threads per run, the same on every node of a cluster."""
+        """The number of TensorFlow threads per run, the same on every node of a cluster."""
         setting = int(os.environ.get("TF_NUM_INTRAOP_THREADS") or 0)
         return self.cpus_per_run or setting or machine.cores()
 
@@ -173,7 +173,7 @@ class Options:
             os.environ["TF_NUM_INTRAOP_THREADS"] = str(self.threads)
 
     def due(self) -> list[Job]:
-        """Returns the jobs in order. A sweep repeats all jobs for each combination of its values.
+        """Returns the jobs, seed by seed. A sweep repeats them for each combination of its values.
 
         Raises:
             UserError: a rung does not exist, or a file is malformed.
@@ -203,7 +203,7 @@ class Options:
         else:
             experiments = [load(name) for name in select(self.rungs, self.study.files)]
         for experiment in experiments:
-            ablation.alternatives(experiment)  # malformed alternatives fail before training
+            ablation.alternatives(experiment)  # malformed alternatives raise an error here
         return experiments
 
 

@@ -1,4 +1,4 @@
-"""The plan of a command: its runs, their sizes, changes and times."""
+"""The plan of a command: its runs, network sizes, changes and times."""
 
 import contextlib
 import os
@@ -28,14 +28,14 @@ _COLUMNS = {
     "time": ("time", duration),
 }
 Known = dict[str, dict[str, float]]
-"""The values of ``_COLUMNS`` for each :attr:`resnet.study.Job.row`."""
+"""Maps each :attr:`resnet.study.Job.row` to the values of ``_COLUMNS`` that are known."""
 
 
 def show(due: list[Job], images: Dataset | Source, lanes: dict[str, int], options: Options) -> None:
     """Prints each experiment's size, time, changes and assumptions.
 
-    ``lanes`` maps each row to the number of its jobs that train side by side. With
-    ``options.timing``, some steps are timed. Otherwise, times come from finished runs in the store.
+    ``lanes`` maps each row to the number of lanes of its program. With ``options.timing``, some
+    steps are timed. Otherwise, times come from finished runs in the store.
     """
     study = options.study
     n, height, width, channels = images.shape
@@ -130,10 +130,10 @@ def _recorded(jobs: dict[str, Job], study: Study, fingerprint: str) -> Known:
 def _past(
     jobs: dict[str, Job], options: Options, fingerprint: str
 ) -> tuple[Known, set[tuple[str, str]]]:
-    """Returns the figures of runs finished on this machine, and (row, seed) of finished jobs."""
+    """Returns figures of runs that finished on this machine, and (row, seed) of finished jobs."""
     found: Known = {}
     done: set[tuple[str, str]] = set()
-    # connect raises a UserError if nothing was run yet
+    # connect raises a UserError if there are no runs yet
     with console.status("reading runs"), contextlib.suppress(UserError):
         from resnet.store import connect
 

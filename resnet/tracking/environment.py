@@ -14,7 +14,7 @@ from resnet.training import numerics
 
 def environment(study: Study) -> dict[str, str]:
     """Returns tags about the code, claims, software versions and hardware of a new run."""
-    # with this tag, readers can check that no bound of a claim changed after the run
+    # the tag ``bounds`` lets readers check that no bound of a claim changed after the run
     bounds = json.dumps(study.bounds, separators=(",", ":"))
     kept = {"bounds": bounds} if len(bounds) <= MAX_TAG_VAL_LENGTH else {}
     return _here() | {"claims_sha256": study.claims_sha256} | kept

@@ -30,29 +30,29 @@ class Lost(Exception):  # noqa: N818 - not an error
 
 
 def machine() -> str:
-    """Returns a name for this machine or container; each restart changes the name."""
+    """Returns a name for this machine or container. On Linux, each restart changes the name."""
     boot, space = Path("/proc/sys/kernel/random/boot_id"), Path("/proc/self/ns/mnt")
     own = boot.read_text().strip() if boot.exists() else uuid.getnode()
-    # containers on one host share the boot id, but have their own files and processes
+    # containers on one host share the boot id, so the mount namespace tells them apart
     return f"{socket.gethostname()}:{own}:{space.readlink() if space.is_symlink() else ''}"
 
 
 def read(run: Run) -> dict[str, str]:
-    """Returns a lease's ``state``, ``token``, ``until`` and ``place``; {} if the run has none."""
+    """Returns a run's lease (``state``, ``token``, ``until``, ``place``), or {} without a lease."""
     words = run.data.tags.get(TAG, "").split(" ", 3)
     whole = len(words) == 4
     return dict(zip(("state", "token", "until", "place"), words, strict=True)) if whole else {}
 
 
 class Lease:
-    """Holds this process's lease of a run, and watches the leases of other processes.
+    """Holds this process's lease on a run, and watches the leases of other processes.
 
-    This process must hold the file lock at the path ``lock``. So if another lease has the same
-    ``place``, the process of that lease has ended.
+    This process must hold the file lock at the path ``lock``. If another lease has the same
+    ``place`` (machine and lock), the process of that lease must have ended.
     """
 
     def __init__(self, store: Store, lock: Path):
-        # while the store does not answer, nobody else can take the run, so renewals need not wait
+        # nobody can take the run while the store is down, so renewals do not wait for the store
         self.store = store.impatient
         self.place, self.token = f"{machine()}:{lock}", uuid.uuid4().hex
         self.lost, self._renewed = False, time.clock_gettime(_CLOCK)
@@ -92,7 +92,7 @@ class Lease:
 
     @contextlib.contextmanager
     def kept(self, run_id: str, still_ours: Callable[[], bool]) -> Iterator[None]:
-        """Renews the lease in a thread until the block ends or ``still_ours`` returns False."""
+        """Renews a run's lease in a thread until the block ends or ``still_ours`` returns False."""
         ended = threading.Event()
 
         def renew() -> None:
@@ -119,7 +119,7 @@ class Lease:
                 thread.join(timeout=5)
 
     def confirm(self) -> None:
-        """Renews the lease if renewal is late. Raises ``Lost`` if another process has the run."""
+        """Renews an overdue lease. Raises ``Lost`` if another process has taken over the run."""
         if self.store.shared and time.clock_gettime(_CLOCK) - self._renewed > SECONDS:
             self._renew()
         self.raise_if_lost()

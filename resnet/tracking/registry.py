@@ -1,4 +1,4 @@
-"""Logs networks as MLflow models, and registers one model per rung."""
+"""Logs networks as MLflow models, and registers one model version per rung."""
 
 import re
 import tempfile
@@ -21,7 +21,7 @@ from resnet.training import Outcome
 def log_model(store: Store, run_id: str, job: Job, dataset: Dataset, outcome: Outcome) -> str:
     """Logs a run's network as a model that takes raw images. Returns the model's id.
 
-    A complete model is not logged again. An incomplete model of a killed process is replaced.
+    A complete model is not logged again. An incomplete model from a killed process is replaced.
     """
     client = store.client
     for model in _models_of(store, run_id):
@@ -49,7 +49,7 @@ def log_model(store: Store, run_id: str, job: Job, dataset: Dataset, outcome: Ou
                 run_id=run_id,
             ),
             signature=infer_signature(dataset.x_test[:1], outcome.probabilities[:1]),
-            # without this list, MLflow would load the model in another process to find packages
+            # without this list, MLflow would load the model in another process to list its packages
             pip_requirements=[f"{p}=={metadata.version(p)}" for p in ("keras", "numpy", backend)],
         )
         client.log_model_artifacts(model.model_id, folder)
@@ -67,7 +67,7 @@ def _plain(name: str) -> str:
 
 
 def register(store: Store, dataset: Dataset, profile: str) -> None:
-    """Registers a model per rung, from the run whose accuracy is nearest to the mean over seeds.
+    """Registers each rung's model, from the run whose accuracy is nearest to the rung's mean.
 
     The alias ``rung-5`` names the model of rung 5. The alias ``best`` names the model of the rung
     with the highest mean. Only validation accuracies count, because test images must not affect the
@@ -102,7 +102,7 @@ def register(store: Store, dataset: Dataset, profile: str) -> None:
 
 
 def _version(store: Store, name: str, run_id: str) -> str | None:
-    """Returns a run's version of the registered model ``name``; makes the version if needed."""
+    """Finds or makes the version of the registered model ``name`` that holds a run's network."""
     for version in store.client.search_model_versions(f"name = '{name}' and run_id = '{run_id}'"):
         return version.version
     if not (logged := _models_of(store, run_id)):  # somebody deleted the model
@@ -111,8 +111,8 @@ def _version(store: Store, name: str, run_id: str) -> str | None:
         store.client.create_registered_model(
             name,
             description="Networks that map raw images (uint8, 0..255) to probabilities. `rung-5` "
-            "is the network of rung 5 whose validation accuracy is nearest to the mean over seeds. "
-            "`best` is the corresponding network of the rung with the highest mean.",
+            "is the network that represents rung 5: its validation accuracy is nearest to the mean "
+            "over seeds. `best` is the network that represents the rung with the highest mean.",
         )
     except MlflowException as error:
         if error.error_code != ErrorCode.Name(RESOURCE_ALREADY_EXISTS):

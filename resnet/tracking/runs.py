@@ -36,7 +36,7 @@ def parent_run(store: Store, name: str, job: Job, dataset: Dataset) -> Iterator[
     """Opens a command's parent run, yields the run's id, and ends the run.
 
     Parent runs of killed processes are ended too. All jobs of a parent run have the same profile
-    and overrides, so ``job`` may be any one of these jobs.
+    and overrides, so ``job`` may be any of these jobs.
     """
     process = psutil.Process()
     for run in store.search(role="ladder", status="RUNNING"):
@@ -61,7 +61,7 @@ def parent_run(store: Store, name: str, job: Job, dataset: Dataset) -> Iterator[
 def _alive(store: Store, run: Run) -> bool:
     tags = run.data.tags
     if store.shared and tags.get("owner") != leases.machine():
-        # one hour is added because the clocks of machines may differ
+        # a lease gets one more hour, because the clocks of two machines may differ
         return float(leases.read(run).get("until", 0)) > time.time() - 3600
     try:
         return str(psutil.Process(int(tags["pid"])).create_time()) == tags["pid_started"]
@@ -129,7 +129,7 @@ class RunWriter:
             self.store.client.log_artifacts(self.run_id, temporary)
         tags = notes(outcome.network)
         if epoch := diverged(record["loss"] for record in outcome.history):
-            tags["diverged"] = f"the loss of epoch {epoch}"
+            tags["diverged"] = f"the loss of epoch {epoch} is not finite"
         for key, value in tags.items():
             self.store.client.set_tag(self.run_id, key, value[:5000])
         # Final metrics come last. If the process is killed earlier, the outcome is logged again.

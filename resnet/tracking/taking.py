@@ -92,7 +92,7 @@ def _claim(
 ) -> Run | None:
     """Claims the run ``going_on`` or a new run. Returns None if another process gets the run."""
     if going_on:
-        # a resumed run keeps its first bounds, and its description, which a user may have edited
+        # a resumed run keeps its original bounds, and any description that a user has edited
         for key in ("claims_sha256", "bounds", DESCRIPTION):
             tags.pop(key, None)
         tags[leases.TAG] = lease.tag("claimed")
@@ -121,8 +121,7 @@ def create(store: Store, name: str, tags: dict[str, str], lease: Lease) -> str:
         [store.experiment_id], same, max_results=1, order_by=["start_time DESC"]
     )
     start = max([int(time.time() * 1000), *(run.info.start_time + 1 for run in newest)])
-    # If the store fails before it answers, the repeated call creates a second run with the same
-    # token.
+    # If the store fails before it answers, a repeated call creates another run with this token.
     run = store.client.create_run(store.experiment_id, start, tags, name)
     if store.shared:
         same = f"tags.{leases.TAG} LIKE '%{lease.token}%'"

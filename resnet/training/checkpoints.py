@@ -1,7 +1,7 @@
 """Writes and reads checkpoints in a local folder or at a URL that fsspec supports (``s3://...``).
 
 A reader sees the old checkpoint or the new one, never a part of a checkpoint. In a local folder, a
-file gets its final name when it is complete. An object store shows only complete uploads.
+file gets its final name only when it is complete. An object store shows only complete uploads.
 """
 
 import contextlib
@@ -22,7 +22,7 @@ from resnet.host.messages import one_line
 
 
 def name(rates: list[float]) -> str:
-    """Names a checkpoint with its epoch (from 1) and a digest of all learning rates so far."""
+    """Returns a checkpoint's name: its epoch (from 1) and a digest of all learning rates so far."""
     return f"{len(rates):04d}-{hashlib.sha256(json.dumps(rates).encode()).hexdigest()[:16]}"
 
 
@@ -30,9 +30,9 @@ def save(url: str, arrays: dict[str, np.ndarray], meta: dict[str, Any]) -> None:
     """Writes or replaces a checkpoint.
 
     Args:
-        url: URL or path of the file, whose folder is made if necessary.
-        arrays: arrays by name.
-        meta: any JSON value; :func:`load` returns exactly the same floats.
+        url: URL or path of the file. A missing folder is created.
+        arrays: maps names to arrays.
+        meta: a JSON object. :func:`load` returns its floats exactly.
     """
     # A checkpoint has only a few MB. So it can be made in memory and written in one piece.
     buffer = io.BytesIO()
@@ -96,7 +96,7 @@ def load(url: str) -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:
 
 
 def remove(url: str) -> None:
-    """Removes a file, or a folder with its files. Nothing happens if it does not exist."""
+    """Removes a file, or a folder with its files, if it exists."""
     system, path = url_to_fs(url)
     with contextlib.suppress(FileNotFoundError):
         system.rm(path, recursive=True)

@@ -1,4 +1,4 @@
-"""Draws the order and the augmentation of an epoch's images from (seed, epoch, position) alone."""
+"""Draws the order and augmentation of an epoch's images from seed and epoch number alone."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,9 +22,9 @@ def split(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Splits n images into training and validation images and returns their positions, int32.
 
-    Like ``ImageDataGenerator(validation_split=f)``, the subset ``first`` holds out the first
-    ``int(f n)`` images. Like ``fit(validation_split=f)``, ``last`` holds out the last
-    ``n - int(n (1 - f))``. ``random`` holds out the same share of every class in ``labels`` (n,).
+    The validation subset ``first`` is the first ``int(f n)`` images (as in
+    ``ImageDataGenerator(validation_split=f)``); ``last`` is the last ``n - int(n (1 - f))`` (as in
+    ``fit(validation_split=f)``). ``random`` takes the same share of each class in ``labels`` (n,).
     """
     positions = np.arange(n, dtype="int32")
     if validation.subset == "first":
@@ -57,7 +57,7 @@ class Epochs:
         seed: int,
         labels: np.ndarray | None = None,
     ) -> "Epochs":
-        """Plans the epochs of an experiment on ``n`` images with labels (n,).
+        """Plans an experiment's epochs for ``n`` images with labels (n,).
 
         Raises:
             UserError: there are too few images for a training or a validation batch.
@@ -92,14 +92,14 @@ class Epochs:
 
     @property
     def steps(self) -> int:
-        """Training steps per epoch: ``n // batch_size``, or one more for the remainder."""
+        """Training steps per epoch. An incomplete batch counts unless ``drop_remainder`` is set."""
         count = len(self.train) * self._ranges.copies
         full, rest = divmod(count, self.experiment.training.batch_size)
         return full if self.experiment.data.validation.drop_remainder else full + bool(rest)
 
     @property
     def validation_images(self) -> int:
-        """Number of validation images per epoch (312 x 32 of 10,000 in the study)."""
+        """Number of validation images per epoch (in the study, 9,984 of 10,000 in 312 batches)."""
         count, batch = len(self.validation), self.experiment.training.batch_size
         return count // batch * batch if self.experiment.data.validation.drop_remainder else count
 

@@ -2,8 +2,8 @@
 
 A run may be killed at any instant and started again on the same machine. Its weights, curves,
 learning rates and test accuracy then equal those of a run that was never killed, bit for bit.
-A random number depends only on (seed, epoch, position), or comes from a generator whose state is
-in the checkpoint. After a resume, the callbacks get the figures of every earlier epoch again.
+Random numbers depend only on seed, epoch and position in the epoch, or come from generators whose
+state is in the checkpoint. After a resume, callbacks get the figures of all earlier epochs again.
 """
 
 import contextlib
@@ -38,8 +38,8 @@ class Outcome:
 
     ``history`` has one dictionary per epoch: epoch (from 1), loss, accuracy, val_loss,
     val_accuracy, learning_rate, images_per_second, epoch_seconds, and time (Unix time of the
-    epoch's end). ``best_epoch`` is the epoch with the best value of early stopping's monitor.
-    Without early stopping, val_accuracy decides. The weights of ``tested_epoch`` were tested.
+    epoch's end). ``best_epoch`` is the epoch with the best value of early stopping's monitor or,
+    without early stopping, of val_accuracy. ``tested_epoch`` is the epoch of the tested weights.
     ``stopped_epoch`` is the last epoch if early stopping ended the training, and 0 otherwise.
     Another run trained the first ``shared_epochs`` epochs.
     """
@@ -72,7 +72,7 @@ class Outcome:
 
 
 def make_callbacks(training: Training, network: keras.Model) -> dict[str, Any]:
-    """Makes the callbacks of an experiment for a network, in the order in which they act."""
+    """Makes an experiment's callbacks for a network, in the order in which they act."""
     callbacks: dict[str, Any] = {}
     if stop := training.early_stopping:
         callbacks["early_stopping"] = callback = keras.callbacks.EarlyStopping(
@@ -100,7 +100,7 @@ def _schedule(training: Training) -> Any:
         return None
     settings = named.settings
     if named.name == "piecewise_constant":
-        # In an experiment, a value holds for epochs < boundary, and in Keras for steps <= boundary.
+        # A value holds for epochs < boundary in an experiment, but for steps <= boundary in Keras.
         settings["boundaries"] = [boundary - 1 for boundary in settings["boundaries"]]
     else:
         settings["initial_learning_rate"] = training.learning_rate
@@ -244,7 +244,7 @@ class _Trainer:
         job, network, epoch, rate = self.job, self.network, len(self.history) + 1, self.rate
         logs = self._train()
         # After a stop during validation, the run resumes at the end of the last training step. So
-        # the checkpoint needs the metrics of training, which validation overwrites.
+        # the checkpoint needs the training metrics, which validation overwrites.
         running = [np.asarray(variable) for variable in network.metrics_variables]
         began = time.monotonic()
         logs |= self._validate(running)

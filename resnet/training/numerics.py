@@ -1,4 +1,4 @@
-"""Collects what a run's exact results depend on besides experiment, data and seed."""
+"""Collects the facts that determine a run's exact results, besides experiment, data and seed."""
 
 import contextlib
 import functools
@@ -12,12 +12,12 @@ from resnet import DETERMINISM
 from resnet.host import command_lines, machine, version
 from resnet.network import keras
 
-# These environment variables limit a backend's instruction sets, or set how the backend computes.
+# These environment variables limit a backend's instruction sets or change how it computes.
 _VARIABLES = {"tensorflow": ("ONEDNN_MAX_CPU_ISA", "TF_ENABLE_ONEDNN_OPTS"), "jax": ("XLA_FLAGS",)}
 
 
 def numerics(lanes: int = 1) -> dict[str, str]:
-    """Returns the facts that a run's exact results depend on, by name.
+    """Returns a dictionary of the facts that a run's exact results depend on.
 
     For example, threads and instruction sets determine how sums are split. In the quick profile,
     rung 1's first epoch has a loss of 1.569 with two threads and AVX-512. The loss is 1.604 with
@@ -109,7 +109,7 @@ def _precision() -> str:
         capability = float(".".join(map(str, gpu.get("compute_capability", (0,)))))
     else:
         return "float32"
-    # NVIDIA's libraries obey this variable even if a framework asks for TF32.
+    # NVIDIA's libraries obey NVIDIA_TF32_OVERRIDE even if a framework asks for TF32.
     able = capability >= 8 and os.environ.get("NVIDIA_TF32_OVERRIDE") != "0"
     return "tf32" if rounded and able else "float32"
 
@@ -129,7 +129,7 @@ def device_warnings() -> list[str]:
 
 
 def _unused_gpu() -> str:
-    """Returns the name of a GPU that the backend does not use, unless the user hides the GPU."""
+    """Returns the name of a GPU that the backend does not use, or "" if the user hides GPUs."""
     hidden = os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1")
     if hidden or os.environ.get("JAX_PLATFORMS") == "cpu" or accelerator() or _tensorflow_gpu():
         return ""

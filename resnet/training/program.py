@@ -23,12 +23,12 @@ from resnet.training.numerics import accelerator
 from resnet.training.steps import EVALUATION_BATCH, Batch, Steps, TensorFlowSteps, look_up
 
 STEPS = 50
-"""Steps per call on an accelerator, which finishes a step before Python can start the next."""
+"""Steps per call on an accelerator. If Python started each step, the accelerator would wait."""
 PATIENCE = 5.0
 """Longest time in seconds that lanes wait for a missing lane."""
 
 Place = tuple[bool, int, int]
-"""A call's place in an epoch: True if the call validates, and its first batch's number and size."""
+"""A call's place in an epoch: whether it validates, and its first batch's number and size."""
 
 
 @dataclass
@@ -41,12 +41,12 @@ class _Call:
 class Program:
     """A compiled training step and a compiled validation step for several networks.
 
-    One call serves all lanes that are at the same place of their epochs. The other lanes keep their
-    state. If lanes are at different places, calls continue in order from the last call's place. So
-    a lane that joins waits until the other lanes reach its place. Lanes wait at most ``PATIENCE``
-    seconds for a missing lane, for example for a lane whose store cannot be reached.
+    One call serves all lanes that are at the same place in their epochs. The other lanes keep their
+    state. If lanes are at different places, calls move forward through the epoch from the last
+    call's place. So a new lane waits until the other lanes reach its place. Lanes wait at most
+    ``PATIENCE`` seconds for a missing lane, such as one whose run cannot reach the store.
 
-    Images are uint8 (n, height, width, channels), labels integer (n,). ``scale`` divides pixels.
+    Images: uint8 (n, height, width, channels). Labels: integers (n,). ``scale`` divides the pixels.
     """
 
     def __init__(
@@ -103,7 +103,7 @@ class Program:
     def build(self, network: keras.Model, sizes: list[int]) -> None:
         """Compiles the steps of a network.
 
-        ``sizes`` counts weights, other variables, optimizer variables and metric variables.
+        ``sizes``: numbers of weights, other variables, optimizer variables and metric variables.
         """
         import jax
         import jax.numpy as jnp
@@ -123,7 +123,7 @@ class Program:
             return metrics
 
         def compiled(one: Callable[[list, tuple], list]) -> Callable:
-            """Compiles ``one``, a network's step that returns a state or a state's last arrays."""
+            """Compiles a network's step ``one``, which returns a state or a state's last arrays."""
 
             def step(state: list, data: tuple[Any, Any], active: Any, at: Any, how: Any) -> list:
                 after = one(state, look_up(*data, at, how, self._scale, self._apply))

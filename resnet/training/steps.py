@@ -1,4 +1,4 @@
-"""Compiled training and evaluation steps. Those for JAX are in :mod:`resnet.training.program`.
+"""Compiled training and evaluation steps. The steps for JAX are in :mod:`resnet.training.program`.
 
 Steps use Keras's own ``train_step`` and ``test_step``. The images stay on the network's device. A
 call passes only positions and transforms, and the compiled program looks up, scales and augments
@@ -19,7 +19,7 @@ from resnet.study import Experiment, signatures
 EVALUATION_BATCH = 256
 """Images per batch in validation and testing. The results do not depend on this number."""
 SMALL, STEPS = 50e6, 100
-"""A call makes 100 steps on TensorFlow if a batch needs fewer than 50e6 multiply-adds.
+"""On TensorFlow, a call makes 100 steps if a batch needs fewer than 50e6 multiply-adds.
 
 Each call adds 0.4 ms to the time of its steps. A step takes at least 50 ms with the study's
 networks, but only 0.1 ms with a dense network.
@@ -34,7 +34,7 @@ class Steps:
 
     Args:
         network: uncompiled network. The constructor compiles it.
-        experiment: settings of optimizer, loss, pixel scale and fill mode.
+        experiment: sets the optimizer, the loss, the pixel scale and the fill mode.
     """
 
     lanes = 1
@@ -57,7 +57,7 @@ class Steps:
             loss=smoothed if training.label_smoothing else "categorical_crossentropy",
             metrics=["accuracy"],
         )
-        # Loss, metrics and optimizer create variables on first use, which must precede tracing.
+        # Loss, metrics and optimizer create variables on first use, so use them before tracing.
         some = ops.one_hot([0], network.output.shape[-1])
         network.compute_loss(y=some, y_pred=some)
         network.compute_metrics(None, some, some)
@@ -77,7 +77,7 @@ class Steps:
 
         Args:
             batches: up to ``per_call`` batches of one size, from :func:`groups`.
-            step: number of the first batch in its epoch.
+            step: number of the first batch within the epoch.
         """
         raise NotImplementedError
 
@@ -172,7 +172,7 @@ def look_up(
 def groups(batches: list[Batch], size: int, start: int = 0) -> Iterator[tuple[int, list[Batch]]]:
     """Groups an epoch's batches into calls of :meth:`Steps.train`, from batch ``start`` on.
 
-    A call begins at each multiple of ``size`` batches. All batches of a call have the same length.
+    A new call begins at every ``size``-th batch. All batches of a call have the same length.
 
     Yields:
         The number of a call's first batch, and the call's batches.

@@ -1,4 +1,4 @@
-"""Every source of images gives a dataset; hostile or broken data gives an error of one line."""
+"""Tests that every source of images gives a dataset, and that bad data gives a one-line error."""
 
 import io
 import json
@@ -23,7 +23,7 @@ from resnet import UserError
 from resnet.data import archives, datasets, folders, stratified
 
 CIFAR10_CLASSES = datasets.NAMED["cifar10"].classes
-# The classes are mixed. File names are not padded, so "10.png" precedes "2.png" in text order.
+# The classes are mixed. image_files() does not pad numbers: as text, "10.png" precedes "2.png".
 TRAIN_LABELS = (1, 0, 0, 1, 1, 0, 1, 0, 0, 1, 0, 1)
 TEST_LABELS = (0, 1, 1)
 
@@ -80,7 +80,7 @@ def write_zip(path, files):
 
 
 def cifar10_files():
-    """Returns files as in the official archive, pickled as by NumPy 1, and the files' arrays."""
+    """Returns files in the official archive's format (NumPy 1 pickles), and the files' arrays."""
     files, x, y = {}, [], []
     for seed, name in enumerate(archives.BATCHES):
         rows = np.random.default_rng(seed).integers(0, 256, (3, 3072), dtype=np.uint8)
@@ -132,7 +132,7 @@ def published(monkeypatch, content, read):
 
 @pytest.fixture
 def small_cifar10(monkeypatch, tmp_path):
-    """An archive of 15 + 3 images that the project accepts as the official archive."""
+    """An archive of 15 training and 3 test images that the project accepts as the official one."""
     files, arrays = cifar10_files()
     known_by(monkeypatch, "cifar10", arrays)
     archive = write_tar(tmp_path / "official.tgz", files, "w:gz")
@@ -377,11 +377,11 @@ def test_progress_reaches_the_number_of_all_images(tmp_path):
         ({f"train/cat/siamese/{i}.png": IMAGE for i in range(30)}, 30, None),
         ({"train/cat/0a1b": IMAGE}, 1, None),  # a file name without an ending
         ({"train/.git/config.txt": b"", "train/cat/.x/1.png": b"", "test/._1.png": b""}, 0, None),
-        ({f"train/{i}.png": IMAGE for i in range(5)}, 0, "in no class: 5 ('train/0.png'"),
-        ({"val/cat/1.png": IMAGE, "README": b""}, 0, "outside train/ and test/: 2 ('README', '"),
+        ({f"train/{i}.png": IMAGE for i in range(5)}, 0, "(in no class): 5 ('train/0.png'"),
+        ({"val/cat/1.png": IMAGE, "README": b""}, 0, "(outside train/ and test/): 2 ('README', '"),
         ({"__MACOSX/train/cat/0.png": b"", "train/cat/@eaDir/0.jpg": b""}, 0, None),
-        ({"train/cat/Thumbs.db": b""}, 0, "not an image: 1 ('train/cat/Thumbs.db')"),
-        ({"train/cat/README": b"BMW"}, 0, "not an image: 1 ('train/cat/README')"),
+        ({"train/cat/Thumbs.db": b""}, 0, "(not an image): 1 ('train/cat/Thumbs.db')"),
+        ({"train/cat/README": b"BMW"}, 0, "(not an image): 1 ('train/cat/README')"),
     ],
 )
 def test_files_that_are_left_out_are_reported_unless_hidden(tmp_path, extra, cats, line):
@@ -394,7 +394,7 @@ def test_files_that_are_left_out_are_reported_unless_hidden(tmp_path, extra, cat
 
 def test_files_beside_the_only_folder_are_reported(tmp_path):
     source = write_folder(tmp_path, image_files("pets/") | {"README.md": b"", "1.png": IMAGE})
-    line = "left out, outside the only folder: 2 ('1.png', 'README.md')"
+    line = "left out (outside the only folder): 2 ('1.png', 'README.md')"
     assert read_with_lines(source)[2] == [line]
 
 
@@ -419,7 +419,7 @@ def test_valid_links_are_followed_and_invalid_links_are_refused(tmp_path, name, 
 def test_a_file_or_folder_without_read_permission_is_refused(name):
     with tempfile.TemporaryDirectory() as folder:
         source = write_folder(Path(folder) / "x", image_files() | {"train/cat/1.png": IMAGE})
-        datasets.load(str(source))  # Pillow imports its modules before the user changes
+        datasets.load(str(source))  # makes Pillow import its modules before seteuid
         Path(folder).chmod(0o755)
         (source / name).chmod(0)
         root = os.geteuid() == 0
@@ -438,7 +438,7 @@ def test_a_file_or_folder_without_read_permission_is_refused(name):
 
 
 def shown(tmp_path, content, size=(4, 4)):
-    """Returns the pixels of an added image, and the printed lines. A warning fails the test."""
+    """Loads an added image; returns its pixels and the printed lines. A warning fails the test."""
     files = {f"{s}/{c}/1.png": encoded(pixels(0, size)) for s in folders.SPLITS for c in "ab"}
     source = write_tar(tmp_path / "x.tar", files | {"train/a/9.png": content})
     with warnings.catch_warnings(action="error"):
@@ -480,7 +480,7 @@ def test_transparent_images_are_put_on_white_and_reported(tmp_path):
     ):
         image, (line,) = shown(tmp_path, content)
         np.testing.assert_array_equal(image, visible)
-        assert line == "transparent images, put on white: 1 ('train/a/9.png')"
+        assert line == "transparent images, put on a white background: 1 ('train/a/9.png')"
     opaque, lines = shown(tmp_path, encoded(Image.fromarray(pixels(7)).convert("RGBA")))
     np.testing.assert_array_equal(opaque, pixels(7))
     assert not lines
@@ -571,12 +571,12 @@ def test_a_folder_and_its_archives_are_split_in_the_same_way(tmp_path, top):
         np.testing.assert_array_equal(dataset.y_train, labels[~test])
         np.testing.assert_array_equal(dataset.y_test, labels[test])
         assert sorted(lines) == [
-            f"left out, in no class: 1 ('{top}1.png')",
-            f"left out, not an image: 1 ('{top}cat/notes.txt')",
+            f"left out (in no class): 1 ('{top}1.png')",
+            f"left out (not an image): 1 ('{top}cat/notes.txt')",
         ]
         message = refusal(source)
         assert "no image in train/<class>/" in message
-        assert "a folder <class>/* needs test_fraction in study.yaml" in message
+        assert "a folder with only <class>/* needs test_fraction in study.yaml" in message
 
 
 def test_a_draw_takes_the_same_images_every_time_and_the_same_share_of_each_class():
@@ -652,7 +652,7 @@ def test_archives_with_too_much_data_are_refused(tmp_path, monkeypatch):
 def test_truncated_and_damaged_archives_are_refused(tmp_path):
     whole = write_tar(tmp_path / "x.tar", image_files()).read_bytes()
     packed = bytearray(write_tar(tmp_path / "x.tgz", image_files(), "w:gz").read_bytes())
-    packed[-8] ^= 1  # the checksum
+    packed[-8] ^= 1  # damages the checksum
     with tarfile.open(tmp_path / "x.tar") as archive:
         offset = archive.getmembers()[-1].offset
     for content, expected in (
@@ -675,11 +675,11 @@ def test_truncated_and_damaged_archives_are_refused(tmp_path):
     [
         ("cifar10", [59, 62, 63], "frog", "cat"),
         ("mnist", [0], "5", "7"),
-        ("digits", [0, 0, 0], "0", "4"),  # scikit-learn's digits begin 0, 1, 2, 3, 4, 5
+        ("digits", [0, 0, 0], "0", "4"),  # digits begin with 0 to 4; every fifth is a test image
     ],
 )
 def test_the_real_images_have_the_known_fingerprint(name, corner, first, first_test, monkeypatch):
-    monkeypatch.undo()  # uses the user's own cache
+    monkeypatch.undo()  # from here on, load uses the user's own cache
     try:
         real = datasets.load(name)
     except UserError as error:

@@ -1,4 +1,4 @@
-"""Tests a Ray cluster with MLflow's server and PostgreSQL on one machine, also under faults.
+"""Tests a Ray cluster, MLflow's server and PostgreSQL on one machine, with and without faults.
 
 Run these tests with  make test-cluster
 """
@@ -19,7 +19,7 @@ pytestmark = [
     pytest.mark.cluster,
     pytest.mark.skipif(not binary("initdb"), reason="PostgreSQL's server programs are missing"),
 ]
-# each run trains short epochs for 40 s, and its learning rate drops
+# each run takes 40 s, has short epochs and lowers its learning rate
 ARGUMENTS = [
     "--ladder=2,5",
     "--set=model.identity_blocks=[1,1,1]",
@@ -131,6 +131,6 @@ def test_two_drivers_in_two_folders_train_no_run_twice(server, image_folder, tmp
     told = "".join(out for out, _ in outputs)
     epochs = Counter(re.findall(r"(\S+ · seed \d)  epoch (\d)/6:", told))
     assert set(epochs.values()) == {1} and len(epochs) == 4 * 6, told
-    assert "waits for another process that trains it" in told
+    assert "waits while another process trains it" in told
     runs = [run for run in runs_of(server.uri) if "training.epochs=6" in run.data.tags["modified"]]
     assert [run.info.status for run in runs] == ["FINISHED"] * 4

@@ -30,12 +30,12 @@ from resnet.training import program, train
 jax = pytest.importorskip("jax")
 pytestmark = pytest.mark.skipif(
     keras.backend.backend() != "jax",
-    reason="needs KERAS_BACKEND=jax and an environment with JAX:  make test-jax",
+    reason="needs KERAS_BACKEND=jax and an environment with JAX; type  make test-jax",
 )
 
 
 def train_together(jobs, dataset, folder, count, stops=types.MappingProxyType({}), listener=id):
-    """Returns the outcome or the interruption of each job in a program of ``count`` lanes."""
+    """Trains jobs in a program of ``count`` lanes. Returns each job's outcome or interruption."""
     scale = jobs[0].experiment.data.pixel_scale
     shared = program.Program(dataset.x_train, dataset.y_train, len(dataset.classes), scale, count)
 
@@ -56,7 +56,7 @@ def train_together(jobs, dataset, folder, count, stops=types.MappingProxyType({}
 
 
 def of_layer(make, x, weight, products):
-    """Returns outputs, gradients and statistics of one training call of a layer."""
+    """Calls a layer once in training mode. Returns its outputs, gradients and statistics."""
     layer = make()
     layer.build(x.shape)
     generator = np.random.default_rng(1)
@@ -109,7 +109,7 @@ def test_layers_made_of_products_equal_keras_layers(shape, filters, window, stri
     )
     assert set(ours) == set(stock)
     if filters:
-        assert not np.asarray(ours["weights"].pop(1)).any()  # a bias without effect, see layers
+        assert not np.asarray(ours["weights"].pop(1)).any()  # a bias without effect (see layers.py)
         stock["weights"].pop(1)
     for key, values in ours.items():
         for a, b in zip(values, stock[key], strict=True):
@@ -136,7 +136,7 @@ def test_pooling_as_a_maximum_equals_keras_pooling_of_distinct_values(shape):
 
 
 def lowered(name, count):
-    """Returns the training step of a rung's full network in ``count`` lanes as StableHLO text."""
+    """Returns a training step of ``count`` lanes with a rung's full network, as StableHLO text."""
     e = Study.open().experiment(name)
     shared = program.Program(np.zeros((64, 32, 32, 3), "uint8"), np.arange(64) % 10, 10, 255, count)
     shared.lane()(building.build(e, (32, 32, 3), 10, 0), e)
@@ -156,8 +156,8 @@ def test_five_lanes_of_rung_2_compile_to_products_in_one_layout():
         r"stablehlo\.reduce\(.*across dimensions = \[1, 2, 3\].*tensor<5x32x\d+x\d+x\d+xf32>", text
     )
     assert len(over_pixels) == 4 * normalizations
-    # each convolution has three products, except that the first has no gradient for images;
-    # the classifier has three products
+    # Each convolution and the classifier have three products each. The first convolution has only
+    # two, because images need no gradient.
     assert text.count("stablehlo.dot_general") == 3 * convolutions - 1 + 3
     text = lowered("vgg", 2)
     assert "select_and_scatter" not in text and "stablehlo.convolution" not in text
@@ -172,7 +172,7 @@ def doubled():
 
     def change(name):
         keras.config.set_floatx(name)
-        keras.config.set_dtype_policy(name)  # for this thread
+        keras.config.set_dtype_policy(name)  # for this thread only
         jax.config.update("jax_enable_x64", name == "float64")
 
     change("float64")
@@ -186,7 +186,7 @@ def test_curves_and_weights_of_a_lane_equal_those_of_a_single_run(
 ):
     e = Study.open().experiment(name, "quick", ["training.epochs=2"])
     together = train_together([Job(e, 0), Job(e, 1)], dataset, tmp_path, 2)
-    # Keras's own batch normalisation always computes in single precision
+    # avoids Keras's own batch normalisation, which always computes in single precision
     monkeypatch.setattr(program, "accelerator", lambda: jax.devices()[0])
     monkeypatch.setattr(program, "STEPS", 1)  # a loop of steps is slow on a CPU
     alone = train(e, dataset, 1, tmp_path / "alone")
@@ -200,7 +200,7 @@ def test_curves_and_weights_of_a_lane_equal_those_of_a_single_run(
 
 
 # LONG has early stopping, a schedule, dropout and augmentation. SHORT and TURNED differ from LONG
-# only in settings that a program takes as data.
+# only in settings that a compiled program receives as data.
 LONG = experiment(
     "05_deeper_dropout",
     **SMALL,
@@ -228,7 +228,7 @@ def test_experiments_that_differ_only_in_data_for_a_program_share_it():
 
 
 def test_results_of_a_lane_do_not_depend_on_other_lanes(dataset, tmp_path):
-    """The place of the lane does not matter, and each lane has its own learning rates."""
+    """A lane's position in the program does not matter. Each lane has its own learning rate."""
     jobs = [Job(LONG, 0), Job(SHORT, 0), Job(TURNED, 5), Job(LONG, 3)]
     together = train_together(jobs, dataset, tmp_path / "together", 4)
     rates = [[record["learning_rate"] for record in together[n].history] for n in range(4)]
@@ -294,7 +294,7 @@ def test_if_a_program_fails_all_its_jobs_fail_with_the_reason(dataset, tmp_path,
 
 
 def test_a_slow_lane_is_left_behind_and_joins_again(dataset, tmp_path, monkeypatch):
-    """The results of both lanes are the same as without the delay."""
+    """Both lanes give the same results as without the delay."""
     monkeypatch.setattr(program, "PATIENCE", 0.3)
     jobs, ended, asked = [Job(LONG, 0), Job(LONG, 1)], threading.Event(), []
 
@@ -359,7 +359,7 @@ def test_lanes_are_as_many_as_trainings_unless_memory_is_short(
 
 
 def two_lanes(image_folder):
-    """Returns arguments for two seeds of rung 5 with dropout, augmentation and a schedule."""
+    """Returns arguments for two seeds of rung 5, which has dropout, augmentation and a schedule."""
     arguments = [a for a in ladder_arguments(image_folder) if "seed" not in a]
     return ["--ladder=5", "--seeds=0-1", "--lanes=2", *arguments[1:]]
 
@@ -421,7 +421,7 @@ def test_resuming_with_another_number_of_lanes_warns(command, image_folder):
     }
 
 
-# XLA's second CPU stands for a GPU: networks stay on the first CPU, and a call makes many steps
+# XLA's second CPU stands in for a GPU: networks stay on the first CPU, and a call makes many steps
 ELSEWHERE = """
 import sys
 sys.path[:0] = ["tests", "tests/engines"]

@@ -60,7 +60,7 @@ def test_initial_weights_depend_on_the_seed_alone():
         np.testing.assert_array_equal(a.numpy(), b.numpy())
     pairs = zip(first.variables, other.variables, strict=True)
     differing = [a.path for a, b in pairs if not np.array_equal(a.numpy(), b.numpy())]
-    assert len(differing) == 51 + 1 + 1  # kernels of convolutions and classifier, dropout's state
+    assert len(differing) == 51 + 1 + 1  # convolutions, the classifier, dropout's state
     assert not any(layer.bias.numpy().any() for layer in first.layers if hasattr(layer, "kernel"))
 
 
@@ -117,7 +117,7 @@ def test_a_saved_model_loads_in_plain_keras(tmp_path):
     x = np.random.default_rng(0).integers(0, 256, (4, 8, 8, 3), "uint8")
     building.served(network, 255.0).save(tmp_path / "model.keras")
     np.save(tmp_path / "x.npy", x)
-    # An empty folder and isolated mode make sure that this project is not imported by accident.
+    # Another folder and isolated mode keep the script from importing this project by accident.
     script = (
         "import sys, keras, numpy as np; assert 'resnet' not in sys.modules;"
         "m = keras.models.load_model('model.keras');"

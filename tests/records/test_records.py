@@ -32,14 +32,13 @@ N = 1000
 
 @pytest.fixture
 def recorded(empty, tmp_path):
-    """Opens the MLflow experiment for records in a new store."""
+    """Makes a store, and opens its MLflow experiment for recorded runs."""
     folder = tmp_path / "recorded"
     folder.mkdir()
     return records.connect_recorded(Store.copy(empty, folder).uri, STUDY)
 
 
 def made_store(empty, folder):
-    """Makes a store with a run of rung 1 and a run of rung 2."""
     made = Store.copy(empty, folder)
     made.add(LADDER[0], right(N, 700), start=1_700_000_000_000)
     made.add(LADDER[1], right(N, 800), start=1_700_000_000_001, seed=3)
@@ -48,7 +47,6 @@ def made_store(empty, folder):
 
 @pytest.fixture(scope="session")
 def sample(empty, tmp_path_factory):
-    """Makes a folder with two records."""
     folder = tmp_path_factory.mktemp("results")
     made_store(empty, tmp_path_factory.mktemp("sample")).recorded(folder)
     return folder
@@ -97,7 +95,7 @@ def test_a_run_loses_nothing_when_it_is_recorded_and_restored(
     text = path.read_text(encoding="utf-8")
     assert str(tmp_path) not in text.replace(str(tmp_path / "results"), "")
 
-    recorded = request.getfixturevalue("recorded")  # this fixture sets MLflow's current store
+    recorded = request.getfixturevalue("recorded")  # late: the fixture sets MLflow's current store
     assert records.restore(recorded, {path: record}) == 1
     (back,) = recorded.search()
     assert back.data.params == run.data.params
@@ -194,13 +192,13 @@ def test_a_record_whose_parts_disagree_is_refused(refused, text):
     refused(tree | {"classes": [*tree["classes"][:-1], tree["classes"][0]]}, "the same name")
     curves = tree["curves"]
     refused(tree | {"curves": curves | {"loss": curves["loss"][1:]}}, "one value per epoch")
-    refused(tree | {"curves": {"loss": curves["loss"]}}, "the curves are not loss, accuracy")
+    refused(tree | {"curves": {"loss": curves["loss"]}}, "the curves must be loss, accuracy")
     refused(tree | {"format": 1}, "format")
 
 
 def test_a_misnamed_or_damaged_record_is_refused(sample, tmp_path):
     path = shutil.copy(min(sample.iterdir()), tmp_path / "other.json")
-    with pytest.raises(UserError, match=r"other\.json: has a wrong name. Rename the file to 01_"):
+    with pytest.raises(UserError, match=r"other\.json: has the wrong name. Rename the file to 01_"):
         records.load_all(tmp_path)
     path.write_bytes(b"\xff\x00")
     with pytest.raises(UserError, match=r"other\.json: Invalid JSON"):
@@ -286,7 +284,7 @@ def test_a_report_does_not_mix_recorded_runs_with_own_runs(run, empty, sample, t
     assert recorded.systems[0].accuracies == [0.7]
     assert recorded.mistakes is None  # records have no images
     assert not recorded.notes
-    with pytest.raises(UserError, match="nothing was run yet"):
+    with pytest.raises(UserError, match="nothing has been run yet"):
         analysis.load(none, study)
     made = Store.copy(empty, tmp_path)
     made.add(LADDER[0], right(N, 600))
@@ -346,7 +344,7 @@ def test_the_readme_shows_the_results_of_the_records(sample, tmp_path):
     assert len(re.findall(not_run, text)) == 4
     assert "of the six published accuracies, two are undecided and four are not run." in text
     text = updated("docs/results.md")
-    assert f"{row} - |\n" in text  # the dash stands for no interval
+    assert f"{row} - |\n" in text  # the dash means that there is no interval
     assert ".venv/bin/ladder run 2 --seeds 3 --cpus-per-run 4\n" in text
     assert "\n* tensorflow on A processor, 4 cores: rung 1 (seed 0), rung 2 (seed 3)\n" in text
     assert "| 1 → 2 + augmentation | +10.6 | +10.0 | - | 1 seed; 1 seed |\n" in text

@@ -1,4 +1,4 @@
-"""The command ``ladder report``."""
+"""Tests the command ``ladder report``."""
 
 import subprocess
 import sys
@@ -15,12 +15,12 @@ from resnet import UserError
 def test_a_missing_or_empty_store_is_reported_and_not_changed(tmp_path, empty):
     database = tmp_path / "mlflow.db"
     uri = f"sqlite:///{database}"
-    with pytest.raises(UserError, match=r"nothing was run yet: .*python runner\.py run "):
+    with pytest.raises(UserError, match=r"nothing has been run yet: .*python runner\.py run "):
         analysis.load(uri)
     database.touch()
     fails_in_one_line(
         reported("--tracking-uri", uri, "--out", tmp_path / "out"),
-        "nothing was run yet",
+        "nothing has been run yet",
         "runner.py run all,vgg --profile quick",
     )
     assert database.stat().st_size == 0

@@ -136,7 +136,7 @@ def test_a_store_needs_no_repair_if_the_process_that_makes_it_is_killed(tmp_path
     assert process.poll() is None or seconds > 0.5  # a fast machine may have made the store by then
     process.kill()
     process.wait()
-    with pytest.raises(UserError, match="nothing was run yet: "):
+    with pytest.raises(UserError, match="nothing has been run yet: "):
         analysis.load(uri)
     run = store.connect(uri).client.create_run(store.connect(uri).experiment_id)
     assert runs_in(tmp_path / "mlflow.db") == {run.info.run_id}
@@ -317,7 +317,7 @@ def test_a_diverged_run_is_reported_by_the_display_a_tag_and_a_note(own, dataset
     told = console.file.getvalue()
     assert told.count("diverged: the loss is not finite") == 1
     (run,) = own.search(role="rung")
-    assert run.data.tags["diverged"] == "the loss of epoch 1"
+    assert run.data.tags["diverged"] == "the loss of epoch 1 is not finite"
     (note,) = [n for n in analysis.load(own.uri, modified="").notes if "diverged" in n]
     assert "its loss is not finite any more" in note
 
@@ -326,7 +326,7 @@ def test_a_store_opens_even_if_another_machine_makes_its_experiment_first(tmp_pa
     make = MlflowClient.create_experiment
 
     def beaten(client, *arguments):
-        make(client, *arguments)  # stands for the other machine's call
+        make(client, *arguments)  # stands in for the other machine's call
         return make(client, *arguments)
 
     monkeypatch.setattr(MlflowClient, "create_experiment", beaten)

@@ -1,4 +1,4 @@
-"""``ladder ablate`` derives the right experiments from steps and from assumed values."""
+"""Tests that ``ladder ablate`` derives the right experiments from steps and assumed values."""
 
 import pytest
 import yaml

@@ -1,4 +1,4 @@
-"""The study, the commands and the table of docs/own-ladder.md work as the page says."""
+"""Tests that the study and the commands of docs/own-ladder.md work as the page says."""
 
 import re
 import shlex

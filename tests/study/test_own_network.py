@@ -1,4 +1,4 @@
-"""A study can define its own networks, and can use Keras's optimizers and schedules."""
+"""Tests that a study can define networks, and can use Keras's optimizers and schedules."""
 
 import hashlib
 import inspect

@@ -1,4 +1,4 @@
-"""A user's own study, even an unusual one, gets correct plans, reports, errors and commands.
+"""Tests that even unusual studies of a user get correct plans, reports, errors and commands.
 
 Most runs are made up, because training is not tested here.
 """
@@ -51,7 +51,7 @@ def study_of(folder, files):
 
 
 def written(folder, rungs=3, epochs=2, dataset="tiny", **claims):
-    """Writes a study with a baseline and up to three rungs; ``claims`` are keys of claims.yaml."""
+    """Writes a study with a baseline and up to three rungs; ``claims`` sets keys of claims.yaml."""
     training = RUNG["training"] | {"epochs": epochs}
     ladder = {
         "01_a": RUNG | {"title": "First", "training": training},
@@ -81,7 +81,7 @@ def changed(study, name="study", **changes):
 
 
 def make_up_runs(study, folder):
-    """Stores made-up runs with seeds 0 and 1 for each experiment, on images named tiny."""
+    """Stores made-up runs with seeds 0 and 1 for each experiment, on a dataset named tiny."""
     store = Store(folder, study.name)
     (folder / "path" / "of" / "tiny").mkdir(parents=True)  # the made-up runs name this path
     for number, name in enumerate(study.files):

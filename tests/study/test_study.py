@@ -171,7 +171,7 @@ WHOLE = "a whole number, at least 1"
         ("title: ' '", ["title", "blank"]),
         ("title: " + "x" * 81, ["title", "at most 80 characters"]),
         ('title: "a\\e[31m"', ["title", r"the character '\x1b'"]),
-        ("name: other", ["name: is taken from a file"]),
+        ("name: other", ["name: the program sets this key"]),
     ],
 )
 def test_a_mistake_in_a_rung_is_described_in_one_line(written, content, words):
@@ -291,7 +291,7 @@ def test_the_error_for_an_unreadable_file_gives_the_reason(tmp_path):
         study.load(tmp_path / "binary.yaml")
 
 
-# Examples can share a folder: each overwrites the same files. Imports slow the first examples.
+# Examples may share a folder, because each overwrites its files. Imports slow the first examples.
 RELAXED = settings(
     max_examples=100,
     deadline=None,
@@ -317,7 +317,7 @@ syntax = st.lists(st.sampled_from([*marks, *words]), max_size=25).map("".join)
 
 
 def one_line_or_valid(function):
-    """Calls a function that may fail only with a UserError of one printable line."""
+    """Calls a function that may raise only a UserError, with a message of one printable line."""
     try:
         return function()
     except UserError as error:

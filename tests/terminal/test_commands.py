@@ -1,4 +1,4 @@
-"""Tests the commands of ``ladder`` and their errors without training."""
+"""Tests, without training, the commands of ``ladder`` and their errors."""
 
 import re
 import shlex
@@ -125,7 +125,7 @@ def test_a_user_s_mistake_prints_one_line_and_exits_with_code_2(here, arguments,
     ("arguments", "words"),
     [
         ([], "--ladder all"),  # prints the help
-        (["--record"], "No such option"),  # record is a separate command
+        (["--record"], "No such option"),  # record is a command, not an option
         (["--ladder"], "Missing argument"),
         (["--ladder=1", "--dry-run", "1"], "unexpected extra argument"),
         (["--ladder=1", "--ablate=2"], "does not take a value"),
@@ -159,7 +159,7 @@ def test_a_folder_that_is_not_a_study_is_refused(command, here, words):
 
 
 def test_printed_commands_name_the_folder_of_another_study(command, here):
-    """Without the folder, a printed command would use the project's study."""
+    """Without the folder's name, a printed command would use the shipped study."""
     folder = shutil.copytree(SHIPPED, command.folder / "its experiments")
     shutil.rmtree(folder / "profiles")
     process = here("restore", f"--experiments={folder}")
@@ -211,7 +211,7 @@ def test_the_dry_run_imports_neither_keras_nor_a_backend(command, tmp_path):
     )
     process = command(ROOT, "--ladder=1", "--dry-run", script=script)
     assert process.returncode == 0, process.err
-    assert "engines: {'mlflow'}" in process.out  # MLflow reads the stored runs
+    assert "engines: {'mlflow'}" in process.out  # the plan reads stored runs with MLflow
 
 
 def test_timing_shows_sizes_and_times_and_creates_no_database(command, here):

@@ -41,7 +41,6 @@ def finished(image_folder, empty, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def undisturbed(finished, tmp_path_factory):
-    """Returns the results of the uninterrupted runs."""
     records = records_of(finished, tmp_path_factory)
     assert set(records) == {"01_template", "02_augmentation"}
     histories = records["02_augmentation"][0]
@@ -120,7 +119,7 @@ def test_finished_work_is_skipped_and_fresh_trains_it_again(
     assert "nothing was trained" in again.out
     assert "all of these runs are finished" in here("plan", "1", *arguments[1:]).out
     told = here("report", "--summary", "--own")
-    assert "18 claims not run" in told.out  # one claim needs rung 1 only
+    assert "18 claims not run" in told.out  # one claim needs only rung 1
     assert len(runs_of(command.uri)) == len(runs_of(command.uri, "ladder")) == 1
     assert (command.checkpoints.parent / "reports" / "resnet-ladder" / "report.html").exists()
     assert " ui " in printed(again.out, "browse:")
@@ -132,7 +131,7 @@ def test_finished_work_is_skipped_and_fresh_trains_it_again(
         patch.setattr(loop, "CHECKPOINT_SECONDS", 0)
         killed_at.full(5)
         assert here(*arguments, "--fresh").returncode == 1
-    process = here(*arguments)  # resumes the second run, which failed, under a new parent run
+    process = here(*arguments)  # resumes the failed second run under a new parent run
     assert process.returncode == 0, process.err
     assert "nothing was trained" not in process.out
     first, second = runs_of(command.uri)

@@ -28,7 +28,7 @@ from resnet.records import artifacts, figures
 
 
 def test_a_user_s_keras_json_changes_nothing(tmp_path):
-    """With half precision, a run had an accuracy of 25 % instead of 100 %, under the same hash."""
+    """Half precision once gave 25 % accuracy instead of 100 %, with the run's hash unchanged."""
     foreign = {"floatx": "float16", "epsilon": 0.01, "image_data_format": "channels_first"}
     (tmp_path / "keras.json").write_text(json.dumps(foreign))
     code = "import resnet.network, keras; c = keras.config; "
@@ -93,7 +93,7 @@ def test_a_closed_pipe_ends_a_training_as_ctrl_c_does(command, image_folder):
 
 
 def test_colons_do_not_become_emoji(here, image_folder, tmp_path):
-    """Rich would print the folder pets:100:50 with an emoji, also in the command to continue."""
+    """Rich would turn the ``:100:`` in a folder's name into an emoji, even in printed commands."""
     folder = shutil.copytree(image_folder, tmp_path / "set:100:x:x:")
     process = here("plan", "1", "--data", folder, TINY)
     assert process.returncode == 0, process.err
@@ -117,7 +117,7 @@ def test_ctrl_c_during_the_start_prints_no_traceback(command):
 
 
 def test_mlflow_variables_of_other_projects_are_ignored():
-    """With these variables, runs failed at the first epoch or when a model was registered."""
+    """These variables once made runs fail at the first epoch or when a model was registered."""
     others = {
         "MLFLOW_ACTIVE_MODEL_ID": "m-0123456789abcdef0123456789abcdef",
         "MLFLOW_REGISTRY_URI": "databricks-uc",
@@ -158,7 +158,7 @@ def test_a_class_called_like_a_formula_is_text_in_every_table(store):
     run_id = store.add(LADDER[0], right(1000, 700), classes=names)
     path = store.artifact(run_id, "confusion_matrix.csv")
     made = pd.read_csv(path, index_col=0).rename(index=artifacts.guarded, columns=artifacts.guarded)
-    made.to_csv(path)  # with guarded names, as a run writes this file
+    made.to_csv(path)  # a run writes this file with guarded names
     assert analysis.load(store.uri).runs[0].classes == names
     folder = output.write(analysis.load(store.uri), store.folder / "out")
     for path in (folder / "tables").glob("*.csv"):

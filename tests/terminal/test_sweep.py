@@ -63,7 +63,7 @@ def test_a_sweep_skips_finished_runs_and_compares_values(command, here, image_fo
     runs = {(r.data.tags["rung"][1], r.data.params["training.epochs"]): r for r in
             runs_of(command.uri)}  # fmt: skip
     assert len(runs) == len(runs_of(command.uri)) == 4
-    # each value has its own parent run, with the ladder of this value, as after two commands
+    # as after two commands, each value has its own parent run, whose ladder tag names the value
     parents = {run.data.tags["modified"]: run for run in runs_of(command.uri, "ladder")}
     assert len(parents) == len(runs_of(command.uri, "ladder")) == 2
     for (rung, epochs), run in runs.items():

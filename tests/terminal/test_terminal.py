@@ -1,4 +1,4 @@
-"""Tests the progress display with a clock that the tests move."""
+"""Tests the progress display with a clock that the tests advance."""
 
 import functools
 import io
@@ -15,7 +15,7 @@ SUMMARY = {"test_accuracy": 0.7301, "epochs_run": 2, "train_seconds": 9.0}
 
 
 class Shown:
-    """A display with a clock that moves only when a test moves it."""
+    """A display whose clock advances only when a test advances it."""
 
     def __init__(self, *jobs, tty=True, published=None):
         self.now, self.file = 1000.0, io.StringIO()
@@ -80,7 +80,7 @@ def test_a_job_is_shown_from_waiting_to_its_accuracy():
     shown(events.Epoch(one, history))
     assert "58.0 %  62.0 %" in shown.pane()  # the last and the best accuracy
     told = "1/2 epoch 2/25: loss 1.000, val 1.100; accuracy 60.0 %, val 58.0 %"
-    assert shown.lines[-1] == told  # on one line
+    assert shown.lines[-1] == told  # the message fits on one line
     shown(events.Phase(one, "recording"))
     shown.now += 3
     assert "recording, 3 s" in shown.pane()
@@ -101,7 +101,7 @@ def test_the_time_left_follows_the_speed_so_far():
     assert "left" not in shown.pane()
     shown(events.Epoch(one, [record(n, 0.5) for n in (1, 2, 3, 4)]), after=20)
     assert f"about {messages.duration(20 * (21 + 25))} left" in shown.pane()
-    shown(events.Finished(one, SUMMARY))  # by early stopping
+    shown(events.Finished(one, SUMMARY))  # early stopping ended the run
     assert f"about {messages.duration(20 * 25)} left" in shown.pane()
 
 

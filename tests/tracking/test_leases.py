@@ -39,7 +39,7 @@ def shared(own, monkeypatch):
 
 @pytest.fixture
 def lease(own, tmp_path):
-    """``lease(name)`` makes the lease of a process that holds the file lock ``name``."""
+    """Returns a function that makes the lease of a process with the file lock ``name``."""
     return lambda name="lock": Lease(own, tmp_path / name)
 
 
@@ -104,7 +104,7 @@ def test_a_process_that_has_lost_its_run_does_not_write_to_it(shared, dataset, l
 def test_a_partly_trained_run_is_abandoned_if_its_checkpoints_are_missing(
     shared, lease, take, tmp_path
 ):
-    """Otherwise a new training would continue the curves of an old training."""
+    """Otherwise, the new training would append its values to the old training's curves."""
     run = take(lease())
     shared.client.log_metric(run.info.run_id, "loss", 1.0, step=1)
     checkpoints.save(f"{tmp_path}/there/0001-x.npz", {}, {})
@@ -138,7 +138,7 @@ def test_a_command_with_fresh_abandons_runs_of_dead_processes_but_not_its_own_ru
         time.sleep(0.2)
     assert run.data.tags["mlflow.parentRunId"] == "parent"
     assert shared.client.get_run(theirs.info.run_id).info.status == "KILLED"
-    again = take(ours, fresh=True)  # as if a worker was lost
+    again = take(ours, fresh=True)  # as after the loss of a worker
     assert again.info.run_id == run.info.run_id
     (left,) = tracking.unfinished(shared, tracking.sharing(JOB, dataset))
     assert left.info.run_id == run.info.run_id
@@ -237,7 +237,7 @@ def test_calls_wait_until_the_store_answers_and_do_not_log_metrics_twice(shared,
         "the tracking store answers again",
     ]
     assert len(shared.client.get_metric_history(run.info.run_id, "loss")) == 1
-    # if several runs log a new dataset at once, MLflow refuses all but one
+    # if several runs log a new dataset at once, MLflow refuses all but one of them
     collisions = iter([MlflowException("(sqlite3.IntegrityError) UNIQUE constraint failed")])
     shared.waiting(told.append, lambda: True).patiently(lambda: _raise(next(collisions, None)))
     with pytest.raises(Interrupted):

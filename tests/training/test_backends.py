@@ -1,4 +1,4 @@
-"""Compares TensorFlow and JAX with reference values, which TensorFlow computed.
+"""Compares results of TensorFlow and JAX with reference values that TensorFlow computed.
 
 This command writes the file of reference values:
 
@@ -26,7 +26,7 @@ REFERENCE = Path(__file__).parent / "reference.npz"
 CASES = {
     "template": ("02_augmentation", {}),
     "shallow": ("02_augmentation", {"identity_blocks": [1, 0, 0]}),
-    "vgg": ("vgg", {"dropout": 0.0}),  # dropout masks differ by backend
+    "vgg": ("vgg", {"dropout": 0.0}),  # dropout masks differ between backends
 }
 DEEP = {"template"}
 
@@ -74,8 +74,8 @@ def assert_equal_to_reference(case, make):
     for key in set(expected) - {"trained"}:
         np.testing.assert_allclose(got[key], expected[key], atol=1e-4, err_msg=key)
     if "trained" in expected:
-        # Adam's first step only depends on the gradient's sign. The sign of a gradient that
-        # consists of rounding errors is not comparable.
+        # Adam's first step depends only on the gradient's sign. If a gradient consists of
+        # rounding errors, its sign may differ between backends.
         sure = np.abs(expected["gradients"]) > 1e-4
         assert sure.mean() > 0.5
         np.testing.assert_allclose(got["trained"][sure], expected["trained"][sure], atol=1e-4)
@@ -97,7 +97,7 @@ def test_a_training_step_in_a_lane_equals_the_reference(case, monkeypatch):
         shared.lane()(other, experiment)
         return shared.lane()(network, experiment)
 
-    monkeypatch.setattr(program, "PATIENCE", 0)  # the other lane never makes a call
+    monkeypatch.setattr(program, "PATIENCE", 0)  # do not wait for the unused lane
     assert_equal_to_reference(case, in_a_lane)
 
 

@@ -28,7 +28,7 @@ CASES = {
     "label smoothing": (SGD | {"label_smoothing": 0.1}, lambda: keras.optimizers.SGD(0.05)),
     "l2": (SGD | {"l2": 0.01}, lambda: keras.optimizers.SGD(0.05)),
     "cosine with warm-up": (SGD | {"schedule": WARM}, lambda: keras.optimizers.SGD(0.05)),
-    "residual": (  # a larger rate amplifies rounding errors
+    "residual": (  # a larger rate would amplify rounding errors
         SGD | {"learning_rate": 0.002, "model": {"identity_blocks": [1, 0, 0]}},
         lambda: keras.optimizers.SGD(0.002),
     ),
@@ -41,7 +41,7 @@ CASES = {
 
 
 def rate(epoch):
-    """Returns an epoch's learning rate: up from 0.05 to 0.1 in two epochs, then to 0 in four."""
+    """Returns the learning rate. It rises from 0.05 to 0.1 by epoch 2 and falls to 0 by epoch 6."""
     if epoch < 2:
         return 0.05 + 0.05 * epoch / 2
     return 0.05 * (1 + np.cos(np.pi * (epoch - 2) / 4))
@@ -110,7 +110,7 @@ def test_the_setting_ties_selects_one_of_several_best_epochs_for_testing(ties, t
     stop = {"monitor": "val_accuracy", "patience": 9, "min_delta": 0.0}
     stop |= {"restore_best_weights": "always", "ties": ties}
     vgg = {"architecture": "vgg", "filters": [4], "convolutions": 1, "dense": [], "dropout": 0.0}
-    # With this momentum, the moving statistics stay the same, so that all epochs are equal.
+    # With this momentum, the moving statistics stay the same, so all accuracies are equal.
     vgg["batch_norm_momentum"] = 1 - 1e-9
     e = experiment("01_template", model=vgg, training=still | {"early_stopping": stop})
     outcome = train(e, bars(), 0, str(tmp_path))

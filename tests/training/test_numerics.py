@@ -1,4 +1,4 @@
-"""Tests the facts that exact results depend on, and the warnings before training."""
+"""Tests the recorded facts that exact results depend on, and the warnings about devices."""
 
 import importlib.util
 import os

@@ -140,7 +140,7 @@ def set_to(network, epoch):
 
 
 def keras_alone(callbacks, curve):
-    """Passes a curve to Keras's callbacks. Returns learning rates, stopping epoch and a weight."""
+    """Runs Keras's callbacks on a curve. Returns the rates, the stopping epoch and one weight."""
     network, rates, stopped = small_network(), [], None
     network.stop_training = False
     for callback in callbacks:
@@ -159,7 +159,7 @@ def keras_alone(callbacks, curve):
     return rates, stopped, network.get_weights()[0][0, 0]
 
 
-# Like real curves, these values rise, fall, repeat, and differ by less than min_delta.
+# Like real curves, these values rise, fall, repeat, or change by less than min_delta.
 points = st.tuples(
     st.sampled_from([0.5, 0.4, 0.40005, 0.3, 0.2999, 0.2]) | st.floats(0, 3, width=32),
     st.sampled_from([0.5, 0.6, 0.60005, 0.7]) | st.floats(0, 1, width=32),
@@ -218,7 +218,7 @@ def test_callbacks_act_like_keras_s_callbacks_even_after_resumes(curve, name, pa
 
 def test_restore_best_weights_determines_the_tested_epoch(dataset, tmp_path, monkeypatch):
     for setting, stops, restored in (
-        ("always", False, True),  # trains four epochs, which the next cases use again
+        ("always", False, True),  # trains four epochs, which the next cases reuse
         ("always", True, True),
         ("when_stopped", True, True),
         ("when_stopped", False, False),
@@ -299,7 +299,7 @@ def test_resume_from_every_step_is_exact(dataset, tmp_path):
 
 
 def test_runs_of_one_trajectory_share_epochs_without_a_change_of_results(dataset, tmp_path):
-    """Runs that differ in epochs, monitor or schedule share epochs until a learning rate drops."""
+    """Runs that differ in length, monitor or schedule share epochs until a learning rate drops."""
 
     def of(epochs, monitor=None, schedule=False):
         stop = {"monitor": monitor, "patience": 9, "min_delta": 0, "restore_best_weights": "always"}

@@ -1,4 +1,4 @@
-"""Two tables: the gain of each change in a step, and accuracies with other assumed values."""
+"""Two tables: the gain of each change in a step, and accuracies with one assumed value changed."""
 
 from collections.abc import Callable
 

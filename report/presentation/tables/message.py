@@ -100,6 +100,8 @@ def _reproduced(content: Content, published: list[System]) -> str:
         every = "Both" if total == 2 else f"All {words(total)}"
         return f"{every} published accuracies are {reproduced}."
     accuracies = f"the {words(total)} published accuracies"
+    if by["undecided"] == total:
+        return f"None of {accuracies} is decided yet."
     failed = by["fails"] + by[ASSUMED]
     if failed == total:
         under = " under our assumptions" * (not by["fails"])
@@ -238,7 +240,7 @@ def wrong(content: Content) -> str:
     decided = sum(v[:5] in ("holds", "fails") for v in verdicts)
     return (
         f"A decided verdict is wrong with a probability of at most 5 %. Decided here: {decided} of "
-        f"{len(verdicts)}. Expected wrong verdicts: at most {decided * statistics.ALPHA:.3g}."
+        f"{len(verdicts)} verdicts. Expected to be wrong: at most {decided * statistics.ALPHA:.3g}."
     )
 
 

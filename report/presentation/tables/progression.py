@@ -64,7 +64,7 @@ def rows(content: Content) -> Table:
         Field("parameters", _mean("parameters"), "parameters", numbers.number(), "number"),
         Field("multiply_adds", _mean("multiply_adds"), "multiply-adds", _millions, "number"),
     ]
-    caption = "Deviation between seeds (in points), network size and training time"
+    caption = "Deviation between seeds (in points), epochs and training time"
     return Table("rows", caption, fields, [s for s in content.systems if s.runs])
 
 

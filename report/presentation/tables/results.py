@@ -27,7 +27,7 @@ def as_list(text: str) -> str:
 
 
 def _measured(j: Judgement) -> list[str]:
-    """Returns two texts: the measured value (of epochs, every value) and the interval."""
+    """Returns two texts: the measured value (for epochs, all values) and the interval."""
     if j.unit != "epoch" or not j.values:
         return numbers.to_limits(j.value, j.interval, j.claim.bound, j.unit)
     each = dict.fromkeys(numbers.measured(value, j.unit) for value in sorted(j.values))

@@ -1,4 +1,4 @@
-"""Tests the gain of each change of a step, and rows with other assumed values."""
+"""Tests the gain of each change in a step, and rows that use alternatives to assumed values."""
 
 import math
 from dataclasses import replace
@@ -65,7 +65,7 @@ def plans(rung=4):
 
 
 def made(plan, count, seed=0):
-    """A run of the experiment ``plan`` with ``count`` of ``N`` test images classified correctly."""
+    """Makes a run of experiment ``plan`` that classifies ``count`` of ``N`` images correctly."""
     run = made_run(LADDER[0], seed, 80, 20)
     return replace(
         run,
@@ -80,7 +80,7 @@ def made(plan, count, seed=0):
 
 
 def content_of(runs, study=STUDY, **shown):
-    """A report's content from these runs, without a store."""
+    """Makes a report's content from these runs, without a store."""
     shown = {"dataset": "cifar10", "profile": "full", "modified": ""} | shown
     rows = [(run.id, run.rung, run.tags["config_hash"]) for run in runs]
     finished = pd.DataFrame(rows, columns=["run_id", "rung", "config_hash"])
@@ -94,7 +94,7 @@ def additive(subset, seed):
 
 
 def step_of(count, seeds=1):
-    """Rung 4's ablation; each run classifies ``count(subset, seed)`` of ``N`` images correctly."""
+    """Makes rung 4's ablation; runs classify ``count(subset, seed)`` of ``N`` images correctly."""
     runs = [made(e, count(s, seed), seed) for s, e in plans().items() for seed in range(seeds)]
     (apart,) = content_of(runs).ablations
     assert apart.seeds == list(range(seeds))
@@ -178,19 +178,19 @@ def seeds_of(plan, count, n=3):
 
 
 def varied(runs, **shown):
-    """Rung 1 as a :class:`attribution.Varied`, and as a system."""
+    """Returns rung 1 as an :class:`attribution.Varied`, and as a system."""
     content = content_of(runs, **shown)
     return content.varied[0], content.systems[0]
 
 
 def test_assumptions_may_explain_a_failure_until_every_alternative_fails():
-    """The study publishes 72.3 % for the template."""
+    """The published accuracy of the template is 72.3 %."""
     template, other = KNOWN[LADDER[0]], "fails (under our assumptions)"
     ten, fifty, first = ablation.alternatives(template).values()
     others = [run for name in LADDER[1:4] for run in seeds_of(KNOWN[name], 800)]
     runs = [*others, *seeds_of(template, 790)]
     row, system = varied(runs)
-    open_ = "the study does not state epochs or validation subset, and other values may give"
+    open_ = "the study states no value for epochs or validation subset, and other values may give"
     assert row.doubt == f"{open_} the published accuracy"
     assert system.verdict == other
     runs += seeds_of(ten, 760)
@@ -200,8 +200,8 @@ def test_assumptions_may_explain_a_failure_until_every_alternative_fails():
     assert row.doubt.startswith(open_)
     runs += seeds_of(fifty, 820)
     row, _ = varied(runs)
-    only = "the study does not state validation subset, and other values may give the published"
-    assert row.doubt == f"{only} accuracy"
+    only = "the study states no value for validation subset, and other values may give"
+    assert row.doubt == f"{only} the published accuracy"
     holds = "another value of validation subset reproduces the published accuracy"
     undecided = "with another value of validation subset, the row is undecided"
     for count, doubt, verdict in ((795, "", "fails"), (723, holds, other), (738, undecided, other)):

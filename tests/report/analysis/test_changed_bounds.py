@@ -11,7 +11,7 @@ from resnet.study import Study
 
 
 def rows(**changes):
-    """A row of three runs, with these changes to each run."""
+    """Makes a ladder of one row with three runs; ``changes`` replaces attributes of each run."""
     runs = tuple(replace(made_run(LADDER[1], seed, 81, 5), **changes) for seed in range(3))
     return {LADDER[1]: System(LADDER[1], "x", 0.8, 0.015, {}, runs=runs)}
 

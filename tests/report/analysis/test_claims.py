@@ -57,7 +57,7 @@ def test_one_seed_per_rung_leaves_every_claim_of_the_study_undecided(full):
     drop = shown["the learning rate drops at about epoch 23"]["evidence"]
     assert drop.endswith(f" Measured: {quantities.QUANTITIES['first_drop_epoch'].meaning}.")
     gap = shown["the train-validation gap shrinks strongly against rung 1"]["evidence"]
-    assert gap.endswith(" divided by the final gap (if above zero) of rung 1.")
+    assert gap.endswith(" divided by that of rung 1. The divisor must be above zero.")
 
 
 @pytest.mark.parametrize(
@@ -108,7 +108,7 @@ def test_the_largest_gain_is_compared_with_the_gain_of_every_other_step():
     assert (clear.verdict, clear.value) == ("holds", pytest.approx(0.07))
     # the least difference from another step's gain decides whether the claim holds
     t = stats.t.ppf([0.975, 1 - 0.025 / 3], 1 / (1 / 10 + 1 / statistics.GUESS))
-    errors = 0.004 * np.sqrt(np.array([6, 4, 4]) / 3)  # 6: both steps contain rung 2
+    errors = 0.004 * np.sqrt(np.array([6, 4, 4]) / 3)  # 6 = 1 + 2**2 + 1: rung 2 is in both steps
     leads = np.array([0.10 - 0.01, 0.10 - 0.03, 0.10 - 0.01])
     assert clear.interval == pytest.approx((min(leads - t[0] * errors), min(leads + t[1] * errors)))
     assert lead_of((0.70, 0.72, 0.80, 0.81, 0.82)).verdict == "fails"
@@ -143,7 +143,7 @@ def test_an_interval_decides_only_if_it_lies_wholly_inside_or_outside_the_bound(
 def test_epochs_are_judged_by_the_share_of_runs_inside_the_bound(runs, inside, verdict):
     """The binomial test (against one half, 5 % per side) also counts runs without a drop."""
     within = curve(30, 0.9, 0.8, drops=(20,))
-    outside = [curve(30, 0.9, 0.8), curve(30, 0.9, 0.8, drops=(29,))]  # never, and too late
+    outside = [curve(30, 0.9, 0.8), curve(30, 0.9, 0.8, drops=(29,))]  # no drop, and a late drop
     made = [
         replace(
             made_run(LADDER[1], seed, 80, 20),
@@ -200,7 +200,7 @@ def test_a_slope_ratio_compares_the_epochs_around_the_first_drop(store):
         judged = judge(flat, measured(store))
         assert judged.value == pytest.approx(0.2, rel=1e-3)
     assert judged.verdict == "holds"
-    # the second slope ends before another drop
+    # the epochs of the second slope end before another drop
     history.loc[26:, ["accuracy", "val_accuracy"]] += 0.2
     history.loc[26:, "learning_rate"] /= 5
     store.add(LADDER[2], right(N, 800), history=history)
@@ -250,7 +250,7 @@ def test_a_mistake_in_claims_is_reported_in_one_line(tmp_path, old, new, told):
 
 
 def voters(predicted, labels):
-    """A row whose networks predict these classes."""
+    """Makes a ladder of one row, whose networks predict these classes."""
     runs = tuple(
         replace(
             made_run(LADDER[1], seed, 100 * np.mean(np.equal(row, labels)), 5),

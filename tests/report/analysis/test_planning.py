@@ -48,7 +48,7 @@ def test_only_a_claim_that_can_be_decided_gets_a_number_of_seeds(by_name):
     assert by_name["schedule-train"].basis == "the deviation is not known"  # one recorded run
     assert by_name["schedule-val"].basis == "the measured value is outside the bound"
     assert by_name["schedule-train"].seeds is by_name["schedule-val"].seeds is None
-    assert by_name["deeper-gain"].seeds > 5  # half a point is less than the deviation
+    assert by_name["deeper-gain"].seeds > 5  # a gain of half a point is less than the deviation
 
 
 @pytest.mark.parametrize(
@@ -66,7 +66,7 @@ def test_the_half_width_is_the_distance_to_the_bound_s_nearer_end(bound, expecte
 
 
 def test_a_claim_about_the_largest_gain_compares_it_with_the_second_largest(content, by_name):
-    """In the study, the gain of rung 2 is the largest, and that of rung 4 the second largest."""
+    """In the study, rung 2 has the largest gain, and rung 4 has the second largest gain."""
     prospect = by_name["augmentation-largest"]
     published = content.statements.published
     mine = published["02_augmentation"] - published["01_template"]

@@ -42,7 +42,7 @@ def test_the_verdict_changes_where_the_interval_touches_the_end_of_the_bound(two
 
 
 def test_a_run_without_predictions_leaves_every_accuracy_undecided(store):
-    """All rows share the deviation, which could be too small without that run."""
+    """Without that run, the deviation that all rows share could be too small."""
     for i, counts in enumerate(((700, 701), (830, 831), (835, 836), (870, 873))):
         ids = [store.add(LADDER[i], right(N, k), seed=seed) for seed, k in enumerate(counts)]
     gain = claim(quantity="test_gain", against=LADDER[0], bound={"min": 0.05})
@@ -59,7 +59,7 @@ def test_a_run_without_predictions_leaves_every_accuracy_undecided(store):
     assert told.startswith(f"{LADDER[3]}, seed 0 (run {ids[0][:8]}): the run lacks its predictions")
     assert told in (build(store) / output.PAGE).read_text()
     store.client.delete_run(ids[0])
-    assert analysis.load(store.uri).systems[1].verdict == "undecided"  # three degrees of freedom
+    assert analysis.load(store.uri).systems[1].verdict == "undecided"  # needs 4 degrees of freedom
     store.add(LADDER[3], right(N, 874), seed=2)
     assert analysis.load(store.uri).systems[1].verdict == "holds"
 

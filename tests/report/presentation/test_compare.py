@@ -1,4 +1,4 @@
-"""The report's comparison of the ladder with other sets of runs."""
+"""Tests the report's comparison of the ladder with other sets of runs."""
 
 import math
 import re
@@ -24,14 +24,14 @@ MINE = f"{SHOWN}, modified: {EPOCHS}"
 RECORDED = f"{SHOWN}, recorded runs"
 DIGITS = "digits (cdcdcdcdcdcd), quick profile"
 COUNTS = {0: (720, 725, 730), 1: (830, 829, 845), 2: (834, 840, 838)}
-"""Numbers of correctly classified images by index of the rung, for seeds 0, 1 and 2."""
+"""Maps each rung's index to the numbers of correctly classified images with seeds 0, 1 and 2."""
 OTHERS = {1: (800, 790, 795), 2: (750,)}
-"""The numbers after two epochs, for seeds 1, 2 and 3 of rung 2 and for seed 0 of rung 3."""
+"""The same numbers after two epochs: rung 2 has seeds 1, 2 and 3, and rung 3 has seed 0."""
 
 
 @pytest.fixture(scope="session")
 def sets(empty, tmp_path_factory):
-    """A store with three sets of runs: unmodified, with modified epochs, and on other data."""
+    """Makes a store of three sets of runs: one unmodified, one with two epochs, one on digits."""
     store = Store.copy(empty, tmp_path_factory.mktemp("sets"))
     for i, counts in COUNTS.items():
         for seed, count in enumerate(counts):
@@ -48,7 +48,7 @@ def sets(empty, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def study(empty, tmp_path_factory):
-    """A study with a record of the first rung, trained on another device."""
+    """Returns a study whose only record is a run of rung 1 on another device."""
     store = Store.copy(empty, tmp_path_factory.mktemp("recorded"))
     store.add(LADDER[0], right(N, 720), tags={"device": "Another processor"})
     return store.recorded(store.folder / "results")
@@ -56,7 +56,7 @@ def study(empty, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def folder(sets, study, tmp_path_factory):
-    """A report that compares the ladder with three other sets of runs."""
+    """Returns the folder of a report that compares the ladder with three other sets of runs."""
     out = tmp_path_factory.mktemp("compared") / "out"
     return build(sets, out, study=study, compare=[EPOCHS, "recorded", "digits"])
 

@@ -1,4 +1,4 @@
-"""The report's figures, and the sheet of a run's misclassified images."""
+"""Tests the report's figures, and the sheet of a run's misclassified images."""
 
 import re
 
@@ -37,7 +37,7 @@ def test_figures_have_a_title_and_text_and_use_only_colours_of_the_page(full):
         if name.startswith("curves_")
         for i, axes in enumerate(figure.axes)
     }
-    assert len(limits) == 2  # all accuracies share their limits, and so do all losses
+    assert len(limits) == 2  # one for all axes of accuracies, one for all axes of losses
 
 
 @pytest.mark.parametrize("channels", [1, 3])

@@ -1,4 +1,4 @@
-"""The report's answer in words, for different verdicts."""
+"""Tests the report's answer in words for different verdicts."""
 
 import math
 from dataclasses import replace
@@ -18,7 +18,7 @@ OPEN = "undecided"
 
 @pytest.fixture
 def answered(two_seeds, monkeypatch):
-    """A function that returns the answer for given verdicts on the study's six rows."""
+    """Makes a function that returns the answer for given verdicts on the study's six rows."""
     content = analysis.load(two_seeds[0].uri)
     ran = content.systems[0].runs
 
@@ -50,6 +50,7 @@ def answered(two_seeds, monkeypatch):
             "reproduced, one is undecided and three are not run.",
         ),
         ([NOT] * 6, "Nothing has been run yet."),
+        ([OPEN] * 6, "None of the six published accuracies is decided yet."),
         (
             [ASSUMED] * 5 + [OPEN],
             "Of the six published accuracies, five are not reproduced under our assumptions and "
@@ -153,7 +154,7 @@ def test_the_verdict_on_a_row_is_explained_with_numbers(two_seeds, full):
     far = replace(row, published=row.accuracy + 0.1)
     text = f"the whole interval, ±{half:.1f}, lies more than 1.5 {beyond}"
     assert message.why(content, far) == text
-    why = "the study does not state epochs"
+    why = "the study states no value for epochs"
     assert message.why(content, replace(far, assumed=why)) == why
     few = analysis.load(full[0].uri)
     assert message.why(few, few.systems[0]).startswith("all rows together have too few seeds")
@@ -172,6 +173,6 @@ def test_verdicts_are_interim_until_every_planned_seed_was_run(two_seeds):
 
 def test_the_expected_number_of_wrong_verdicts_is_stated(two_seeds):
     assert message.wrong(analysis.load(two_seeds[0].uri)) == (
-        "A decided verdict is wrong with a probability of at most 5 %. Decided here: 2 of 25. "
-        "Expected wrong verdicts: at most 0.1."
+        "A decided verdict is wrong with a probability of at most 5 %. Decided here: 2 of 25 "
+        "verdicts. Expected to be wrong: at most 0.1."
     )

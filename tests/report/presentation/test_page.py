@@ -1,4 +1,4 @@
-"""The report's page: its head, its links, escaped characters, and scripts in a browser."""
+"""Tests the head, the links, the escaped characters and the scripts of the report's page."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""The tables of runs, assumptions and environment, and the commands that repeat runs."""
+"""Tests the tables of runs, assumptions and the environment, and the commands that repeat runs."""
 
 import re
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""The report's summary in a terminal."""
+"""Tests the report's summary in a terminal."""
 
 import re
 

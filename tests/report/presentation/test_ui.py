@@ -1,4 +1,4 @@
-"""The ladder, the registered models and the pages in MLflow's UI."""
+"""Tests the ladder, the registered models and the pages in MLflow's UI."""
 
 import re
 import signal
@@ -34,7 +34,7 @@ def ladder(empty, folder):
 
 @pytest.fixture
 def store(empty, tmp_path):
-    """A store with a ladder, the ladder's parent run, a run on other data and an ablation's run."""
+    """Makes a store with a ladder and its parent run, an ablation's run and a run on other data."""
     made = ladder(empty, tmp_path)
     store = connect(made.uri)
     parent = store.client.create_run(store.experiment_id, run_name="ladder all").info.run_id
