@@ -121,7 +121,9 @@ class Ladder:
             self.process.wait()
             self.start()
         elif target in ("disk", "clock"):
-            Path(target).write_bytes(bytes(self.random.randrange(10_000)))  # size = jump in seconds
+            Path(target).write_bytes(
+                bytes(self.random.randrange(10_000))
+            )  # size: the clock's jump (s)
             time.sleep(seconds)
             Path(target).unlink()
         elif target == "server":

@@ -82,8 +82,8 @@ def commit() -> str:
 def report(name: str, title: str, unit: str, rates: dict[str, dict[str, list[float]]]) -> None:
     """Prints a table; writes it to ``benchmarks/results/NAME.md`` and the rates to ``NAME.json``.
 
-    ``rates`` maps each case to the result of :func:`compare`. The table divides each median by the
-    first side's median and by the first side's fastest turn, because the turns of a side vary.
+    ``rates`` maps each case to the result of :func:`compare`. Turns vary, so the table divides each
+    median by two numbers: the first side's median and its fastest turn.
     """
     baseline = next(iter(next(iter(rates.values()))))
     lines = [

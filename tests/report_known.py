@@ -182,7 +182,7 @@ def judge(said, systems):
 
 
 def firmer(with_gap, without):
-    """Lists (name, verdict with a gap, verdict without) where the gap makes the verdict firmer."""
+    """Lists the verdicts that a gap makes firmer: (name, verdict with the gap, without it)."""
     return [
         (name, verdict, without[name])
         for name, verdict in with_gap.items()

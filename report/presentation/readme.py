@@ -46,7 +46,7 @@ def update(study: Study, results: Path) -> None:
 
 
 def _documents(root: Path, content: Content, drawn: Collection[str]) -> dict[str, str]:
-    """Maps paths relative to ``root`` to documents' texts; ``drawn`` has the figures' names."""
+    """Returns the documents' texts by path below ``root``; ``drawn`` has the figures' names."""
     path = root / "README.md"
     picture = f"![Published and measured test accuracy, rung by rung]({FIGURES}/progression.svg)\n"
     made = {

@@ -421,7 +421,7 @@ def test_resuming_with_another_number_of_lanes_warns(command, image_folder):
     }
 
 
-# XLA's second CPU stands in for a GPU: networks stay on the first CPU, and a call makes many steps
+# XLA's second CPU stands in for a GPU: networks stay on the first CPU, and a call trains many steps
 ELSEWHERE = """
 import sys
 sys.path[:0] = ["tests", "tests/engines"]

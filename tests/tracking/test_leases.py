@@ -39,7 +39,7 @@ def shared(own, monkeypatch):
 
 @pytest.fixture
 def lease(own, tmp_path):
-    """Returns a function that makes the lease of a process with the file lock ``name``."""
+    """Returns a function that makes a process's lease, whose file lock is ``name``."""
     return lambda name="lock": Lease(own, tmp_path / name)
 
 

@@ -96,12 +96,12 @@ def _reproduced(content: Content, published: list[System]) -> str:
     if total == 1:
         outcome = _OUTCOMES[published[0].verdict].replace("reproduced", reproduced)
         return f"The published accuracy is {outcome}."
+    every = f"{'Both' if total == 2 else f'All {words(total)}'} published accuracies are"
     if by["holds"] == total:
-        every = "Both" if total == 2 else f"All {words(total)}"
-        return f"{every} published accuracies are {reproduced}."
-    accuracies = f"the {words(total)} published accuracies"
+        return f"{every} {reproduced}."
     if by["undecided"] == total:
-        return f"None of {accuracies} is decided yet."
+        return f"{every} still undecided."
+    accuracies = f"the {words(total)} published accuracies"
     failed = by["fails"] + by[ASSUMED]
     if failed == total:
         under = " under our assumptions" * (not by["fails"])
@@ -240,7 +240,7 @@ def wrong(content: Content) -> str:
     decided = sum(v[:5] in ("holds", "fails") for v in verdicts)
     return (
         f"A decided verdict is wrong with a probability of at most 5 %. Decided here: {decided} of "
-        f"{len(verdicts)} verdicts. Expected to be wrong: at most {decided * statistics.ALPHA:.3g}."
+        f"{len(verdicts)} verdicts. Errors to expect: at most {decided * statistics.ALPHA:.3g}."
     )
 
 

@@ -50,7 +50,7 @@ def answered(two_seeds, monkeypatch):
             "reproduced, one is undecided and three are not run.",
         ),
         ([NOT] * 6, "Nothing has been run yet."),
-        ([OPEN] * 6, "None of the six published accuracies is decided yet."),
+        ([OPEN] * 6, "All six published accuracies are still undecided."),
         (
             [ASSUMED] * 5 + [OPEN],
             "Of the six published accuracies, five are not reproduced under our assumptions and "
@@ -174,5 +174,5 @@ def test_verdicts_are_interim_until_every_planned_seed_was_run(two_seeds):
 def test_the_expected_number_of_wrong_verdicts_is_stated(two_seeds):
     assert message.wrong(analysis.load(two_seeds[0].uri)) == (
         "A decided verdict is wrong with a probability of at most 5 %. Decided here: 2 of 25 "
-        "verdicts. Expected to be wrong: at most 0.1."
+        "verdicts. Errors to expect: at most 0.1."
     )
