@@ -47,7 +47,7 @@ EXAMPLES = {
     },
     "ablate": {
         "4": "train rung 3 with every subset of rung 4's changes",
-        "assumed --seeds 0-4": "train alternatives to assumed values, with five seeds",
+        "assumed --seeds 0-4": "try alternatives to assumed values, with five seeds",
     },
     "plan": {"all": "plan the whole ladder", "all --timing": "also time some training steps"},
     "keys": {"training": "list all training keys", "training.optimizer": "list optimizer settings"},
@@ -60,7 +60,7 @@ EXAMPLES = {
 COMMANDS = {  # these commands take the same options
     "run": "Trains rungs of the ladder. Skips finished runs and resumes interrupted ones.",
     "ablate": "Trains a rung with subsets of its changes, or with alternatives to assumed values.",
-    "plan": "Shows what the command run would train: network sizes, times and changes.",
+    "plan": "Shows what 'run' would train, with network sizes, times and changes.",
 }
 
 
@@ -157,9 +157,9 @@ def ui(
 ) -> None:
     """Shows the runs in MLflow's UI until you press Ctrl-C.
 
-    Prints two addresses: the list of runs in the order of the rungs, and a chart
-    of the newest ladder. The browser opens the first address. If the store is a
-    server, the addresses lead to that server.
+    Prints the addresses of two pages: the list of runs in the order of the rungs,
+    and a chart of the newest ladder. The browser opens the list. If the store is
+    a server, the addresses lead to that server.
     """
     with console.status("opening the store"):
         from report.presentation.ui import prepare, show

@@ -1,6 +1,6 @@
-"""Times whole epochs of rung 2, with augmentation and validation.
+"""Times rung 2's epochs, with augmentation and validation, in a plain script and in this project.
 
-A plain script uses ``ImageDataGenerator``, Keras's own layers and ``model.fit``. This project also
+The script uses ``ImageDataGenerator``, Keras's own layers and ``model.fit``. Only this project
 writes checkpoints and stores metrics in MLflow. A turn trains two epochs and times the second.
 """
 
@@ -14,7 +14,7 @@ from benchmarks.sides import Side, Turn, compare, report
 from resnet.study import Job
 
 RUNG = subjects.experiment("2", ["training.epochs=2"])
-IMAGES = 6_400  # makes all batches full, because Keras 3 ends an epoch at an incomplete batch
+IMAGES = 6_400  # fills all batches, because Keras 3 ends an epoch at an incomplete batch
 
 
 def plain_script(n: int) -> Turn:

@@ -37,7 +37,8 @@ SIGNALS = {"killed": signal.SIGKILL, "terminated": signal.SIGTERM}
 HERE = [f"{process} {how}" for process in ("worker", "driver") for how in SIGNALS]
 HERE += ["disk full", "clock jumped"]
 CLUSTER = [*HERE, "node removed", "node terminated", "server stopped"]
-# Every Python process of a ladder runs this code first. A file named disk or clock causes a fault.
+# Every Python process of a ladder runs this code first. While a file named disk exists, the disk
+# seems full. A file of N bytes named clock sets the clock N seconds forward.
 CUSTOMIZE = """
 import errno, os, time
 folder, fsync, clock = os.environ["PYTHONPATH"], os.fsync, time.time
@@ -87,7 +88,7 @@ class Ladder:
             self.process = subprocess.Popen(self.command, stdout=log, stderr=log)
 
     def disturb(self, wanted: int) -> Counter[str]:
-        """Causes up to ``wanted`` faults until the ladder ends; returns the number of each kind."""
+        """Causes up to ``wanted`` faults until the ladder ends; counts the faults of each kind."""
         counts = Counter[str]()
         while (code := self.process.poll()) != 0:
             if code is not None:  # the command failed or was interrupted
@@ -105,7 +106,7 @@ class Ladder:
         return counts
 
     def strike(self, kind: str) -> bool:
-        """Causes one fault. Returns False if the process that it would disturb does not exist."""
+        """Causes one fault. Returns False if there is no process to disturb."""
         (target, how), seconds = kind.split(), self.random.uniform(1, 10)
         if self.process.poll() is not None:
             return False
@@ -121,9 +122,7 @@ class Ladder:
             self.process.wait()
             self.start()
         elif target in ("disk", "clock"):
-            Path(target).write_bytes(
-                bytes(self.random.randrange(10_000))
-            )  # size: the clock's jump (s)
+            Path(target).write_bytes(bytes(self.random.randrange(10_000)))
             time.sleep(seconds)
             Path(target).unlink()
         elif target == "server":
@@ -185,7 +184,7 @@ def write(done: list[dict[str, Any]]) -> None:
 
 
 def main(faults: int = 200, database: str = "") -> None:
-    """Causes FAULTS faults, 20 per ladder. Without DATABASE, MLflow's server uses SQLite."""
+    """Causes FAULTS faults, up to 20 per ladder. Without DATABASE, MLflow's server uses SQLite."""
     done: list[dict[str, Any]] = json.loads(DONE.read_text()) if DONE.exists() else []
     top = Path(tempfile.mkdtemp(prefix="faults-"))
     (top / "sitecustomize.py").write_text(CUSTOMIZE)

@@ -1,6 +1,6 @@
-"""Times training steps on a GPU: of plain Keras on JAX, of PyTorch, and of this project's lanes.
+"""Times training steps of plain Keras on JAX, of PyTorch and of this project's lanes, on a GPU.
 
-A batch has 32 images of 32x32 pixels. The programs stay in GPU memory but train one at a time.
+A batch has 32 images of 32x32 pixels. All programs stay in GPU memory but train one at a time.
 """
 
 import os

@@ -30,7 +30,6 @@ Turn = Callable[[], float]
 Side = Callable[[Any], Turn]
 """A picklable function that takes a case, such as a rung, and returns a ``Turn`` for it."""
 _turn: Turn
-"""The function that this process times."""
 
 
 def rate(images: float, work: Callable[[], object]) -> float:
@@ -82,8 +81,8 @@ def commit() -> str:
 def report(name: str, title: str, unit: str, rates: dict[str, dict[str, list[float]]]) -> None:
     """Prints a table; writes it to ``benchmarks/results/NAME.md`` and the rates to ``NAME.json``.
 
-    ``rates`` maps each case to the result of :func:`compare`. Turns vary, so the table divides each
-    median by two numbers: the first side's median and its fastest turn.
+    ``rates`` maps each case to the result of :func:`compare`. The table divides each median by the
+    first side's median and, because turns vary, also by the first side's fastest turn.
     """
     baseline = next(iter(next(iter(rates.values()))))
     lines = [

@@ -21,7 +21,7 @@ def images(n: int, shape: tuple[int, ...] = SHAPE) -> tuple[np.ndarray, np.ndarr
 
 
 def plain_images(n: int, shape: tuple[int, ...] = SHAPE) -> tuple[np.ndarray, np.ndarray]:
-    """Returns :func:`images` as float32 pixels from 0 to 1, and the labels as one-hot vectors."""
+    """Returns the images of :func:`images` as float32 pixels from 0 to 1, and one-hot labels."""
     pixels, classes = images(n, shape)
     return pixels.astype("float32") / 255, np.eye(10, dtype="float32")[classes]
 
@@ -62,7 +62,7 @@ def second_epoch(network: Any, images: int, *data: Any, **options: Any) -> float
 def project_steps(
     networks: Sequence[Any], data: tuple[np.ndarray, np.ndarray], rung: Experiment
 ) -> Turn:
-    """Prepares turns that train one epoch in this project, without augmentation.
+    """Returns a turn in which this project trains one epoch without augmentation.
 
     Each network trains in its own thread. On JAX, the networks are lanes of one program.
     """

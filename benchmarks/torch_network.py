@@ -46,7 +46,7 @@ def residual_network(identity_blocks: Sequence[int], dropout: float) -> nn.Modul
 
 
 def training(rung: Experiment, n: int, compiled: bool, device: str) -> Turn:
-    """Prepares turns that train on ``n`` images, stored on ``device`` (``cpu`` or ``cuda``).
+    """Returns a turn that trains on ``n`` images, which stay on ``device`` (``cpu`` or ``cuda``).
 
     ``compiled`` switches on Inductor, channels last, fused Adam and, on a GPU, CUDA graphs.
     """

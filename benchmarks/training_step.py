@@ -1,6 +1,6 @@
 """Times training steps of plain Keras, this project and PyTorch, on a CPU, without augmentation.
 
-All three use oneDNN. A batch has 32 images of 32x32 pixels. A matrix product shows the top rate.
+All three use oneDNN. A batch has 32 images of 32x32 pixels. A matrix product is timed too.
 """
 
 from functools import partial
@@ -36,7 +36,7 @@ def pytorch(device: str, compiled: bool, case: Case) -> Turn:
 
 
 def gemm(case: Case) -> Turn:
-    """Times a float32 matrix product and converts its rate to that of training steps."""
+    """Converts the speed of a large float32 matrix product to images/s of training steps."""
     from resnet.network import build, multiply_adds
 
     # two operations per multiply-add, times three passes (one forward, two backward)

@@ -23,7 +23,7 @@ MEANS = (0.78, 0.82, 0.825, 0.865, 0.875, 0.845)
 DEVIATIONS = (0.008, 0.012, 0.012, 0.0026, 0.0027, 0.010)
 SEEDS = ((2, 3, 2, 1, 1, 5), (1, 1, 1, 1, 1, 5), (2,) * 6, (3,) * 6, (5,) * 6)
 WRONG = {0.0: "right", 0.25: "a quarter off", 0.4: "40 % off"}
-"""Sizes of the scales' errors, in words. A scale is a first guess of a row's deviation.
+"""Maps each size of the scales' errors to words. A scale is a first guess at a row's deviation.
 
 Each key is the standard deviation of log(true deviation / scale).
 """
@@ -34,8 +34,8 @@ HEADINGS = ("rows", "the worst row", "gains", "largest gain's lead")
 def draw(seeds: tuple[int, ...], wrong: float, random: np.random.Generator) -> np.ndarray:
     """Simulates a ladder with ``seeds[i]`` seeds in row i; ``wrong`` is a key of ``WRONG``.
 
-    Returns a number for each row, each gain, and the largest gain's lead over the others. A number
-    is 1 if the interval contains the true value, 0 if not, and NaN if there is no interval.
+    Returns a number for each row, each gain, and the largest gain's lead over the other gains. Each
+    is 1 if its interval contains the true value, 0 if not, and NaN if there is no interval.
     """
     scales = np.multiply(DEVIATIONS, np.exp(-wrong * random.standard_normal(len(LADDER))))
     rows = zip(LADDER, MEANS, DEVIATIONS, seeds, scales, strict=True)
@@ -54,7 +54,7 @@ def draw(seeds: tuple[int, ...], wrong: float, random: np.random.Generator) -> n
 
 
 def simulate(case: int, draws: int) -> dict[str, float]:
-    """Simulates ladders of ``CASES[case]``; maps each heading to a share of correct intervals."""
+    """Simulates ladders of ``CASES[case]``; returns each heading's share of correct intervals."""
     random = np.random.default_rng([0, case])
     shares = np.nanmean([draw(*CASES[case], random) for _ in range(draws)], axis=0)
     rows, gains, lead = np.split(shares, [len(MEANS), 2 * len(MEANS) - 1])

@@ -9,7 +9,6 @@ import os
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-"""The project's folder."""
 
 # By default, TensorFlow uses oneDNN's kernels only on processors with AVX-512. On a processor with
 # AVX2, these kernels train rung 1 at 181 images/s instead of 131. A run's exact results depend on

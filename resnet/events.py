@@ -27,8 +27,8 @@ class Started(Event):
 class Resumed(Event):
     """The run resumes after the epochs in ``history`` and ``step`` steps of the next epoch.
 
-    Another run trained ``shared`` of these epochs. For each changed fact of ``training.numerics``,
-    ``differs`` has the pair (then, now). ``due`` is False if the training is complete.
+    Another run trained ``shared`` of these epochs. ``differs`` maps each changed fact of
+    ``training.numerics`` to its values (then, now). ``due`` is False if the training is complete.
     """
 
     step: int

@@ -42,7 +42,7 @@ def experiment(name, **changes):
 
 
 def assert_same_outcome(whole, parts):
-    """Asserts that two trainings have the same results, apart from their timing."""
+    """Asserts that two calls of ``train`` have the same results, apart from their timing."""
     timing = ("images_per_second", "epoch_seconds", "time")
     strip = [{k: v for k, v in r.items() if k not in timing} for r in whole.history]
     assert [{k: v for k, v in r.items() if k not in timing} for r in parts.history] == strip

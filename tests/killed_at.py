@@ -3,9 +3,9 @@
     killed_at.py "POINT N, POINT N, never 0" ARGS...
 
 ``POINT N`` kills a process at the Nth occurrence of a point in ``POINTS``; ``never 0`` kills none.
-The points have separate processes, which run one after another. Every process but the last must
-be killed. The processes are forked after the imports, because imports take most of the time. A
-checkpoint is written after every step, so that many kills happen within an epoch.
+Each point has a process of its own. The processes run one after another, and each but the last
+must be killed at its point. They are forked after the imports, because imports take most of the
+time. A checkpoint is written after every step, so that many kills happen within an epoch.
 """
 
 import errno
@@ -54,7 +54,7 @@ def half_written(nth):
     files = count(1)
 
     def halve(_, descriptor):
-        # counts only files: a checkpoint also flushes its folder, and lanes flush in any order
+        # skips folders: a checkpoint flushes its folder too, and several lanes flush in any order
         if stat.S_ISREG(os.fstat(descriptor).st_mode) and next(files) == nth:
             os.ftruncate(descriptor, os.fstat(descriptor).st_size // 2)
             kill()

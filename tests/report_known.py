@@ -115,7 +115,7 @@ def rows(runs):
 
 
 def measured(store, assumed=None):
-    """Returns a store's rows by name; ``assumed`` maps names of rows to their assumptions."""
+    """Returns a store's rows by name; ``assumed`` maps a row's name to the row's assumptions."""
     systems = analysis.load(store.uri).systems
     return {s.name: replace(s, assumed=(assumed or {}).get(s.name, "")) for s in systems}
 
@@ -129,7 +129,7 @@ def floor(right, n):
 
 
 class Pooled:
-    """Computes the shared deviation of the rows of :func:`two_seeds` without the report's code."""
+    """Computes the deviation shared by the rows of :func:`two_seeds`, without the report's code."""
 
     def __init__(self, counts):
         jump = np.mean(np.diff(curve(25, 0.95, 0.80)["val_accuracy"].tail(10)) ** 2) / 2
@@ -149,7 +149,7 @@ class Pooled:
         return np.mean(self.counts[name]) / N
 
     def half(self, **terms):
-        """Returns half an interval's width; ``terms`` maps row names to 1 / number of seeds."""
+        """Returns half an interval's width; ``terms`` maps a row name to 1 / (number of seeds)."""
         variance = sum(self.factor * self.scales[name] ** 2 * n for name, n in terms.items())
         t = stats.t.ppf(0.975, 1 / (1 / self.freedom + 1 / statistics.GUESS))
         return t * math.sqrt(variance)
@@ -182,7 +182,7 @@ def judge(said, systems):
 
 
 def firmer(with_gap, without):
-    """Lists the verdicts that a gap makes firmer: (name, verdict with the gap, without it)."""
+    """Lists verdicts that gaps in data make firmer: (name, verdict with the gaps, without them)."""
     return [
         (name, verdict, without[name])
         for name, verdict in with_gap.items()
@@ -203,7 +203,7 @@ class Row(list):
 
 
 class Cells(HTMLParser):
-    """Reads a page; ``tables`` maps each table's class to a list of its rows."""
+    """Reads a page; ``tables`` maps each table's CSS class to a list of the table's rows."""
 
     def __init__(self, text):
         super().__init__()
@@ -275,7 +275,7 @@ def csv(folder, name, index):
 
 
 def browsed(folder, tmp_path, script, width=1280):
-    """Runs a script in the page in a real browser, and returns its result."""
+    """Opens the page in a real browser, runs a script there, and returns the script's result."""
     text = re.sub(r"<meta http-equiv=.*?>", "", (folder / output.PAGE).read_text())
     text += f"<script>({script})().then((x) => {{ document.title = JSON.stringify(x); }})</script>"
     copy = tmp_path / "copy.html"

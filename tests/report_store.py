@@ -209,7 +209,7 @@ class Store:
         Image.new("RGB", (8 * len(classes),) * 2, "teal").save(folder / "mistakes.png")
 
     def recorded(self, folder: Path) -> Study:
-        """Records this store's runs in a folder; returns the study with that folder of results."""
+        """Records the runs in a folder; returns the study whose ``results`` is that folder."""
         store = connect(self.uri)
         for run in records.recordable(store):
             records.save(records.to_record(store, run), folder)

@@ -31,7 +31,7 @@ def binary(name: str) -> str | None:
 
 
 def copy(folder: Path) -> Path:
-    """Copies the project to get separate reports and locks. Returns the copy's ``runner.py``."""
+    """Copies the project; the copy has its own reports and locks. Returns its ``runner.py``."""
     for part in ("resnet", "report", "experiments"):
         shutil.copytree(ROOT / part, folder / part)
     return Path(shutil.copyfile(ROOT / "runner.py", folder / "runner.py"))

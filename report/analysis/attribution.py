@@ -41,8 +41,8 @@ def shapley(worth: dict[Subset, float]) -> dict[str, float]:
 class Factor(NamedTuple):
     """The gain of one factor of a step; ``shapley`` has one value per seed.
 
-    ``leave_one_out`` compares the step's rung without and with the factor. ``add_one_in`` compares
-    the previous rung without and with the factor.
+    ``leave_one_out`` compares the step's later rung without and with the factor. ``add_one_in``
+    compares the earlier rung without and with the factor.
     """
 
     key: str
@@ -120,7 +120,7 @@ def ablations(
         made = {s: (e, _runs(runs, e)) for s, e in ablation.subsets(before, after).items()}
         between = [by_seed for _, by_seed in made.values()][1:-1]
         seeds = sorted({seed for by_seed in between for seed in by_seed})
-        if not seeds:  # the runs belong to an earlier version of the file
+        if not seeds:  # the runs belong to an earlier version of the rung's file
             continue
         complete = [s for s in seeds if all(s in by_seed for _, by_seed in made.values())]
         systems = {
@@ -171,7 +171,7 @@ class Varied(NamedTuple):
 
 
 def _setting(key: str) -> str:
-    """Writes a key as ``validation subset``; names with ``_`` as ``min_delta (early stopping)``."""
+    """Writes a key in one of two forms: ``validation subset`` or ``min_delta (early stopping)``."""
     block, _, name = key.partition(".")[2].rpartition(".")
     block = block.replace("_", " ")
     return f"{name} ({block})" if block and "_" in name else f"{block} {name}".strip()

@@ -139,8 +139,8 @@ def judge(claim: Claim, systems: Mapping[str, System], ladder: list[str]) -> Jud
     """Judges one claim.
 
     Accuracies, gains and votes are judged with the deviation that all systems share. Epochs are
-    judged by the share of runs inside the bound. Student's interval judges other quantities. If a
-    run lacks data, the claim is undecided, so that no verdict looks more certain than it is.
+    judged by the share of runs inside the bound. Other quantities are judged by Student's interval.
+    If a run lacks data, the claim is undecided, so that no verdict looks more certain than it is.
     """
     quantity = QUANTITIES[claim.quantity]
     others = ladder if quantity.whole_ladder else ()
@@ -204,7 +204,7 @@ def _by_vote(claim: Claim, system: System, of_vote: float, of_one: float) -> Jud
     """Judges a vote with the deviation of a single network; a vote's deviation is never larger.
 
     If a network classifies an image correctly with probability p, a vote does so with a probability
-    at least as far from one half. So a vote varies no more than a single network.
+    at least as far from one half. So a vote varies no more than a single network does.
     """
     runs, voters = system.runs, claim.voters or 0
     if len(runs) < voters:
@@ -224,7 +224,7 @@ def _by_vote(claim: Claim, system: System, of_vote: float, of_one: float) -> Jud
         value, scale = len(labels) * (1 + value), len(labels)
     interval = Contrast(value, scale * error, system.estimate.freedom).interval()
     evidence = f"{count(len(choices), 'vote')} of {voters} networks from {len(runs)} seeds; "
-    known = "the interval uses one network's deviation, because votes vary no more than networks"
+    known = "the interval uses one network's deviation, because votes vary no more than networks do"
     evidence += "the deviation between seeds is not known" if math.isnan(error) else known
     return Judgement(claim, claim.bound.judge(*interval), evidence, runs, value, interval)
 

@@ -52,7 +52,7 @@ class Content:
         return self.selection.run_set
 
     def compare(self, other: "Content") -> list[Step]:
-        """Compares each system with the one of the same name in ``other``, if either has runs."""
+        """Compares each system with its namesake in ``other``, if either of the two has runs."""
         mine, theirs = ({s.name: s for s in content.systems} for content in (self, other))
         pairs = [
             [systems.get(name, replace(s, runs=())) for systems in (mine, theirs)]
@@ -75,7 +75,7 @@ class Content:
         shared = next((s.shared for s in self.systems), Shared())
         if math.isnan(shared.factor):
             return "not known"
-        own = f"; own deviation: {', '.join(map(short, sorted(shared.own)))}" if shared.own else ""
+        own = f"; rows left out: {', '.join(map(short, sorted(shared.own)))}" if shared.own else ""
         known = f"estimated from {shared.freedom} seeds, not counting the first of each row"
         return f"{math.sqrt(shared.factor):.2f}, {known}{own}"
 
@@ -99,7 +99,7 @@ class Content:
 
     @property
     def best(self) -> System | None:
-        """The rung with the highest measured accuracy; a baseline if no rung was run."""
+        """The rung with the highest measured accuracy; the best baseline if no rung was run."""
         return next(iter(self._best_first), None)
 
     @property
@@ -256,7 +256,7 @@ def _systems(
 def _shared(systems: Mapping[str, System]) -> tuple[Shared, list[str]]:
     """Returns the deviation that all systems share, and a note on each run that lacks data.
 
-    With such a run, the deviation stays unknown, so that no result looks more certain than it is.
+    If any run lacks data, the deviation stays unknown, so that no result looks too certain.
     """
     why = "All accuracies and gains share one deviation between seeds, so none of them is decided"
     lacking = [

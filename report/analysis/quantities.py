@@ -13,7 +13,6 @@ from report.analysis.runs import Run
 Unit = Literal["accuracy", "points", "epoch", "ratio", "images", "number"]
 
 GAP_EPOCHS = 3
-"""Number of final epochs over which the gap between two curves is averaged."""
 SLOPE_EPOCHS = 10
 """Slopes are fitted to this number of epochs before and after a learning-rate drop."""
 

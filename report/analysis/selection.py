@@ -1,6 +1,6 @@
 """Chooses a report's runs, which all have the same dataset, profile and modified settings.
 
-A table shows either recorded runs or a store's own runs, never both.
+A set of runs (:class:`RunSet`) has either recorded runs or the store's own runs, never both.
 """
 
 from collections.abc import Iterable
@@ -48,7 +48,7 @@ class RunSet:
 
     @property
     def reservation(self) -> str:
-        """Why the runs are not comparable with the study; "" if they are."""
+        """Why the runs are not comparable with the study; "" if they are comparable."""
         other = f"on another dataset ({self.dataset}, not {self.study.dataset_title})"
         reasons = [
             other * (self.dataset != self.study.dataset),
@@ -111,7 +111,7 @@ def select(
         uri: address of the store, for the error message.
 
     Raises:
-        UserError: no set matches, or a name in ``compare`` fits no other set, or several equally.
+        UserError: no set matches, or a ``compare`` name fits no other set or several equally well.
     """
     if frame.empty:
         raise nothing_run(study, "the experiment has no runs", uri)

@@ -15,10 +15,10 @@ ALPHA = 0.05
 LEAST = 4
 """Intervals need a deviation with at least this number of degrees of freedom."""
 GUESS = 6
-"""The degrees of freedom of a system's scale; six correspond to a scale that is 29 % off.
+"""The degrees of freedom of a system's scale; six mean that scales are typically 29 % off.
 
 With six, at least 93.9 % of intervals contain the true value in each case of docs/evidence.md. With
-eight, the worst case falls to 92.8 %. If scales count as exact, it falls to 89.5 %. The option
+eight, this share falls to 92.8 %. If scales count as exact, it falls to 89.5 %. The option
 ``--worth`` of ``python -m docs.coverage`` computes these figures.
 """
 CONTRADICTED = 0.01
@@ -98,7 +98,7 @@ class Shared:
         """Pools the deviations of all systems.
 
         A system that varies significantly more than the other systems (F test at 1 %) is left out.
-        A system that varies less stays, because two seeds may agree by chance.
+        A system that varies less stays, because its few seeds may agree by chance.
         """
         # A deviation estimated from two seeds is often off by more than half. In the pool, every
         # seed after the first of its row adds one degree of freedom.
@@ -222,7 +222,7 @@ def majority(inside: int, runs: int) -> tuple[float, float]:
 def seed_floor(truth: np.ndarray) -> float:
     """Returns the deviation between seeds if all errors are independent: sqrt(sum p (1 - p)) / n.
 
-    ``truth`` (images,) holds p, the predicted probability of each image's true class.
+    ``truth`` (n,) holds p, the predicted probability of the true class, for each of n images.
     On a given image, two runs err almost independently (Jordan, arXiv 2304.01910), so each image
     adds a Bernoulli variance. The floor is too high for underconfident networks.
     """

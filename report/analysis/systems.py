@@ -89,7 +89,7 @@ class System:
 
     @property
     def deviation(self) -> float:
-        """The deviation that the interval uses: the shared one, or that of the row's own seeds."""
+        """The deviation that the interval uses: shared, or estimated from the row's own seeds."""
         return math.sqrt(self.estimate.variance)
 
     @property
@@ -131,11 +131,11 @@ class System:
 class Step:
     """A comparison of two systems; unknown numbers are NaN.
 
-    ``gain`` is the difference of the means. It has a 95 % ``interval`` and a two-sided p value,
-    ``p``. ``gains`` has the difference for each common seed. ``mcnemar_p`` is the median of
+    ``gain`` is the difference of the mean accuracies. It has a 95 % ``interval`` and a two-sided p
+    value, ``p``. ``gains`` has the difference for each common seed. ``mcnemar_p`` is the median of
     McNemar's p values over these seeds. Three fields are means over these seeds: ``agreement`` (the
-    share of images put into the same class), ``newly_right`` (images that only ``after`` gets
-    right), and ``newly_wrong`` (images that only ``before`` gets right).
+    share of images that both put into the same class), ``newly_right`` (the number of images that
+    only ``after`` gets right), and ``newly_wrong`` (the number that only ``before`` gets right).
     """
 
     before: System

@@ -155,7 +155,7 @@ def _legend(figure: Figure) -> Figure:
 
 
 def _line(axes: Axes, system: System, key: str, label: str, colour: str, style: str = "-") -> None:
-    """Draws a metric's mean over the seeds that reach an epoch, and a band for their range."""
+    """Draws a metric: its mean over the seeds that reach an epoch, and its range as a band."""
     histories = [run.history[key] for run in system.runs if len(run.history)]
     frame = pd.concat(histories, axis=1).dropna(how="all")
     axes.plot(frame.index, frame.mean(axis=1), style, color=colour, label=label)
@@ -220,7 +220,7 @@ def to_svg(figure: Figure, name: str) -> str:
 
 
 def inline(svg: str, name: str) -> str:
-    """Prepares an SVG for the page: colours become CSS variables, ids begin with ``name``."""
+    """Prepares an SVG for the page: colours become CSS variables, and ids begin with ``name``."""
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
     svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\1{name}-", svg)
     for variable, colour in PALETTE.items():

@@ -41,7 +41,7 @@ def prepare(uri: str | None, folder: Path | None) -> tuple[str, dict[str, str]]:
 
 
 def _pages(store: Store) -> dict[str, str]:
-    """Returns the pages' addresses. They hold all settings, so that a reload changes nothing.
+    """Returns the pages' addresses. Each holds its page's settings, so a reload changes nothing.
 
     ``runs`` lists the runs in the order of the rungs. ``ladder`` is a chart of the newest
     logged ladder, if any. It shows test accuracy with its interval, and published accuracy.
@@ -70,7 +70,7 @@ def _pages(store: Store) -> dict[str, str]:
 
 @contextlib.contextmanager
 def served(uri: str, port: int = 0) -> Iterator[tuple[str, subprocess.Popen]]:
-    """Runs MLflow's server on a database until the block ends; only this machine can reach it.
+    """Runs MLflow's server on a database until the block ends; other machines have no access.
 
     Yields the server's address and process as soon as the server answers. Port 0 stands for any
     free port.

@@ -77,7 +77,7 @@ def read_npz(path: Path) -> Arrays:
 
 
 def _batches(path: Path) -> Arrays:
-    """Reads the official CIFAR-10 archive: six pickled batches with 3 x 32 x 32 bytes per row."""
+    """Reads the official CIFAR-10 archive: six pickled batches with 3 x 32 x 32 bytes per image."""
     files = _files(path)
     with warnings.catch_warnings(action="ignore"):  # NumPy warns about pickles from older versions
         batches = [pickle.loads(files[name], encoding="bytes") for name in BATCHES]  # noqa: S301

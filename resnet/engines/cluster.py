@@ -35,7 +35,7 @@ Environment = tuple[tuple[str, ...], dict[str, str]]
 
 
 class _Messages:
-    """Passes messages between workers and driver. Ray replaces a lost actor with an empty one."""
+    """Passes messages between workers and driver. If this actor dies, Ray starts an empty one."""
 
     def __init__(self) -> None:
         self._events: list[events.Event] = []

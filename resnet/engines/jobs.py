@@ -53,7 +53,7 @@ class Invocation:
         return "/".join((self.checkpoints, "-".join((*names, keras.backend.backend()))))
 
     def lock(self, job: Job) -> FileLock:
-        """Returns a trajectory's lock on this machine. The lock ends with its holder's process."""
+        """Returns a trajectory's lock on this machine. The lock is free if its holder dies."""
         self.store.checkpoints.mkdir(parents=True, exist_ok=True)
         return FileLock(self.store.checkpoints / f"{self.folder(job).rpartition('/')[2]}.lock")
 
@@ -187,7 +187,7 @@ def run_jobs(
 
     Returns:
         The number of failed jobs, and {modified: id of its parent run}. If no job was due, the
-        id is that of the newest earlier parent run, or "" if that run's ladder is already logged.
+        id belongs to the newest earlier parent run, or is "" if that run's ladder is logged.
 
     Raises:
         Interrupted: ``should_stop`` returned True; checkpoints are written.
@@ -253,7 +253,7 @@ def _one_by_one(
 def _parents(
     store: Store, name: str, jobs: list[Job], dataset: Dataset, fresh: bool
 ) -> Iterator[dict[str, str]]:
-    """Starts a parent run per ``modified`` with due jobs. Yields {modified: run id or ""}."""
+    """Starts a parent run for each ``modified`` with due jobs. Yields {modified: run id or ""}."""
     sets: dict[str, list[Job]] = {}
     for job in jobs:
         sets.setdefault(job.modified, []).append(job)
@@ -266,7 +266,7 @@ def _parents(
 
 
 def _check_data(jobs: list[Job], dataset: Dataset, listener: events.Listener) -> None:
-    """Raises a UserError for too few images. Warns if validation images have other classes."""
+    """Raises a UserError for too few images. Warns if training and validation classes differ."""
     n, *shape, _ = dataset.x_train.shape
     differing: dict[str, None] = {}
     for job in jobs:

@@ -18,7 +18,7 @@ from resnet.training import Lane, Program, accelerator
 
 
 def chosen(asked: int | None) -> int | None:
-    """Returns a program's number of lanes. None, the default on a GPU, means one lane per training.
+    """Returns the number of lanes. None, the default on a GPU, means one lane per trajectory.
 
     Raises:
         UserError: the backend has no lanes.
@@ -34,7 +34,7 @@ def chosen(asked: int | None) -> int | None:
 
 
 def by_program(jobs: list[Job]) -> dict[str, list[Job]]:
-    """Groups the jobs by :meth:`resnet.study.Experiment.program`, in order."""
+    """Groups the jobs by :meth:`resnet.study.Experiment.program` and keeps their order."""
     programs: dict[str, list[Job]] = {}
     for job in jobs:
         programs.setdefault(job.experiment.program(), []).append(job)

@@ -23,7 +23,7 @@ def estimate(
     Returns:
         ``parameters``, ``multiply_adds``, ``images_per_second`` (all lanes together) and ``time``
         (seconds for all epochs and their validation, without early stopping). If jobs train side
-        by side, ``time`` is their common time divided by ``lanes``.
+        by side, ``time`` is the time for all of them, divided by ``lanes``.
     """
     experiment = job.experiment
     networks = [build(experiment, shape, n_classes, seed) for seed in range(lanes)]

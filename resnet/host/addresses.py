@@ -13,7 +13,7 @@ def address(path: Path) -> str:
     text = str(path)
     if "?" not in text and unquote(text) == text:
         return f"sqlite:///{text}"
-    # with sqlite:///, MLflow would create a folder with the quoted name
+    # with sqlite:///, MLflow would create a parent folder with the percent-encoded name
     return f"sqlite+pysqlite:///{quote(os.fsencode(path), safe='/ ')}"
 
 
@@ -21,7 +21,7 @@ DEFAULT_URI = address(ROOT / "mlflow.db")
 
 
 def file_of(uri: str) -> Path | None:
-    """Returns the file of an SQLite address, with its links resolved. Other addresses give None.
+    """Returns an SQLite address's file, with symbolic links resolved. Other addresses give None.
 
     Raises:
         UserError: the address names no file that MLflow can open, or has options.

@@ -1,4 +1,4 @@
-"""Chooses Keras's backend, and hides the messages of TensorFlow's libraries at the start."""
+"""Chooses Keras's backend, and hides what TensorFlow's libraries print while loading."""
 
 import contextlib
 import json

@@ -84,7 +84,7 @@ def boxes(
 ) -> np.ndarray:
     """Draws shifts by whole pixels (``crop_padding``) and boxes of zeros (``cutout``).
 
-    ``moves``, int (n, 2), has fixed shifts in rows and columns. Random shifts are added to them.
+    ``moves``, int (n, 2), are fixed shifts in rows and columns. Random shifts are added to them.
 
     Returns:
         float32 (n, 6): each image's shifts in rows and columns, and the top, bottom, left and
@@ -98,13 +98,13 @@ def boxes(
 
 
 def apply(images: Any, transforms: Any, fill_mode: str = "nearest") -> Any:
-    """Applies one transform to each image and returns images of the same shape and type.
+    """Applies ``transforms[i]`` to ``images[i]`` and returns images of the same shape and type.
 
     Args:
         images: float tensor (n, height, width, channels) with any range of values.
         transforms: float32 (n, 8) from :func:`projective`, (n, 6) from :func:`boxes`, or both
             side by side, (n, 14).
-        fill_mode: values outside the image: ``nearest``, ``reflect`` or ``constant`` (zero).
+        fill_mode: ``nearest``, ``reflect`` or ``constant`` (zero), for pixels outside the image.
     """
     options = {"interpolation": "bilinear", "fill_mode": fill_mode}
     if transforms.shape[1] != 6:

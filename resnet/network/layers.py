@@ -197,11 +197,10 @@ FASTER: dict[type, type] = {
     keras.layers.BatchNormalization: BatchNormalization,
     keras.layers.MaxPooling2D: MaxPooling2D,
 }
-"""Maps each of these Keras layers to its faster replacement."""
 
 
 def fits(layer: keras.layers.Layer) -> bool:
-    """Checks whether a layer of ``FASTER`` can replace a stock layer without changing results."""
+    """Checks whether ``FASTER`` can replace this stock layer without changing the results."""
     if len(layer._inbound_nodes) != 1 or layer.compute_dtype not in ("float32", "float64"):
         return False
     plain = len(layer.input.shape) == 4 and getattr(layer, "data_format", "") != "channels_first"

@@ -22,7 +22,6 @@ CURVES = (
     "epoch_seconds",
 )
 """Metrics with one value per epoch."""
-# MLflow defines these tag names.
 DESCRIPTION, PARENT, CONTEXT = "mlflow.note.content", "mlflow.parentRunId", "mlflow.data.context"
 # A spreadsheet may evaluate a cell as a formula if it starts with one of these characters.
 FORMULA = ("=", "+", "-", "@", "\t", "\r")

@@ -19,8 +19,8 @@ PATIENCE = 3  # a run is off course after this many epochs in a row outside the 
 class Course:
     """Validation accuracies per epoch, from recorded runs with the same settings and dataset.
 
-    The index of ``epochs`` is the epoch, from 1. The columns ``lowest`` and ``highest`` are
-    recorded accuracies. ``low`` and ``high`` bound the accuracy expected from another run.
+    The index of ``epochs`` is the epoch, from 1. The columns ``lowest`` and ``highest`` hold the
+    recorded extremes. ``low`` and ``high`` limit the band in which another run is expected.
     """
 
     epochs: pd.DataFrame
@@ -33,8 +33,8 @@ class Course:
         mean, jumps = curves.mean(axis=1), curves.diff().pow(2) / 2
         variances = pd.concat([curves.var(axis=1), jumps.mean(axis=1)], axis=1)
         around = variances.rolling(WINDOW, center=True, min_periods=1).mean()
-        # A few runs may agree by chance, so the binomial variance is the least that is assumed. It
-        # uses the number of test images, which is close to the number of validation images.
+        # A few runs may agree by chance, so ``variance`` is at least ``binomial``. The number of
+        # test images stands in for the number of validation images, which is close to it.
         binomial = mean * (1 - mean) / first.predictions.images
         variance = pd.concat([around, binomial], axis=1).max(axis=1)
         half = DEVIATIONS * np.sqrt(variance * (1 + 1 / curves.count(axis=1)))
@@ -64,7 +64,7 @@ class Course:
 
 
 def courses(folder: Path, jobs: Iterable[Job], fingerprint: str) -> dict[str, Course]:
-    """Maps experiment hashes to courses. Experiments without records on the dataset are omitted."""
+    """Returns the courses by experiment hash. Omits experiments without records on the dataset."""
     digests = {job.experiment.hash(): Key.of(job, "", fingerprint, "").digest for job in jobs}
     found = {name: load_all(folder, digest).values() for name, digest in digests.items()}
     return {name: Course.of(records) for name, records in found.items() if records}

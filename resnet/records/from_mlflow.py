@@ -20,7 +20,7 @@ from resnet.store import Store, data_of, download
 from resnet.study import Key, explain, from_yaml, signatures
 
 _OF_THIS_STORE = ("role", "owner", "lease", "host", "series", "part_of")
-"""Tags that records leave out, because these tags have a meaning only in one store."""
+"""Tags that records leave out, because these tags have no meaning outside the run's store."""
 
 
 def recordable(store: Store) -> list[Run]:

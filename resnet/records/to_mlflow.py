@@ -21,7 +21,7 @@ def connect_recorded(uri: str | None, study: Study) -> Store:
 
 
 def restore(store: Store, found: dict[Path, Record]) -> int:
-    """Imports the records that have no finished run yet, and returns the number of imports.
+    """Imports the records that the store lacks, and returns the number of imports.
 
     Imported runs whose records are not in ``found``, and incomplete imports, are removed first.
     """

@@ -14,7 +14,7 @@ from typing import Any, cast
 # MLflow reads these variables when it is imported.
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
-# More retries are left to ``patiently``, because it informs the user and can be stopped.
+# Further retries are the task of ``patiently``, because it informs the user and can be stopped.
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
 os.environ.setdefault("PGCONNECT_TIMEOUT", "5")
@@ -184,7 +184,7 @@ def connect(
 
     Args:
         uri: tracking URI, by default the URI of ``mlflow.db`` in the project's folder. Artifacts
-            are stored beside an SQLite file, or for other databases in the project's folder.
+            are stored beside an SQLite file, or, for other databases, in the project's folder.
         study: the study, by default the one in ``experiments/``.
         create: whether to make a missing file or experiment. If False, nothing is written.
         experiment: name of the MLflow experiment, by default the name of the study.

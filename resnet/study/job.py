@@ -10,7 +10,7 @@ from resnet.study.schema import Experiment
 
 @dataclass(frozen=True)
 class Job:
-    """An experiment and a seed that are to be trained."""
+    """An experiment that is to be trained with a given seed."""
 
     experiment: Experiment
     seed: int

@@ -43,7 +43,7 @@ class Setting(NamedTuple):
 
 
 def settings(networks: str = "") -> Iterator[Setting]:
-    """Yields every key of experiments. ``networks`` is the text of a study's ``networks.py``."""
+    """Yields every key of an experiment. ``networks`` is the text of a study's ``networks.py``."""
     shipped = signatures.architectures(signatures.SHIPPED.read_text("utf-8"), "")
     named = {
         "model.architecture": shipped | signatures.architectures(networks, signatures.OWN),
@@ -158,6 +158,6 @@ def explain(
 
 
 def nearest(name: str, allowed: list[str]) -> str:
-    """Returns ``(did you mean ...?)`` for the most similar allowed name, or an empty text."""
+    """Returns ``(did you mean ...?)`` for the most similar allowed name, or "" if there is none."""
     close = difflib.get_close_matches(name, allowed, n=1)
     return f" (did you mean {close[0]!r}?)" if close else ""

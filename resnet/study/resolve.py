@@ -28,7 +28,7 @@ def _merge(base: Any, change: Any) -> Any:
 
 
 def _complete(tree: dict[str, Any], source: str) -> None:
-    """Checks the settings of network, optimizer and schedule, and adds their defaults."""
+    """Checks the settings of the network, optimizer and schedule, and adds their defaults."""
     model, training = tree.get("model"), tree.get("training")
     if isinstance(model, dict) and "architecture" in model:
         own = signatures.architectures(tree.get("code", ""), signatures.OWN)
@@ -109,7 +109,7 @@ def _resolve(source: str, base: dict[str, Any], changes: dict[str, Any]) -> Expe
 def load(path: Path, _children: tuple[Path, ...] = ()) -> Experiment:
     """Resolves an experiment's file; the file name without ``.yaml`` names the experiment.
 
-    The file that ``extends`` names is in the same folder or in the folder above.
+    The value of ``extends`` names an experiment in the same folder or in the folder above.
     A UserError names the file that contains a mistake.
     """
     path = path.resolve()

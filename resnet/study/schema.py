@@ -121,7 +121,7 @@ class Validation(Strict):
 
 
 class Data(Strict):
-    """How images are scaled, divided and augmented."""
+    """How images are scaled, split for validation, and augmented."""
 
     pixel_scale: Annotated[float, Field(gt=0, allow_inf_nan=False)]
     """Number by which pixels (0..255) are divided."""

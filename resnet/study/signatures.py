@@ -33,7 +33,7 @@ _NO_SETTINGS = re.compile(
 _NO_CLASSES = {
     *("Optimizer", "LearningRateSchedule"),  # base classes
     *("LegacyOptimizerWarning", "LossScaleOptimizer", "MultiOptimizer", "OptimizerMap"),
-    "ScheduleFreeAdamW",  # its averaged weights should be tested, but the network has others
+    "ScheduleFreeAdamW",  # the weights to test are its averages, not the network's weights
 }
 
 

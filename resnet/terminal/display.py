@@ -150,7 +150,7 @@ class Display(Progress):
         if text:
             title = f"[bold]{escape(task.description)}[/bold]  "
             if isinstance(event, events.Epoch) and not self.disable:
-                title = ""  # without a title the line fits 80 columns
+                title = ""  # without a title, the line fits in 80 columns
             number = f"[dim]{task.id + 1}/{len(self.tasks)}[/dim]"
             line = f"{number} {title}{text}"
             self.console.print(line, highlight=False, soft_wrap=self.disable)
@@ -240,7 +240,7 @@ class Display(Progress):
         yield Text(", ".join(notes))
 
     def _visible(self, tasks: list[Task]) -> list[Task]:
-        """Returns the tasks that fit in the terminal, from two above the first running task."""
+        """Returns the tasks that fit on screen, starting two rows above the first running task."""
         running = [task.id for task in tasks if task.fields["state"] == "running"]
         room = max(self.console.height - 5 - len(running), 1)
         first = max(min(running[0] - 2 if running else 0, len(tasks) - room), 0)

@@ -162,9 +162,9 @@ class Options:
         return self.cpus_per_run or setting or machine.cores()
 
     def set_backend(self, *, several: bool) -> None:
-        """Sets the environment variables that Keras's backends read when they are imported.
+        """Sets the environment variables that Keras's backends read on import.
 
-        With ``several``, other processes may use the same GPU.
+        ``several`` says that several processes may use the same GPU.
         """
         if several:  # by default the first process would take all of the GPU's memory
             os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")

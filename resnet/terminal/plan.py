@@ -28,7 +28,7 @@ _COLUMNS = {
     "time": ("time", duration),
 }
 Known = dict[str, dict[str, float]]
-"""Maps each :attr:`resnet.study.Job.row` to the values of ``_COLUMNS`` that are known."""
+"""Maps each :attr:`resnet.study.Job.row` to its known figures, with keys from ``_COLUMNS``."""
 
 
 def show(due: list[Job], images: Dataset | Source, lanes: dict[str, int], options: Options) -> None:
@@ -59,7 +59,7 @@ def show(due: list[Job], images: Dataset | Source, lanes: dict[str, int], option
     trainings = len({job.trajectory() for job in due})
     counted = f"experiments: {len(firsts)}, seeds: {len(due) // len(firsts)}, runs: {len(due)}"
     if trainings < len(due):
-        counted += f" that share {count(trainings, 'training')}"
+        counted += f" that share {count(trainings, 'set')} of checkpoints"
     left = [job for job in due if (job.row, str(job.seed)) not in done]
     if len(left) < len(due):
         counted += f", finished runs: {len(due) - len(left)}"
@@ -150,7 +150,7 @@ def _past(
             if mine:
                 figures = mine[0].metrics
                 found[name] = {key: figures[key] for key in ("parameters", "multiply_adds")}
-                # lanes share the device, so a run's time is divided by their number
+                # lanes share the device, so a run's time is divided by the number of lanes
                 found[name]["time"] = fmean(
                     run.metrics["train_seconds"] / int(run.tags.get("lanes", 1)) for run in mine
                 )

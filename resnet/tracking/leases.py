@@ -1,6 +1,6 @@
 """Decides which process may train a run if several machines share a store.
 
-To claim a run, a process writes a tag, the lease. After ``SETTLE`` seconds, the process reads the
+To claim a run, a process writes its lease as a tag. After ``SETTLE`` seconds, the process reads the
 tag again. If no other claim has won, the process holds and renews the lease. A lease is over when
 another process has seen the tag unchanged for ``SECONDS`` seconds, so clocks need not agree.
 """
@@ -47,8 +47,8 @@ def read(run: Run) -> dict[str, str]:
 class Lease:
     """Holds this process's lease on a run, and watches the leases of other processes.
 
-    This process must hold the file lock at the path ``lock``. If another lease has the same
-    ``place`` (machine and lock), the process of that lease must have ended.
+    This process must hold the file lock at the path ``lock``. So another lease with the same
+    ``place`` (machine and lock) comes from a process that has ended.
     """
 
     def __init__(self, store: Store, lock: Path):

@@ -67,7 +67,7 @@ def _plain(name: str) -> str:
 
 
 def register(store: Store, dataset: Dataset, profile: str) -> None:
-    """Registers each rung's model, from the run whose accuracy is nearest to the rung's mean.
+    """Registers for each rung the model of the run whose accuracy is nearest to the rung's mean.
 
     The alias ``rung-5`` names the model of rung 5. The alias ``best`` names the model of the rung
     with the highest mean. Only validation accuracies count, because test images must not affect the
@@ -102,7 +102,7 @@ def register(store: Store, dataset: Dataset, profile: str) -> None:
 
 
 def _version(store: Store, name: str, run_id: str) -> str | None:
-    """Finds or makes the version of the registered model ``name`` that holds a run's network."""
+    """Finds or makes, in the registered model ``name``, the version that holds a run's network."""
     for version in store.client.search_model_versions(f"name = '{name}' and run_id = '{run_id}'"):
         return version.version
     if not (logged := _models_of(store, run_id)):  # somebody deleted the model

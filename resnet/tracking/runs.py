@@ -28,7 +28,7 @@ from resnet.tracking.taking import create, end, key_of, unfinished
 from resnet.training import Outcome
 
 RESUMED = "resumed_elsewhere"
-_DRAWING = threading.Lock()  # each lane is a thread, and Matplotlib is not thread-safe
+_DRAWING = threading.Lock()  # each lane has its own thread, and Matplotlib is not thread-safe
 
 
 @contextlib.contextmanager
@@ -94,7 +94,7 @@ class RunWriter:
         }
 
     def log_history(self, history: events.History) -> None:
-        """Logs the epochs that MLflow lacks. A metric's step is its epoch, from 1."""
+        """Logs the metrics that MLflow lacks. A metric's step is its epoch, from 1."""
         metrics = [
             Metric(key, record[key], int(record["time"] * 1000), int(record["epoch"]))
             for record in history

@@ -27,12 +27,9 @@ def name(rates: list[float]) -> str:
 
 
 def save(url: str, arrays: dict[str, np.ndarray], meta: dict[str, Any]) -> None:
-    """Writes or replaces a checkpoint.
+    """Writes or replaces a checkpoint at a URL or path, and creates a missing folder.
 
-    Args:
-        url: URL or path of the file. A missing folder is created.
-        arrays: maps names to arrays.
-        meta: a JSON object. :func:`load` returns its floats exactly.
+    ``meta`` is a JSON object. :func:`load` returns its floats exactly.
     """
     # A checkpoint has only a few MB. So it can be made in memory and written in one piece.
     buffer = io.BytesIO()

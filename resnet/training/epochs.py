@@ -22,7 +22,7 @@ def split(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Splits n images into training and validation images and returns their positions, int32.
 
-    The validation subset ``first`` is the first ``int(f n)`` images (as in
+    For a fraction f, the validation subset ``first`` is the first ``int(f n)`` images (as in
     ``ImageDataGenerator(validation_split=f)``); ``last`` is the last ``n - int(n (1 - f))`` (as in
     ``fit(validation_split=f)``). ``random`` takes the same share of each class in ``labels`` (n,).
     """
@@ -110,7 +110,7 @@ class Epochs:
         return list(_slices(order, transforms, size))[: self.steps]
 
     def _order(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
-        """Returns the positions (n,) and shifts (n, 2) of an epoch's training images, in order."""
+        """Returns the positions (n,) and shifts (n, 2) of an epoch's images in training order."""
         shuffle, images = self.experiment.training.shuffle, np.tile(self.train, self._ranges.copies)
         order = np.arange(len(images))
         if shuffle != "never":

@@ -34,14 +34,14 @@ EVENT_SECONDS = 0.2
 
 @dataclass(frozen=True)
 class Outcome:
-    """The result of a finished training.
+    """The result of a finished run.
 
     ``history`` has one dictionary per epoch: epoch (from 1), loss, accuracy, val_loss,
     val_accuracy, learning_rate, images_per_second, epoch_seconds, and time (Unix time of the
     epoch's end). ``best_epoch`` is the epoch with the best value of early stopping's monitor or,
     without early stopping, of val_accuracy. ``tested_epoch`` is the epoch of the tested weights.
     ``stopped_epoch`` is the last epoch if early stopping ended the training, and 0 otherwise.
-    Another run trained the first ``shared_epochs`` epochs.
+    ``shared_epochs`` counts the epochs that another run trained.
     """
 
     network: keras.Model
@@ -112,7 +112,7 @@ def _mode(monitor: str) -> str:
 
 
 class _Trainer:
-    """A training in progress.
+    """A run in progress.
 
     After each epoch, the trainer writes a checkpoint. The checkpoint's name has the epoch's number
     and a digest of all learning rates so far. Runs of one trajectory share their checkpoints as

@@ -129,7 +129,7 @@ def device_warnings() -> list[str]:
 
 
 def _unused_gpu() -> str:
-    """Returns the name of a GPU that the backend does not use, or "" if the user hides GPUs."""
+    """Returns the name of a GPU that the backend does not use and the user does not hide, or ""."""
     hidden = os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1")
     if hidden or os.environ.get("JAX_PLATFORMS") == "cpu" or accelerator() or _tensorflow_gpu():
         return ""

@@ -182,7 +182,7 @@ class Program:
             self._state = state
 
     def get(self, lane: int) -> list[np.ndarray]:
-        """Copies a lane's state to the host. Lanes share a transfer until the state changes."""
+        """Copies a lane's state to the host. Lanes share one transfer until the state changes."""
         import jax
 
         with self._meeting:

@@ -92,7 +92,7 @@ class Steps:
         """Makes the next step start from the current values of the network's variables."""
 
     def close(self) -> None:
-        """Ends the training and keeps the network."""
+        """Ends training. :meth:`probabilities` still works afterwards."""
 
     def probabilities(self, images: np.ndarray) -> np.ndarray:
         """Predicts class probabilities (n, classes) with the network's variables.

@@ -23,7 +23,7 @@ from resnet import UserError
 from resnet.data import archives, datasets, folders, stratified
 
 CIFAR10_CLASSES = datasets.NAMED["cifar10"].classes
-# The classes are mixed. image_files() does not pad numbers: as text, "10.png" precedes "2.png".
+# The classes are in mixed order. File numbers are not padded: as text, "10.png" precedes "2.png".
 TRAIN_LABELS = (1, 0, 0, 1, 1, 0, 1, 0, 0, 1, 0, 1)
 TEST_LABELS = (0, 1, 1)
 
@@ -132,7 +132,7 @@ def published(monkeypatch, content, read):
 
 @pytest.fixture
 def small_cifar10(monkeypatch, tmp_path):
-    """An archive of 15 training and 3 test images that the project accepts as the official one."""
+    """An archive of 15 training and 3 test images that passes for CIFAR-10's official archive."""
     files, arrays = cifar10_files()
     known_by(monkeypatch, "cifar10", arrays)
     archive = write_tar(tmp_path / "official.tgz", files, "w:gz")
@@ -142,7 +142,7 @@ def small_cifar10(monkeypatch, tmp_path):
 
 @pytest.fixture
 def no_origin(monkeypatch, tmp_path):
-    """No origin works: Keras has no copy, no server answers, and npm is missing."""
+    """Makes every origin fail: Keras has no copy, no server answers, and npm is missing."""
     monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
     monkeypatch.setenv("PATH", "")
     for name in ("cifar10", "mnist"):
@@ -166,7 +166,7 @@ def test_the_error_for_a_failed_fetch_lists_the_origins_and_a_remedy(no_origin, 
 
 @pytest.fixture
 def home(small_cifar10, no_origin, monkeypatch):
-    """CIFAR-10's official home serves the small archive."""
+    """Makes CIFAR-10's official home serve the small archive."""
     moved(monkeypatch, "cifar10", datasets._download, small_cifar10.as_uri())
     return small_cifar10
 
@@ -394,7 +394,7 @@ def test_files_that_are_left_out_are_reported_unless_hidden(tmp_path, extra, cat
 
 def test_files_beside_the_only_folder_are_reported(tmp_path):
     source = write_folder(tmp_path, image_files("pets/") | {"README.md": b"", "1.png": IMAGE})
-    line = "left out (outside the only folder): 2 ('1.png', 'README.md')"
+    line = "left out (outside the dataset's only subfolder): 2 ('1.png', 'README.md')"
     assert read_with_lines(source)[2] == [line]
 
 
@@ -438,7 +438,7 @@ def test_a_file_or_folder_without_read_permission_is_refused(name):
 
 
 def shown(tmp_path, content, size=(4, 4)):
-    """Loads an added image; returns its pixels and the printed lines. A warning fails the test."""
+    """Returns the loaded image's pixels and the printed lines. A warning fails the test."""
     files = {f"{s}/{c}/1.png": encoded(pixels(0, size)) for s in folders.SPLITS for c in "ab"}
     source = write_tar(tmp_path / "x.tar", files | {"train/a/9.png": content})
     with warnings.catch_warnings(action="error"):
@@ -675,7 +675,7 @@ def test_truncated_and_damaged_archives_are_refused(tmp_path):
     [
         ("cifar10", [59, 62, 63], "frog", "cat"),
         ("mnist", [0], "5", "7"),
-        ("digits", [0, 0, 0], "0", "4"),  # digits begin with 0 to 4; every fifth is a test image
+        ("digits", [0, 0, 0], "0", "4"),  # labels begin 0, 1, 2, 3, 4; the fifth image is for tests
     ],
 )
 def test_the_real_images_have_the_known_fingerprint(name, corner, first, first_test, monkeypatch):

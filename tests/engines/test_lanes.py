@@ -156,8 +156,8 @@ def test_five_lanes_of_rung_2_compile_to_products_in_one_layout():
         r"stablehlo\.reduce\(.*across dimensions = \[1, 2, 3\].*tensor<5x32x\d+x\d+x\d+xf32>", text
     )
     assert len(over_pixels) == 4 * normalizations
-    # Each convolution and the classifier have three products each. The first convolution has only
-    # two, because images need no gradient.
+    # Each convolution but the first has three products, and so does the classifier. The first
+    # convolution has two, because images need no gradient.
     assert text.count("stablehlo.dot_general") == 3 * convolutions - 1 + 3
     text = lowered("vgg", 2)
     assert "select_and_scatter" not in text and "stablehlo.convolution" not in text
@@ -257,7 +257,7 @@ def test_a_job_takes_the_lane_of_a_finished_job_while_others_train(dataset, tmp_
     def watched(self, calls, *, active=True):
         told.append(set(calls))
         make(self, calls, active=active)
-        # a lane that waits for the device must not count as missing
+        # _make waits for the device: otherwise, lanes that wait for it would count as missing
         assert all(array.is_ready() for array in self._state)
 
     monkeypatch.setattr(program.Program, "_make", watched)
@@ -343,7 +343,7 @@ def test_a_run_that_fails_does_not_stop_other_lanes(dataset, empty, tmp_path, mo
 def test_lanes_are_as_many_as_trainings_unless_memory_is_short(
     dataset, monkeypatch, lanes_that_fit, count
 ):
-    """Runs that share a training share a lane."""
+    """Jobs of one trajectory share a lane."""
     later = change(LONG, {"training": {"epochs": 9}}, "test")
     jobs = [Job(e, seed) for seed in range(4) for e in (LONG, later)]
     network = building.build(LONG, dataset.x_train.shape[1:], len(dataset.classes), 0)

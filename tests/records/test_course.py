@@ -17,7 +17,7 @@ from resnet.terminal.display import Display
 
 @pytest.fixture(scope="module")
 def rows():
-    """Returns the recorded runs of both studies by rung. Rungs with one run are left out."""
+    """Maps each rung of both studies to its recorded runs. Rungs with only one run are left out."""
     found = {}
     for folder in (ROOT / "results", ROOT / "studies" / "nielsen2015" / "results"):
         for record in records.load_all(folder).values():

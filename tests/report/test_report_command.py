@@ -1,5 +1,3 @@
-"""Tests the command ``ladder report``."""
-
 import subprocess
 import sys
 

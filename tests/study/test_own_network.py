@@ -28,7 +28,7 @@ Width = Annotated[int, Field(ge=1, le=512)]
 
 
 def basic(input_shape, classes, *, width: Width = 8, blocks: int = 1, final: str = "softmax"):
-    """He's basic blocks."""
+    """Basic blocks of He et al."""
     x = image = keras.Input(input_shape)
     x = _unit(x, width, "stem")
     for b in range(blocks):

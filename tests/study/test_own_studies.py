@@ -1,4 +1,4 @@
-"""Tests that even unusual studies of a user get correct plans, reports, errors and commands.
+"""Tests that a user's study, even an unusual one, gets correct plans, reports, errors and commands.
 
 Most runs are made up, because training is not tested here.
 """
@@ -203,7 +203,7 @@ def test_every_command_in_output_and_reports_is_valid(here, command, image_folde
     again = [line for line in commands(page=page) if "--fresh" in line]
     assert again
     for line in again:
-        assert str(image_folder) in line  # the images of the run, not those of the study
+        assert str(image_folder) in line  # the run's images, not the study's images
 
 
 @pytest.mark.parametrize(

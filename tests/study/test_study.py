@@ -25,7 +25,7 @@ def study_in(folder):
 
 @pytest.fixture
 def written(tmp_path):
-    """``written(text)`` writes a file with this text beside the rungs of the project."""
+    """``written(text)`` writes a file with this text beside copies of the shipped rungs."""
     for name in NAMES[:5]:
         (tmp_path / f"{name}.yaml").write_text(PATHS[name].read_text())
 
@@ -291,7 +291,7 @@ def test_the_error_for_an_unreadable_file_gives_the_reason(tmp_path):
         study.load(tmp_path / "binary.yaml")
 
 
-# Examples may share a folder, because each overwrites its files. Imports slow the first examples.
+# Examples can share a folder, because each writes all its files. Imports slow the first examples.
 RELAXED = settings(
     max_examples=100,
     deadline=None,

@@ -1,4 +1,4 @@
-"""Tests, without training, the commands of ``ladder`` and their errors."""
+"""Tests the commands of ``ladder`` and their errors. No run is trained."""
 
 import re
 import shlex

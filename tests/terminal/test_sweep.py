@@ -52,7 +52,7 @@ def test_a_sweep_skips_finished_runs_and_compares_values(command, here, image_fo
     words = ["1-2", *fixed, "--set=training.epochs=1,2"]
     plan = here("plan", *words)
     assert plan.returncode == 0, plan.err
-    assert "experiments: 4, seeds: 1, runs: 4 that share 2 trainings" in plan.out
+    assert "experiments: 4, seeds: 1, runs: 4 that share 2 sets of checkpoints" in plan.out
     assert len(re.findall(r"^ *2 \+ augmentation · epochs=[12] ", plan.out, re.MULTILINE)) == 2
     assert "02_augmentation epochs=2\n" in plan.out
     ran = here("run", *words)
@@ -63,7 +63,7 @@ def test_a_sweep_skips_finished_runs_and_compares_values(command, here, image_fo
     runs = {(r.data.tags["rung"][1], r.data.params["training.epochs"]): r for r in
             runs_of(command.uri)}  # fmt: skip
     assert len(runs) == len(runs_of(command.uri)) == 4
-    # as after two commands, each value has its own parent run, whose ladder tag names the value
+    # as with one command per value, each value has a parent run whose ladder tag names the value
     parents = {run.data.tags["modified"]: run for run in runs_of(command.uri, "ladder")}
     assert len(parents) == len(runs_of(command.uri, "ladder")) == 2
     for (rung, epochs), run in runs.items():

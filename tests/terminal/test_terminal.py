@@ -15,8 +15,6 @@ SUMMARY = {"test_accuracy": 0.7301, "epochs_run": 2, "train_seconds": 9.0}
 
 
 class Shown:
-    """A display whose clock advances only when a test advances it."""
-
     def __init__(self, *jobs, tty=True, published=None):
         self.now, self.file = 1000.0, io.StringIO()
         self.console = Console(

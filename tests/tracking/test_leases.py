@@ -39,7 +39,7 @@ def shared(own, monkeypatch):
 
 @pytest.fixture
 def lease(own, tmp_path):
-    """Returns a function that makes a process's lease, whose file lock is ``name``."""
+    """Returns a function that makes a lease for a process that holds the file lock ``name``."""
     return lambda name="lock": Lease(own, tmp_path / name)
 
 
@@ -104,7 +104,7 @@ def test_a_process_that_has_lost_its_run_does_not_write_to_it(shared, dataset, l
 def test_a_partly_trained_run_is_abandoned_if_its_checkpoints_are_missing(
     shared, lease, take, tmp_path
 ):
-    """Otherwise, the new training would append its values to the old training's curves."""
+    """Otherwise, training would begin again and append its values to the run's old curves."""
     run = take(lease())
     shared.client.log_metric(run.info.run_id, "loss", 1.0, step=1)
     checkpoints.save(f"{tmp_path}/there/0001-x.npz", {}, {})

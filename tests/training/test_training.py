@@ -181,7 +181,7 @@ def test_callbacks_act_like_keras_s_callbacks_even_after_resumes(curve, name, pa
     e = experiment(name, training={"early_stopping": {"patience": patience[0]}})
     if e.training.reduce_lr_on_plateau:
         e = change(e, {"training": {"reduce_lr_on_plateau": {"patience": patience[1]}}}, "test")
-    # The study passes these arguments.
+    # The study passes these arguments to Keras's callbacks.
     stock = [
         keras.callbacks.EarlyStopping(
             monitor="val_loss" if name.startswith("04") else "val_accuracy",
@@ -314,7 +314,7 @@ def test_runs_of_one_trajectory_share_epochs_without_a_change_of_results(dataset
             },
         )
 
-    shared = {}  # no loss improves by 10, so the rate drops at the end of epoch 2
+    shared = {}  # no loss improves by min_delta (10), so the rate drops at the end of epoch 2
     for e, epochs in (
         (of(3), 0),
         (of(4, "val_accuracy"), 3),

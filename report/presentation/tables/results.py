@@ -81,7 +81,7 @@ def judged(content: Content) -> Table:
 
 
 def comparison(name: str, caption: str, content: Content) -> Table:
-    """Makes the table of ``content.steps`` or ``content.rivals``, whichever ``name`` says."""
+    """Makes the table of ``content.steps`` or ``content.rivals``, whichever ``name`` names."""
     steps = getattr(content, name)
     heading = published_heading(content).replace("published", "published gain")
     fields = [

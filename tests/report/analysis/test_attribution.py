@@ -94,7 +94,7 @@ def additive(subset, seed):
 
 
 def step_of(count, seeds=1):
-    """Makes rung 4's ablation; runs classify ``count(subset, seed)`` of ``N`` images correctly."""
+    """Makes rung 4's ablation. Each run gets ``count(subset, seed)`` of ``N`` images right."""
     runs = [made(e, count(s, seed), seed) for s, e in plans().items() for seed in range(seeds)]
     (apart,) = content_of(runs).ablations
     assert apart.seeds == list(range(seeds))
@@ -121,7 +121,7 @@ def test_three_seeds_give_the_expected_intervals():
         assert factor.shapley == pytest.approx(values)
         half = stats.t.ppf(0.975, 2) * np.std(values, ddof=1) / np.sqrt(3)
         assert factor.interval == pytest.approx((factor.value - half, factor.value + half))
-        # the interval of a gain between subsets uses the deviation of the ladder's rows
+        # the interval of a gain between two subsets uses the deviation that all rows share
         gain, shared = factor.add_one_in, apart.step.after.shared
         assert shared.freedom == 4
         samples = gain.before.sample, gain.after.sample

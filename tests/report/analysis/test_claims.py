@@ -93,7 +93,7 @@ def test_a_claim_names_the_assumptions_under_which_it_fails(two_seeds):
 
 
 def lead_of(accuracies):
-    """Judges the claim that rung 2 gains most, with three seeds per rung."""
+    """Judges the claim that rung 2 has the largest gain, with three seeds per rung."""
     made = [
         replace(run, metrics=run.metrics | {"test_accuracy": accuracy + off})
         for name, accuracy in zip(LADDER, accuracies, strict=True)
@@ -141,7 +141,7 @@ def test_an_interval_decides_only_if_it_lies_wholly_inside_or_outside_the_bound(
      (5, 1, "undecided"), (5, 0, "fails"), (8, 7, "holds"), (8, 6, "undecided"), (8, 1, "fails")],
 )  # fmt: skip
 def test_epochs_are_judged_by_the_share_of_runs_inside_the_bound(runs, inside, verdict):
-    """The binomial test (against one half, 5 % per side) also counts runs without a drop."""
+    """The binomial test (probability one half, 5 % per side) also counts runs without a drop."""
     within = curve(30, 0.9, 0.8, drops=(20,))
     outside = [curve(30, 0.9, 0.8), curve(30, 0.9, 0.8, drops=(29,))]  # no drop, and a late drop
     made = [

@@ -38,7 +38,7 @@ def test_the_shared_deviation_agrees_with_weighted_least_squares():
 
 
 def means(samples):
-    """Maps each system's name to its mean, as a contrast."""
+    """Maps each sample's name to the sample's mean, as a contrast."""
     shared = statistics.Shared.of(samples)
     estimates = {name: shared.estimate(name, sample) for name, sample in samples.items()}
     return {name: statistics.contrast([(1, e)]) for name, e in estimates.items()}
@@ -123,10 +123,10 @@ MASKED = [
 @example(MASKED, 2, 0.8, 0.05)
 @settings(max_examples=300, deadline=None)
 def test_another_run_at_the_mean_never_makes_a_verdict_less_firm(rows, at, middle, room):
-    """No other verdict becomes less firm either, if the systems in ``Shared.own`` stay the same.
+    """No other system's verdict becomes less firm either, if ``Shared.own`` stays the same.
 
-    The system with the new run never joins ``own`` alone. If it joins with another system, each had
-    hidden the other from the F test, so the shared deviation was too large.
+    The system with the new run never joins ``own`` alone. If it joins with another system, each
+    had hidden the other from the F test before, so the old shared deviation was too large.
     """
     name = f"s{at % len(rows)}"
     before = samples(*rows)

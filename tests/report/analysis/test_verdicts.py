@@ -59,7 +59,7 @@ def test_a_run_without_predictions_leaves_every_accuracy_undecided(store):
     assert told.startswith(f"{LADDER[3]}, seed 0 (run {ids[0][:8]}): the run lacks its predictions")
     assert told in (build(store) / output.PAGE).read_text()
     store.client.delete_run(ids[0])
-    assert analysis.load(store.uri).systems[1].verdict == "undecided"  # needs 4 degrees of freedom
+    assert analysis.load(store.uri).systems[1].verdict == "undecided"  # only 3 degrees of freedom
     store.add(LADDER[3], right(N, 874), seed=2)
     assert analysis.load(store.uri).systems[1].verdict == "holds"
 

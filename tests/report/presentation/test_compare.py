@@ -26,7 +26,7 @@ DIGITS = "digits (cdcdcdcdcdcd), quick profile"
 COUNTS = {0: (720, 725, 730), 1: (830, 829, 845), 2: (834, 840, 838)}
 """Maps each rung's index to the numbers of correctly classified images with seeds 0, 1 and 2."""
 OTHERS = {1: (800, 790, 795), 2: (750,)}
-"""The same numbers after two epochs: rung 2 has seeds 1, 2 and 3, and rung 3 has seed 0."""
+"""The counts for runs of two epochs: rung 2 has seeds 1, 2 and 3, and rung 3 has seed 0."""
 
 
 @pytest.fixture(scope="session")

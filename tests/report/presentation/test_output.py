@@ -36,7 +36,7 @@ def new_run(store):
 
 
 def logged(store):
-    """Logs the store's ladder to a new run; returns the run's metrics and tags, and the content."""
+    """Logs a ladder to a new run; returns the run's metrics and tags, and the report's content."""
     content, parent = analysis.load(store.uri), new_run(store)
     mlflow_ladder.log_ladder(connect(store.uri), parent, content)
     return ladder_of(store.client, parent), store.client.get_run(parent).data.tags, content

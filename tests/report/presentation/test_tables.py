@@ -120,7 +120,7 @@ def test_csv_files_and_data_frames_have_the_raw_values(full, two_seeds):
         assert tidy.loc[LADDER[3], key].to_numpy() == pytest.approx(expected[key].to_numpy())
     for path in (folder / "tables").glob("*.csv"):
         keys = pd.read_csv(path).columns
-        if path.stem not in ("confusion_matrix", "classes"):  # with a column per class or rung
+        if path.stem not in ("confusion_matrix", "classes"):  # their columns are classes or rungs
             assert all(re.fullmatch(r"[a-z][a-z0-9_]*", key) for key in keys), path
     ran = csv(folder, "runs", "rung")
     assert ran["train_seconds"].to_dict() == {
