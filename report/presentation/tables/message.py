@@ -240,7 +240,7 @@ def wrong(content: Content) -> str:
     decided = sum(v[:5] in ("holds", "fails") for v in verdicts)
     return (
         f"A decided verdict is wrong with a probability of at most 5 %. Decided here: {decided} of "
-        f"{len(verdicts)} verdicts. Errors to expect: at most {decided * statistics.ALPHA:.3g}."
+        f"{len(verdicts)} verdicts. Expected errors: at most {decided * statistics.ALPHA:.3g}."
     )
 
 

@@ -81,7 +81,9 @@ def cost(content: Content) -> Table:
         Field("runs", itemgetter(1), "runs", number("d"), "number", LONG),
         Field("device_hours", itemgetter(2), "device hours", number(",.1f"), "number", LONG),
     ]
-    return Table("cost", "Device hours; an epoch that several runs share counts once", fields, rows)
+    return Table(
+        "cost", "Device hours; an epoch shared by several runs is counted once", fields, rows
+    )
 
 
 def curves(content: Content) -> Table:
