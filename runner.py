@@ -51,7 +51,7 @@ EXAMPLES = {
     },
     "plan": {"all": "plan the whole ladder", "all --timing": "also time some training steps"},
     "keys": {"training": "list all training keys", "training.optimizer": "list optimizer settings"},
-    "init": {"mine": "write a small study to a folder called mine"},
+    "init": {"mine": "write a small study to the folder mine/"},
     "record": {"": "record all finished runs"},
     "restore": {"": "import the records into mlflow.db"},
     "report": report_command.EXAMPLES,
@@ -267,12 +267,12 @@ def _engine(options: Options, due: list[Job]) -> Callable | None:
 
 
 def _conclude(store: "Store", parents: dict[str, str], dataset: "Dataset", due: list[Job]) -> None:
-    """Prints the results, writes the report, and logs the ladder to the parent runs."""
+    """Prints the results, writes the report, and logs each ladder to its parent run in MLflow."""
     from report import analysis
     from report.presentation import mlflow_ladder, output, summary
 
     out = store.checkpoints.parent / "reports" / store.study.name
-    modified, *others = parents  # a sweep has one parent run per value
+    modified, *others = parents  # a sweep has one parent run per combination of values
     try:
         with console.status("writing the report"):
             content = analysis.load(

@@ -3,7 +3,7 @@
     python -m benchmarks.faults --database postgresql+psycopg2://USER:PASSWORD@HOST/NAME
 
 Every second ladder trains on a Ray cluster of two nodes and uses MLflow's server. The others train
-on this machine, in two processes, and use a database file. ``results/faults.json`` in this folder
+in two processes without a cluster, and use a database file. ``results/faults.json`` in this folder
 keeps the outcome of each ladder. After an interruption, the same command continues the test.
 """
 
@@ -37,8 +37,8 @@ SIGNALS = {"killed": signal.SIGKILL, "terminated": signal.SIGTERM}
 HERE = [f"{process} {how}" for process in ("worker", "driver") for how in SIGNALS]
 HERE += ["disk full", "clock jumped"]
 CLUSTER = [*HERE, "node removed", "node terminated", "server stopped"]
-# Every Python process of a ladder runs this code first. While a file named disk exists, the disk
-# seems full. A file of N bytes named clock sets the clock N seconds forward.
+# Every Python process of a ladder runs this code first. While a file named "disk" exists, the disk
+# seems full. A file named "clock" of N bytes sets the time N seconds forward.
 CUSTOMIZE = """
 import errno, os, time
 folder, fsync, clock = os.environ["PYTHONPATH"], os.fsync, time.time
@@ -71,7 +71,7 @@ class Cluster:
 
 
 class Ladder:
-    """A process that trains a ladder. If ``cluster`` is None, it trains on this machine only."""
+    """A process that trains a ladder, on a Ray cluster unless ``cluster`` is None."""
 
     def __init__(self, folder: Path, seed: int, cluster: Any):
         folder.mkdir()

@@ -1,7 +1,7 @@
 """Times Keras's ``fit``, this project and a compiled ``train_step`` loop on two small networks.
 
 One network has 100 sigmoid units. In the other, two convolutions with pooling precede these units.
-Both train on one thread of TensorFlow with plain SGD. A batch has 10 images of 28x28 pixels.
+Both train with plain SGD on one TensorFlow thread. A batch has 10 images of 28x28 pixels.
 """
 
 import os

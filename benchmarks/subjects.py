@@ -43,8 +43,7 @@ def plain_network(rung: Experiment) -> Any:
 def second_epoch(network: Any, images: int, *data: Any, **options: Any) -> float:
     """Trains two epochs with ``fit``; returns images per second in the second epoch.
 
-    The first epoch includes compilation. The whole call is not timed, because ``fit`` waits after
-    the last epoch (docs/log.md).
+    The rate excludes compilation in the first epoch and a wait at the end of ``fit`` (docs/log.md).
     """
     import keras
 

@@ -34,8 +34,8 @@ HEADINGS = ("rows", "the worst row", "gains", "largest gain's lead")
 def draw(seeds: tuple[int, ...], wrong: float, random: np.random.Generator) -> np.ndarray:
     """Simulates a ladder with ``seeds[i]`` seeds in row i; ``wrong`` is a key of ``WRONG``.
 
-    Returns a number for each row, each gain, and the largest gain's lead over the other gains. Each
-    is 1 if its interval contains the true value, 0 if not, and NaN if there is no interval.
+    Returns a number for each row, each gain, and the largest gain's lead over the other gains. The
+    number is 1 if the interval contains the true value, 0 if not, and NaN if there is no interval.
     """
     scales = np.multiply(DEVIATIONS, np.exp(-wrong * random.standard_normal(len(LADDER))))
     rows = zip(LADDER, MEANS, DEVIATIONS, seeds, scales, strict=True)
@@ -54,7 +54,7 @@ def draw(seeds: tuple[int, ...], wrong: float, random: np.random.Generator) -> n
 
 
 def simulate(case: int, draws: int) -> dict[str, float]:
-    """Simulates ladders of ``CASES[case]``; returns each heading's share of correct intervals."""
+    """Simulates ladders of ``CASES[case]``; returns the share of correct intervals per heading."""
     random = np.random.default_rng([0, case])
     shares = np.nanmean([draw(*CASES[case], random) for _ in range(draws)], axis=0)
     rows, gains, lead = np.split(shares, [len(MEANS), 2 * len(MEANS) - 1])
@@ -64,7 +64,7 @@ def simulate(case: int, draws: int) -> dict[str, float]:
 def main(draws: int = 5_000, worth: float = 0) -> None:
     """Simulates DRAWS ladders for each line of a table, and writes the table to docs/evidence.md.
 
-    With WORTH, the scales have WORTH degrees of freedom, and the table is only printed.
+    With WORTH, each row's scale has WORTH degrees of freedom, and the table is only printed.
     """
     statistics.GUESS = worth or statistics.GUESS
     table = f"| seeds of the rows | scales are | {' | '.join(HEADINGS)} |\n{'| --- ' * 6}|\n"

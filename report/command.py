@@ -23,7 +23,7 @@ EXAMPLES = {
 
 Out = Annotated[Path | None, value("DIR", "Folder for the report; by default reports/STUDY.")]
 Dataset = Annotated[str | None, value("NAME", "A dataset's name or the start of its fingerprint.")]
-Profile = Annotated[str | None, value("NAME", "A profile; by default full, if it has runs.")]
+Profile = Annotated[str | None, value("NAME", "A profile; by default 'full', if it has runs.")]
 Modified = Annotated[
     str | None, value("KEY=VALUE ...", "Show runs with these --set overrides ('' for no override).")
 ]

@@ -39,6 +39,6 @@ def _quantities() -> None:
     from report.analysis import QUANTITIES
 
     for name, quantity in QUANTITIES.items():
-        needs = f" (needs the key {quantity.needs})" if quantity.needs else ""
+        needs = f" (needs the key '{quantity.needs}')" if quantity.needs else ""
         say(f"[bold]{name}[/bold]: {quantity.unit}{needs}")
         say(f"    {escape(quantity.meaning[:1].upper() + quantity.meaning[1:])}.")

@@ -27,7 +27,7 @@ class Started(Event):
 class Resumed(Event):
     """The run resumes after the epochs in ``history`` and ``step`` steps of the next epoch.
 
-    Another run trained ``shared`` of these epochs. ``differs`` maps each changed fact of
+    ``shared`` counts the epochs that another run trained. ``differs`` maps each changed fact of
     ``training.numerics`` to its values (then, now). ``due`` is False if the training is complete.
     """
 
@@ -107,7 +107,7 @@ class Skipped(Ended):
 
 @dataclass(frozen=True)
 class Finished(Ended):
-    """The run is trained, tested and recorded. ``summary`` comes from ``training.Outcome``."""
+    """The run is trained, tested and stored. ``summary`` comes from ``training.Outcome``."""
 
     summary: dict[str, float]
 

@@ -113,7 +113,7 @@ def bars():
 
 @pytest.fixture(scope="session")
 def empty(tmp_path_factory):
-    """Returns the path of an empty database. Tests copy it, because creating one takes seconds."""
+    """Returns an empty database's path. Tests copy the file, because creating one takes seconds."""
     from mlflow.tracking import MlflowClient
 
     path = tmp_path_factory.mktemp("empty") / "mlflow.db"
@@ -130,7 +130,7 @@ def store(empty, tmp_path):
 
 @pytest.fixture(scope="session")
 def two_seeds(empty, tmp_path_factory):
-    """Returns a store (rungs 1 and 2, seeds 0 to 2) and each run's count of correct answers."""
+    """Returns a store (rungs 1 and 2, seeds 0-2) and each run's number of correct predictions."""
     import report_known
 
     return report_known.two_seeds(empty, tmp_path_factory.mktemp("seeds"))

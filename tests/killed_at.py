@@ -34,7 +34,7 @@ def kill():
 
 
 def before(owner, name, action):
-    """Wraps ``owner.name`` so that each call first calls ``action(number, *arguments)``."""
+    """Makes each call of ``owner.name`` begin with ``action(n, *arguments)``; n counts calls."""
     original, calls = getattr(owner, name), count(1)
 
     def wrapper(*arguments, **options):
@@ -45,7 +45,6 @@ def before(owner, name, action):
 
 
 def kill_before(owner, name, nth):
-    """Kills this process at the nth call of ``owner.name``."""
     before(owner, name, lambda number, *_: kill() if number == nth else None)
 
 

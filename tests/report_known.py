@@ -182,7 +182,7 @@ def judge(said, systems):
 
 
 def firmer(with_gap, without):
-    """Lists verdicts that gaps in data make firmer: (name, verdict with the gaps, without them)."""
+    """Lists verdicts made firmer by gaps in data: (name, verdict with gaps, verdict without)."""
     return [
         (name, verdict, without[name])
         for name, verdict in with_gap.items()
@@ -195,7 +195,7 @@ def firmer(with_gap, without):
 
 
 class Row(list):
-    """The text of a row's cells; ``below`` maps headings to the text below the row."""
+    """The texts of a row's cells; ``below`` maps each heading below the row to its text."""
 
     def __init__(self):
         super().__init__()

@@ -50,7 +50,7 @@ def predictions(correct: np.ndarray, classes: int = len(CLASSES)) -> pd.DataFram
 
 
 def curve(epochs: int, train: float, val: float, drops: tuple[int, ...] = ()) -> pd.DataFrame:
-    """Makes curves that end at ``train`` and ``val``; a drop divides the learning rate by five."""
+    """Makes curves that end at these accuracies; each drop divides the learning rate by five."""
     epoch = np.arange(1, epochs + 1)
     rise = (1 - np.exp(-4 * epoch / epochs)) / (1 - np.exp(-4))
     rate = 0.001 * 0.2 ** np.sum([epoch >= drop for drop in drops], axis=0)
@@ -209,7 +209,7 @@ class Store:
         Image.new("RGB", (8 * len(classes),) * 2, "teal").save(folder / "mistakes.png")
 
     def recorded(self, folder: Path) -> Study:
-        """Records the runs in a folder; returns the study whose ``results`` is that folder."""
+        """Saves the runs' records to ``folder``; returns a study with ``folder`` as ``results``."""
         store = connect(self.uri)
         for run in records.recordable(store):
             records.save(records.to_record(store, run), folder)

@@ -24,7 +24,7 @@ Subset = frozenset[str]
 def shapley(worth: dict[Subset, float]) -> dict[str, float]:
     """Averages each factor's gain over all orders in which the factors can be added.
 
-    ``worth`` maps every subset of factors to a value. The results add up to the total gain.
+    ``worth`` maps each subset of factors to a value. The averages sum to the gain of all factors.
     """
     factors = [factor for subset in worth if len(subset) == 1 for factor in subset]
     n = len(factors)
@@ -39,10 +39,10 @@ def shapley(worth: dict[Subset, float]) -> dict[str, float]:
 
 
 class Factor(NamedTuple):
-    """The gain of one factor of a step; ``shapley`` has one value per seed.
+    """The gain of one factor, a change in a step; ``shapley`` has one value per seed.
 
     ``leave_one_out`` compares the step's later rung without and with the factor. ``add_one_in``
-    compares the earlier rung without and with the factor.
+    compares the step's earlier rung without and with the factor.
     """
 
     key: str
@@ -65,8 +65,8 @@ class Factor(NamedTuple):
 class Ablation:
     """A step, with the runs of every subset of its changes.
 
-    ``systems`` maps each subset to a system, ordered from no change to all changes. ``seeds`` lists
-    the seeds run with every subset. ``missing`` maps an experiment's name to its missing seeds.
+    ``systems`` maps each subset to a system, the empty subset first, the full one last. ``seeds``
+    were run with every subset. ``missing`` maps an experiment's name to its missing seeds.
     """
 
     step: Step
@@ -82,7 +82,7 @@ class Ablation:
 
     @cached_property
     def factors(self) -> list[Factor]:
-        """The factors in the schema's order; empty if no seed was run with every subset."""
+        """The factors, in the order of the settings' schema; empty if ``seeds`` is empty."""
         by_seed = [
             shapley({s: system.accuracies[i] for s, system in self.systems.items()})
             for i in range(len(self.seeds))
@@ -106,7 +106,7 @@ def ablations(
     runs: Sequence[Run],
     credited: Mapping[str, list[str]],
 ) -> list[Ablation]:
-    """Returns an ablation of each step that has runs with only some of its changes.
+    """Returns the ablation of each step for which runs with only some of its changes exist.
 
     ``known`` maps names to the experiments in the study's files. ``credited`` maps a rung to the
     factors that the study names when it states the rung's gain.
@@ -171,7 +171,7 @@ class Varied(NamedTuple):
 
 
 def _setting(key: str) -> str:
-    """Writes a key in one of two forms: ``validation subset`` or ``min_delta (early stopping)``."""
+    """Writes ``training.early_stopping.min_delta`` as ``min_delta (early stopping)``."""
     block, _, name = key.partition(".")[2].rpartition(".")
     block = block.replace("_", " ")
     return f"{name} ({block})" if block and "_" in name else f"{block} {name}".strip()
@@ -199,7 +199,7 @@ def varied(
 
 
 def _runs(runs: Sequence[Run], experiment: Experiment) -> dict[int, Run]:
-    """Maps seeds to the experiment's runs; a rung's own run replaces a run of ``ladder ablate``."""
+    """Maps each seed to a run of the experiment, preferably one not made by ``ladder ablate``."""
     config_hash = experiment.hash()
     return {
         run.seed: run

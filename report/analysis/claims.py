@@ -230,7 +230,7 @@ def _by_vote(claim: Claim, system: System, of_vote: float, of_one: float) -> Jud
 
 
 def vote(predicted: np.ndarray, labels: np.ndarray) -> float:
-    """Returns a vote's accuracy; a tie of c classes counts 1 / c if one of them is the true class.
+    """Returns a vote's accuracy; an image with a tie of c classes, one of them true, counts 1 / c.
 
     ``predicted`` (networks, images) and ``labels`` (images,) hold class indices.
     """

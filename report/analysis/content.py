@@ -66,12 +66,12 @@ class Content:
 
     @property
     def seconds(self) -> float:
-        """The device time of all runs shown, in seconds; an epoch that runs share counts once."""
+        """The device time of the runs shown, in seconds; epochs shared by runs are counted once."""
         return float(np.nansum([run.device_seconds for run in self.runs]))
 
     @property
     def deviation(self) -> str:
-        """A text with the shared ratio of deviation to scale, and the number of seeds behind it."""
+        """A text with the rows' shared ratio of deviation to scale and the number of seeds used."""
         shared = next((s.shared for s in self.systems), Shared())
         if math.isnan(shared.factor):
             return "not known"
@@ -109,7 +109,7 @@ class Content:
 
     @cached_property
     def mistakes(self) -> bytes | None:
-        """A PNG of images that the ``pictured`` run misclassified; None if there is none."""
+        """A PNG of images that the ``pictured`` run misclassified; None if there is no PNG."""
         if not self.pictured or self.run_set.recorded:  # records hold no images
             return None
         return runs.mistakes(self.uri, self.pictured)
@@ -136,7 +136,7 @@ def load(
         uri: MLflow tracking URI; by default the project's own.
         study: study that the runs belong to; by default the one that comes with the project.
         recorded: whether to report on the records instead of the store's runs.
-        compare: names of other sets of runs to compare with, from the store or the records.
+        compare: names of other sets of runs, from the store or the records, for comparison.
         **chosen: ``dataset``, ``profile`` and ``modified`` for :func:`.selection.select`.
 
     Raises:
@@ -258,10 +258,10 @@ def _shared(systems: Mapping[str, System]) -> tuple[Shared, list[str]]:
 
     If any run lacks data, the deviation stays unknown, so that no result looks too certain.
     """
-    why = "All accuracies and gains share one deviation between seeds, so none of them is decided"
+    why = "All rows share one deviation between seeds. It cannot be estimated with this run"
     lacking = [
-        f"{run.rung}, seed {run.seed} (run {run.id[:8]}): {run.lacks}. {why}. Delete the run in "
-        "MLflow to leave it out."
+        f"{run.rung}, seed {run.seed} (run {run.id[:8]}): {run.lacks}. {why}, so no "
+        "accuracy or gain is decided. Delete the run in MLflow to leave it out."
         for system in systems.values()
         for run in system.runs
         if run.lacks

@@ -20,7 +20,7 @@ MOST = 100
 
 
 class Prospect(NamedTuple):
-    """The seeds per row that a verdict on a statement needs, if the published value is true.
+    """The number of seeds per row that a verdict needs, if the published value is true.
 
     An interval gives a verdict if its half width is below ``half``. For a value outside the bound,
     ``half`` is zero or less. ``seeds`` is None if ``MOST`` seeds are too few or the deviation is

@@ -24,7 +24,7 @@ class Quantity(NamedTuple):
         measure: function of a run and the run it is compared with; returns the value or NaN.
         weights: function of a rung, the rung it is compared with, and the ladder; returns weights
             for one or several sums of accuracies. The claim is about the least sum.
-        vote: weight of a vote's accuracy, and weight of a single network's accuracy.
+        vote: two weights, for a vote's accuracy and for a single network's accuracy.
         needs: key that a claim must have in addition to ``rung``.
         whole_ladder: whether all rungs of the ladder are needed.
     """
@@ -62,7 +62,7 @@ def _metric(key: str) -> Callable[[Run, Run], float]:
 
 
 def leads(rung: str, against: str, ladder: list[str]) -> list[dict[str, float]]:
-    """Returns, for each other step, the weights of the rung's gain minus that step's gain."""
+    """Returns the weights of the rung's gain minus another step's gain, for every other step."""
     found = []
     for rival in (name for name in ladder[1:] if name != rung):
         weights: dict[str, float] = defaultdict(float)
@@ -123,7 +123,7 @@ QUANTITIES: dict[str, Quantity] = {
     ),
     "vote_gain": Quantity(
         "points",
-        "mean test accuracy of a vote, over all sets of voters, minus that of one network",
+        "mean test accuracy of a vote, over all sets of voters, minus that of a single network",
         vote=(1, -1),
         needs="voters",
     ),
@@ -154,12 +154,12 @@ QUANTITIES: dict[str, Quantity] = {
     ),
     "test_loss": Quantity("number", "test loss (mean cross-entropy)", _metric("test_loss")),
     "best_epoch": Quantity(
-        "epoch", "best epoch by early stopping's metric, else val_accuracy", _metric("best_epoch")
+        "epoch",
+        "best epoch by early stopping's monitor or, without early stopping, by val_accuracy",
+        _metric("best_epoch"),
     ),
     "stopped_epoch": Quantity(
-        "epoch",
-        "the epoch after which early stopping ended the run, or 0 if it did not",
-        _metric("stopped_epoch"),
+        "epoch", "last epoch if early stopping ended the run, otherwise 0", _metric("stopped_epoch")
     ),
     "epochs_run": Quantity("epoch", "epochs trained", _metric("epochs_run")),
     "first_drop_epoch": Quantity(

@@ -64,7 +64,7 @@ class Run:
 
     @cached_property
     def bounds(self) -> dict[str, Any]:
-        """The study's ``bounds`` as they were when the run began; empty if unknown."""
+        """``Study.bounds`` as it was when the run began; empty if unknown."""
         bounds = _decode(self.tags.get("bounds", ""))
         return bounds if isinstance(bounds, dict) else {}
 
@@ -104,7 +104,7 @@ class Run:
         """Half the mean squared change of validation accuracy per epoch; NaN if epochs are missing.
 
         This estimates the variance of one epoch's accuracy from the last ``SETTLED`` epochs at the
-        tested epoch's learning rate. If fewer than three epochs have this rate, all rates count.
+        tested epoch's learning rate. With fewer than three such epochs, the rate is ignored.
         """
         curve, rate = self.curve("val_accuracy"), self.curve("learning_rate")
         tested = self.metric("tested_epoch")
@@ -142,7 +142,7 @@ def search(uri: str, study: Study) -> pd.DataFrame:
     """Finds all training runs of a study in a store, whatever their status.
 
     Returns:
-        One :func:`row` per run, newest first; may be empty.
+        A data frame with one :func:`row` per run, newest first; may be empty.
 
     Raises:
         UserError: the store or experiment does not exist or cannot be read, or a run lacks a tag.

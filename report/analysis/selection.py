@@ -16,7 +16,7 @@ from resnet.study import GROUP, Study
 
 @dataclass(frozen=True, eq=False)
 class RunSet:
-    """Runs that a table may show together; ``runs`` has rows of ``report.analysis.runs.row``."""
+    """Runs that a table may show together; ``runs`` has rows made by :func:`.runs.row`."""
 
     study: Study
     dataset: str
@@ -41,7 +41,7 @@ class RunSet:
         return f"{self.dataset}{known}, {self.profile} profile{modified}{recorded}"
 
     def matches(self, text: str) -> bool:
-        """Whether a text is the set's label, a property of the set, or its fingerprint's start."""
+        """Whether ``text`` is the label or a property of the set, or begins its fingerprint."""
         role = "recorded" if self.recorded else "own"
         known = bool(text) and self.fingerprint.startswith(text.lower())
         return known or text in (self.label, self.dataset, self.profile, self.modified, role)

@@ -1,6 +1,6 @@
 """Estimates the deviation between seeds from all systems (rungs and baselines) together.
 
-Intervals and p values use it. Each interval is (low, high), at 95 %. Accuracies are from 0 to 1.
+95 % intervals (low, high) and p values use this deviation. Accuracies are from 0 to 1.
 """
 
 import math
@@ -15,7 +15,7 @@ ALPHA = 0.05
 LEAST = 4
 """Intervals need a deviation with at least this number of degrees of freedom."""
 GUESS = 6
-"""The degrees of freedom of a system's scale; six mean that scales are typically 29 % off.
+"""The degrees of freedom given to a system's scale; six stand for a typical error of 29 %.
 
 With six, at least 93.9 % of intervals contain the true value in each case of docs/evidence.md. With
 eight, this share falls to 92.8 %. If scales count as exact, it falls to 89.5 %. The option
@@ -46,8 +46,8 @@ class Sample(NamedTuple):
 class Estimate(NamedTuple):
     """A system's accuracies by seed, and the variance of one run's accuracy.
 
-    ``freedom`` is the variance's number of degrees of freedom. The variances of estimates
-    with the same ``source`` come from the same deviation.
+    ``freedom`` is the variance's number of degrees of freedom. Estimates with the same ``source``
+    derive their variances from the same deviation.
     """
 
     values: Mapping[int, float]
@@ -113,7 +113,7 @@ class Shared:
 
         def p(name: str) -> float:
             (mine, freedom), (others, of) = ratio([name]), ratio(pool.keys() - own - {name})
-            # if ``of`` is small, two seeds that agree by chance would exclude a row with five seeds
+            # with few other seeds, two that agree by chance would exclude a row with five seeds
             if of < LEAST or not others:
                 return 1.0
             return float(stats.f.sf(mine / others, freedom, of))

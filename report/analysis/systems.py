@@ -78,7 +78,7 @@ class System:
 
     @cached_property
     def sample(self) -> Sample:
-        """The accuracies by seed, and the scale that the runs' ``jumps`` and ``floor`` give."""
+        """The accuracies by seed, and the scale computed from the runs' ``jumps`` and ``floor``."""
         found = {r.seed: v for r in self.runs if not math.isnan(v := r.metric("test_accuracy"))}
         of_runs = [run.jumps + run.floor**2 for run in self.runs]
         return Sample(found, math.sqrt(np.mean(of_runs)) if of_runs else math.nan)
@@ -198,7 +198,7 @@ def _by_image(a: Run, b: Run) -> tuple[float, float, float, float] | None:
 
 
 def holm(steps: Sequence[Step]) -> dict[str, float]:
-    """Maps the name of each step's later system to the step's corrected ``p`` (Holm); omits NaN."""
+    """Maps the name of each step's later system to the step's Holm-corrected ``p``; omits NaN."""
     ordered = sorted((step for step in steps if not math.isnan(step.p)), key=lambda step: step.p)
     corrected, highest = {}, 0.0
     for i, step in enumerate(ordered):

@@ -30,7 +30,7 @@ PALETTE: dict[str, str] = dict(
     )
 )
 """The page's CSS variables and their colours in light mode."""
-WIDTH = 5.0  # inches; text is then legible on a phone and in half a page's width
+WIDTH = 5.0  # inches; text stays legible on a phone and at half the page's width
 _PERCENT = FuncFormatter(lambda value, _: f"{100 * value:.4g} %")
 
 
@@ -155,7 +155,7 @@ def _legend(figure: Figure) -> Figure:
 
 
 def _line(axes: Axes, system: System, key: str, label: str, colour: str, style: str = "-") -> None:
-    """Draws a metric: its mean over the seeds that reach an epoch, and its range as a band."""
+    """Draws a metric by epoch: the mean over the seeds that reach it, and the range as a band."""
     histories = [run.history[key] for run in system.runs if len(run.history)]
     frame = pd.concat(histories, axis=1).dropna(how="all")
     axes.plot(frame.index, frame.mean(axis=1), style, color=colour, label=label)

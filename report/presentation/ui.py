@@ -41,10 +41,10 @@ def prepare(uri: str | None, folder: Path | None) -> tuple[str, dict[str, str]]:
 
 
 def _pages(store: Store) -> dict[str, str]:
-    """Returns the pages' addresses. Each holds its page's settings, so a reload changes nothing.
+    """Returns the pages' addresses. An address holds the page's settings, so a reload keeps them.
 
     ``runs`` lists the runs in the order of the rungs. ``ladder`` is a chart of the newest
-    logged ladder, if any. It shows test accuracy with its interval, and published accuracy.
+    logged ladder, if any. The chart shows test accuracy with its interval, and published accuracy.
     """
     number = store.experiment_id
     runs = {
@@ -83,7 +83,7 @@ def served(uri: str, port: int = 0) -> Iterator[tuple[str, subprocess.Popen]]:
     # the user's MLFLOW_ variables may be meant for another server
     environment = {k: v for k, v in os.environ.items() if not k.startswith("MLFLOW_")} | {
         "MLFLOW_BACKEND_STORE_URI": uri,  # other users could read a password in an argument
-        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # avoids ten language-model processes
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # avoids ten processes for language models
     }
     command = [sys.executable, "-m", "mlflow", "server", "--host=127.0.0.1", "--workers=1"]
     with tempfile.TemporaryFile("w+") as log:
@@ -108,7 +108,7 @@ def served(uri: str, port: int = 0) -> Iterator[tuple[str, subprocess.Popen]]:
             server.wait()
 
 
-def _answers(port: int) -> bool:  # only connects, because a request might go to a proxy
+def _answers(port: int) -> bool:  # sends no request: it might go to a proxy
     with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=5):
         return True
     return False

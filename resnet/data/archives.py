@@ -79,7 +79,7 @@ def read_npz(path: Path) -> Arrays:
 def _batches(path: Path) -> Arrays:
     """Reads the official CIFAR-10 archive: six pickled batches with 3 x 32 x 32 bytes per image."""
     files = _files(path)
-    with warnings.catch_warnings(action="ignore"):  # NumPy warns about pickles from older versions
+    with warnings.catch_warnings(action="ignore"):  # NumPy warns about old pickles
         batches = [pickle.loads(files[name], encoding="bytes") for name in BATCHES]  # noqa: S301
     x = np.concatenate([batch[b"data"] for batch in batches]).reshape(-1, 3, 32, 32)
     y = np.concatenate([np.array(batch[b"labels"], np.uint8) for batch in batches])

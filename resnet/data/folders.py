@@ -38,7 +38,7 @@ def read(folder: Path, progress: Progress, note: Note, test_fraction: float | No
     """Reads class names, images and labels from a folder, or from its only subfolder.
 
     The images of all classes are sorted together by file name, in natural order (``2.jpg``
-    before ``10.jpg``). So numbered file names keep the original order of the images.
+    before ``10.jpg``). So numbered images keep their order across classes.
 
     Args:
         folder: contains train/<class>/ and test/<class>/, or only <class>/.

@@ -26,12 +26,12 @@ from resnet.store import Store, connect
 from resnet.study import Job
 from resnet.training import checkpoints
 
-# prefixes of the environment variables that give workers the driver's numerics, devices and store
+# workers copy the driver's environment variables with these prefixes: numerics, devices and store
 _PREFIXES = ("KERAS_", "TF_", "XLA_", "JAX_", "ONEDNN_", "OMP_", "MLFLOW_")
 _DEVICES = "CUDA_VISIBLE_DEVICES"  # Ray sets this variable if it assigns GPUs to runs
 
 Environment = tuple[tuple[str, ...], dict[str, str]]
-"""Prefixes, and the driver's environment variables whose names have these prefixes."""
+"""Name prefixes, and the driver's environment variables whose names begin with one of these."""
 
 
 class _Messages:
@@ -92,7 +92,7 @@ def run(
         messages = ray.remote(num_cpus=0, max_restarts=-1, **here)(_Messages).remote()
         # Ray restarts a task if its worker was lost, but not if the task raised an error
         task = ray.remote(num_cpus=cpus, num_gpus=gpus or 0, max_calls=1, max_retries=-1)(_task)
-        # Ray does not replace a reference by its value if the reference is in a list
+        # in a list, a reference stays a reference until the task asks Ray for its value
         given = {"shared": [ray.put(invocation)], "messages": messages, "environment": environment}
         begin = partial(task.remote, **given)
         _serve(ray, jobs, begin, processes or len(jobs), messages, listener, should_stop)
@@ -142,7 +142,7 @@ def _start(processes: int | None, address: str | None, dataset: Dataset) -> Any:
 
     handler = signal.getsignal(signal.SIGTERM)  # Ray replaces the handler
     try:
-        if address and address != "auto" and "://" not in address:  # Ray itself tries for minutes
+        if address and address != "auto" and "://" not in address:  # Ray itself retries for minutes
             host, _, port = address.rpartition(":")
             socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
         ray.init(address or "local", log_to_driver=False, logging_level=logging.ERROR, **here)
@@ -165,7 +165,7 @@ def _environment(gpus: float | None) -> Environment:
 
 
 def _adopt(environment: Environment) -> None:
-    """Gives a worker the driver's environment variables, some of which Ray has changed."""
+    """Resets a worker's environment variables to the driver's, because Ray changes some of them."""
     prefixes, variables = environment
     for key in [key for key in os.environ if key.startswith(prefixes)]:
         del os.environ[key]

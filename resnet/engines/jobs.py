@@ -21,7 +21,7 @@ from resnet.tracking import Lease, Lost
 from resnet.training import Epochs, Lane, checkpoints, train
 
 WORKERS_LOST = 5
-"""The number of workers that a run may lose without completing an epoch."""
+"""The number of workers that a run may lose within one epoch."""
 
 Engine = Callable[..., None]
 """``engine(jobs, invocation, listener, should_stop)`` runs jobs.
@@ -36,7 +36,7 @@ An engine takes jobs from :func:`next_job`. It passes all events, including the 
 class Invocation:
     """The data, store and settings that all jobs of one command share.
 
-    ``parents`` maps each :attr:`Job.modified` to the id of its parent run in MLflow. Only a
+    ``parents`` maps each value of :attr:`Job.modified` to the id of a parent run in MLflow. Only a
     sweep has several parent runs. With ``fresh``, finished and interrupted runs start from scratch.
     ``checkpoints`` is the path or URL of the folder of all checkpoints.
     """
@@ -53,7 +53,7 @@ class Invocation:
         return "/".join((self.checkpoints, "-".join((*names, keras.backend.backend()))))
 
     def lock(self, job: Job) -> FileLock:
-        """Returns a trajectory's lock on this machine. The lock is free if its holder dies."""
+        """Returns this machine's lock for a trajectory. The lock is released if its holder dies."""
         self.store.checkpoints.mkdir(parents=True, exist_ok=True)
         return FileLock(self.store.checkpoints / f"{self.folder(job).rpartition('/')[2]}.lock")
 
@@ -70,7 +70,7 @@ class Invocation:
         ``losses`` is the number of workers that the job has lost since its last complete epoch.
 
         Raises:
-            Interrupted: ``should_stop`` returned True; a checkpoint is written.
+            Interrupted: ``should_stop`` returned True; a checkpoint was written if training began.
         """
         store = self.store.waiting(lambda text: listener(events.Notice(job, text)), should_stop)
         invocation, lock = replace(self, store=store), self.lock(job)
@@ -186,13 +186,13 @@ def run_jobs(
     and interrupted runs start from scratch. Without an engine, jobs run one by one in this process.
 
     Returns:
-        The number of failed jobs, and {modified: id of its parent run}. If no job was due, the
-        id belongs to the newest earlier parent run, or is "" if that run's ladder is logged.
+        The number of failed jobs, and a dictionary from each value of :attr:`Job.modified` to the
+        id of its parent run. If no job with this value was due, the id is that of the newest
+        earlier parent run, or "" if the ladder is already logged to that run.
 
     Raises:
-        Interrupted: ``should_stop`` returned True; checkpoints are written.
-        UserError: the dataset is too small, checkpoints cannot be written, or the cluster
-            cannot be used.
+        Interrupted: ``should_stop`` returned True; the running jobs have written checkpoints.
+        UserError: the dataset is too small, or the checkpoint folder or cluster cannot be used.
     """
     folder = folder or str(store.checkpoints)
     if "://" not in folder:
@@ -220,7 +220,7 @@ def run_jobs(
         if len(ended) < len(jobs) and should_stop():
             raise Interrupted
         failed = sum(isinstance(event, events.Failed) for event in ended)
-        # skipped jobs count too, because an earlier command may have been killed before this step
+        # also if all jobs are skipped: an earlier command may have died before registering models
         if failed < len(ended) and not jobs[0].modified:
             patient.patiently(tracking.register, store, dataset, jobs[0].profile)
     return failed, {
@@ -253,7 +253,7 @@ def _one_by_one(
 def _parents(
     store: Store, name: str, jobs: list[Job], dataset: Dataset, fresh: bool
 ) -> Iterator[dict[str, str]]:
-    """Starts a parent run for each ``modified`` with a due job. Yields {modified: run id or ""}."""
+    """Starts a parent run for every ``modified`` value with a due job. Yields {value: id or ""}."""
     sets: dict[str, list[Job]] = {}
     for job in jobs:
         sets.setdefault(job.modified, []).append(job)
@@ -282,7 +282,7 @@ def _check_data(jobs: list[Job], dataset: Dataset, listener: events.Listener) ->
 
 
 def _unreported(store: Store, job: Job, dataset: Dataset) -> str:
-    """Returns the id of the newest parent run, or "" if its ladder is already logged."""
+    """Returns the newest parent run's id, or "" if the ladder is already logged to that run."""
     same = {"profile": job.profile, "modified": job.modified, "dataset": dataset.name}
     newest = store.search(role="ladder", **same)[:1]
     return "".join(run.info.run_id for run in newest if "ladder" not in run.data.tags)

@@ -21,13 +21,13 @@ def chosen(asked: int | None) -> int | None:
     """Returns the number of lanes. None, the default on a GPU, means one lane per trajectory.
 
     Raises:
-        UserError: the backend has no lanes.
+        UserError: more than one lane is asked for, but the backend has no lanes.
     """
     if keras.backend.backend() != "jax":
         if (asked or 1) > 1:
             raise UserError(
                 f"--lanes {asked}: TensorFlow trains one run at a time. To use lanes, "
-                "install JAX with make gpu or make jax, and set KERAS_BACKEND=jax"
+                "install JAX ('make gpu' or 'make jax') and set KERAS_BACKEND=jax"
             )
         return 1
     return asked or (None if accelerator() else 1)
@@ -110,7 +110,7 @@ class _Threads:
             self._events.put(threading.current_thread())  # tells next_event that the thread ends
 
     def next_event(self) -> events.Event | None:
-        """Returns the next event, or None if none arrives within 0.1 s."""
+        """Returns the next event, or None if a thread ended or no event arrives within 0.1 s."""
         try:
             item = self._events.get(timeout=0.1)
         except queue.Empty:
@@ -140,7 +140,7 @@ def _program(jobs: list[Job], dataset: Dataset, lanes: int | None) -> Program:
 
 
 def _memory(network: keras.Model, batch: int) -> int:
-    """Returns how many bytes a lane may need for outputs, patches and their gradients."""
+    """Returns the bytes that a lane may need for layers' outputs, patches and gradients."""
     values = 0
     for layer in network.layers:
         values += math.prod(layer.output.shape[1:])

@@ -21,9 +21,9 @@ def estimate(
     """Measures the speed of a job on this machine.
 
     Returns:
-        ``parameters``, ``multiply_adds``, ``images_per_second`` (all lanes together) and ``time``
-        (seconds for all epochs and their validation, without early stopping). If jobs train side
-        by side, ``time`` is the time for all of them, divided by ``lanes``.
+        ``parameters``, ``multiply_adds``, ``images_per_second`` (the sum over all lanes) and
+        ``time`` (seconds for all epochs with validation, without early stopping). If jobs train
+        side by side, ``time`` is the time for ``lanes`` jobs, divided by ``lanes``.
     """
     experiment = job.experiment
     networks = [build(experiment, shape, n_classes, seed) for seed in range(lanes)]
@@ -52,7 +52,7 @@ def estimate(
 
 
 def _rate(steps: Steps, step: Callable, calls: Iterable[list[Batch]], seconds: float) -> float:
-    """Measures images/s in calls of one size. The first two calls compile and do not count."""
+    """Measures images/s with batches of one size. The first two calls compile and do not count."""
     first, *others = islice(calls, 4)
     same = [first, *(call for call in others if len(call[0][0]) == len(first[0][0]))]
     done, began = 0, time.monotonic()

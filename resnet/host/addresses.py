@@ -13,7 +13,7 @@ def address(path: Path) -> str:
     text = str(path)
     if "?" not in text and unquote(text) == text:
         return f"sqlite:///{text}"
-    # with sqlite:///, MLflow would create a parent folder with the percent-encoded name
+    # with sqlite:///, MLflow would create the parent folder under its percent-encoded name
     return f"sqlite+pysqlite:///{quote(os.fsencode(path), safe='/ ')}"
 
 

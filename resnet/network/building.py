@@ -53,7 +53,7 @@ def _standardized(
 ) -> keras.Model:
     """Adds a first layer, which standardises pixels with the images' mean and variance."""
     if not _clonable(network):
-        raise UserError(f"data.standardize: the network is a subclass of keras.Model. {_PLAIN}")
+        raise UserError(f"data.standardize: does not work with a subclass of keras.Model. {_PLAIN}")
     n, axis = len(images), () if kind == "pixel" else (0, 1)
     mean, squares = (
         np.einsum(f"nhwc{other}->hwc", *[images] * copies, dtype="int64").mean(axis) / n
@@ -189,7 +189,7 @@ def _is_drawn(initializer: Any) -> bool:
 
 
 def draw(initializer: Any, shape: tuple[int, ...], generator: np.random.Generator) -> np.ndarray:
-    """Draws values from a common Keras initialiser's distribution, with NumPy's generator."""
+    """Draws from the distribution of an initialiser in ``_DRAWN``, with NumPy's generator."""
     i = initializer
     if isinstance(i, _I.VarianceScaling):
         *window, inputs, outputs = shape if len(shape) > 1 else (*shape, *shape)

@@ -200,7 +200,7 @@ FASTER: dict[type, type] = {
 
 
 def fits(layer: keras.layers.Layer) -> bool:
-    """Checks whether ``FASTER`` can replace this stock layer without changing the results."""
+    """Checks whether a layer of ``FASTER`` can replace this stock layer with equal results."""
     if len(layer._inbound_nodes) != 1 or layer.compute_dtype not in ("float32", "float64"):
         return False
     plain = len(layer.input.shape) == 4 and getattr(layer, "data_format", "") != "channels_first"

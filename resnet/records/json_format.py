@@ -1,7 +1,7 @@
 """Reads and writes the JSON files in ``results/``, which are records of finished runs.
 
 A record holds a run's settings, origin and exact curves, and the label and prediction of each test
-image. A record has at most 60 KB. Git shows any change to the files, so :func:`load` only checks
+image. A record takes at most 60 KB. Git shows any change to the files, so :func:`load` only checks
 that the parts of a record agree.
 """
 
@@ -138,8 +138,8 @@ class Record(Strict):
         highest = frame[["label", "predicted"]].to_numpy().max()
         checks = {
             "config_hash does not match the experiment": experiment.hash() == tags["config_hash"],
-            "rung does not match the experiment": experiment.name == tags["rung"],
-            "networks does not match the experiment's code_sha256": same_code,
+            "the tag rung does not match the experiment": experiment.name == tags["rung"],
+            "the key networks does not match the experiment's code_sha256": same_code,
             "the tag seed must consist of digits": tags["seed"].isdecimal(),
             f"the curves must be {', '.join(CURVES)}": sorted(self.curves) == sorted(CURVES),
             "a curve does not have one value per epoch": lengths == {len(self.time)},

@@ -16,7 +16,7 @@ SHA256 = "record_sha256"
 
 
 def connect_recorded(uri: str | None, study: Study) -> Store:
-    """Opens the MLflow experiment for a study's records, such as ``resnet-ladder-recorded``."""
+    """Opens the MLflow experiment (such as ``resnet-ladder-recorded``) for a study's records."""
     return connect(uri, study, experiment=f"{study.name}-recorded")
 
 

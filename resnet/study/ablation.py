@@ -11,7 +11,7 @@ from resnet.study.study import select
 
 
 def factors(before: Experiment, after: Experiment) -> dict[str, Any]:
-    """Maps each factor in which two experiments differ to its value in ``after``.
+    """Returns the factors in which two experiments differ, with their values in ``after``.
 
     A factor is a key of two parts, such as ``training.epochs``. If the architectures differ, the
     whole block ``model`` is one factor.

@@ -22,7 +22,7 @@ _CORE_SCHEMA = {
 
 
 class _Loader(yaml.SafeLoader):
-    """Reads YAML 1.2. YAML 1.1 would read 010 as 8, 1:30 as 90, no as false, and 1e-4 as text."""
+    """Reads YAML 1.2. YAML 1.1 would read 010 as 8, 1:30 as 90, "no" as false and 1e-4 as text."""
 
     yaml_implicit_resolvers: dict = {}  # noqa: RUF012 - as PyYAML declares it
     depth = 0

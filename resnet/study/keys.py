@@ -137,7 +137,7 @@ def explain(
     If only a block of the source was validated, ``above`` is the block's key.
     """
     root = model.model_json_schema()
-    # a misspelled key causes two errors, unknown key and missing key; the former helps more
+    # a misspelled key causes the errors "unknown key" and "is missing"; the first helps more
     first = min(error.errors(), key=lambda error: error["type"] != "extra_forbidden")
     kind, value = first["type"], short_repr(first["input"])
     path, node = _place(first["loc"], root)

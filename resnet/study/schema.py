@@ -86,7 +86,7 @@ class Augmentation(Strict):
     vertical_flip: bool = False
     """Mirrors half of the images from top to bottom."""
     fill_mode: Literal["nearest", "constant", "reflect"] = "nearest"
-    """How a transform fills pixels outside the image; constant fills them with zeros."""
+    """How a transform fills pixels outside the image; `constant` fills them with zeros."""
     crop_padding: Annotated[int, Field(ge=0, le=1024)] = 0
     """Pads each side with this many zeros, then cuts out a random part as large as the original."""
     cutout: Annotated[int, Field(ge=0, le=1024)] = 0
@@ -141,7 +141,7 @@ class EarlyStopping(Strict):
     monitor: Monitor
     """The curve that should improve."""
     patience: Count
-    """Epochs without improvement after which training stops."""
+    """Training stops after this many epochs without improvement."""
     min_delta: Delta
     """A change below this value does not count as an improvement."""
     restore_best_weights: Literal["always", "when_stopped", "never"]
@@ -158,7 +158,7 @@ class ReduceLROnPlateau(Strict):
     factor: Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)]
     """Number by which the learning rate is multiplied."""
     patience: Count
-    """Epochs without improvement after which the rate drops."""
+    """The learning rate drops after this many epochs without improvement."""
     min_delta: Delta
     """A change below this value does not count as an improvement."""
     min_lr: Delta
@@ -173,7 +173,7 @@ class Training(Strict):
     batch_size: Count
     """Images per training step."""
     learning_rate: Rate
-    """Rate at the start; schedule or reduce_lr_on_plateau can change it between epochs."""
+    """Rate at the start; `schedule` or `reduce_lr_on_plateau` can change it between epochs."""
     early_stopping: EarlyStopping | None
     reduce_lr_on_plateau: ReduceLROnPlateau | None
     optimizer: Named | None = None
@@ -181,7 +181,7 @@ class Training(Strict):
     schedule: Named | None = None
     """A learning-rate schedule of Keras, with one step per epoch."""
     l2: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
-    """Adds l2 times the sum of all kernels' squared weights to the loss."""
+    """Adds `l2` times the sum of all kernels' squared weights to the loss."""
     label_smoothing: Fraction = 0.0
     """Share of a label's probability that is divided among all classes."""
     shuffle: Literal["epoch", "once", "never"] = "epoch"
@@ -241,7 +241,7 @@ class Experiment(Strict):
 
     def trajectory(self) -> str:
         """Returns the SHA-256 (hex) of the settings that affect the weights after each epoch."""
-        # The number of epochs and early stopping only decide which of these weights are tested.
+        # Early stopping and the number of epochs only decide which of these weights are tested.
         # Learning rates are in the names of checkpoints, so rung 4 shares rung 3's checkpoints
         # until rung 4's rate first changes.
         left_out = ("epochs", "early_stopping", "reduce_lr_on_plateau", "schedule")

@@ -33,7 +33,7 @@ _NO_SETTINGS = re.compile(
 _NO_CLASSES = {
     *("Optimizer", "LearningRateSchedule"),  # base classes
     *("LegacyOptimizerWarning", "LossScaleOptimizer", "MultiOptimizer", "OptimizerMap"),
-    "ScheduleFreeAdamW",  # the weights to test are its averages, not the network's weights
+    "ScheduleFreeAdamW",  # a test would need its averaged weights, not the network's
 }
 
 
@@ -86,7 +86,7 @@ def of_keras(kind: str) -> dict[str, type[Strict]]:
 
 
 def keras_class(module: Any, name: str) -> Any:
-    """Returns the class with this identifier from a Keras module of optimizers or schedules."""
+    """Returns the class with identifier ``name`` from a Keras module of optimizers or schedules."""
     return next(getattr(module, kind) for kind in dir(module) if _identifier(kind) == name)
 
 

@@ -27,7 +27,7 @@ class _About(Strict):
     dataset: Name  # the dataset on which the study measured its accuracies
     data: Name | None = None  # path or name of the images; null means the name in ``dataset``
     test_fraction: Annotated[float, Field(gt=0, lt=1)] | None = None
-    """Share of the images that become test images, if there are no folders train and test."""
+    """Share of images that become test images, if there are no folders ``train`` and ``test``."""
     results: Name = "results"  # folder of records
 
 

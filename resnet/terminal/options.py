@@ -1,4 +1,4 @@
-"""The options of the commands run, ablate and plan, and the jobs that these options select."""
+"""The options of ``run``, ``ablate`` and ``plan``, and the jobs that these options select."""
 
 import functools
 import itertools
@@ -35,7 +35,7 @@ Experiments = Annotated[
     value(
         "DIR",
         "Folder of a study with its rungs, baselines, profiles and claims.",
-        "experiments in the project's folder",
+        "experiments/ in the project's folder",
     ),
 ]
 TrackingUri = Annotated[
@@ -51,7 +51,7 @@ TrackingUri = Annotated[
 
 @dataclass(frozen=True)
 class Options:
-    """The arguments of the commands run, ablate and plan. Typer makes an option from each field.
+    """The arguments of ``run``, ``ablate`` and ``plan``. Typer makes an option from each field.
 
     Raises:
         UserError: an option is wrong, or two options exclude each other.
@@ -75,7 +75,7 @@ class Options:
         ),
     ] = None
     profile: Annotated[
-        str, value("NAME", "full, or quick for small images and few epochs.", default=True)
+        str, value("NAME", "'full', or 'quick' for small images and few epochs.", default=True)
     ] = "full"
     seeds: Annotated[
         str, typer.Option("--seeds", "--seed", help="Seeds, as in 0-4 or 0,2,5.", metavar="SEEDS")
@@ -109,7 +109,7 @@ class Options:
             min=1,
         ),
     ] = None
-    ray: Annotated[str | None, value("ADDRESS", "Use a Ray cluster: auto or HOST:PORT.")] = None
+    ray: Annotated[str | None, value("ADDRESS", "Use a Ray cluster: 'auto' or HOST:PORT.")] = None
     cpus_per_run: Annotated[
         int | None,
         value(
@@ -164,7 +164,7 @@ class Options:
     def set_backend(self, *, several: bool) -> None:
         """Sets the environment variables that Keras's backends read on import.
 
-        ``several`` says that several processes may use the same GPU.
+        ``several`` is True if several processes may use the same GPU.
         """
         if several:  # by default the first process would take all of the GPU's memory
             os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")

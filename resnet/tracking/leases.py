@@ -2,7 +2,7 @@
 
 To claim a run, a process writes its lease as a tag. After ``SETTLE`` seconds, the process reads the
 tag again. If no other claim has won, the process holds and renews the lease. A lease is over when
-another process has seen the tag unchanged for ``SECONDS`` seconds, so clocks need not agree.
+another process has seen the tag unchanged for ``SECONDS`` seconds, so machine clocks may differ.
 """
 
 import contextlib
@@ -62,7 +62,7 @@ class Lease:
         return f"{state} {self.token} {time.time() + SECONDS:.3f} {self.place}"
 
     def alive(self, run: Run) -> bool:
-        """Judges by the run's lease whether another process may be training the run."""
+        """Judges by the run's lease whether another process could still be training the run."""
         lease = read(run)
         if not self.store.shared or run.info.status != "RUNNING" or not lease:
             return False
@@ -79,7 +79,7 @@ class Lease:
     def ours(self, run_id: str, contenders: list[Run]) -> bool:
         """Returns whether this process may train the run.
 
-        A held lease wins over a claim. Between two claims, the lower run id wins.
+        A held lease wins over a claim. Of two claimed runs of one job, the lower run id wins.
         """
 
         def rank(run: Run) -> tuple[bool, str]:

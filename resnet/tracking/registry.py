@@ -49,7 +49,7 @@ def log_model(store: Store, run_id: str, job: Job, dataset: Dataset, outcome: Ou
                 run_id=run_id,
             ),
             signature=infer_signature(dataset.x_test[:1], outcome.probabilities[:1]),
-            # without this list, MLflow would load the model in another process to list its packages
+            # without this list, another process would load the model to list its requirements
             pip_requirements=[f"{p}=={metadata.version(p)}" for p in ("keras", "numpy", backend)],
         )
         client.log_model_artifacts(model.model_id, folder)

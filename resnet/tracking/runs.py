@@ -94,7 +94,7 @@ class RunWriter:
         }
 
     def log_history(self, history: events.History) -> None:
-        """Logs the metrics that MLflow lacks. A metric's step is its epoch, from 1."""
+        """Logs the metrics that the run does not have yet. A metric's step is its epoch, from 1."""
         metrics = [
             Metric(key, record[key], int(record["time"] * 1000), int(record["epoch"]))
             for record in history
@@ -106,7 +106,7 @@ class RunWriter:
             self._logged[metric.key].add(metric.step)
 
     def log_differences(self, differs: dict[str, tuple[str, str]]) -> None:
-        """Tags a run that resumed with different hardware, thread count or software versions."""
+        """Tags a resumed run with changes in hardware, threads or software since its checkpoint."""
         tags = self.store.client.get_run(self.run_id).data.tags
         lines = dict.fromkeys(tags.get(RESUMED, "").split("; "))
         lines |= dict.fromkeys(f"{key}: {then} -> {now}" for key, (then, now) in differs.items())
@@ -132,7 +132,7 @@ class RunWriter:
             tags["diverged"] = f"the loss of epoch {epoch} is not finite"
         for key, value in tags.items():
             self.store.client.set_tag(self.run_id, key, value[:5000])
-        # Final metrics come last. If the process is killed earlier, the outcome is logged again.
+        # Final metrics come last. A run killed before them logs its outcome again when resumed.
         model_id = log_model(self.store, self.run_id, job, dataset, outcome)
         tested_on = (dataset.name, _digest(dataset, "testing"))
         known = self.store.client.get_run(self.run_id).data.metrics

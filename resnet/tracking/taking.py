@@ -23,7 +23,7 @@ def key_of(job: Job, dataset: Dataset) -> Key:
 
 
 def sharing(job: Job, dataset: Dataset) -> dict[str, str]:
-    """Returns the tags of the runs that share a job's checkpoints."""
+    """Returns the common tags of all runs that share a job's checkpoints."""
     same = key_of(job, dataset).same | {"trajectory": job.experiment.trajectory()}
     return {key: value for key, value in same.items() if key not in ("config_hash", "modified")}
 
@@ -41,9 +41,9 @@ def take(
 ) -> Run | None:
     """Returns a job's finished run, or a run that this process has leased and must train.
 
-    Returns None if another process has the run or uses its checkpoints. The caller must hold this
-    machine's lock for the checkpoints in ``folder``. If ``folder`` does not exist, unfinished runs
-    with logged epochs are abandoned. With ``fresh``, unfinished runs of earlier commands are
+    Returns None if another process trains the run or uses its checkpoints. The caller must hold
+    this machine's lock for the checkpoints in ``folder``. If ``folder`` does not exist, unfinished
+    runs with logged epochs are abandoned. With ``fresh``, unfinished runs of earlier commands are
     abandoned, and finished runs of earlier commands are ignored.
     """
     key = key_of(job, dataset)
@@ -114,7 +114,7 @@ def create(store: Store, name: str, tags: dict[str, str], lease: Lease) -> str:
     """Creates exactly one run with a lease, and returns the run's id."""
     # GitRunContext would record the commit of any repository that contains the script
     tags |= {leases.TAG: lease.tag("claimed")}
-    tags = resolve_tags(tags, ignore=[GitRunContext])  # type: ignore[list-item] # classes work
+    tags = resolve_tags(tags, ignore=[GitRunContext])  # type: ignore[list-item] # classes are valid
     # the new run must be the newest, even if the clock was set back
     same = f"tags.role = '{tags['role']}'"
     newest = store.client.search_runs(

@@ -22,9 +22,9 @@ def split(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Splits n images into training and validation images and returns their positions, int32.
 
-    For a fraction f, the validation subset ``first`` is the first ``int(f n)`` images (as in
-    ``ImageDataGenerator(validation_split=f)``); ``last`` is the last ``n - int(n (1 - f))`` (as in
-    ``fit(validation_split=f)``). ``random`` takes the same share of each class in ``labels`` (n,).
+    For a fraction f, the validation subset ``first`` has the first ``int(f n)`` images, as in
+    ``ImageDataGenerator(validation_split=f)``. ``last`` has the last ``n - int(n (1 - f))`` images,
+    as in ``fit(validation_split=f)``. ``random`` has the share f of each class in ``labels`` (n,).
     """
     positions = np.arange(n, dtype="int32")
     if validation.subset == "first":

@@ -83,7 +83,7 @@ def make_callbacks(training: Training, network: keras.Model) -> dict[str, Any]:
         if stop.ties == "last":
             higher = _mode(stop.monitor) == "max"
             callback.monitor_op = np.greater_equal if higher else np.less_equal
-            callback.min_delta *= 1 if higher else -1  # the sign that Keras would set
+            callback.min_delta *= 1 if higher else -1  # the sign that Keras sets for its operator
     if reduce := training.reduce_lr_on_plateau:
         callbacks["reduce_lr_on_plateau"] = keras.callbacks.ReduceLROnPlateau(
             **reduce.model_dump(), mode=_mode(reduce.monitor)
@@ -100,7 +100,7 @@ def _schedule(training: Training) -> Any:
         return None
     settings = named.settings
     if named.name == "piecewise_constant":
-        # A value holds for epochs < boundary in an experiment, but for steps <= boundary in Keras.
+        # A rate holds while epoch < boundary in an experiment, but while step <= boundary in Keras.
         settings["boundaries"] = [boundary - 1 for boundary in settings["boundaries"]]
     else:
         settings["initial_learning_rate"] = training.learning_rate

@@ -43,8 +43,8 @@ class Program:
 
     One call serves all lanes that are at the same place in their epochs. The other lanes keep their
     state. If lanes are at different places, calls move forward through the epoch from the last
-    call's place. So a new lane waits until the other lanes reach its place. Lanes wait at most
-    ``PATIENCE`` seconds for a missing lane, such as one whose run cannot reach the store.
+    call's place. So a lane with a new run waits until the others reach its place. Lanes wait at
+    most ``PATIENCE`` seconds for a missing lane, such as a lane whose run cannot reach the store.
 
     Images: uint8 (n, height, width, channels). Labels: integers (n,). ``scale`` divides the pixels.
     """
@@ -123,7 +123,7 @@ class Program:
             return metrics
 
         def compiled(one: Callable[[list, tuple], list]) -> Callable:
-            """Compiles a network's step ``one``, which returns a state or a state's last arrays."""
+            """Compiles ``one``, which makes a step and returns a state or only its last arrays."""
 
             def step(state: list, data: tuple[Any, Any], active: Any, at: Any, how: Any) -> list:
                 after = one(state, look_up(*data, at, how, self._scale, self._apply))

@@ -125,14 +125,14 @@ def moved(monkeypatch, name, function, place):
 
 
 def published(monkeypatch, content, read):
-    """Makes the project accept a file with this content as a published file."""
+    """Adds a file with this content to the published files; ``read`` is the file's reader."""
     sha256 = archives.hashlib.sha256(content).hexdigest()
     monkeypatch.setitem(archives.PUBLISHED, sha256, read)
 
 
 @pytest.fixture
 def small_cifar10(monkeypatch, tmp_path):
-    """An archive of 15 training and 3 test images that passes for CIFAR-10's official archive."""
+    """Makes an archive (15 training, 3 test images) that passes for CIFAR-10's official archive."""
     files, arrays = cifar10_files()
     known_by(monkeypatch, "cifar10", arrays)
     archive = write_tar(tmp_path / "official.tgz", files, "w:gz")
@@ -278,7 +278,7 @@ def test_mnist_is_the_same_from_every_origin(npm, monkeypatch, tmp_path, cache_h
     def check(origin):
         mnist = datasets.load("mnist")
         assert (mnist.name, mnist.classes) == ("mnist", tuple("0123456789"))
-        assert mnist.source.startswith(origin)  # load refuses any other arrays
+        assert mnist.source.startswith(origin)  # the arrays need no check: load refuses others
 
     files = {}
     names = ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1")
@@ -450,7 +450,7 @@ def shown(tmp_path, content, size=(4, 4)):
 @pytest.mark.parametrize("format_", ["PNG", "WEBP"])
 def test_the_exif_orientation_is_applied(tmp_path, format_, spoiled):
     turned = struct.pack("<HHII", 0x0112, 3, 1, 6)
-    unit = struct.pack("<HHI4s", 0x0128, 2, 2, b"a")  # text instead of a number
+    unit = struct.pack("<HHI4s", 0x0128, 2, 2, b"a")  # the resolution unit is text, not a number
     tiff = b"II*\0" + struct.pack("<IH", 8, 1 + spoiled) + turned + unit * spoiled + bytes(4)
     lying = Image.fromarray(pixels(7, (5, 4)))
     content = encoded(lying, format_, exif=b"Exif\0\0" + tiff, lossless=True)
@@ -675,7 +675,7 @@ def test_truncated_and_damaged_archives_are_refused(tmp_path):
     [
         ("cifar10", [59, 62, 63], "frog", "cat"),
         ("mnist", [0], "5", "7"),
-        ("digits", [0, 0, 0], "0", "4"),  # labels begin 0, 1, 2, 3, 4; the fifth image is for tests
+        ("digits", [0, 0, 0], "0", "4"),  # images 1 to 5 show 0 to 4; every fifth is for tests
     ],
 )
 def test_the_real_images_have_the_known_fingerprint(name, corner, first, first_test, monkeypatch):

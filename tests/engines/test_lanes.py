@@ -88,7 +88,7 @@ def of_layer(make, x, weight, products):
         ((32, 8, 8, 16), 8, 1, 2),
         ((4, 7, 5, 4), 6, 3, 2),
         ((32, 16, 16, 4), 6, 3, 1),  # the kernel's gradient is summed in parts
-        ((32, 16, 16, 8), None, None, None),  # batch normalisation
+        ((32, 16, 16, 8), None, None, None),  # without filters: batch normalisation
         ((2, 1, 1, 3), None, None, None),
         ((5, 7, 3, 1), None, None, None),
     ],
@@ -156,8 +156,8 @@ def test_five_lanes_of_rung_2_compile_to_products_in_one_layout():
         r"stablehlo\.reduce\(.*across dimensions = \[1, 2, 3\].*tensor<5x32x\d+x\d+x\d+xf32>", text
     )
     assert len(over_pixels) == 4 * normalizations
-    # Each convolution but the first has three products, and so does the classifier. The first
-    # convolution has two, because images need no gradient.
+    # Each convolution but the first has three matrix products, and so does the classifier. The
+    # first convolution has two, because images need no gradient.
     assert text.count("stablehlo.dot_general") == 3 * convolutions - 1 + 3
     text = lowered("vgg", 2)
     assert "select_and_scatter" not in text and "stablehlo.convolution" not in text
@@ -257,7 +257,7 @@ def test_a_job_takes_the_lane_of_a_finished_job_while_others_train(dataset, tmp_
     def watched(self, calls, *, active=True):
         told.append(set(calls))
         make(self, calls, active=active)
-        # _make waits for the device: otherwise, lanes that wait for it would count as missing
+        # _make waits for the device; otherwise, lanes waiting for the device would count as missing
         assert all(array.is_ready() for array in self._state)
 
     monkeypatch.setattr(program.Program, "_make", watched)
@@ -294,7 +294,7 @@ def test_if_a_program_fails_all_its_jobs_fail_with_the_reason(dataset, tmp_path,
 
 
 def test_a_slow_lane_is_left_behind_and_joins_again(dataset, tmp_path, monkeypatch):
-    """Both lanes give the same results as without the delay."""
+    """Both lanes give the same results as in a program where neither lane waits."""
     monkeypatch.setattr(program, "PATIENCE", 0.3)
     jobs, ended, asked = [Job(LONG, 0), Job(LONG, 1)], threading.Event(), []
 
@@ -421,7 +421,7 @@ def test_resuming_with_another_number_of_lanes_warns(command, image_folder):
     }
 
 
-# XLA's second CPU stands in for a GPU: networks stay on the first CPU, and a call trains many steps
+# a second CPU device acts as a GPU: networks stay on the first device, and calls make many steps
 ELSEWHERE = """
 import sys
 sys.path[:0] = ["tests", "tests/engines"]

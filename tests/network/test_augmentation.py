@@ -40,7 +40,7 @@ def test_affine_transforms_equal_those_of_image_data_generator(apply, drawn, sha
     images = np.random.default_rng(seed).random((len(drawn), *shape, channels), "float32")
     stacked = {key: np.array([d[key] for d in drawn]) for key in drawn[0]}
     ours = np.asarray(apply(images, augmentation.projective(stacked, shape)))
-    generator = ImageDataGenerator()  # defaults: bilinear interpolation, fill mode nearest
+    generator = ImageDataGenerator()  # defaults: bilinear interpolation, fill_mode "nearest"
     for image, own, single in zip(images, ours, drawn, strict=True):
         np.testing.assert_allclose(own, generator.apply_transform(image, single), atol=1e-3)
 

@@ -59,7 +59,7 @@ def text(sample):
 
 @pytest.fixture
 def refused(tmp_path, text):
-    """``refused(changed, told)`` checks that the error for a changed record contains ``told``."""
+    """``refused(changed, told)`` checks that a record ``changed`` gives an error with ``told``."""
     path = tmp_path / Key.read(json.loads(text)["tags"]).file
 
     def refused(changed, told):
@@ -356,7 +356,7 @@ def test_the_readme_shows_the_results_of_the_records(sample, tmp_path):
     readme.update(STUDY, results)  # writes the same bytes again; CI relies on this
     again = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     assert again == written
-    (tmp_path / "README.md").write_text(text, encoding="utf-8")  # lacks the closing comment
+    (tmp_path / "README.md").write_text(text, encoding="utf-8")  # without the closing comment
     with pytest.raises(UserError, match="lacks the line"):
         readme.update(STUDY, results)
 

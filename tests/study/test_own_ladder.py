@@ -39,7 +39,7 @@ def test_the_page_s_commands_train_report_and_record_the_study(here, command, em
     assert f'<h1>nielsen</h1>\n<p class="question">{asked}</p>' in page
     assert "of the two published accuracies" in page
     assert "the error falls by better than a third" in page
-    assert "--experiments nielsen" in page  # in the page's commands
+    assert "--experiments nielsen" in page  # in the report's commands
     claims = pd.read_csv(folder / "reports" / "nielsen" / "tables" / "claims.csv")
     assert list(claims["claim"]) == ["convolution-third"]
     assert set(claims["verdict"]) <= {"holds", "fails", "undecided"}

@@ -54,7 +54,7 @@ def test_keys_are_listed_with_type_default_and_meaning(here):
     assert "training.optimizer.weight_decay (adamw): a number" in sgd
     refused(here("keys", "trainning"), "keys 'trainning': no key begins with this")
     claims = here("keys", "claims").out
-    assert "error_ratio: ratio (needs the key against)\n    Test errors divided by" in claims
+    assert "error_ratio: ratio (needs the key 'against')\n    Test errors divided by" in claims
     assert all(f"\n{quantity}: " in f"\n{claims}" for quantity in analysis.QUANTITIES)
 
 

@@ -81,7 +81,7 @@ def message(content: Content) -> Message:
     if not ran:
         return Message("Nothing has been run yet.", [], _go_on(content))
     if content.run_set.reservation:
-        done = f"Rungs and baselines run: {len(ran)} of {len(content.systems)}."
+        done = f"Rungs and baselines with runs: {len(ran)} of {len(content.systems)}."
         why = f"The runs are {content.run_set.reservation}, so nothing is compared with the study."
         return Message(f"{done} {_measured(content)} {why}", [], [])
     if not published:

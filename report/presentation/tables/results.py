@@ -22,7 +22,7 @@ def published_heading(content: Content) -> str:
 
 
 def as_list(text: str) -> str:
-    """Puts each item of a text with semicolons on its own line."""
+    """Writes ``a; b`` as two lines, and an empty text as a dash."""
     return text.replace("; ", "\n") or NONE
 
 

@@ -233,7 +233,7 @@ def test_runs_of_ladder_ablate_change_only_their_own_tables(store, tmp_path, cap
     store.add(validation, right(N, 796), start=2, **short)
     text = (build(store) / output.PAGE).read_text()
     assert 'href="#apart"' in text
-    assert "lacks 02_augmentation~augmentation (seed 0)." in text
+    assert "missing for 02_augmentation~augmentation (seed 0)." in text
     assert ".venv/bin/ladder ablate 2 --seeds 0 --cpus-per-run 4</code>" in text
     store.add(augmentation, right(N, 830), start=2, metrics={"shared_epochs": 4}, **short)
     fewer = next(iter(ablation.alternatives(KNOWN[LADDER[0]]).values()))

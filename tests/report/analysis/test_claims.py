@@ -106,7 +106,7 @@ def lead_of(accuracies):
 def test_the_largest_gain_is_compared_with_the_gain_of_every_other_step():
     clear = lead_of((0.70, 0.80, 0.81, 0.84, 0.85))
     assert (clear.verdict, clear.value) == ("holds", pytest.approx(0.07))
-    # the least difference from another step's gain decides whether the claim holds
+    # the smallest lead over another step's gain decides whether the claim holds
     t = stats.t.ppf([0.975, 1 - 0.025 / 3], 1 / (1 / 10 + 1 / statistics.GUESS))
     errors = 0.004 * np.sqrt(np.array([6, 4, 4]) / 3)  # 6 = 1 + 2**2 + 1: rung 2 is in both steps
     leads = np.array([0.10 - 0.01, 0.10 - 0.03, 0.10 - 0.01])
@@ -200,7 +200,7 @@ def test_a_slope_ratio_compares_the_epochs_around_the_first_drop(store):
         judged = judge(flat, measured(store))
         assert judged.value == pytest.approx(0.2, rel=1e-3)
     assert judged.verdict == "holds"
-    # the epochs of the second slope end before another drop
+    # the second slope uses only epochs before the next drop
     history.loc[26:, ["accuracy", "val_accuracy"]] += 0.2
     history.loc[26:, "learning_rate"] /= 5
     store.add(LADDER[2], right(N, 800), history=history)

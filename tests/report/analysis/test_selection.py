@@ -68,7 +68,7 @@ def test_runs_with_other_data_profile_or_settings_give_no_verdicts(store, made, 
 def test_a_user_s_own_rung_is_not_counted_with_the_published_rungs(store):
     store.add(LADDER[0], right(N, 720))
     store.add("06_mine", right(N, 900), like=LADDER[4])
-    store.add("02_mine", right(N, 900), like=LADDER[1])  # with the number of a published rung
+    store.add("02_mine", right(N, 900), like=LADDER[1])  # 02 is the number of a published rung
     content = analysis.load(store.uri)
     assert [step.after.name for step in content.steps] == [*LADDER[1:], "06_mine"]
     lead = "No accuracy is decided yet: of the six published accuracies, one is undecided"

@@ -38,7 +38,7 @@ def test_the_shared_deviation_agrees_with_weighted_least_squares():
 
 
 def means(samples):
-    """Maps each sample's name to the sample's mean, as a contrast."""
+    """Returns the mean of each sample as a contrast, by the sample's name."""
     shared = statistics.Shared.of(samples)
     estimates = {name: shared.estimate(name, sample) for name, sample in samples.items()}
     return {name: statistics.contrast([(1, e)]) for name, e in estimates.items()}
@@ -123,10 +123,10 @@ MASKED = [
 @example(MASKED, 2, 0.8, 0.05)
 @settings(max_examples=300, deadline=None)
 def test_another_run_at_the_mean_never_makes_a_verdict_less_firm(rows, at, middle, room):
-    """No other system's verdict becomes less firm either, if ``Shared.own`` stays the same.
+    """If ``Shared.own`` stays the same, no other system's verdict becomes less firm either.
 
-    The system with the new run never joins ``own`` alone. If it joins with another system, each
-    had hidden the other from the F test before, so the old shared deviation was too large.
+    The system with the new run never joins ``own`` alone. If it joins together with another system,
+    each had hidden the other from the F test, so the old shared deviation was too large.
     """
     name = f"s{at % len(rows)}"
     before = samples(*rows)

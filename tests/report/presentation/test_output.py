@@ -74,7 +74,7 @@ def test_a_logged_ladder_on_other_images_is_marked_as_not_comparable(store):
     store.add(LADDER[0], right(N, 700), **of)
     ladder, tags, _ = logged(store)
     assert ladder["test_accuracy"] == pytest.approx({1: 0.7})
-    assert "published" not in ladder  # MLflow's chart would show it without a warning
+    assert "published" not in ladder  # MLflow's chart cannot say that the images are not CIFAR-10
     assert tags["ladder"] == "digits · quick · training.epochs=1"
     assert "published (CIFAR-10) †" in tags[DESCRIPTION]
     assert "undecided" not in tags[DESCRIPTION]

@@ -55,7 +55,7 @@ def test_accuracies_intervals_and_deviations_over_seeds_are_right(two_seeds):
     content = analysis.load(store.uri)
     table = progression.progression(content).frame.set_index("rung")
     known = pooled(counts)
-    assert content.deviation.startswith(f"{math.sqrt(known.factor):.2f}, from 4 seeds beyond")
+    assert content.deviation.startswith(f"{math.sqrt(known.factor):.2f}, estimated from 4 seeds, ")
     for name, count in counts.items():
         row, mean = table.loc[name], known.mean(name)
         half = known.half(**{name: 1 / 3})
