@@ -192,7 +192,7 @@ def _by_accuracies(claim: Claim, systems: Sequence[System], found: list[Contrast
     elif least.paired:
         evidence = "the runs are paired by seed, because the rows' accuracies are correlated"
     else:
-        evidence = "the interval uses the rows' shared deviation between seeds"
+        evidence = "the interval uses the deviation estimated from all rows' seeds"
         if own := ", ".join(s.name for s in systems if s.name in s.shared.own):
             evidence += f", except for {own} (own deviation)"
     evidence = f"seeds per row: {', '.join(str(len(s.runs)) for s in systems)}; {evidence}"
@@ -224,7 +224,7 @@ def _by_vote(claim: Claim, system: System, of_vote: float, of_one: float) -> Jud
         value, scale = len(labels) * (1 + value), len(labels)
     interval = Contrast(value, scale * error, system.estimate.freedom).interval()
     evidence = f"{count(len(choices), 'vote')} of {voters} networks from {len(runs)} seeds; "
-    known = "the interval uses one network's deviation, because votes vary no more than networks do"
+    known = "the interval uses a single network's deviation; a vote's deviation is never larger"
     evidence += "the deviation between seeds is not known" if math.isnan(error) else known
     return Judgement(claim, claim.bound.judge(*interval), evidence, runs, value, interval)
 

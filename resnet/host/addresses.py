@@ -38,7 +38,7 @@ def file_of(uri: str) -> Path | None:
             if (make_url(address(path)).database or "").encode() == os.fsencode(path):
                 return path
     raise UserError(
-        f"--tracking-uri {uri!r}: is not the address of a file; write sqlite:///FILE.db without "
+        f"--tracking-uri {uri!r} is not the address of a file; write sqlite:///FILE.db without "
         "options. In the file's name, write %25 for % and %3F for ?"
     )
 

@@ -52,7 +52,7 @@ class Lease:
     """
 
     def __init__(self, store: Store, lock: Path):
-        # nobody can take the run while the store is down, so renewals do not wait for the store
+        # renewals need not wait for a store that is down: nobody can take the run then
         self.store = store.impatient
         self.place, self.token = f"{machine()}:{lock}", uuid.uuid4().hex
         self.lost, self._renewed = False, time.clock_gettime(_CLOCK)

@@ -71,7 +71,7 @@ def test_an_accuracy_is_judged_by_its_interval_over_seeds(two_seeds, bound, verd
     assert (judged.value, *judged.interval) == pytest.approx((mean, mean - half, mean + half))
     assert judged.verdict == verdict
     assert len(judged.runs) == 3
-    evidence = "seeds per row: 3; the interval uses the rows' shared deviation between seeds"
+    evidence = "seeds per row: 3; the interval uses the deviation estimated from all rows' seeds"
     assert judged.evidence.startswith(evidence)
 
 
