@@ -25,7 +25,7 @@ class Started(Event):
 
 @dataclass(frozen=True)
 class Resumed(Event):
-    """The run resumes after the epochs in ``history`` and ``step`` steps of the next epoch.
+    """The run resumes after step ``step`` of the epoch that follows ``history``.
 
     ``shared`` counts the epochs that another run trained. ``differs`` maps each changed fact of
     ``training.numerics`` to its values (then, now). ``due`` is False if the training is complete.

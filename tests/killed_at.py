@@ -53,7 +53,7 @@ def half_written(nth):
     files = count(1)
 
     def halve(_, descriptor):
-        # skips folders: a checkpoint flushes its folder too, and several lanes flush in any order
+        # counts only files, because several lanes flush files and folders in any order
         if stat.S_ISREG(os.fstat(descriptor).st_mode) and next(files) == nth:
             os.ftruncate(descriptor, os.fstat(descriptor).st_size // 2)
             kill()

@@ -139,7 +139,7 @@ class Record(Strict):
         checks = {
             "config_hash does not match the experiment": experiment.hash() == tags["config_hash"],
             "the tag rung does not match the experiment": experiment.name == tags["rung"],
-            "the key networks does not match the experiment's code_sha256": same_code,
+            "the key 'networks' does not match the experiment's code_sha256": same_code,
             "the tag seed must consist of digits": tags["seed"].isdecimal(),
             f"the curves must be {', '.join(CURVES)}": sorted(self.curves) == sorted(CURVES),
             "a curve does not have one value per epoch": lengths == {len(self.time)},
