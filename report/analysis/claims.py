@@ -208,7 +208,7 @@ def _by_vote(claim: Claim, system: System, of_vote: float, of_one: float) -> Jud
     """
     runs, voters = system.runs, claim.voters or 0
     if len(runs) < voters:
-        return Judgement(claim, "undecided", f"{len(runs)} of {voters} voters trained", runs)
+        return Judgement(claim, "undecided", f"{len(runs)} of {voters} networks trained", runs)
     labels = runs[0].predictions["label"]
     if not len(labels) or not all(labels.equals(run.predictions["label"]) for run in runs):
         evidence = "not all runs have predictions for the same images"

@@ -214,7 +214,7 @@ def why(content: Content, s: System) -> str:
         return ""
     low, high = s.interval
     needed = prospect(content, s).seeds or 0
-    more = f"; {count(needed, 'seed')} per row should be enough" * (needed > len(s.runs))
+    more = f"; {count(needed, 'seed')} per row should give a verdict" * (needed > len(s.runs))
     if math.isnan(low):
         return f"all rows together have too few seeds to estimate how much accuracy varies{more}"
     if s.verdict == ASSUMED:

@@ -289,7 +289,7 @@ def test_a_vote_is_judged_over_every_choice_of_voters(k):
     single = np.mean([np.mean(row == labels) for row in predicted])
     assert gain.value == pytest.approx(np.mean(votes) - single)
     few = judge(claim(quantity="vote_errors", voters=6, bound={"max": 100}), rows_)
-    assert (few.verdict, few.evidence) == ("undecided", "5 of 6 voters trained")
+    assert (few.verdict, few.evidence) == ("undecided", "5 of 6 networks trained")
 
 
 def test_an_error_ratio_is_averaged_over_seeds(two_seeds):

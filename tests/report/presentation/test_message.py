@@ -131,7 +131,7 @@ def test_the_verdict_on_a_row_is_explained_with_numbers(two_seeds, full):
     half = 50 * (row.interval[1] - row.interval[0])
     varies = f"the deviation between seeds is {100 * row.deviation:.1f} points"
     wide = f"{varies}; the interval, ±{half:.1f}, is wider than the allowed"
-    # the text asks for no further seeds, because three should be enough
+    # the text asks for no further seeds, because three should give a verdict
     assert message.why(content, row) == f"{wide} ±1.5"
     strict = replace(row, tolerance=0.008)
     systems = (content.systems[0], strict, *content.systems[2:])
@@ -141,7 +141,7 @@ def test_the_verdict_on_a_row_is_explained_with_numbers(two_seeds, full):
         for freedom in [1 / (1 / (6 * (n - 1)) + 1 / statistics.GUESS)]
         if stats.t.isf(0.025, freedom) * row.deviation / math.sqrt(n) < 0.008
     )
-    text = f"{wide} ±0.8; {needed} seeds per row should be enough"
+    text = f"{wide} ±0.8; {needed} seeds per row should give a verdict"
     assert message.why(replace(content, systems=systems), strict) == text
     assert message.why(content, content.systems[2]) == ""  # not run
     near = replace(row, published=row.accuracy, tolerance=1.0)
