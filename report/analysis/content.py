@@ -71,7 +71,7 @@ class Content:
 
     @property
     def deviation(self) -> str:
-        """A text with the rows' shared ratio of deviation to scale and the number of seeds used."""
+        """The ratio of deviation to scale that all rows share, as a text with its degrees of freedom."""
         shared = next((s.shared for s in self.systems), Shared())
         if math.isnan(shared.factor):
             return "not known"
