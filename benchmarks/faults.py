@@ -171,7 +171,7 @@ def outcome(ladder: Ladder) -> Counter[tuple[str, ...]]:
 
 
 def write(done: list[dict[str, Any]]) -> None:
-    """Writes each ladder's outcome to ``results/faults.json``, and the sums to docs/faults.md."""
+    """Writes each ladder's outcome to ``results/faults.json``, and the totals to docs/faults.md."""
     DONE.write_text(json.dumps(done, indent=1) + "\n")
     counts = sum((Counter(ladder["faults"]) for ladder in done), Counter[str]())
     rows: dict[str, Any] = {kind: counts[kind] for kind in CLUSTER}

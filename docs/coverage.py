@@ -23,7 +23,7 @@ MEANS = (0.78, 0.82, 0.825, 0.865, 0.875, 0.845)
 DEVIATIONS = (0.008, 0.012, 0.012, 0.0026, 0.0027, 0.010)
 SEEDS = ((2, 3, 2, 1, 1, 5), (1, 1, 1, 1, 1, 5), (2,) * 6, (3,) * 6, (5,) * 6)
 WRONG = {0.0: "right", 0.25: "a quarter off", 0.4: "40 % off"}
-"""The sizes of the scales' errors, with names. A scale is a first guess at a row's deviation.
+"""The names of typical errors of a scale, which is a first guess at a row's deviation.
 
 Each key is the standard deviation of log(true deviation / scale).
 """

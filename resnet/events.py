@@ -28,7 +28,7 @@ class Resumed(Event):
     """The run resumes after step ``step`` of the epoch that follows ``history``.
 
     ``shared`` counts the epochs that another run trained. ``differs`` maps each changed fact of
-    ``training.numerics`` to its values (then, now). ``due`` is False if the training is complete.
+    ``training.numerics`` to (old value, new value). ``due`` is False if the training is complete.
     """
 
     step: int

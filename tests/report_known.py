@@ -195,7 +195,7 @@ def firmer(with_gap, without):
 
 
 class Row(list):
-    """The texts of a row's cells; ``below`` maps the headings of the row's details to their texts."""
+    """The texts of a row's cells; ``below`` maps each heading of the row's details to a text."""
 
     def __init__(self):
         super().__init__()

@@ -24,7 +24,7 @@ Subset = frozenset[str]
 def shapley(worth: dict[Subset, float]) -> dict[str, float]:
     """Averages each factor's gain over all orders in which the factors can be added.
 
-    ``worth`` maps each subset of factors to a value. The averages sum to the gain of all factors.
+    ``worth`` maps each subset of factors to a value. The averages sum to the factors' joint gain.
     """
     factors = [factor for subset in worth if len(subset) == 1 for factor in subset]
     n = len(factors)
@@ -66,7 +66,7 @@ class Ablation:
     """A step, with the runs of every subset of its changes.
 
     ``systems`` maps each subset to a system, the empty subset first, the full one last. ``seeds``
-    were run with every subset. ``missing`` maps an experiment's name to its missing seeds.
+    lists the seeds run with every subset. ``missing`` maps experiments' names to missing seeds.
     """
 
     step: Step
@@ -106,7 +106,7 @@ def ablations(
     runs: Sequence[Run],
     credited: Mapping[str, list[str]],
 ) -> list[Ablation]:
-    """Returns the ablation of each step for which runs with only some of its changes exist.
+    """Returns the ablation of each step that has runs with only some of its changes.
 
     ``known`` maps names to the experiments in the study's files. ``credited`` maps a rung to the
     factors that the study names when it states the rung's gain.

@@ -71,7 +71,7 @@ class Content:
 
     @property
     def deviation(self) -> str:
-        """The ratio of deviation to scale that all rows share, as a text with its degrees of freedom."""
+        """Describes the rows' common ratio of deviation to scale, and its degrees of freedom."""
         shared = next((s.shared for s in self.systems), Shared())
         if math.isnan(shared.factor):
             return "not known"
@@ -163,7 +163,7 @@ def of_records(study: Study, found: Iterable[Record], **chosen: Any) -> Content:
 
 
 def _recorded(found: Iterable[Record]) -> tuple[dict[str, Run], pd.DataFrame]:
-    """Returns a dict from ids to the records' runs, and a frame for :func:`.selection.select`."""
+    """Maps run ids to the records' runs; also returns a frame for :func:`.selection.select`."""
     made = {record.run_id: runs.of_record(record) for record in found}
     rows = [runs.row(run.id, "FINISHED", run.begun, run.tags) for run in made.values()]
     return made, pd.DataFrame(rows)
@@ -179,7 +179,7 @@ def _content(uri: str, study: Study, chosen: Selection, of_record: Mapping[str, 
     measured = _renamed(measured, known)
     whole = [run for run in measured if "~" not in run.rung]
     systems, ladder = _systems(statements, chosen, known, whole)
-    # The shared deviation needs all systems. Verdicts need the deviation, so it is added here.
+    # The shared deviation needs all systems. It is added here, before the verdicts, which need it.
     shared, lacking = _shared(systems)
     known = {} if chosen.run_set.modified else known
     systems = {name: replace(s, shared=shared) for name, s in systems.items()}
@@ -220,7 +220,7 @@ def _renamed(measured: list[Run], known: Mapping[str, Experiment]) -> list[Run]:
 def _systems(
     statements: Statements, chosen: Selection, known: Mapping[str, Experiment], whole: list[Run]
 ) -> tuple[dict[str, System], list[str]]:
-    """Returns the rows by name, still without the shared deviation, and the ladder's rung names.
+    """Returns the rows by name, and the ladder's rung names. The shared deviation is not set yet.
 
     The ladder's rows come first. A user's rung with a published rung's number is not on the ladder.
     """
@@ -234,7 +234,7 @@ def _systems(
     before: dict[str, Any] = {}
     for name in dict.fromkeys([*ladder, *names]):
         runs, plan = tuple(run for run in whole if run.rung == name), known.get(name)
-        # modified runs do not have the settings of the files
+        # modified runs do not have the settings of the experiment files
         files = plan.flat() if plan and not chosen.run_set.modified else {}
         params = runs[0].params if runs else files
         is_step = before and params and name in ladder

@@ -47,7 +47,7 @@ def prospect(content: Content, row: System) -> Prospect:
 
 def _of_claim(claim: Claim, content: Content) -> Prospect:
     quantity, published = QUANTITIES[claim.quantity], content.statements.published
-    if quantity.weights:  # the claim needs enough seeds for every sum
+    if quantity.weights:  # the claim needs enough seeds to decide every sum
         sums = quantity.weights(claim.rung, claim.against or "", content.statements.ladder)
         weighed = [
             _of_accuracies(

@@ -87,7 +87,7 @@ def _slope_ratio(run: Run, _: Run) -> float:
     drop, *later = found
     curve = (run.curve("accuracy") + run.curve("val_accuracy")) / 2
     before = curve.loc[drop - SLOPE_EPOCHS : drop - 1]
-    # without the epoch of the drop, at which accuracy jumps
+    # starts after the epoch of the drop, because accuracy jumps in that epoch
     after = curve.loc[drop + 1 : min([drop + SLOPE_EPOCHS, *(epoch - 1 for epoch in later)])]
     if curve.isna().any() or min(len(before), len(after)) < 3:
         return math.nan

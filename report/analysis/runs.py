@@ -64,7 +64,7 @@ class Run:
 
     @cached_property
     def bounds(self) -> dict[str, Any]:
-        """``Study.bounds`` as it was when the run began; empty if unknown."""
+        """The value of ``Study.bounds`` when the run began; empty if unknown."""
         bounds = _decode(self.tags.get("bounds", ""))
         return bounds if isinstance(bounds, dict) else {}
 

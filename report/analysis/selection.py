@@ -41,7 +41,7 @@ class RunSet:
         return f"{self.dataset}{known}, {self.profile} profile{modified}{recorded}"
 
     def matches(self, text: str) -> bool:
-        """Whether ``text`` is the label or a property of the set, or begins its fingerprint."""
+        """Whether ``text`` is the set's label or a property, or begins the set's fingerprint."""
         role = "recorded" if self.recorded else "own"
         known = bool(text) and self.fingerprint.startswith(text.lower())
         return known or text in (self.label, self.dataset, self.profile, self.modified, role)
@@ -111,7 +111,7 @@ def select(
         uri: address of the store, for the error message.
 
     Raises:
-        UserError: no set matches, or a ``compare`` name fits no other set or several equally well.
+        UserError: no set matches, or no single other set fits a ``compare`` name best.
     """
     if frame.empty:
         raise nothing_run(study, "the experiment has no runs", uri)

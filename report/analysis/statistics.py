@@ -82,7 +82,7 @@ class Contrast(NamedTuple):
 
 @dataclass(frozen=True)
 class Shared:
-    """The deviation between seeds of all systems, in units of each system's scale.
+    """One deviation between seeds for all systems, in units of each system's scale.
 
     A run's variance is ``factor`` times the squared scale of the run's system. ``freedom`` is the
     factor's number of degrees of freedom. The systems in ``own`` use the deviation of their own
@@ -113,12 +113,12 @@ class Shared:
 
         def p(name: str) -> float:
             (mine, freedom), (others, of) = ratio([name]), ratio(pool.keys() - own - {name})
-            # with few other seeds, two that agree by chance would exclude a row with five seeds
+            # if the only two other seeds agreed by chance, the test would exclude a five-seed row
             if of < LEAST or not others:
                 return 1.0
             return float(stats.f.sf(mine / others, freedom, of))
 
-        # one at a time, because the worst system may hide other systems that vary too much
+        # exclude one at a time: the worst system may hide other systems that vary too much
         while left := sorted(pool.keys() - own):
             worst = min(left, key=p)
             if p(worst) >= CONTRADICTED:
@@ -139,7 +139,7 @@ class Shared:
 
 
 def scaled(seeds: float) -> float:
-    """Combines the degrees of freedom of seeds (``seeds``) and guessed scales (``GUESS``)."""
+    """Combines the degrees of freedom of a deviation (``seeds``) and of a scale (``GUESS``)."""
     return 1 / (1 / seeds + 1 / GUESS) if seeds else 0.0
 
 

@@ -134,7 +134,7 @@ class Step:
     ``gain`` is the difference of the mean accuracies. It has a 95 % ``interval`` and a two-sided p
     value, ``p``. ``gains`` has the difference for each common seed. ``mcnemar_p`` is the median of
     McNemar's p values over these seeds. Three fields are means over these seeds: ``agreement`` (the
-    share of images that both put into the same class), ``newly_right`` (the number of images that
+    share of images that both systems classify alike), ``newly_right`` (the number of images that
     only ``after`` gets right), and ``newly_wrong`` (the number that only ``before`` gets right).
     """
 
@@ -188,7 +188,7 @@ def compare(before: System, after: System) -> Step:
 
 
 def _by_image(a: Run, b: Run) -> tuple[float, float, float, float] | None:
-    """Returns McNemar's exact p, agreement, newly right and newly wrong, or None if unknown."""
+    """Returns McNemar's p, ``agreement``, ``newly_right``, ``newly_wrong``; None if unknown."""
     if not (a.n_test and b.n_test and a.predictions["label"].equals(b.predictions["label"])):
         return None
     agreement = (a.predictions["predicted"] == b.predictions["predicted"]).mean()

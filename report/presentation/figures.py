@@ -155,7 +155,7 @@ def _legend(figure: Figure) -> Figure:
 
 
 def _line(axes: Axes, system: System, key: str, label: str, colour: str, style: str = "-") -> None:
-    """Draws a metric by epoch: the mean over the seeds that reach it, and the range as a band."""
+    """Draws a metric's mean (line) and range (band) over the seeds that reach each epoch."""
     histories = [run.history[key] for run in system.runs if len(run.history)]
     frame = pd.concat(histories, axis=1).dropna(how="all")
     axes.plot(frame.index, frame.mean(axis=1), style, color=colour, label=label)
@@ -213,7 +213,7 @@ def to_svg(figure: Figure, name: str) -> str:
     """Returns a figure as SVG, without a date, so that equal figures give equal files."""
     text = StringIO()
     with rc_context(fname=STYLE), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing from")  # the browser has the glyph
+        warnings.filterwarnings("ignore", "Glyph .* missing from")  # browsers have the glyphs
         metadata = {"Date": None, "Title": name.replace("_", " ")}
         figure.savefig(text, format="svg", metadata=metadata)
     return text.getvalue()

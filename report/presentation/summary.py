@@ -56,8 +56,8 @@ def show(content: Content, console: Console) -> None:
 def trained(content: Content, due: Sequence[Job], console: Console) -> None:
     """Prints the results of trained jobs.
 
-    For a sweep, ``content`` has the runs of the first value, and ``content.compared`` has those of
-    the other values.
+    For a sweep, ``content`` has the runs with the first value, and ``content.compared`` has the
+    runs with the other values.
     """
     names = {job.experiment.name for job in due}
     if content.compared:
@@ -71,7 +71,7 @@ def trained(content: Content, due: Sequence[Job], console: Console) -> None:
 
 
 def progression(content: Content, named: Collection[str] = ()) -> Table:
-    """Returns the accuracies of rows that are ``named`` or have runs; by default, of all rows."""
+    """Returns the accuracies of all rows; with ``named``, of these rows and all rows with runs."""
     systems = [s for s in content.systems if not named or s.name in named or s.runs]
     return to_terminal(progression_table(content), systems)
 

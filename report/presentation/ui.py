@@ -118,7 +118,7 @@ def show(uri: str, pages: dict[str, str], in_browser: bool) -> None:
     """Shows pages in MLflow's UI until Ctrl-C. :func:`prepare` returns ``uri`` and ``pages``."""
     if uri.startswith("http"):
         return _open(f"{uri.rstrip('/')}/", pages, in_browser)
-    for number in (signal.SIGTERM, signal.SIGHUP):  # they end the server, as Ctrl-C does
+    for number in (signal.SIGTERM, signal.SIGHUP):  # both end the server, as Ctrl-C does
         if signal.getsignal(number) != signal.SIG_IGN:  # nohup ignores SIGHUP
             signal.signal(number, signal.default_int_handler)
     print("starting MLflow ...", flush=True)

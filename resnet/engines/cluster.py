@@ -26,7 +26,7 @@ from resnet.store import Store, connect
 from resnet.study import Job
 from resnet.training import checkpoints
 
-# workers copy the driver's environment variables with these prefixes: numerics, devices and store
+# prefixes of variables for numerics, devices and the store; workers copy the driver's values
 _PREFIXES = ("KERAS_", "TF_", "XLA_", "JAX_", "ONEDNN_", "OMP_", "MLFLOW_")
 _DEVICES = "CUDA_VISIBLE_DEVICES"  # Ray sets this variable if it assigns GPUs to runs
 

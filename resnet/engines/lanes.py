@@ -77,7 +77,7 @@ def run(
             elif event := threads.next_event():
                 listener(event)
     finally:
-        threads.cut_off()  # threads still run after a second Ctrl-C or an error in the listener
+        threads.cut_off()  # after a second Ctrl-C or a listener's error, threads still run
 
 
 class _Threads:
@@ -140,7 +140,7 @@ def _program(jobs: list[Job], dataset: Dataset, lanes: int | None) -> Program:
 
 
 def _memory(network: keras.Model, batch: int) -> int:
-    """Returns the bytes that a lane may need for layers' outputs, patches and gradients."""
+    """Returns how many bytes a lane may need for outputs, convolution patches and gradients."""
     values = 0
     for layer in network.layers:
         values += math.prod(layer.output.shape[1:])

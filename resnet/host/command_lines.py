@@ -62,7 +62,7 @@ def packages() -> Iterator[None]:
     """Exits with a one-line message if a package is missing, and with code 130 after Ctrl-C."""
     try:
         yield
-    except KeyboardInterrupt:  # imports take seconds, so Ctrl-C may come here
+    except KeyboardInterrupt:  # imports take seconds, so the user may press Ctrl-C here
         sys.exit(130)
     except ModuleNotFoundError as error:
         name = (error.name or "").partition(".")[0]

@@ -1,4 +1,4 @@
-"""The machine and the commit, on which exact results depend."""
+"""Facts about the machine and the commit. Exact results depend on them."""
 
 import contextlib
 import os
@@ -25,7 +25,7 @@ def instruction_set() -> str:
 
 
 def processor() -> str:
-    """Returns the processor's name."""
+    """Returns the processor's name, or its architecture if the name is unknown."""
     with contextlib.suppress(OSError):  # only Linux has this file
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):

@@ -11,7 +11,7 @@ from resnet.study.study import select
 
 
 def factors(before: Experiment, after: Experiment) -> dict[str, Any]:
-    """Returns the factors in which two experiments differ, with their values in ``after``.
+    """Returns the factors in which two experiments differ, with each factor's value in ``after``.
 
     A factor is a key of two parts, such as ``training.epochs``. If the architectures differ, the
     whole block ``model`` is one factor.
@@ -86,7 +86,7 @@ def alternatives(experiment: Experiment) -> dict[tuple[str, str], Experiment]:
 def derived(text: str, names: list[str], load: Callable[[str], Experiment]) -> list[Experiment]:
     """Returns the experiments that ``ladder ablate`` trains, without duplicates.
 
-    ``names`` lists all experiments, and ``load`` resolves one by name. If ``text`` selects rungs,
+    ``names`` has all experiments' names, and ``load`` resolves a name. If ``text`` selects rungs,
     the result has all :func:`subsets` of their changes. If ``text`` is ``assumed``, it has all
     :func:`alternatives`. Experiments with files come first, so rungs are trained before derived
     experiments. If no rung precedes a selected rung, a UserError names the selected rung.

@@ -64,8 +64,8 @@ class Key:
 
     @property
     def same(self) -> dict[str, str]:
-        """The tags by which an existing run of the same job is found."""
-        # Names do not change the results of a run, so the names of rung and profile are left out.
+        """The tags by which an existing run of this job is found."""
+        # Names do not affect results, so the names of the rung and the profile are left out.
         names = ("config_hash", "dataset_fingerprint", "seed", "backend", "modified")
         return {name: getattr(self, name) for name in names}
 

@@ -122,7 +122,7 @@ def _place(location: tuple, root: JsonSchema) -> tuple[list[str], JsonSchema]:
 
 
 def validate(model: type[M], tree: Any, source: str, above: str = "") -> M:
-    """Makes a model from a tree; if the tree is invalid, raises what :func:`explain` returns."""
+    """Makes a model from a tree. If the tree is invalid, raises the error of :func:`explain`."""
     try:
         return model.model_validate(tree)
     except ValidationError as error:

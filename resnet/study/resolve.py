@@ -80,7 +80,7 @@ def _resolve(source: str, base: dict[str, Any], changes: dict[str, Any]) -> Expe
     _complete(tree, source)
     reasons = changes.get("assumed")
     if isinstance(reasons, dict):
-        # null removes a reason of the experiment that the file extends
+        # null removes a reason that comes from the extended experiment
         tree["assumed"] = {k: v for k, v in tree["assumed"].items() if v is not None}
     experiment = validate(Experiment, tree, source)
     known, old = experiment.flat(), dict(flatten(base))

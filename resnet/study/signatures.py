@@ -33,7 +33,7 @@ _NO_SETTINGS = re.compile(
 _NO_CLASSES = {
     *("Optimizer", "LearningRateSchedule"),  # base classes
     *("LegacyOptimizerWarning", "LossScaleOptimizer", "MultiOptimizer", "OptimizerMap"),
-    "ScheduleFreeAdamW",  # a test would need its averaged weights, not the network's
+    "ScheduleFreeAdamW",  # the network would have to be tested with averaged weights
 }
 
 

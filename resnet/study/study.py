@@ -27,7 +27,7 @@ class _About(Strict):
     dataset: Name  # the dataset on which the study measured its accuracies
     data: Name | None = None  # path or name of the images; null means the name in ``dataset``
     test_fraction: Annotated[float, Field(gt=0, lt=1)] | None = None
-    """Share of images that become test images, if there are no folders ``train`` and ``test``."""
+    """Share of the images to use for testing, if there are no folders ``train`` and ``test``."""
     results: Name = "results"  # folder of records
 
 
@@ -77,7 +77,7 @@ class Study(_About):
 
     @property
     def images(self) -> str:
-        """The default of ``--data``, which is the name of a dataset or the path of images."""
+        """The default of ``--data``: the name of a dataset, or the path of images."""
         from resnet.data import NAMED
 
         if self.data is None or self.data in NAMED:

@@ -204,7 +204,7 @@ class Display(Progress):
         """Returns a warning if the run has just diverged or left the range of recorded runs."""
         accuracies, course = _accuracies(event.history), task.fields["course"]
         if diverged(record["loss"] for record in event.history) == len(accuracies):
-            return "[red]diverged:[/red] the loss is not finite; further epochs learn nothing"
+            return "[red]diverged:[/red] the loss is not finite; further training cannot help"
         warned, off_course = task.fields["off_course"], bool(course and course.off(accuracies))
         self.update(task.id, off_course=off_course)
         if warned or not off_course:

@@ -105,7 +105,7 @@ class Options:
             "N",
             "Number of runs that train side by side in one JAX program. A run's exact results "
             "depend on this number.",
-            "on a GPU, all runs that can share a program, else 1",
+            "1; on a GPU, all runs that can share a program",
             min=1,
         ),
     ] = None

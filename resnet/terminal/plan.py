@@ -130,7 +130,7 @@ def _recorded(jobs: dict[str, Job], study: Study, fingerprint: str) -> Known:
 def _past(
     jobs: dict[str, Job], options: Options, fingerprint: str
 ) -> tuple[Known, set[tuple[str, str]]]:
-    """Returns figures of runs that finished on this machine, and (row, seed) of finished jobs."""
+    """Returns figures of runs that finished on this machine, and each finished (row, seed)."""
     found: Known = {}
     done: set[tuple[str, str]] = set()
     # connect raises a UserError if there are no runs yet

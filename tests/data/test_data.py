@@ -225,7 +225,7 @@ def test_only_the_official_archive_is_unpickled_whatever_its_name(small_cifar10,
 
 def test_a_folder_with_the_images_of_cifar10_is_recognised_as_cifar10(monkeypatch, tmp_path):
     plain = datasets.load(str(write_folder(tmp_path / "cifar10", image_files())))
-    assert plain.name == "cifar10-images"  # a folder's name does not make it a known dataset
+    assert plain.name == "cifar10-images"  # the folder's name alone does not identify a dataset
     known_by(monkeypatch, "cifar10", [getattr(plain, name) for name in datasets.ARRAYS])
     known = datasets.load(str(tmp_path / "cifar10"))
     assert (known.name, known.classes) == ("cifar10", CIFAR10_CLASSES)
@@ -278,7 +278,7 @@ def test_mnist_is_the_same_from_every_origin(npm, monkeypatch, tmp_path, cache_h
     def check(origin):
         mnist = datasets.load("mnist")
         assert (mnist.name, mnist.classes) == ("mnist", tuple("0123456789"))
-        assert mnist.source.startswith(origin)  # the arrays need no check: load refuses others
+        assert mnist.source.startswith(origin)  # load itself refuses any other arrays
 
     files = {}
     names = ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1")
@@ -652,7 +652,7 @@ def test_archives_with_too_much_data_are_refused(tmp_path, monkeypatch):
 def test_truncated_and_damaged_archives_are_refused(tmp_path):
     whole = write_tar(tmp_path / "x.tar", image_files()).read_bytes()
     packed = bytearray(write_tar(tmp_path / "x.tgz", image_files(), "w:gz").read_bytes())
-    packed[-8] ^= 1  # damages the checksum
+    packed[-8] ^= 1  # damages the gzip file's checksum
     with tarfile.open(tmp_path / "x.tar") as archive:
         offset = archive.getmembers()[-1].offset
     for content, expected in (
@@ -675,7 +675,7 @@ def test_truncated_and_damaged_archives_are_refused(tmp_path):
     [
         ("cifar10", [59, 62, 63], "frog", "cat"),
         ("mnist", [0], "5", "7"),
-        ("digits", [0, 0, 0], "0", "4"),  # images 1 to 5 show 0 to 4; every fifth is for tests
+        ("digits", [0, 0, 0], "0", "4"),  # images 1-5 show digits 0-4; every fifth is a test image
     ],
 )
 def test_the_real_images_have_the_known_fingerprint(name, corner, first, first_test, monkeypatch):

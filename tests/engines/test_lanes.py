@@ -88,7 +88,7 @@ def of_layer(make, x, weight, products):
         ((32, 8, 8, 16), 8, 1, 2),
         ((4, 7, 5, 4), 6, 3, 2),
         ((32, 16, 16, 4), 6, 3, 1),  # the kernel's gradient is summed in parts
-        ((32, 16, 16, 8), None, None, None),  # without filters: batch normalisation
+        ((32, 16, 16, 8), None, None, None),  # a case without filters tests batch normalisation
         ((2, 1, 1, 3), None, None, None),
         ((5, 7, 3, 1), None, None, None),
     ],
@@ -109,7 +109,7 @@ def test_layers_made_of_products_equal_keras_layers(shape, filters, window, stri
     )
     assert set(ours) == set(stock)
     if filters:
-        assert not np.asarray(ours["weights"].pop(1)).any()  # a bias without effect (see layers.py)
+        assert not np.asarray(ours["weights"].pop(1)).any()  # the bias has no gradient (layers.py)
         stock["weights"].pop(1)
     for key, values in ours.items():
         for a, b in zip(values, stock[key], strict=True):

@@ -59,7 +59,7 @@ def text(sample):
 
 @pytest.fixture
 def refused(tmp_path, text):
-    """``refused(changed, told)`` checks that a record ``changed`` gives an error with ``told``."""
+    """``refused(changed, told)`` checks that loading ``changed`` gives an error with ``told``."""
     path = tmp_path / Key.read(json.loads(text)["tags"]).file
 
     def refused(changed, told):

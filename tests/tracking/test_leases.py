@@ -104,7 +104,7 @@ def test_a_process_that_has_lost_its_run_does_not_write_to_it(shared, dataset, l
 def test_a_partly_trained_run_is_abandoned_if_its_checkpoints_are_missing(
     shared, lease, take, tmp_path
 ):
-    """Otherwise, training would begin again and append its values to the run's old curves."""
+    """Otherwise, the values of epochs trained anew would be appended to the run's old curves."""
     run = take(lease())
     shared.client.log_metric(run.info.run_id, "loss", 1.0, step=1)
     checkpoints.save(f"{tmp_path}/there/0001-x.npz", {}, {})
@@ -133,7 +133,7 @@ def test_a_command_with_fresh_abandons_runs_of_dead_processes_but_not_its_own_ru
     assert take(ours, fresh=True) is None  # both runs share checkpoints
     assert shared.client.get_run(theirs.info.run_id).info.status == "RUNNING"
     deadline = time.monotonic() + 30
-    while not (run := take(ours, fresh=True)):  # the other lease is not renewed
+    while not (run := take(ours, fresh=True)):  # until the other run's lease expires
         assert time.monotonic() < deadline
         time.sleep(0.2)
     assert run.data.tags["mlflow.parentRunId"] == "parent"

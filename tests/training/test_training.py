@@ -270,7 +270,7 @@ def test_a_damaged_checkpoint_is_a_user_error(tmp_path_factory, compressed, dama
     except UserError as error:
         assert str(error).isprintable()
         assert "--fresh" in str(error)
-    else:  # the damaged bit has no effect, for example in a time stamp
+    else:  # the damaged bit does not matter; it may be in a time stamp
         np.testing.assert_array_equal(loaded["variable_0"], arrays["variable_0"])
         assert meta == {"history": [], "x": 0.1}
 

@@ -44,7 +44,7 @@ def compared(content: Content, i: int) -> Table:
 def sweep(content: Content, varied: Mapping[str, str], named: Collection[str]) -> Table:
     """Lists accuracies, rung by rung, for each value of a swept setting.
 
-    ``varied`` maps each value of ``RunSet.modified`` to a text with the swept values. Rungs in
+    ``varied`` maps each value of ``RunSet.modified`` to the swept values, as a string. Rungs in
     ``named`` are listed even without a run.
     """
     rows = [

@@ -47,7 +47,7 @@ class Message(NamedTuple):
 
     @property
     def text(self) -> str:
-        """The lead and the lines about claims. The table of accuracies shows the other lines."""
+        """``lead`` and the lines about claims. The table of accuracies shows the other lines."""
         others = (line for line in self.lines if not line.verdict)
         return " ".join([self.lead, *(f"{line.heading}: {line.text}." for line in others)])
 

@@ -131,7 +131,7 @@ def test_three_seeds_give_the_expected_intervals():
 
 
 def test_a_factor_that_changes_no_prediction_has_no_interval():
-    """For example, if early stopping never triggers, runs with and without it are equal."""
+    """For example, early stopping changes no prediction if it never triggers."""
     apart = step_of(lambda s, seed: 800 + 9 * seed + 30 * ("training.epochs" in s), seeds=3)
     epochs, stopping, _ = apart.factors
     assert stopping.add_one_in.gain == 0
@@ -222,7 +222,7 @@ def test_assumptions_may_explain_a_failure_until_every_alternative_fails():
 
 
 def test_runs_of_ladder_ablate_change_only_their_own_tables(store, tmp_path, capsys):
-    """The tables and the message about the ladder stay as they were."""
+    """All other tables and the message about the ladder stay the same."""
     short = {"history": curve(4, 0.9, 0.8)}
     for name in LADDER[:2]:
         store.add(name, right(N, 800), start=1, **short)

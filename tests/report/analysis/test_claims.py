@@ -106,7 +106,7 @@ def lead_of(accuracies):
 def test_the_largest_gain_is_compared_with_the_gain_of_every_other_step():
     clear = lead_of((0.70, 0.80, 0.81, 0.84, 0.85))
     assert (clear.verdict, clear.value) == ("holds", pytest.approx(0.07))
-    # the smallest lead over another step's gain decides whether the claim holds
+    # the smallest of the leads over the other steps' gains decides whether the claim holds
     t = stats.t.ppf([0.975, 1 - 0.025 / 3], 1 / (1 / 10 + 1 / statistics.GUESS))
     errors = 0.004 * np.sqrt(np.array([6, 4, 4]) / 3)  # 6 = 1 + 2**2 + 1: rung 2 is in both steps
     leads = np.array([0.10 - 0.01, 0.10 - 0.03, 0.10 - 0.01])

@@ -19,7 +19,7 @@ def test_the_last_epochs_at_the_tested_learning_rate_give_the_variance_of_an_epo
     run = made_run(LADDER[1], 0, 80, 20)
     val = run.history["val_accuracy"].to_numpy()
     assert run.jumps == pytest.approx(np.mean(np.diff(val[-10:]) ** 2) / 2)
-    early = replace(run, metrics=run.metrics | {"tested_epoch": 4.0})  # before the drop
+    early = replace(run, metrics=run.metrics | {"tested_epoch": 4.0})  # before the rate drops
     assert early.jumps == pytest.approx(np.mean(np.diff(val[9:19]) ** 2) / 2)
     few = replace(run, history=curve(30, 0.8, 0.7, drops=(29,)))  # only 2 epochs at the tested rate
     last = few.history["val_accuracy"].to_numpy()[-10:]
@@ -64,7 +64,7 @@ def test_the_report_names_missing_and_damaged_artifacts(store):
     assert [s.verdict for s in content.systems[:3]] == ["undecided"] * 3
     told = " ".join(content.notes)
     assert told.count("test_predictions.csv is missing or damaged") == 3
-    assert "but the run says 0.8" in told  # 300 images are missing
+    assert "but the run says 0.8" in told  # 300 predictions are missing
     assert content.pictured.classes == tuple("0123456789")  # the deleted matrix named the classes
     text = (output.write(content, store.folder / "out") / output.PAGE).read_text()
     assert "The run has no images of its mistakes." in text

@@ -123,10 +123,10 @@ MASKED = [
 @example(MASKED, 2, 0.8, 0.05)
 @settings(max_examples=300, deadline=None)
 def test_another_run_at_the_mean_never_makes_a_verdict_less_firm(rows, at, middle, room):
-    """If ``Shared.own`` stays the same, no other system's verdict becomes less firm either.
+    """If ``Shared.own`` stays the same, the verdicts of all systems are at least as firm as before.
 
-    The system with the new run never joins ``own`` alone. If it joins together with another system,
-    each had hidden the other from the F test, so the old shared deviation was too large.
+    The system with the new run never joins ``own`` alone. If another system joins too, each
+    of the two had hidden the other from the F test, so the old shared deviation was too large.
     """
     name = f"s{at % len(rows)}"
     before = samples(*rows)

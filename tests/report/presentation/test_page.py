@@ -27,7 +27,7 @@ HOSTILE = ("<script>alert(1)</script>", "100%_a&b", "$x^2$ {\\frac", "a|b`c`[d](
 
 
 def test_special_characters_in_names_are_escaped_in_every_format(store):
-    twins = ("\u00b5", "\u03bc")  # Python treats these two as the same identifier
+    twins = ("\u00b5", "\u03bc")  # Python treats these two characters as the same identifier
     classes = (*HOSTILE, *twins, "true", "1e3", *CLASSES[len(HOSTILE) + 4 :])
     for seed, name in enumerate(HOSTILE):
         store.add(
