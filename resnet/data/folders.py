@@ -121,7 +121,7 @@ def _files(folder: Path) -> Iterator[Path]:
             yield from _files(path)
         elif path.is_file():
             yield path
-        else:  # a circular link is neither, because the system stops following it
+        else:  # a circular link is neither file nor folder, because the system stops following it
             name = str(path)[-90:]
             raise UserError(f"{name!r} is a broken or circular link, or not a file; remove it")
 

@@ -149,7 +149,7 @@ def notes(network: keras.Model) -> dict[str, str]:
     """Returns MLflow tags that describe a network of :func:`build`.
 
     ``drawn_by_keras`` names layers whose initial weights depend on the backend. ``standardize`` has
-    the mean and standard deviation of scaled pixels, or a digest if each pixel has its own values.
+    the mean and standard deviation of scaled pixels, or a digest if these differ by pixel.
     """
     found, drawn = {}, []
     for name, layer in leaves(network):

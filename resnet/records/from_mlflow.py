@@ -33,7 +33,7 @@ def recordable(store: Store) -> list[Run]:
 
 
 def key_of(run: Run) -> Key:
-    """Returns the key of a finished run; raises UserError if one of its tags was deleted."""
+    """Returns the key of a finished run; raises UserError if one of the run's tags was deleted."""
     try:
         return Key.read(run.data.tags)
     except KeyError as gone:

@@ -102,7 +102,7 @@ class Store:
 
     def search(self, *, status: str = "", **tags: str) -> list[Run]:
         """Returns the runs with these tags and, if given, this status. The newest comes first."""
-        # MLflow's filters allow no quotes in values, so the last line compares such values
+        # MLflow's filters allow no quotes in values, so the return statement compares such values
         tests = [f"tags.{key} = '{value}'" for key, value in tags.items() if "'" not in value]
         tests += [f"attributes.status = '{status}'"] if status else []
         found = self.client.search_runs(

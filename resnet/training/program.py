@@ -123,7 +123,7 @@ class Program:
             return metrics
 
         def compiled(one: Callable[[list, tuple], list]) -> Callable:
-            """Compiles ``one``, which trains a step and returns a state or only its last arrays."""
+            """Compiles ``one``, a step that returns a state (training) or only its metrics."""
 
             def step(state: list, data: tuple[Any, Any], active: Any, at: Any, how: Any) -> list:
                 after = one(state, look_up(*data, at, how, self._scale, self._apply))

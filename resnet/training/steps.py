@@ -19,7 +19,7 @@ from resnet.study import Experiment, signatures
 EVALUATION_BATCH = 256
 """Images per batch in validation and testing. The results do not depend on this number."""
 SMALL, STEPS = 50e6, 100
-"""On TensorFlow, a call makes 100 steps if a batch needs fewer than 50e6 multiply-adds.
+"""On TensorFlow, a call runs 100 steps if a batch needs fewer than 50e6 multiply-adds.
 
 Each call adds 0.4 ms to the time of its steps. A step takes at least 50 ms with the study's
 networks, but only 0.1 ms with a dense network.
@@ -73,7 +73,7 @@ class Steps:
         return {k: float(v) for k, v in self.network.get_metrics_result().items()}
 
     def train(self, batches: list[Batch], step: int) -> None:
-        """Makes one optimizer step for each batch.
+        """Runs one optimizer step for each batch.
 
         Args:
             batches: up to ``per_call`` batches of one size, from :func:`groups`.
@@ -89,7 +89,7 @@ class Steps:
         """Sets the network's variables to their values after the last step."""
 
     def push(self) -> None:
-        """Makes the next step start from the current values of the network's variables."""
+        """Lets the next step start from the current values of the network's variables."""
 
     def close(self) -> None:
         """Ends training. :meth:`probabilities` still works afterwards."""

@@ -56,7 +56,7 @@ def test_runs_with_other_data_profile_or_settings_give_no_verdicts(store, made, 
     assert {j.verdict for j in content.claims} == {"not comparable", "not run"}
     assert content.claims[4].value == pytest.approx(0.429)
     lead = message.message(content).lead
-    assert "run: 2 of 6. The highest test accuracy is 82.9 %, reached by rung 2" in lead
+    assert "runs: 2 of 6. The highest test accuracy is 82.9 %, reached by rung 2" in lead
     assert told in lead
     text = (build(store) / output.PAGE).read_text()
     assert told in text
