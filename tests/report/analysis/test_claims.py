@@ -124,7 +124,7 @@ def test_the_evidence_names_a_row_that_uses_its_own_deviation():
     assert systems[LADDER[0]].shared.own == {LADDER[0]}
     gain = claim(quantity="test_gain", against=LADDER[0], bound={"min": 0})
     for said, own in ((gain, f", except for {LADDER[0]} (own deviation)"), (claim(), "")):
-        assert f"shared deviation between seeds{own}; " in judge(said, systems).evidence
+        assert f"estimated from all rows' seeds{own}; " in judge(said, systems).evidence
 
 
 def test_an_interval_decides_only_if_it_lies_wholly_inside_or_outside_the_bound():
