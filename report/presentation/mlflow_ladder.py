@@ -59,7 +59,7 @@ def log_ladder(store: Store, run_id: str, content: Content) -> None:
     ]
     store.client.log_batch(run_id, metrics, tags=tags)
     if not run_set.reservation:
-        about = f"{store.study.about}\n\n{message(content).text}"
+        about = f"{message(content).lead}\n\n{store.study.about}"
         store.client.set_experiment_tag(store.experiment_id, DESCRIPTION, about)
 
 

@@ -66,7 +66,7 @@ def test_a_logged_ladder_has_the_means_and_gains_of_its_rungs(store):
     assert f"| 2 + augmentation | 84.0 % | 82.9 % | +1.1 | undecided<br>{why} |" in lines
     assert "†" not in tags[DESCRIPTION]
     about = store.client.get_experiment(store.experiment_id).tags[DESCRIPTION]
-    assert about.endswith(message(content).text)
+    assert about.startswith(message(content).lead)
 
 
 def test_a_logged_ladder_on_other_images_is_marked_as_not_comparable(store):
