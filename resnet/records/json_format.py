@@ -138,7 +138,7 @@ class Record(Strict):
         highest = frame[["label", "predicted"]].to_numpy().max()
         checks = {
             "config_hash does not match the experiment": experiment.hash() == tags["config_hash"],
-            "the tag rung does not match the experiment": experiment.name == tags["rung"],
+            "the tag 'rung' does not match the experiment": experiment.name == tags["rung"],
             "the key 'networks' does not match the experiment's code_sha256": same_code,
             "the tag seed must consist of digits": tags["seed"].isdecimal(),
             f"the curves must be {', '.join(CURVES)}": sorted(self.curves) == sorted(CURVES),

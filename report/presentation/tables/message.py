@@ -130,9 +130,9 @@ def _by_verdict(content: Content, published: list[System]) -> list[Line]:
             seeds, planned = least_to_most([len(s.runs) for s in systems]), content.statements.seeds
             limit = f"{100 * content.statements.tolerance:g} points"
             part = f"part of each 95 % interval lies more than {limit} from the published accuracy"
-            because = [part] * all(math.isfinite(s.interval[0]) for s in systems)
-            because += [f"{seeds} of {planned} planned seeds were run"] * content.interim
-            return ": ".join(filter(None, [named(systems), "; ".join(because)]))
+            known = all(math.isfinite(s.interval[0]) for s in systems)
+            run = f"; {seeds} of {planned} planned seeds were run" * content.interim
+            return f"{named(systems)}: {part if known else 'not every interval is known'}{run}"
         return "; ".join(
             f"{_titled(s)}: {percent(s.accuracy, s.decimals)} here, "
             f"{percent(s.published, s.decimals)} published"
@@ -236,11 +236,10 @@ def why(content: Content, s: System) -> str:
 
 def wrong(content: Content) -> str:
     """States how many verdicts may be wrong by chance."""
-    verdicts = [*content.verdicts, *(j.verdict for j in content.claims)]
-    decided = sum(v[:5] in ("holds", "fails") for v in verdicts)
+    tests = len(content.verdicts) + len(content.claims)
     return (
-        f"A decided verdict is wrong with a probability of at most 5 %. Decided here: {decided} of "
-        f"{len(verdicts)} verdicts. Expected errors: at most {decided * statistics.ALPHA:.3g}."
+        f"Each of the {tests} tests gives a wrong verdict with a probability of at most 5 %, so at "
+        f"most {tests * statistics.ALPHA:.3g} wrong verdicts are expected."
     )
 
 

@@ -173,6 +173,6 @@ def test_verdicts_are_interim_until_every_planned_seed_was_run(two_seeds):
 
 def test_the_expected_number_of_wrong_verdicts_is_stated(two_seeds):
     assert message.wrong(analysis.load(two_seeds[0].uri)) == (
-        "A decided verdict is wrong with a probability of at most 5 %. Decided here: 2 of 25 "
-        "verdicts. Expected errors: at most 0.1."
+        "Each of the 25 tests gives a wrong verdict with a probability of at most 5 %, so at most "
+        "1.25 wrong verdicts are expected."
     )
