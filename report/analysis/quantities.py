@@ -62,7 +62,7 @@ def _metric(key: str) -> Callable[[Run, Run], float]:
 
 
 def leads(rung: str, against: str, ladder: list[str]) -> list[dict[str, float]]:
-    """Returns, for each other step, the row weights of (the rung's gain - that step's gain)."""
+    """Returns, for each other step, the rows' weights in: gain of ``rung`` - gain of that step."""
     found = []
     for rival in (name for name in ladder[1:] if name != rung):
         weights: dict[str, float] = defaultdict(float)

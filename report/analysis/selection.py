@@ -41,7 +41,7 @@ class RunSet:
         return f"{self.dataset}{known}, {self.profile} profile{modified}{recorded}"
 
     def matches(self, text: str) -> bool:
-        """Whether ``text`` is the set's label or a property, or begins the set's fingerprint."""
+        """Whether ``text`` is the label, a part of the label, or the start of the fingerprint."""
         role = "recorded" if self.recorded else "own"
         known = bool(text) and self.fingerprint.startswith(text.lower())
         return known or text in (self.label, self.dataset, self.profile, self.modified, role)

@@ -176,7 +176,7 @@ def compare(before: System, after: System) -> Step:
     if missing := [f"{s.name}: {s.waiting}" for s in (before, after) if not s.runs]:
         basis = ", ".join(missing)
     elif contrast.paired:
-        basis = f"{len(pairs)} seeds, paired because the rows' accuracies are correlated"
+        basis = f"{len(pairs)} seeds, paired because the accuracies of the two rows are correlated"
     else:
         basis = f"{before.basis}; {after.basis}"
     basis += "; different images" * (not same_images)

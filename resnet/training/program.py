@@ -42,9 +42,9 @@ class Program:
     """A compiled training step and a compiled validation step for several networks.
 
     One call serves all lanes that are at the same place in their epochs. The other lanes keep their
-    state. If lanes are at different places, calls move forward through the epoch from the last
-    call's place. So a lane with a new run waits until the others reach its place. Lanes wait at
-    most ``PATIENCE`` seconds for a missing lane, such as a lane whose run cannot reach the store.
+    state. If lanes are at different places, the last call's place or the next one after it is
+    served first; the start follows the end. Lanes wait at most ``PATIENCE`` seconds for a missing
+    lane, such as a lane whose run cannot reach the store.
 
     Images: uint8 (n, height, width, channels). Labels: integers (n,). ``scale`` divides the pixels.
     """

@@ -51,7 +51,7 @@ def progression(content: Content) -> Table:
 
 
 def rows(content: Content) -> Table:
-    """Lists each row's deviation between seeds, network size and training time."""
+    """Lists each row's network size, training time and deviation between seeds."""
     epochs, to = methodcaller("values", "epochs_run"), numbers.least_to_most
     fields = [
         Field("rung", "name"),
@@ -64,7 +64,7 @@ def rows(content: Content) -> Table:
         Field("parameters", _mean("parameters"), "parameters", numbers.number(), "number"),
         Field("multiply_adds", _mean("multiply_adds"), "multiply-adds", _millions, "number"),
     ]
-    caption = "Deviation between seeds (in points), epochs and training time"
+    caption = "Epochs, training time and deviation between seeds (in points)"
     return Table("rows", caption, fields, [s for s in content.systems if s.runs])
 
 

@@ -131,7 +131,7 @@ def test_the_verdict_on_a_row_is_explained_with_numbers(two_seeds, full):
     half = 50 * (row.interval[1] - row.interval[0])
     varies = f"the deviation between seeds is {100 * row.deviation:.1f} points"
     wide = f"{varies}; the interval, ±{half:.1f}, is wider than the allowed"
-    # the text asks for no further seeds, because the row's three seeds should give a verdict
+    # the text asks for no further seeds: by the estimate, the row's three seeds are enough
     assert message.why(content, row) == f"{wide} ±1.5"
     strict = replace(row, tolerance=0.008)
     systems = (content.systems[0], strict, *content.systems[2:])
