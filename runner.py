@@ -60,7 +60,7 @@ EXAMPLES = {
 COMMANDS = {  # these commands take the same options
     "run": "Trains rungs of the ladder. Skips finished runs and resumes interrupted ones.",
     "ablate": "Trains a rung with subsets of its changes, or with alternatives to assumed values.",
-    "plan": "Shows what 'run' would train, with network sizes, times and changes.",
+    "plan": "Shows what 'run' would train, with network sizes, times and each rung's changes.",
 }
 
 
@@ -190,7 +190,7 @@ def _plan(options: Options) -> None:
     images = NAMED.get(options.dataset) or load_images(options.dataset, options.study.test_fraction)
     show(due, images, lanes_of, options)
     if not options.ablate:
-        with console.status("computing which claims the seeds can decide"):
+        with console.status("computing how many seeds a verdict needs"):
             from report.presentation.summary import decidable
 
             table = decidable(options.study, due)
@@ -321,7 +321,7 @@ def _examples(name: str) -> str:
     examples = {words or "(no options)": about for words, about in EXAMPLES[name].items()}
     width = max(map(len, examples))
     start = escape(command_lines.command("ladder", *filter(None, [name])))
-    lines = [f"[bold]Examples[/bold] of what may follow  {start}"]
+    lines = [f"[bold]Examples[/bold] to type after  {start}"]
     lines += [f"{escape(words):<{width}}  {about}" for words, about in examples.items()]
     if name in ("run", "ablate", "plan"):
         lines += ["", f"[bold]Rungs[/bold]  {', '.join(Study.open().files)}"]

@@ -62,7 +62,7 @@ def main(turns: int = 3) -> None:
     """Times whole epochs of rung 2 on a CPU. A plain Keras script and this project take turns."""
     rates = {"": compare(SIDES, IMAGES, turns)}
     title = f"Whole epochs of rung 2 on {IMAGES:,} images"
-    report("epoch", title, "training images/s, validation included", rates)
+    report("epoch", title, "training images/s, validation time included", rates)
 
 
 if __name__ == "__main__":

@@ -65,7 +65,7 @@ def compare(sides: Mapping[str, Side], case: Any, turns: int) -> dict[str, list[
             except Exception as error:
                 print(f"{name} does not start and is left out: {error}", file=sys.stderr)
         for turn in range(turns):
-            # every second round is reversed, so that a side does not always follow the same side
+            # every second round is reversed, so that no side always follows the same other side
             for name in list(rates)[:: -1 if turn % 2 else 1]:
                 rates[name].append(processes[name].submit(_take).result())
     return rates
@@ -87,7 +87,7 @@ def report(name: str, title: str, unit: str, rates: dict[str, dict[str, list[flo
     baseline = next(iter(next(iter(rates.values()))))
     lines = [
         f"**{title}** ({unit}; median and range over the turns)\n",
-        f"| | side | median | range | against {baseline} | against its fastest turn |",
+        f"| | side | median | range | against {baseline} | against {baseline}'s fastest turn |",
         "| --- | --- | ---: | ---: | ---: | ---: |",
     ]
     for case, sides in rates.items():

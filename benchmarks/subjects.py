@@ -15,7 +15,7 @@ SHAPE = (32, 32, 3)
 
 
 def images(n: int, shape: tuple[int, ...] = SHAPE) -> tuple[np.ndarray, np.ndarray]:
-    """Returns random images, uint8 (n, height, width, channels), and labels from 0 to 9, (n,)."""
+    """Returns random uint8 images (n, height, width, channels) and labels (n,) from 0 to 9."""
     generator = np.random.default_rng(0)
     return generator.integers(0, 256, (n, *shape), "uint8"), generator.integers(0, 10, n)
 

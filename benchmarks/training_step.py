@@ -36,7 +36,7 @@ def pytorch(device: str, compiled: bool, case: Case) -> Turn:
 
 
 def gemm(case: Case) -> Turn:
-    """Returns a turn that times a matrix product; converts its speed to training images/s."""
+    """Returns a turn that times a matrix product and converts its speed to training images/s."""
     from resnet.network import build, multiply_adds
 
     # two operations per multiply-add, times three passes (one forward, two backward)

@@ -23,9 +23,9 @@ MEANS = (0.78, 0.82, 0.825, 0.865, 0.875, 0.845)
 DEVIATIONS = (0.008, 0.012, 0.012, 0.0026, 0.0027, 0.010)
 SEEDS = ((2, 3, 2, 1, 1, 5), (1, 1, 1, 1, 1, 5), (2,) * 6, (3,) * 6, (5,) * 6)
 WRONG = {0.0: "right", 0.25: "a quarter off", 0.4: "40 % off"}
-"""The names of typical errors of a scale, which is a first guess at a row's deviation.
+"""Maps typical errors of a scale to their names. A scale is a first guess at a row's deviation.
 
-Each key is the standard deviation of log(true deviation / scale).
+Each key, a typical error, is the standard deviation of log(true deviation / scale).
 """
 CASES = [(seeds, wrong) for seeds in SEEDS for wrong in WRONG]
 HEADINGS = ("rows", "the worst row", "gains", "largest gain's lead")
@@ -34,8 +34,8 @@ HEADINGS = ("rows", "the worst row", "gains", "largest gain's lead")
 def draw(seeds: tuple[int, ...], wrong: float, random: np.random.Generator) -> np.ndarray:
     """Simulates a ladder with ``seeds[i]`` seeds in row i; ``wrong`` is a key of ``WRONG``.
 
-    Returns a number for each row, each gain, and the largest gain's lead over the other gains. The
-    number is 1 if the interval contains the true value, 0 if not, and NaN if there is no interval.
+    Returns one number per row, one per gain, and one for the largest gain's lead over other gains.
+    A number is 1 if its interval contains the true value, 0 if not, and NaN if it has no interval.
     """
     scales = np.multiply(DEVIATIONS, np.exp(-wrong * random.standard_normal(len(LADDER))))
     rows = zip(LADDER, MEANS, DEVIATIONS, seeds, scales, strict=True)
@@ -74,7 +74,7 @@ def main(draws: int = 5_000, worth: float = 0) -> None:
     if worth:
         return print(table, end="")
     before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
-    text = f"{before}{BEGIN}\n{table}\n{draws:,} ladders per row.\n{END}{rest.partition(END)[2]}"
+    text = f"{before}{BEGIN}\n{table}\n{draws:,} ladders per line.\n{END}{rest.partition(END)[2]}"
     PAGE.write_text(text, encoding="utf-8")
 
 

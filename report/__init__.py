@@ -14,7 +14,7 @@ if TYPE_CHECKING:  # pandas takes a second to import
 
 
 def tables(uri: str | None = None, **chosen: Any) -> dict[str, pd.DataFrame]:
-    """Returns the report's tables for a store's runs, by name (such as ``progression``).
+    """Maps table names (such as ``progression``) to the report's tables for a store's runs.
 
     Accuracies are fractions of 1, and times are in seconds. The arguments are those of
     :func:`report.analysis.load`. Raises UserError if no runs match.

@@ -13,7 +13,7 @@ from resnet.terminal import Experiments, TrackingUri, console, flag, say, value
 EXAMPLES = {
     "--open": "show the page in the browser",
     "--summary": "print accuracies and claims in the terminal",
-    "--profile quick": "show the runs of  make quick",
+    "--profile quick": "show the runs of the command  make quick",
     "--recorded": "show the recorded runs in results/",
     "--dataset 9acbe397": "select CIFAR-10 by the start of its fingerprint",
     "--compare training.epochs=2": "compare with runs that used this --set override",

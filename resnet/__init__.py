@@ -1,7 +1,7 @@
 """The library that runs a study's ladder. Each task has its own package.
 
 ``data`` reads images and ``study`` reads experiments. ``network`` builds networks and ``training``
-trains them. ``store``, ``records`` and ``tracking`` keep runs, ``engines`` runs many jobs, and
+trains them. ``store``, ``records`` and ``tracking`` save runs. ``engines`` trains many jobs, and
 ``terminal`` is the command line. docs/architecture.md shows how the packages depend on each other.
 """
 

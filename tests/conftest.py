@@ -180,7 +180,7 @@ def command(empty, tmp_path):
 
 @pytest.fixture
 def here(command, monkeypatch, capfd):
-    """Returns a function like ``command`` that stays within this process, which is faster."""
+    """Returns a function that runs the command line in this process, faster than ``command``."""
     import runner
     from resnet import terminal
 

@@ -1,4 +1,4 @@
-"""Helpers for tests: runs with known results, expected values, and readers of reports."""
+"""Makes runs with known results for tests, computes expected values, and reads reports."""
 
 import html
 import io
@@ -149,7 +149,7 @@ class Pooled:
         return np.mean(self.counts[name]) / N
 
     def half(self, **terms):
-        """Returns half an interval's width; ``terms`` maps a row name to 1 / (number of seeds)."""
+        """Returns an interval's half-width; ``terms`` maps row names to 1 / (number of seeds)."""
         variance = sum(self.factor * self.scales[name] ** 2 * n for name, n in terms.items())
         t = stats.t.ppf(0.975, 1 / (1 / self.freedom + 1 / statistics.GUESS))
         return t * math.sqrt(variance)
@@ -182,7 +182,7 @@ def judge(said, systems):
 
 
 def firmer(with_gap, without):
-    """Lists verdicts made firmer by gaps in data: (name, verdict with gaps, verdict without)."""
+    """Lists verdicts that gaps in data make firmer: (name, verdict with gaps, without gaps)."""
     return [
         (name, verdict, without[name])
         for name, verdict in with_gap.items()

@@ -19,7 +19,7 @@ def texts(notebook):
 def test_a_new_execution_of_the_notebook_gives_the_stored_outputs():
     stored = nbformat.read(tour.TOUR, as_version=4)
     assert texts(stored) == texts(tour.execute())
-    assert len(stored.cells) == 10  # as the title and the README say
+    assert len(stored.cells) == 10  # as the notebook's title and the README say
     assert sum("image/png" in str(cell.get("outputs")) for cell in stored.cells) == 2
     assert max(text.count("\n") for text in texts(stored)) <= 40  # fits on a screen
 

@@ -1,4 +1,4 @@
-"""Computes the gain of each change in a step, and accuracies with one assumed value changed.
+"""Computes each change's gain in a step, and the effect of another value for an assumed setting.
 
 Both need runs of the experiments that ``resnet.study.ablation`` derives from a study's files.
 """
@@ -39,7 +39,7 @@ def shapley(worth: dict[Subset, float]) -> dict[str, float]:
 
 
 class Factor(NamedTuple):
-    """The gain of one factor, a change in a step; ``shapley`` has one value per seed.
+    """The gain of one factor (one of a step's changes); ``shapley`` has one value per seed.
 
     ``leave_one_out`` compares the step's later rung without and with the factor. ``add_one_in``
     compares the step's earlier rung without and with the factor.
@@ -66,7 +66,7 @@ class Ablation:
     """A step, with the runs of every subset of its changes.
 
     ``systems`` maps each subset to a system, the empty subset first, the full one last. ``seeds``
-    lists the seeds run with every subset. ``missing`` maps experiments' names to missing seeds.
+    lists the seeds common to all subsets. ``missing`` maps experiments' names to missing seeds.
     """
 
     step: Step
@@ -142,7 +142,7 @@ class Alternative(NamedTuple):
 
 
 class Varied(NamedTuple):
-    """A row and all alternatives to its assumed values, including those without runs."""
+    """A row and all alternatives to its assumed values, including alternatives without runs."""
 
     system: System
     alternatives: list[Alternative]

@@ -23,7 +23,7 @@ from resnet.study import Name, Strict, Study, Text, explain, read_yaml, rungs
 class Claim(Strict):
     """One statement of the study; ``against`` names the system that ``rung`` is compared with.
 
-    ``voters`` is the number of networks in a vote. ``where`` names the section of the study.
+    A vote has ``voters`` networks. ``where`` names the claim's section in the study.
     """
 
     id: Annotated[str, Field(pattern=r"^[\w-]+$")]
@@ -57,7 +57,7 @@ class Contradiction(Strict):
 
 
 class Statements(Strict):
-    """What claims.yaml states; ``tolerance`` is the allowed distance from a published accuracy."""
+    """What claims.yaml states; accuracies may be up to ``tolerance`` away from published ones."""
 
     published: dict[Name, Annotated[float, Field(gt=0, lt=1)]] = Field(default_factory=dict)
     tolerance: Annotated[float, Field(gt=0, lt=1)] = 0.01
@@ -89,7 +89,7 @@ class Statements(Strict):
                         f"claim {claim.id}: no step of the ladder leads to {claim.rung!r}"
                     )
                 if len(self.ladder) < 3:
-                    raise ValueError(f"claim {claim.id}: there is no other step to compare with")
+                    raise ValueError(f"claim {claim.id}: comparing two steps needs three rungs")
         ids = [claim.id for claim in self.claims]
         if repeated := [name for name in ids if ids.count(name) > 1]:
             raise ValueError(f"several claims have the id {repeated[0]!r}; rename all but one")
@@ -139,7 +139,7 @@ def judge(claim: Claim, systems: Mapping[str, System], ladder: list[str]) -> Jud
     """Judges one claim.
 
     Accuracies, gains and votes are judged with the deviation that all systems share. Epochs are
-    judged by the share of runs inside the bound. Other quantities are judged by Student's interval.
+    judged by how many runs lie inside the bound. Other quantities are judged by Student's interval.
     If a run lacks data, the claim is undecided, so that no verdict looks more certain than it is.
     """
     quantity = QUANTITIES[claim.quantity]
@@ -194,7 +194,7 @@ def _by_accuracies(claim: Claim, systems: Sequence[System], found: list[Contrast
     else:
         evidence = "the interval uses the deviation estimated from all rows' seeds"
         if own := ", ".join(s.name for s in systems if s.name in s.shared.own):
-            evidence += f", except for {own} (own deviation)"
+            evidence += f"; for {own}, it uses the row's own deviation"
     evidence = f"seeds per row: {', '.join(str(len(s.runs)) for s in systems)}; {evidence}"
     used = tuple(run for s in systems for run in s.runs)
     return Judgement(claim, claim.bound.judge(*interval), evidence, used, least.value, interval)
@@ -230,7 +230,7 @@ def _by_vote(claim: Claim, system: System, of_vote: float, of_one: float) -> Jud
 
 
 def vote(predicted: np.ndarray, labels: np.ndarray) -> float:
-    """Returns a vote's accuracy; an image with a tie of c classes, one of them true, counts 1 / c.
+    """Returns a vote's accuracy; an image whose true class is one of c tied classes counts 1 / c.
 
     ``predicted`` (networks, images) and ``labels`` (images,) hold class indices.
     """

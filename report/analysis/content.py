@@ -71,7 +71,7 @@ class Content:
 
     @property
     def deviation(self) -> str:
-        """Describes the rows' common ratio of deviation to scale, and its degrees of freedom."""
+        """The rows' shared ratio of deviation to scale, and this ratio's degrees of freedom."""
         shared = next((s.shared for s in self.systems), Shared())
         if math.isnan(shared.factor):
             return "not known"
@@ -284,7 +284,7 @@ def _waiting(chosen: Selection) -> dict[str, str]:
 
 def _outdated(chosen: Selection, known: dict[str, Experiment]) -> list[str]:
     return [
-        f"{row.rung}: the experiment file has changed since the runs shown were trained; "
+        f"{row.rung}: the experiment file has changed since the report's runs were trained; "
         f"their configuration is {row.config_hash[:12]}"
         for row in chosen.finished.drop_duplicates("rung").itertuples()
         if row.rung in known and known[row.rung].hash() != row.config_hash

@@ -62,7 +62,7 @@ def _metric(key: str) -> Callable[[Run, Run], float]:
 
 
 def leads(rung: str, against: str, ladder: list[str]) -> list[dict[str, float]]:
-    """Returns, for each other step, the rows' weights in: gain of ``rung`` - gain of that step."""
+    """Returns a dict per other step: row weights for ``rung``'s gain minus that step's gain."""
     found = []
     for rival in (name for name in ladder[1:] if name != rung):
         weights: dict[str, float] = defaultdict(float)
@@ -169,7 +169,7 @@ QUANTITIES: dict[str, Quantity] = {
         "ratio",
         "slope of accuracy (mean of training and validation) after the first learning-rate drop, "
         "divided by the slope before the drop. Each slope is fitted to at least three and at most "
-        f"{SLOPE_EPOCHS} epochs, without another drop. Accuracy must rise before the drop",
+        f"{SLOPE_EPOCHS} epochs that contain no other drop. Accuracy must rise before the drop",
         _slope_ratio,
     ),
 }

@@ -103,8 +103,8 @@ class Run:
     def jumps(self) -> float:
         """Half the mean squared change of validation accuracy per epoch; NaN if epochs are missing.
 
-        This estimates the variance of one epoch's accuracy from the last ``SETTLED`` epochs at the
-        tested epoch's learning rate. With fewer than three such epochs, the rate is ignored.
+        This estimates the variance of one epoch's accuracy from the last ``SETTLED`` epochs that
+        have the tested epoch's learning rate. If fewer than three have it, the rate is ignored.
         """
         curve, rate = self.curve("val_accuracy"), self.curve("learning_rate")
         tested = self.metric("tested_epoch")
@@ -289,7 +289,7 @@ def _decode(value: str) -> Any:
     try:
         return json.loads(value)
     except ValueError:
-        return value  # the runner did not log this value
+        return value  # the runner logs JSON; this value came from elsewhere
 
 
 def _training_data(run: mlflow.entities.Run) -> tuple[int, str]:

@@ -41,7 +41,7 @@ class RunSet:
         return f"{self.dataset}{known}, {self.profile} profile{modified}{recorded}"
 
     def matches(self, text: str) -> bool:
-        """Whether ``text`` is the label, a part of the label, or the start of the fingerprint."""
+        """Whether ``text`` is the dataset, profile, settings, role, label or fingerprint prefix."""
         role = "recorded" if self.recorded else "own"
         known = bool(text) and self.fingerprint.startswith(text.lower())
         return known or text in (self.label, self.dataset, self.profile, self.modified, role)
@@ -111,7 +111,7 @@ def select(
         uri: address of the store, for the error message.
 
     Raises:
-        UserError: no set matches, or no single other set fits a ``compare`` name best.
+        UserError: no set matches, or a ``compare`` name fits no other set, or several equally well.
     """
     if frame.empty:
         raise nothing_run(study, "the experiment has no runs", uri)
@@ -162,7 +162,7 @@ def _selection(run_set: RunSet, everything: list[RunSet]) -> Selection:
     newest = done[same].drop_duplicates(["rung", "seed"]).sort_values(["rung", "seed"])
     notes = tuple(
         f"{rung}: the report shows configuration {chosen_hash[rung][:12]} and leaves out "
-        f"{count(len(older), 'older run')} of the same seed or of another configuration"
+        f"{count(len(older), 'older run')} whose seed was run again or whose configuration differs"
         for rung, older in done[~done["run_id"].isin(newest["run_id"])].groupby("rung")
     )
     return Selection(run_set, newest, runs[~finished], notes, others)

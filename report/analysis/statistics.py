@@ -1,4 +1,4 @@
-"""Estimates the deviation between seeds from all systems (rungs and baselines) together.
+"""Pools all systems (rungs and baselines) to estimate the deviation between seeds.
 
 95 % intervals (low, high) and p values use this deviation. Accuracies are from 0 to 1.
 """
@@ -100,8 +100,8 @@ class Shared:
         A system that varies significantly more than the other systems (F test at 1 %) is left out.
         A system that varies less stays, because its few seeds may agree by chance.
         """
-        # A deviation estimated from two seeds is often off by more than half. In the pool, every
-        # seed after the first of its row adds one degree of freedom.
+        # A deviation estimated from two seeds is often off by more than half. A row of n seeds adds
+        # n - 1 degrees of freedom to the pool.
         pool = {name: s for name, s in samples.items() if s.freedom}
         own = {name for name, s in pool.items() if not s.scale > 0}
 
@@ -113,7 +113,7 @@ class Shared:
 
         def p(name: str) -> float:
             (mine, freedom), (others, of) = ratio([name]), ratio(pool.keys() - own - {name})
-            # if the only two other seeds agreed by chance, the test would exclude a five-seed row
+            # without this, two seeds that agree by chance could exclude another row of five seeds
             if of < LEAST or not others:
                 return 1.0
             return float(stats.f.sf(mine / others, freedom, of))
@@ -212,7 +212,7 @@ def student(values: Sequence[float]) -> Interval:
 
 
 def majority(inside: int, runs: int) -> tuple[float, float]:
-    """Returns the p values of "at most half the runs are inside" and "at least half are inside"."""
+    """Returns p values of "at most half the runs are inside the bound" and "at least half are"."""
     at_most, at_least = (
         stats.binomtest(inside, runs, 0.5, alternative=side).pvalue for side in ("greater", "less")
     )

@@ -24,7 +24,7 @@ class System:
 
     ``params`` has the settings of the first run, or of the experiment file if nothing was run.
     ``waiting`` says why no run is finished. ``shared`` is the deviation estimated from all systems.
-    ``assumed`` names the assumptions that may explain why the system fails.
+    ``assumed`` names the assumptions that may explain the verdict "fails".
     """
 
     name: str
@@ -181,7 +181,7 @@ def compare(before: System, after: System) -> Step:
         basis = f"{before.basis}; {after.basis}"
     basis += "; different images" * (not same_images)
     numbers = contrast.value, contrast.interval(), contrast.p
-    same_networks = {agreement for _, agreement, *_ in by_image} == {1}  # equal trajectories
+    same_networks = {agreement for _, agreement, *_ in by_image} == {1}  # runs of one trajectory
     if same_networks and len(by_image) == len(before.runs) == len(after.runs):
         numbers, basis = (contrast.value, NO_INTERVAL, math.nan), "the networks are the same"
     return Step(before, after, gains, *numbers, basis, median, *means)

@@ -17,7 +17,7 @@ Verdict = Literal[
     "not comparable",
 ]
 ASSUMED: Final = "fails (under our assumptions)"
-"""The verdict if a statement fails, maybe because of a value that the study does not state."""
+"""The verdict if a row or claim fails, but a value the study does not state may be the cause."""
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 

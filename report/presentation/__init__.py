@@ -1,4 +1,4 @@
-"""Shows results as tables, figures, a page, a terminal summary and documents, and in MLflow's UI.
+"""Shows results in tables, figures, a page, a terminal summary, documents and MLflow's UI.
 
 ``tables`` defines each column once for the page, CSV, TeX, Markdown and the terminal.
 """

@@ -30,7 +30,7 @@ def to_markdown(table: Table, place: str = "page") -> str:
 def to_latex(table: Table) -> str:
     """Returns the table as a LaTeX tabular, which needs the packages booktabs and fontenc (T1)."""
     heading, *rows = table.texts()
-    # pandas fails if two headings are the same Python identifier; a space at the end avoids this
+    # pandas fails if Python reads two headings as one identifier; the final space prevents this
     frame = pd.DataFrame(rows, columns=[f"{name} " for name in heading])
     text = frame.replace("\n", "; ", regex=True).to_latex(index=False, escape=True)
     # after a line break, LaTeX would read a bracket as the start of an argument

@@ -32,7 +32,7 @@ def log_ladder(store: Store, run_id: str, content: Content) -> None:
 
     A metric's step is the rung's number. ``test_accuracy`` is the mean over the seeds, and ``low``
     and ``high`` are the ends of the mean's 95 % interval. ``gain`` is the gain over the previous
-    rung. The study's accuracy, ``published``, is logged only if the runs are comparable with it.
+    rung. ``published``, the study's accuracy, is logged only if runs are comparable with the study.
     """
     # MLflow cannot draw intervals (MLflow issue 3762), so both ends are metrics of their own
     moment = int(time.time() * 1000)

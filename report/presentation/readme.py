@@ -33,7 +33,7 @@ def update(study: Study, results: Path) -> None:
     if not found:
         raise UserError(f"{results}: holds no records; write some with  ladder record")
     content = of_records(study, found.values())
-    # only the page shows the curves of each rung
+    # only the HTML report shows the curves of each rung, so they are left out here
     drawn = {k: v for k, v in figures.all_figures(content).items() if not k.startswith("curves_")}
     made = _documents(root, content, drawn)
     shutil.rmtree(root / FIGURES, ignore_errors=True)
@@ -46,7 +46,7 @@ def update(study: Study, results: Path) -> None:
 
 
 def _documents(root: Path, content: Content, drawn: Collection[str]) -> dict[str, str]:
-    """Returns the documents' texts by path below ``root``; ``drawn`` has the figures' names."""
+    """Maps paths relative to ``root`` to documents' texts; ``drawn`` has the figures' names."""
     path = root / "README.md"
     picture = f"![Published and measured test accuracy, rung by rung]({FIGURES}/progression.svg)\n"
     made = {
@@ -123,7 +123,7 @@ def _engines(content: Content) -> str:
 
 
 def _commands(system: System, content: Content) -> list[str]:
-    """Returns the commands that repeat a row's runs; a row without runs gets seed 0."""
+    """Returns the commands that repeat a row's runs, or that train seed 0 if it has no runs."""
     data = commands.data_option(content.study, content.runs[0])
     of_engine: dict[tuple[str, ...], list[Run]] = {} if system.runs else {(commands.ladder(),): []}
     for run in system.runs:

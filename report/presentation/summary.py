@@ -56,8 +56,8 @@ def show(content: Content, console: Console) -> None:
 def trained(content: Content, due: Sequence[Job], console: Console) -> None:
     """Prints the results of trained jobs.
 
-    For a sweep, ``content`` has the runs with the first value, and ``content.compared`` has the
-    runs with the other values.
+    For a sweep, ``content`` has the runs with the first combination of swept values, and
+    ``content.compared`` has the runs with the other combinations.
     """
     names = {job.experiment.name for job in due}
     if content.compared:
@@ -71,7 +71,7 @@ def trained(content: Content, due: Sequence[Job], console: Console) -> None:
 
 
 def progression(content: Content, named: Collection[str] = ()) -> Table:
-    """Returns the accuracies of all rows; with ``named``, of these rows and all rows with runs."""
+    """Returns the table of accuracies; ``named`` limits it to named rows and rows with runs."""
     systems = [s for s in content.systems if not named or s.name in named or s.runs]
     return to_terminal(progression_table(content), systems)
 
@@ -89,10 +89,10 @@ def parts(content: Content, named: Collection[str]) -> list[Table]:
 
 
 def decidable(study: Study, due: Sequence[Job]) -> Table | None:
-    """Returns a table of how many seeds the rows of planned jobs need for a verdict.
+    """Returns a table that shows how many seeds the planned jobs' rows need for a verdict.
 
-    The numbers are estimated from the study's records. Returns None without records, for profiles
-    other than the full one, and for modified settings.
+    The numbers are estimated from the study's records. Returns None if there are no suitable
+    records, if the profile is not ``full``, or if settings are modified.
     """
     if due[0].profile != "full" or due[0].modified:
         return None

@@ -21,7 +21,7 @@ from resnet.store import Store, connect, nothing_run
 from resnet.study import Study
 
 RUNGS = "tags.rung != ''"
-"""MLflow's filter for trained runs; runs to which a ladder is logged lack the tag ``rung``."""
+"""MLflow's filter for trained runs; a run that shows a whole ladder has no tag ``rung``."""
 
 
 def prepare(uri: str | None, folder: Path | None) -> tuple[str, dict[str, str]]:
@@ -82,7 +82,7 @@ def served(uri: str, port: int = 0) -> Iterator[tuple[str, subprocess.Popen]]:
         port = probe.getsockname()[1]
     # the user's MLFLOW_ variables may be meant for another server
     environment = {k: v for k, v in os.environ.items() if not k.startswith("MLFLOW_")} | {
-        "MLFLOW_BACKEND_STORE_URI": uri,  # other users could read a password in an argument
+        "MLFLOW_BACKEND_STORE_URI": uri,  # an argument would show its password to other users
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # avoids ten processes for language models
     }
     command = [sys.executable, "-m", "mlflow", "server", "--host=127.0.0.1", "--workers=1"]

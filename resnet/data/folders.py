@@ -38,7 +38,7 @@ def read(folder: Path, progress: Progress, note: Note, test_fraction: float | No
     """Reads class names, images and labels from a folder, or from its only subfolder.
 
     The images of all classes are sorted together by file name, in natural order (``2.jpg``
-    before ``10.jpg``). So numbered images keep their order across classes.
+    before ``10.jpg``). This keeps numbered images in order across classes.
 
     Args:
         folder: contains train/<class>/ and test/<class>/, or only <class>/.
@@ -127,7 +127,7 @@ def _files(folder: Path) -> Iterator[Path]:
 
 
 def _is_image(folder: Path, path: Path) -> bool:
-    """Checks by the ending whether a file is an image. Without an ending, the content decides."""
+    """Checks whether a file has an image's ending, or can be decoded if it has no ending."""
     if path.suffix:
         return bool(PICTURE.fullmatch(path.suffix))
     with suppress(UserError):
@@ -184,12 +184,12 @@ def _decode(folder: Path, path: Path) -> Image.Image:
             return image.convert("RGBA")
     except Exception as broken:  # a broken image may raise anything
         unknown = isinstance(broken, UnidentifiedImageError)
-        reason = f"not an image ({', '.join(FORMATS)})" if unknown else brief(broken)
+        reason = f"not one of the formats {', '.join(FORMATS)}" if unknown else brief(broken)
         raise UserError(f"{str(path.relative_to(folder))!r}: {reason}") from broken
 
 
 def stratified(labels: np.ndarray, fraction: float) -> np.ndarray:
-    """Draws ``fraction`` of each class (in whole images) with seed 0. Returns a mask, bool (n,)."""
+    """Draws ``fraction`` of each class (a rounded count) with seed 0. Returns a mask, bool (n,)."""
     drawn = np.zeros(len(labels), bool)
     for label in np.unique(labels):
         own = np.random.default_rng([0, label]).permutation(np.flatnonzero(labels == label))

@@ -92,7 +92,7 @@ def run(
         messages = ray.remote(num_cpus=0, max_restarts=-1, **here)(_Messages).remote()
         # Ray restarts a task if its worker was lost, but not if the task raised an error
         task = ray.remote(num_cpus=cpus, num_gpus=gpus or 0, max_calls=1, max_retries=-1)(_task)
-        # in a list, a reference stays a reference until the task asks Ray for its value
+        # Ray does not replace a reference in a list by its value; the task calls ray.get instead
         given = {"shared": [ray.put(invocation)], "messages": messages, "environment": environment}
         begin = partial(task.remote, **given)
         _serve(ray, jobs, begin, processes or len(jobs), messages, listener, should_stop)
@@ -142,7 +142,7 @@ def _start(processes: int | None, address: str | None, dataset: Dataset) -> Any:
 
     handler = signal.getsignal(signal.SIGTERM)  # Ray replaces the handler
     try:
-        if address and address != "auto" and "://" not in address:  # Ray itself retries for minutes
+        if address and address != "auto" and "://" not in address:  # Ray would retry for minutes
             host, _, port = address.rpartition(":")
             socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
         ray.init(address or "local", log_to_driver=False, logging_level=logging.ERROR, **here)

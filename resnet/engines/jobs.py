@@ -37,7 +37,7 @@ class Invocation:
     """The data, store and settings that all jobs of one command share.
 
     ``parents`` maps each value of :attr:`Job.modified` to the id of a parent run in MLflow. Only a
-    sweep has several parent runs. With ``fresh``, finished and interrupted runs start from scratch.
+    sweep has several parent runs. ``fresh`` makes finished and interrupted runs start from scratch.
     ``checkpoints`` is the path or URL of the folder of all checkpoints.
     """
 
@@ -131,7 +131,7 @@ class Invocation:
                 child.log_differences(event.differs)
             if isinstance(event, events.Resumed | events.Epoch):
                 child.log_history(event.history)
-            listener(replace(event, job=job))  # train() knows neither --set nor the profile
+            listener(replace(event, job=job))  # the job in train()'s events lacks profile and --set
 
         def stop() -> bool:
             child.lease.raise_if_lost()
@@ -182,13 +182,13 @@ def run_jobs(
     """Runs the jobs in order. Skips finished jobs and resumes interrupted ones.
 
     All jobs have the same profile. ``name`` names the parent runs in MLflow. ``folder`` is the path
-    or URL of the checkpoint folder, which is beside the store by default. With ``fresh``, finished
+    or URL of the checkpoint folder, which is beside the store by default. ``fresh`` makes finished
     and interrupted runs start from scratch. Without an engine, jobs run one by one in this process.
 
     Returns:
         The number of failed jobs, and a dictionary from each value of :attr:`Job.modified` to the
-        id of its parent run. If no job with this value was due, the id is that of the newest
-        earlier parent run, or "" if the ladder is already logged to that run.
+        id of its parent run. A value without a due job maps to the id of the newest earlier parent
+        run, or to "" if that run already has the ladder's metrics.
 
     Raises:
         Interrupted: ``should_stop`` returned True; the running jobs have written checkpoints.
@@ -220,7 +220,7 @@ def run_jobs(
         if len(ended) < len(jobs) and should_stop():
             raise Interrupted
         failed = sum(isinstance(event, events.Failed) for event in ended)
-        # also if all jobs are skipped: an earlier command may have died before registering models
+        # skipped jobs count too: an earlier command may have died before it registered models
         if failed < len(ended) and not jobs[0].modified:
             patient.patiently(tracking.register, store, dataset, jobs[0].profile)
     return failed, {
@@ -253,7 +253,7 @@ def _one_by_one(
 def _parents(
     store: Store, name: str, jobs: list[Job], dataset: Dataset, fresh: bool
 ) -> Iterator[dict[str, str]]:
-    """Starts a parent run for every ``modified`` value with a due job. Yields {value: id or ""}."""
+    """Yields {``modified`` value: id of a new parent run}. Values without a due job map to ""."""
     sets: dict[str, list[Job]] = {}
     for job in jobs:
         sets.setdefault(job.modified, []).append(job)
@@ -282,7 +282,7 @@ def _check_data(jobs: list[Job], dataset: Dataset, listener: events.Listener) ->
 
 
 def _unreported(store: Store, job: Job, dataset: Dataset) -> str:
-    """Returns the newest parent run's id, or "" if the ladder is already logged to that run."""
+    """Returns the newest parent run's id, or "" if that run already has the ladder's metrics."""
     same = {"profile": job.profile, "modified": job.modified, "dataset": dataset.name}
     newest = store.search(role="ladder", **same)[:1]
     return "".join(run.info.run_id for run in newest if "ladder" not in run.data.tags)

@@ -1,7 +1,7 @@
 """The engine that trains several runs side by side in one JAX program.
 
-Each job has a thread that calls :meth:`resnet.engines.Invocation.run`. Only the steps of a job wait
-for the other lanes. After its last step, a job frees its lane for the next job.
+Each job has a thread that calls :meth:`resnet.engines.Invocation.run`. A job waits for other lanes
+only in training and validation steps. After its last step, it frees its lane for the next job.
 """
 
 import math

@@ -1,4 +1,4 @@
-"""Addresses of tracking stores. SQLAlchemy parses them, as it does for MLflow."""
+"""Addresses of tracking stores. Like MLflow, this module uses SQLAlchemy to parse them."""
 
 import contextlib
 import os
@@ -21,7 +21,7 @@ DEFAULT_URI = address(ROOT / "mlflow.db")
 
 
 def file_of(uri: str) -> Path | None:
-    """Returns an SQLite address's file, with symbolic links resolved. Other addresses give None.
+    """Returns the real path of the file that an SQLite address names; None for other addresses.
 
     Raises:
         UserError: the address names no file that MLflow can open, or has options.

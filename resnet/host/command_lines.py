@@ -1,4 +1,4 @@
-"""Command lines for messages. Each line works in the current folder without changes."""
+"""Command lines for messages. Users can copy each line and run it in the current folder."""
 
 import contextlib
 import os

@@ -28,7 +28,7 @@ def one_line(text: object) -> str:
 
 def hide(text: str) -> str:
     """Hides the passwords of all addresses in a text."""
-    # a server's port is not a password, even if the path contains an @
+    # an http address without a password may contain a port and a later @: http://host:80/a@b
     text = re.sub(r"(https?://[^:/@\s]*:)[^/?#\s]+@", r"\1***@", text)
     text = re.sub(r"(?<!http)(?<!https)(://[^:/@\s]*:)\S+@", r"\1***@", text)
     return re.sub(r"((?:password|pwd)=)[^&;\s]+", r"\1***", text, flags=re.IGNORECASE)

@@ -149,7 +149,7 @@ def notes(network: keras.Model) -> dict[str, str]:
     """Returns MLflow tags that describe a network of :func:`build`.
 
     ``drawn_by_keras`` names layers whose initial weights depend on the backend. ``standardize`` has
-    the mean and standard deviation of scaled pixels, or a digest if these differ by pixel.
+    the mean and standard deviation of scaled pixels, or their digest if every pixel has its own.
     """
     found, drawn = {}, []
     for name, layer in leaves(network):
@@ -202,7 +202,7 @@ def draw(initializer: Any, shape: tuple[int, ...], generator: np.random.Generato
             return generator.uniform(-np.sqrt(3 * scale), np.sqrt(3 * scale), shape)
         if i.distribution == "untruncated_normal":
             return generator.normal(0, np.sqrt(scale), shape)
-        # Cut off at -2 and 2, a standard normal distribution has a standard deviation of 0.8796.
+        # A standard normal distribution, cut off at -2 and 2, has a standard deviation of 0.8796.
         return _truncated(generator, shape) * np.sqrt(scale) / 0.87962566103423978
     if isinstance(i, _I.RandomUniform):
         return generator.uniform(i.minval, i.maxval, shape)
@@ -229,8 +229,8 @@ def _truncated(generator: np.random.Generator, shape: tuple[int, ...]) -> np.nda
 def faster(network: keras.Model, l2: float = 0.0) -> keras.Model:
     """Clones a network and replaces layers with faster ones, wherever both give equal results.
 
-    All kernels get an L2 regulariser with the factor ``l2``. Keras cannot clone a subclass of
-    ``keras.Model`` layer by layer. Such a network is returned unchanged.
+    All kernels get an L2 regulariser with the factor ``l2``. Keras cannot clone the layers of a
+    network that subclasses ``keras.Model``. Such a network is returned unchanged.
 
     Raises:
         UserError: a kernel cannot be regularised.
@@ -305,7 +305,7 @@ def multiply_adds(network: keras.Model) -> float:
 
 
 _KINDS = keras.layers
-# Each weight is used once per output pixel in _BY_OUTPUT, and once per input pixel in _BY_INPUT.
+# _BY_OUTPUT: layers that use each weight once per output pixel. _BY_INPUT: once per input pixel.
 _BY_OUTPUT = (
     *(_KINDS.Dense, _KINDS.Conv1D, _KINDS.Conv2D, _KINDS.Conv3D, _KINDS.DepthwiseConv1D),
     *(_KINDS.DepthwiseConv2D, _KINDS.SeparableConv1D, _KINDS.SeparableConv2D),

@@ -71,8 +71,8 @@ class Conv2D(keras.layers.Conv2D):
     gradient to zero (398 images/s instead of 336, see docs/log.md).
 
     A 1x1 convolution without strides runs as a matrix product, whose gradients are faster on a CPU
-    (436 images/s instead of 403). With strides, slicing inputs would cost more than the product
-    saves. Within :func:`products`, every convolution multiplies the kernel by each window's pixels.
+    than a convolution's (436 images/s instead of 403). With strides, slicing inputs would cost more
+    than the product saves. Within :func:`products`, each convolution multiplies windows by kernels.
 
     Input: float (batch, height, width, channels).
     """

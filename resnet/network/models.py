@@ -1,7 +1,7 @@
 """The architectures that come with the project, made of Keras's own layers.
 
 An architecture is a public function that takes ``input_shape`` and ``classes`` and returns a model.
-Its other parameters are the settings of an experiment's ``model``.
+The function's other parameters are the settings of an experiment's ``model``.
 :mod:`resnet.study.signatures` reads them from this file. The residual network follows He et al.,
 "Deep Residual Learning for Image Recognition" (2015). The VGG-like network follows Simonyan and
 Zisserman (2014). Layers are named by stage, block and role: ``stage3_block1_shortcut_conv``.

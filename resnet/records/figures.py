@@ -55,7 +55,7 @@ def mistakes(dataset: Dataset, probabilities: np.ndarray, path: Path) -> None:
     """Writes a PNG of the test images that the network misclassified with the most confidence.
 
     The PNG has a row per true class and a column per predicted class. A cell has at most four
-    images, two by two, in original size. The PNG's text chunk ``cells`` states the class count.
+    images, two by two, in original size. The PNG's text chunk ``cells`` has the number of classes.
     Nothing is written if there are more than 30 classes, or if Pillow would warn about the number
     of pixels. ``probabilities`` has the shape (n, classes).
     """

@@ -92,7 +92,7 @@ def _inputs(run: Run) -> list[DataInput]:
     for logged in data_of(run):
         source = json.loads(logged.dataset.source)
         if path := source.get("tags", {}).get("source"):
-            # a local path means nothing on other machines, and the digest identifies the data
+            # the record keeps only the path's last part, because the digest identifies the data
             source["tags"]["source"] = PurePath(path).name
         fields = logged.dataset.to_dictionary() | {"source": json.dumps(source)}
         context = next(tag.value for tag in logged.tags if tag.key == CONTEXT)

@@ -81,7 +81,7 @@ class Record(Strict):
     epoch. ``final`` has the final metrics. ``experiment`` has the lines of the resolved YAML file.
     """
 
-    # by default, pydantic writes a loss of NaN as null
+    # by default, pydantic writes the value NaN (for example, of a loss) as null
     model_config = ConfigDict(ser_json_inf_nan="constants")
 
     format: Literal[2] = 2
@@ -140,7 +140,7 @@ class Record(Strict):
             "config_hash does not match the experiment": experiment.hash() == tags["config_hash"],
             "the tag 'rung' does not match the experiment": experiment.name == tags["rung"],
             "the key 'networks' does not match the experiment's code_sha256": same_code,
-            "the tag seed must consist of digits": tags["seed"].isdecimal(),
+            "the tag 'seed' must consist of digits": tags["seed"].isdecimal(),
             f"the curves must be {', '.join(CURVES)}": sorted(self.curves) == sorted(CURVES),
             "a curve does not have one value per epoch": lengths == {len(self.time)},
             "two classes have the same name": len(set(self.classes)) == len(self.classes),

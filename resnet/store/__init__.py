@@ -1,6 +1,6 @@
 """Opens a study's tracking store, which is an MLflow database or server.
 
-The package does not import Keras, so commands that train nothing start quickly.
+The package does not import Keras, so commands without any training start quickly.
 """
 
 from resnet.store.database import FAILURES, download, explained, nothing_run

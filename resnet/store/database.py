@@ -33,8 +33,8 @@ def nothing_run(study: Study, why: str, uri: str | None = None) -> UserError:
     quick = (study.folder / "profiles" / "quick.yaml").is_file()
     rungs = ",".join(["all", *(name for name in study.files if rung_number(name) is None)])
     words = ["run", rungs, *["--profile", "quick"] * quick]
-    full = f"the full profile trains on {study.dataset_title}"
-    aside = f"  (this quick profile takes minutes; {full})" * quick
+    full = f"without --profile quick, the command trains on {study.dataset_title}"
+    aside = f"  (the quick profile takes minutes; {full})" * quick
     start = study.command(*words, uri=uri)
     return UserError(f"nothing has been run yet: {why}. Start with:  {start}{aside}")
 

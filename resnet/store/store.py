@@ -52,7 +52,7 @@ logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
 
 @dataclass(frozen=True)
 class _Patience:
-    """Callbacks for repeated calls. Each attempt first calls ``before``, which may raise errors."""
+    """Callbacks of ``Store.patiently``. Each attempt first calls ``before``, which may raise."""
 
     tell: Callable[[str], None]
     should_stop: Callable[[], bool]
@@ -102,7 +102,7 @@ class Store:
 
     def search(self, *, status: str = "", **tags: str) -> list[Run]:
         """Returns the runs with these tags and, if given, this status. The newest comes first."""
-        # MLflow's filters allow no quotes in values, so the return statement compares such values
+        # MLflow's filters reject values with quotes, so the return statement compares these values
         tests = [f"tags.{key} = '{value}'" for key, value in tags.items() if "'" not in value]
         tests += [f"attributes.status = '{status}'"] if status else []
         found = self.client.search_runs(

@@ -29,8 +29,8 @@ def factors(before: Experiment, after: Experiment) -> dict[str, Any]:
 def subset(before: Experiment, after: Experiment, chosen: Iterable[str]) -> Experiment:
     """Returns ``before`` with the values that ``after`` gives to the chosen factors.
 
-    With no factor, the result is ``before``. With all factors, it is ``after``. So existing runs of
-    both are reused. Any other result has a name like ``04_lr_schedule~epochs+early_stopping``.
+    With no factor, the result is ``before``; with all factors, ``after``. In both cases, existing
+    runs are reused. Any other result has a name like ``04_lr_schedule~epochs+early_stopping``.
     """
     values = factors(before, after)
     chosen = [key for key in values if key in set(chosen)]

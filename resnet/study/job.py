@@ -97,7 +97,7 @@ class Key:
 
 
 def group(dataset: str, profile: str, modified: str) -> str:
-    """Returns a name for comparable runs, like ``digits · quick``; omits the profile ``full``."""
+    """Returns a name like ``digits · quick`` for comparable runs. It omits the profile ``full``."""
     return " · ".join(filter(None, (dataset, profile if profile != "full" else "", modified)))
 
 

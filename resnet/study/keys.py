@@ -1,4 +1,4 @@
-"""Describes the keys that experiments may set, and reports errors in the same words."""
+"""Describes the keys that experiments may set, for ``ladder keys`` and for error messages."""
 
 import difflib
 import json

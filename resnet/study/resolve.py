@@ -69,7 +69,7 @@ def _within(key: str, keys: Iterable[str]) -> bool:
 def change(experiment: Experiment, changes: dict[str, Any], source: str) -> Experiment:
     """Applies changes to an experiment; ``changes`` is structured like a rung's file.
 
-    A changed value loses its reason in ``assumed``. Invalid changes raise a UserError.
+    ``assumed`` drops the old reason for a changed value. Invalid changes raise a UserError.
     """
     return _resolve(source, experiment.model_dump(), changes)
 
@@ -152,8 +152,8 @@ def parse_override(text: str) -> dict[str, Any]:
     path = key.strip().split(".")
     if not equals or not all(path) or path[0] not in ("model", "data", "training"):
         raise UserError(
-            f"--set {short_repr(text)}: write key=value with a key of model, data or training, "
-            "e.g. --set training.epochs=2"
+            f"--set {short_repr(text)}: write key=value, with a key that starts with "
+            "model, data or training, e.g. --set training.epochs=2"
         )
     return nested(path, parse(value, f"--set {one_line(key)}"))
 

@@ -115,9 +115,9 @@ class Validation(Strict):
     subset: Literal["first", "last", "random"]
     """The images to hold out; `random` draws the same share of each class, always with seed 0."""
     augmented: bool
-    """Whether validation images are augmented too, as they are in the study."""
+    """Whether validation images are augmented too, as in the shipped study's rungs 2-5."""
     drop_remainder: bool
-    """Leaves out the last, incomplete batch in training and validation, as the study does."""
+    """Omits incomplete batches in training and validation, as the shipped study's rungs 2-5 do."""
 
 
 class Data(Strict):
@@ -128,7 +128,7 @@ class Data(Strict):
     validation: Validation
     augmentation: Augmentation | None
     standardize: Literal["channel", "pixel"] | None = None
-    """After augmentation, standardizes images: mean 0 and variance 1 over the training images."""
+    """Standardizes images after augmentation, with the training images' mean and variance."""
 
     @property
     def fill_mode(self) -> str:  # of the augmentation, or the default
@@ -242,8 +242,8 @@ class Experiment(Strict):
     def trajectory(self) -> str:
         """Returns the SHA-256 (hex) of the settings that affect the weights after each epoch."""
         # Early stopping and the number of epochs only decide which of these weights are tested.
-        # Learning rates are in the names of checkpoints, so rung 4 shares rung 3's checkpoints
-        # until rung 4's rate first changes.
+        # Learning rates are in the names of checkpoints. So the shipped study's rung 4 shares rung
+        # 3's checkpoints until the schedule of rung 4 first changes the rate.
         left_out = ("epochs", "early_stopping", "reduce_lr_on_plateau", "schedule")
         return _digest({k: v for k, v in self._hashed().items() if k.split(".")[1] not in left_out})
 

@@ -18,7 +18,7 @@ from resnet.study.resolve import change, load, parse_override
 from resnet.study.schema import Experiment, Name, Profile, Strict, Text, rung_number, rungs
 
 SHIPPED = ROOT / "experiments"  # the study that comes with the project
-TEMPLATE = Path(__file__).parent / "template"  # the files that ladder init copies
+TEMPLATE = Path(__file__).parent / "template"  # ``ladder init`` copies these files
 
 
 class _About(Strict):
@@ -154,7 +154,7 @@ def _where_present(tree: dict[str, Any], changes: dict[str, Any]) -> dict[str, A
 def select(text: str, names: Iterable[str]) -> list[str]:
     """Returns the names that ``text`` selects, in the order of ``names``.
 
-    ``text`` is a comma-separated list of ``all`` (every rung), numbers, ranges (``1-3``) and names.
+    ``text`` lists numbers, ranges (``1-3``), names or ``all`` (every rung), separated by commas.
     If a part selects no experiment, or two rungs have the same number, a UserError is raised.
     """
     names = list(names)
@@ -178,5 +178,5 @@ def select(text: str, names: Iterable[str]) -> list[str]:
             )
     for one, other in pairwise(rungs(names)):
         if numbers[one] == numbers[other]:
-            raise UserError(f"rungs {one}, {other} have the same number; change one of the two")
+            raise UserError(f"rungs {one}, {other} have the same number; rename one of the files")
     return [name for name in names if name in chosen]

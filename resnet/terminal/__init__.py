@@ -1,4 +1,4 @@
-"""The command line's options, progress display, plan and error messages."""
+"""The command line's options and error messages, and its displays of plans and progress."""
 
 from resnet.terminal.console import console, load_images, run, say, stoppable
 from resnet.terminal.init import init

@@ -52,9 +52,9 @@ def _validated(task: Task, history: events.History) -> dict[str, Any]:
 class Display(Progress):
     """A listener that shows one row per job and prints a line for each important event.
 
-    ``published`` maps names of experiments to published accuracies. It is empty if images or
-    settings differ from the study. ``courses`` maps hashes of experiments to recorded curves; see
-    :func:`resnet.records.courses`.
+    ``published`` maps names of experiments to published accuracies. It is empty if the images or
+    settings are not those of the study. ``courses`` maps hashes of experiments to recorded curves;
+    see :func:`resnet.records.courses`.
     """
 
     def __init__(
@@ -95,7 +95,7 @@ class Display(Progress):
                 published=_percent((published or {}).get(job.experiment.name)),
                 course=(courses or {}).get(job.experiment.hash()),
                 off_course=False,
-                resumed=0,  # number of epochs that this command did not train
+                resumed=0,  # number of epochs loaded from checkpoints
                 doing="",
                 since=None,  # start time of a phase other than training
             )
@@ -167,7 +167,7 @@ class Display(Progress):
                 notes += [resuming if due else "nothing left to train"]
                 if differs:
                     changes = ", ".join(f"{key} {a} -> {b}" for key, (a, b) in differs.items())
-                    notes += [f"results may differ in their last digits: {escape(changes)}"]
+                    notes += [f"changes may alter the results' last digits: {escape(changes)}"]
                 return "; ".join(notes)
             case events.Epoch(_, [*_, last] as history):
                 course = task.fields["course"]
@@ -212,7 +212,7 @@ class Display(Progress):
         low, high = course.expected(len(accuracies))
         return (
             "[yellow]off course:[/yellow] for three epochs the validation accuracy was outside "
-            f"{_percent(low)} to {_percent(high)}, the range expected from recorded runs; "
+            f"the range expected from recorded runs (now {_percent(low)} to {_percent(high)}); "
             "check the data, --set and library versions"
         )
 

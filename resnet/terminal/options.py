@@ -21,7 +21,7 @@ LARGEST_SEED = 2**53 - 1
 
 
 def value(metavar: str, text: str, default: str | bool = False, **more: Any) -> Any:
-    """Returns an option that takes a value; the help shows ``default`` as its default."""
+    """Returns an option that takes a value. The help shows ``default`` as the option's default."""
     return typer.Option(help=text, metavar=metavar, show_default=default, **more)
 
 
@@ -89,7 +89,7 @@ class Options:
             metavar="KEY=VALUE",
         ),
     ] = None
-    fresh: Annotated[bool, flag("--fresh", "Train finished and interrupted runs again.")] = False
+    fresh: Annotated[bool, flag("--fresh", "Retrain finished and interrupted runs.")] = False
     jobs: Annotated[
         int | None,
         value(
@@ -173,7 +173,7 @@ class Options:
             os.environ["TF_NUM_INTRAOP_THREADS"] = str(self.threads)
 
     def due(self) -> list[Job]:
-        """Returns the jobs, seed by seed. A sweep repeats them for each combination of its values.
+        """Returns the jobs, seed by seed, for each combination of the values that ``--set`` lists.
 
         Raises:
             UserError: a rung does not exist, or a file is malformed.

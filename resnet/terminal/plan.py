@@ -34,8 +34,8 @@ Known = dict[str, dict[str, float]]
 def show(due: list[Job], images: Dataset | Source, lanes: dict[str, int], options: Options) -> None:
     """Prints each experiment's size, time, changes and assumptions.
 
-    ``lanes`` maps each row to the number of lanes of its program. With ``options.timing``, some
-    steps are timed. Otherwise, times come from finished runs in the store.
+    ``lanes`` maps each row to the number of lanes of its program. With ``options.timing``, the
+    times are measured on a few batches. Otherwise, they come from finished runs in the store.
     """
     study = options.study
     n, height, width, channels = images.shape
@@ -59,7 +59,7 @@ def show(due: list[Job], images: Dataset | Source, lanes: dict[str, int], option
     trainings = len({job.trajectory() for job in due})
     counted = f"experiments: {len(firsts)}, seeds: {len(due) // len(firsts)}, runs: {len(due)}"
     if trainings < len(due):
-        counted += f" that share {count(trainings, 'set')} of checkpoints"
+        counted += f" (sharing {count(trainings, 'set')} of checkpoints)"
     left = [job for job in due if (job.row, str(job.seed)) not in done]
     if len(left) < len(due):
         counted += f", finished runs: {len(due) - len(left)}"
@@ -130,7 +130,7 @@ def _recorded(jobs: dict[str, Job], study: Study, fingerprint: str) -> Known:
 def _past(
     jobs: dict[str, Job], options: Options, fingerprint: str
 ) -> tuple[Known, set[tuple[str, str]]]:
-    """Returns figures of runs that finished on this machine, and each finished (row, seed)."""
+    """Returns figures of this machine's finished runs, and (row, seed) of all finished runs."""
     found: Known = {}
     done: set[tuple[str, str]] = set()
     # connect raises a UserError if there are no runs yet

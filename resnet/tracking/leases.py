@@ -2,7 +2,7 @@
 
 To claim a run, a process writes its lease as a tag. After ``SETTLE`` seconds, the process reads the
 tag again. If no other claim has won, the process holds and renews the lease. A lease is over when
-another process has seen the tag unchanged for ``SECONDS`` seconds, so machine clocks may differ.
+another process has seen the tag unchanged for ``SECONDS`` seconds, so clocks need not agree.
 """
 
 import contextlib

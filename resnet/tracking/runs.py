@@ -132,7 +132,7 @@ class RunWriter:
             tags["diverged"] = f"the loss of epoch {epoch} is not finite"
         for key, value in tags.items():
             self.store.client.set_tag(self.run_id, key, value[:5000])
-        # Final metrics come last, so a run that is killed earlier logs its outcome again on resume.
+        # Final metrics come last, so a run killed before them logs its outcome again on resume.
         model_id = log_model(self.store, self.run_id, job, dataset, outcome)
         tested_on = (dataset.name, _digest(dataset, "testing"))
         known = self.store.client.get_run(self.run_id).data.metrics

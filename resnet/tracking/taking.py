@@ -48,7 +48,7 @@ def take(
     """
     key = key_of(job, dataset)
     begun = unfinished(store, key.same)
-    alive = [lease.alive(run) for run in begun]  # a list, so that every lease is watched
+    alive = [lease.alive(run) for run in begun]  # a generator would let any() skip some leases
     if any(alive):
         return None
 
@@ -100,7 +100,7 @@ def _claim(
         store.client.update_run(going_on, "RUNNING")
     name = f"{job.experiment.name} · seed {job.seed}"
     run_id = going_on or create(store, name, tags, lease)
-    if store.shared:  # if two machines claim at once, Lease.ours decides
+    if store.shared:  # if two machines claim this job at once, Lease.ours lets only one train it
         time.sleep(leases.SETTLE)
         if not lease.ours(run_id, unfinished(store, Key.read(tags).same)):
             if not going_on:
@@ -121,7 +121,7 @@ def create(store: Store, name: str, tags: dict[str, str], lease: Lease) -> str:
         [store.experiment_id], same, max_results=1, order_by=["start_time DESC"]
     )
     start = max([int(time.time() * 1000), *(run.info.start_time + 1 for run in newest)])
-    # If the store fails before it answers, a repeated call creates another run with this token.
+    # If the store's answer is lost, the repeated call creates a second run with this lease's token.
     run = store.client.create_run(store.experiment_id, start, tags, name)
     if store.shared:
         same = f"tags.{leases.TAG} LIKE '%{lease.token}%'"

@@ -1,4 +1,4 @@
-"""Trains and tests one experiment, with exact resume.
+"""Trains and tests one experiment, and resumes an interrupted run exactly.
 
 :func:`train` trains one network, alone or in a :class:`Lane` of a :class:`Program`.
 :func:`numerics` collects the facts that a run's exact results depend on.

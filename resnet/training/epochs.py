@@ -99,7 +99,7 @@ class Epochs:
 
     @property
     def validation_images(self) -> int:
-        """Number of validation images per epoch (in the study, 9,984 of 10,000 in 312 batches)."""
+        """Validation images per epoch. The study uses 9,984 of 10,000 images, in 312 batches."""
         count, batch = len(self.validation), self.experiment.training.batch_size
         return count // batch * batch if self.experiment.data.validation.drop_remainder else count
 
@@ -122,8 +122,8 @@ class Epochs:
     def validation_batches(self, epoch: int) -> Iterator[Batch]:
         """Makes the validation batches of an epoch.
 
-        ``ImageDataGenerator.flow`` shuffles validation images too. So if ``drop_remainder`` is set,
-        each epoch leaves out different images.
+        ``ImageDataGenerator.flow`` shuffles validation images too. With ``drop_remainder``, this
+        method does the same, so each epoch leaves out different images.
         """
         validation, order, transforms = self.experiment.data.validation, self.validation, None
         if validation.drop_remainder:

@@ -1,4 +1,4 @@
-"""Trains and tests one experiment, with exact resume.
+"""Trains and tests one experiment, and resumes an interrupted run exactly.
 
 A run may be killed at any instant and started again on the same machine. Its weights, curves,
 learning rates and test accuracy then equal those of a run that was never killed, bit for bit.
@@ -83,7 +83,7 @@ def make_callbacks(training: Training, network: keras.Model) -> dict[str, Any]:
         if stop.ties == "last":
             higher = _mode(stop.monitor) == "max"
             callback.monitor_op = np.greater_equal if higher else np.less_equal
-            callback.min_delta *= 1 if higher else -1  # the sign that Keras sets for its operator
+            callback.min_delta *= 1 if higher else -1  # Keras does this only with its own operator
     if reduce := training.reduce_lr_on_plateau:
         callbacks["reduce_lr_on_plateau"] = keras.callbacks.ReduceLROnPlateau(
             **reduce.model_dump(), mode=_mode(reduce.monitor)
@@ -100,7 +100,7 @@ def _schedule(training: Training) -> Any:
         return None
     settings = named.settings
     if named.name == "piecewise_constant":
-        # A rate holds while epoch < boundary in an experiment, but while step <= boundary in Keras.
+        # In an experiment, a rate holds while epoch < boundary; in Keras, while step <= boundary.
         settings["boundaries"] = [boundary - 1 for boundary in settings["boundaries"]]
     else:
         settings["initial_learning_rate"] = training.learning_rate

@@ -20,10 +20,10 @@ def numerics(lanes: int = 1) -> dict[str, str]:
     """Returns a dictionary of the facts that a run's exact results depend on.
 
     For example, threads and instruction sets determine how sums are split. In the quick profile,
-    rung 1's first epoch has a loss of 1.569 with two threads and AVX-512. The loss is 1.604 with
-    one thread, and 1.527 with AVX2. ``threads`` counts the threads per operation. ``precision`` is
-    the precision of float32 products. ``instruction_set`` names the processor's newest instruction
-    set and the environment variables that change how the backend computes.
+    rung 1's first epoch has a loss of 1.569 with two threads and AVX-512. One thread with AVX-512
+    gives 1.604, and two threads with AVX2 give 1.527. ``threads`` counts the threads per operation.
+    ``precision`` is the precision of float32 products. ``instruction_set`` names the processor's
+    newest instruction set and the environment variables that change how the backend computes.
     """
     backend = keras.backend.backend()
     names = [name for name in _VARIABLES.get(backend, ()) if name in os.environ]

@@ -23,7 +23,7 @@ from resnet.training.numerics import accelerator
 from resnet.training.steps import EVALUATION_BATCH, Batch, Steps, TensorFlowSteps, look_up
 
 STEPS = 50
-"""Steps per call on an accelerator. If Python started each step, the accelerator would wait."""
+"""Steps per call on an accelerator, which would idle if Python started every step separately."""
 PATIENCE = 5.0
 """Longest time in seconds that lanes wait for a missing lane."""
 
@@ -42,9 +42,9 @@ class Program:
     """A compiled training step and a compiled validation step for several networks.
 
     One call serves all lanes that are at the same place in their epochs. The other lanes keep their
-    state. If lanes are at different places, the last call's place or the next one after it is
-    served first; the start follows the end. Lanes wait at most ``PATIENCE`` seconds for a missing
-    lane, such as a lane whose run cannot reach the store.
+    state. If lanes are at different places, the last call's place is served first. If no lane is
+    there, the nearest later place is served, or else the earliest. Lanes wait at most ``PATIENCE``
+    seconds for a missing lane, such as a lane whose run cannot reach the store.
 
     Images: uint8 (n, height, width, channels). Labels: integers (n,). ``scale`` divides the pixels.
     """
@@ -123,7 +123,7 @@ class Program:
             return metrics
 
         def compiled(one: Callable[[list, tuple], list]) -> Callable:
-            """Compiles ``one``, a step that returns a state (training) or only its metrics."""
+            """Compiles the step ``one``. It returns a state or, in validation, only metrics."""
 
             def step(state: list, data: tuple[Any, Any], active: Any, at: Any, how: Any) -> list:
                 after = one(state, look_up(*data, at, how, self._scale, self._apply))

@@ -1,8 +1,8 @@
 """Compiled training and evaluation steps. The steps for JAX are in :mod:`resnet.training.program`.
 
 Steps use Keras's own ``train_step`` and ``test_step``. The images stay on the network's device. A
-call passes only positions and transforms, and the compiled program looks up, scales and augments
-the images.
+call passes only the images' positions and transforms to the compiled program, which looks up,
+scales and augments the images.
 """
 
 import functools
@@ -57,7 +57,7 @@ class Steps:
             loss=smoothed if training.label_smoothing else "categorical_crossentropy",
             metrics=["accuracy"],
         )
-        # Loss, metrics and optimizer create variables on first use, so use them before tracing.
+        # Loss, metrics and optimizer create variables on first use, which must precede tracing.
         some = ops.one_hot([0], network.output.shape[-1])
         network.compute_loss(y=some, y_pred=some)
         network.compute_metrics(None, some, some)
@@ -65,7 +65,7 @@ class Steps:
         network.reset_metrics()
 
     def reset(self) -> None:
-        """Resets the running loss and accuracy, and applies the network's learning rate."""
+        """Resets running loss and accuracy, and lets later steps use a changed learning rate."""
         self.network.reset_metrics()
 
     def logs(self) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""Benchmarks time several programs and write a table of their rates."""
+"""Benchmarks measure the speed of several programs and write a table of their rates."""
 
 import json
 import os

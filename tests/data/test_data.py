@@ -438,7 +438,7 @@ def test_a_file_or_folder_without_read_permission_is_refused(name):
 
 
 def shown(tmp_path, content, size=(4, 4)):
-    """Returns the loaded image's pixels and the printed lines. A warning fails the test."""
+    """Returns the pixels of image ``content`` and the printed lines. A warning fails the test."""
     files = {f"{s}/{c}/1.png": encoded(pixels(0, size)) for s in folders.SPLITS for c in "ab"}
     source = write_tar(tmp_path / "x.tar", files | {"train/a/9.png": content})
     with warnings.catch_warnings(action="error"):
@@ -519,9 +519,9 @@ FRAMES = [Image.fromarray(pixels(seed)) for seed in (1, 2)]
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        ({"test/cat/0.png": b"not an image"}, "'test/cat/0.png': not an image (BMP, JPEG"),
+        ({"test/cat/0.png": b"not an image"}, "'test/cat/0.png': not one of the formats BMP, JPEG"),
         ({"train/cat/1.png": IMAGE[:-30]}, "'train/cat/1.png': "),
-        ({"train/cat/99.gif": encoded(pixels(0), "GIF")}, "'train/cat/99.gif': not an image"),
+        ({"train/cat/99.gif": encoded(pixels(0), "GIF")}, "'train/cat/99.gif': not one of the"),
         ({"test/cat/0.png": encoded(pixels(0, (5, 4)))}, "' is 5 x 4, but the first image is 4 x"),
         ({"test/cat/0.png": WIDE}, "1025 x 1 pixels; limit: 1024 per side"),
         ({"train/cat/99.png": encoded(FRAMES[0], save_all=True, append_images=FRAMES[1:])},

@@ -83,7 +83,7 @@ def cluster(monkeypatch, project):
 
 
 def test_faults_change_no_result(server, project, cluster, undisturbed, image_folder, tmp_path):
-    """Results are the same after the loss of a worker, a node, the server and the driver."""
+    """The loss of a worker, a node, the server and the driver changes no result."""
     arguments = [
         *ARGUMENTS,
         SEEDS,

@@ -136,7 +136,7 @@ def test_pooling_as_a_maximum_equals_keras_pooling_of_distinct_values(shape):
 
 
 def lowered(name, count):
-    """Returns a training step of ``count`` lanes with a rung's full network, as StableHLO text."""
+    """Returns the training step of ``name``'s full network in ``count`` lanes as StableHLO text."""
     e = Study.open().experiment(name)
     shared = program.Program(np.zeros((64, 32, 32, 3), "uint8"), np.arange(64) % 10, 10, 255, count)
     shared.lane()(building.build(e, (32, 32, 3), 10, 0), e)
@@ -257,7 +257,7 @@ def test_a_job_takes_the_lane_of_a_finished_job_while_others_train(dataset, tmp_
     def watched(self, calls, *, active=True):
         told.append(set(calls))
         make(self, calls, active=active)
-        # _make waits for the device; otherwise, lanes waiting for the device would count as missing
+        # _make itself waits for the device; a lane that waited for it would count as missing
         assert all(array.is_ready() for array in self._state)
 
     monkeypatch.setattr(program.Program, "_make", watched)
@@ -415,13 +415,13 @@ def test_resuming_with_another_number_of_lanes_warns(command, image_folder):
     assert killed.returncode == -signal.SIGKILL
     process = command("never 0", *arguments, "--lanes=1", script=KILLED_AT)
     assert process.returncode == 0, process.err
-    assert "results may differ in their last digits: lanes 2 -> 1" in process.out
+    assert "changes may alter the results' last digits: lanes 2 -> 1" in process.out
     assert "lanes: 2 -> 1" in {
         run.data.tags.get("resumed_elsewhere") for run in runs_of(command.uri)
     }
 
 
-# a second CPU device acts as a GPU: networks stay on the first device, and calls make many steps
+# A second CPU device acts as a GPU: one program call makes many steps. Networks stay on the first.
 ELSEWHERE = """
 import sys
 sys.path[:0] = ["tests", "tests/engines"]

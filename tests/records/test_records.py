@@ -59,7 +59,7 @@ def text(sample):
 
 @pytest.fixture
 def refused(tmp_path, text):
-    """``refused(changed, told)`` checks that loading ``changed`` gives an error with ``told``."""
+    """``refused(changed, told)`` checks that loading ``changed`` fails with the text ``told``."""
     path = tmp_path / Key.read(json.loads(text)["tags"]).file
 
     def refused(changed, told):
@@ -95,7 +95,7 @@ def test_a_run_loses_nothing_when_it_is_recorded_and_restored(
     text = path.read_text(encoding="utf-8")
     assert str(tmp_path) not in text.replace(str(tmp_path / "results"), "")
 
-    recorded = request.getfixturevalue("recorded")  # late: the fixture sets MLflow's current store
+    recorded = request.getfixturevalue("recorded")  # requested late: it sets MLflow's current store
     assert records.restore(recorded, {path: record}) == 1
     (back,) = recorded.search()
     assert back.data.params == run.data.params
@@ -338,7 +338,7 @@ def test_the_readme_shows_the_results_of_the_records(sample, tmp_path):
         readme.update(STUDY, results)
     shutil.copytree(sample, results)
     text = updated("README.md")
-    why = "all rows together have too few seeds to estimate how much accuracy varies"
+    why = "all rows together have too few seeds to estimate the deviation of accuracy"
     row = f"| 1 Template | 70.0 % | 72.3 % | -2.3 | undecided<br>{why} |"
     assert f"{row}\n" in text
     assert len(re.findall(not_run, text)) == 4

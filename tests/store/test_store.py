@@ -251,7 +251,7 @@ def test_the_error_for_a_locked_database_says_that_it_is_locked(own, tmp_path):
     assert store.connect(own.uri, create=False) == own
 
 
-# -- the runs of commands -----------------------------------------------------------------------
+# -- the runs that commands write ---------------------------------------------------------------
 
 
 def test_the_next_command_ends_the_run_of_a_killed_command(own, dataset):

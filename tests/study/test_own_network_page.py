@@ -20,7 +20,7 @@ COMMANDS = [
     if line.startswith("    ") and (".venv" in line or "KERAS" in line)
 ]
 LADDER = [words[1:] for words in COMMANDS if words[0].endswith("ladder")]
-PAPER = {3: 0.27, 5: 0.46, 7: 0.66}  # blocks per stage: millions of parameters (table 6)
+PAPER = {3: 0.27, 5: 0.46, 7: 0.66}  # maps blocks per stage to millions of parameters (table 6)
 # without these replacements, training would take hours
 SHORT = {"epochs: 182": "epochs: 1", "[91, 136]": "[1, 2]"}
 SHORT |= {"blocks: 3}": "blocks: 1}", "blocks: 5}": "blocks: 2}"}

@@ -1,4 +1,4 @@
-"""Tests that a user's study, even an unusual one, gets correct plans, reports, errors and commands.
+"""Tests that plans, reports, errors and commands are correct for users' studies, even unusual ones.
 
 Most runs are made up, because training is not tested here.
 """
@@ -160,7 +160,7 @@ def test_a_claim_about_the_largest_gain_needs_at_least_three_rungs(here, tmp_pat
     study = written(tmp_path / "mine", rungs=2, published={}, claims=[LEAD])
     process = here("plan", "all", "--experiments", study.folder, "--data", "digits")
     assert process.returncode == 2
-    assert "claim lead: there is no other step to compare with" in process.err
+    assert "claim lead: comparing two steps needs three rungs" in process.err
 
 
 def test_an_invalid_alternative_value_is_reported_before_training(here, tmp_path):
@@ -235,7 +235,7 @@ def test_an_invalid_path_of_images_in_a_study_gives_an_error_of_one_line(tmp_pat
 def test_commands_need_no_data_option_if_study_yaml_names_the_images(here, tmp_path):
     study = written(tmp_path / "mine", published={})
     squares(tmp_path / "squares")
-    (tmp_path / "squares" / "train").rename(study.folder / "tiny")  # contains a folder per class
+    (tmp_path / "squares" / "train").rename(study.folder / "tiny")  # tiny/ has a folder per class
     study = changed(study, data="tiny")
     refused = here("plan", "1", "--experiments", study.folder)
     assert refused.returncode == 2
@@ -275,6 +275,6 @@ def parsed(line, folder):
     context = group.commands[name].make_context(name, rest, resilient_parsing=False)
     for option in ("experiments", "data"):
         value = context.params.get(option)
-        # a record contains no images, so its commands have a placeholder for the images' path
+        # records lack the images' path, so commands built from records have a placeholder instead
         if value and value != "digits" and not str(value).startswith("PATH-OF-"):
             assert (folder / value).exists(), line

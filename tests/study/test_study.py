@@ -291,7 +291,7 @@ def test_the_error_for_an_unreadable_file_gives_the_reason(tmp_path):
         study.load(tmp_path / "binary.yaml")
 
 
-# Examples can share a folder, because each writes all its files. Imports slow the first examples.
+# Examples can share a folder: each writes all its files. Imports make the first examples slow.
 RELAXED = settings(
     max_examples=100,
     deadline=None,

@@ -22,7 +22,7 @@ def test_the_installed_program_lists_its_commands_and_its_own_path(command):
     process = command("--help", script=LADDER)
     assert process.returncode == 0, process.err
     assert re.findall(r"^│ ([a-z]+)  ", process.out, re.MULTILINE) == COMMANDS
-    assert re.search(r"Examples of what may follow +.*bin/ladder", process.out)
+    assert re.search(r"Examples to type after +.*bin/ladder", process.out)
     assert "--ladder all " in process.out
 
 
@@ -32,7 +32,7 @@ def test_every_command_has_help_with_examples(here, name):
     assert process.returncode == 0, process.err
     told = " ".join(process.out.split())
     assert re.search(rf"Usage: .* {name} \[OPTIONS\]", told)
-    assert re.search(rf"Examples of what may follow .*python .*runner\.py {name} ", told)
+    assert re.search(rf"Examples to type after .*python .*runner\.py {name} ", told)
     assert "--experiments" in told
     assert ("--tracking-uri" in told) == (name not in ("keys", "init"))
     trains = name in ("run", "ablate", "plan")
@@ -96,7 +96,7 @@ def test_a_plan_is_a_dry_run(here, options, command_):
         (["--ladder=9"], "there is no rung 9"),
         (["ablate", "1"], "no rung precedes 01_template"),
         (["--ladder=1", "--set=training.epoch=3"], "did you mean 'epochs'"),
-        (["--ladder=1", "--set=alternatives={}"], "a key of model, data or training"),
+        (["--ladder=1", "--set=alternatives={}"], "a key that starts with model, data or training"),
         (["--ladder=1", "--data=/nonexistent"], "/nonexistent"),
         (["--ladder=1", "--profile=slow"], "quick"),
         (["--ladder=1", "--seeds=4-1"], "--seeds"),

@@ -49,7 +49,7 @@ def undisturbed(finished, tmp_path_factory):
 
 
 def test_kills_at_any_point_do_not_change_results(command, image_folder, undisturbed, tmp_path):
-    """Each process but the last is killed at its point, and the next process resumes the work."""
+    """Kills each process except the last at one of ``points``; the next one resumes its work."""
     points = (
         "step 8, checkpoint 4, validation 1, metrics 3, artifacts 1, model 1, end 1, between 2, "
         "checkpoint 7, never 0"
@@ -119,7 +119,7 @@ def test_finished_work_is_skipped_and_fresh_trains_it_again(
     assert "nothing was trained" in again.out
     assert "all of these runs are finished" in here("plan", "1", *arguments[1:]).out
     told = here("report", "--summary", "--own")
-    assert "18 claims not run" in told.out  # one claim needs only rung 1
+    assert "18 claims not run" in told.out  # the other claim needs only rung 1
     assert len(runs_of(command.uri)) == len(runs_of(command.uri, "ladder")) == 1
     assert (command.checkpoints.parent / "reports" / "resnet-ladder" / "report.html").exists()
     assert " ui " in printed(again.out, "browse:")

@@ -1,4 +1,4 @@
-"""Tests runs and reports with unusual settings, terminals, pipes, fonts and spreadsheets."""
+"""Tests how runs and reports handle unusual settings, terminals, pipes, fonts and spreadsheets."""
 
 import json
 import os

@@ -52,7 +52,7 @@ def test_a_sweep_skips_finished_runs_and_compares_values(command, here, image_fo
     words = ["1-2", *fixed, "--set=training.epochs=1,2"]
     plan = here("plan", *words)
     assert plan.returncode == 0, plan.err
-    assert "experiments: 4, seeds: 1, runs: 4 that share 2 sets of checkpoints" in plan.out
+    assert "experiments: 4, seeds: 1, runs: 4 (sharing 2 sets of checkpoints)" in plan.out
     assert len(re.findall(r"^ *2 \+ augmentation · epochs=[12] ", plan.out, re.MULTILINE)) == 2
     assert "02_augmentation epochs=2\n" in plan.out
     ran = here("run", *words)

@@ -94,7 +94,7 @@ def test_the_time_left_follows_the_speed_so_far():
     shown(events.Started(one))
     assert "left" not in shown.pane()
     shown(events.Resumed(one, 0, [record(n, 0.5) for n in (1, 2, 3)], 0, {}, True), after=30)
-    shown(events.Progress(one, 4, 0, 1250, LOGS), after=30)  # the first step compiles
+    shown(events.Progress(one, 4, 0, 1250, LOGS), after=30)  # these 30 s include compiling
     assert "4/25" in shown.pane()
     assert "left" not in shown.pane()
     shown(events.Epoch(one, [record(n, 0.5) for n in (1, 2, 3, 4)]), after=20)

@@ -1,4 +1,4 @@
-"""Tests leases of runs, checkpoints at a URL, and stores that do not answer."""
+"""Tests checkpoints at a URL, stores that do not answer, and the leases of runs."""
 
 import random
 import time
@@ -30,7 +30,7 @@ def own(command):
 
 @pytest.fixture
 def shared(own, monkeypatch):
-    """Returns a local store that counts as shared, and makes leases short."""
+    """Makes leases short, and returns a local store that counts as shared."""
     monkeypatch.setattr(store.Store, "shared", True)
     monkeypatch.setattr(leases, "SECONDS", 2.0)
     monkeypatch.setattr(leases, "SETTLE", 0.3)
@@ -104,7 +104,7 @@ def test_a_process_that_has_lost_its_run_does_not_write_to_it(shared, dataset, l
 def test_a_partly_trained_run_is_abandoned_if_its_checkpoints_are_missing(
     shared, lease, take, tmp_path
 ):
-    """Otherwise, the values of epochs trained anew would be appended to the run's old curves."""
+    """If such a run continued, epochs trained anew would be appended to its old curves."""
     run = take(lease())
     shared.client.log_metric(run.info.run_id, "loss", 1.0, step=1)
     checkpoints.save(f"{tmp_path}/there/0001-x.npz", {}, {})
@@ -130,7 +130,7 @@ def test_a_command_with_fresh_abandons_runs_of_dead_processes_but_not_its_own_ru
     longer = Job(experiment("01_template", **SMALL, training={"epochs": 3}), JOB.seed)
     theirs = take(lease("theirs"), job=longer, parent="earlier")
     ours = lease("ours")
-    assert take(ours, fresh=True) is None  # both runs share checkpoints
+    assert take(ours, fresh=True) is None  # their run may still use the shared checkpoints
     assert shared.client.get_run(theirs.info.run_id).info.status == "RUNNING"
     deadline = time.monotonic() + 30
     while not (run := take(ours, fresh=True)):  # until the other run's lease expires
@@ -138,7 +138,7 @@ def test_a_command_with_fresh_abandons_runs_of_dead_processes_but_not_its_own_ru
         time.sleep(0.2)
     assert run.data.tags["mlflow.parentRunId"] == "parent"
     assert shared.client.get_run(theirs.info.run_id).info.status == "KILLED"
-    again = take(ours, fresh=True)  # as after the loss of a worker
+    again = take(ours, fresh=True)  # a command takes its run again if a worker is lost
     assert again.info.run_id == run.info.run_id
     (left,) = tracking.unfinished(shared, tracking.sharing(JOB, dataset))
     assert left.info.run_id == run.info.run_id

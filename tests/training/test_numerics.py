@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import keras
 import pytest
 
-# A plain import would find the package's function of the same name.
+# ``from resnet.training import numerics`` would import the function numerics, not the module.
 numerics = importlib.import_module("resnet.training.numerics")
 jax_only = pytest.mark.skipif(keras.backend.backend() != "jax", reason="JAX only")
 

@@ -319,7 +319,7 @@ def test_runs_of_one_trajectory_share_epochs_without_a_change_of_results(dataset
         (of(3), 0),
         (of(4, "val_accuracy"), 3),
         (of(4, "val_loss"), 4),
-        (of(4, "val_loss", schedule=True), 2),  # the rate drops after epoch 2: no loss falls by 10
+        (of(4, "val_loss", schedule=True), 2),  # min_delta is 10, so the rate drops after epoch 2
         (of(2), 2),
     ):
         outcome = train(e, dataset, 0, tmp_path / "shared")

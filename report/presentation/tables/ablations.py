@@ -31,7 +31,7 @@ def factors(ablation: Ablation) -> Table:
     ]
     before, after = ablation.step.before.short, ablation.step.after.short
     seeds = "seed" + "s" * (len(ablation.seeds) > 1) + " " + ", ".join(map(str, ablation.seeds))
-    caption = f"Gain of each change in {before} → {after} (points, 95 % intervals); {seeds}"
+    caption = f"Gain of each change in step {before} → {after} (points, 95 % intervals); {seeds}"
     return Table(f"factors_{ablation.step.after.slug}", caption, fields, ablation.factors)
 
 

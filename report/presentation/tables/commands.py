@@ -21,7 +21,7 @@ def ablate_command(content: Content, rung: str, seeds: Iterable[int] = (0,)) -> 
 
 
 def data_option(study: Study, run: Run) -> list[str]:
-    """Returns the option ``--data`` for a run's images; empty if they are the study's images."""
+    """Returns the option ``--data`` for a run, or [] for the study's images in the full profile."""
     dataset = run.tags.get("dataset", "")
     full = run.tags.get("profile", "full") in ("full", "")
     if full and dataset == study.dataset and (study.data or dataset in NAMED):

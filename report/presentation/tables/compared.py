@@ -12,7 +12,7 @@ from resnet.study import differences
 
 
 def compared(content: Content, i: int) -> Table:
-    """Compares the runs shown with those of ``content.compared[i]``, rung by rung."""
+    """Compares the shown runs, rung by rung, with the runs of ``content.compared[i]``."""
     other = content.compared[i]
     labels = [c.run_set.label for c in (content, other)]
     steps = content.compare(other)
@@ -44,8 +44,8 @@ def compared(content: Content, i: int) -> Table:
 def sweep(content: Content, varied: Mapping[str, str], named: Collection[str]) -> Table:
     """Lists accuracies, rung by rung, for each value of a swept setting.
 
-    ``varied`` maps each value of ``RunSet.modified`` to the swept values, as a string. Rungs in
-    ``named`` are listed even without a run.
+    ``varied`` maps each ``RunSet.modified`` to a text with the swept values, such as
+    ``batch_size=16``. Rungs in ``named`` are listed even without a run.
     """
     rows = [
         replace(system, title=f"{system.title} · {varied[one.run_set.modified]}")

@@ -216,7 +216,7 @@ def why(content: Content, s: System) -> str:
     needed = prospect(content, s).seeds or 0
     more = f"; {count(needed, 'seed')} per row should give a verdict" * (needed > len(s.runs))
     if math.isnan(low):
-        return f"all rows together have too few seeds to estimate how much accuracy varies{more}"
+        return f"all rows together have too few seeds to estimate the deviation of accuracy{more}"
     if s.verdict == ASSUMED:
         return s.assumed
     half = (high - low) / 2

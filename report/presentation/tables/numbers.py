@@ -120,7 +120,7 @@ def rung(name: str) -> str:
 
 
 def seed_list(seeds: Iterable[int]) -> str:
-    """Writes seeds as the option ``--seeds`` takes them: ``0-4`` or ``0,2,5``."""
+    """Writes seeds in the form that the option ``--seeds`` takes: ``0-4`` or ``0,2,5``."""
     seeds = sorted(seeds)
     if len(seeds) > 1 and seeds == list(range(seeds[0], seeds[-1] + 1)):
         return f"{seeds[0]}-{seeds[-1]}"

@@ -87,7 +87,7 @@ def cost(content: Content) -> Table:
 
 
 def curves(content: Content) -> Table:
-    """Lists every run's curves by epoch; the table is only written as CSV."""
+    """Lists every run's curves by epoch; the table is written to CSV only."""
     rows = [
         (run.rung, run.seed, run.id, epoch, *values)
         for run in content.runs

@@ -16,7 +16,7 @@ from resnet.study import short
 
 
 def published_heading(content: Content) -> str:
-    """Returns the heading of published values; † marks runs that are not comparable."""
+    """Returns the heading of published values, with † if the runs are not comparable with them."""
     marked = f" ({content.study.dataset_title}) †" * bool(content.run_set.reservation)
     return f"published{marked}"
 
@@ -27,7 +27,7 @@ def as_list(text: str) -> str:
 
 
 def _measured(j: Judgement) -> list[str]:
-    """Returns two texts: the measured value (for epochs, all values) and the interval."""
+    """Returns two texts: the measured value and its interval; for epochs, all values and a dash."""
     if j.unit != "epoch" or not j.values:
         return numbers.to_limits(j.value, j.interval, j.claim.bound, j.unit)
     each = dict.fromkeys(numbers.measured(value, j.unit) for value in sorted(j.values))
@@ -81,7 +81,7 @@ def judged(content: Content) -> Table:
 
 
 def comparison(name: str, caption: str, content: Content) -> Table:
-    """Makes the table of ``content.steps`` or ``content.rivals``, whichever ``name`` names."""
+    """Makes the table of ``content.steps`` (if ``name`` is "steps") or of ``content.rivals``."""
     steps = getattr(content, name)
     heading = published_heading(content).replace("published", "published gain")
     fields = [
@@ -165,7 +165,7 @@ def engine(run: Run) -> str:
 
 
 def per_class(content: Content) -> Table:
-    """Lists accuracy by run and class; the table is only written as CSV."""
+    """Lists accuracy by run and class; the table is written to CSV only."""
     rows = []
     for run in (run for run in content.runs if run.n_test):
         counts = analysis.confusion(run).to_numpy()

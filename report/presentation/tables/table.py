@@ -20,8 +20,8 @@ class Field(NamedTuple):
 
     Attributes:
         key: name of the CSV column; "" if the CSV file lacks the column.
-        of: function that returns an item's value, or the name of an attribute of the item; by
-            default ``key``.
+        of: name of the item's attribute (by default ``key``), or a function that takes the item and
+            returns its value.
         heading: heading for readers; "" if only the CSV file has the column.
         form: function that turns the value into a text for readers.
         kind: layout on the page: number, lines, verdict, mono, fold, id, copy, heat, cell; or

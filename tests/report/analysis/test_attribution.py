@@ -94,7 +94,7 @@ def additive(subset, seed):
 
 
 def step_of(count, seeds=1):
-    """Makes rung 4's ablation. Each run gets ``count(subset, seed)`` of ``N`` images right."""
+    """Ablates rung 4. Each run classifies ``count(subset, seed)`` of ``N`` images correctly."""
     runs = [made(e, count(s, seed), seed) for s, e in plans().items() for seed in range(seeds)]
     (apart,) = content_of(runs).ablations
     assert apart.seeds == list(range(seeds))
@@ -247,7 +247,7 @@ def test_runs_of_ladder_ablate_change_only_their_own_tables(store, tmp_path, cap
     assert message.message(after) == message.message(before)
     assert message.facts(after) == message.facts(before)
     (step,) = summary.parts(after, [LADDER[1]])
-    assert step.title == "\nGain of each change in 1 → 2 (points, 95 % intervals); seed 0"
+    assert step.title == "\nGain of each change in step 1 → 2 (points, 95 % intervals); seed 0"
     (row,) = summary.parts(after, [LADDER[0]])
     assert row.title == "\nAccuracies with one assumed value changed"
     place = SimpleNamespace(uri=store.uri, study=STUDY, checkpoints=tmp_path / "checkpoints")

@@ -1,4 +1,4 @@
-"""Tests claims that were changed after their runs began."""
+"""Tests how a judged claim shows that it was changed after its runs began."""
 
 import json
 from dataclasses import replace

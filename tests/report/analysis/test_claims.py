@@ -106,9 +106,9 @@ def lead_of(accuracies):
 def test_the_largest_gain_is_compared_with_the_gain_of_every_other_step():
     clear = lead_of((0.70, 0.80, 0.81, 0.84, 0.85))
     assert (clear.verdict, clear.value) == ("holds", pytest.approx(0.07))
-    # the smallest of the leads over the other steps' gains decides whether the claim holds
+    # each lead is rung 2's gain minus another step's gain; the smallest lead decides the claim
     t = stats.t.ppf([0.975, 1 - 0.025 / 3], 1 / (1 / 10 + 1 / statistics.GUESS))
-    errors = 0.004 * np.sqrt(np.array([6, 4, 4]) / 3)  # 6 = 1 + 2**2 + 1: rung 2 is in both steps
+    errors = 0.004 * np.sqrt(np.array([6, 4, 4]) / 3)  # 6 = 1 + 2**2 + 1: 1→2 and 2→3 share rung 2
     leads = np.array([0.10 - 0.01, 0.10 - 0.03, 0.10 - 0.01])
     assert clear.interval == pytest.approx((min(leads - t[0] * errors), min(leads + t[1] * errors)))
     assert lead_of((0.70, 0.72, 0.80, 0.81, 0.82)).verdict == "fails"
@@ -123,7 +123,7 @@ def test_the_evidence_names_a_row_that_uses_its_own_deviation():
     systems = rows(made)
     assert systems[LADDER[0]].shared.own == {LADDER[0]}
     gain = claim(quantity="test_gain", against=LADDER[0], bound={"min": 0})
-    for said, own in ((gain, f", except for {LADDER[0]} (own deviation)"), (claim(), "")):
+    for said, own in ((gain, f"; for {LADDER[0]}, it uses the row's own deviation"), (claim(), "")):
         assert f"estimated from all rows' seeds{own}; " in judge(said, systems).evidence
 
 

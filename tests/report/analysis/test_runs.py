@@ -1,4 +1,4 @@
-"""Tests reports on complete, unfinished, damaged and missing runs in MLflow."""
+"""Tests the report if runs in MLflow are complete, unfinished, damaged or missing."""
 
 import math
 from dataclasses import replace
@@ -65,7 +65,7 @@ def test_the_report_names_missing_and_damaged_artifacts(store):
     told = " ".join(content.notes)
     assert told.count("test_predictions.csv is missing or damaged") == 3
     assert "but the run says 0.8" in told  # 300 predictions are missing
-    assert content.pictured.classes == tuple("0123456789")  # the deleted matrix named the classes
+    assert content.pictured.classes == tuple("0123456789")  # class names were in the deleted matrix
     text = (output.write(content, store.folder / "out") / output.PAGE).read_text()
     assert "The run has no images of its mistakes." in text
     vgg = store.add("vgg", right(N, 600))  # after the next line, only this run has predictions

@@ -82,8 +82,8 @@ def test_the_newest_run_of_the_newest_configuration_is_shown(store):
     store.add(LADDER[0], right(N, 300), start=3)
     content = analysis.load(store.uri)
     assert content.systems[0].accuracies == [0.3]
-    assert "leaves out 2 older runs of the same seed or of another" in " ".join(content.notes)
+    assert "leaves out 2 older runs whose seed was run again or whose" in " ".join(content.notes)
     store.add(LADDER[0], right(N, 400), tags=old, start=4)
     content = analysis.load(store.uri)
     assert content.systems[0].accuracies == [0.4]
-    assert "the experiment file has changed since the runs shown" in " ".join(content.notes)
+    assert "the experiment file has changed since the report's runs" in " ".join(content.notes)

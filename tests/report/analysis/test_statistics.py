@@ -1,4 +1,4 @@
-"""Compares the shared deviation with results of least squares, SciPy and a simulation."""
+"""Checks the report's statistics with least squares, SciPy and a simulation."""
 
 import math
 
@@ -14,7 +14,7 @@ from report.analysis import Bound, statistics
 
 
 def samples(*rows):
-    """Returns samples by name; each of ``rows`` has the accuracies and the scale of a sample."""
+    """Returns a dict of samples named s0, s1, ...; each row is a sample's accuracies and scale."""
     return {
         f"s{i}": statistics.Sample(dict(enumerate(values)), scale)
         for i, (values, scale) in enumerate(rows)
@@ -38,7 +38,7 @@ def test_the_shared_deviation_agrees_with_weighted_least_squares():
 
 
 def means(samples):
-    """Returns the mean of each sample as a contrast, by the sample's name."""
+    """Returns a dict from each sample's name to the sample's mean, which is a contrast."""
     shared = statistics.Shared.of(samples)
     estimates = {name: shared.estimate(name, sample) for name, sample in samples.items()}
     return {name: statistics.contrast([(1, e)]) for name, e in estimates.items()}
@@ -71,7 +71,7 @@ def test_a_row_that_varies_more_than_the_others_uses_its_own_deviation():
     shared_freedom = 1 / (1 / 8 + 1 / statistics.GUESS)
     freedom = (own + other) ** 2 / (own**2 / 4 + other**2 / shared_freedom)
     assert (gain.error, gain.freedom) == pytest.approx((math.sqrt(own + other), freedom))
-    # two seeds may agree by chance, so a row that varies less stays in the pool
+    # two seeds may agree by chance, so a row that varies less than the others stays in the pool
     assert not statistics.Shared.of(samples(*calm, ((0.8, 0.8), 0.01))).own
 
 

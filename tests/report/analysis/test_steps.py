@@ -1,4 +1,4 @@
-"""Tests a step's gain over seeds, and the comparison of its two rungs image by image."""
+"""Tests the gain of a step with several seeds, and the step's comparison image by image."""
 
 import math
 from dataclasses import replace

@@ -42,7 +42,7 @@ def test_the_verdict_changes_where_the_interval_touches_the_end_of_the_bound(two
 
 
 def test_a_run_without_predictions_leaves_every_accuracy_undecided(store):
-    """Without that run, the deviation that all rows share could be too small."""
+    """If the report ignored such a run, the deviation that all rows share could be too small."""
     for i, counts in enumerate(((700, 701), (830, 831), (835, 836), (870, 873))):
         ids = [store.add(LADDER[i], right(N, k), seed=seed) for seed, k in enumerate(counts)]
     gain = claim(quantity="test_gain", against=LADDER[0], bound={"min": 0.05})

@@ -1,4 +1,4 @@
-"""Tests the report's answer in words for different verdicts."""
+"""Tests that the report's answer in words agrees with the verdicts."""
 
 import math
 from dataclasses import replace

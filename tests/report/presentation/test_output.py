@@ -62,7 +62,7 @@ def test_a_logged_ladder_has_the_means_and_gains_of_its_rungs(store):
     rows = [line.split(" | ")[0] for line in lines if line.startswith("| ")][2:]
     assert [row[2] for row in rows] == [*"123456v"]
     assert rows[5] == r"| 6 mine \| or yours"
-    why = "all rows together have too few seeds to estimate how much accuracy varies"
+    why = "all rows together have too few seeds to estimate the deviation of accuracy"
     assert f"| 2 + augmentation | 84.0 % | 82.9 % | +1.1 | undecided<br>{why} |" in lines
     assert "†" not in tags[DESCRIPTION]
     about = store.client.get_experiment(store.experiment_id).tags[DESCRIPTION]

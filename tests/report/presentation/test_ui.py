@@ -34,7 +34,7 @@ def ladder(empty, folder):
 
 @pytest.fixture
 def store(empty, tmp_path):
-    """Makes a store with a ladder and its parent run, an ablation's run and a run on other data."""
+    """Makes a store with a ladder's runs and parent run, an ablation run and a run on digits."""
     made = ladder(empty, tmp_path)
     store = connect(made.uri)
     parent = store.client.create_run(store.experiment_id, run_name="ladder all").info.run_id
@@ -54,7 +54,7 @@ def test_the_ui_shows_the_records_if_the_store_has_no_runs(empty, tmp_path, monk
     monkeypatch.setattr(Study, "open", lambda folder: study)
     _, pages = ui.prepare(uri, None)
     store = records.connect_recorded(uri, study)
-    assert not connect(uri, study).search()  # the user's own experiment stays empty
+    assert not connect(uri, study).search()  # MLflow's experiment for the user's runs stays empty
     assert f"experiments/{store.experiment_id}/" in pages["runs"]
     (shown,) = (run for run in store.search() if "ladder" in run.data.tags)
     held = ladder_of(store.client, shown.info.run_id)
