@@ -255,7 +255,7 @@ def test_runs_of_ladder_ablate_change_only_their_own_tables(store, tmp_path, cap
     capsys.readouterr()
     for experiment, times in ((KNOWN[LADDER[1]], 0), (augmentation, 1)):
         runner._conclude(place, {"": ""}, images, [Job(experiment, 0)])
-        assert capsys.readouterr().out.count("each change in 1 → 2") == times
+        assert capsys.readouterr().out.count("each change in step 1 → 2") == times
     folder = build(store)
     raw = csv(folder, "factors_02_augmentation", "key")
     assert raw["shapley"].to_dict() == pytest.approx(
