@@ -85,9 +85,10 @@ def report(name: str, title: str, unit: str, rates: dict[str, dict[str, list[flo
     first side's median and, because turns vary, also by the first side's fastest turn.
     """
     baseline = next(iter(next(iter(rates.values()))))
+    best = f"{baseline}'s fastest timing"
     lines = [
-        f"**{title}** ({unit}; median and range over the turns)\n",
-        f"| | side | median | range | against {baseline} | against {baseline}'s fastest turn |",
+        f"**{title}** ({unit}; median and range of repeated timings)\n",
+        f"| | program | median | range | against {baseline} | against {best} |",
         "| --- | --- | ---: | ---: | ---: | ---: |",
     ]
     for case, sides in rates.items():

@@ -82,7 +82,7 @@ class Contrast(NamedTuple):
 
 @dataclass(frozen=True)
 class Shared:
-    """One deviation between seeds for all systems, in units of each system's scale.
+    """A deviation between seeds that all systems share, in units of each system's scale.
 
     A run's variance is ``factor`` times the squared scale of the run's system. ``freedom`` is the
     factor's number of degrees of freedom. The systems in ``own`` use the deviation of their own

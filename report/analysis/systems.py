@@ -178,7 +178,8 @@ def compare(before: System, after: System) -> Step:
     elif contrast.paired:
         basis = f"{len(pairs)} seeds, paired because the accuracies of the two rows are correlated"
     else:
-        basis = f"{before.basis}; {after.basis}"
+        named = (f"{s.name}: " * (before.name != after.name) + s.basis for s in (before, after))
+        basis = "; ".join(named)
     basis += "; different images" * (not same_images)
     numbers = contrast.value, contrast.interval(), contrast.p
     same_networks = {agreement for _, agreement, *_ in by_image} == {1}  # runs of one trajectory

@@ -347,7 +347,8 @@ def test_the_readme_shows_the_results_of_the_records(sample, tmp_path):
     assert f"{row} - |\n" in text  # the dash means that there is no interval
     assert ".venv/bin/ladder run 2 --seeds 3 --cpus-per-run 4\n" in text
     assert "\n* tensorflow on A processor, 4 cores: rung 1 (seed 0), rung 2 (seed 3)\n" in text
-    assert "| 1 → 2 + augmentation | +10.6 | +10.0 | - | 1 seed; 1 seed |\n" in text
+    both = r"01\_template: 1 seed; 02\_augmentation: 1 seed"
+    assert f"| 1 → 2 + augmentation | +10.6 | +10.0 | - | {both} |\n" in text
     names = sorted(path.name for path in folder.iterdir())
     assert names == ["gains.svg", "progression.svg", "validation.svg"]
     assert "](figures/gains.svg)" in text and "](figures/validation.svg)" in text

@@ -37,7 +37,7 @@ RUNG = SMALL | {
 }
 CLAIM = {"id": "gain", "rung": "02_b", "against": "01_a", "text": "it gains"}
 CLAIM |= {"quantity": "test_gain", "bound": {"min": 0.0}}
-LEAD = {"id": "lead", "rung": "02_b", "text": "it brings the most"}
+LEAD = {"id": "lead", "rung": "02_b", "text": "it has the largest gain"}
 LEAD |= {"quantity": "gain_lead", "bound": {"min": 0.0}}
 
 

@@ -12,7 +12,8 @@ def factors(ablation: Ablation) -> Table:
     """Lists the gain of each change that a step makes, computed in three ways."""
 
     def head(f: Factor) -> str:
-        return f"{plain(f.key)}\n{f.key.partition('.')[0]}{', credited by the study' * f.credited}"
+        credit = "; the study credits this change" * f.credited
+        return f"{plain(f.key)}\n{f.key.partition('.')[0]}{credit}"
 
     def lines(value: float, interval: tuple[float, float]) -> str:
         return f"{points(value)}\n{span(interval, points)}"

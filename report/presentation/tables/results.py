@@ -69,10 +69,10 @@ def judged(content: Content) -> Table:
         Field("", lambda j: _measured(j)[1], "95 % interval", str, "lines", LONG),
         Field("", limits, "holds if", str, "lines", LONG),
         Field("", limits, "holds if", _signs, "lines", "terminal"),
-        Field("evidence", "", "evidence", on="results"),
+        Field("", _basis, "evidence", on="results"),
         Field("", _basis, "evidence", on="page", kind="below"),
         *raw(run_ids=lambda j: " ".join(r.id for r in j.runs)),
-        *raw("value", "interval", min="claim.bound.min", max="claim.bound.max"),
+        *raw("value", "interval", "evidence", min="claim.bound.min", max="claim.bound.max"),
         *raw(against="claim.against", text="claim.text", quantity="claim.quantity"),
         *raw(where="claim.where"),
     ]
@@ -113,7 +113,7 @@ def paired_fields(gain: str, steps: Sequence[Step], together: bool = True) -> li
 
 
 def seeds(content: Content) -> Table:
-    """Lists how many seeds per row each accuracy and claim needs for a verdict."""
+    """Lists the number of seeds per row that a verdict on each accuracy and claim needs."""
 
     def half(value: float) -> str:
         return points(value).lstrip("+") if value > 0 else NONE
@@ -121,7 +121,7 @@ def seeds(content: Content) -> Table:
     places = "page terminal"
     fields = [
         Field("claim", "name", "accuracy or claim", on=places),
-        Field("half_width", "half", "interval at most ±", half, "number", places),
+        Field("half_width", "half", "largest half-width", half, "number", places),
         Field("seeds_needed", "seeds", "seeds needed", numbers.number("d"), "number", places),
         Field("evidence", "basis", "estimated from", on="page"),
     ]
@@ -156,7 +156,7 @@ def backends(content: Content) -> Table:
         Field("interval", "", "95 % interval", lambda i: span(i, points), "number", LONG),
         Field("expected", expected, "result", on=LONG),
     ]
-    return Table("backends", "Each backend compared with the row's other runs", fields, found)
+    return Table("backends", "Each backend's runs compared to the row's other runs", fields, found)
 
 
 def engine(run: Run) -> str:
