@@ -9,12 +9,7 @@ from report.analysis.statistics import Interval
 from resnet.study import Strict
 
 Verdict = Literal[
-    "holds",
-    "fails",
-    "fails (under our assumptions)",
-    "undecided",
-    "not run",
-    "not comparable",
+    "holds", "fails", "fails (under our assumptions)", "undecided", "not run", "not comparable"
 ]
 ASSUMED: Final = "fails (under our assumptions)"
 """The verdict if a row or claim fails, but a value the study does not state may be the cause."""

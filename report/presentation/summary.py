@@ -68,6 +68,8 @@ def trained(content: Content, due: Sequence[Job], console: Console) -> None:
     for part in parts(content, {name.partition("~")[0] for name in names if "~" in name}):
         console.print(part)
     _reservation(content, console)
+    if not content.run_set.reservation:
+        console.print(message.message(content).lead, markup=False, highlight=False)
 
 
 def progression(content: Content, named: Collection[str] = ()) -> Table:

@@ -16,10 +16,7 @@ ops = keras.ops
 
 
 def draw(
-    augmentation: Augmentation,
-    generator: np.random.Generator,
-    n: int,
-    image_shape: tuple[int, int],
+    augmentation: Augmentation, generator: np.random.Generator, n: int, image_shape: tuple[int, int]
 ) -> dict[str, np.ndarray]:
     """Draws parameters of affine transforms for ``n`` images.
 

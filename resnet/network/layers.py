@@ -161,13 +161,7 @@ def _fused(inputs: Any, gamma: Any, beta: Any, epsilon: float) -> tuple[Any, Any
 
     # oneDNN fuses this kernel with the ReLU that follows.
     outputs, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
-        x=inputs,
-        scale=gamma,
-        offset=beta,
-        mean=[],
-        variance=[],
-        epsilon=epsilon,
-        is_training=True,
+        x=inputs, scale=gamma, offset=beta, mean=[], variance=[], epsilon=epsilon, is_training=True
     )
     # For the variance of n values, the kernel divides by n - 1, and Keras divides by n.
     count = tf.cast(tf.size(inputs) // inputs.shape[-1], "float32")

@@ -107,11 +107,7 @@ class TensorFlowSteps(Steps):
     """Steps of one network on TensorFlow. :func:`make_steps` explains the arguments."""
 
     def __init__(
-        self,
-        network: keras.Model,
-        images: np.ndarray,
-        labels: np.ndarray,
-        experiment: Experiment,
+        self, network: keras.Model, images: np.ndarray, labels: np.ndarray, experiment: Experiment
     ):
         import tensorflow as tf
 

@@ -83,8 +83,7 @@ def test_mlflow_writes_only_beside_the_file_that_the_address_names(empty, name, 
 
 
 @pytest.mark.parametrize(
-    "uri",
-    ["x.db?timeout=60", "x.db?", ":memory:", "", "%00", "file:x.db?uri=true&mode=rwc"],
+    "uri", ["x.db?timeout=60", "x.db?", ":memory:", "", "%00", "file:x.db?uri=true&mode=rwc"]
 )
 def test_an_sqlite_address_that_does_not_name_a_file_is_refused(tmp_path, monkeypatch, uri):
     monkeypatch.chdir(tmp_path)

@@ -88,10 +88,7 @@ def test_a_process_that_has_lost_its_run_does_not_write_to_it(shared, dataset, l
     first, thief = lease("first"), lease("thief")
     run = take(first)
     record = dict.fromkeys(CURVES, 0.5) | {"epoch": 1, "time": 1e9}
-    with (
-        pytest.raises(Lost),
-        tracking.child_run(shared, run, JOB, dataset, first) as child,
-    ):
+    with pytest.raises(Lost), tracking.child_run(shared, run, JOB, dataset, first) as child:
         shared.client.set_tag(run.info.run_id, leases.TAG, thief.tag("held"))
         time.sleep(leases.SECONDS)
         child.log_history([record])

@@ -74,6 +74,10 @@ def _titled(s: System) -> str:
     return f"{s.title} ({s.short})" if s.short == s.name else f"rung {s.short} ({s.title})"
 
 
+def _whole(s: System) -> str:
+    return span(s.interval, lambda value: percent(value, s.decimals))
+
+
 def message(content: Content) -> Message:
     """Returns the answer that the runs give to the study's question."""
     published = [s for s in content.systems if not math.isnan(s.published)]
@@ -131,10 +135,14 @@ def _by_verdict(content: Content, published: list[System]) -> list[Line]:
             limit = f"{100 * content.statements.tolerance:g} points"
             part = f"part of each 95 % interval lies more than {limit} from the published accuracy"
             known = all(math.isfinite(s.interval[0]) for s in systems)
-            run = f"; {seeds} of {planned} planned seeds were run" * content.interim
-            return f"{named(systems)}: {part if known else 'not every interval is known'}{run}"
+            told = [part if known else "not every interval is known"]
+            told += [f"{seeds} of {planned} planned seeds were run"] * content.interim
+            needed = max(prospect(content, s).seeds or 0 for s in systems)
+            told += [f"verdicts should need up to {needed} seeds per row"] * (needed > planned)
+            return f"{named(systems)}: {'; '.join(told)}"
         return "; ".join(
-            f"{_titled(s)}: {percent(s.accuracy, s.decimals)} here, "
+            f"{_titled(s)}: {percent(s.accuracy, s.decimals)} here "
+            f"({count(len(s.runs), 'seed')}, 95 % interval {_whole(s)}), "
             f"{percent(s.published, s.decimals)} published"
             f"{', but ' + s.assumed if verdict == ASSUMED else ''}"
             for s in systems
@@ -230,8 +238,7 @@ def why(content: Content, s: System) -> str:
     if half > s.tolerance:
         varies = f"the deviation between seeds is {100 * s.deviation:.{s.decimals}f} points"
         return f"{varies}; the interval, {wide}, is wider than the allowed ±{allowed}{more}"
-    whole = span(s.interval, lambda value: percent(value, s.decimals))
-    return f"the interval is {whole}; part of it lies {beyond}{more}"
+    return f"the interval is {_whole(s)}; part of it lies {beyond}{more}"
 
 
 def wrong(content: Content) -> str:

@@ -2,10 +2,11 @@
 
 import math
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 
 import numpy as np
 
-from report.analysis import Bound, Run
+from report.analysis import Bound, Run, System
 from resnet.study import rung_number, short
 
 NONE = "-"
@@ -29,6 +30,11 @@ def percent(value: float, decimals: int = 1) -> str:
 def points(value: float, decimals: int = 1) -> str:
     """Writes a difference of accuracies in points: 0.0051 as ``+0.5``."""
     return NONE if math.isnan(value) else f"{100 * value:+z.{decimals}f}"
+
+
+def gains_form(systems: Iterable[System]) -> Callable[[float], str]:
+    """Returns a function that writes gains in points, with the decimals of the accuracies."""
+    return partial(points, decimals=max((s.decimals for s in systems), default=1))
 
 
 def span(interval: tuple[float, float], form: Callable[[float], str] = percent) -> str:

@@ -84,10 +84,11 @@ def comparison(name: str, caption: str, content: Content) -> Table:
     """Makes the table of ``content.steps`` (if ``name`` is "steps") or of ``content.rivals``."""
     steps = getattr(content, name)
     heading = published_heading(content).replace("published", "published gain")
+    form = numbers.gains_form(s.after for s in steps)
     fields = [
         Field("", "title", "step", on=LONG),
         *raw(**{"from": "before.name", "to": "after.name"}),
-        Field("published_gain", "published", heading, points, "number", LONG),
+        Field("published_gain", "published", heading, form, "number", LONG),
         *paired_fields("gain", steps, name == "steps"),
     ]
     return Table(name, caption, fields, steps)
@@ -96,10 +97,10 @@ def comparison(name: str, caption: str, content: Content) -> Table:
 def paired_fields(gain: str, steps: Sequence[Step], together: bool = True) -> list[Field]:
     """Returns the columns of a comparison; ``together`` adds Holm's corrected p values."""
     corrected = analysis.holm(steps) if together else {}
-    count = numbers.number(",.4g")
+    count, form = numbers.number(",.4g"), numbers.gains_form(s.after for s in steps)
     return [
-        Field(gain, "gain", gain, points, "number", SHORT),
-        Field("interval", "", "95 % interval", lambda i: span(i, points), "number", SHORT),
+        Field(gain, "gain", gain, form, "number", SHORT),
+        Field("interval", "", "95 % interval", lambda i: span(i, form), "number", SHORT),
         Field("pairs", lambda s: len(s.gains)),
         Field("p", "", "p", numbers.p_value, "number"),
         Field("p_holm", lambda s: corrected.get(s.after.name, math.nan),

@@ -1,6 +1,7 @@
 """Tests that the report's answer in words agrees with the verdicts."""
 
 import math
+import re
 from dataclasses import replace
 
 import pytest
@@ -9,7 +10,7 @@ from scipy import stats
 
 from report import analysis
 from report.analysis import statistics
-from report.presentation.tables import message
+from report.presentation.tables import message, numbers
 from report.presentation.tables.message import ASSUMED
 
 HOLDS, NOT = "holds", "not run"
@@ -35,10 +36,7 @@ def answered(two_seeds, monkeypatch):
     ("verdicts", "lead"),
     [
         ([HOLDS] * 6, "All six published accuracies are reproduced to within 1.5 points."),
-        (
-            ["fails"] * 6,
-            "None of the six published accuracies is reproduced to within 1.5 points.",
-        ),
+        (["fails"] * 6, "None of the six published accuracies is reproduced to within 1.5 points."),
         (
             [ASSUMED, OPEN, OPEN, HOLDS, HOLDS, ASSUMED],
             "Two of the six published accuracies are reproduced to within 1.5 points, two are not "
@@ -85,7 +83,8 @@ def test_each_line_of_the_answer_names_its_rungs_and_their_accuracies(answered):
         "Undecided",
         "Not run",
     ]
-    assert lines["Reproduced"].startswith("rung 1 (Template): ")
+    seen = r"rung 1 \(Template\): [\d.]+ % here \(3 seeds, 95 % interval [\d.]+ to [\d.]+ %\), 72"
+    assert re.match(seen, lines["Reproduced"])
     assert "82.9 % published" in lines["Not reproduced under our assumptions"]
     assert "3 and 4: part of each 95 % interval lies more than 1.5 points" in lines["Undecided"]
     assert lines["Undecided"].endswith("; 3 of 5 planned seeds were run")
@@ -142,7 +141,11 @@ def test_the_verdict_on_a_row_is_explained_with_numbers(two_seeds, full):
         if stats.t.isf(0.025, freedom) * row.deviation / math.sqrt(n) < 0.008
     )
     text = f"{wide} ±0.8; {needed} seeds per row should give a verdict"
-    assert message.why(replace(content, systems=systems), strict) == text
+    stricter = replace(content, systems=systems)
+    assert message.why(stricter, strict) == text
+    more = f"; verdicts should need up to {needed} seeds per row"
+    assert needed > 5 and message.message(stricter).lines[0].text.endswith(more)
+    assert numbers.gains_form([row, replace(row, tolerance=0.001)])(-0.0004) == "-0.04"
     assert message.why(content, content.systems[2]) == ""  # not run
     near = replace(row, published=row.accuracy, tolerance=1.0)
     assert message.why(content, near).endswith("lies within 100 points of the published accuracy")

@@ -11,14 +11,16 @@ from rich.console import Console
 from report import analysis
 from report.presentation import summary
 from report.presentation.tables.message import ASSUMED
-from resnet.study import short
+from resnet.study import Job, short
 
 
-def test_the_table_of_accuracies_lists_named_rungs_and_rungs_with_runs(two_seeds):
+def test_trained_jobs_are_shown_with_other_runs_and_the_answer(two_seeds):
     store, counts = two_seeds
-    console = Console(record=True, width=120)
-    console.print(summary.progression(analysis.load(store.uri), named=LADDER[:3]))
+    console, content = Console(record=True, width=120), analysis.load(store.uri)
+    due = [Job(content.study.experiment(name), 0) for name in LADDER[:3]]
+    summary.trained(content, due, console)
     text = console.export_text()
+    assert text.endswith("two are undecided and four are not run.\n")
     means = [np.mean(counts[name]) / N for name in LADDER[:2]]
     assert f"{100 * means[0]:.1f} %" in text
     assert f"{100 * (means[1] - means[0]):+.1f}" in text
