@@ -35,7 +35,7 @@ def draw(seeds: tuple[int, ...], wrong: float, random: np.random.Generator) -> n
     """Simulates a ladder with ``seeds[i]`` seeds in row i; ``wrong`` is a key of ``WRONG``.
 
     Returns one number per row, one per gain, and one for the largest gain's lead over other gains.
-    A number is 1 if its interval contains the true value, 0 if not, and NaN if it has no interval.
+    A number is 1 if the interval contains the true value, 0 if not, and NaN without an interval.
     """
     scales = np.multiply(DEVIATIONS, np.exp(-wrong * random.standard_normal(len(LADDER))))
     rows = zip(LADDER, MEANS, DEVIATIONS, seeds, scales, strict=True)

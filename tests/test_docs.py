@@ -88,7 +88,7 @@ def test_the_figures_on_the_best_of_three_runs_follow_from_the_records():
     leads = [f"{100 * lead:+.2f}" for lead in found["lead"]]
     assert f"{', '.join(leads[:-1])} and {leads[-1]} points" in text
     assert f"or {100 * found['lead'].mean():.3f} on average" in text
-    assert f"across seeds is {found['correlation']:.2f}, with" in text
+    assert f" rungs, r is {found['correlation']:.2f}, with" in text
 
 
 def documented_coverage():

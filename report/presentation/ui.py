@@ -82,7 +82,7 @@ def served(uri: str, port: int = 0) -> Iterator[tuple[str, subprocess.Popen]]:
         port = probe.getsockname()[1]
     # the user's MLFLOW_ variables may be meant for another server
     environment = {k: v for k, v in os.environ.items() if not k.startswith("MLFLOW_")} | {
-        "MLFLOW_BACKEND_STORE_URI": uri,  # an argument would show its password to other users
+        "MLFLOW_BACKEND_STORE_URI": uri,  # other users could read passwords in arguments
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # avoids ten processes for language models
     }
     command = [sys.executable, "-m", "mlflow", "server", "--host=127.0.0.1", "--workers=1"]

@@ -122,7 +122,7 @@ def _normalize(inputs: Any, gamma: Any, beta: Any, epsilon: Any) -> Any:
     scale = gamma * inverse
 
     def gradient(upstream: Any) -> tuple[Any, ...]:
-        upstream, *_ = upstream  # no gradient goes through the statistics
+        upstream, *_ = upstream  # the gradients of the returned mean and variance are ignored
         normalized = (inputs - mean) * inverse
         of_beta = ops.sum(upstream, axis=(0, 1, 2))
         of_gamma = ops.sum(upstream * normalized, axis=(0, 1, 2))

@@ -12,7 +12,7 @@ def factors(ablation: Ablation) -> Table:
     """Lists the gain of each change that a step makes, computed in three ways."""
 
     def head(f: Factor) -> str:
-        credit = "; the study credits this change" * f.credited
+        credit = " setting; the study credits it with the gain" * f.credited
         return f"{plain(f.key)}\n{f.key.partition('.')[0]}{credit}"
 
     def lines(value: float, interval: tuple[float, float]) -> str:

@@ -103,9 +103,9 @@ def _reproduced(content: Content, published: list[System]) -> str:
     every = f"{'Both' if total == 2 else f'All {words(total)}'} published accuracies are"
     if by["holds"] == total:
         return f"{every} {reproduced}."
-    if by["undecided"] == total:
-        return f"{every} still undecided."
     accuracies = f"the {words(total)} published accuracies"
+    if by["undecided"] == total:
+        return f"There is no verdict yet on {accuracies}."
     failed = by["fails"] + by[ASSUMED]
     if failed == total:
         under = " under our assumptions" * (not by["fails"])
@@ -118,7 +118,7 @@ def _reproduced(content: Content, published: list[System]) -> str:
     if by["holds"]:
         first = f"{words(by['holds'])} of {accuracies} {_be(by['holds'])} {reproduced}"
         return f"{listed([first.capitalize(), *others])}."
-    of = "Of" if failed else "No accuracy is decided yet: of"
+    of = "Of" if failed else "There is no verdict yet: of"
     return f"{of} {accuracies}, {listed(others)}."
 
 

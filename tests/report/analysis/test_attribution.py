@@ -267,7 +267,7 @@ def test_runs_of_ladder_ablate_change_only_their_own_tables(store, tmp_path, cap
     assert not cells.problems
     assert not [name for name in cells.files if not (folder / name).is_file()]
     shown = cells.records("factors_02_augmentation")["augmentation"]
-    assert shown["change"] == "augmentation\ndata; the study credits this change"
+    assert shown["change"] == "augmentation\ndata setting; the study credits it with the gain"
     assert shown["Shapley value"] == "+1.7\n-"
     text = (folder / output.PAGE).read_text()
     assert "The whole step: +0.0 points, published +10.6." in text

@@ -71,7 +71,7 @@ def test_a_user_s_own_rung_is_not_counted_with_the_published_rungs(store):
     store.add("02_mine", right(N, 900), like=LADDER[1])  # 02 is the number of a published rung
     content = analysis.load(store.uri)
     assert [step.after.name for step in content.steps] == [*LADDER[1:], "06_mine"]
-    lead = "No accuracy is decided yet: of the six published accuracies, one is undecided"
+    lead = "There is no verdict yet: of the six published accuracies, one is undecided"
     assert message.message(content).lead == f"{lead} and five are not run."
 
 

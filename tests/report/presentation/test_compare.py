@@ -132,7 +132,7 @@ def test_a_set_of_runs_is_found_by_each_property_and_by_its_label(sets, study):
         assert labels(frame, name) == labels(frame, label, name) == [SHOWN, label]
     assert labels(frame, DIGITS, EPOCHS) == [SHOWN, DIGITS, MINE]
     assert labels(frame, "", modified=EPOCHS) == [MINE, SHOWN]  # the unmodified ladder
-    # no other set is found by part of a name, or by a property of the set that is shown
+    # neither a part of a name nor a property of the shown set finds another set
     for name in ("training.epochs=", "training.epochs=20", "full", "own", "cifar10", ""):
         with pytest.raises(UserError, match="names no other set of runs") as error:
             labels(frame, name)

@@ -48,7 +48,7 @@ def answered(two_seeds, monkeypatch):
             "reproduced, one is undecided and three are not run.",
         ),
         ([NOT] * 6, "Nothing has been run yet."),
-        ([OPEN] * 6, "All six published accuracies are still undecided."),
+        ([OPEN] * 6, "There is no verdict yet on the six published accuracies."),
         (
             [ASSUMED] * 5 + [OPEN],
             "Of the six published accuracies, five are not reproduced under our assumptions and "
@@ -56,7 +56,7 @@ def answered(two_seeds, monkeypatch):
         ),
         (
             [OPEN] * 5 + [NOT],
-            "No accuracy is decided yet: of the six published accuracies, five are undecided and "
+            "There is no verdict yet: of the six published accuracies, five are undecided and "
             "one is not run.",
         ),
     ],
@@ -67,7 +67,7 @@ def test_the_answer_counts_the_published_accuracies_by_verdict(answered, verdict
 
 def test_the_answer_counts_rungs_and_claims_that_were_not_run(two_seeds):
     assert message.message(analysis.load(two_seeds[0].uri)).text == (
-        "No accuracy is decided yet: of the six published accuracies, two are undecided and "
+        "There is no verdict yet: of the six published accuracies, two are undecided and "
         "four are not run. "
         "19 further claims: one holds, one fails, three are undecided and 14 are not run."
     )
