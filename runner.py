@@ -211,7 +211,7 @@ def _train(options: Options) -> None:
         engine, warnings = _engine(options, due), training.device_warnings()
     for line in warnings:
         say(f"[yellow]{escape(line)}[/yellow]")
-    store = connect(options.tracking_uri, options.study)  # checks the address before a download
+    store = connect(options.tracking_uri, options.study)  # checks the store's URI before a download
     dataset = load_images(options.dataset, options.study.test_fraction)
     courses = records.courses(store.study.results, due, dataset.fingerprint)
     if dataset.name != store.study.dataset or due[0].profile != "full" or due[0].modified:

@@ -38,7 +38,7 @@ HERE = [f"{process} {how}" for process in ("worker", "driver") for how in SIGNAL
 HERE += ["disk full", "clock jumped"]
 CLUSTER = [*HERE, "node removed", "node terminated", "server stopped"]
 # Every Python process of a ladder runs this code first. While a file named "disk" exists, the disk
-# seems full. A file named "clock" of N bytes sets the time N seconds forward.
+# seems full. While a file named "clock" exists and has N bytes, time.time() is N seconds ahead.
 CUSTOMIZE = """
 import errno, os, time
 folder, fsync, clock = os.environ["PYTHONPATH"], os.fsync, time.time
@@ -91,7 +91,7 @@ class Ladder:
         """Causes up to ``wanted`` faults until the ladder ends; counts the faults of each kind."""
         counts = Counter[str]()
         while (code := self.process.poll()) != 0:
-            if code is not None:  # the command failed or was interrupted
+            if code is not None:  # the ladder's process failed or was interrupted
                 self.start()
             elif left := wanted - counts.total():
                 count = min(left, self.random.randint(1, 3))

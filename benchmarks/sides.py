@@ -65,7 +65,7 @@ def compare(sides: Mapping[str, Side], case: Any, turns: int) -> dict[str, list[
             except Exception as error:
                 print(f"{name} does not start and is left out: {error}", file=sys.stderr)
         for turn in range(turns):
-            # every second round is reversed, so that no side always follows the same other side
+            # every second turn reverses the order, so that no side always has the same predecessor
             for name in list(rates)[:: -1 if turn % 2 else 1]:
                 rates[name].append(processes[name].submit(_take).result())
     return rates
@@ -88,7 +88,7 @@ def report(name: str, title: str, unit: str, rates: dict[str, dict[str, list[flo
     best = f"{baseline}'s fastest timing"
     lines = [
         f"**{title}** ({unit}; median and range of repeated timings)\n",
-        f"| | program | median | range | against {baseline} | against {best} |",
+        f"| | program | median | range | ratio to {baseline} | ratio to {best} |",
         "| --- | --- | ---: | ---: | ---: | ---: |",
     ]
     for case, sides in rates.items():

@@ -23,9 +23,9 @@ MEANS = (0.78, 0.82, 0.825, 0.865, 0.875, 0.845)
 DEVIATIONS = (0.008, 0.012, 0.012, 0.0026, 0.0027, 0.010)
 SEEDS = ((2, 3, 2, 1, 1, 5), (1, 1, 1, 1, 1, 5), (2,) * 6, (3,) * 6, (5,) * 6)
 WRONG = {0.0: "right", 0.25: "a quarter off", 0.4: "40 % off"}
-"""Maps typical errors of a scale to their names. A scale is a first guess at a row's deviation.
+"""A scale is a first guess at a row's deviation. Each value names a typical error of the scales.
 
-Each key, a typical error, is the standard deviation of log(true deviation / scale).
+Each key is the size of this error: the standard deviation of log(true deviation / scale).
 """
 CASES = [(seeds, wrong) for seeds in SEEDS for wrong in WRONG]
 HEADINGS = ("rows", "the worst row", "gains", "largest gain's lead")

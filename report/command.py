@@ -59,7 +59,7 @@ def report(
     """Writes the report, which gives each accuracy and claim a verdict with evidence.
 
     The report never mixes runs of different datasets, profiles or --set overrides.
-    It never mixes recorded runs with your own. The page lists the other sets of runs.
+    It never mixes recorded runs with your own. The page shows one set of runs and lists others.
     """
     study = Study.open(experiments)
     if readme:

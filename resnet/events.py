@@ -99,7 +99,7 @@ class Ended(Event):
 
 @dataclass(frozen=True)
 class Skipped(Ended):
-    """The job was not trained again, because an earlier command finished its run."""
+    """The job was not trained again, because a finished run of this job exists."""
 
     run_id: str
     test_accuracy: float

@@ -113,7 +113,7 @@ def bars():
 
 @pytest.fixture(scope="session")
 def empty(tmp_path_factory):
-    """Returns an empty database's path. Tests copy the file, because creating one takes seconds."""
+    """Returns an empty database's path. Tests copy the file, which takes seconds to create."""
     from mlflow.tracking import MlflowClient
 
     path = tmp_path_factory.mktemp("empty") / "mlflow.db"

@@ -61,7 +61,7 @@ def in_a_fresh_shell(line, folder):
 
 
 def printed(text, after):
-    """Returns the command that follows the text ``after`` on a line of the output."""
+    """Returns the command that follows the pattern ``after`` on a line of ``text``."""
     return re.search(rf"{after}  ?(.+?)(?:  \(|$)", text, re.MULTILINE)[1]
 
 
@@ -96,7 +96,7 @@ def assert_identical(a, b):
 
 
 def left_alone(arguments, empty, tmp_path_factory):
-    """Runs a command in a new store without interruptions, and returns the store's address."""
+    """Runs a command without interruptions in a new store. Returns the store's address."""
     folder = tmp_path_factory.mktemp("undisturbed")
     shutil.copyfile(empty, folder / "mlflow.db")
     uri = f"sqlite:///{folder / 'mlflow.db'}"

@@ -257,7 +257,7 @@ class Cells(HTMLParser):
 
 
 def ladder_of(client, run_id):
-    """Returns each metric's values by rung number; checks that no rung has two values."""
+    """Returns each metric's values by rung number; checks that a metric has one value per rung."""
     found = {}
     for key in client.get_run(run_id).data.metrics:
         history = client.get_metric_history(run_id, key)

@@ -125,7 +125,7 @@ class Store:
         """
         if isinstance(rung, str):
             experiment = STUDY.experiment(like or rung)
-            if like:  # a run with the same settings would count as a run of ``like``
+            if like:  # a run with unchanged settings would count as a run of ``like``
                 experiment = change(experiment, {"training": {"learning_rate": 0.0011}}, "like")
         else:
             experiment, rung = rung, rung.name

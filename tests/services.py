@@ -31,7 +31,7 @@ def binary(name: str) -> str | None:
 
 
 def copy(folder: Path) -> Path:
-    """Copies the project; returns the copy's ``runner.py``. Copies share no reports or locks."""
+    """Copies the project; returns the new ``runner.py``. Two copies share no reports or locks."""
     for part in ("resnet", "report", "experiments"):
         shutil.copytree(ROOT / part, folder / part)
     return Path(shutil.copyfile(ROOT / "runner.py", folder / "runner.py"))

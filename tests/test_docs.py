@@ -63,7 +63,7 @@ def test_the_example_rung_and_claim_in_own_rung_md_are_valid(tmp_path):
     folder = shutil.copytree(SHIPPED, tmp_path / "experiments")
     for name, path in Study.open(folder).files.items():
         if name not in analysis.load_statements(Study.open()).published:
-            path.unlink()  # a rung that a reader of this page has already added
+            path.unlink()  # removes a rung that a reader of own-rung.md has already added
     (folder / "06_mine.yaml").write_text(rung, encoding="utf-8")
     study = Study.open(folder)
     assert select("all", study.files)[-1] == "06_mine"

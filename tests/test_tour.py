@@ -21,7 +21,7 @@ def test_a_new_execution_of_the_notebook_gives_the_stored_outputs():
     assert texts(stored) == texts(tour.execute())
     assert len(stored.cells) == 10  # as the notebook's title and the README say
     assert sum("image/png" in str(cell.get("outputs")) for cell in stored.cells) == 2
-    assert max(text.count("\n") for text in texts(stored)) <= 40  # fits on a screen
+    assert max(text.count("\n") for text in texts(stored)) <= 40  # each text fits on a screen
 
 
 def test_the_notebook_and_the_report_agree_on_the_largest_gain():

@@ -1,4 +1,4 @@
-"""Computes each change's gain in a step, and the effect of another value for an assumed setting.
+"""Computes the gain of each change in a step, and the effect of other values of assumed settings.
 
 Both need runs of the experiments that ``resnet.study.ablation`` derives from a study's files.
 """
@@ -65,7 +65,7 @@ class Factor(NamedTuple):
 class Ablation:
     """A step, with the runs of every subset of its changes.
 
-    ``systems`` maps each subset to a system, the empty subset first, the full one last. ``seeds``
+    ``systems`` maps subsets to systems, in order from the empty subset to the full one. ``seeds``
     lists the seeds common to all subsets. ``missing`` maps experiments' names to missing seeds.
     """
 
@@ -153,7 +153,7 @@ class Varied(NamedTuple):
 
     @property
     def doubt(self) -> str:
-        """A clause about the assumptions that may explain a failure; "" if there are none."""
+        """A clause naming assumed settings that may explain the row's failure; "" if none can."""
 
         def named(some: Iterable[Alternative]) -> str:
             return " or ".join(dict.fromkeys(_setting(a.key) for a in some))

@@ -57,7 +57,7 @@ class Contradiction(Strict):
 
 
 class Statements(Strict):
-    """What claims.yaml states; accuracies may be up to ``tolerance`` away from published ones."""
+    """The contents of claims.yaml. Measured accuracies may be ``tolerance`` off published ones."""
 
     published: dict[Name, Annotated[float, Field(gt=0, lt=1)]] = Field(default_factory=dict)
     tolerance: Annotated[float, Field(gt=0, lt=1)] = 0.01
@@ -138,9 +138,9 @@ class Judgement:
 def judge(claim: Claim, systems: Mapping[str, System], ladder: list[str]) -> Judgement:
     """Judges one claim.
 
-    Accuracies, gains and votes are judged with the deviation that all systems share. Epochs are
-    judged by how many runs lie inside the bound. Other quantities are judged by Student's interval.
-    If a run lacks data, the claim is undecided, so that no verdict looks more certain than it is.
+    Accuracies, gains and votes are judged with the systems' shared deviation. Epochs are judged by
+    the share of runs whose epoch is inside the bound, other quantities by Student's interval. If a
+    run lacks data, the claim is undecided, so that no verdict looks more certain than it is.
     """
     quantity = QUANTITIES[claim.quantity]
     others = ladder if quantity.whole_ladder else ()
@@ -203,8 +203,8 @@ def _by_accuracies(claim: Claim, systems: Sequence[System], found: list[Contrast
 def _by_vote(claim: Claim, system: System, of_vote: float, of_one: float) -> Judgement:
     """Judges a vote with the deviation of a single network; a vote's deviation is never larger.
 
-    If a network classifies an image correctly with probability p, a vote does so with a probability
-    at least as far from one half. So a vote varies no more than a single network does.
+    Let p be the probability that a network classifies an image correctly. A vote's probability is
+    at least as far from one half as p is. So a vote varies no more than a single network does.
     """
     runs, voters = system.runs, claim.voters or 0
     if len(runs) < voters:

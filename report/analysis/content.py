@@ -71,7 +71,7 @@ class Content:
 
     @property
     def deviation(self) -> str:
-        """The rows' shared ratio of deviation to scale, and this ratio's degrees of freedom."""
+        """The shared deviation and its degrees of freedom; the unit is a row's ``Sample.scale``."""
         shared = next((s.shared for s in self.systems), Shared())
         if math.isnan(shared.factor):
             return "not known"
@@ -285,7 +285,7 @@ def _waiting(chosen: Selection) -> dict[str, str]:
 def _outdated(chosen: Selection, known: dict[str, Experiment]) -> list[str]:
     return [
         f"{row.rung}: the experiment file has changed since the report's runs were trained; "
-        f"their configuration is {row.config_hash[:12]}"
+        f"the runs' configuration hash is {row.config_hash[:12]}"
         for row in chosen.finished.drop_duplicates("rung").itertuples()
         if row.rung in known and known[row.rung].hash() != row.config_hash
     ]

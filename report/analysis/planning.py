@@ -105,7 +105,7 @@ def _half(bound: Bound, expected: float) -> float:
 def _fewest(half: float, deviation: float, freedom: Callable[[int], float]) -> int | None:
     """Returns the fewest seeds whose t interval has a half width below ``half``.
 
-    ``freedom`` maps a number of seeds to degrees of freedom, and too few seeds to 0.
+    ``freedom`` returns the degrees of freedom of a number of seeds, or 0 if the seeds are too few.
     """
     for n in range(1, MOST + 1):
         if (of := freedom(n)) and stats.t.isf(ALPHA / 2, of) * deviation / math.sqrt(n) < half:

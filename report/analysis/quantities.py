@@ -62,7 +62,7 @@ def _metric(key: str) -> Callable[[Run, Run], float]:
 
 
 def leads(rung: str, against: str, ladder: list[str]) -> list[dict[str, float]]:
-    """Returns a dict per other step: row weights for ``rung``'s gain minus that step's gain."""
+    """Returns row weights per rival step; they give ``rung``'s gain minus the rival step's gain."""
     found = []
     for rival in (name for name in ladder[1:] if name != rung):
         weights: dict[str, float] = defaultdict(float)
@@ -163,7 +163,7 @@ QUANTITIES: dict[str, Quantity] = {
     ),
     "epochs_run": Quantity("epoch", "epochs trained", _metric("epochs_run")),
     "first_drop_epoch": Quantity(
-        "epoch", "first learning-rate drop, or never", _curve("learning_rate", _first_drop)
+        "epoch", "epoch of first learning-rate drop, or never", _curve("learning_rate", _first_drop)
     ),
     "slope_ratio_after_drop": Quantity(
         "ratio",

@@ -145,7 +145,7 @@ def search(uri: str, study: Study) -> pd.DataFrame:
         A data frame with one :func:`row` per run, newest first; may be empty.
 
     Raises:
-        UserError: the store or experiment does not exist or cannot be read, or a run lacks a tag.
+        UserError: the study's MLflow experiment cannot be found and read, or a run lacks a tag.
     """
     store = connect(uri, study, create=False)
     with explained(uri):
@@ -168,8 +168,8 @@ def search(uri: str, study: Study) -> pd.DataFrame:
 def row(run_id: str, status: str, begun: pd.Timestamp, tags: Mapping[str, str]) -> dict[str, Any]:
     """Makes a row of the frame for :func:`.selection.select`.
 
-    The columns are ``run_id``, ``status``, ``start_time``, ``role`` (``rung``, or ``recorded`` for
-    records) and ``KEYS``. ``seed`` is a number.
+    The columns are ``run_id``, ``status``, ``start_time``, ``role`` and ``KEYS``. ``role`` is
+    ``rung`` for a run in MLflow, and ``recorded`` for a record. ``seed`` is a number.
     """
     named = {name: tags.get(name, "") for name in ("role", *KEYS)}
     about = {"run_id": run_id, "status": status, "start_time": begun}

@@ -28,7 +28,7 @@ class RunSet:
 
     @property
     def rungs(self) -> int:
-        """The number of rungs with a finished run, not counting runs of ``ladder ablate``."""
+        """The number of rungs with a finished run; ``ladder ablate``'s experiments do not count."""
         names = self.runs.loc[self.runs["status"] == "FINISHED", "rung"].unique()
         return sum("~" not in name for name in names)
 
@@ -111,7 +111,7 @@ def select(
         uri: address of the store, for the error message.
 
     Raises:
-        UserError: no set matches, or a ``compare`` name fits no other set, or several equally well.
+        UserError: there is no set to show, or a ``compare`` name does not identify one other set.
     """
     if frame.empty:
         raise nothing_run(study, "the experiment has no runs", uri)

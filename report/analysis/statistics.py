@@ -113,7 +113,7 @@ class Shared:
 
         def p(name: str) -> float:
             (mine, freedom), (others, of) = ratio([name]), ratio(pool.keys() - own - {name})
-            # without this, two seeds that agree by chance could exclude another row of five seeds
+            # without this, a row's two seeds could agree by chance and exclude a row of five seeds
             if of < LEAST or not others:
                 return 1.0
             return float(stats.f.sf(mine / others, freedom, of))
@@ -196,7 +196,7 @@ def least(found: Sequence[Contrast]) -> tuple[Contrast, Interval]:
 
     The lower end is the least of all lower ends at 95 % (an intersection-union test). The upper end
     is the least of all upper ends with Bonferroni's correction (Holm's first step). The least
-    contrast's own interval would be too narrow, because the same runs decide which one is least.
+    contrast's own interval would be too narrow: its runs also decide which contrast is least.
     """
     low = min(contrast.interval()[0] for contrast in found)
     high = min(contrast.interval(len(found))[1] for contrast in found)

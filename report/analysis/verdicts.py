@@ -36,7 +36,7 @@ class Bound(Strict):
         return bottom, math.inf if self.max is None else self.max
 
     def judge(self, low: float, high: float) -> Verdict:
-        """Returns "holds" for an interval inside the bound, "fails" outside it, or "undecided"."""
+        """Returns "holds" if the interval is in the bound, "fails" if outside, else "undecided"."""
         bottom, top = self.ends
         if bottom <= low and high <= top:
             return "holds"

@@ -30,7 +30,7 @@ def to_markdown(table: Table, place: str = "page") -> str:
 def to_latex(table: Table) -> str:
     """Returns the table as a LaTeX tabular, which needs the packages booktabs and fontenc (T1)."""
     heading, *rows = table.texts()
-    # pandas fails if Python reads two headings as one identifier; the final space prevents this
+    # pandas fails if Python normalizes two headings to one identifier; final spaces prevent this
     frame = pd.DataFrame(rows, columns=[f"{name} " for name in heading])
     text = frame.replace("\n", "; ", regex=True).to_latex(index=False, escape=True)
     # after a line break, LaTeX would read a bracket as the start of an argument

@@ -26,7 +26,7 @@ def update(study: Study, results: Path) -> None:
     """Writes the results into ``README.md`` and ``docs/``, which lie beside the folder ``results``.
 
     Raises:
-        UserError: the folder holds no records, a record is damaged, or the README lacks a marker.
+        UserError: ``results`` holds no records, a record is damaged, or a README lacks a marker.
     """
     root = results.resolve().parent
     found = records.load_all(results)
@@ -46,7 +46,7 @@ def update(study: Study, results: Path) -> None:
 
 
 def _documents(root: Path, content: Content, drawn: Collection[str]) -> dict[str, str]:
-    """Maps paths relative to ``root`` to documents' texts; ``drawn`` has the figures' names."""
+    """Returns the documents' texts by path (relative to ``root``); ``drawn`` names the figures."""
     path = root / "README.md"
     picture = f"![Published and measured test accuracy, rung by rung]({FIGURES}/progression.svg)\n"
     made = {
@@ -123,7 +123,7 @@ def _engines(content: Content) -> str:
 
 
 def _commands(system: System, content: Content) -> list[str]:
-    """Returns the commands that repeat a row's runs, or that train seed 0 if it has no runs."""
+    """Returns the commands that repeat a row's runs, or train seed 0 if the row has no runs."""
     data = commands.data_option(content.study, content.runs[0])
     of_engine: dict[tuple[str, ...], list[Run]] = {} if system.runs else {(commands.ladder(),): []}
     for run in system.runs:

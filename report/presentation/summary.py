@@ -35,7 +35,7 @@ def show(content: Content, console: Console) -> None:
         console.print(to_terminal(against))
         for text, rungs in against.frame.groupby("different_settings", sort=False)["rung"]:
             if text:
-                dim(f"different settings in {', '.join(map(short, rungs))}: {text}")
+                dim(f"rows with different settings ({', '.join(map(short, rungs))}): {text}")
         for note in other.notes:
             dim(f"compared set: {note}")
     reasons = [(s, message.why(content, s)) for s in content.systems]

@@ -21,7 +21,7 @@ from resnet.store import Store, connect, nothing_run
 from resnet.study import Study
 
 RUNGS = "tags.rung != ''"
-"""MLflow's filter for trained runs; a run that shows a whole ladder has no tag ``rung``."""
+"""MLflow's filter for trained runs; a run to which a ladder is logged has no tag ``rung``."""
 
 
 def prepare(uri: str | None, folder: Path | None) -> tuple[str, dict[str, str]]:
@@ -36,7 +36,7 @@ def prepare(uri: str | None, folder: Path | None) -> tuple[str, dict[str, str]]:
             store = records.connect_recorded(store.uri, store.study)
             print(f"{restore(store, found)} recorded runs restored")
         else:
-            print(nothing_run(store.study, "reload the page when there are runs", store.uri))
+            print(nothing_run(store.study, "the page is empty; reload it after a run", store.uri))
     return store.uri, _pages(store)
 
 
@@ -108,7 +108,7 @@ def served(uri: str, port: int = 0) -> Iterator[tuple[str, subprocess.Popen]]:
             server.wait()
 
 
-def _answers(port: int) -> bool:  # sends no request: it might go to a proxy
+def _answers(port: int) -> bool:  # sends no request, because a request might go to a proxy
     with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=5):
         return True
     return False

@@ -17,7 +17,7 @@ from PIL import Image
 
 from resnet import UserError
 
-MAX_TOTAL_BYTES = 4 << 30  # limit after unpacking, because a small archive can unpack to any size
+MAX_TOTAL_BYTES = 4 << 30  # limit on the unpacked files; a small archive can unpack to any size
 TOO_LARGE = f"its files have more than {MAX_TOTAL_BYTES:,} bytes in total"
 BATCHES = (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch")
 ARRAYS = ("x_train", "y_train", "x_test", "y_test")

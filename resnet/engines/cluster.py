@@ -31,7 +31,7 @@ _PREFIXES = ("KERAS_", "TF_", "XLA_", "JAX_", "ONEDNN_", "OMP_", "MLFLOW_")
 _DEVICES = "CUDA_VISIBLE_DEVICES"  # Ray sets this variable if it assigns GPUs to runs
 
 Environment = tuple[tuple[str, ...], dict[str, str]]
-"""Name prefixes, and the driver's environment variables whose names begin with one of these."""
+"""Prefixes, and the driver's environment variables whose names begin with one of the prefixes."""
 
 
 class _Messages:
@@ -79,7 +79,7 @@ def run(
     the GPUs that this process sees. Each machine gets one copy of the dataset.
 
     Raises:
-        UserError: the cluster does not exist or has no room for a run, or a node cannot train.
+        UserError: the cluster cannot be joined, no node has room for a run, or a node cannot train.
     """
     ray = _start(processes, address, invocation.dataset)
     try:
@@ -92,7 +92,7 @@ def run(
         messages = ray.remote(num_cpus=0, max_restarts=-1, **here)(_Messages).remote()
         # Ray restarts a task if its worker was lost, but not if the task raised an error
         task = ray.remote(num_cpus=cpus, num_gpus=gpus or 0, max_calls=1, max_retries=-1)(_task)
-        # Ray does not replace a reference in a list by its value; the task calls ray.get instead
+        # Ray leaves a reference in a list as it is, and the task fetches the value with ray.get
         given = {"shared": [ray.put(invocation)], "messages": messages, "environment": environment}
         begin = partial(task.remote, **given)
         _serve(ray, jobs, begin, processes or len(jobs), messages, listener, should_stop)
@@ -165,7 +165,7 @@ def _environment(gpus: float | None) -> Environment:
 
 
 def _adopt(environment: Environment) -> None:
-    """Resets a worker's environment variables to the driver's, because Ray changes some of them."""
+    """Gives a worker the driver's environment variables, because Ray changes the worker's."""
     prefixes, variables = environment
     for key in [key for key in os.environ if key.startswith(prefixes)]:
         del os.environ[key]

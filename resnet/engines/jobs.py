@@ -186,9 +186,9 @@ def run_jobs(
     and interrupted runs start from scratch. Without an engine, jobs run one by one in this process.
 
     Returns:
-        The number of failed jobs, and a dictionary from each value of :attr:`Job.modified` to the
-        id of its parent run. A value without a due job maps to the id of the newest earlier parent
-        run, or to "" if that run already has the ladder's metrics.
+        The number of failed jobs, and a dictionary from each value of :attr:`Job.modified` to a
+        parent run's id. A value that needs no new parent run maps to the id of the newest earlier
+        parent run, or to "" if that earlier run already has the ladder's metrics.
 
     Raises:
         Interrupted: ``should_stop`` returned True; the running jobs have written checkpoints.

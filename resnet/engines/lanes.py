@@ -18,7 +18,7 @@ from resnet.training import Lane, Program, accelerator
 
 
 def chosen(asked: int | None) -> int | None:
-    """Returns the number of lanes. None, the default on a GPU, means one lane per trajectory.
+    """Returns the number of lanes, or None for one lane per trajectory, the default on a GPU.
 
     Raises:
         UserError: more than one lane is asked for, but the backend has no lanes.

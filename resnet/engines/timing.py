@@ -22,8 +22,8 @@ def estimate(
 
     Returns:
         ``parameters``, ``multiply_adds``, ``images_per_second`` (the sum over all lanes) and
-        ``time`` (seconds for all epochs with validation, without early stopping). If jobs train
-        side by side, ``time`` is the time for ``lanes`` jobs, divided by ``lanes``.
+        ``time`` (seconds for training and validation in all epochs, without early stopping). If
+        jobs train side by side, ``time`` is the time for ``lanes`` jobs, divided by ``lanes``.
     """
     experiment = job.experiment
     networks = [build(experiment, shape, n_classes, seed) for seed in range(lanes)]
@@ -58,7 +58,7 @@ def _rate(steps: Steps, step: Callable, calls: Iterable[list[Batch]], seconds: f
     done, began = 0, time.monotonic()
     for number, call in enumerate(cycle(same)):
         step([(positions % 256, transforms) for positions, transforms in call], 0)
-        steps.logs()  # this call waits for the device
+        steps.logs()  # logs() waits for the device
         if number < 2:
             began = time.monotonic()
             continue

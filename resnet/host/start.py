@@ -31,7 +31,7 @@ def quiet_start() -> Iterator[None]:
 
 
 def choose_backend() -> None:
-    """Finds the backend that Keras will load. If it is not TensorFlow, sets KERAS_BACKEND to it.
+    """Finds which backend Keras will load. If it is not TensorFlow, sets KERAS_BACKEND to its name.
 
     Raises:
         UserError: the backend is not one of ``BACKENDS``.
@@ -49,5 +49,5 @@ def choose_backend() -> None:
             "KERAS_BACKEND, which overrides keras.json, to one of these names"
         )
     os.environ["KERAS_NNX_ENABLED"] = "false"
-    if named != BACKENDS[0]:  # printed commands repeat KERAS_BACKEND: do not set it needlessly
+    if named != BACKENDS[0]:  # commands in messages repeat KERAS_BACKEND: set it only if needed
         os.environ["KERAS_BACKEND"] = named

@@ -43,7 +43,7 @@ def draw(
 
 
 def projective(parameters: dict[str, np.ndarray], image_shape: tuple[int, int]) -> np.ndarray:
-    """Converts parameters from :func:`draw` to transforms for ``keras.ops.image.affine_transform``.
+    """Converts the results of :func:`draw` to transforms for ``keras.ops.image.affine_transform``.
 
     Returns:
         float32 (n, 8): ``a0, a1, a2, b0, b1, b2, 0, 0``. The output pixel at column x and row y

@@ -149,7 +149,7 @@ def notes(network: keras.Model) -> dict[str, str]:
     """Returns MLflow tags that describe a network of :func:`build`.
 
     ``drawn_by_keras`` names layers whose initial weights depend on the backend. ``standardize`` has
-    the mean and standard deviation of scaled pixels, or their digest if every pixel has its own.
+    mean and standard deviation of scaled pixels, or their digest if each pixel has its own mean.
     """
     found, drawn = {}, []
     for name, layer in leaves(network):

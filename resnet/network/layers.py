@@ -171,9 +171,9 @@ def _fused(inputs: Any, gamma: Any, beta: Any, epsilon: float) -> tuple[Any, Any
 class MaxPooling2D(keras.layers.MaxPooling2D):
     """``keras.layers.MaxPooling2D`` of 2x2 windows. Uses ``maximum`` within :func:`products`.
 
-    In deterministic mode, which exact resume needs, XLA cannot compile the stock layer's gradient
-    for a GPU (flax issue 4233). If several pixels of a window have the largest value, they share
-    the gradient. In the stock layer, the first of these pixels gets the whole gradient.
+    Exact resume needs deterministic mode. In this mode, XLA cannot compile the stock layer's
+    gradient for a GPU (flax issue 4233). If several pixels of a window have the largest value, they
+    share the gradient. In the stock layer, the first of these pixels gets the whole gradient.
 
     Input: float (batch, height, width, channels). Odd sizes lose their last row or column.
     """

@@ -33,8 +33,8 @@ class Course:
         mean, jumps = curves.mean(axis=1), curves.diff().pow(2) / 2
         variances = pd.concat([curves.var(axis=1), jumps.mean(axis=1)], axis=1)
         around = variances.rolling(WINDOW, center=True, min_periods=1).mean()
-        # A few runs may agree by chance, so ``variance`` is at least ``binomial``. The number of
-        # test images stands in for the number of validation images, which is similar.
+        # If there are few runs, they may agree by chance, so ``variance`` is at least ``binomial``.
+        # The number of test images stands in for the similar number of validation images.
         binomial = mean * (1 - mean) / first.predictions.images
         variance = pd.concat([around, binomial], axis=1).max(axis=1)
         half = DEVIATIONS * np.sqrt(variance * (1 + 1 / curves.count(axis=1)))

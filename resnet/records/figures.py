@@ -81,5 +81,5 @@ def mistakes(dataset: Dataset, probabilities: np.ndarray, path: Path) -> None:
 def save(figure: Figure, path: Path, dpi: int = 120) -> None:
     """Writes a figure in the format of the path's suffix."""
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing from")  # Matplotlib draws a box instead
+        warnings.filterwarnings("ignore", "Glyph .* missing from")  # a missing glyph becomes a box
         figure.savefig(path, dpi=dpi)

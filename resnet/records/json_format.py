@@ -77,8 +77,8 @@ class Predictions(Strict):
 class Record(Strict):
     """A finished run.
 
-    ``curves`` maps each name in ``CURVES`` to one value per epoch. ``time`` has one end time per
-    epoch. ``final`` has the final metrics. ``experiment`` has the lines of the resolved YAML file.
+    ``curves`` maps each name in ``CURVES`` to one value per epoch. ``time`` has each epoch's end
+    time. ``final`` has the final metrics. ``experiment`` has the lines of the resolved YAML file.
     """
 
     # by default, pydantic writes the value NaN (for example, of a loss) as null

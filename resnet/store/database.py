@@ -29,7 +29,7 @@ FAILURES = (MlflowException, SQLAlchemyError, CommandError, OSError)
 
 
 def nothing_run(study: Study, why: str, uri: str | None = None) -> UserError:
-    """Returns the error for a store without runs. Its message names the command to start with."""
+    """Returns the error for a store without runs. The error's message names a command to run."""
     quick = (study.folder / "profiles" / "quick.yaml").is_file()
     rungs = ",".join(["all", *(name for name in study.files if rung_number(name) is None)])
     words = ["run", rungs, *["--profile", "quick"] * quick]
@@ -72,7 +72,7 @@ def check(uri: str, study: Study, *, create: bool) -> None:
     newest = ScriptDirectory(f"{Path(mlflow.__file__).parent}/store/db_migrations")
     if found == newest.get_current_head():
         return
-    # MLflow would migrate the file on opening it, even if the command only reads runs
+    # on opening the file, MLflow would migrate it, even if the user only wants to read runs
     upgrade = command("-m", "mlflow", "db", "upgrade", uri)
     raise UserError(
         f"{path}: is not a complete database of MLflow {mlflow.__version__} (schema version: "

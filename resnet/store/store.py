@@ -14,7 +14,7 @@ from typing import Any, cast
 # MLflow reads these variables when it is imported.
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
-# Further retries are the task of ``patiently``, because it informs the user and can be stopped.
+# After at most one retry by MLflow, ``patiently`` retries: it informs the user and can be stopped.
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
 os.environ.setdefault("PGCONNECT_TIMEOUT", "5")
@@ -96,7 +96,7 @@ class Store:
         return replace(self, patience=_Patience(tell, should_stop))
 
     def confirming(self, before: Callable[[], None]) -> "Store":
-        """Returns a copy of this store that calls ``before`` ahead of each attempt at a call."""
+        """Returns a copy of this store in which each attempt at a call first runs ``before``."""
         patience = self.patience or _Patience(lambda text: None, lambda: False)
         return replace(self, patience=replace(patience, before=before))
 

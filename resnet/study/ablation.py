@@ -87,8 +87,8 @@ def derived(text: str, names: list[str], load: Callable[[str], Experiment]) -> l
     """Returns the experiments that ``ladder ablate`` trains, without duplicates.
 
     ``names`` has all experiments' names, and ``load`` resolves a name. If ``text`` selects rungs,
-    the result has all :func:`subsets` of their changes. If ``text`` is ``assumed``, it has all
-    :func:`alternatives`. Experiments with files come first, so rungs are trained before derived
+    the result has all :func:`subsets` of their changes. If ``text`` is ``assumed``, the result has
+    all :func:`alternatives`. Experiments with files come first, so rungs are trained before derived
     experiments. If no rung precedes a selected rung, a UserError names the selected rung.
     """
     if text == "assumed":

@@ -64,7 +64,7 @@ class Key:
 
     @property
     def same(self) -> dict[str, str]:
-        """The tags by which an existing run of this job is found."""
+        """The tags by which a search finds an existing run of the key's job."""
         # Names do not affect results, so the names of the rung and the profile are left out.
         names = ("config_hash", "dataset_fingerprint", "seed", "backend", "modified")
         return {name: getattr(self, name) for name in names}

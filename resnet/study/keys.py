@@ -122,7 +122,7 @@ def _place(location: tuple, root: JsonSchema) -> tuple[list[str], JsonSchema]:
 
 
 def validate(model: type[M], tree: Any, source: str, above: str = "") -> M:
-    """Makes a model from a tree. If the tree is invalid, raises the error of :func:`explain`."""
+    """Makes a model from a tree. Raises the error from :func:`explain` if the tree is invalid."""
     try:
         return model.model_validate(tree)
     except ValidationError as error:
@@ -137,7 +137,7 @@ def explain(
     If only a block of the source was validated, ``above`` is the block's key.
     """
     root = model.model_json_schema()
-    # a misspelled key causes the errors "unknown key" and "is missing"; the first helps more
+    # a misspelled required key causes two errors; "unknown key" helps more than "is missing"
     first = min(error.errors(), key=lambda error: error["type"] != "extra_forbidden")
     kind, value = first["type"], short_repr(first["input"])
     path, node = _place(first["loc"], root)

@@ -69,7 +69,7 @@ def _within(key: str, keys: Iterable[str]) -> bool:
 def change(experiment: Experiment, changes: dict[str, Any], source: str) -> Experiment:
     """Applies changes to an experiment; ``changes`` is structured like a rung's file.
 
-    ``assumed`` drops the old reason for a changed value. Invalid changes raise a UserError.
+    A changed value loses its old reason in ``assumed``. Invalid changes raise a UserError.
     """
     return _resolve(source, experiment.model_dump(), changes)
 

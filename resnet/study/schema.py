@@ -63,7 +63,7 @@ class Model(_WithSettings):
 
     architecture: Name
     """Name of a network function in the study's ``networks.py`` or in the project."""
-    code_sha256: str = ""  # hash of the study's networks.py, if this file defines the architecture
+    code_sha256: str = ""  # hash of the study's networks.py, if the architecture is defined there
 
 
 _AFFINE = "rotation_range", "width_shift_range", "height_shift_range", "zoom_range"
@@ -131,7 +131,7 @@ class Data(Strict):
     """Standardizes images after augmentation, with the training images' mean and variance."""
 
     @property
-    def fill_mode(self) -> str:  # of the augmentation, or the default
+    def fill_mode(self) -> str:  # the augmentation's mode, or "nearest" without augmentation
         return self.augmentation.fill_mode if self.augmentation else "nearest"
 
 
@@ -145,7 +145,7 @@ class EarlyStopping(Strict):
     min_delta: Delta
     """A change below this value does not count as an improvement."""
     restore_best_weights: Literal["always", "when_stopped", "never"]
-    """When to restore the best epoch's weights: `always` in Keras 3, `when_stopped` in Keras 2."""
+    """When to restore the best epoch's weights; Keras 3: `always`, Keras 2: `when_stopped`."""
     ties: Literal["first", "last"] = "first"
     """Which of several equally good epochs counts as the best; Keras takes the first."""
 
@@ -235,15 +235,15 @@ class Experiment(Strict):
 
     def _hashed(self) -> dict[str, Any]:
         flat = self.flat(exclude_defaults=True)
-        if augmentation := self.data.augmentation:  # existing hashes contain all keys in _HASHED
+        if augmentation := self.data.augmentation:  # old hashes cover these keys even at defaults
             flat |= {f"data.augmentation.{key}": getattr(augmentation, key) for key in _HASHED}
         return flat
 
     def trajectory(self) -> str:
         """Returns the SHA-256 (hex) of the settings that affect the weights after each epoch."""
         # Early stopping and the number of epochs only decide which of these weights are tested.
-        # Learning rates are in the names of checkpoints. So the shipped study's rung 4 shares rung
-        # 3's checkpoints until the schedule of rung 4 first changes the rate.
+        # Schedules are left out because checkpoint names depend on all learning rates so far. So
+        # the shipped study's rung 4 shares rung 3's checkpoints until rung 4 changes the rate.
         left_out = ("epochs", "early_stopping", "reduce_lr_on_plateau", "schedule")
         return _digest({k: v for k, v in self._hashed().items() if k.split(".")[1] not in left_out})
 

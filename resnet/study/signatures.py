@@ -69,7 +69,7 @@ def of_keras(kind: str) -> dict[str, type[Strict]]:
     spec = importlib.util.find_spec("keras")
     (package,) = (spec and spec.submodule_search_locations) or ("",)
     folder = Path(package) / "src" / "optimizers"
-    # this file describes the parameters that all optimizers have in common
+    # base_optimizer.py describes the parameters that all optimizers have in common
     common = (folder / "base_optimizer.py").read_text(encoding="utf-8")
     found = {}
     for path in sorted((folder / "schedules" if kind == "schedules" else folder).glob("*.py")):

@@ -173,8 +173,8 @@ def select(text: str, names: Iterable[str]) -> list[str]:
             chosen.update(name for name, number in numbers.items() if number in wanted)
         else:
             raise UserError(
-                f"rungs {short_repr(part)}: unknown; allowed: all, numbers such as 2,5 or 1-3, "
-                f"or a name: {', '.join(names)}"
+                f"rungs {short_repr(part)}: unknown; allowed: all, numbers (such as 2,5 or 1-3) "
+                f"and the names {', '.join(names)}"
             )
     for one, other in pairwise(rungs(names)):
         if numbers[one] == numbers[other]:

@@ -212,8 +212,8 @@ class Display(Progress):
         low, high = course.expected(len(accuracies))
         return (
             "[yellow]off course:[/yellow] for three epochs the validation accuracy was outside "
-            f"the range expected from recorded runs (now {_percent(low)} to {_percent(high)}); "
-            "check the data, --set and library versions"
+            "the range expected from recorded runs (this range is now "
+            f"{_percent(low)} to {_percent(high)}); check the data, --set and library versions"
         )
 
     def get_renderables(self) -> Iterator[RenderableType]:

@@ -16,7 +16,7 @@ from resnet.host import addresses, machine
 from resnet.host.messages import one_line
 from resnet.study import Experiment, Job, Study, ablation, select, sweep
 
-# JSON readers, pandas and spreadsheets round larger whole numbers
+# JSON readers, pandas and spreadsheets would change the last digits of a larger seed
 LARGEST_SEED = 2**53 - 1
 
 
@@ -69,8 +69,8 @@ class Options:
         str | None,
         value(
             "DATA",
-            "cifar10 or mnist (downloaded on first use), digits (bundled), or a path: the official "
-            "CIFAR-10 archive, or a folder, tar or zip with train/<class>/* and test/<class>/*.",
+            "cifar10 or mnist (downloaded on first use), digits (bundled), or a path to CIFAR-10's "
+            "official archive or to a folder, tar or zip with train/<class>/* and test/<class>/*.",
             "the dataset of the profile or of the study",
         ),
     ] = None
@@ -173,7 +173,7 @@ class Options:
             os.environ["TF_NUM_INTRAOP_THREADS"] = str(self.threads)
 
     def due(self) -> list[Job]:
-        """Returns the jobs, seed by seed, for each combination of the values that ``--set`` lists.
+        """Returns the jobs, grouped by combination of ``--set`` values, and in each group by seed.
 
         Raises:
             UserError: a rung does not exist, or a file is malformed.
@@ -186,7 +186,7 @@ class Options:
             last = {text.partition("=")[0]: text for text in overrides}.values()
             modified = " ".join(sorted(last))
             swept = [t for t, values in zip(overrides, lists, strict=True) if values[1:]]
-            # tables are narrow, so the labels leave out the section (training.)
+            # tables are narrow, so labels omit the section of a key, such as ``training.``
             varied = " ".join(re.sub(r"^\w+\.", "", text) for text in swept if text in last)
             experiments = self._experiments(overrides)
             due[modified] = [

@@ -1,4 +1,4 @@
-"""The plan of a command: its runs, network sizes, changes and times."""
+"""Shows what a command would train: the runs, network sizes, times, and each rung's changes."""
 
 import contextlib
 import os

@@ -38,7 +38,7 @@ def machine() -> str:
 
 
 def read(run: Run) -> dict[str, str]:
-    """Returns a run's lease (``state``, ``token``, ``until``, ``place``), or {} without a lease."""
+    """Returns a run's lease (``state``, ``token``, ``until``, ``place``), or {} if it has none."""
     words = run.data.tags.get(TAG, "").split(" ", 3)
     whole = len(words) == 4
     return dict(zip(("state", "token", "until", "place"), words, strict=True)) if whole else {}

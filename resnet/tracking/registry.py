@@ -111,8 +111,8 @@ def _version(store: Store, name: str, run_id: str) -> str | None:
         store.client.create_registered_model(
             name,
             description="Networks that map raw images (uint8, 0..255) to probabilities. `rung-5` "
-            "is the network that represents rung 5: its validation accuracy is nearest to the mean "
-            "over seeds. `best` is the network that represents the rung with the highest mean.",
+            "is the network of rung 5 whose validation accuracy is nearest to the rung's mean over "
+            "seeds. `best` is the network chosen in this way for the rung with the highest mean.",
         )
     except MlflowException as error:
         if error.error_code != ErrorCode.Name(RESOURCE_ALREADY_EXISTS):

@@ -94,7 +94,7 @@ class RunWriter:
         }
 
     def log_history(self, history: events.History) -> None:
-        """Logs the metrics that the run does not have yet. A metric's step is its epoch, from 1."""
+        """Logs the metrics that the run lacks. A metric's step is its epoch, counted from 1."""
         metrics = [
             Metric(key, record[key], int(record["time"] * 1000), int(record["epoch"]))
             for record in history
@@ -132,7 +132,7 @@ class RunWriter:
             tags["diverged"] = f"the loss of epoch {epoch} is not finite"
         for key, value in tags.items():
             self.store.client.set_tag(self.run_id, key, value[:5000])
-        # Final metrics come last, so a run killed before them logs its outcome again on resume.
+        # Final metrics come last: a run killed earlier logs its outcome again when it resumes.
         model_id = log_model(self.store, self.run_id, job, dataset, outcome)
         tested_on = (dataset.name, _digest(dataset, "testing"))
         known = self.store.client.get_run(self.run_id).data.metrics

@@ -48,7 +48,7 @@ def take(
     """
     key = key_of(job, dataset)
     begun = unfinished(store, key.same)
-    alive = [lease.alive(run) for run in begun]  # a generator would let any() skip some leases
+    alive = [lease.alive(run) for run in begun]  # a list, because alive() must see every lease
     if any(alive):
         return None
 

@@ -11,7 +11,7 @@ from resnet.network import augmentation
 from resnet.study import Augmentation, Experiment, Validation
 from resnet.training.steps import EVALUATION_BATCH, Batch
 
-# Each of these streams of random numbers has its own generator.
+# These numbers identify streams of random numbers. Each stream has its own generators.
 _SHUFFLE, _AUGMENT, _VALIDATION_SHUFFLE, _VALIDATION_AUGMENT = 1, 2, 3, 4
 # Directions (rows, columns) in which an image's copies are shifted. The first copy is not shifted.
 _DIRECTIONS = np.array([(0, 0), (-1, 0), (1, 0), (0, -1), (0, 1)])
@@ -92,14 +92,14 @@ class Epochs:
 
     @property
     def steps(self) -> int:
-        """Training steps per epoch. An incomplete batch counts unless ``drop_remainder`` is set."""
+        """Number of training steps per epoch. ``drop_remainder`` leaves out an incomplete batch."""
         count = len(self.train) * self._ranges.copies
         full, rest = divmod(count, self.experiment.training.batch_size)
         return full if self.experiment.data.validation.drop_remainder else full + bool(rest)
 
     @property
     def validation_images(self) -> int:
-        """Validation images per epoch. The study uses 9,984 of 10,000 images, in 312 batches."""
+        """Number of validation images per epoch. The study uses 9,984 of 10,000 (312 batches)."""
         count, batch = len(self.validation), self.experiment.training.batch_size
         return count // batch * batch if self.experiment.data.validation.drop_remainder else count
 
@@ -122,8 +122,8 @@ class Epochs:
     def validation_batches(self, epoch: int) -> Iterator[Batch]:
         """Makes the validation batches of an epoch.
 
-        ``ImageDataGenerator.flow`` shuffles validation images too. With ``drop_remainder``, this
-        method does the same, so each epoch leaves out different images.
+        ``ImageDataGenerator.flow`` shuffles validation images too. If ``drop_remainder`` is set,
+        ``validation_batches`` also shuffles them, so each epoch leaves out different images.
         """
         validation, order, transforms = self.experiment.data.validation, self.validation, None
         if validation.drop_remainder:

@@ -83,7 +83,7 @@ def make_callbacks(training: Training, network: keras.Model) -> dict[str, Any]:
         if stop.ties == "last":
             higher = _mode(stop.monitor) == "max"
             callback.monitor_op = np.greater_equal if higher else np.less_equal
-            callback.min_delta *= 1 if higher else -1  # Keras does this only with its own operator
+            callback.min_delta *= 1 if higher else -1  # Keras negates min_delta only for ops.less
     if reduce := training.reduce_lr_on_plateau:
         callbacks["reduce_lr_on_plateau"] = keras.callbacks.ReduceLROnPlateau(
             **reduce.model_dump(), mode=_mode(reduce.monitor)
@@ -117,7 +117,7 @@ class _Trainer:
     After each epoch, the trainer writes a checkpoint. The checkpoint's name has the epoch's number
     and a digest of all learning rates so far. Runs of one trajectory share their checkpoints as
     long as their learning rates are equal. So :meth:`resume` loads each checkpoint that fits,
-    whether this run or another run wrote it, and passes its figures to the callbacks.
+    whether this run or another run wrote it, and passes the checkpoint's figures to the callbacks.
     """
 
     def __init__(
@@ -243,8 +243,8 @@ class _Trainer:
         """Trains the rest of an epoch, validates, and writes a checkpoint."""
         job, network, epoch, rate = self.job, self.network, len(self.history) + 1, self.rate
         logs = self._train()
-        # After a stop during validation, the run resumes at the end of the last training step. So
-        # the checkpoint needs the training metrics, which validation overwrites.
+        # A run that is interrupted during validation resumes after the last training step. So its
+        # checkpoint needs the training metrics, which validation overwrites.
         running = [np.asarray(variable) for variable in network.metrics_variables]
         began = time.monotonic()
         logs |= self._validate(running)

@@ -1,4 +1,4 @@
-"""Collects the facts that determine a run's exact results, besides experiment, data and seed."""
+"""Collects the facts that, besides experiment, data and seed, determine a run's exact results."""
 
 import contextlib
 import functools

@@ -41,10 +41,10 @@ class _Call:
 class Program:
     """A compiled training step and a compiled validation step for several networks.
 
-    One call serves all lanes that are at the same place in their epochs. The other lanes keep their
-    state. If lanes are at different places, the last call's place is served first. If no lane is
-    there, the nearest later place is served, or else the earliest. Lanes wait at most ``PATIENCE``
-    seconds for a missing lane, such as a lane whose run cannot reach the store.
+    One call serves all lanes at the same place in their epochs. The other lanes keep their state.
+    If lanes are at different places, the next call serves the previous call's place. If no lane is
+    there, it serves the nearest later place; if no place is later, the earliest place. Lanes wait
+    at most ``PATIENCE`` seconds for a missing lane, such as one whose run cannot reach the store.
 
     Images: uint8 (n, height, width, channels). Labels: integers (n,). ``scale`` divides the pixels.
     """
@@ -123,7 +123,7 @@ class Program:
             return metrics
 
         def compiled(one: Callable[[list, tuple], list]) -> Callable:
-            """Compiles the step ``one``. It returns a state or, in validation, only metrics."""
+            """Compiles the step ``one``, which returns a state or, in validation, only metrics."""
 
             def step(state: list, data: tuple[Any, Any], active: Any, at: Any, how: Any) -> list:
                 after = one(state, look_up(*data, at, how, self._scale, self._apply))

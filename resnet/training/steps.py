@@ -57,7 +57,7 @@ class Steps:
             loss=smoothed if training.label_smoothing else "categorical_crossentropy",
             metrics=["accuracy"],
         )
-        # Loss, metrics and optimizer create variables on first use, which must precede tracing.
+        # Variables of loss, metrics and optimizer, created on first use, must exist before tracing.
         some = ops.one_hot([0], network.output.shape[-1])
         network.compute_loss(y=some, y_pred=some)
         network.compute_metrics(None, some, some)

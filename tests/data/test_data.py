@@ -434,7 +434,7 @@ def test_a_file_or_folder_without_read_permission_is_refused(name):
             (source / name).chmod(0o755)
 
 
-# Images are read as a viewer shows them
+# Images give the pixels that an image viewer shows
 
 
 def shown(tmp_path, content, size=(4, 4)):
@@ -487,7 +487,7 @@ def test_transparent_images_are_put_on_white_and_reported(tmp_path):
 
 
 HEADER = b"IHDR" + struct.pack(">IIBBBBB", 4, 4, 16, 2, 0, 0, 0)
-# Pillow cannot write RGB images with 16 bits per channel. Here, only the header says 16.
+# Pillow cannot write RGB images with 16 bits per channel. RGB16 has 8, but its header says 16.
 RGB16 = IMAGE[:12] + HEADER + struct.pack(">I", zlib.crc32(HEADER)) + IMAGE[33:]
 
 
@@ -548,7 +548,7 @@ def test_the_error_for_missing_images_or_classes_names_them(tmp_path):
         assert expected in message
 
 
-# Folders of classes without train/ and test/
+# Datasets whose class folders are not in train/ and test/
 
 
 def flat_files(top=""):

@@ -136,7 +136,7 @@ def test_pooling_as_a_maximum_equals_keras_pooling_of_distinct_values(shape):
 
 
 def lowered(name, count):
-    """Returns the training step of ``name``'s full network in ``count`` lanes as StableHLO text."""
+    """Returns, as StableHLO text, a training step of ``name``'s full network in ``count`` lanes."""
     e = Study.open().experiment(name)
     shared = program.Program(np.zeros((64, 32, 32, 3), "uint8"), np.arange(64) % 10, 10, 255, count)
     shared.lane()(building.build(e, (32, 32, 3), 10, 0), e)
@@ -257,7 +257,7 @@ def test_a_job_takes_the_lane_of_a_finished_job_while_others_train(dataset, tmp_
     def watched(self, calls, *, active=True):
         told.append(set(calls))
         make(self, calls, active=active)
-        # _make itself waits for the device; a lane that waited for it would count as missing
+        # _make itself waits for the device: lanes that waited for the device would count as missing
         assert all(array.is_ready() for array in self._state)
 
     monkeypatch.setattr(program.Program, "_make", watched)
@@ -421,7 +421,7 @@ def test_resuming_with_another_number_of_lanes_warns(command, image_folder):
     }
 
 
-# A second CPU device acts as a GPU: one program call makes many steps. Networks stay on the first.
+# Networks stay on the first CPU device. The second acts as a GPU: a program call makes many steps.
 ELSEWHERE = """
 import sys
 sys.path[:0] = ["tests", "tests/engines"]

@@ -5,7 +5,7 @@ import pytest
 from conftest import experiment
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from keras.src.legacy.preprocessing.image import ImageDataGenerator  # only tf.keras exports it
+from keras.src.legacy.preprocessing.image import ImageDataGenerator  # public only in tf.keras
 from scipy import stats
 
 from resnet.network import augmentation

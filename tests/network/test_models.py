@@ -117,7 +117,7 @@ def test_a_saved_model_loads_in_plain_keras(tmp_path):
     x = np.random.default_rng(0).integers(0, 256, (4, 8, 8, 3), "uint8")
     building.served(network, 255.0).save(tmp_path / "model.keras")
     np.save(tmp_path / "x.npy", x)
-    # Python's option -I and the folder tmp_path prevent an accidental import of this project.
+    # Option -I and the working directory tmp_path prevent an accidental import of this project.
     script = (
         "import sys, keras, numpy as np; assert 'resnet' not in sys.modules;"
         "m = keras.models.load_model('model.keras');"

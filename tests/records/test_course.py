@@ -108,4 +108,4 @@ def test_the_display_shows_recorded_accuracies_and_warns_once(rows, terminal):
         display(events.Epoch(job, history(low_curve[:n])))
     text = " ".join(out.getvalue().split())
     assert text.count("off course") == 1
-    assert re.search(r"off course: for three epochs .* \(now [0-9.]+ % to", text)
+    assert re.search(r"off course: for three epochs .* \(this range is now [0-9.]+ % to", text)

@@ -255,7 +255,7 @@ def test_commands_need_no_data_option_if_study_yaml_names_the_images(here, tmp_p
 
 
 def commands(*texts, page=""):
-    """Returns every command of the project that the texts or the page show."""
+    """Returns all the project's commands found in the texts and the page."""
     lines = [line for text in texts for line in text.splitlines()]
     shown = re.findall(r'data-copy="([^"]+)"|<code>(.+?)</code>', page)
     lines += [html.unescape(copied or code) for copied, code in shown]

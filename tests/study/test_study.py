@@ -291,7 +291,7 @@ def test_the_error_for_an_unreadable_file_gives_the_reason(tmp_path):
         study.load(tmp_path / "binary.yaml")
 
 
-# Examples can share a folder: each writes all its files. Imports make the first examples slow.
+# Examples can share tmp_path: each writes every file it reads. Imports make the first ones slow.
 RELAXED = settings(
     max_examples=100,
     deadline=None,

@@ -198,7 +198,7 @@ def test_a_plan_does_not_load_a_dataset_known_by_name(here, monkeypatch):
     process = here("plan", "1", "--data", "cifar10")
     assert process.returncode == 0, process.err
     assert "Plan for 50,000 training images of 32x32" in " ".join(process.out.split())
-    assert "multiply-adds" in process.out  # the number comes from a record
+    assert "multiply-adds" in process.out  # the plan takes their number from a record
 
 
 def test_the_dry_run_imports_neither_keras_nor_a_backend(command, tmp_path):

@@ -49,7 +49,7 @@ def undisturbed(finished, tmp_path_factory):
 
 
 def test_kills_at_any_point_do_not_change_results(command, image_folder, undisturbed, tmp_path):
-    """Kills each process except the last at one of ``points``; the next one resumes its work."""
+    """Kills a process at each of ``points`` but the last; the next process continues the work."""
     points = (
         "step 8, checkpoint 4, validation 1, metrics 3, artifacts 1, model 1, end 1, between 2, "
         "checkpoint 7, never 0"

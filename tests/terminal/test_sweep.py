@@ -63,7 +63,7 @@ def test_a_sweep_skips_finished_runs_and_compares_values(command, here, image_fo
     runs = {(r.data.tags["rung"][1], r.data.params["training.epochs"]): r for r in
             runs_of(command.uri)}  # fmt: skip
     assert len(runs) == len(runs_of(command.uri)) == 4
-    # as with one command per value, each value has a parent run whose ladder tag names the value
+    # like separate commands, a sweep makes a parent run per value; the ladder tag names the value
     parents = {run.data.tags["modified"]: run for run in runs_of(command.uri, "ladder")}
     assert len(parents) == len(runs_of(command.uri, "ladder")) == 2
     for (rung, epochs), run in runs.items():

@@ -101,7 +101,7 @@ def test_a_process_that_has_lost_its_run_does_not_write_to_it(shared, dataset, l
 def test_a_partly_trained_run_is_abandoned_if_its_checkpoints_are_missing(
     shared, lease, take, tmp_path
 ):
-    """If such a run continued, epochs trained anew would be appended to its old curves."""
+    """If this run continued, it would restart at epoch 1 and append to its old curves."""
     run = take(lease())
     shared.client.log_metric(run.info.run_id, "loss", 1.0, step=1)
     checkpoints.save(f"{tmp_path}/there/0001-x.npz", {}, {})
@@ -130,7 +130,7 @@ def test_a_command_with_fresh_abandons_runs_of_dead_processes_but_not_its_own_ru
     assert take(ours, fresh=True) is None  # their run may still use the shared checkpoints
     assert shared.client.get_run(theirs.info.run_id).info.status == "RUNNING"
     deadline = time.monotonic() + 30
-    while not (run := take(ours, fresh=True)):  # until the other run's lease expires
+    while not (run := take(ours, fresh=True)):  # until their run's lease expires
         assert time.monotonic() < deadline
         time.sleep(0.2)
     assert run.data.tags["mlflow.parentRunId"] == "parent"
@@ -234,7 +234,7 @@ def test_calls_wait_until_the_store_answers_and_do_not_log_metrics_twice(shared,
         "the tracking store answers again",
     ]
     assert len(shared.client.get_metric_history(run.info.run_id, "loss")) == 1
-    # if several runs log a new dataset at once, MLflow refuses all but one of them
+    # if several runs log the same new dataset at once, MLflow accepts only one of these calls
     collisions = iter([MlflowException("(sqlite3.IntegrityError) UNIQUE constraint failed")])
     shared.waiting(told.append, lambda: True).patiently(lambda: _raise(next(collisions, None)))
     with pytest.raises(Interrupted):

@@ -99,7 +99,7 @@ def test_training_equals_keras_s_fit(case, tmp_path):
         np.testing.assert_allclose(ours.test_loss, loss, rtol=2e-3)
     for a, b in zip(ours.network.trainable_variables, theirs.trainable_variables, strict=True):
         if re.search("conv[0-9]?/bias", a.path):
-            assert not np.asarray(a).any()  # layers.Conv2D keeps this bias at zero
+            assert not np.asarray(a).any()  # this project's Conv2D keeps this bias at zero
         else:
             np.testing.assert_allclose(a, b, rtol=0.01, atol=2e-3, err_msg=a.path)
 

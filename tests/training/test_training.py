@@ -29,7 +29,7 @@ def test_the_split_and_the_batch_counts_equal_those_of_image_data_generator():
         flow = generator.flow(ids, batch_size=32, subset=subset, shuffle=False)
         held = np.concatenate([flow[i].ravel() for i in range(len(flow))])
         np.testing.assert_array_equal(held, ours)
-    # The study sets steps_per_epoch and validation_steps to the number of images // 32.
+    # The study sets steps_per_epoch and validation_steps to the two subsets' image counts // 32.
     assert epochs.steps == len(epochs.batches(0)) == 40_000 // 32 == 1250
     assert epochs.validation_images == 10_000 // 32 * 32 == 312 * 32
     looked_at = np.concatenate([positions for positions, _ in epochs.validation_batches(3)])
@@ -371,7 +371,7 @@ def test_early_stopping_ends_a_diverged_training(dataset, tmp_path, monitor):
 def test_results_do_not_depend_on_the_steps_per_call(dataset, tmp_path, monkeypatch, augmented):
     data = {"augmentation": {"crop_padding": 1, "horizontal_flip": True} if augmented else None}
     e = experiment("02_augmentation", **SMALL, data=data, training={"epochs": 2, "batch_size": 8})
-    monkeypatch.setattr(steps, "STEPS", 5)  # an epoch has three calls of 5 steps and one of 1 step
+    monkeypatch.setattr(steps, "STEPS", 5)  # an epoch has three 5-step calls and a 1-step call
     many = train(e, dataset, 0, str(tmp_path / "many"))
     assert_interrupted(3, e, dataset, 0, str(tmp_path / "parts"))
     assert_same_outcome(many, train(e, dataset, 0, str(tmp_path / "parts")))

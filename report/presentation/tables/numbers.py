@@ -33,7 +33,7 @@ def points(value: float, decimals: int = 1) -> str:
 
 
 def gains_form(systems: Iterable[System]) -> Callable[[float], str]:
-    """Returns a function that writes gains in points, with the decimals of the accuracies."""
+    """Returns a function that writes gains in points, with as many decimals as the accuracies."""
     return partial(points, decimals=max((s.decimals for s in systems), default=1))
 
 

@@ -16,7 +16,7 @@ _mean = partial(methodcaller, "mean")
 
 
 def progression(content: Content) -> Table:
-    """Lists each row's measured and published accuracy, verdict and changes."""
+    """Lists each row's measured accuracy, published accuracy, verdict and changes."""
     gains = {step.after.name: step.gain for step in content.steps}
     heading = published_heading(content)
     published = any(not math.isnan(s.published) for s in content.systems)
@@ -73,7 +73,7 @@ def _millions(value: float) -> str:
 
 
 def _accuracy(s: System) -> list[str]:
-    """Returns two texts: a row's accuracy (or state, if no run has finished) and the interval."""
+    """Returns two texts: a row's accuracy (its state, if no run has finished) and the interval."""
     if not s.runs or math.isnan(s.published):
         return [percent(s.accuracy) if s.runs else s.waiting, span(s.interval)]
     return numbers.to_limits(s.accuracy, s.interval, s.band, "accuracy", s.decimals)

@@ -28,7 +28,7 @@ def assumptions(content: Content) -> Table:
 
 def contradictions(content: Content) -> Table:
     """Lists where the study contradicts itself or leaves something open."""
-    columns = {"topic": "topic", "study": "the study", "where": "section", "settled": "choice here"}
+    columns = {"topic": "topic", "study": "study says", "where": "section", "settled": "our choice"}
     found = content.statements.contradictions
     rows = [(c.topic, c.study, c.where or NONE, c.settled) for c in found]
     return plain_table("contradictions", "Contradictions and gaps in the study", columns, rows)

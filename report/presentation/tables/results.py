@@ -27,7 +27,7 @@ def as_list(text: str) -> str:
 
 
 def _measured(j: Judgement) -> list[str]:
-    """Returns two texts: the measured value and its interval; for epochs, all values and a dash."""
+    """Writes the measured value and its interval; for the unit epoch, all values and a dash."""
     if j.unit != "epoch" or not j.values:
         return numbers.to_limits(j.value, j.interval, j.claim.bound, j.unit)
     each = dict.fromkeys(numbers.measured(value, j.unit) for value in sorted(j.values))
@@ -114,7 +114,7 @@ def paired_fields(gain: str, steps: Sequence[Step], together: bool = True) -> li
 
 
 def seeds(content: Content) -> Table:
-    """Lists the number of seeds per row that a verdict on each accuracy and claim needs."""
+    """Lists how many seeds per row each accuracy or claim needs for a verdict."""
 
     def half(value: float) -> str:
         return points(value).lstrip("+") if value > 0 else NONE

@@ -16,17 +16,17 @@ SHORT = "page results terminal"
 
 
 class Field(NamedTuple):
-    """One column.
+    """One column of a :class:`Table`, which has one row per item.
 
     Attributes:
         key: name of the CSV column; "" if the CSV file lacks the column.
-        of: name of the item's attribute (by default ``key``), or a function that takes the item and
-            returns its value.
+        of: name of an item's attribute (by default ``key``), or a function from item to value.
         heading: heading for readers; "" if only the CSV file has the column.
         form: function that turns the value into a text for readers.
         kind: layout on the page: number, lines, verdict, mono, fold, id, copy, heat, cell; or
             ``below`` for an extra line under the row.
-        on: places that show the column: page (and its files), terminal, readme, results (in docs/).
+        on: places that show the column: page (and its Markdown and LaTeX files), terminal, readme,
+            results (in docs/).
     """
 
     key: str

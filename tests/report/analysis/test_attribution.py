@@ -1,4 +1,4 @@
-"""Tests the gain of each change in a step, and rows that use alternatives to assumed values."""
+"""Tests the gains computed for the changes in a step, and the alternatives to assumed values."""
 
 import math
 from dataclasses import replace
@@ -27,7 +27,7 @@ EFFECTS = {
     "training.early_stopping": -4,
     "training.reduce_lr_on_plateau": 30,
 }
-"""The gain of each factor of rung 4, in correct test images out of 1,000."""
+"""The gain of each factor of rung 4, in correctly classified test images out of 1,000."""
 
 
 # --- Shapley values -------------------------------------------------------------------------------
@@ -170,7 +170,7 @@ def test_runs_with_modified_or_outdated_settings_give_no_ablation():
     assert not content_of(old).ablations
 
 
-# --- other assumed values ----------------------------------------------------------------------
+# --- alternatives to assumed values ------------------------------------------------------------
 
 
 def seeds_of(plan, count, n=3):

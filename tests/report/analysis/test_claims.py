@@ -108,7 +108,7 @@ def test_the_largest_gain_is_compared_with_the_gain_of_every_other_step():
     assert (clear.verdict, clear.value) == ("holds", pytest.approx(0.07))
     # each lead is rung 2's gain minus another step's gain; the smallest lead decides the claim
     t = stats.t.ppf([0.975, 1 - 0.025 / 3], 1 / (1 / 10 + 1 / statistics.GUESS))
-    errors = 0.004 * np.sqrt(np.array([6, 4, 4]) / 3)  # 6 = 1 + 2**2 + 1: 1→2 and 2→3 share rung 2
+    errors = 0.004 * np.sqrt(np.array([6, 4, 4]) / 3)  # 6 = 1 + 2**2 + 1: two steps share rung 2
     leads = np.array([0.10 - 0.01, 0.10 - 0.03, 0.10 - 0.01])
     assert clear.interval == pytest.approx((min(leads - t[0] * errors), min(leads + t[1] * errors)))
     assert lead_of((0.70, 0.72, 0.80, 0.81, 0.82)).verdict == "fails"
@@ -200,7 +200,7 @@ def test_a_slope_ratio_compares_the_epochs_around_the_first_drop(store):
         judged = judge(flat, measured(store))
         assert judged.value == pytest.approx(0.2, rel=1e-3)
     assert judged.verdict == "holds"
-    # the second slope uses only epochs before the next drop
+    # the slope after the first drop uses only epochs before the second drop
     history.loc[26:, ["accuracy", "val_accuracy"]] += 0.2
     history.loc[26:, "learning_rate"] /= 5
     store.add(LADDER[2], right(N, 800), history=history)
@@ -250,7 +250,7 @@ def test_a_mistake_in_claims_is_reported_in_one_line(tmp_path, old, new, told):
 
 
 def voters(predicted, labels):
-    """Makes a ladder of one row, whose networks predict these classes."""
+    """Makes a ladder of one row. Network i of this row predicts the classes ``predicted[i]``."""
     runs = tuple(
         replace(
             made_run(LADDER[1], seed, 100 * np.mean(np.equal(row, labels)), 5),

@@ -1,4 +1,4 @@
-"""Tests the report if runs in MLflow are complete, unfinished, damaged or missing."""
+"""Tests reports on complete, unfinished, damaged and missing runs in MLflow."""
 
 import math
 from dataclasses import replace

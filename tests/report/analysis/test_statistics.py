@@ -1,4 +1,4 @@
-"""Checks the report's statistics with least squares, SciPy and a simulation."""
+"""Compares the report's statistics with results of least squares, SciPy and a simulation."""
 
 import math
 
@@ -38,7 +38,7 @@ def test_the_shared_deviation_agrees_with_weighted_least_squares():
 
 
 def means(samples):
-    """Returns a dict from each sample's name to the sample's mean, which is a contrast."""
+    """Returns a dict from each sample's name to a ``Contrast`` that estimates the sample's mean."""
     shared = statistics.Shared.of(samples)
     estimates = {name: shared.estimate(name, sample) for name, sample in samples.items()}
     return {name: statistics.contrast([(1, e)]) for name, e in estimates.items()}

@@ -1,4 +1,4 @@
-"""Tests the gain of a step with several seeds, and the step's comparison image by image."""
+"""Tests steps: the gain over several seeds, and the image-by-image comparison of the two rungs."""
 
 import math
 from dataclasses import replace

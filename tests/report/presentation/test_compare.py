@@ -24,7 +24,7 @@ MINE = f"{SHOWN}, modified: {EPOCHS}"
 RECORDED = f"{SHOWN}, recorded runs"
 DIGITS = "digits (cdcdcdcdcdcd), quick profile"
 COUNTS = {0: (720, 725, 730), 1: (830, 829, 845), 2: (834, 840, 838)}
-"""Maps each rung's index to the numbers of correctly classified images with seeds 0, 1 and 2."""
+"""Maps each rung's index to three counts of correctly classified images, for seeds 0, 1 and 2."""
 OTHERS = {1: (800, 790, 795), 2: (750,)}
 """The counts for runs of two epochs: rung 2 has seeds 1, 2 and 3, and rung 3 has seed 0."""
 
@@ -131,8 +131,8 @@ def test_a_set_of_runs_is_found_by_each_property_and_by_its_label(sets, study):
     ):
         assert labels(frame, name) == labels(frame, label, name) == [SHOWN, label]
     assert labels(frame, DIGITS, EPOCHS) == [SHOWN, DIGITS, MINE]
-    assert labels(frame, "", modified=EPOCHS) == [MINE, SHOWN]  # the unmodified ladder
-    # neither a part of a name nor a property of the shown set finds another set
+    assert labels(frame, "", modified=EPOCHS) == [MINE, SHOWN]  # "" finds the unmodified ladder
+    # inexact settings find no set, and properties of the shown set find no other set
     for name in ("training.epochs=", "training.epochs=20", "full", "own", "cifar10", ""):
         with pytest.raises(UserError, match="names no other set of runs") as error:
             labels(frame, name)
@@ -163,7 +163,7 @@ def test_comparisons_are_added_to_the_summary_in_the_terminal(sets):
         summary.show(analysis.load(sets.uri, compare=names), console)
         plain, text = text, console.export_text()
     assert "…" not in text
-    assert "2, 3: training.epochs: 25 -> 2" in text
+    assert "(2, 3): training.epochs: 25 -> 2" in text
     assert MINE in " ".join(text.split())
     assert re.search(r"83\.5 % +79\.5 % +-4\.0", text)
     assert "different images" in text

@@ -24,7 +24,7 @@ def test_trained_jobs_are_shown_with_other_runs_and_the_answer(two_seeds):
     means = [np.mean(counts[name]) / N for name in LADDER[:2]]
     assert f"{100 * means[0]:.1f} %" in text
     assert f"{100 * (means[1] - means[0]):+.1f}" in text
-    assert "not run" in text  # rung 3 is named; rungs 4 and 5 are not
+    assert "not run" in text  # the state of rung 3; rungs 4 and 5 are not listed
     assert "5 + deeper" not in text
 
 
