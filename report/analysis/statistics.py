@@ -15,7 +15,7 @@ ALPHA = 0.05
 LEAST = 4
 """Intervals need a deviation with at least this number of degrees of freedom."""
 GUESS = 6
-"""The degrees of freedom given to a system's scale; six stand for a typical error of 29 %.
+"""The degrees of freedom of a system's scale; with six, the scale's typical error is 29 %.
 
 With six, at least 93.9 % of intervals contain the true value in each case of docs/evidence.md. With
 eight, this share falls to 92.8 %. If scales count as exact, it falls to 89.5 %. The option

@@ -92,7 +92,7 @@ def run(
         messages = ray.remote(num_cpus=0, max_restarts=-1, **here)(_Messages).remote()
         # Ray restarts a task if its worker was lost, but not if the task raised an error
         task = ray.remote(num_cpus=cpus, num_gpus=gpus or 0, max_calls=1, max_retries=-1)(_task)
-        # Ray leaves a reference in a list as it is, and the task fetches the value with ray.get
+        # Ray does not resolve references inside a list, so the task calls ray.get
         given = {"shared": [ray.put(invocation)], "messages": messages, "environment": environment}
         begin = partial(task.remote, **given)
         _serve(ray, jobs, begin, processes or len(jobs), messages, listener, should_stop)

@@ -122,8 +122,8 @@ class Epochs:
     def validation_batches(self, epoch: int) -> Iterator[Batch]:
         """Makes the validation batches of an epoch.
 
-        ``ImageDataGenerator.flow`` shuffles validation images too. If ``drop_remainder`` is set,
-        ``validation_batches`` also shuffles them, so each epoch leaves out different images.
+        Validation images are shuffled only if ``drop_remainder`` is set. Then each epoch leaves
+        out different images, as in the study, where ``ImageDataGenerator.flow`` shuffles them.
         """
         validation, order, transforms = self.experiment.data.validation, self.validation, None
         if validation.drop_remainder:

@@ -157,7 +157,8 @@ def backends(content: Content) -> Table:
         Field("interval", "", "95 % interval", lambda i: span(i, points), "number", LONG),
         Field("expected", expected, "result", on=LONG),
     ]
-    return Table("backends", "Each backend's runs compared to the row's other runs", fields, found)
+    caption = "Runs on each backend and device, compared with the other runs of the same row"
+    return Table("backends", caption, fields, found)
 
 
 def engine(run: Run) -> str:

@@ -116,7 +116,7 @@ MASKED = [
     ([0.75, 0.75, 0.75, 0.875], 0.015625),
     ([0.75, 0.75, 0.890625], 0.0027),
 ]
-"""Two rows vary far too much for their scales, and each hides the other from the F test."""
+"""Two rows vary far more than their scales allow. Each row hides the other from the F test."""
 
 
 @given(ROWS, st.integers(0, 5), st.floats(0.6, 1.0), st.floats(0.001, 0.1))
@@ -125,7 +125,7 @@ MASKED = [
 def test_another_run_at_the_mean_never_makes_a_verdict_less_firm(rows, at, middle, room):
     """If ``Shared.own`` stays the same, the verdicts of all systems are at least as firm as before.
 
-    The system with the new run never joins ``own`` alone. If another system joins too, each
+    ``own`` never gains only the system with the new run. If it gains another system too, each
     of the two had hidden the other from the F test, so the old shared deviation was too large.
     """
     name = f"s{at % len(rows)}"
