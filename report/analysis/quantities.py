@@ -148,8 +148,8 @@ QUANTITIES: dict[str, Quantity] = {
     ),
     "gap_ratio": Quantity(
         "ratio",
-        f"training minus validation accuracy, mean of the last {GAP_EPOCHS} epochs, divided by that "
-        "of the row named by 'against'. The divisor must be above zero",
+        f"training minus validation accuracy, mean of the last {GAP_EPOCHS} epochs, "
+        "divided by that of the row named by 'against'. The divisor must be above zero",
         lambda run, against: _ratio(gap(run), gap(against)),
         needs="against",
     ),
