@@ -31,7 +31,7 @@ def test_the_page_s_commands_train_report_and_record_the_study(here, command, em
     summary = printed["report --summary"].out
     assert "97.80 %" in summary and "98.78 %" in summary  # published accuracies
     assert "convolution-third" in summary
-    assert "Seeds per rung: 1, of 3 planned." in summary
+    assert "Seeds per rung: 1 (3 are planned)." in summary
     assert "CIFAR-10" not in summary
     page = (folder / "reports" / "nielsen" / "report.html").read_text("utf-8")
     asked = re.search(r"^about: (.+)$", PAGE, re.MULTILINE)[1]

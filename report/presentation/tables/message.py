@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from report.analysis import ASSUMED, Content, Judgement, System, prospect, statistics
+from report.presentation.tables import numbers
 from report.presentation.tables.commands import data_option
 from report.presentation.tables.numbers import NONE, digits, least_to_most, percent, seed_list, span
 from resnet.host.messages import count, duration
@@ -74,8 +75,11 @@ def _titled(s: System) -> str:
     return f"{s.title} ({s.short})" if s.short == s.name else f"rung {s.short} ({s.title})"
 
 
-def _whole(s: System) -> str:
-    return span(s.interval, lambda value: percent(value, s.decimals))
+def accuracy(s: System) -> list[str]:
+    """Returns two texts: a row's accuracy (its state, if no run has finished) and the interval."""
+    if not s.runs or math.isnan(s.published):
+        return [percent(s.accuracy) if s.runs else s.waiting, span(s.interval)]
+    return numbers.to_limits(s.accuracy, s.interval, s.band, "accuracy", s.decimals)
 
 
 def message(content: Content) -> Message:
@@ -131,21 +135,22 @@ def _by_verdict(content: Content, published: list[System]) -> list[Line]:
         if verdict == "not run":
             return named(systems)
         if verdict == "undecided":
-            seeds, planned = least_to_most([len(s.runs) for s in systems]), content.statements.seeds
+            planned = content.statements.seeds
+            ran = [sum(run.seed < planned for run in s.runs) for s in systems]
             limit = f"{100 * content.statements.tolerance:g} points"
             part = f"part of each 95 % interval lies more than {limit} from the published accuracy"
             known = all(math.isfinite(s.interval[0]) for s in systems)
             told = [part if known else "not every interval is known"]
-            told += [f"{seeds} of {planned} planned seeds were run"] * content.interim
+            told += [f"{least_to_most(ran)} of {planned} planned seeds were run"] * content.interim
             needed = max(prospect(content, s).seeds or 0 for s in systems)
             told += [f"verdicts should need up to {needed} seeds per row"] * (needed > planned)
             return f"{named(systems)}: {'; '.join(told)}"
         return "; ".join(
-            f"{_titled(s)}: {percent(s.accuracy, s.decimals)} here "
-            f"({count(len(s.runs), 'seed')}, 95 % interval {_whole(s)}), "
+            f"{_titled(s)}: {here} here ({count(len(s.runs), 'seed')}, 95 % interval {interval}), "
             f"{percent(s.published, s.decimals)} published"
             f"{', but ' + s.assumed if verdict == ASSUMED else ''}"
             for s in systems
+            for here, interval in [accuracy(s)]
         )
 
     by = ((v, [s for s in published if s.verdict == v]) for v in _OUTCOMES)
@@ -212,7 +217,7 @@ def facts(content: Content) -> str:
         return ""
     seeds = least_to_most([len(s.runs) for s in content.systems if s.runs])
     interim = content.interim and not content.run_set.reservation
-    planned = f", of {content.statements.seeds} planned" * interim
+    planned = f" ({content.statements.seeds} are planned)" * interim
     return f"Seeds per rung: {seeds}{planned}. Training time: {duration(content.seconds)}."
 
 
@@ -238,7 +243,7 @@ def why(content: Content, s: System) -> str:
     if half > s.tolerance:
         varies = f"the deviation between seeds is {100 * s.deviation:.{s.decimals}f} points"
         return f"{varies}; the interval, {wide}, is wider than the allowed ±{allowed}{more}"
-    return f"the interval is {_whole(s)}; part of it lies {beyond}{more}"
+    return f"the interval is {accuracy(s)[1]}; part of it lies {beyond}{more}"
 
 
 def wrong(content: Content) -> str:

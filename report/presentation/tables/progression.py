@@ -6,8 +6,8 @@ from operator import attrgetter, methodcaller
 
 from report.analysis import Content, System
 from report.presentation.tables import numbers
-from report.presentation.tables.message import why
-from report.presentation.tables.numbers import NONE, deviation, percent, points, span
+from report.presentation.tables.message import accuracy, why
+from report.presentation.tables.numbers import NONE, deviation, percent, points
 from report.presentation.tables.results import as_list, engine, published_heading, starred
 from report.presentation.tables.table import LONG, Field, Table, raw
 from resnet.host.messages import duration
@@ -30,7 +30,7 @@ def progression(content: Content) -> Table:
 
     fields = [
         Field("", "heading", "rung", on=everywhere),
-        Field("", lambda s: _accuracy(s)[0], "here", str, "number", everywhere),
+        Field("", lambda s: accuracy(s)[0], "here", str, "number", everywhere),
         *raw("published", "difference"),
         Field("", lambda s: percent(s.published, s.decimals), heading, str, "number", shown),
         Field("", lambda s: points(s.difference, s.decimals), "difference", str, "number", differs),
@@ -38,7 +38,7 @@ def progression(content: Content) -> Table:
         Field("verdict", "", "verdict", starred, "verdict", "terminal" if verdicts else ""),
         Field("step_gain", lambda s: gains.get(s.name, math.nan), "gain",
               numbers.gains_form(content.systems), "number", "terminal"),
-        Field("", lambda s: _accuracy(s)[1], "95 % interval", str, "lines", "page results"),
+        Field("", lambda s: accuracy(s)[1], "95 % interval", str, "lines", "page results"),
         Field("seeds", lambda s: len(s.accuracies), "seeds", str, "number", "page terminal"),
         Field("train_seconds", _mean("train_seconds"), "time", duration, "number", "terminal"),
         Field("what_changed", lambda s: "; ".join(s.changes), "changed", as_list, "below"),
@@ -70,13 +70,6 @@ def rows(content: Content) -> Table:
 
 def _millions(value: float) -> str:
     return numbers.number(".2f", " M")(value / 1e6)
-
-
-def _accuracy(s: System) -> list[str]:
-    """Returns two texts: a row's accuracy (its state, if no run has finished) and the interval."""
-    if not s.runs or math.isnan(s.published):
-        return [percent(s.accuracy) if s.runs else s.waiting, span(s.interval)]
-    return numbers.to_limits(s.accuracy, s.interval, s.band, "accuracy", s.decimals)
 
 
 def _time(s: System) -> str:

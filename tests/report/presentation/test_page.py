@@ -15,7 +15,7 @@ from resnet.host.messages import duration
 def test_the_page_begins_with_the_question_the_answer_and_the_number_of_seeds(two_seeds, full):
     seconds = 6 * 25 * 61
     assert message.facts(analysis.load(two_seeds[0].uri)) == (
-        f"Seeds per rung: 3, of 5 planned. Training time: {duration(seconds)}."
+        f"Seeds per rung: 3 (5 are planned). Training time: {duration(seconds)}."
     )
     text = (full[1] / output.PAGE).read_text()
     assert "<h1>resnet-ladder</h1>" in text
