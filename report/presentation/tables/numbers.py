@@ -107,7 +107,7 @@ def number(form: str = ",.0f", unit: str = "") -> Callable[[float | None], str]:
     return text
 
 
-def least_to_most(values: list[float]) -> str:
+def least_to_most(values: Sequence[float]) -> str:
     """Writes a range as ``1 to 5``, or as ``3`` if all values are equal."""
     if not values:
         return NONE
